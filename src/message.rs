@@ -1,0 +1,235 @@
+//! A message: text or binary, encoded once, shared by every queue it stands in.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+/// The longest header of an unmasked frame: two bytes and a 64-bit length (RFC 6455 5.2).
+pub(crate) const FRAME_HEADER_MAX: usize = 10;
+
+/// FIN and the opcode of a text frame (RFC 6455 5.2).
+const TEXT: u8 = 0x81;
+/// FIN and the opcode of a binary frame (RFC 6455 5.2).
+const BINARY: u8 = 0x82;
+
+/// One WebSocket message, text or binary.
+///
+/// A message is encoded when it is made: its payload is copied once, behind the header of the
+/// frame that carries it. A clone is a reference count, so one publish to a thousand clients holds
+/// the payload once.
+///
+/// # Examples
+///
+/// ```
+/// use hublet::Message;
+///
+/// let text = Message::from("hello");
+/// assert_eq!(text.as_text(), Some("hello"));
+///
+/// let binary = Message::from(vec![1u8, 2, 3]);
+/// assert_eq!(binary.as_text(), None);
+/// assert_eq!(binary.as_bytes(), [1, 2, 3]);
+/// ```
+#[derive(Clone)]
+pub struct Message(Arc<Frame>);
+
+/// What the clones of a message share.
+struct Frame {
+    /// The frame as it goes to a socket: the unmasked header, then the payload.
+    bytes: Box<[u8]>,
+    /// The ledger of the first hub that took the message in; it is told when the last clone goes.
+    held: OnceLock<Held>,
+}
+
+impl Message {
+    /// Makes a text message.
+    #[must_use]
+    pub fn text(text: impl AsRef<str>) -> Self {
+        Self::encode(TEXT, text.as_ref().as_bytes())
+    }
+
+    /// Makes a binary message.
+    #[must_use]
+    pub fn binary(bytes: impl AsRef<[u8]>) -> Self {
+        Self::encode(BINARY, bytes.as_ref())
+    }
+
+    /// Returns the text, or `None` for a binary message.
+    ///
+    /// The payload is checked to be UTF-8 at each call; keep the result rather than asking twice.
+    #[must_use]
+    pub fn as_text(&self) -> Option<&str> {
+        if self.is_text() { std::str::from_utf8(self.as_bytes()).ok() } else { None }
+    }
+
+    /// Returns the payload, of a text message its UTF-8 bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        let frame = &self.0.bytes;
+        let header = match frame[1] {
+            126 => 4,
+            127 => 10,
+            _ => 2,
+        };
+        &frame[header..]
+    }
+
+    /// Returns whether this is a text message.
+    #[must_use]
+    pub fn is_text(&self) -> bool {
+        self.0.bytes[0] == TEXT
+    }
+
+    /// Returns the length of the payload in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.as_bytes().len()
+    }
+
+    /// Returns whether the payload is empty. An empty message is a message like any other.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The whole frame, ready for a socket.
+    pub(crate) fn frame(&self) -> &[u8] {
+        &self.0.bytes
+    }
+
+    /// Counts the frame in `ledger` until its last clone is dropped.
+    ///
+    /// A message is counted once, by the first hub that takes it in.
+    pub(crate) fn hold(&self, ledger: &Arc<Ledger>) {
+        self.0.held.get_or_init(|| {
+            ledger.bytes.fetch_add(self.0.bytes.len(), Ordering::Relaxed);
+            Held { ledger: Arc::clone(ledger), bytes: self.0.bytes.len() }
+        });
+    }
+
+    fn encode(first: u8, payload: &[u8]) -> Self {
+        let mut bytes = Vec::with_capacity(payload.len() + FRAME_HEADER_MAX);
+        bytes.push(first);
+        match payload.len() {
+            len @ 0..=125 => bytes.push(len as u8),
+            len @ 126..=0xffff => {
+                bytes.push(126);
+                bytes.extend_from_slice(&(len as u16).to_be_bytes());
+            }
+            len => {
+                bytes.push(127);
+                bytes.extend_from_slice(&(len as u64).to_be_bytes());
+            }
+        }
+        bytes.extend_from_slice(payload);
+        Self(Arc::new(Frame { bytes: bytes.into_boxed_slice(), held: OnceLock::new() }))
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.is_text() { "text" } else { "binary" };
+        write!(f, "Message({kind}, {} bytes)", self.len())
+    }
+}
+
+impl PartialEq for Message {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.bytes == other.0.bytes
+    }
+}
+
+impl Eq for Message {}
+
+impl From<&str> for Message {
+    fn from(text: &str) -> Self {
+        Self::text(text)
+    }
+}
+
+impl From<String> for Message {
+    fn from(text: String) -> Self {
+        Self::text(text)
+    }
+}
+
+impl From<&[u8]> for Message {
+    fn from(bytes: &[u8]) -> Self {
+        Self::binary(bytes)
+    }
+}
+
+impl From<Vec<u8>> for Message {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::binary(bytes)
+    }
+}
+
+impl From<Bytes> for Message {
+    fn from(bytes: Bytes) -> Self {
+        Self::binary(bytes)
+    }
+}
+
+/// The bytes of messages that a hub holds, each frame once however many queues share it.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    bytes: AtomicUsize,
+}
+
+impl Ledger {
+    /// Bytes of frames that are held now.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// A frame's entry in a ledger; it ends with the frame.
+struct Held {
+    ledger: Arc<Ledger>,
+    bytes: usize,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.ledger.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_length_class_is_encoded_as_rfc_6455_5_2_says() {
+        for (len, header) in [
+            (0, vec![0x82, 0]),
+            (125, vec![0x82, 125]),
+            (126, vec![0x82, 126, 0, 126]),
+            (65535, vec![0x82, 126, 0xff, 0xff]),
+            (65536, vec![0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let payload = vec![7u8; len];
+            let message = Message::from(payload.clone());
+            assert_eq!(message.frame()[..header.len()], header[..], "length {len}");
+            assert_eq!(message.as_bytes(), payload, "length {len}");
+            assert_eq!(message.len(), len);
+        }
+    }
+
+    #[test]
+    fn ledger_counts_a_shared_frame_once_and_forgets_it_with_the_last_clone() {
+        let ledger = Arc::new(Ledger::default());
+        let message = Message::from("hello");
+        message.hold(&ledger);
+        let clone = message.clone();
+        clone.hold(&ledger);
+        assert_eq!(ledger.bytes(), 7);
+        drop(message);
+        assert_eq!(ledger.bytes(), 7);
+        drop(clone);
+        assert_eq!(ledger.bytes(), 0);
+    }
+}
