@@ -1,12 +1,14 @@
 //! A small WebSocket hub on smol.
 
-#![warn(missing_docs)]
-
 mod config;
 mod error;
+mod hub;
 mod message;
+mod serve;
 
 pub use config::{Config, Overflow};
 pub use error::{Disconnect, Error};
 pub use http;
+pub use hub::{Client, ClientId, Hub, Member, Stats};
 pub use message::Message;
+pub use serve::{Admission, Handler, Listener, Peer, room_of};

@@ -1,0 +1,260 @@
+//! The gate: how many may be inside, and whether it is still open.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use event_listener::Event;
+
+use super::stats::Counters;
+
+/// Counts connections, clients and handshakes against their limits.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    /// Clients with a permit now.
+    clients: AtomicUsize,
+    clients_max: usize,
+    /// Clients with a permit by network, as [`Gate::client`] was given it; entries of 0 are removed, so it is bounded by clients.
+    by_ip: Mutex<HashMap<u128, usize>>,
+    per_ip_max: Option<usize>,
+    /// Handshakes in flight.
+    handshakes: AtomicUsize,
+    handshakes_max: usize,
+    /// Accept loops that wait for a handshake to end.
+    crowded: AtomicUsize,
+    /// Set once, when the hub begins to drain.
+    closed: AtomicBool,
+    /// Tells an accept loop that a handshake ended.
+    freed: Event,
+    /// Tells who waits for it that the last connection ended.
+    emptied: Event,
+    /// Tells who waits for it that the gate was shut.
+    shut: Event,
+    /// Where the gauge of connections stands.
+    counters: Arc<Counters>,
+}
+
+/// Why there was no permit for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Crowded {
+    /// As many clients as allowed are connected.
+    Clients,
+    /// As many clients as allowed are connected from that address.
+    PerIp,
+}
+
+impl Gate {
+    pub(crate) fn new(
+        clients_max: usize,
+        per_ip_max: Option<usize>,
+        handshakes_max: usize,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self {
+            clients: AtomicUsize::new(0),
+            clients_max,
+            by_ip: Mutex::new(HashMap::new()),
+            per_ip_max,
+            handshakes: AtomicUsize::new(0),
+            handshakes_max,
+            crowded: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            freed: Event::new(),
+            emptied: Event::new(),
+            shut: Event::new(),
+            counters,
+        }
+    }
+
+    /// Shuts the gate for good.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.shut.notify(usize::MAX);
+    }
+
+    /// Whether the gate was shut.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Waits until the gate is shut.
+    pub(crate) async fn closed(&self) {
+        wait(&self.shut, || self.is_closed()).await;
+    }
+
+    /// Waits until no connection is left.
+    pub(crate) async fn empty(&self) {
+        let is_empty = || self.counters.connections.load(Ordering::Acquire) == 0;
+        wait(&self.emptied, is_empty).await;
+    }
+
+    /// Waits for a place among the handshakes. `self` is shared because the place outlives the
+    /// accept loop.
+    pub(crate) async fn handshake(self: &Arc<Self>) -> Handshake {
+        if let Some(place) = self.try_handshake() {
+            return place;
+        }
+        let _waiting = Waiting::new(&self.crowded);
+        loop {
+            let listener = self.freed.listen();
+            if let Some(place) = self.try_handshake() {
+                return place;
+            }
+            listener.await;
+        }
+    }
+
+    /// Whether an accept loop waits for a place among the handshakes.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.crowded.load(Ordering::Relaxed) > 0
+    }
+
+    /// Counts a connection until the guard is dropped.
+    pub(crate) fn connection(self: &Arc<Self>) -> Connection {
+        self.counters.connections.fetch_add(1, Ordering::Relaxed);
+        Connection(Arc::clone(self))
+    }
+
+    /// Takes a permit for one more client; `ip` is the network it counts under, if any.
+    pub(crate) fn client(self: &Arc<Self>, ip: Option<u128>) -> Result<Permit, Crowded> {
+        let below = |n: usize| (n < self.clients_max).then_some(n + 1);
+        if self.clients.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below).is_err() {
+            return Err(Crowded::Clients);
+        }
+        let mut permit = Permit { gate: Arc::clone(self), ip: None };
+        if let (Some(max), Some(ip)) = (self.per_ip_max, ip) {
+            let mut by_ip = self.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
+            let clients = by_ip.entry(ip).or_insert(0);
+            if *clients >= max {
+                drop(by_ip);
+                return Err(Crowded::PerIp);
+            }
+            *clients += 1;
+            permit.ip = Some(ip);
+        }
+        Ok(permit)
+    }
+
+    fn try_handshake(self: &Arc<Self>) -> Option<Handshake> {
+        let below = |n: usize| (n < self.handshakes_max).then_some(n + 1);
+        self.handshakes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below).ok()?;
+        Some(Handshake(Arc::clone(self)))
+    }
+}
+
+/// Waits until something is so; `event` tells when to look again.
+async fn wait(event: &Event, is_so: impl Fn() -> bool) {
+    while !is_so() {
+        let listener = event.listen();
+        if is_so() {
+            return;
+        }
+        listener.await;
+    }
+}
+
+/// A place among the handshakes.
+#[derive(Debug)]
+pub(crate) struct Handshake(Arc<Gate>);
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
+        self.0.freed.notify(1);
+    }
+}
+
+/// A connection that is counted.
+#[derive(Debug)]
+pub(crate) struct Connection(Arc<Gate>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.0.counters.connections.fetch_sub(1, Ordering::Release) == 1 {
+            self.0.emptied.notify(usize::MAX);
+        }
+    }
+}
+
+/// Leave for one client to be connected.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    gate: Arc<Gate>,
+    /// The address it is counted under, if addresses are.
+    ip: Option<u128>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.gate.clients.fetch_sub(1, Ordering::Relaxed);
+        if let Some(ip) = self.ip {
+            let mut by_ip = self.gate.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(clients) = by_ip.get_mut(&ip) {
+                *clients -= 1;
+                if *clients == 0 {
+                    by_ip.remove(&ip);
+                }
+            }
+        }
+    }
+}
+
+/// An accept loop that waits.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(clients: usize, per_ip: Option<usize>) -> Arc<Gate> {
+        Arc::new(Gate::new(clients, per_ip, 2, Arc::default()))
+    }
+
+    #[test]
+    fn a_permit_is_given_back_when_dropped() {
+        let gate = gate(1, None);
+        let permit = gate.client(None).expect("the first");
+        assert_eq!(gate.client(None).err(), Some(Crowded::Clients));
+        drop(permit);
+        assert!(gate.client(None).is_ok());
+    }
+
+    #[test]
+    fn clients_of_one_network_are_limited_and_others_are_not() {
+        let gate = gate(9, Some(1));
+        let first = gate.client(Some(1)).expect("the first");
+        assert_eq!(gate.client(Some(1)).err(), Some(Crowded::PerIp));
+        let _other = gate.client(Some(2)).expect("another network");
+        let _exempt = (gate.client(None).expect("exempt"), gate.client(None).expect("exempt"));
+        drop(first);
+        assert_eq!(gate.by_ip.lock().expect("not poisoned").len(), 1, "no entry of 0 stays");
+        assert!(gate.client(Some(1)).is_ok());
+        assert_eq!(gate.clients.load(Ordering::Relaxed), 3, "a refusal gives its place back");
+    }
+
+    #[test]
+    fn a_third_handshake_waits_for_the_first_to_end() {
+        let gate = gate(1, None);
+        let first = gate.try_handshake().expect("first");
+        let _second = gate.try_handshake().expect("second");
+        let mut third = std::pin::pin!(gate.handshake());
+        assert!(smol::block_on(smol::future::poll_once(&mut third)).is_none());
+        assert!(gate.is_crowded());
+        drop(first);
+        let _third = smol::block_on(third);
+        assert!(!gate.is_crowded());
+    }
+}

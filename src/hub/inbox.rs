@@ -1,0 +1,193 @@
+//! The inbox: the manager's bounded command channel, bounded in commands and in bytes.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_channel::{Receiver, Sender, TrySendError, bounded};
+use event_listener::Event;
+
+use super::manager::Command;
+use super::registry::ClientId;
+
+/// The senders' side of the inbox. The manager's future ends when the last one is gone.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    sender: Sender<Command>,
+    ledger: Arc<Ledger>,
+}
+
+/// The manager's side of the inbox.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    receiver: Receiver<Command>,
+    ledger: Arc<Ledger>,
+}
+
+/// What both sides share beside the channel.
+#[derive(Debug)]
+struct Ledger {
+    /// Bytes of frames that wait in the channel, or are about to.
+    bytes: AtomicUsize,
+    /// The bound of `bytes`; one message of any allowed length fits.
+    bytes_max: usize,
+    /// Tells a publisher that waits for bytes that some are free.
+    freed: Event,
+    /// Clients whose connection is gone; each connection puts its own here once, at its very end,
+    /// so there are never more than clients.
+    departed: Mutex<Vec<ClientId>>,
+    /// Whether `departed` holds any, so that the manager need not lock to see that none are there.
+    any_departed: AtomicBool,
+}
+
+/// Why a command was not taken.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// No room in the inbox now.
+    Full(Command),
+    /// The manager has ended.
+    Closed(Command),
+}
+
+/// Makes an inbox of `commands` and `bytes`.
+pub(crate) fn inbox(commands: usize, bytes: usize) -> (Inbox, Outbox) {
+    let (sender, receiver) = bounded(commands);
+    let ledger = Arc::new(Ledger {
+        bytes: AtomicUsize::new(0),
+        bytes_max: bytes,
+        freed: Event::new(),
+        departed: Mutex::new(Vec::new()),
+        any_departed: AtomicBool::new(false),
+    });
+    (Inbox { sender, ledger: Arc::clone(&ledger) }, Outbox { receiver, ledger })
+}
+
+impl Inbox {
+    /// Sends a command, waiting while the inbox is full; `Err` when the manager has ended.
+    ///
+    /// Cancel safety: if the future is dropped early the command is either sent or dropped whole.
+    pub(crate) async fn send(&self, command: Command) -> Result<(), Refused> {
+        let reserved = self.reserve(command.bytes()).await;
+        match self.sender.send(command).await {
+            Ok(()) => {
+                reserved.keep();
+                Ok(())
+            }
+            Err(error) => Err(Refused::Closed(error.into_inner())),
+        }
+    }
+
+    /// Sends a command if there is room now.
+    pub(crate) fn try_send(&self, command: Command) -> Result<(), Refused> {
+        if self.sender.is_closed() {
+            return Err(Refused::Closed(command));
+        }
+        let Some(reserved) = self.try_reserve(command.bytes()) else {
+            return Err(Refused::Full(command));
+        };
+        match self.sender.try_send(command) {
+            Ok(()) => {
+                reserved.keep();
+                Ok(())
+            }
+            Err(TrySendError::Full(command)) => Err(Refused::Full(command)),
+            Err(TrySendError::Closed(command)) => Err(Refused::Closed(command)),
+        }
+    }
+
+    /// Tells the manager that a client's connection is gone. Never waits, never fails.
+    pub(crate) fn depart(&self, id: ClientId) {
+        self.ledger.departed.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+        self.ledger.any_departed.store(true, Ordering::Release);
+        // A full inbox wakes the manager as well, and a closed one has no use for the news.
+        drop(self.sender.try_send(Command::Reap));
+    }
+
+    async fn reserve(&self, bytes: usize) -> Reserved<'_> {
+        loop {
+            if let Some(reserved) = self.try_reserve(bytes) {
+                return reserved;
+            }
+            let listener = self.ledger.freed.listen();
+            if let Some(reserved) = self.try_reserve(bytes) {
+                return reserved;
+            }
+            // Every command that waits frees its bytes once and then wakes one publisher, so a
+            // publisher that finds no room has another wake to come.
+            listener.await;
+        }
+    }
+
+    fn try_reserve(&self, bytes: usize) -> Option<Reserved<'_>> {
+        let ledger = &*self.ledger;
+        let fits = |used: usize| {
+            let sum = used.saturating_add(bytes);
+            (sum <= ledger.bytes_max || used == 0).then_some(sum)
+        };
+        if bytes > 0 {
+            ledger.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
+        }
+        Some(Reserved { ledger, bytes })
+    }
+}
+
+impl Outbox {
+    /// Waits for a command; `None` when the last hub and client are gone.
+    pub(crate) async fn next(&self) -> Option<Command> {
+        let command = self.receiver.recv().await.ok()?;
+        self.ledger.free(command.bytes());
+        Some(command)
+    }
+
+    /// Takes a command that waits already.
+    pub(crate) fn try_next(&self) -> Option<Command> {
+        let command = self.receiver.try_recv().ok()?;
+        self.ledger.free(command.bytes());
+        Some(command)
+    }
+
+    /// Takes the clients whose connection is gone.
+    pub(crate) fn departed(&self) -> Vec<ClientId> {
+        if !self.ledger.any_departed.swap(false, Ordering::Acquire) {
+            return Vec::new();
+        }
+        let mut departed = self.ledger.departed.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *departed)
+    }
+}
+
+impl Drop for Outbox {
+    /// Publishers that wait for bytes must see that the manager has ended.
+    fn drop(&mut self) {
+        self.receiver.close();
+        while self.try_next().is_some() {}
+        self.ledger.freed.notify(usize::MAX);
+    }
+}
+
+impl Ledger {
+    fn free(&self, bytes: usize) {
+        if bytes > 0 {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.freed.notify(1);
+        }
+    }
+}
+
+/// Bytes set aside for a command that is about to be sent; given back unless it was.
+struct Reserved<'a> {
+    ledger: &'a Ledger,
+    bytes: usize,
+}
+
+impl Reserved<'_> {
+    /// Leaves the bytes to the command, which was sent.
+    fn keep(mut self) {
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.ledger.free(self.bytes);
+    }
+}

@@ -1,0 +1,205 @@
+//! The manager: the one future that owns the registry.
+//!
+//! It awaits its inbox and a yield, nothing else: no client, no handler, no clock. So nothing that
+//! a client does can stop it, and there is no cycle of waits in which it could take part.
+
+use std::sync::Arc;
+
+use async_channel::Sender;
+use futures_lite::future::yield_now;
+
+use super::inbox::Outbox;
+use super::queue::Queue;
+use super::registry::{ClientId, Delivery, Member, Refusal, Registry, Target};
+use super::stats::{Counters, add};
+use crate::{Disconnect, Message};
+
+/// Commands taken between two yields at most.
+const BATCH: usize = 32;
+
+/// Members served between two yields: about a millisecond of writes.
+const FANOUT: usize = 128;
+
+/// Where an answer goes; a channel of one slot, so that answering never waits.
+pub(crate) type Reply<T> = Sender<T>;
+
+/// What the manager can be told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// A connection has a client for the registry.
+    Register {
+        queue: Arc<Queue>,
+        user: Option<Arc<str>>,
+        rooms: Vec<Arc<str>>,
+        reply: Reply<Result<ClientId, Refusal>>,
+    },
+    /// A connection ends, or somebody wants it to: `reply` hears whether it was there.
+    Disconnect { id: ClientId, reason: Disconnect, reply: Option<Reply<bool>> },
+    /// Messages for a target; `reply` hears how many members took it.
+    Publish {
+        target: Target,
+        except: Option<ClientId>,
+        message: Message,
+        reply: Option<Reply<usize>>,
+    },
+    /// Into a room.
+    Join { id: ClientId, room: Arc<str>, reply: Reply<Result<(), Refusal>> },
+    /// Out of a room.
+    Leave { id: ClientId, room: Arc<str>, reply: Reply<Result<(), Refusal>> },
+    /// The rooms of a client.
+    Rooms { id: ClientId, reply: Reply<Option<Vec<Arc<str>>>> },
+    /// Every client, or the members of a room.
+    Members { room: Option<Arc<str>>, reply: Reply<Vec<Member>> },
+    /// A connection is gone without a word: look at who departed.
+    Reap,
+    /// The hub has drained: end.
+    Stop,
+}
+
+impl Command {
+    /// Bytes of payload the command carries.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Publish { message, .. } => message.frame().len(),
+            _ => 0,
+        }
+    }
+}
+
+/// Owns the registry and does what the inbox says.
+#[derive(Debug)]
+pub(crate) struct Manager {
+    outbox: Outbox,
+    registry: Registry,
+    counters: Arc<Counters>,
+    /// Commands taken between two yields at most: half a queue.
+    batch: usize,
+    /// Bytes of frames taken between two yields at most, past the first: half a queue.
+    batch_bytes: usize,
+}
+
+/// A run of consecutive publishes to one target.
+#[derive(Debug, Default)]
+struct Publishes {
+    messages: Vec<Message>,
+    except: Vec<Option<ClientId>>,
+    replies: Vec<Option<Reply<usize>>>,
+}
+
+impl Manager {
+    /// `queue` and `queue_bytes` bound one client's queue; the manager fills half of it at most
+    /// before it lets the connections run.
+    pub(crate) fn new(
+        outbox: Outbox,
+        registry: Registry,
+        counters: Arc<Counters>,
+        queue: usize,
+        queue_bytes: usize,
+    ) -> Self {
+        let batch = (queue / 2).clamp(1, BATCH);
+        Self { outbox, registry, counters, batch, batch_bytes: queue_bytes / 2 }
+    }
+
+    /// Runs until the last hub and client are gone, or the hub has drained.
+    pub(crate) async fn run(mut self) {
+        let mut batch = Vec::with_capacity(self.batch);
+        let mut carry = None;
+        loop {
+            match carry.take() {
+                Some(command) => batch.push(command),
+                None => match self.outbox.next().await {
+                    Some(command) => batch.push(command),
+                    None => return,
+                },
+            }
+            carry = self.fill(&mut batch);
+            if self.dispatch(&mut batch).await.is_break() {
+                return;
+            }
+            for id in self.outbox.departed() {
+                self.registry.remove(id, Disconnect::ABNORMAL);
+            }
+            yield_now().await;
+        }
+    }
+
+    /// Adds what waits already; returns a command that was taken but is too much for this batch.
+    fn fill(&self, batch: &mut Vec<Command>) -> Option<Command> {
+        let mut bytes: usize = batch.iter().map(Command::bytes).sum();
+        while batch.len() < self.batch {
+            let command = self.outbox.try_next()?;
+            bytes += command.bytes();
+            if bytes > self.batch_bytes {
+                return Some(command);
+            }
+            batch.push(command);
+        }
+        None
+    }
+
+    async fn dispatch(&mut self, batch: &mut Vec<Command>) -> std::ops::ControlFlow<()> {
+        let mut commands = batch.drain(..).peekable();
+        while let Some(command) = commands.next() {
+            match command {
+                Command::Publish { target, except, message, reply } => {
+                    let mut run = Publishes::default();
+                    run.add(except, message, reply);
+                    while let Some(Command::Publish { except, message, reply, .. }) = commands
+                        .next_if(|next| matches!(next, Command::Publish { target: t, .. } if *t == target))
+                    {
+                        run.add(except, message, reply);
+                    }
+                    self.deliver(&target, run).await;
+                }
+                Command::Register { queue, user, rooms, reply } => {
+                    answer(&reply, self.registry.insert(queue, user, &rooms));
+                }
+                Command::Disconnect { id, reason, reply } => {
+                    let removed = self.registry.remove(id, reason);
+                    reply.iter().for_each(|reply| answer(reply, removed));
+                }
+                Command::Join { id, room, reply } => answer(&reply, self.registry.join(id, &room)),
+                Command::Leave { id, room, reply } => {
+                    answer(&reply, self.registry.leave(id, &room))
+                }
+                Command::Rooms { id, reply } => answer(&reply, self.registry.rooms_of(id)),
+                Command::Members { room, reply } => {
+                    let members = match room {
+                        Some(room) => self.registry.presence(&room),
+                        None => self.registry.clients(),
+                    };
+                    answer(&reply, members);
+                }
+                Command::Reap => {}
+                Command::Stop => return std::ops::ControlFlow::Break(()),
+            }
+        }
+        std::ops::ControlFlow::Continue(())
+    }
+
+    /// Pushes a run to every member of its target, yielding between slices of a large room.
+    async fn deliver(&mut self, target: &Target, run: Publishes) {
+        let mut delivery = Delivery::new(target, &run.messages, &run.except);
+        while !self.registry.deliver(&mut delivery, FANOUT) {
+            yield_now().await;
+        }
+        add(&self.counters.messages_dispatched, run.messages.len() as u64);
+        add(&self.counters.recipients, delivery.recipients.iter().sum::<usize>() as u64);
+        for (reply, recipients) in run.replies.iter().zip(delivery.recipients) {
+            reply.iter().for_each(|reply| answer(reply, recipients));
+        }
+    }
+}
+
+impl Publishes {
+    fn add(&mut self, except: Option<ClientId>, message: Message, reply: Option<Reply<usize>>) {
+        self.messages.push(message);
+        self.except.push(except);
+        self.replies.push(reply);
+    }
+}
+
+/// Answers who asked, if it still listens: a caller may have given up, and that is its right.
+fn answer<T>(reply: &Reply<T>, value: T) {
+    drop(reply.try_send(value));
+}

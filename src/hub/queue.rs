@@ -1,0 +1,580 @@
+//! A client's outgoing way: one ordered lane, bounded in messages and in bytes.
+//!
+//! While a client keeps up, its queue is empty, and a push writes the frame through the client's
+//! [`Outlet`] at once: no channel exists, no task wakes. Once the outlet takes no more (or there
+//! is none, as for a TLS stream), what is left waits in a bounded channel, made at that moment and
+//! filled by `try_send`, and the connection's task drains it and drops it.
+//!
+//! Everything that a client is sent passes here, control frames and close frames too, so nothing
+//! can come between the halves of a frame. The mutex is held by one writer at a time and never
+//! across a wait: what is written through is written without waiting.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use async_channel::{Receiver, Sender, bounded};
+
+use super::registry::ClientId;
+use super::stats::{Counters, add};
+use crate::{Disconnect, Message, Overflow};
+
+/// Frames that leave in one write at most. 64 is a whole queue at the defaults; the kernel takes
+/// 1,024.
+const WRITE_FRAMES: usize = 64;
+
+/// Messages taken out of the channel at a time, so that one write has several to carry.
+const TAKE: usize = 32;
+
+/// Bytes of control frames that may wait: one pong of 127 bytes, one ping, and one more pong.
+/// Beyond it the reader keeps its newest pong back (RFC 6455 5.5.3 allows answering the last ping
+/// only).
+const CONTROL_BYTES: usize = 320;
+
+/// Where a queue may write without waiting.
+pub(crate) trait Outlet: fmt::Debug + Send + Sync {
+    /// Writes as much as fits now, in order; `WouldBlock` when nothing does.
+    fn try_write(&self, frames: &[IoSlice<'_>]) -> io::Result<usize>;
+}
+
+/// What all queues of a hub have in common.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    /// Messages that may wait in one queue.
+    pub(crate) messages: usize,
+    /// Bytes of frames that may wait in one queue.
+    pub(crate) bytes: usize,
+    /// What happens to a client whose queue is full.
+    pub(crate) overflow: Overflow,
+    /// Where deliveries, drops and losses are counted.
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// Messages for one client, in order, and their frames.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run<'a> {
+    /// The messages.
+    pub(crate) messages: &'a [Message],
+    /// Their frames, ready for a vectored write: one slice a message.
+    pub(crate) frames: &'a [IoSlice<'a>],
+}
+
+/// What became of a push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Push {
+    /// Every message was written, waits, or was dropped by a policy that keeps the client.
+    Ok,
+    /// The queue overflowed and the client is evicted.
+    Full,
+    /// The client has ended already; nothing was taken.
+    Gone,
+}
+
+/// How far a queue's life has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The handshake is not over: messages wait, nothing is written.
+    Held,
+    /// Messages come and go.
+    Open,
+    /// No message is taken any more; what waits goes first, then the close frame.
+    Sealed,
+    /// The client was too slow: its backlog is gone, only a frame cut in the middle is kept.
+    Evicted,
+    /// The connection is gone; nothing will be written.
+    Dead,
+}
+
+/// What one drain found and left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Drained {
+    /// Whether the stream took any bytes.
+    pub(crate) wrote: bool,
+    /// Whether nothing waits any more.
+    pub(crate) empty: bool,
+    /// The phase after the drain.
+    pub(crate) phase: Phase,
+}
+
+/// A client's queue, shared by the registry (which pushes) and the connection (which drains).
+#[derive(Debug)]
+pub(crate) struct Queue {
+    /// Limits and counters, one for all queues of the hub.
+    terms: Arc<Terms>,
+    /// The lane; held for a push, a drain or a change of phase, never across a wait.
+    state: Mutex<State>,
+}
+
+struct State {
+    phase: Phase,
+    /// The client's id once the registry has taken it in.
+    id: Option<ClientId>,
+    /// Messages taken out of the channel, the first of them perhaps half written.
+    front: VecDeque<Message>,
+    /// Bytes of the first message in `front` that are written already.
+    cut: usize,
+    /// Control frames that wait: after a cut frame, before whole messages.
+    control: Vec<u8>,
+    /// What does not fit the socket; made by the first push that finds it full, dropped when empty.
+    backlog: Option<Box<Backlog>>,
+    /// Messages that wait, in `front` and `backlog`.
+    waiting: usize,
+    /// Bytes of their frames, those already written of a cut one included.
+    bytes: usize,
+    /// Messages this client has missed to the overflow policy.
+    missed: u64,
+    /// Wakes the connection's task; stored by each of its polls, taken by who wakes it.
+    waker: Option<Waker>,
+    /// Where a push writes while nothing waits; `None` for a stream only its task can write.
+    outlet: Option<Arc<dyn Outlet>>,
+    /// Why the queue was sealed or evicted.
+    reason: Option<Box<Disconnect>>,
+}
+
+/// The bounded channel of a client that is behind.
+struct Backlog {
+    sender: Sender<Message>,
+    receiver: Receiver<Message>,
+}
+
+impl Queue {
+    /// Makes the queue of a client whose handshake is not over.
+    pub(crate) fn new(terms: &Arc<Terms>) -> Arc<Self> {
+        let state = State {
+            phase: Phase::Held,
+            id: None,
+            front: VecDeque::new(),
+            cut: 0,
+            control: Vec::new(),
+            backlog: None,
+            waiting: 0,
+            bytes: 0,
+            missed: 0,
+            waker: None,
+            outlet: None,
+            reason: None,
+        };
+        Arc::new(Self { terms: Arc::clone(terms), state: Mutex::new(state) })
+    }
+
+    /// Tells the queue the id of its client; `false` if the connection is gone already.
+    pub(crate) fn admit(&self, id: ClientId) -> bool {
+        let mut state = self.lock();
+        if state.phase == Phase::Dead {
+            return false;
+        }
+        state.id = Some(id);
+        true
+    }
+
+    /// Ends the wait for the handshake: what is pushed may be written from now on.
+    pub(crate) fn open(&self, outlet: Option<Arc<dyn Outlet>>) {
+        let mut state = self.lock();
+        if state.phase == Phase::Held {
+            state.phase = Phase::Open;
+            state.outlet = outlet;
+        }
+    }
+
+    /// Takes a run of messages, in order: writes them if nothing waits, else lets them wait.
+    pub(crate) fn push(&self, run: Run<'_>) -> Push {
+        let mut state = self.lock();
+        let was_empty = state.is_empty();
+        let first = match state.phase {
+            Phase::Open if state.is_idle() => match state.write_through(run) {
+                Ok(Written { whole, cut }) => {
+                    add(&self.terms.counters.messages_delivered, whole as u64);
+                    if whole == run.messages.len() {
+                        return Push::Ok;
+                    }
+                    if cut > 0 {
+                        state.cut(&run.messages[whole], cut);
+                        whole + 1
+                    } else {
+                        whole
+                    }
+                }
+                Err(_) => {
+                    let waker = self.die(&mut state, run.messages.len());
+                    drop(state);
+                    wake(waker);
+                    return Push::Ok;
+                }
+            },
+            Phase::Held | Phase::Open => 0,
+            Phase::Sealed | Phase::Evicted | Phase::Dead => return Push::Gone,
+        };
+        let mut outcome = Push::Ok;
+        for (index, message) in run.messages.iter().enumerate().skip(first) {
+            if !state.wait(message, &self.terms) {
+                state.evict(&self.terms, run.messages.len() - index);
+                state.id = None;
+                outcome = Push::Full;
+                break;
+            }
+        }
+        // While something waits the task is armed for the moment when more fits, or woken.
+        if was_empty || outcome == Push::Full {
+            let waker = state.waker.take();
+            drop(state);
+            wake(waker);
+        }
+        outcome
+    }
+
+    /// Takes a whole control frame; `false` if too many bytes of them wait already.
+    ///
+    /// It is written by the drain that follows.
+    pub(crate) fn control(&self, frame: &[u8]) -> bool {
+        let mut state = self.lock();
+        if state.control.len() + frame.len() > CONTROL_BYTES {
+            return false;
+        }
+        state.control.extend_from_slice(frame);
+        true
+    }
+
+    /// Appends the close frame of a queue that has been drained.
+    pub(crate) fn close_frame(&self, frame: &[u8]) {
+        self.lock().control.extend_from_slice(frame);
+    }
+
+    /// Writes what waits through `write`, at most about `budget` bytes of it, and remembers the
+    /// task's waker.
+    ///
+    /// `write` is polled while anything waits; it arms the wake for when more fits. At the end of
+    /// the budget the task is woken at once.
+    pub(crate) fn poll_drain(
+        &self,
+        cx: &mut Context<'_>,
+        budget: usize,
+        mut write: impl FnMut(&mut Context<'_>, &[IoSlice<'_>]) -> Poll<io::Result<usize>>,
+    ) -> Drained {
+        let mut state = self.lock();
+        let mut written = 0;
+        let mut delivered = 0;
+        while state.phase != Phase::Dead && state.phase != Phase::Held && state.refill() {
+            if written >= budget {
+                cx.waker().wake_by_ref();
+                break;
+            }
+            match state.write(|frames| write(cx, frames)) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(n)) if n > 0 => {
+                    written += n;
+                    delivered += state.advance(n);
+                }
+                Poll::Ready(Ok(_) | Err(_)) => {
+                    self.die(&mut state, 0);
+                }
+            }
+        }
+        add(&self.terms.counters.messages_delivered, delivered);
+        let empty = state.is_empty();
+        if empty {
+            state.backlog = None;
+            state.front = VecDeque::new();
+            state.control = Vec::new();
+        }
+        match &state.waker {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            _ => state.waker = Some(cx.waker().clone()),
+        }
+        Drained { wrote: written > 0, empty, phase: state.phase }
+    }
+
+    /// Takes no message any more: what waits goes first, then the close frame for `reason`.
+    ///
+    /// For the registry, when it lets the client go. The first reason stands.
+    pub(crate) fn seal(&self, reason: Disconnect) {
+        let mut state = self.lock();
+        if matches!(state.phase, Phase::Held | Phase::Open) {
+            state.phase = Phase::Sealed;
+            state.id = None;
+            state.reason = Some(Box::new(reason));
+            let waker = state.waker.take();
+            drop(state);
+            wake(waker);
+        }
+    }
+
+    /// Throws the backlog away and evicts the client; what was queued counts as dropped.
+    ///
+    /// For the connection, when its socket takes nothing in time; the registry lets the client go
+    /// when the connection has ended.
+    pub(crate) fn evict(&self) {
+        let mut state = self.lock();
+        if matches!(state.phase, Phase::Held | Phase::Open | Phase::Sealed) {
+            state.evict(&self.terms, 0);
+            let waker = state.waker.take();
+            drop(state);
+            wake(waker);
+        }
+    }
+
+    /// Ends the queue with its connection; what still waits is lost.
+    ///
+    /// Returns the client's id if the registry may still hold it.
+    pub(crate) fn kill(&self) -> Option<ClientId> {
+        let mut state = self.lock();
+        let waker = self.die(&mut state, 0);
+        let id = state.id.take();
+        drop(state);
+        drop(waker);
+        id
+    }
+
+    /// Why the queue was sealed or evicted, once it was.
+    pub(crate) fn reason(&self) -> Option<Disconnect> {
+        self.lock().reason.as_deref().cloned()
+    }
+
+    /// Messages and bytes that wait now.
+    pub(crate) fn depth(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.waiting, state.bytes)
+    }
+
+    /// Messages this client has missed to the overflow policy.
+    pub(crate) fn missed(&self) -> u64 {
+        self.lock().missed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code under the lock leaves the state half changed where it could panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Marks the connection as gone, counting what waits and `more` as lost.
+    fn die(&self, state: &mut State, more: usize) -> Option<Waker> {
+        add(&self.terms.counters.messages_lost, (state.waiting + more) as u64);
+        state.clear();
+        state.phase = Phase::Dead;
+        state.outlet = None;
+        state.waker.take()
+    }
+}
+
+/// How far a write through came: whole messages, and bytes of the one after them.
+struct Written {
+    whole: usize,
+    cut: usize,
+}
+
+impl State {
+    fn is_empty(&self) -> bool {
+        self.waiting == 0 && self.control.is_empty()
+    }
+
+    /// Whether a push may write through: nothing waits, and there is an outlet.
+    fn is_idle(&self) -> bool {
+        self.is_empty() && self.outlet.is_some()
+    }
+
+    fn write_through(&self, run: Run<'_>) -> io::Result<Written> {
+        let Some(outlet) = &self.outlet else {
+            return Ok(Written { whole: 0, cut: 0 });
+        };
+        match outlet.try_write(run.frames) {
+            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+            Ok(mut taken) => {
+                let mut whole = 0;
+                for frame in run.frames {
+                    if taken < frame.len() {
+                        break;
+                    }
+                    taken -= frame.len();
+                    whole += 1;
+                }
+                Ok(Written { whole, cut: taken })
+            }
+            Err(error) if is_transient(&error) => Ok(Written { whole: 0, cut: 0 }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Keeps a message of which `cut` bytes are written.
+    fn cut(&mut self, message: &Message, cut: usize) {
+        self.waiting += 1;
+        self.bytes += message.frame().len();
+        self.front.push_back(message.clone());
+        self.cut = cut;
+    }
+
+    /// Lets a message wait; `false` if it does not fit and the policy is to evict.
+    fn wait(&mut self, message: &Message, terms: &Terms) -> bool {
+        let bytes = message.frame().len();
+        while self.waiting >= terms.messages || self.bytes + bytes > terms.bytes {
+            match terms.overflow {
+                Overflow::Disconnect => return false,
+                Overflow::DropOldest if self.drop_oldest() => self.miss(1, terms),
+                Overflow::DropOldest | Overflow::DropNewest => {
+                    self.miss(1, terms);
+                    return true;
+                }
+            }
+        }
+        let backlog = self.backlog.get_or_insert_with(|| {
+            let (sender, receiver) = bounded(terms.messages);
+            Box::new(Backlog { sender, receiver })
+        });
+        if backlog.sender.try_send(message.clone()).is_err() {
+            return false;
+        }
+        self.waiting += 1;
+        self.bytes += bytes;
+        true
+    }
+
+    /// Drops the oldest message that is not half written; `false` if there is none.
+    fn drop_oldest(&mut self) -> bool {
+        let oldest = match self.front.len() {
+            0 => self.backlog.as_ref().and_then(|backlog| backlog.receiver.try_recv().ok()),
+            1 if self.cut > 0 => {
+                self.backlog.as_ref().and_then(|backlog| backlog.receiver.try_recv().ok())
+            }
+            _ => self.front.remove(usize::from(self.cut > 0)),
+        };
+        let Some(oldest) = oldest else { return false };
+        self.waiting -= 1;
+        self.bytes -= oldest.frame().len();
+        true
+    }
+
+    fn miss(&mut self, n: u64, terms: &Terms) {
+        self.missed += n;
+        add(&terms.counters.messages_dropped, n);
+    }
+
+    /// Evicts: the backlog and `more` messages count as dropped. A cut frame is kept, and control
+    /// frames, the first of which may be cut.
+    fn evict(&mut self, terms: &Terms, more: usize) {
+        let cut = if self.cut > 0 { self.front.pop_front() } else { None };
+        let kept = usize::from(cut.is_some());
+        self.miss((self.waiting - kept + more) as u64, terms);
+        let offset = self.cut;
+        let control = std::mem::take(&mut self.control);
+        self.clear();
+        self.control = control;
+        if let Some(message) = cut {
+            self.cut(&message, offset);
+        }
+        self.phase = Phase::Evicted;
+        self.outlet = None;
+        let plural = if self.missed == 1 { "" } else { "s" };
+        let reason = format!("too slow: missed {} message{plural}", self.missed);
+        self.reason = Some(Box::new(Disconnect::new(Disconnect::SLOW.code(), reason)));
+        terms.counters.clients_evicted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Forgets everything that waits.
+    fn clear(&mut self) {
+        self.front = VecDeque::new();
+        self.cut = 0;
+        self.control = Vec::new();
+        self.backlog = None;
+        self.waiting = 0;
+        self.bytes = 0;
+    }
+
+    /// Takes messages out of the channel; `false` if nothing at all waits.
+    fn refill(&mut self) -> bool {
+        if self.front.len() < self.waiting && self.front.len() < TAKE {
+            if let Some(backlog) = &self.backlog {
+                while self.front.len() < TAKE {
+                    let Ok(message) = backlog.receiver.try_recv() else { break };
+                    self.front.push_back(message);
+                }
+            }
+        }
+        !self.front.is_empty() || !self.control.is_empty()
+    }
+
+    /// Writes in order: the rest of a cut frame, control frames, whole messages.
+    fn write(
+        &self,
+        write: impl FnOnce(&[IoSlice<'_>]) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let mut frames = [IoSlice::new(&[]); WRITE_FRAMES];
+        let mut len = 0;
+        let mut put = |bytes| {
+            if len < WRITE_FRAMES {
+                frames[len] = IoSlice::new(bytes);
+                len += 1;
+            }
+        };
+        let mut messages = self.front.iter();
+        if self.cut > 0 {
+            if let Some(message) = messages.next() {
+                put(&message.frame()[self.cut..]);
+            }
+        }
+        if !self.control.is_empty() {
+            put(&self.control);
+        }
+        messages.for_each(|message| put(message.frame()));
+        write(&frames[..len])
+    }
+
+    /// Counts `n` bytes as written, in the order of [`write`](Self::write); returns the messages
+    /// that are whole now.
+    fn advance(&mut self, mut n: usize) -> u64 {
+        let mut delivered = 0;
+        if self.cut > 0 {
+            delivered += self.advance_message(&mut n);
+        }
+        let control = n.min(self.control.len());
+        self.control.drain(..control);
+        n -= control;
+        while n > 0 {
+            delivered += self.advance_message(&mut n);
+        }
+        delivered
+    }
+
+    /// Counts up to `n` bytes as written of the first message; returns 1 if it is whole now.
+    fn advance_message(&mut self, n: &mut usize) -> u64 {
+        let Some(message) = self.front.front() else {
+            // A stream that claims more than it was given; there is nothing left to count.
+            *n = 0;
+            return 0;
+        };
+        let len = message.frame().len();
+        let step = (*n).min(len - self.cut);
+        *n -= step;
+        self.cut += step;
+        if self.cut < len {
+            return 0;
+        }
+        self.cut = 0;
+        self.front.pop_front();
+        self.waiting -= 1;
+        self.bytes -= len;
+        1
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State")
+            .field("phase", &self.phase)
+            .field("waiting", &self.waiting)
+            .field("bytes", &self.bytes)
+            .field("missed", &self.missed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether a write may simply be tried again later.
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}

@@ -1,0 +1,430 @@
+//! The registry: every client, by id, by room and by user. Plain data, owned by the manager.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use slab::Slab;
+
+use super::queue::{Push, Queue, Run};
+use super::stats::Counters;
+use crate::{Disconnect, Message};
+
+/// Names one client of a hub, and no other for as long as the hub lives.
+///
+/// A slot of the registry is used again by the very next client, so an id carries the slot's
+/// generation beside its index: the id of a client that has gone names nobody.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId {
+    /// Index into the slab.
+    slot: u32,
+    /// The registry's count of inserts when this client came, so no two clients of a slot share it
+    /// within 2^32 inserts.
+    generation: u32,
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.slot, self.generation)
+    }
+}
+
+impl fmt::Debug for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClientId({self})")
+    }
+}
+
+/// A connected client and the user it belongs to, as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Member {
+    /// The client.
+    pub id: ClientId,
+    /// Its user, unless it is anonymous.
+    pub user: Option<Arc<str>>,
+    /// Messages that wait for it now.
+    pub waiting: usize,
+    /// Messages it has missed to the overflow policy.
+    pub missed: u64,
+}
+
+/// To whom messages go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// Every client.
+    All,
+    /// The members of a room.
+    Room(Arc<str>),
+    /// The clients of a user.
+    User(Arc<str>),
+    /// One client.
+    Client(ClientId),
+}
+
+/// Why the registry refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The connection was gone before its client was inserted.
+    Gone,
+    /// No client of that id.
+    UnknownClient,
+    /// As many rooms as allowed exist.
+    Rooms,
+    /// The client is in as many rooms as allowed.
+    RoomsPerClient,
+}
+
+/// The clients of a hub and the indexes over them.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    entries: Slab<Entry>,
+    /// Counts inserts; the next client's generation.
+    generation: u32,
+    /// Members by room. A room exists while it has a member.
+    rooms: HashMap<Arc<str>, Vec<u32>>,
+    /// Slots by user. A user exists while it has a client.
+    users: HashMap<Arc<str>, Vec<u32>>,
+    /// Rooms that may exist.
+    rooms_max: usize,
+    /// Rooms that one client may be in.
+    rooms_per_client_max: usize,
+    /// Where the gauges of clients and rooms stand.
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    generation: u32,
+    /// The client's outgoing way; its connection holds the other reference.
+    queue: Arc<Queue>,
+    user: Option<Arc<str>>,
+    /// The rooms the client is in, with its place in each one's list of members.
+    memberships: Vec<Membership>,
+}
+
+#[derive(Debug)]
+struct Membership {
+    room: Arc<str>,
+    place: u32,
+}
+
+/// Messages on their way to a target, resumable between two members.
+#[derive(Debug)]
+pub(crate) struct Delivery<'a> {
+    target: &'a Target,
+    messages: &'a [Message],
+    /// For each message the client that must not get it.
+    except: &'a [Option<ClientId>],
+    /// Whether `except` names anybody.
+    excepting: bool,
+    /// How many members have been served; for `All`, how many slots.
+    place: usize,
+    /// For each message, how many members took it.
+    pub(crate) recipients: Vec<usize>,
+    /// Clients that overflowed or had gone; removed when the last member is served.
+    ended: Vec<u32>,
+}
+
+impl<'a> Delivery<'a> {
+    /// `except` names, for each message, the client that must not get it.
+    pub(crate) fn new(
+        target: &'a Target,
+        messages: &'a [Message],
+        except: &'a [Option<ClientId>],
+    ) -> Self {
+        debug_assert_eq!(messages.len(), except.len());
+        let recipients = vec![0; messages.len()];
+        let excepting = except.iter().any(Option::is_some);
+        Self { target, messages, except, excepting, place: 0, recipients, ended: Vec::new() }
+    }
+}
+
+impl Registry {
+    pub(crate) fn new(
+        rooms_max: usize,
+        rooms_per_client_max: usize,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self {
+            entries: Slab::new(),
+            generation: 0,
+            rooms: HashMap::new(),
+            users: HashMap::new(),
+            rooms_max,
+            rooms_per_client_max,
+            counters,
+        }
+    }
+
+    /// Inserts a client into its first rooms, all of them or none.
+    pub(crate) fn insert(
+        &mut self,
+        queue: Arc<Queue>,
+        user: Option<Arc<str>>,
+        rooms: &[Arc<str>],
+    ) -> Result<ClientId, Refusal> {
+        let slot = self.entries.vacant_key() as u32;
+        let id = ClientId { slot, generation: self.generation };
+        if !queue.admit(id) {
+            return Err(Refusal::Gone);
+        }
+        self.generation = self.generation.wrapping_add(1);
+        let user = user.map(|user| self.enroll(&user, slot));
+        let memberships = Vec::with_capacity(rooms.len());
+        self.entries.insert(Entry { generation: id.generation, queue, user, memberships });
+        for room in rooms {
+            if let Err(refusal) = self.join(id, room) {
+                self.remove(id, Disconnect::TRY_LATER);
+                return Err(refusal);
+            }
+        }
+        self.counters.clients.store(self.entries.len(), Ordering::Relaxed);
+        Ok(id)
+    }
+
+    /// Removes a client and seals its queue with `reason`: the only way out of the registry.
+    ///
+    /// Returns whether the client was there.
+    pub(crate) fn remove(&mut self, id: ClientId, reason: Disconnect) -> bool {
+        if self.get(id).is_none() {
+            return false;
+        }
+        let entry = self.entries.remove(id.slot as usize);
+        for membership in &entry.memberships {
+            self.vacate(membership);
+        }
+        if let Some(user) = &entry.user {
+            self.withdraw(user, id.slot);
+        }
+        entry.queue.seal(reason);
+        self.give_back();
+        self.counters.clients.store(self.entries.len(), Ordering::Relaxed);
+        true
+    }
+
+    /// Puts a client into a room; being there already is no error.
+    pub(crate) fn join(&mut self, id: ClientId, room: &Arc<str>) -> Result<(), Refusal> {
+        let entry = self.get(id).ok_or(Refusal::UnknownClient)?;
+        if entry.memberships.iter().any(|membership| membership.room == *room) {
+            return Ok(());
+        }
+        if entry.memberships.len() >= self.rooms_per_client_max {
+            return Err(Refusal::RoomsPerClient);
+        }
+        let name = match self.rooms.get_key_value(room) {
+            Some((name, _)) => Arc::clone(name),
+            None if self.rooms.len() >= self.rooms_max => return Err(Refusal::Rooms),
+            None => Arc::clone(room),
+        };
+        let members = self.rooms.entry(Arc::clone(&name)).or_default();
+        let place = members.len() as u32;
+        members.push(id.slot);
+        self.entries[id.slot as usize].memberships.push(Membership { room: name, place });
+        self.counters.rooms.store(self.rooms.len(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Takes a client out of a room; not being there is no error.
+    pub(crate) fn leave(&mut self, id: ClientId, room: &str) -> Result<(), Refusal> {
+        let entry = self.get_mut(id).ok_or(Refusal::UnknownClient)?;
+        if let Some(at) = entry.memberships.iter().position(|m| &*m.room == room) {
+            let membership = entry.memberships.swap_remove(at);
+            self.vacate(&membership);
+        }
+        Ok(())
+    }
+
+    /// Pushes a delivery's messages to at most `budget` of its members; `true` once all are served.
+    ///
+    /// A client whose queue overflows is evicted in place. The registry must not change between
+    /// the calls of one delivery.
+    pub(crate) fn deliver(&mut self, delivery: &mut Delivery<'_>, budget: usize) -> bool {
+        let frames: Vec<_> = delivery.messages.iter().map(|m| IoSlice::new(m.frame())).collect();
+        let run = Run { messages: delivery.messages, frames: &frames };
+        let one;
+        let (slots, len): (Option<&[u32]>, usize) = match delivery.target {
+            Target::All => (None, self.entries.capacity()),
+            Target::Room(room) => self.rooms.get(room).map_or((None, 0), |m| (Some(m), m.len())),
+            Target::User(user) => self.users.get(user).map_or((None, 0), |s| (Some(s), s.len())),
+            Target::Client(id) if self.get(*id).is_some() => {
+                one = [id.slot];
+                (Some(&one), 1)
+            }
+            Target::Client(_) => (None, 0),
+        };
+        let end = len.min(delivery.place.saturating_add(budget));
+        for place in delivery.place..end {
+            let slot = slots.map_or(place as u32, |slots| slots[place]);
+            let Some(entry) = self.entries.get(slot as usize) else { continue };
+            let id = ClientId { slot, generation: entry.generation };
+            let outcome = if delivery.excepting && delivery.except.contains(&Some(id)) {
+                push_rest(entry, id, delivery)
+            } else {
+                let outcome = entry.queue.push(run);
+                if outcome != Push::Gone {
+                    delivery.recipients.iter_mut().for_each(|n| *n += 1);
+                }
+                outcome
+            };
+            if outcome != Push::Ok {
+                delivery.ended.push(slot);
+            }
+        }
+        delivery.place = end;
+        if end < len {
+            return false;
+        }
+        for slot in std::mem::take(&mut delivery.ended) {
+            let generation = self.entries[slot as usize].generation;
+            self.remove(ClientId { slot, generation }, Disconnect::SLOW);
+        }
+        true
+    }
+
+    /// The rooms a client is in, or `None` if it is not connected.
+    pub(crate) fn rooms_of(&self, id: ClientId) -> Option<Vec<Arc<str>>> {
+        let entry = self.get(id)?;
+        Some(entry.memberships.iter().map(|m| Arc::clone(&m.room)).collect())
+    }
+
+    /// Every client.
+    pub(crate) fn clients(&self) -> Vec<Member> {
+        self.entries.iter().map(|(slot, entry)| entry.member(slot as u32)).collect()
+    }
+
+    /// The members of a room.
+    pub(crate) fn presence(&self, room: &str) -> Vec<Member> {
+        let slots = self.rooms.get(room).map_or(&[][..], |members| members);
+        slots.iter().map(|&slot| self.entries[slot as usize].member(slot)).collect()
+    }
+
+    fn get(&self, id: ClientId) -> Option<&Entry> {
+        self.entries.get(id.slot as usize).filter(|entry| entry.generation == id.generation)
+    }
+
+    fn get_mut(&mut self, id: ClientId) -> Option<&mut Entry> {
+        self.entries.get_mut(id.slot as usize).filter(|entry| entry.generation == id.generation)
+    }
+
+    /// Lists a slot under its user, and returns the index's own copy of the name.
+    fn enroll(&mut self, user: &Arc<str>, slot: u32) -> Arc<str> {
+        let name = self.users.get_key_value(user).map_or(user, |(name, _)| name);
+        let name = Arc::clone(name);
+        self.users.entry(Arc::clone(&name)).or_default().push(slot);
+        name
+    }
+
+    /// Takes a slot off its user's list, and the user off the index with its last client.
+    fn withdraw(&mut self, user: &Arc<str>, slot: u32) {
+        if let Some(slots) = self.users.get_mut(user) {
+            slots.retain(|&other| other != slot);
+            if slots.is_empty() {
+                self.users.remove(user);
+            }
+        }
+    }
+
+    /// Takes a member's place in a room, and the room away with its last member.
+    fn vacate(&mut self, membership: &Membership) {
+        let Some(members) = self.rooms.get_mut(&membership.room) else { return };
+        members.swap_remove(membership.place as usize);
+        if let Some(&moved) = members.get(membership.place as usize) {
+            let entry = &mut self.entries[moved as usize];
+            let moved = entry.memberships.iter_mut().find(|m| m.room == membership.room);
+            if let Some(moved) = moved {
+                moved.place = membership.place;
+            }
+        }
+        if members.is_empty() {
+            self.rooms.remove(&membership.room);
+        } else if members.len() < members.capacity() / 4 {
+            members.shrink_to(members.len() * 2);
+        }
+        self.counters.rooms.store(self.rooms.len(), Ordering::Relaxed);
+    }
+
+    /// Gives memory back once less than a quarter of it is used, as far as the highest slot lets.
+    fn give_back(&mut self) {
+        /// Below this many entries there is nothing worth giving back.
+        const KEEP: usize = 64;
+        fn shrink<V>(index: &mut HashMap<Arc<str>, V>) {
+            if index.capacity() > KEEP && index.len() < index.capacity() / 4 {
+                index.shrink_to(index.len() * 2);
+            }
+        }
+        let (len, capacity) = (self.entries.len(), self.entries.capacity());
+        // At powers of two only: a slab rebuilds its list of free slots when it shrinks.
+        if capacity > KEEP && len < capacity / 4 && (len == 0 || len.is_power_of_two()) {
+            self.entries.shrink_to_fit();
+        }
+        shrink(&mut self.rooms);
+        shrink(&mut self.users);
+    }
+
+    /// Checks that every index agrees with the slab and the slab with every index.
+    #[cfg(test)]
+    pub(crate) fn check(&self) {
+        for (slot, entry) in &self.entries {
+            for membership in &entry.memberships {
+                let members = &self.rooms[&membership.room];
+                assert_eq!(members[membership.place as usize], slot as u32, "place in room");
+            }
+            assert!(entry.memberships.len() <= self.rooms_per_client_max);
+            if let Some(user) = &entry.user {
+                assert_eq!(self.users[user].iter().filter(|&&s| s == slot as u32).count(), 1);
+            }
+        }
+        assert!(self.rooms.len() <= self.rooms_max);
+        let places: usize = self.rooms.values().map(Vec::len).sum();
+        let memberships: usize = self.entries.iter().map(|(_, e)| e.memberships.len()).sum();
+        assert_eq!(places, memberships, "every place in a room is a client's");
+        assert!(self.rooms.values().all(|members| !members.is_empty()), "no empty room");
+        let enrolled: usize = self.users.values().map(Vec::len).sum();
+        let users = self.entries.iter().filter(|(_, entry)| entry.user.is_some()).count();
+        assert_eq!(enrolled, users, "every place under a user is a client's");
+        assert!(self.users.values().all(|slots| !slots.is_empty()), "no user without a client");
+        assert_eq!(self.counters.clients.load(Ordering::Relaxed), self.entries.len());
+        assert_eq!(self.counters.rooms.load(Ordering::Relaxed), self.rooms.len());
+    }
+}
+
+impl Entry {
+    fn member(&self, slot: u32) -> Member {
+        Member {
+            id: ClientId { slot, generation: self.generation },
+            user: self.user.clone(),
+            waiting: self.queue.depth().0,
+            missed: self.queue.missed(),
+        }
+    }
+}
+
+impl Drop for Registry {
+    /// Without a manager nothing more will be delivered: every client is told.
+    fn drop(&mut self) {
+        for (_, entry) in &self.entries {
+            entry.queue.seal(Disconnect::GOING_AWAY);
+        }
+        self.counters.clients.store(0, Ordering::Relaxed);
+        self.counters.rooms.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Pushes the messages of a delivery that are not kept from this client.
+fn push_rest(entry: &Entry, id: ClientId, delivery: &mut Delivery<'_>) -> Push {
+    let kept = |index: &usize| delivery.except[*index] != Some(id);
+    let rest: Vec<usize> = (0..delivery.messages.len()).filter(kept).collect();
+    if rest.is_empty() {
+        return Push::Ok;
+    }
+    let messages: Vec<_> = rest.iter().map(|&index| delivery.messages[index].clone()).collect();
+    let frames: Vec<_> = messages.iter().map(|m| IoSlice::new(m.frame())).collect();
+    let outcome = entry.queue.push(Run { messages: &messages, frames: &frames });
+    if outcome != Push::Gone {
+        rest.iter().for_each(|&index| delivery.recipients[index] += 1);
+    }
+    outcome
+}

@@ -1,0 +1,66 @@
+//! The graceful stop.
+
+use std::time::{Duration, Instant};
+
+use futures_lite::future::or;
+use smol::Timer;
+
+use crate::hub::Command;
+use crate::{Disconnect, Error, Hub};
+
+/// How long a client may take at a drain for what still waits in its queue. Shorter than the
+/// write timeout, since supervisors wait ten seconds: 5 s of window, this, and 2 s for its answer.
+const WRITE_OUT: Duration = Duration::from_secs(2);
+
+impl Hub {
+    /// Stops gracefully: accepts nothing more, closes every client with `reason`, and waits for
+    /// the connections to end.
+    ///
+    /// The close frames are spread evenly over [`Config::drain`](crate::Config::drain), so that
+    /// the clients do not all come back at once; what is queued for a client goes before its close
+    /// frame. With no client left it returns at once, and at the latest after the window, 2 s (or
+    /// the write timeout, if that is shorter) and the close timeout: 9 s at the defaults. Then the
+    /// manager's future ends.
+    ///
+    /// Cancel safety: dropped early, the hub stays closed to newcomers; another call goes on.
+    pub async fn drain(&self, reason: Disconnect) {
+        let shared = self.shared();
+        shared.gate.close();
+        let config = &shared.config;
+        let deadline = config.drain + WRITE_OUT.min(config.write_timeout) + config.close_timeout;
+        let all_gone = or(
+            async {
+                // An error means that the manager has ended: nobody is left to be told.
+                drop(self.close_all(&reason).await);
+                shared.gate.empty().await;
+            },
+            shared.gate.empty(),
+        );
+        or(all_gone, after(deadline)).await;
+        let stop = async { drop(self.tell(Command::Stop).await) };
+        or(stop, after(config.close_timeout)).await;
+    }
+
+    /// Tells every client, one after another over the window, and then those who came meanwhile.
+    async fn close_all(&self, reason: &Disconnect) -> Result<(), Error> {
+        let mut window = self.shared().config.drain;
+        loop {
+            let clients = self.clients().await?;
+            if clients.is_empty() {
+                return Ok(());
+            }
+            let begin = Instant::now();
+            let pace = window / u32::try_from(clients.len()).unwrap_or(u32::MAX);
+            for (client, nth) in clients.iter().zip(0..) {
+                Timer::at(begin + pace * nth).await;
+                let (id, reason) = (client.id, reason.clone());
+                self.tell(Command::Disconnect { id, reason, reply: None }).await?;
+            }
+            window = Duration::ZERO;
+        }
+    }
+}
+
+async fn after(wait: Duration) {
+    Timer::after(wait).await;
+}

@@ -1,0 +1,293 @@
+//! HTTP/1.1 as far as an upgrade needs it: the request head, strictly read, and responses.
+//!
+//! The grammar is `httparse`'s; what is refused beyond it is refused because two readers could
+//! understand it in two ways (RFC 9112 section 11.2).
+
+use std::borrow::Cow;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, StatusCode, Uri, Version};
+
+/// The longest request head, in bytes.
+pub(crate) const HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// The most headers of a request.
+pub(crate) const HEADERS_MAX: usize = 64;
+
+/// What ends a head.
+const END: &[u8] = b"\r\n\r\n";
+
+/// A request, read.
+#[derive(Debug)]
+pub(crate) struct Head {
+    /// The request without its body.
+    pub(crate) request: Request<()>,
+    /// Bytes of body that are announced.
+    pub(crate) content_length: u64,
+    /// Bytes of the buffer that the head took.
+    pub(crate) len: usize,
+}
+
+/// A response with a sentence as its body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Response {
+    pub(crate) status: StatusCode,
+    pub(crate) sentence: Cow<'static, str>,
+    /// Headers beyond those every response has; names and values of ours.
+    headers: Vec<(&'static str, Cow<'static, str>)>,
+}
+
+impl Response {
+    pub(crate) fn new(status: StatusCode, sentence: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, sentence: sentence.into(), headers: Vec::new() }
+    }
+
+    pub(crate) fn bad_request(sentence: &'static str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, sentence)
+    }
+
+    pub(crate) fn header(
+        mut self,
+        name: &'static str,
+        value: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// The bytes of the response; without the body in answer to HEAD.
+    pub(crate) fn encode(&self, head_only: bool) -> Vec<u8> {
+        let reason = self.status.canonical_reason().unwrap_or("");
+        let mut text = format!(
+            "HTTP/1.1 {} {reason}\r\nContent-Type: text/plain; charset=utf-8\r\n\
+             Content-Length: {}\r\nConnection: close\r\n",
+            self.status.as_u16(),
+            self.sentence.len() + 1,
+        );
+        for (name, value) in &self.headers {
+            text.push_str(&format!("{name}: {value}\r\n"));
+        }
+        text.push_str("\r\n");
+        if !head_only {
+            text.push_str(&self.sentence);
+            text.push('\n');
+        }
+        text.into_bytes()
+    }
+}
+
+/// Reads a head from the start of `buffer`; `None` until it is whole.
+///
+/// `searched` is how many bytes an earlier call has seen already, so that a head that trickles in
+/// is searched once.
+pub(crate) fn parse(buffer: &[u8], searched: usize) -> Result<Option<Head>, Response> {
+    let from = searched.saturating_sub(END.len() - 1);
+    let end = buffer[from..].windows(END.len()).position(|window| window == END);
+    let len = end.map(|at| from + at + END.len());
+    check_line_ends(&buffer[..len.unwrap_or(buffer.len())], searched)?;
+    match len {
+        Some(len) if len <= HEAD_BYTES_MAX => parse_whole(&buffer[..len]).map(Some),
+        None if buffer.len() < HEAD_BYTES_MAX => Ok(None),
+        _ => Err(Response::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "the request head is longer than 8 KiB",
+        )),
+    }
+}
+
+/// Lines end with CR LF and nothing else does: a bare one of either splits requests.
+fn check_line_ends(head: &[u8], searched: usize) -> Result<(), Response> {
+    let bare = |at: usize| match head[at] {
+        b'\n' => at == 0 || head[at - 1] != b'\r',
+        b'\r' => head.get(at + 1).is_some_and(|&next| next != b'\n'),
+        _ => false,
+    };
+    if (searched.saturating_sub(1)..head.len()).any(bare) {
+        return Err(Response::bad_request("a line of the request does not end with CR LF"));
+    }
+    Ok(())
+}
+
+fn parse_whole(head: &[u8]) -> Result<Head, Response> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut parsed = httparse::Request::new(&mut headers);
+    match parsed.parse(head) {
+        Ok(httparse::Status::Complete(len)) if len == head.len() => {}
+        Ok(_) => return Err(Response::bad_request("the request is not HTTP/1.1")),
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err(Response::new(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "the request has more than 64 headers",
+            ));
+        }
+        Err(httparse::Error::Version) => {
+            return Err(Response::new(
+                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                "only HTTP/1.1 and HTTP/1.0 are spoken here",
+            ));
+        }
+        Err(_) => return Err(Response::bad_request("the request is not HTTP/1.1")),
+    }
+    let method = parsed.method.unwrap_or_default();
+    let target = parsed.path.unwrap_or_default();
+    let mut request = Request::new(());
+    *request.method_mut() = Method::from_bytes(method.as_bytes())
+        .map_err(|_| Response::bad_request("the request's method is malformed"))?;
+    *request.uri_mut() = parse_target(target)?;
+    *request.version_mut() =
+        if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
+    let map = request.headers_mut();
+    for header in parsed.headers.iter() {
+        let name = HeaderName::from_bytes(header.name.as_bytes());
+        let value = HeaderValue::from_bytes(header.value);
+        let (Ok(name), Ok(value)) = (name, value) else {
+            return Err(Response::bad_request("a header of the request is malformed"));
+        };
+        map.append(name, value);
+    }
+    let content_length = check_framing(request.headers(), request.version())?;
+    Ok(Head { request, content_length, len: head.len() })
+}
+
+/// The target in origin form or, as RFC 9112 3.2.2 demands of servers, in absolute form.
+fn parse_target(target: &str) -> Result<Uri, Response> {
+    let malformed = || Response::bad_request("the request's target is malformed");
+    let uri: Uri = target.parse().map_err(|_| malformed())?;
+    let absolute = matches!(uri.scheme_str(), Some("http" | "https" | "ws" | "wss"));
+    if target.starts_with('/') || (absolute && uri.authority().is_some()) {
+        Ok(uri)
+    } else {
+        Err(malformed())
+    }
+}
+
+/// Checks the headers that say where a request ends and whom it is for; returns the body's length.
+fn check_framing(headers: &HeaderMap, version: Version) -> Result<u64, Response> {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let length = lengths.next();
+    if lengths.any(|other| Some(other) != length) {
+        return Err(Response::bad_request("the request has two lengths that differ"));
+    }
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        if length.is_some() {
+            return Err(Response::bad_request("the request has a length and a transfer encoding"));
+        }
+        return Err(Response::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "transfer encodings are not supported: send a Content-Length",
+        ));
+    }
+    let hosts = headers.get_all(header::HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && version == Version::HTTP_11) {
+        return Err(Response::bad_request("the request needs exactly one Host"));
+    }
+    let Some(length) = length else { return Ok(0) };
+    let digits = length.as_bytes();
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(Response::bad_request("the request's Content-Length is not a number"));
+    }
+    let length = length.to_str().ok().and_then(|length| length.parse().ok());
+    length.ok_or_else(|| Response::bad_request("the request's Content-Length is not a number"))
+}
+
+/// Whether a comma-separated header, however many times it stands there, has `token`, in any case.
+pub(crate) fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
+    tokens(headers, name).any(|other| other.eq_ignore_ascii_case(token))
+}
+
+/// The elements of a comma-separated header, however many times it stands there.
+pub(crate) fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
+}
+
+/// Decodes the percent-encoding of one path segment, once; `None` if that is not UTF-8 or a `%`
+/// has no two digits after it.
+pub(crate) fn percent_decode(segment: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+            let (high, low) = (digit(rest.next())?, digit(rest.next())?);
+            bytes.push((high * 16 + low) as u8);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(request: &[u8]) -> u16 {
+        match parse(request, 0) {
+            Ok(Some(_)) => 200,
+            Ok(None) => 0,
+            Err(response) => response.status.as_u16(),
+        }
+    }
+
+    #[test]
+    fn malformed_and_ambiguous_heads_are_refused() {
+        let long = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "a".repeat(8192));
+        let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "X: y\r\n".repeat(64));
+        for (request, expected) in [
+            ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+            ("GET / HTTP/1.0\r\n\r\n", 200),
+            ("GET http://x/ws HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+            ("GET / HTTP/1.1\r\nHost: x\r\n", 0),
+            ("GET / HTTP/1.1\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
+            ("GET / HTTP/1.1\nHost: x\n\n", 400),
+            ("GET / HTTP/1.1\r\nHost: x\rY: z\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost : x\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n", 400),
+            ("GET ws HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+            ("GET * HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+            ("CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+            ("GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505),
+            ("PRI * HTTP/2.0\r\n\r\n", 505),
+            ("\r\n\r\n", 400),
+            ("\u{16}\u{3}\u{1}\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1, 1\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", 501),
+            ("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: x\r\n\r\n", 400),
+            (&long, 431),
+            (&many, 431),
+        ] {
+            assert_eq!(status(request.as_bytes()), expected, "{request:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_that_trickles_in_is_read_like_a_whole_one() {
+        let request = b"GET /ws HTTP/1.1\r\nHost: x\r\n\r\nearly";
+        let mut searched = 0;
+        for len in 1..=request.len() {
+            match parse(&request[..len], searched).expect("well-formed") {
+                Some(head) => {
+                    assert_eq!(head.len, request.len() - 5);
+                    assert_eq!(len, head.len);
+                    return;
+                }
+                None => searched = len,
+            }
+        }
+        panic!("never whole");
+    }
+
+    #[test]
+    fn percent_decoding_is_done_once_and_must_give_utf_8() {
+        assert_eq!(percent_decode("a%2Fb%2525").as_deref(), Some("a/b%25"));
+        assert_eq!(percent_decode("%C3%A9").as_deref(), Some("é"));
+        for bad in ["%", "%2", "%zz", "%C3", "%+1"] {
+            assert_eq!(percent_decode(bad), None, "{bad}");
+        }
+    }
+}

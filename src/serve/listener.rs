@@ -1,0 +1,226 @@
+//! Where connections come from.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
+#[cfg(unix)]
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+
+use smol::Async;
+
+use super::transport::Socket;
+use crate::Error;
+
+/// Connections that may wait to be accepted. async-net's 128 stalls a storm of a thousand.
+#[cfg(unix)]
+const BACKLOG: i32 = 1024;
+
+/// After this many seconds without an answer the kernel gives a connection up.
+#[cfg(target_os = "linux")]
+const UNANSWERED_SECONDS: u32 = 20;
+
+/// A listening socket, TCP or Unix.
+///
+/// # Examples
+///
+/// ```
+/// use hublet::Listener;
+///
+/// let listener = Listener::bind("127.0.0.1:0").expect("a free port");
+/// let address = listener.local_addr().expect("TCP");
+/// assert_ne!(address.port(), 0);
+/// assert_eq!(listener.to_string(), address.to_string());
+/// ```
+#[derive(Debug)]
+pub struct Listener(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Tcp(Async<TcpListener>),
+    #[cfg(unix)]
+    Unix(Async<UnixListener>),
+}
+
+impl Listener {
+    /// Listens on a TCP address.
+    ///
+    /// On Unix the backlog is 1,024; on Linux connections are probed after 20 s of silence and
+    /// given up 20 s after a write that nobody acknowledges. Resolving a host name blocks, an
+    /// address does not.
+    ///
+    /// # Errors
+    ///
+    /// An error with the operating system's as its source.
+    pub fn bind(address: impl ToSocketAddrs) -> Result<Self, Error> {
+        Self::try_from(TcpListener::bind(address)?)
+    }
+
+    /// Returns the TCP address, with the real port; `None` for a Unix socket.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match &self.0 {
+            Kind::Tcp(listener) => listener.get_ref().local_addr().ok(),
+            #[cfg(unix)]
+            Kind::Unix(_) => None,
+        }
+    }
+
+    pub(crate) async fn accept(&self) -> std::io::Result<(Socket, Peer)> {
+        match &self.0 {
+            Kind::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                // Linux hands the listener's options down.
+                #[cfg(not(target_os = "linux"))]
+                stream.get_ref().set_nodelay(true)?;
+                Ok((Socket::Tcp(Arc::new(stream)), Peer::from(address)))
+            }
+            #[cfg(unix)]
+            Kind::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Socket::Unix(Arc::new(stream)), Peer::unix()))
+            }
+        }
+    }
+}
+
+impl TryFrom<TcpListener> for Listener {
+    type Error = Error;
+
+    fn try_from(listener: TcpListener) -> Result<Self, Error> {
+        #[cfg(unix)]
+        rustix::net::listen(&listener, BACKLOG).map_err(std::io::Error::from)?;
+        #[cfg(target_os = "linux")]
+        hand_down(&listener)?;
+        Ok(Self(Kind::Tcp(Async::new(listener)?)))
+    }
+}
+
+#[cfg(unix)]
+impl TryFrom<UnixListener> for Listener {
+    type Error = Error;
+
+    fn try_from(listener: UnixListener) -> Result<Self, Error> {
+        rustix::net::listen(&listener, BACKLOG).map_err(std::io::Error::from)?;
+        Ok(Self(Kind::Unix(Async::new(listener)?)))
+    }
+}
+
+/// Sets what every accepted connection shall have: on Linux they inherit it, for no call each.
+#[cfg(target_os = "linux")]
+fn hand_down(listener: &TcpListener) -> std::io::Result<()> {
+    use rustix::net::sockopt;
+    use std::time::Duration;
+
+    sockopt::set_tcp_nodelay(listener, true)?;
+    sockopt::set_socket_keepalive(listener, true)?;
+    sockopt::set_tcp_keepidle(listener, Duration::from_secs(UNANSWERED_SECONDS.into()))?;
+    sockopt::set_tcp_user_timeout(listener, UNANSWERED_SECONDS * 1000)?;
+    Ok(())
+}
+
+impl fmt::Display for Listener {
+    /// Writes `127.0.0.1:8080`, or `unix:/run/hublet.sock`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Tcp(listener) => match listener.get_ref().local_addr() {
+                Ok(address) => address.fmt(f),
+                Err(_) => f.write_str("tcp"),
+            },
+            #[cfg(unix)]
+            Kind::Unix(listener) => {
+                let address = listener.get_ref().local_addr().ok();
+                match address.as_ref().and_then(|address| address.as_pathname()) {
+                    Some(path) => write!(f, "unix:{}", path.display()),
+                    None => f.write_str("unix"),
+                }
+            }
+        }
+    }
+}
+
+/// Where a connection comes from.
+///
+/// # Examples
+///
+/// ```
+/// use std::net::SocketAddr;
+/// use hublet::Peer;
+///
+/// let address: SocketAddr = "192.0.2.1:5000".parse().expect("an address");
+/// assert_eq!(Peer::from(address).address(), Some(address));
+/// assert_eq!(Peer::unknown().address(), None);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(Source);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Address(SocketAddr),
+    Unix,
+    Unknown,
+}
+
+impl Peer {
+    /// A peer behind a Unix socket.
+    #[must_use]
+    pub fn unix() -> Self {
+        Self(Source::Unix)
+    }
+
+    /// A peer of which nothing is known, as behind a pipe.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self(Source::Unknown)
+    }
+
+    /// Returns the peer's TCP address, if it has one.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self.0 {
+            Source::Address(address) => Some(address),
+            Source::Unix | Source::Unknown => None,
+        }
+    }
+
+    /// The network that the limit per address counts: an IPv4 address, or of IPv6 the /64, which
+    /// one host has whole. `None` where there is no address, and no limit.
+    pub(crate) fn network(&self) -> Option<u128> {
+        match self.address()?.ip() {
+            IpAddr::V4(v4) => Some(v4.to_ipv6_mapped().to_bits()),
+            IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Some(v6.to_bits()),
+            IpAddr::V6(v6) => Some(v6.to_bits() >> 64 << 64),
+        }
+    }
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Self {
+        Self(Source::Address(address))
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Source::Address(address) => address.fmt(f),
+            Source::Unix => f.write_str("unix"),
+            Source::Unknown => f.write_str("unknown"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_a_v4_address_or_a_v6_64() {
+        let network =
+            |text: &str| Peer::from(SocketAddr::new(text.parse().expect(text), 1)).network();
+        assert_eq!(network("192.0.2.1"), network("::ffff:192.0.2.1"));
+        assert_ne!(network("192.0.2.1"), network("192.0.2.2"));
+        assert_eq!(network("2001:db8::1"), network("2001:db8::ffff:1"));
+        assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
+        assert_eq!(Peer::unix().network(), None);
+    }
+}

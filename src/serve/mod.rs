@@ -1,0 +1,196 @@
+//! Serving: from a listener to a client.
+
+mod clock;
+mod drain;
+mod handler;
+mod handshake;
+mod http;
+mod listener;
+mod routes;
+mod transport;
+mod websocket;
+mod wire;
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_lite::future::or;
+use futures_lite::io::{AsyncRead, AsyncWrite};
+use smol::{Executor, Timer};
+
+pub use handler::{Admission, Handler};
+pub use listener::{Listener, Peer};
+pub use routes::room_of;
+
+use transport::{Foreign, Transport};
+
+use crate::{Disconnect, Error, Hub};
+
+/// The first pause after an accept that failed; it doubles up to [`ACCEPT_PAUSE_MAX`].
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
+/// The longest pause after an accept that failed: how late the hub notices that descriptors are
+/// free again.
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+impl Hub {
+    /// Accepts connections and runs each on `executor`, until a drain begins.
+    ///
+    /// An accept that fails, as when file descriptors run out, is logged and tried again after a
+    /// pause of 10 ms, doubling to 1 s. Cancel safety: dropping the future closes the listener;
+    /// connections that were accepted go on.
+    ///
+    /// # Errors
+    ///
+    /// None today; the result leaves room for listeners that can fail for good.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hublet::{Client, Config, Disconnect, Handler, Hub, Listener, Message};
+    /// use smol::Executor;
+    /// use std::sync::Arc;
+    ///
+    /// struct Echo;
+    /// impl Handler for Echo {
+    ///     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
+    ///         client.send(message).await.map(drop).map_err(|_| Disconnect::GOING_AWAY)
+    ///     }
+    /// }
+    ///
+    /// let executor = Arc::new(Executor::new());
+    /// smol::block_on(executor.run(async {
+    ///     let (hub, manager) = Hub::new(Config::default()).expect("the defaults are valid");
+    ///     let manager = executor.spawn(manager);
+    ///     let listener = Listener::bind("127.0.0.1:0").expect("a free port");
+    ///     let server = executor.spawn({
+    ///         let (hub, executor) = (hub.clone(), Arc::clone(&executor));
+    ///         async move { hub.serve(&executor, listener, Echo).await }
+    ///     });
+    ///
+    ///     hub.drain(Disconnect::GOING_AWAY).await;
+    ///     assert!(server.await.is_ok());
+    ///     manager.await;
+    ///     assert!(hub.broadcast("anyone?").await.expect_err("the hub has ended").is_closed());
+    /// }));
+    /// ```
+    pub async fn serve<H: Handler>(
+        &self,
+        executor: &Executor<'static>,
+        listener: Listener,
+        handler: H,
+    ) -> Result<(), Error> {
+        let handler = Arc::new(handler);
+        let gate = &self.shared().gate;
+        let mut closed = pin!(gate.closed());
+        let mut pause = ACCEPT_PAUSE;
+        loop {
+            let accept = async {
+                // The place is taken before the connection is, so that none is refused for want of
+                // one: it waits in the backlog.
+                let place = gate.handshake().await;
+                Some((place, listener.accept().await))
+            };
+            let accepted = or(accept, async {
+                closed.as_mut().await;
+                None
+            });
+            let error = match accepted.await {
+                None => return Ok(()),
+                Some((place, Ok((socket, peer)))) => {
+                    pause = ACCEPT_PAUSE;
+                    let (hub, handler) = (self.clone(), Arc::clone(&handler));
+                    let counted = gate.connection();
+                    let connection = async move {
+                        let _counted = counted;
+                        // Whoever wants to know was told by the log and the hooks.
+                        drop(connect(&hub, socket, &peer, &*handler, place).await);
+                    };
+                    executor.spawn(connection).detach();
+                    continue;
+                }
+                Some((_, Err(error))) => error,
+            };
+            if is_about_one_connection(&error) {
+                continue;
+            }
+            log::warn!("accepting on {listener} failed, next try in {pause:?}: {error}");
+            let slept = async {
+                Timer::after(pause).await;
+            };
+            or(slept, closed.as_mut()).await;
+            pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
+        }
+    }
+
+    /// Runs one connection, from its request to its end: for an accept loop of your own, for TLS,
+    /// for a pipe.
+    ///
+    /// Returns why the client was disconnected. Cancel safety: dropping the future drops the
+    /// stream; the client is out of the registry then.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::status`] if the request was answered with a status instead of an upgrade, an error
+    /// with a source if the stream failed before.
+    pub async fn serve_connection<S, H>(
+        &self,
+        stream: S,
+        peer: Peer,
+        handler: &H,
+    ) -> Result<Disconnect, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+        H: Handler,
+    {
+        let gate = &self.shared().gate;
+        let _counted = gate.connection();
+        let place = gate.handshake().await;
+        connect(self, Foreign(stream), &peer, handler, place).await
+    }
+
+    /// Runs a client whose upgrade another HTTP server has answered, to its end.
+    ///
+    /// Returns why the client was disconnected. `on_upgrade` is not asked: `admission` says who the
+    /// client is. Cancel safety: as [`serve_connection`](Self::serve_connection).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::status`] if there is no place for the client; the stream is dropped then.
+    pub async fn serve_upgraded<S, H>(
+        &self,
+        stream: S,
+        admission: Admission,
+        handler: &H,
+    ) -> Result<Disconnect, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+        H: Handler,
+    {
+        let _counted = self.shared().gate.connection();
+        let upgraded = handshake::admit(self, admission).await?;
+        Ok(websocket::run(self, Foreign(stream), upgraded, handler).await)
+    }
+}
+
+/// A connection: its handshake, then its client.
+async fn connect<T: Transport, H: Handler>(
+    hub: &Hub,
+    mut transport: T,
+    peer: &Peer,
+    handler: &H,
+    place: crate::hub::Handshake,
+) -> Result<Disconnect, Error> {
+    // Boxed, so that its state is freed before the client's long life begins.
+    let handshake = Box::pin(handshake::handshake(hub, &mut transport, peer, handler));
+    let upgraded = handshake.await;
+    drop(place);
+    Ok(websocket::run(hub, transport, upgraded?, handler).await)
+}
+
+/// Whether an accept failed for the connection that was to be accepted, and not for all.
+fn is_about_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}

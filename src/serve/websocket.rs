@@ -1,0 +1,457 @@
+//! A client's connection after its handshake: read and write in one task, keep time, end well.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::error::{CapacityError, Error as WsError};
+use async_tungstenite::tungstenite::protocol::{Message as WsMessage, Role, WebSocketConfig};
+use futures_lite::{FutureExt as _, Stream as _};
+use smol::Timer;
+
+use super::Handler;
+use super::clock::{Clock, Verdict};
+use super::handshake::{Registered, Upgraded};
+use super::transport::Transport;
+use super::wire::Wire;
+use crate::hub::{Command, Drained, Phase, SCRATCH_BYTES, add};
+use crate::{Client, Disconnect, Hub, Message};
+
+/// Bytes that one poll reads from or writes to a peer, about, before others get their turn.
+const TURN: usize = 64 * 1024;
+
+/// The buffer that tungstenite reads the wire into. The wire has the large one.
+const READ_BUFFER: usize = 256;
+
+/// Control frames that tungstenite may hold back while the queue has no place for them: one pong.
+const WRITE_BUFFER: usize = 160;
+
+/// A ping without payload (RFC 6455 5.5.2).
+const PING: [u8; 2] = [0x89, 0];
+
+/// Why a pump stopped.
+#[derive(Debug)]
+enum End {
+    /// The connection ends itself, with this: the peer's close, its mistake, the handler's wish.
+    Ours(Disconnect),
+    /// The manager sealed the queue: a kick or a drain.
+    Sealed,
+    /// The queue overflowed, or the socket took nothing in time.
+    Evicted,
+    /// There is nobody to say anything to any more.
+    Lost(Disconnect),
+}
+
+/// Runs a client from its 101 to its end; returns why it ended.
+pub(crate) async fn run<T: Transport, H: Handler>(
+    hub: &Hub,
+    transport: T,
+    upgraded: Upgraded,
+    handler: &H,
+) -> Disconnect {
+    let Upgraded { registered, client, early } = upgraded;
+    let mut connection = Connection::new(hub, transport, registered, early).await;
+    let end = connection.serve(&client, handler).await;
+    let reason = connection.end(end, &client).await;
+    // The socket is closed from here on, and the registry knows.
+    connection.into_registered().leave().await;
+    let hook = async { handler.on_disconnect(&client, &reason).await };
+    if AssertUnwindSafe(hook).catch_unwind().await.is_err() {
+        log::error!("on_disconnect panicked for client {}", client.id());
+    }
+    reason
+}
+
+/// The I/O side of a client.
+struct Connection<'a, T> {
+    hub: &'a Hub,
+    /// Reads, checks and answers; what it writes goes into the queue.
+    websocket: WebSocketStream<Wire<T>>,
+    /// The client's queue and its place in the registry.
+    registered: Registered,
+    clock: Clock,
+    /// Bytes that may still be read in this turn.
+    turn: usize,
+    /// The last read filled its buffer, so the socket probably holds more.
+    more: bool,
+    /// Tungstenite may have a frame to write, or has not been asked since it gave one.
+    pending: bool,
+    /// Frames were written that the transport may still hold back.
+    unflushed: bool,
+}
+
+impl<'a, T: Transport> Connection<'a, T> {
+    async fn new(hub: &'a Hub, transport: T, registered: Registered, early: Vec<u8>) -> Self {
+        let config = &hub.shared().config;
+        let queue = &registered.queue;
+        let wire = Wire::new(transport, std::sync::Arc::clone(queue), early, config);
+        queue.open(wire.outlet());
+        // The longest frame is the wire's affair: what it hands on is cut into short ones.
+        let limits = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(0)
+            .max_write_buffer_size(WRITE_BUFFER)
+            .max_message_size(Some(config.max_message))
+            .max_frame_size(Some(super::wire::CHUNK as usize));
+        Self {
+            hub,
+            websocket: WebSocketStream::from_raw_socket(wire, Role::Server, Some(limits)).await,
+            registered,
+            clock: Clock::new(config),
+            turn: TURN,
+            more: false,
+            pending: false,
+            unflushed: false,
+        }
+    }
+
+    /// Closes the socket, with what is still in it.
+    fn into_registered(self) -> Registered {
+        self.registered
+    }
+
+    /// Hands messages to the handler until something ends the connection.
+    async fn serve<H: Handler>(&mut self, client: &Client, handler: &H) -> End {
+        if let Err(end) = self.beside(async { handler.on_connect(client).await }).await {
+            return end;
+        }
+        loop {
+            let message = match poll_fn(|cx| self.poll_next(cx)).await {
+                Ok(message) => message,
+                Err(end) => return end,
+            };
+            add(&self.hub.shared().counters.messages_received, 1);
+            let hook = async { handler.on_message(client, message).await };
+            if let Err(end) = self.beside(hook).await {
+                return end;
+            }
+        }
+    }
+
+    /// Runs a hook while the client is written to and kept alive; only reading waits for it.
+    async fn beside(
+        &mut self,
+        hook: impl Future<Output = Result<(), Disconnect>>,
+    ) -> Result<(), End> {
+        let mut hook = pin!(AssertUnwindSafe(hook).catch_unwind());
+        let mut waited = false;
+        let end = poll_fn(|cx| {
+            if let Poll::Ready(outcome) = hook.as_mut().poll(cx) {
+                return Poll::Ready(match outcome {
+                    Ok(Ok(())) => Ok(()),
+                    Ok(Err(disconnect)) => Err(End::Ours(disconnect)),
+                    Err(_) => Err(End::Ours(Disconnect::INTERNAL)),
+                });
+            }
+            waited = true;
+            self.websocket.get_mut().settle(&self.hub.shared().scratch);
+            self.turn = TURN;
+            self.poll_lane(cx, false).map(Err)
+        })
+        .await;
+        if waited {
+            self.clock.listens_again();
+        }
+        end
+    }
+
+    /// Finds the next message; on the way it writes, answers pings and keeps time.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, End>> {
+        // The lane first: it stores the waker, and a seal or an eviction goes before reading.
+        if let Poll::Ready(end) = self.poll_write(cx) {
+            return Poll::Ready(Err(end));
+        }
+        let next = self.poll_read(cx);
+        if next.is_ready() {
+            return next;
+        }
+        self.websocket.get_mut().settle(&self.hub.shared().scratch);
+        self.poll_lane(cx, true).map(Err)
+    }
+
+    /// Reads through tungstenite until there is a message, an end, or nothing more to read.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, End>> {
+        loop {
+            if self.pending || self.websocket.get_ref().has_unread() {
+                self.pending = true;
+                match Pin::new(&mut self.websocket).poll_next(cx) {
+                    Poll::Ready(Some(Ok(WsMessage::Text(text)))) => {
+                        return Poll::Ready(Ok(Message::text(text.as_str())));
+                    }
+                    Poll::Ready(Some(Ok(WsMessage::Binary(bytes)))) => {
+                        return Poll::Ready(Ok(Message::binary(&bytes)));
+                    }
+                    Poll::Ready(Some(Ok(WsMessage::Close(frame)))) => {
+                        let disconnect = frame.map_or(Disconnect::NO_STATUS, |frame| {
+                            Disconnect::new(frame.code.into(), frame.reason.as_str().to_owned())
+                        });
+                        return Poll::Ready(Err(End::Ours(disconnect)));
+                    }
+                    // A ping is answered by the next read, a pong has been heard.
+                    Poll::Ready(Some(Ok(_))) => continue,
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(self.fault(error))),
+                    Poll::Ready(None) => {
+                        return Poll::Ready(Err(End::Ours(Disconnect::ABNORMAL)));
+                    }
+                    Poll::Pending => self.pending = false,
+                }
+            }
+            if self.turn == 0 {
+                self.turn = TURN;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let wire = self.websocket.get_mut();
+            if !self.more && wire.transport.poll_readable(cx).is_pending() {
+                self.turn = TURN;
+                return Poll::Pending;
+            }
+            match ready!(self.poll_fill(cx)) {
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(lost(&error))),
+            }
+        }
+    }
+
+    /// Reads once from the transport.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let filled = self.websocket.get_mut().poll_fill(cx, &self.hub.shared().scratch);
+        match &filled {
+            Poll::Ready(Ok(n)) => {
+                self.more = *n == SCRATCH_BYTES;
+                self.turn = self.turn.saturating_sub(*n);
+                self.clock.heard();
+            }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => {
+                self.more = false;
+                self.turn = TURN;
+            }
+        }
+        filled
+    }
+
+    /// Writes, then judges deadlines; `listening` is whether the peer is being read as well.
+    ///
+    /// Ready only with an end.
+    fn poll_lane(&mut self, cx: &mut Context<'_>, listening: bool) -> Poll<End> {
+        loop {
+            if let Poll::Ready(end) = self.poll_write(cx) {
+                return Poll::Ready(end);
+            }
+            let began = self.websocket.get_ref().began();
+            match ready!(self.clock.poll(cx, listening, began)) {
+                Verdict::Ping => {
+                    // Without a place for it the write deadline judges the peer instead.
+                    self.registered.queue.control(&PING);
+                    self.clock.pinged();
+                }
+                Verdict::WriteTimeout => {
+                    self.registered.queue.evict();
+                    return Poll::Ready(End::Evicted);
+                }
+                // What the socket holds already is heard before the peer is judged: a process
+                // that was stopped wakes up late, not deaf.
+                Verdict::PongTimeout | Verdict::MessageTimeout if self.has_news(cx) => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Verdict::PongTimeout => {
+                    let reason = "no pong in time";
+                    let code = Disconnect::ABNORMAL.code();
+                    return Poll::Ready(End::Lost(Disconnect::new(code, reason)));
+                }
+                Verdict::MessageTimeout => {
+                    let reason = "message not finished in time";
+                    let code = Disconnect::POLICY.code();
+                    return Poll::Ready(End::Ours(Disconnect::new(code, reason)));
+                }
+            }
+        }
+    }
+
+    /// Whether the socket holds bytes that have not been read; they are read.
+    fn has_news(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.websocket.get_ref().has_unread() {
+            return true;
+        }
+        let news = matches!(self.poll_fill(cx), Poll::Ready(Ok(n)) if n > 0);
+        self.websocket.get_mut().settle(&self.hub.shared().scratch);
+        news
+    }
+
+    /// Writes what waits. Ready only with an end.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        match self.poll_drain(cx).phase {
+            Phase::Held | Phase::Open => Poll::Pending,
+            Phase::Sealed => Poll::Ready(End::Sealed),
+            Phase::Evicted => Poll::Ready(End::Evicted),
+            Phase::Dead => Poll::Ready(End::Lost(Disconnect::ABNORMAL)),
+        }
+    }
+
+    /// Drains the queue into the transport and notes progress.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Drained {
+        let queue = &self.registered.queue;
+        let wire = self.websocket.get_mut();
+        let drained = queue.poll_drain(cx, TURN, |cx, frames| wire.poll_write_frames(cx, frames));
+        self.unflushed |= drained.wrote;
+        if self.unflushed && wire.poll_flush_transport(cx).is_ready() {
+            self.unflushed = false;
+        }
+        self.clock.wrote(drained.wrote, drained.empty && !self.unflushed);
+        if drained.empty && wire.take_starved() {
+            self.pending = true;
+            cx.waker().wake_by_ref();
+        }
+        drained
+    }
+
+    /// What tungstenite's error, or the wire's, means for the peer.
+    fn fault(&mut self, error: WsError) -> End {
+        if let Some(fault) = self.websocket.get_mut().take_fault() {
+            return End::Ours(fault);
+        }
+        End::Ours(match error {
+            WsError::Io(error) => return lost(&error),
+            WsError::Capacity(CapacityError::MessageTooLong { .. }) => Disconnect::TOO_LONG,
+            WsError::Utf8(_) => Disconnect::INVALID_TEXT,
+            WsError::Protocol(
+                async_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
+            ) => Disconnect::ABNORMAL,
+            error => Disconnect::new(Disconnect::PROTOCOL_ERROR.code(), error.to_string()),
+        })
+    }
+
+    /// Ends the connection as `end` asks for; returns why it ended.
+    async fn end(&mut self, end: End, client: &Client) -> Disconnect {
+        let reason = match end {
+            End::Ours(reason) => {
+                if let Some(end) = self.unregister(client, reason.clone()).await {
+                    return self.cut_off(end).await;
+                }
+                reason
+            }
+            End::Sealed => self.registered.queue.reason().unwrap_or(Disconnect::GOING_AWAY),
+            End::Evicted | End::Lost(_) => return self.cut_off(end).await,
+        };
+        if let Some(end) = self.write_out(&reason).await {
+            return self.cut_off(end).await;
+        }
+        self.await_goodbye().await;
+        reason
+    }
+
+    /// Tells the manager, in the order of the client's own messages, and waits until it has let
+    /// the client go, so that what it sent before still comes back before the close frame.
+    async fn unregister(&mut self, client: &Client, reason: Disconnect) -> Option<End> {
+        let hub = self.hub;
+        let id = client.id();
+        let command = |reply| Command::Disconnect { id, reason, reply: Some(reply) };
+        let mut told = pin!(hub.ask(command));
+        poll_fn(|cx| {
+            if let Poll::Ready(told) = told.as_mut().poll(cx) {
+                // An error means that the manager has ended and sealed every queue.
+                drop(told);
+                return Poll::Ready(None);
+            }
+            match ready!(self.poll_lane(cx, false)) {
+                End::Sealed => Poll::Ready(None),
+                end => Poll::Ready(Some(end)),
+            }
+        })
+        .await
+    }
+
+    /// Writes what is queued, then the close frame, all under the write deadline.
+    async fn write_out(&mut self, reason: &Disconnect) -> Option<End> {
+        for frame in [None, Some(reason.frame())] {
+            if let Some(frame) = frame {
+                self.registered.queue.close_frame(&frame);
+            }
+            let cut_off = poll_fn(|cx| {
+                loop {
+                    let drained = self.poll_drain(cx);
+                    match drained.phase {
+                        Phase::Evicted => return Poll::Ready(Some(End::Evicted)),
+                        Phase::Dead => return Poll::Ready(Some(End::Lost(Disconnect::ABNORMAL))),
+                        _ if drained.empty && !self.unflushed => return Poll::Ready(None),
+                        _ => {}
+                    }
+                    match ready!(self.clock.poll(cx, false, None)) {
+                        Verdict::WriteTimeout => self.registered.queue.evict(),
+                        // Nobody is pinged who is being told goodbye.
+                        _ => self.clock.pinged(),
+                    }
+                }
+            })
+            .await;
+            if cut_off.is_some() {
+                return cut_off;
+            }
+        }
+        None
+    }
+
+    /// Shuts the write side down and discards what comes until the peer has shut its own: a socket
+    /// that is dropped with unread bytes resets the connection and may destroy the close frame.
+    async fn await_goodbye(&mut self) {
+        let timeout = self.hub.shared().config.close_timeout;
+        let scratch = &self.hub.shared().scratch;
+        let wire = self.websocket.get_mut();
+        let goodbye = async {
+            wire.shutdown().await?;
+            poll_fn(|cx| {
+                wire.discard(scratch);
+                let mut turn = 0;
+                while turn < TURN {
+                    match ready!(wire.poll_fill(cx, scratch)) {
+                        Ok(0) => return Poll::Ready(Ok(())),
+                        Ok(n) => turn += n,
+                        Err(error) => return Poll::Ready(Err(error)),
+                    }
+                    wire.discard(scratch);
+                }
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            })
+            .await
+        };
+        let timer = async {
+            Timer::after(timeout).await;
+            Err(io::ErrorKind::TimedOut.into())
+        };
+        let said: io::Result<()> = goodbye.or(timer).await;
+        if let Err(error) = said {
+            log::debug!("a peer did not answer its close frame: {error}");
+        }
+    }
+
+    /// Ends without ceremony: the evicted get one try at a close frame, without waiting.
+    async fn cut_off(&mut self, end: End) -> Disconnect {
+        let reason = match end {
+            End::Lost(reason) | End::Ours(reason) => reason,
+            End::Evicted | End::Sealed => {
+                let reason = self.registered.queue.reason().unwrap_or(Disconnect::SLOW);
+                self.registered.queue.close_frame(&reason.frame());
+                poll_fn(|cx| {
+                    self.poll_drain(cx);
+                    Poll::Ready(())
+                })
+                .await;
+                reason
+            }
+        };
+        self.websocket.get_mut().transport.abort();
+        reason
+    }
+}
+
+/// The end of a connection whose stream failed.
+fn lost(error: &io::Error) -> End {
+    log::debug!("a connection was lost: {error}");
+    End::Lost(Disconnect::ABNORMAL)
+}

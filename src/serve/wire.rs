@@ -1,0 +1,582 @@
+//! The wire: the stream that tungstenite is given.
+//!
+//! Tungstenite reassembles messages inside one read, reserves a frame's whole length when it sees
+//! its header, and keeps a buffer of its largest frame for ever. The wire stands below it and
+//! bounds all three. It reads the socket in large pieces into a buffer that connections borrow for
+//! one poll; it counts fragments, empty ones too, and limits what a frame may announce; and it
+//! hands long frames on as fragments of [`CHUNK`] bytes, so that nothing is allocated ahead of
+//! what a peer has really sent.
+//!
+//! In the other direction it is the client's [`Queue`]: what tungstenite writes are control
+//! frames, and they enter the same lane as everything else that goes to the client.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use futures_lite::io::{AsyncRead, AsyncWrite};
+
+use super::transport::Transport;
+use crate::hub::{Outlet, Queue, SCRATCH_BYTES, Scratch};
+use crate::message::FRAME_HEADER_MAX;
+use crate::{Config, Disconnect};
+
+/// The longest frame that tungstenite sees; longer ones are handed on in pieces of this many
+/// bytes. A multiple of 4, so that a piece begins where the mask does (RFC 6455 5.3).
+pub(crate) const CHUNK: u64 = 2048;
+const _: () = assert!(CHUNK % 4 == 0 && CHUNK > 125 && CHUNK <= u16::MAX as u64);
+
+/// The longest header of a masked frame.
+const HEADER_MAX: usize = FRAME_HEADER_MAX + 4;
+
+const FIN: u8 = 0x80;
+const CONTROL: u8 = 0x08;
+const MASKED: u8 = 0x80;
+const LENGTH: u8 = 0x7f;
+
+/// A transport, the queue above it, and what has been read and not yet been handed on.
+#[derive(Debug)]
+pub(crate) struct Wire<T> {
+    pub(crate) transport: T,
+    /// Where control frames go.
+    queue: Arc<Queue>,
+    /// Read bytes that were left over when an earlier poll ended; empty and without capacity at
+    /// most times, never more than one scratch buffer or one request head.
+    kept: Vec<u8>,
+    /// How far `kept` or, while there is one, `scratch` has been handed on.
+    at: usize,
+    /// The borrowed buffer and how much of it is filled. Only inside a poll.
+    scratch: Option<(Box<[u8]>, usize)>,
+    /// Where in the stream of frames `at` is.
+    scan: Scan,
+    /// The peer has shut its side down.
+    ended: bool,
+    /// Tungstenite had a control frame that did not fit the queue.
+    starved: bool,
+    /// Why nothing more is handed on, once the peer broke a rule.
+    fault: Option<Disconnect>,
+}
+
+impl<T: Transport> Wire<T> {
+    /// `early` are the bytes that came behind the request head.
+    pub(crate) fn new(transport: T, queue: Arc<Queue>, early: Vec<u8>, config: &Config) -> Self {
+        Self {
+            transport,
+            queue,
+            kept: early,
+            at: 0,
+            scratch: None,
+            scan: Scan::new(config.max_message as u64, config.max_fragments),
+            ended: false,
+            starved: false,
+            fault: None,
+        }
+    }
+
+    /// Whether reading through tungstenite would find anything.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.ended || self.fault.is_some() || !self.unread().is_empty()
+    }
+
+    /// Whether tungstenite holds a control frame back that may fit now; asked once per drain.
+    pub(crate) fn take_starved(&mut self) -> bool {
+        std::mem::take(&mut self.starved)
+    }
+
+    /// The rule that the peer broke, if reading failed for that.
+    pub(crate) fn take_fault(&mut self) -> Option<Disconnect> {
+        self.fault.take()
+    }
+
+    /// When the message began that is not finished.
+    pub(crate) fn began(&self) -> Option<Instant> {
+        self.scan.began
+    }
+
+    /// Reads once from the transport, all that fits a scratch buffer; returns how much. 0 at the
+    /// end of the stream. What was read before must have been handed on.
+    pub(crate) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        pool: &Scratch,
+    ) -> Poll<io::Result<usize>> {
+        debug_assert!(self.unread().is_empty());
+        let (mut buffer, _) = self.scratch.take().unwrap_or_else(|| (pool.take(), 0));
+        self.kept = Vec::new();
+        self.at = 0;
+        let read = Pin::new(&mut self.transport).poll_read(cx, &mut buffer);
+        match read {
+            Poll::Ready(Ok(n)) if n > 0 => {
+                self.scratch = Some((buffer, n.min(SCRATCH_BYTES)));
+            }
+            Poll::Ready(Ok(_)) => {
+                self.ended = true;
+                pool.give(buffer);
+            }
+            _ => pool.give(buffer),
+        }
+        read
+    }
+
+    /// Keeps what is left over and gives the borrowed buffer back. Before a poll ends.
+    pub(crate) fn settle(&mut self, pool: &Scratch) {
+        if let Some((buffer, filled)) = self.scratch.take() {
+            self.kept = buffer[self.at..filled].to_vec();
+            self.at = 0;
+            pool.give(buffer);
+        } else if self.at == self.kept.len() {
+            self.kept = Vec::new();
+            self.at = 0;
+        }
+        self.scan.settle();
+    }
+
+    /// Forgets what was read and not handed on, and gives the borrowed buffer back.
+    pub(crate) fn discard(&mut self, pool: &Scratch) {
+        if let Some((buffer, _)) = self.scratch.take() {
+            pool.give(buffer);
+        }
+        self.kept = Vec::new();
+        self.at = 0;
+    }
+
+    /// Writes the queue's frames to the transport.
+    pub(crate) fn poll_write_frames(
+        &mut self,
+        cx: &mut Context<'_>,
+        frames: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.transport).poll_write_vectored(cx, frames)
+    }
+
+    /// Flushes what the transport itself may hold back, as TLS does.
+    pub(crate) fn poll_flush_transport(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_flush(cx)
+    }
+
+    /// Shuts the write side down.
+    pub(crate) async fn shutdown(&mut self) -> io::Result<()> {
+        poll_fn(|cx| Pin::new(&mut self.transport).poll_close(cx)).await
+    }
+
+    /// Where pushes may write, if the transport can be written from outside its task.
+    pub(crate) fn outlet(&self) -> Option<Arc<dyn Outlet>> {
+        self.transport.outlet()
+    }
+
+    fn unread(&self) -> &[u8] {
+        match &self.scratch {
+            Some((buffer, filled)) => &buffer[self.at..*filled],
+            None => &self.kept[self.at..],
+        }
+    }
+}
+
+impl<T: Transport> AsyncRead for Wire<T> {
+    /// Hands on what was read; `Pending` when there is none. No wake is armed: the pump reads the
+    /// transport and comes back.
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if this.fault.is_none() {
+            let unread = match &this.scratch {
+                Some((buffer, filled)) => &buffer[this.at..*filled],
+                None => &this.kept[this.at..],
+            };
+            match this.scan.hand_on(unread, into) {
+                Ok(Handed { taken, given }) => {
+                    this.at += taken;
+                    if given > 0 {
+                        return Poll::Ready(Ok(given));
+                    }
+                }
+                Err(fault) => this.fault = Some(fault),
+            }
+        }
+        if this.fault.is_some() {
+            return Poll::Ready(Err(io::Error::other("the peer broke a rule")));
+        }
+        if this.ended { Poll::Ready(Ok(0)) } else { Poll::Pending }
+    }
+}
+
+impl<T: Transport> AsyncWrite for Wire<T> {
+    /// Takes control frames into the queue; the pump's next drain writes them.
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        frames: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.queue.control(frames) {
+            Poll::Ready(Ok(frames.len()))
+        } else {
+            self.starved = true;
+            Poll::Pending
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Never asked for: the pump closes the transport itself.
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// How many bytes were taken from the peer's and how many given to tungstenite.
+#[derive(Debug, PartialEq, Eq)]
+struct Handed {
+    taken: usize,
+    given: usize,
+}
+
+/// Follows the frames of a stream (RFC 6455 5.2) and cuts long ones into pieces.
+#[derive(Debug)]
+struct Scan {
+    /// The longest message, in bytes of payload.
+    message_max: u64,
+    /// The most frames of a message.
+    fragments_max: usize,
+    /// The header that is being collected.
+    header: [u8; HEADER_MAX],
+    /// How much of it is there. 0 between a header and the next.
+    have: u8,
+    /// A header of ours on its way to tungstenite: two bytes, a 16-bit length, a mask.
+    out: [u8; 8],
+    out_at: u8,
+    out_len: u8,
+    /// Payload left of the piece.
+    piece: u64,
+    /// Payload left of the frame behind the piece.
+    rest: u64,
+    /// The first byte of the next piece's header, with the FIN of the peer's frame.
+    next_first: u8,
+    /// Whether the frame is masked; its key ends `header`.
+    masked: bool,
+    mask: [u8; 4],
+    /// Frames of the message so far; 0 between messages.
+    fragments: usize,
+    /// Payload of the message so far, as announced.
+    message: u64,
+    /// Whether the frame now is the last of its message.
+    last: bool,
+    /// When the message began that is not finished; set when a poll ends in the middle of one.
+    began: Option<Instant>,
+}
+
+impl Scan {
+    fn new(message_max: u64, fragments_max: usize) -> Self {
+        Self {
+            message_max,
+            fragments_max,
+            header: [0; HEADER_MAX],
+            have: 0,
+            out: [0; 8],
+            out_at: 0,
+            out_len: 0,
+            piece: 0,
+            rest: 0,
+            next_first: 0,
+            masked: false,
+            mask: [0; 4],
+            fragments: 0,
+            message: 0,
+            last: false,
+            began: None,
+        }
+    }
+
+    /// Moves bytes on until one side has no more.
+    fn hand_on(&mut self, mut from: &[u8], mut into: &mut [u8]) -> Result<Handed, Disconnect> {
+        let (from_len, into_len) = (from.len(), into.len());
+        loop {
+            let step = if self.out_at < self.out_len {
+                let header = &self.out[usize::from(self.out_at)..usize::from(self.out_len)];
+                let n = header.len().min(into.len());
+                into[..n].copy_from_slice(&header[..n]);
+                self.out_at += n as u8;
+                Handed { taken: 0, given: n }
+            } else if self.piece > 0 {
+                let n = from.len().min(into.len()).min(self.piece as usize);
+                into[..n].copy_from_slice(&from[..n]);
+                self.piece -= n as u64;
+                Handed { taken: n, given: n }
+            } else if self.rest > 0 {
+                self.begin_piece();
+                continue;
+            } else {
+                self.end_frame();
+                Handed { taken: self.collect_header(from)?, given: 0 }
+            };
+            if step.taken == 0 && step.given == 0 {
+                break;
+            }
+            from = &from[step.taken..];
+            into = &mut into[step.given..];
+        }
+        Ok(Handed { taken: from_len - from.len(), given: into_len - into.len() })
+    }
+
+    /// Collects header bytes; begins the frame once its header is whole.
+    fn collect_header(&mut self, from: &[u8]) -> Result<usize, Disconnect> {
+        let mut taken = 0;
+        while taken < from.len() {
+            self.header[usize::from(self.have)] = from[taken];
+            self.have += 1;
+            taken += 1;
+            if self.have >= 2 && self.have == self.header_len() {
+                self.begin_frame()?;
+                break;
+            }
+        }
+        Ok(taken)
+    }
+
+    /// The length of the header, which its second byte tells.
+    fn header_len(&self) -> u8 {
+        let length = match self.header[1] & LENGTH {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        2 + length + if self.header[1] & MASKED != 0 { 4 } else { 0 }
+    }
+
+    fn begin_frame(&mut self) -> Result<(), Disconnect> {
+        let [first, second, ..] = self.header;
+        let (length, after) = match second & LENGTH {
+            126 => (u64::from(u16::from_be_bytes([self.header[2], self.header[3]])), 4),
+            127 => {
+                let mut bytes = [0; 8];
+                bytes.copy_from_slice(&self.header[2..10]);
+                (u64::from_be_bytes(bytes), 10)
+            }
+            length => (u64::from(length), 2),
+        };
+        self.masked = second & MASKED != 0;
+        if self.masked {
+            self.mask.copy_from_slice(&self.header[after..after + 4]);
+        }
+        self.have = 0;
+        if first & CONTROL == 0 {
+            self.last = first & FIN != 0;
+            self.fragments += 1;
+            if self.fragments > self.fragments_max {
+                let max = self.fragments_max;
+                let code = Disconnect::POLICY.code();
+                return Err(Disconnect::new(code, format!("more than {max} fragments")));
+            }
+            self.message = self.message.saturating_add(length);
+            if self.message > self.message_max {
+                let max = self.message_max;
+                let code = Disconnect::TOO_LONG.code();
+                return Err(Disconnect::new(code, format!("message longer than {max} bytes")));
+            }
+        } else if length > 125 {
+            // RFC 6455 5.5. Refused before any of it is read.
+            return Err(Disconnect::new(
+                Disconnect::PROTOCOL_ERROR.code(),
+                "control frame longer than 125 bytes",
+            ));
+        }
+        self.rest = length;
+        self.next_first = first;
+        self.begin_piece();
+        Ok(())
+    }
+
+    /// Writes the header of the next piece of a frame: the first keeps the peer's opcode and
+    /// reserved bits, the others continue it, the last has the peer's FIN.
+    fn begin_piece(&mut self) {
+        self.piece = self.rest.min(CHUNK);
+        self.rest -= self.piece;
+        let fin = if self.rest == 0 { self.next_first & FIN } else { 0 };
+        let masked = if self.masked { MASKED } else { 0 };
+        self.out[0] = fin | (self.next_first & !FIN);
+        let mut len = 2;
+        if self.piece <= 125 {
+            self.out[1] = masked | self.piece as u8;
+        } else {
+            self.out[1] = masked | 126;
+            self.out[2..4].copy_from_slice(&(self.piece as u16).to_be_bytes());
+            len = 4;
+        }
+        if self.masked {
+            self.out[len..len + 4].copy_from_slice(&self.mask);
+            len += 4;
+        }
+        (self.out_at, self.out_len) = (0, len as u8);
+        // Pieces behind the first continue it: opcode 0, no reserved bits.
+        self.next_first &= FIN;
+    }
+
+    /// Between two frames: forgets the message if it is whole.
+    fn end_frame(&mut self) {
+        if self.last {
+            self.last = false;
+            self.fragments = 0;
+            self.message = 0;
+            self.began = None;
+        }
+    }
+
+    /// Remembers when the message began, if a poll ends in the middle of one.
+    fn settle(&mut self) {
+        let between = self.have == 0 && self.fragments == 0 && self.piece == 0 && self.rest == 0;
+        if between {
+            self.began = None;
+        } else if self.began.is_none() {
+            self.began = Some(Instant::now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A masked frame with a mask of 1, 2, 3, 4.
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![first];
+        match payload.len() {
+            len @ 0..=125 => frame.push(MASKED | len as u8),
+            len @ 126..=0xffff => {
+                frame.push(MASKED | 126);
+                frame.extend((len as u16).to_be_bytes());
+            }
+            len => {
+                frame.push(MASKED | 127);
+                frame.extend((len as u64).to_be_bytes());
+            }
+        }
+        frame.extend([1, 2, 3, 4]);
+        frame.extend(payload.iter().zip([1, 2, 3, 4].into_iter().cycle()).map(|(b, m)| b ^ m));
+        frame
+    }
+
+    /// What tungstenite would get for `from`, handed over in steps of `taken` and `given` bytes.
+    fn hand_on(scan: &mut Scan, from: &[u8], step: (usize, usize)) -> Result<Vec<u8>, Disconnect> {
+        let mut out = Vec::new();
+        let mut at = 0;
+        loop {
+            let mut into = vec![0; step.1];
+            let end = from.len().min(at + step.0);
+            let handed = scan.hand_on(&from[at..end], &mut into)?;
+            out.extend_from_slice(&into[..handed.given]);
+            at += handed.taken;
+            if handed == (Handed { taken: 0, given: 0 }) && at == from.len() {
+                return Ok(out);
+            }
+        }
+    }
+
+    /// Puts frames together again: for each its first byte and payload.
+    fn frames(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
+        let mut frames = Vec::new();
+        while !bytes.is_empty() {
+            let (length, after) = match bytes[1] & LENGTH {
+                126 => (usize::from(u16::from_be_bytes([bytes[2], bytes[3]])), 4),
+                length => (usize::from(length), 2),
+            };
+            let mask = bytes[after..after + 4].iter().copied().cycle();
+            let payload = &bytes[after + 4..after + 4 + length];
+            frames.push((bytes[0], payload.iter().zip(mask).map(|(b, m)| b ^ m).collect()));
+            bytes = &bytes[after + 4 + length..];
+        }
+        frames
+    }
+
+    #[test]
+    fn frames_come_through_whole_and_long_ones_in_pieces() {
+        let long: Vec<u8> = (0..5000u32).map(|n| n as u8).collect();
+        let mut stream = frame(0x81, b"hello");
+        stream.extend(frame(0x82, &[]));
+        stream.extend(frame(0x02, &long));
+        stream.extend(frame(0x89, b"ping"));
+        stream.extend(frame(0x80, &long[..4096]));
+        for step in [(1, 1), (7, 3), (3, 1000), (stream.len(), 256), (stream.len(), 65536)] {
+            let mut scan = Scan::new(65536, 1024);
+            let out = hand_on(&mut scan, &stream, step).expect("within every limit");
+            let frames = frames(&out);
+            let heads: Vec<u8> = frames.iter().map(|(first, _)| *first).collect();
+            assert_eq!(heads, [0x81, 0x82, 0x02, 0x00, 0x00, 0x89, 0x00, 0x80], "{step:?}");
+            assert_eq!(frames[0].1, b"hello");
+            assert_eq!(frames[5].1, b"ping");
+            let joined: Vec<u8> =
+                [2, 3, 4, 6, 7].iter().flat_map(|&at| frames[at].1.clone()).collect();
+            assert_eq!(joined, [&long[..], &long[..4096]].concat());
+            assert!(frames.iter().all(|(_, payload)| payload.len() as u64 <= CHUNK));
+        }
+    }
+
+    #[test]
+    fn reserved_bits_and_opcodes_reach_tungstenite() {
+        let mut scan = Scan::new(65536, 1024);
+        let out = hand_on(&mut scan, &frame(0xf3, &[0; 3000]), (5000, 5000)).expect("passes");
+        assert_eq!(out[0], 0x73, "the first piece has the opcode and the reserved bits");
+    }
+
+    #[test]
+    fn fragments_are_counted_empty_ones_too_and_each_message_anew() {
+        let mut scan = Scan::new(65536, 3);
+        let mut stream = frame(0x01, b"");
+        stream.extend(frame(0x00, b""));
+        stream.extend(frame(0x8a, b""));
+        stream.extend(frame(0x80, b""));
+        hand_on(&mut scan, &stream, (9, 9)).expect("three fragments");
+        hand_on(&mut scan, &stream, (9, 9)).expect("three more of another message");
+        let mut stream = frame(0x01, b"");
+        stream.extend([frame(0x00, b""), frame(0x00, b""), frame(0x00, b"")].concat());
+        let fault = hand_on(&mut scan, &stream, (9, 9)).expect_err("a fourth");
+        assert_eq!(fault.code(), 1008);
+    }
+
+    #[test]
+    fn what_a_header_announces_is_refused_before_it_comes() {
+        for (header, code) in [
+            (&[0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff][..], 1009),
+            (&[0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0], 1009),
+            (&[0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 1], 1009),
+            (&[0x89, 0xfe, 0, 126], 1002),
+            (&[0x88, 0xff, 0, 0, 0, 0, 0, 1, 0, 0], 1002),
+        ] {
+            let mut scan = Scan::new(65536, 1024);
+            let stream = [header, &[0; 4]].concat();
+            let fault = hand_on(&mut scan, &stream, (99, 99)).expect_err("announces too much");
+            assert_eq!(fault.code(), code, "{header:?}");
+        }
+        // The limit holds for a message, however it is cut.
+        let mut scan = Scan::new(10, 1024);
+        let stream = [frame(0x02, &[0; 6]), frame(0x80, &[0; 5])].concat();
+        assert_eq!(hand_on(&mut scan, &stream, (99, 99)).expect_err("11 bytes").code(), 1009);
+    }
+
+    #[test]
+    fn a_message_is_timed_from_its_first_byte_to_its_last() {
+        let mut scan = Scan::new(65536, 1024);
+        let stream = frame(0x81, b"hello");
+        hand_on(&mut scan, &stream[..1], (9, 9)).expect("fine");
+        scan.settle();
+        let began = scan.began.expect("a byte of a header begins a message");
+        hand_on(&mut scan, &stream[1..8], (9, 9)).expect("fine");
+        scan.settle();
+        assert_eq!(scan.began, Some(began), "more bytes do not start it anew");
+        hand_on(&mut scan, &stream[8..], (9, 9)).expect("fine");
+        scan.settle();
+        assert_eq!(scan.began, None);
+        hand_on(&mut scan, &frame(0x01, b"first"), (99, 99)).expect("fine");
+        scan.settle();
+        assert!(scan.began.is_some(), "a message that awaits its next fragment is not finished");
+        hand_on(&mut scan, &frame(0x89, b"ping"), (99, 99)).expect("fine");
+        scan.settle();
+        assert!(scan.began.is_some(), "a control frame between does not finish it");
+    }
+}
