@@ -328,6 +328,8 @@ impl<'a, T: Transport> Connection<'a, T> {
 
     /// Ends the connection as `end` asks for; returns why it ended.
     async fn end(&mut self, end: End, client: &Client) -> Disconnect {
+        // Nothing that came behind the end is read, and the borrowed buffer is not kept over it.
+        self.websocket.get_mut().discard(&self.hub.shared().scratch);
         let reason = match end {
             End::Ours(reason) => {
                 if let Some(end) = self.unregister(client, reason.clone()).await {
