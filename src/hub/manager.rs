@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
-use async_channel::Sender;
 use futures_lite::future::yield_now;
 
 use super::inbox::Outbox;
 use super::queue::Queue;
 use super::registry::{ClientId, Delivery, Member, Refusal, Registry, Target};
+use super::reply::Reply;
 use super::stats::{Counters, add};
 use crate::{Disconnect, Message};
 
@@ -19,9 +19,6 @@ const BATCH: usize = 32;
 
 /// Members served between two yields: about a millisecond of writes.
 const FANOUT: usize = 128;
-
-/// Where an answer goes; a channel of one slot, so that answering never waits.
-pub(crate) type Reply<T> = Sender<T>;
 
 /// What the manager can be told.
 #[derive(Debug)]
@@ -152,23 +149,23 @@ impl Manager {
                     self.deliver(&target, run).await;
                 }
                 Command::Register { queue, user, rooms, reply } => {
-                    answer(&reply, self.registry.insert(queue, user, &rooms));
+                    reply.answer(self.registry.insert(queue, user, &rooms));
                 }
                 Command::Disconnect { id, reason, reply } => {
                     let removed = self.registry.remove(id, reason);
-                    reply.iter().for_each(|reply| answer(reply, removed));
+                    if let Some(reply) = reply {
+                        reply.answer(removed);
+                    }
                 }
-                Command::Join { id, room, reply } => answer(&reply, self.registry.join(id, &room)),
-                Command::Leave { id, room, reply } => {
-                    answer(&reply, self.registry.leave(id, &room))
-                }
-                Command::Rooms { id, reply } => answer(&reply, self.registry.rooms_of(id)),
+                Command::Join { id, room, reply } => reply.answer(self.registry.join(id, &room)),
+                Command::Leave { id, room, reply } => reply.answer(self.registry.leave(id, &room)),
+                Command::Rooms { id, reply } => reply.answer(self.registry.rooms_of(id)),
                 Command::Members { room, reply } => {
                     let members = match room {
                         Some(room) => self.registry.presence(&room),
                         None => self.registry.clients(),
                     };
-                    answer(&reply, members);
+                    reply.answer(members);
                 }
                 Command::Reap => {}
                 Command::Stop => return std::ops::ControlFlow::Break(()),
@@ -185,8 +182,11 @@ impl Manager {
         }
         add(&self.counters.messages_dispatched, run.messages.len() as u64);
         add(&self.counters.recipients, delivery.recipients.iter().sum::<usize>() as u64);
-        for (reply, recipients) in run.replies.iter().zip(delivery.recipients) {
-            reply.iter().for_each(|reply| answer(reply, recipients));
+        let recipients = delivery.recipients;
+        for (reply, recipients) in run.replies.into_iter().zip(recipients) {
+            if let Some(reply) = reply {
+                reply.answer(recipients);
+            }
         }
     }
 }
@@ -197,9 +197,4 @@ impl Publishes {
         self.except.push(except);
         self.replies.push(reply);
     }
-}
-
-/// Answers who asked, if it still listens: a caller may have given up, and that is its right.
-fn answer<T>(reply: &Reply<T>, value: T) {
-    drop(reply.try_send(value));
 }

@@ -5,6 +5,7 @@ mod inbox;
 mod manager;
 mod queue;
 mod registry;
+mod reply;
 mod scratch;
 mod stats;
 
@@ -13,13 +14,11 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
-use async_channel::bounded;
-
 pub use registry::{ClientId, Member};
 pub use stats::Stats;
 
 pub(crate) use gate::{Crowded, Gate, Handshake, Permit};
-pub(crate) use manager::{Command, Reply};
+pub(crate) use manager::Command;
 pub(crate) use queue::{Drained, Outlet, Phase, Queue};
 pub(crate) use registry::Refusal;
 pub(crate) use scratch::{SCRATCH_BYTES, Scratch};
@@ -29,6 +28,7 @@ use inbox::{Inbox, Refused};
 use manager::Manager;
 use queue::Terms;
 use registry::{Registry, Target};
+use reply::{Reply, reply};
 
 use crate::error::Kind;
 use crate::message::Ledger;
@@ -297,9 +297,9 @@ impl Hub {
         &self,
         command: impl FnOnce(Reply<T>) -> Command,
     ) -> Result<T, Error> {
-        let (reply, answer) = bounded(1);
+        let (reply, answer) = reply();
         self.shared.inbox.send(command(reply)).await.map_err(Refused::into_error)?;
-        answer.recv().await.map_err(|_| Error::closed())
+        answer.await.ok_or_else(Error::closed)
     }
 
     /// Tells the manager something that needs no answer.

@@ -315,7 +315,7 @@ fn our_fault(cause: &'static str) -> Response {
 /// The response to a request that `on_upgrade` refused.
 fn refused_by_hook(status: StatusCode) -> Response {
     let sentence = match status.canonical_reason() {
-        Some(reason) => format!("the request was refused: {}", reason.to_lowercase()),
+        Some(reason) => format!("the request was refused: {}", reason.to_ascii_lowercase()),
         None => "the request was refused".to_owned(),
     };
     let response = Response::new(status, sentence);

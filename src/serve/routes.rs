@@ -158,7 +158,8 @@ struct Origin {
 
 impl Origin {
     fn parse(origin: &str) -> Option<Self> {
-        let (scheme, authority) = origin.split_once("://")?;
+        let (scheme, rest) = origin.split_once(':')?;
+        let authority = rest.strip_prefix("//")?;
         let scheme = scheme.to_ascii_lowercase();
         let (host, port) = split_port(authority)?;
         let default = match scheme.as_str() {
