@@ -52,9 +52,21 @@ pub(crate) async fn run<T: Transport, H: Handler>(
     upgraded: Upgraded,
     handler: &H,
 ) -> Disconnect {
+    // The states of a beginning and of an end are boxed, so that the long life between them does
+    // not carry room for them.
     let Upgraded { registered, client, early } = upgraded;
-    let mut connection = Connection::new(hub, transport, registered, early).await;
+    let mut connection = Box::pin(Connection::new(hub, transport, registered, early)).await;
     let end = connection.serve(&client, handler).await;
+    Box::pin(finish(connection, end, client, handler)).await
+}
+
+/// Ends a connection, and lets the handler know.
+async fn finish<T: Transport, H: Handler>(
+    mut connection: Box<Connection<'_, T>>,
+    end: End,
+    client: Client,
+    handler: &H,
+) -> Disconnect {
     let reason = connection.end(end, &client).await;
     // The socket is closed from here on, and the registry knows.
     connection.into_registered().leave().await;
@@ -84,7 +96,8 @@ struct Connection<'a, T> {
 }
 
 impl<'a, T: Transport> Connection<'a, T> {
-    async fn new(hub: &'a Hub, transport: T, registered: Registered, early: Vec<u8>) -> Self {
+    /// Boxed, since a future that holds it by value holds it twice where it hands it on.
+    async fn new(hub: &'a Hub, transport: T, registered: Registered, early: Vec<u8>) -> Box<Self> {
         let config = &hub.shared().config;
         let queue = &registered.queue;
         let wire = Wire::new(transport, std::sync::Arc::clone(queue), early, config);
@@ -96,7 +109,7 @@ impl<'a, T: Transport> Connection<'a, T> {
             .max_write_buffer_size(WRITE_BUFFER)
             .max_message_size(Some(config.max_message))
             .max_frame_size(Some(super::wire::CHUNK as usize));
-        Self {
+        Box::new(Self {
             hub,
             websocket: WebSocketStream::from_raw_socket(wire, Role::Server, Some(limits)).await,
             registered,
@@ -105,18 +118,21 @@ impl<'a, T: Transport> Connection<'a, T> {
             more: false,
             pending: false,
             unflushed: false,
-        }
+        })
     }
 
     /// Closes the socket, with what is still in it.
-    fn into_registered(self) -> Registered {
+    fn into_registered(self: Box<Self>) -> Registered {
         self.registered
     }
 
     /// Hands messages to the handler until something ends the connection.
     async fn serve<H: Handler>(&mut self, client: &Client, handler: &H) -> End {
-        if let Err(end) = self.beside(async { handler.on_connect(client).await }).await {
-            return end;
+        {
+            let hook = pin!(async { handler.on_connect(client).await });
+            if let Err(end) = self.beside(hook).await {
+                return end;
+            }
         }
         loop {
             let message = match poll_fn(|cx| self.poll_next(cx)).await {
@@ -124,7 +140,7 @@ impl<'a, T: Transport> Connection<'a, T> {
                 Err(end) => return end,
             };
             add(&self.hub.shared().counters.messages_received, 1);
-            let hook = async { handler.on_message(client, message).await };
+            let hook = pin!(async { handler.on_message(client, message).await });
             if let Err(end) = self.beside(hook).await {
                 return end;
             }
@@ -134,12 +150,12 @@ impl<'a, T: Transport> Connection<'a, T> {
     /// Runs a hook while the client is written to and kept alive; only reading waits for it.
     async fn beside(
         &mut self,
-        hook: impl Future<Output = Result<(), Disconnect>>,
+        hook: Pin<&mut impl Future<Output = Result<(), Disconnect>>>,
     ) -> Result<(), End> {
-        let mut hook = pin!(AssertUnwindSafe(hook).catch_unwind());
+        let mut hook = AssertUnwindSafe(hook).catch_unwind();
         let mut waited = false;
         let end = poll_fn(|cx| {
-            if let Poll::Ready(outcome) = hook.as_mut().poll(cx) {
+            if let Poll::Ready(outcome) = Pin::new(&mut hook).poll(cx) {
                 return Poll::Ready(match outcome {
                     Ok(Ok(())) => Ok(()),
                     Ok(Err(disconnect)) => Err(End::Ours(disconnect)),
