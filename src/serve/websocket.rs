@@ -122,7 +122,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     }
 
     /// Closes the socket, with what is still in it.
-    fn into_registered(self: Box<Self>) -> Registered {
+    fn into_registered(self) -> Registered {
         self.registered
     }
 

@@ -1,1 +1,180 @@
-fn main() {}
+//! The `hublet` binary: a hub on a port, until a signal.
+
+mod flags;
+mod fold;
+mod log;
+mod relay;
+mod socket;
+
+use std::future::poll_fn;
+use std::io::{self, Write};
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::task::Poll;
+
+use async_signal::{Signal, Signals};
+use futures_lite::StreamExt;
+use futures_lite::future::{FutureExt, or};
+use hublet::{Disconnect, Error, Hub};
+use smol::{Executor, Task};
+
+use flags::{Options, Wish};
+use fold::Fold;
+use relay::Relay;
+
+/// Why the process ends with a code other than 0.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// 1 for a failure while running, 2 for a flag or value that is not allowed.
+    code: u8,
+    /// What was wrong and what is allowed or can be done.
+    sentence: String,
+}
+
+impl Failure {
+    pub(crate) fn usage(sentence: impl Into<String>) -> Self {
+        Self { code: 2, sentence: sentence.into() }
+    }
+
+    pub(crate) fn running(sentence: impl Into<String>) -> Self {
+        Self { code: 1, sentence: sentence.into() }
+    }
+}
+
+fn main() -> ExitCode {
+    let outcome = match flags::parse(std::env::vars_os(), std::env::args_os()) {
+        Ok(Wish::Serve(options)) => serve(*options),
+        Ok(Wish::Say(text)) => io::stdout()
+            .write_all(text.as_bytes())
+            .map_err(|error| Failure::running(format!("standard output failed: {error}"))),
+        Err(failure) => Err(failure),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // If standard error is gone too, the exit code has to say it all.
+            drop(writeln!(io::stderr(), "hublet: {}", failure.sentence));
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Serves until a signal has drained the hub, or something failed.
+fn serve(options: Options) -> Result<(), Failure> {
+    log::start(options.level);
+    for unknown in &options.unknown {
+        ::log::warn!("{unknown} names no flag and is ignored");
+    }
+    raise_fd_limit();
+    let executor = Arc::new(Executor::new());
+    let (stop, stopped) = async_channel::bounded::<()>(1);
+    let mut threads = Vec::new();
+    for _ in 1..options.threads {
+        let (executor, stopped) = (Arc::clone(&executor), stopped.clone());
+        threads.push(std::thread::spawn(move || {
+            // The channel is closed, never sent on.
+            let _ = smol::block_on(executor.run(stopped.recv()));
+        }));
+    }
+    let outcome = smol::block_on(executor.run(run(&executor, options)));
+    stop.close();
+    for thread in threads {
+        if thread.join().is_err() {
+            return Err(Failure::running("an executor thread panicked"));
+        }
+    }
+    outcome
+}
+
+async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), Failure> {
+    let mut signals = Signals::new([Signal::Term, Signal::Int])
+        .map_err(|error| Failure::running(format!("signals cannot be caught: {error}")))?;
+    let (hub, manager) =
+        Hub::new(options.config).map_err(|error| Failure::usage(error.to_string()))?;
+    // The files of Unix sockets are removed when this is dropped.
+    let bound = options.listen.iter().map(socket::bind).collect::<Result<Vec<_>, _>>()?;
+    let (listeners, _files): (Vec<_>, Vec<_>) = bound.into_iter().unzip();
+
+    let fold = Arc::new(Fold::new(hub.clone()));
+    let folding = executor.spawn({
+        let fold = Arc::clone(&fold);
+        async move { fold.run().await }
+    });
+    let relay = Arc::new(Relay::new(options.echo, fold));
+    let names: Vec<_> = listeners.iter().map(ToString::to_string).collect();
+    let mut tasks = vec![executor.spawn(async move {
+        manager.await;
+        Ok(())
+    })];
+    for listener in listeners {
+        let (hub, relay) = (hub.clone(), Arc::clone(&relay));
+        let spawner = Arc::clone(executor);
+        tasks.push(executor.spawn(async move { hub.serve(&spawner, listener, relay).await }));
+    }
+    announce(&names);
+
+    let signal = async {
+        signals.next().await;
+        Ok(())
+    };
+    let failed = async { Err(first_end(&mut tasks).await) };
+    or(failed, signal).await?;
+
+    ::log::info!("draining: {} clients are told to come back", hub.stats().clients);
+    let drained = async {
+        hub.drain(Disconnect::RESTART).await;
+        Ok(())
+    };
+    let impatient = async {
+        signals.next().await;
+        Err(Failure::running("stopped at once by a second signal"))
+    };
+    or(drained, impatient).await?;
+    folding.cancel().await;
+    Ok(())
+}
+
+/// Tells standard output where connections are accepted, a line for each listener.
+fn announce(names: &[String]) {
+    let mut stdout = io::stdout().lock();
+    let written = names
+        .iter()
+        .try_for_each(|name| writeln!(stdout, "listening on {name}"))
+        .and_then(|()| stdout.flush());
+    if let Err(error) = written {
+        ::log::warn!("standard output failed, the hub serves all the same: {error}");
+    }
+}
+
+/// Waits for the manager or an accept loop to end, which none does while the hub serves.
+async fn first_end(tasks: &mut [Task<Result<(), Error>>]) -> Failure {
+    let mut watched: Vec<_> =
+        tasks.iter_mut().map(|task| AssertUnwindSafe(task).catch_unwind()).collect();
+    let ended = poll_fn(|cx| {
+        for task in &mut watched {
+            if let Poll::Ready(ended) = pin!(task).poll(cx) {
+                return Poll::Ready(ended);
+            }
+        }
+        Poll::Pending
+    });
+    Failure::running(match ended.await {
+        Ok(Ok(())) => "the manager or an accept loop ended too early".to_owned(),
+        Ok(Err(error)) => format!("an accept loop failed: {error}"),
+        Err(_) => "the manager or an accept loop panicked".to_owned(),
+    })
+}
+
+/// Raises the soft limit on file descriptors to the hard one: most shells give 1,024.
+fn raise_fd_limit() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+            ::log::warn!("the limit on file descriptors stays as it is: {error}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Joins and leaves in the log: a line each, or, past ten a second, one line a second for all.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_channel::{Receiver, Sender, bounded};
+use hublet::{Client, Disconnect, Hub, Peer};
+use smol::Timer;
+
+/// Lines a second that are written one by one.
+const LINES: u32 = 10;
+
+/// The length of the second that lines are counted in.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Writes joins and leaves, and folds storms of them into one line a second.
+#[derive(Debug)]
+pub(crate) struct Fold {
+    hub: Hub,
+    second: Mutex<Second>,
+    /// Tells [`run`](Self::run) that something was folded. One place: more news is no news.
+    folded: (Sender<()>, Receiver<()>),
+}
+
+/// What happened in the second that runs.
+#[derive(Debug)]
+struct Second {
+    began: Instant,
+    /// Lines written one by one.
+    lines: u32,
+    /// Joins and leaves that were not.
+    joined: u32,
+    left: u32,
+}
+
+impl Fold {
+    pub(crate) fn new(hub: Hub) -> Self {
+        let second = Second { began: Instant::now(), lines: 0, joined: 0, left: 0 };
+        Self { hub, second: Mutex::new(second), folded: bounded(1) }
+    }
+
+    pub(crate) fn joined(&self, client: &Client, room: &str, peer: &Peer) {
+        if self.has_line(|second| second.joined += 1) {
+            let connected = self.hub.stats().clients;
+            ::log::info!(
+                "client {} joined room {room} from {peer}, {connected} connected",
+                client.id()
+            );
+        }
+    }
+
+    pub(crate) fn left(&self, client: &Client, room: &str, reason: &Disconnect) {
+        if self.has_line(|second| second.left += 1) {
+            let connected = self.hub.stats().clients;
+            ::log::info!(
+                "client {} left room {room} ({reason}), {connected} connected",
+                client.id()
+            );
+        }
+    }
+
+    /// Writes the line for what was folded, a second after the first of it.
+    pub(crate) async fn run(&self) {
+        while self.folded.1.recv().await.is_ok() {
+            Timer::after(SECOND).await;
+            let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
+            let (joined, left) =
+                (std::mem::take(&mut second.joined), std::mem::take(&mut second.left));
+            drop(second);
+            if joined + left > 0 {
+                let connected = self.hub.stats().clients;
+                ::log::info!("{joined} more joined and {left} more left, {connected} connected");
+            }
+        }
+    }
+
+    /// Whether there is a line left in this second; if not, the event is folded by `count`.
+    fn has_line(&self, count: impl FnOnce(&mut Second)) -> bool {
+        let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
+        if second.began.elapsed() >= SECOND {
+            second.began = Instant::now();
+            second.lines = 0;
+        }
+        // While something is folded, what comes later must not overtake it.
+        if second.lines < LINES && second.joined + second.left == 0 {
+            second.lines += 1;
+            return true;
+        }
+        count(&mut second);
+        drop(second);
+        // A full channel says it already.
+        let _ = self.folded.0.try_send(());
+        false
+    }
+}

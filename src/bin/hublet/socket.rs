@@ -1,0 +1,149 @@
+//! Binding what `--listen` names.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use hublet::{Error, Listener};
+
+use super::Failure;
+
+/// Where to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Address {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A port on all interfaces, IPv6 and IPv4.
+    Port(u16),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl FromStr for Address {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return if path.is_empty() || cfg!(not(unix)) {
+                Err(())
+            } else {
+                Ok(Self::Unix(path.into()))
+            };
+        }
+        if let Some(port) = text.strip_prefix(':') {
+            return port.parse().map(Self::Port).map_err(drop);
+        }
+        text.parse().map(Self::Tcp).map_err(drop)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Port(port) => write!(f, ":{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// The file of a Unix socket; removed when dropped, if it is still the one that was made.
+#[derive(Debug)]
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    identity: Option<(u64, u64)>,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if self.identity.is_some() && identity(&self.path) == self.identity {
+            if let Err(error) = std::fs::remove_file(&self.path) {
+                ::log::warn!("{} stays behind: {error}", self.path.display());
+            }
+        }
+    }
+}
+
+/// Binds an address.
+pub(crate) fn bind(address: &Address) -> Result<(Listener, Option<SocketFile>), Failure> {
+    let listener = match address {
+        Address::Tcp(address) => Listener::bind(address),
+        Address::Port(port) => Listener::bind((Ipv6Addr::UNSPECIFIED, *port))
+            // A kernel without IPv6.
+            .or_else(|_| Listener::bind((Ipv4Addr::UNSPECIFIED, *port))),
+        Address::Unix(path) => return bind_unix(path),
+    };
+    match listener {
+        Ok(listener) => Ok((listener, None)),
+        Err(error) => Err(cannot(address, &error)),
+    }
+}
+
+#[cfg(unix)]
+fn bind_unix(path: &Path) -> Result<(Listener, Option<SocketFile>), Failure> {
+    use std::os::unix::fs::FileTypeExt;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    let address = Address::Unix(path.to_owned());
+    match std::fs::symlink_metadata(path) {
+        Ok(file) if file.file_type().is_socket() => match UnixStream::connect(path) {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                // Stale: whoever made it has ended without removing it.
+                std::fs::remove_file(path).map_err(|error| cannot(&address, &error.into()))?;
+            }
+            Ok(_) => return Err(cannot(&address, &io::Error::from(ErrorKind::AddrInUse).into())),
+            Err(error) => return Err(cannot(&address, &error.into())),
+        },
+        Ok(_) => {
+            return Err(Failure::running(format!(
+                "cannot listen on {address}: a file that is no socket is there"
+            )));
+        }
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path).map_err(|error| cannot(&address, &error.into()))?;
+    let file = SocketFile { path: path.to_owned(), identity: identity(path) };
+    let listener = Listener::try_from(listener).map_err(|error| cannot(&address, &error))?;
+    Ok((listener, Some(file)))
+}
+
+#[cfg(not(unix))]
+fn bind_unix(path: &Path) -> Result<(Listener, Option<SocketFile>), Failure> {
+    Err(Failure::running(format!("{} is a Unix socket, which this system lacks", path.display())))
+}
+
+/// What tells one file from another under the same name.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let file = std::fs::symlink_metadata(path).ok()?;
+        Some((file.dev(), file.ino()))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        None
+    }
+}
+
+/// Says what cannot be bound, why, and what to do about it.
+fn cannot(address: &Address, error: &Error) -> Failure {
+    let cause = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+    let kind = cause.map(io::Error::kind);
+    let remedy = match kind {
+        Some(ErrorKind::AddrInUse) => ": something listens there already, stop it or name another",
+        Some(ErrorKind::PermissionDenied) => {
+            ": it needs a privilege, take a port from 1024 up or a path of yours"
+        }
+        Some(ErrorKind::AddrNotAvailable) => ": no interface of this machine has that address",
+        Some(ErrorKind::NotFound) => ": make the folder first",
+        _ => "",
+    };
+    match (remedy, cause) {
+        ("", Some(cause)) => Failure::running(format!("cannot listen on {address}: {cause}")),
+        _ => Failure::running(format!("cannot listen on {address}{remedy}")),
+    }
+}
