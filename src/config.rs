@@ -236,14 +236,15 @@ impl Config {
             }
             if wait > Self::WAIT_MAX {
                 return Err(Error::config(format!(
-                    "{name} of {wait:?} is not allowed: at most a day is"
+                    "{name} of {} s is not allowed: at most a day is",
+                    wait.as_secs()
                 )));
             }
         }
         if self.drain > Self::WAIT_MAX {
             return Err(Error::config(format!(
-                "drain of {:?} is not allowed: at most a day is",
-                self.drain
+                "drain of {} s is not allowed: at most a day is",
+                self.drain.as_secs()
             )));
         }
         Ok(())

@@ -115,7 +115,8 @@ impl Hub {
             if is_about_one_connection(&error) {
                 continue;
             }
-            log::warn!("accepting on {listener} failed, next try in {pause:?}: {error}");
+            let millis = pause.as_millis() as u64;
+            log::warn!("accepting on {listener} failed, next try in {millis} ms: {error}");
             let slept = async {
                 Timer::after(pause).await;
             };

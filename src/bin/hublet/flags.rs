@@ -1,6 +1,5 @@
 //! The command line and its twins in the environment, both made from one table.
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -16,6 +15,13 @@ const PREFIX: &str = "HUBLET_";
 
 /// Executor threads at most: more than any machine this is meant for has cores.
 const THREADS_MAX: usize = 64;
+
+/// The levels of `--log`.
+const LEVELS: [&str; 4] = ["error", "warn", "info", "debug"];
+
+/// What `--listen` takes.
+const ADDRESSES: &str =
+    "an address and port like 127.0.0.1:8080, a port like :8080, or unix: and a path";
 
 /// Bytes of a frame's header and of slack that a queue must hold beyond two messages.
 const FRAMING: usize = 2 * 10;
@@ -57,37 +63,34 @@ impl Default for Options {
     }
 }
 
-/// How a value is set: `Err` is what is allowed instead.
-type Set = fn(&mut Options, &str) -> Result<(), String>;
-
 /// One flag.
 struct Flag {
     name: &'static str,
     /// The word for its value in the help; empty for a switch, which has none.
     value: &'static str,
     help: &'static str,
-    /// Whether it may be given several times.
-    repeats: bool,
-    set: Set,
-    /// Its value, for the help to show the default.
-    show: fn(&Options) -> String,
+    /// What it sets, and by that how its value reads.
+    sets: Sets,
 }
 
-/// A flag that sets one field of the configuration.
-macro_rules! config_flag {
-    ($name:literal, $value:literal, $help:literal, $field:ident, $parse:expr, $show:expr) => {
-        Flag {
-            name: $name,
-            value: $value,
-            help: $help,
-            repeats: false,
-            set: |options, text| {
-                options.config.$field = $parse(text)?;
-                Ok(())
-            },
-            show: |options| $show(&options.config.$field),
-        }
-    };
+/// What a flag sets.
+enum Sets {
+    /// A list of addresses.
+    Listen,
+    NoEcho,
+    Threads,
+    /// A list of origins.
+    Origins,
+    Overflow,
+    Log,
+    /// The queue's bytes, which follow the message limit unless they are given.
+    QueueBytes,
+    /// A number from 1 up.
+    Count(fn(&mut Config) -> &mut usize),
+    /// A number from 1 up, or no limit.
+    SomeCount(fn(&mut Config) -> &mut Option<usize>),
+    Bytes(fn(&mut Config) -> &mut usize),
+    Time(fn(&mut Config) -> &mut Duration),
 }
 
 const FLAGS: &[Flag] = &[
@@ -96,183 +99,173 @@ const FLAGS: &[Flag] = &[
         value: "ADDR",
         help: "where to listen; 127.0.0.1:8080, :8080 for all interfaces, [::1]:8080, port 0 for \
                any free one, unix:/run/hublet.sock",
-        repeats: true,
-        set: |options, text| {
-            let allowed = "an address and port like 127.0.0.1:8080, a port like :8080, or \
-                           unix: and a path";
-            options.listen.push(text.parse().map_err(|()| allowed.to_owned())?);
-            Ok(())
-        },
-        show: |options| join(options.listen.iter()),
+        sets: Sets::Listen,
     },
     Flag {
         name: "no-echo",
         value: "",
         help: "a message goes to everyone else in the room; ?echo=1 asks for the sender too",
-        repeats: false,
-        set: |options, text| {
-            options.echo = !switch(text)?;
-            Ok(())
-        },
-        show: |_| String::new(),
+        sets: Sets::NoEcho,
     },
-    Flag {
-        name: "threads",
-        value: "N",
-        help: "executor threads",
-        repeats: false,
-        set: |options, text| {
-            options.threads = text
-                .parse()
-                .ok()
-                .filter(|threads| (1..=THREADS_MAX).contains(threads))
-                .ok_or_else(|| format!("a whole number from 1 to {THREADS_MAX}"))?;
-            Ok(())
-        },
-        show: |options| options.threads.to_string(),
-    },
+    Flag { name: "threads", value: "N", help: "executor threads", sets: Sets::Threads },
     Flag {
         name: "allow-origin",
         value: "ORIGIN",
         help: "an origin whose pages may connect beside the hub's own; * for any",
-        repeats: true,
-        set: |options, text| {
-            options.config.origins.push(origin(text)?);
-            Ok(())
-        },
-        show: |_| String::new(),
+        sets: Sets::Origins,
     },
-    config_flag!(
-        "max-clients",
-        "N",
-        "clients at once; beyond it 503 (default: the limit on file \
-        descriptors less 64)",
-        max_clients,
-        some_count,
-        |_: &_| String::new()
-    ),
-    config_flag!(
-        "max-clients-per-ip",
-        "N",
-        "clients at once from one IPv4 address or IPv6 /64",
-        max_clients_per_ip,
-        some_count,
-        |_: &_| String::new()
-    ),
-    config_flag!("max-rooms", "N", "rooms at once; beyond it 503", max_rooms, count, show),
-    config_flag!(
-        "max-rooms-per-client",
-        "N",
-        "rooms that one client may be in",
-        max_rooms_per_client,
-        count,
-        show
-    ),
-    config_flag!(
-        "max-message",
-        "BYTES",
-        "the longest message; a longer one is closed with 1009",
-        max_message,
-        bytes,
-        show_bytes
-    ),
-    config_flag!(
-        "max-fragments",
-        "N",
-        "frames that one message may consist of; more are closed with 1008",
-        max_fragments,
-        count,
-        show
-    ),
-    config_flag!("queue", "N", "messages that may wait for one client", queue, count, show),
+    Flag {
+        name: "max-clients",
+        value: "N",
+        help: "clients at once; beyond it 503 (default: the limit on file descriptors less 64)",
+        sets: Sets::SomeCount(|config| &mut config.max_clients),
+    },
+    Flag {
+        name: "max-clients-per-ip",
+        value: "N",
+        help: "clients at once from one IPv4 address or IPv6 /64",
+        sets: Sets::SomeCount(|config| &mut config.max_clients_per_ip),
+    },
+    Flag {
+        name: "max-rooms",
+        value: "N",
+        help: "rooms at once; beyond it 503",
+        sets: Sets::Count(|config| &mut config.max_rooms),
+    },
+    Flag {
+        name: "max-rooms-per-client",
+        value: "N",
+        help: "rooms that one client may be in",
+        sets: Sets::Count(|config| &mut config.max_rooms_per_client),
+    },
+    Flag {
+        name: "max-message",
+        value: "BYTES",
+        help: "the longest message; a longer one is closed with 1009",
+        sets: Sets::Bytes(|config| &mut config.max_message),
+    },
+    Flag {
+        name: "max-fragments",
+        value: "N",
+        help: "frames that one message may consist of; more are closed with 1008",
+        sets: Sets::Count(|config| &mut config.max_fragments),
+    },
+    Flag {
+        name: "queue",
+        value: "N",
+        help: "messages that may wait for one client",
+        sets: Sets::Count(|config| &mut config.queue),
+    },
     Flag {
         name: "queue-bytes",
         value: "BYTES",
         help: "bytes that may wait for one client; unless given it grows to two of --max-message",
-        repeats: false,
-        set: |options, text| {
-            options.config.queue_bytes = bytes(text)?;
-            options.queue_bytes_follow = false;
-            Ok(())
-        },
-        show: |options| show_bytes(&options.config.queue_bytes),
+        sets: Sets::QueueBytes,
     },
-    config_flag!(
-        "overflow",
-        "POLICY",
-        "what happens to a client whose queue is full: disconnect (4108), \
-        drop-newest, drop-oldest",
-        overflow,
-        |text: &str| text.parse().map_err(|_| Overflow::WORDS.join(", ")),
-        ToString::to_string
-    ),
-    config_flag!(
-        "handshake-timeout",
-        "TIME",
-        "for the whole request and its answer",
-        handshake_timeout,
-        time,
-        show_time
-    ),
-    config_flag!(
-        "ping-interval",
-        "TIME",
-        "silence after which a client is pinged",
-        ping_interval,
-        time,
-        show_time
-    ),
-    config_flag!(
-        "pong-timeout",
-        "TIME",
-        "silence after a ping that ends the connection",
-        pong_timeout,
-        time,
-        show_time
-    ),
-    config_flag!(
-        "write-timeout",
-        "TIME",
-        "writing without progress that ends the connection",
-        write_timeout,
-        time,
-        show_time
-    ),
-    config_flag!(
-        "close-timeout",
-        "TIME",
-        "for a peer to answer a close frame",
-        close_timeout,
-        time,
-        show_time
-    ),
-    config_flag!(
-        "drain",
-        "TIME",
-        "the time over which a stop spreads its close frames (1012)",
-        drain,
-        time,
-        show_time
-    ),
     Flag {
-        name: "log",
-        value: "LEVEL",
-        help: "error, warn, info or debug",
-        repeats: false,
-        set: |options, text| {
-            let levels = ["error", "warn", "info", "debug"];
-            let level = text.parse().ok().filter(|_| levels.contains(&text));
-            options.level = level.ok_or_else(|| levels.join(", "))?;
-            Ok(())
-        },
-        show: |options| options.level.to_string().to_lowercase(),
+        name: "overflow",
+        value: "POLICY",
+        help: "what happens to a client whose queue is full: disconnect (4108), drop-newest, \
+               drop-oldest",
+        sets: Sets::Overflow,
     },
+    Flag {
+        name: "handshake-timeout",
+        value: "TIME",
+        help: "for the whole request and its answer",
+        sets: Sets::Time(|config| &mut config.handshake_timeout),
+    },
+    Flag {
+        name: "ping-interval",
+        value: "TIME",
+        help: "silence after which a client is pinged",
+        sets: Sets::Time(|config| &mut config.ping_interval),
+    },
+    Flag {
+        name: "pong-timeout",
+        value: "TIME",
+        help: "silence after a ping that ends the connection",
+        sets: Sets::Time(|config| &mut config.pong_timeout),
+    },
+    Flag {
+        name: "write-timeout",
+        value: "TIME",
+        help: "writing without progress that ends the connection",
+        sets: Sets::Time(|config| &mut config.write_timeout),
+    },
+    Flag {
+        name: "close-timeout",
+        value: "TIME",
+        help: "for a peer to answer a close frame",
+        sets: Sets::Time(|config| &mut config.close_timeout),
+    },
+    Flag {
+        name: "drain",
+        value: "TIME",
+        help: "the time over which a stop spreads its close frames (1012)",
+        sets: Sets::Time(|config| &mut config.drain),
+    },
+    Flag { name: "log", value: "LEVEL", help: "error, warn, info or debug", sets: Sets::Log },
 ];
+
+impl Sets {
+    /// Sets a value; `Err` is what is allowed instead.
+    fn set(&self, options: &mut Options, text: &str) -> Result<(), String> {
+        let config = &mut options.config;
+        match self {
+            Self::Listen => options.listen.push(text.parse().map_err(|()| ADDRESSES.to_owned())?),
+            Self::NoEcho => options.echo = !switch(text)?,
+            Self::Threads => options.threads = count(text, THREADS_MAX)?,
+            Self::Origins => config.origins.push(origin(text)?),
+            Self::Overflow => {
+                config.overflow = text.parse().map_err(|_| Overflow::WORDS.join(", "))?;
+            }
+            Self::Log => {
+                let level = text.parse().ok().filter(|_| LEVELS.contains(&text));
+                options.level = level.ok_or_else(|| LEVELS.join(", "))?;
+            }
+            Self::QueueBytes => {
+                config.queue_bytes = bytes(text)?;
+                options.queue_bytes_follow = false;
+            }
+            Self::Count(field) => *field(config) = count(text, Config::LIMIT_MAX)?,
+            Self::SomeCount(field) => *field(config) = Some(count(text, Config::LIMIT_MAX)?),
+            Self::Bytes(field) => *field(config) = bytes(text)?,
+            Self::Time(field) => *field(config) = time(text)?,
+        }
+        Ok(())
+    }
+
+    /// The value that is set, for the help to show the default; empty where that is none.
+    fn show(&self, options: &mut Options) -> String {
+        let config = &mut options.config;
+        match self {
+            Self::Listen => join(&options.listen),
+            Self::NoEcho | Self::Origins | Self::SomeCount(_) => String::new(),
+            Self::Threads => options.threads.to_string(),
+            Self::Overflow => config.overflow.to_string(),
+            Self::Log => options.level.to_string().to_ascii_lowercase(),
+            Self::QueueBytes => show_bytes(config.queue_bytes),
+            Self::Count(field) => field(config).to_string(),
+            Self::Bytes(field) => show_bytes(*field(config)),
+            Self::Time(field) => show_time(*field(config)),
+        }
+    }
+
+    /// Whether it is a list, to which each value adds.
+    fn list(&self) -> Option<fn(&mut Options)> {
+        match self {
+            Self::Listen => Some(|options| options.listen.clear()),
+            Self::Origins => Some(|options| options.config.origins.clear()),
+            _ => None,
+        }
+    }
+}
 
 impl Flag {
     /// The flag's name in the environment.
     fn variable(&self) -> String {
-        format!("{PREFIX}{}", self.name.replace('-', "_").to_uppercase())
+        format!("{PREFIX}{}", self.name.replace('-', "_").to_ascii_uppercase())
     }
 
     fn is_switch(&self) -> bool {
@@ -281,7 +274,7 @@ impl Flag {
 
     /// Sets a value that `origin` gave: `--queue` or `HUBLET_QUEUE`.
     fn set(&self, options: &mut Options, origin: &str, text: &str) -> Result<(), Failure> {
-        (self.set)(options, text).map_err(|allowed| {
+        self.sets.set(options, text).map_err(|allowed| {
             Failure::usage(format!("{origin} was given {text:?}; allowed is {allowed}"))
         })
     }
@@ -300,14 +293,18 @@ pub(crate) fn parse(
     let mut variables = variables(environment)?;
     for flag in FLAGS {
         let variable = flag.variable();
-        let from_environment = variables.remove(&variable);
+        let at = variables.iter().position(|(name, _)| *name == variable);
+        let from_environment = at.map(|at| variables.swap_remove(at).1);
         let from_arguments: Vec<_> =
             given.iter().filter(|(name, _)| *name == flag.name).map(|(_, text)| text).collect();
-        if flag.repeats && (from_environment.is_some() || !from_arguments.is_empty()) {
-            reset(&mut options, flag);
+        let list = flag.sets.list();
+        if let Some(clear) = list {
+            if from_environment.is_some() || !from_arguments.is_empty() {
+                clear(&mut options);
+            }
         }
         match (from_arguments.is_empty(), from_environment) {
-            (true, Some(text)) if flag.repeats => {
+            (true, Some(text)) if list.is_some() => {
                 for text in text.split(',') {
                     flag.set(&mut options, &variable, text.trim())?;
                 }
@@ -320,8 +317,7 @@ pub(crate) fn parse(
             }
         }
     }
-    options.unknown = variables.into_keys().collect();
-    options.unknown.sort();
+    options.unknown = variables.into_iter().map(|(name, _)| name).collect();
     let config = &mut options.config;
     let two = config.max_message.saturating_mul(2).saturating_add(FRAMING);
     if options.queue_bytes_follow {
@@ -379,26 +375,18 @@ fn given(arguments: impl IntoIterator<Item = OsString>) -> Result<Given, Failure
 /// The variables with our prefix.
 fn variables(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<HashMap<String, String>, Failure> {
-    let mut variables = HashMap::new();
+) -> Result<Vec<(String, String)>, Failure> {
+    let mut variables = Vec::new();
     for (name, value) in environment {
         let Ok(name) = name.into_string() else { continue };
         if name.starts_with(PREFIX) {
             let value = value.into_string().map_err(|value| {
                 Failure::usage(format!("{name} was given {value:?}, which is not UTF-8"))
             })?;
-            variables.insert(name, value);
+            variables.push((name, value));
         }
     }
     Ok(variables)
-}
-
-/// Empties what a flag that repeats adds to, so that its default does not stay beside it.
-fn reset(options: &mut Options, flag: &Flag) {
-    match flag.name {
-        "listen" => options.listen.clear(),
-        _ => options.config.origins.clear(),
-    }
 }
 
 fn help() -> String {
@@ -407,11 +395,15 @@ fn help() -> String {
          Usage: hublet [FLAGS]\n\n\
          WebSockets at /ws (the room main) and /ws/{room}; GET /health answers 200.\n\n",
     );
-    let defaults = Options::default();
+    let mut defaults = Options::default();
     for flag in FLAGS {
-        let default = (flag.show)(&defaults);
+        let default = flag.sets.show(&mut defaults);
         let default = if default.is_empty() { default } else { format!(" (default: {default})") };
-        let repeats = if flag.repeats { "; may be repeated, commas in the variable" } else { "" };
+        let repeats = if flag.sets.list().is_some() {
+            "; may be repeated, commas in the variable"
+        } else {
+            ""
+        };
         // Writing to a string cannot fail.
         let _ = write!(
             help,
@@ -442,13 +434,9 @@ fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
-fn count(text: &str) -> Result<usize, String> {
-    let count = text.parse().ok().filter(|count| (1..=Config::LIMIT_MAX).contains(count));
-    count.ok_or_else(|| format!("a whole number from 1 to {}", Config::LIMIT_MAX))
-}
-
-fn some_count(text: &str) -> Result<Option<usize>, String> {
-    count(text).map(Some)
+fn count(text: &str, max: usize) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=max).contains(count));
+    count.ok_or_else(|| format!("a whole number from 1 to {max}"))
 }
 
 fn bytes(text: &str) -> Result<usize, String> {
@@ -476,38 +464,38 @@ fn time(text: &str) -> Result<Duration, String> {
 
 /// An origin as a browser sends it: scheme, host, perhaps a port, no path.
 fn origin(text: &str) -> Result<String, String> {
-    let rest = text.split_once("://").map(|(_, rest)| rest);
+    let rest = text.split_once(':').and_then(|(_, rest)| rest.strip_prefix("//"));
     if text == "*" || rest.is_some_and(|rest| !rest.is_empty() && !rest.contains('/')) {
         return Ok(text.to_owned());
     }
     Err("an origin like https://example.org, without a path, or *".to_owned())
 }
 
-fn show(count: &usize) -> String {
-    count.to_string()
-}
-
-fn show_bytes(bytes: &usize) -> String {
-    match *bytes {
-        bytes if bytes % (1024 * 1024) == 0 => format!("{}m", bytes / (1024 * 1024)),
+fn show_bytes(bytes: usize) -> String {
+    const MIB: usize = 1024 * 1024;
+    match bytes {
+        bytes if bytes % MIB == 0 => format!("{}m", bytes / MIB),
         bytes if bytes % 1024 == 0 => format!("{}k", bytes / 1024),
         bytes => bytes.to_string(),
     }
 }
 
-fn show_time(time: &Duration) -> String {
-    match time.as_millis() {
-        millis if millis % 1000 == 0 => format!("{}s", millis / 1000),
-        millis => format!("{millis}ms"),
+fn show_time(time: Duration) -> String {
+    if time.subsec_millis() == 0 {
+        format!("{}s", time.as_secs())
+    } else {
+        format!("{}ms", time.as_millis() as u64)
     }
 }
 
-fn join(items: impl Iterator<Item = impl ToString>) -> String {
-    items.map(|item| item.to_string()).collect::<Vec<_>>().join(",")
+fn join(addresses: &[Address]) -> String {
+    addresses.iter().map(Address::to_string).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     fn parsed(environment: &[(&str, &str)], arguments: &[&str]) -> Result<Options, String> {

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_channel::{Receiver, Sender, bounded};
+use event_listener::Event;
 use hublet::{Client, Disconnect, Hub, Peer};
 use smol::Timer;
 
@@ -18,8 +18,8 @@ const SECOND: Duration = Duration::from_secs(1);
 pub(crate) struct Fold {
     hub: Hub,
     second: Mutex<Second>,
-    /// Tells [`run`](Self::run) that something was folded. One place: more news is no news.
-    folded: (Sender<()>, Receiver<()>),
+    /// Tells [`run`](Self::run) that something was folded.
+    folded: Event,
 }
 
 /// What happened in the second that runs.
@@ -36,7 +36,7 @@ struct Second {
 impl Fold {
     pub(crate) fn new(hub: Hub) -> Self {
         let second = Second { began: Instant::now(), lines: 0, joined: 0, left: 0 };
-        Self { hub, second: Mutex::new(second), folded: bounded(1) }
+        Self { hub, second: Mutex::new(second), folded: Event::new() }
     }
 
     pub(crate) fn joined(&self, client: &Client, room: &str, peer: &Peer) {
@@ -61,13 +61,16 @@ impl Fold {
 
     /// Writes the line for what was folded, a second after the first of it.
     pub(crate) async fn run(&self) {
-        while self.folded.1.recv().await.is_ok() {
-            Timer::after(SECOND).await;
-            let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
-            let (joined, left) =
-                (std::mem::take(&mut second.joined), std::mem::take(&mut second.left));
-            drop(second);
-            if joined + left > 0 {
+        loop {
+            let folded = self.folded.listen();
+            let (joined, left) = {
+                let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
+                (std::mem::take(&mut second.joined), std::mem::take(&mut second.left))
+            };
+            if joined + left == 0 {
+                folded.await;
+                Timer::after(SECOND).await;
+            } else {
                 let connected = self.hub.stats().clients;
                 ::log::info!("{joined} more joined and {left} more left, {connected} connected");
             }
@@ -88,8 +91,7 @@ impl Fold {
         }
         count(&mut second);
         drop(second);
-        // A full channel says it already.
-        let _ = self.folded.0.try_send(());
+        self.folded.notify(1);
         false
     }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use async_signal::{Signal, Signals};
+use event_listener::Event;
 use futures_lite::StreamExt;
 use futures_lite::future::{FutureExt, or};
 use hublet::{Disconnect, Error, Hub};
@@ -69,17 +70,14 @@ fn serve(options: Options) -> Result<(), Failure> {
     }
     raise_fd_limit();
     let executor = Arc::new(Executor::new());
-    let (stop, stopped) = async_channel::bounded::<()>(1);
+    let stop = Event::new();
     let mut threads = Vec::new();
     for _ in 1..options.threads {
-        let (executor, stopped) = (Arc::clone(&executor), stopped.clone());
-        threads.push(std::thread::spawn(move || {
-            // The channel is closed, never sent on.
-            let _ = smol::block_on(executor.run(stopped.recv()));
-        }));
+        let (executor, stopped) = (Arc::clone(&executor), stop.listen());
+        threads.push(std::thread::spawn(move || smol::block_on(executor.run(stopped))));
     }
     let outcome = smol::block_on(executor.run(run(&executor, options)));
-    stop.close();
+    stop.notify(usize::MAX);
     for thread in threads {
         if thread.join().is_err() {
             return Err(Failure::running("an executor thread panicked"));
