@@ -428,3 +428,29 @@ fn push_rest(entry: &Entry, id: ClientId, delivery: &mut Delivery<'_>) -> Push {
     }
     outcome
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_id_names_nobody() {
+        let counters = Arc::<Counters>::default();
+        let terms = Arc::new(super::super::queue::Terms {
+            messages: 4,
+            bytes: 1024,
+            overflow: crate::Overflow::Disconnect,
+            counters: Arc::clone(&counters),
+        });
+        let mut registry = Registry::new(4, 4, counters);
+        let room: [Arc<str>; 1] = ["main".into()];
+        let first = registry.insert(Queue::new(&terms), None, &room).expect("there is room");
+        assert!(registry.remove(first, Disconnect::NORMAL));
+        let second = registry.insert(Queue::new(&terms), None, &room).expect("there is room");
+        assert_eq!(first.slot, second.slot, "a slab uses a slot again at once");
+        assert!(!registry.remove(first, Disconnect::NORMAL));
+        assert_eq!(registry.join(first, &room[0]), Err(Refusal::UnknownClient));
+        assert_eq!(registry.presence("main").len(), 1);
+        registry.check();
+    }
+}
