@@ -46,7 +46,7 @@ pub(crate) struct Clock {
 impl Clock {
     pub(crate) fn new(config: &Config) -> Self {
         let now = Instant::now();
-        let ping_interval = config.ping_interval.mul_f64(0.9 + 0.2 * fastrand::f64());
+        let ping_interval = config.ping_interval / 1000 * fastrand::u32(900..=1100);
         let set_for = now + ping_interval;
         Self {
             timer: Timer::at(set_for),

@@ -4,7 +4,6 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 #[cfg(unix)]
 use std::os::unix::net::UnixListener;
-use std::sync::Arc;
 
 use smol::Async;
 
@@ -68,16 +67,16 @@ impl Listener {
     pub(crate) async fn accept(&self) -> std::io::Result<(Socket, Peer)> {
         match &self.0 {
             Kind::Tcp(listener) => {
-                let (stream, address) = listener.accept().await?;
+                let (stream, address) = listener.read_with(TcpListener::accept).await?;
                 // Linux hands the listener's options down.
                 #[cfg(not(target_os = "linux"))]
-                stream.get_ref().set_nodelay(true)?;
-                Ok((Socket::Tcp(Arc::new(stream)), Peer::from(address)))
+                stream.set_nodelay(true)?;
+                Ok((Socket::new(stream)?, Peer::from(address)))
             }
             #[cfg(unix)]
             Kind::Unix(listener) => {
-                let (stream, _) = listener.accept().await?;
-                Ok((Socket::Unix(Arc::new(stream)), Peer::unix()))
+                let (stream, _) = listener.read_with(UnixListener::accept).await?;
+                Ok((Socket::new(stream)?, Peer::unix()))
             }
         }
     }

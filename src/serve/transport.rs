@@ -1,12 +1,10 @@
 //! What carries bytes to a peer: the sockets of our listeners, or any stream of the embedder's.
 
-use std::io::{self, IoSlice, Write};
-use std::net::{Shutdown, TcpStream};
-#[cfg(unix)]
-use std::os::unix::net::UnixStream;
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_lite::io::{AsyncRead, AsyncWrite};
 use smol::Async;
@@ -80,58 +78,37 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Foreign<S> {
 }
 
 /// A socket of one of our listeners, shared with the client's queue, which writes through it.
+///
+/// TCP and Unix sockets are one type: what is done with them is the same.
 #[derive(Debug, Clone)]
-pub(crate) enum Socket {
-    Tcp(Arc<Async<TcpStream>>),
-    #[cfg(unix)]
-    Unix(Arc<Async<UnixStream>>),
-}
+pub(crate) struct Socket(Arc<Async<sys::Stream>>);
 
-/// Does the same with whichever socket it is.
-macro_rules! each {
-    ($socket:expr, $stream:ident => $do:expr) => {
-        match $socket {
-            Socket::Tcp($stream) => $do,
-            #[cfg(unix)]
-            Socket::Unix($stream) => $do,
-        }
-    };
+impl Socket {
+    /// Registers an accepted stream with the reactor.
+    pub(crate) fn new(stream: impl Into<sys::Stream>) -> io::Result<Self> {
+        Ok(Self(Arc::new(Async::new(stream.into())?)))
+    }
 }
 
 impl Transport for Socket {
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // An error of the poller shows itself again in the read.
-        each!(self, stream => stream.poll_readable(cx)).map(drop)
+        self.0.poll_readable(cx).map(drop)
     }
 
     fn outlet(&self) -> Option<Arc<dyn Outlet>> {
-        Some(each!(self, stream => Arc::clone(stream) as Arc<dyn Outlet>))
+        Some(Arc::clone(&self.0) as Arc<dyn Outlet>)
     }
 
     fn abort(&mut self) {
         // The peer may have closed it already; then there is nothing left to end.
-        drop(each!(self, stream => stream.get_ref().shutdown(Shutdown::Both)));
+        let _ = sys::shutdown(self.0.get_ref(), Shutdown::Both);
     }
 }
 
-impl Outlet for Async<TcpStream> {
+impl Outlet for Async<sys::Stream> {
     fn try_write(&self, frames: &[IoSlice<'_>]) -> io::Result<usize> {
-        write(self.get_ref(), frames)
-    }
-}
-
-#[cfg(unix)]
-impl Outlet for Async<UnixStream> {
-    fn try_write(&self, frames: &[IoSlice<'_>]) -> io::Result<usize> {
-        write(self.get_ref(), frames)
-    }
-}
-
-/// One plain write for one frame, a vectored one for several.
-fn write(mut stream: impl Write, frames: &[IoSlice<'_>]) -> io::Result<usize> {
-    match frames {
-        [frame] => stream.write(frame),
-        frames => stream.write_vectored(frames),
+        sys::write(self.get_ref(), frames)
     }
 }
 
@@ -141,7 +118,12 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         into: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        each!(&*self, stream => Pin::new(&mut &**stream).poll_read(cx, into))
+        loop {
+            match sys::read(self.0.get_ref(), into) {
+                Err(error) if is_early(&error) => ready!(self.0.poll_readable(cx))?,
+                read => return Poll::Ready(read),
+            }
+        }
     }
 }
 
@@ -151,7 +133,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        each!(&*self, stream => Pin::new(&mut &**stream).poll_write(cx, bytes))
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -159,7 +141,12 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         frames: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(&*self, stream => Pin::new(&mut &**stream).poll_write_vectored(cx, frames))
+        loop {
+            match sys::write(self.0.get_ref(), frames) {
+                Err(error) if is_early(&error) => ready!(self.0.poll_writable(cx))?,
+                written => return Poll::Ready(written),
+            }
+        }
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -167,6 +154,73 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(each!(&*self, stream => stream.get_ref().shutdown(Shutdown::Write)))
+        Poll::Ready(sys::shutdown(self.0.get_ref(), Shutdown::Write))
+    }
+}
+
+/// Whether a call only came too early: the socket has nothing, or no room, just now.
+fn is_early(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+/// Sockets by descriptor, so that a TCP and a Unix socket are one type. No write raises SIGPIPE,
+/// whatever program the library is embedded in.
+#[cfg(unix)]
+mod sys {
+    use std::io::{self, IoSlice};
+    use std::net::Shutdown;
+
+    use rustix::io::retry_on_intr;
+    use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags};
+
+    pub(crate) use std::os::fd::OwnedFd as Stream;
+
+    #[cfg(not(target_vendor = "apple"))]
+    const FLAGS: SendFlags = SendFlags::NOSIGNAL;
+    /// Here it is an option, which the standard library has set on the socket.
+    #[cfg(target_vendor = "apple")]
+    const FLAGS: SendFlags = SendFlags::empty();
+
+    pub(crate) fn read(stream: &Stream, into: &mut [u8]) -> io::Result<usize> {
+        let (read, _) = retry_on_intr(|| net::recv(stream, &mut *into, RecvFlags::empty()))?;
+        Ok(read)
+    }
+
+    /// One plain send for one frame, a vectored one for several.
+    pub(crate) fn write(stream: &Stream, frames: &[IoSlice<'_>]) -> io::Result<usize> {
+        Ok(retry_on_intr(|| match frames {
+            [frame] => net::send(stream, frame, FLAGS),
+            frames => net::sendmsg(stream, frames, &mut SendAncillaryBuffer::default(), FLAGS),
+        })?)
+    }
+
+    pub(crate) fn shutdown(stream: &Stream, how: Shutdown) -> io::Result<()> {
+        let how = match how {
+            Shutdown::Read => net::Shutdown::Read,
+            Shutdown::Write => net::Shutdown::Write,
+            Shutdown::Both => net::Shutdown::Both,
+        };
+        Ok(net::shutdown(stream, how)?)
+    }
+}
+
+/// Sockets as the standard library has them.
+#[cfg(not(unix))]
+mod sys {
+    use std::io::{self, IoSlice, Read, Write};
+    use std::net::Shutdown;
+
+    pub(crate) use std::net::TcpStream as Stream;
+
+    pub(crate) fn read(mut stream: &Stream, into: &mut [u8]) -> io::Result<usize> {
+        stream.read(into)
+    }
+
+    pub(crate) fn write(mut stream: &Stream, frames: &[IoSlice<'_>]) -> io::Result<usize> {
+        stream.write_vectored(frames)
+    }
+
+    pub(crate) fn shutdown(stream: &Stream, how: Shutdown) -> io::Result<()> {
+        stream.shutdown(how)
     }
 }

@@ -7,7 +7,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use async_tungstenite::WebSocketStream;
-use async_tungstenite::tungstenite::error::{CapacityError, Error as WsError};
+use async_tungstenite::tungstenite::error::{CapacityError, Error as WsError, ProtocolError};
 use async_tungstenite::tungstenite::protocol::{Message as WsMessage, Role, WebSocketConfig};
 use futures_lite::{FutureExt as _, Stream as _};
 use smol::Timer;
@@ -335,10 +335,11 @@ impl<'a, T: Transport> Connection<'a, T> {
             WsError::Io(error) => return lost(&error),
             WsError::Capacity(CapacityError::MessageTooLong { .. }) => Disconnect::TOO_LONG,
             WsError::Utf8(_) => Disconnect::INVALID_TEXT,
-            WsError::Protocol(
-                async_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
-            ) => Disconnect::ABNORMAL,
-            error => Disconnect::new(Disconnect::PROTOCOL_ERROR.code(), error.to_string()),
+            WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Disconnect::ABNORMAL,
+            WsError::Protocol(error) => {
+                Disconnect::new(Disconnect::PROTOCOL_ERROR.code(), error.to_string())
+            }
+            _ => Disconnect::PROTOCOL_ERROR,
         })
     }
 

@@ -6,10 +6,10 @@ mod log;
 mod relay;
 mod socket;
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io::{self, Write};
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::task::Poll;
@@ -18,12 +18,15 @@ use async_signal::{Signal, Signals};
 use event_listener::Event;
 use futures_lite::StreamExt;
 use futures_lite::future::{FutureExt, or};
-use hublet::{Disconnect, Error, Hub};
+use hublet::{Disconnect, Hub};
 use smol::{Executor, Task};
 
 use flags::{Options, Wish};
 use fold::Fold;
 use relay::Relay;
+
+/// A part of the hub that runs while it serves: the manager, an accept loop, the folded log.
+type Part = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Why the process ends with a code other than 0.
 #[derive(Debug)]
@@ -96,21 +99,17 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
     let (listeners, _files): (Vec<_>, Vec<_>) = bound.into_iter().unzip();
 
     let fold = Arc::new(Fold::new(hub.clone()));
-    let folding = executor.spawn({
-        let fold = Arc::clone(&fold);
-        async move { fold.run().await }
-    });
-    let relay = Arc::new(Relay::new(options.echo, fold));
+    let relay = Arc::new(Relay::new(options.echo, Arc::clone(&fold)));
     let names: Vec<_> = listeners.iter().map(ToString::to_string).collect();
-    let mut tasks = vec![executor.spawn(async move {
-        manager.await;
-        Ok(())
-    })];
+    // Of one type, so that the executor's code for a task is there once for them.
+    let mut parts: Vec<Part> = vec![manager.boxed(), async move { fold.run().await }.boxed()];
     for listener in listeners {
         let (hub, relay) = (hub.clone(), Arc::clone(&relay));
         let spawner = Arc::clone(executor);
-        tasks.push(executor.spawn(async move { hub.serve(&spawner, listener, relay).await }));
+        // An error would end the accept loop, and with it the process.
+        parts.push(async move { drop(hub.serve(&spawner, listener, relay).await) }.boxed());
     }
+    let mut tasks: Vec<_> = parts.into_iter().map(|part| executor.spawn(part)).collect();
     announce(&names);
 
     let signal = async {
@@ -130,7 +129,6 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
         Err(Failure::running("stopped at once by a second signal"))
     };
     or(drained, impatient).await?;
-    folding.cancel().await;
     Ok(())
 }
 
@@ -146,8 +144,8 @@ fn announce(names: &[String]) {
     }
 }
 
-/// Waits for the manager or an accept loop to end, which none does while the hub serves.
-async fn first_end(tasks: &mut [Task<Result<(), Error>>]) -> Failure {
+/// Waits for a part of the hub to end, which none does while the hub serves.
+async fn first_end(tasks: &mut [Task<()>]) -> Failure {
     let mut watched: Vec<_> =
         tasks.iter_mut().map(|task| AssertUnwindSafe(task).catch_unwind()).collect();
     let ended = poll_fn(|cx| {
@@ -159,9 +157,8 @@ async fn first_end(tasks: &mut [Task<Result<(), Error>>]) -> Failure {
         Poll::Pending
     });
     Failure::running(match ended.await {
-        Ok(Ok(())) => "the manager or an accept loop ended too early".to_owned(),
-        Ok(Err(error)) => format!("an accept loop failed: {error}"),
-        Err(_) => "the manager or an accept loop panicked".to_owned(),
+        Ok(()) => "the manager or an accept loop ended too early",
+        Err(_) => "the manager or an accept loop panicked",
     })
 }
 
