@@ -4,8 +4,8 @@
 //! its header, and keeps a buffer of its largest frame for ever. The wire stands below it and
 //! bounds all three. It reads the socket in large pieces into a buffer that connections borrow for
 //! one poll; it counts fragments, empty ones too, and limits what a frame may announce; and it
-//! hands long frames on as fragments of [`CHUNK`] bytes, so that nothing is allocated ahead of
-//! what a peer has really sent.
+//! hands a frame on as it comes, in fragments of at most [`CHUNK`] bytes, so that nothing is
+//! allocated ahead of what a peer has really sent, and bad UTF-8 is found at its first byte.
 //!
 //! In the other direction it is the client's [`Queue`]: what tungstenite writes are control
 //! frames, and they enter the same lane as everything else that goes to the client.
@@ -24,10 +24,10 @@ use crate::hub::{Outlet, Queue, SCRATCH_BYTES, Scratch};
 use crate::message::FRAME_HEADER_MAX;
 use crate::{Config, Disconnect};
 
-/// The longest frame that tungstenite sees; longer ones are handed on in pieces of this many
-/// bytes. A multiple of 4, so that a piece begins where the mask does (RFC 6455 5.3).
+/// The longest frame that tungstenite sees, in bytes of payload; longer ones are handed on in
+/// pieces. Its buffer keeps the length of the longest for as long as the client lives.
 pub(crate) const CHUNK: u64 = 2048;
-const _: () = assert!(CHUNK % 4 == 0 && CHUNK > 125 && CHUNK <= u16::MAX as u64);
+const _: () = assert!(CHUNK > 125 && CHUNK <= u16::MAX as u64);
 
 /// The longest header of a masked frame.
 const HEADER_MAX: usize = FRAME_HEADER_MAX + 4;
@@ -259,8 +259,9 @@ struct Scan {
     rest: u64,
     /// The first byte of the next piece's header, with the FIN of the peer's frame.
     next_first: u8,
-    /// Whether the frame is masked; its key ends `header`.
+    /// Whether the frame is masked.
     masked: bool,
+    /// Its masking key, turned to where the next piece begins.
     mask: [u8; 4],
     /// Frames of the message so far; 0 between messages.
     fragments: usize,
@@ -310,7 +311,10 @@ impl Scan {
                 self.piece -= n as u64;
                 Handed { taken: n, given: n }
             } else if self.rest > 0 {
-                self.begin_piece();
+                if from.is_empty() {
+                    break;
+                }
+                self.begin_piece(from.len() as u64);
                 continue;
             } else {
                 self.end_frame();
@@ -389,14 +393,18 @@ impl Scan {
         }
         self.rest = length;
         self.next_first = first;
-        self.begin_piece();
+        if first & CONTROL != 0 || length == 0 {
+            // A control frame is not cut (RFC 6455 5.5), and an empty one has nothing to wait for.
+            self.begin_piece(length);
+        }
         Ok(())
     }
 
-    /// Writes the header of the next piece of a frame: the first keeps the peer's opcode and
-    /// reserved bits, the others continue it, the last has the peer's FIN.
-    fn begin_piece(&mut self) {
-        self.piece = self.rest.min(CHUNK);
+    /// Writes the header of the next piece of a frame, of which `there` bytes have come: the first
+    /// keeps the peer's opcode and reserved bits, the others continue it, the last has the peer's
+    /// FIN.
+    fn begin_piece(&mut self, there: u64) {
+        self.piece = self.rest.min(CHUNK).min(there);
         self.rest -= self.piece;
         let fin = if self.rest == 0 { self.next_first & FIN } else { 0 };
         let masked = if self.masked { MASKED } else { 0 };
@@ -414,6 +422,7 @@ impl Scan {
             len += 4;
         }
         (self.out_at, self.out_len) = (0, len as u8);
+        self.mask.rotate_left((self.piece % 4) as usize);
         // Pieces behind the first continue it: opcode 0, no reserved bits.
         self.next_first &= FIN;
     }
@@ -505,16 +514,38 @@ mod tests {
         for step in [(1, 1), (7, 3), (3, 1000), (stream.len(), 256), (stream.len(), 65536)] {
             let mut scan = Scan::new(65536, 1024);
             let out = hand_on(&mut scan, &stream, step).expect("within every limit");
-            let frames = frames(&out);
-            let heads: Vec<u8> = frames.iter().map(|(first, _)| *first).collect();
-            assert_eq!(heads, [0x81, 0x82, 0x02, 0x00, 0x00, 0x89, 0x00, 0x80], "{step:?}");
-            assert_eq!(frames[0].1, b"hello");
-            assert_eq!(frames[5].1, b"ping");
-            let joined: Vec<u8> =
-                [2, 3, 4, 6, 7].iter().flat_map(|&at| frames[at].1.clone()).collect();
-            assert_eq!(joined, [&long[..], &long[..4096]].concat());
-            assert!(frames.iter().all(|(_, payload)| payload.len() as u64 <= CHUNK));
+            // What a peer sent, put together again: the opcode, the payload, the last FIN.
+            let mut whole: Vec<(u8, Vec<u8>, bool)> = Vec::new();
+            for (first, payload) in frames(&out) {
+                assert!(payload.len() as u64 <= CHUNK);
+                let open = whole.iter_mut().rfind(|(opcode, _, fin)| !fin && opcode & CONTROL == 0);
+                match (first & 0x0f, open) {
+                    (0, Some(message)) => {
+                        message.1.extend(payload);
+                        message.2 = first & FIN != 0;
+                    }
+                    (opcode, _) => whole.push((opcode, payload, first & FIN != 0)),
+                }
+            }
+            let both = [&long[..], &long[..4096]].concat();
+            let expected = [
+                (1, b"hello".to_vec(), true),
+                (2, Vec::new(), true),
+                (2, both, true),
+                (9, b"ping".to_vec(), true),
+            ];
+            assert!(whole == expected, "{step:?}");
         }
+    }
+
+    #[test]
+    fn a_frame_is_handed_on_as_it_comes() {
+        let mut scan = Scan::new(65536, 1024);
+        let stream = frame(0x81, b"hello world");
+        let out = hand_on(&mut scan, &stream[..9], (99, 99)).expect("fine");
+        assert_eq!(frames(&out), [(0x01, b"hel".to_vec())]);
+        let out = hand_on(&mut scan, &stream[9..], (99, 99)).expect("fine");
+        assert_eq!(frames(&out), [(0x80, b"lo world".to_vec())]);
     }
 
     #[test]
