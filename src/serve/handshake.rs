@@ -1,6 +1,5 @@
 //! The handshake: a request head in, a registered client out, all of it under one deadline.
 
-use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -303,7 +302,7 @@ fn draining() -> Response {
     full("the hub is ending")
 }
 
-fn full(sentence: impl Into<Cow<'static, str>>) -> Response {
+fn full(sentence: &'static str) -> Response {
     Response::new(StatusCode::SERVICE_UNAVAILABLE, sentence).header("Retry-After", RETRY_AFTER)
 }
 
@@ -314,11 +313,8 @@ fn our_fault(cause: &'static str) -> Response {
 
 /// The response to a request that `on_upgrade` refused.
 fn refused_by_hook(status: StatusCode) -> Response {
-    let sentence = match status.canonical_reason() {
-        Some(reason) => format!("the request was refused: {}", reason.to_ascii_lowercase()),
-        None => "the request was refused".to_owned(),
-    };
-    let response = Response::new(status, sentence);
+    let reason = status.canonical_reason().unwrap_or("no reason given").to_ascii_lowercase();
+    let response = Response::with_sentence(status, format!("the request was refused: {reason}"));
     match status {
         StatusCode::UNAUTHORIZED => response.header("WWW-Authenticate", "Bearer"),
         StatusCode::SERVICE_UNAVAILABLE => response.header("Retry-After", RETRY_AFTER),

@@ -34,24 +34,27 @@ pub(crate) struct Response {
     pub(crate) status: StatusCode,
     pub(crate) sentence: Cow<'static, str>,
     /// Headers beyond those every response has; names and values of ours.
-    headers: Vec<(&'static str, Cow<'static, str>)>,
+    headers: Vec<(&'static str, &'static str)>,
 }
 
 impl Response {
-    pub(crate) fn new(status: StatusCode, sentence: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, sentence: sentence.into(), headers: Vec::new() }
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn new(status: StatusCode, sentence: &'static str) -> Self {
+        Self { status, sentence: Cow::Borrowed(sentence), headers: Vec::new() }
+    }
+
+    pub(crate) fn with_sentence(status: StatusCode, sentence: String) -> Self {
+        Self { status, sentence: Cow::Owned(sentence), headers: Vec::new() }
     }
 
     pub(crate) fn bad_request(sentence: &'static str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, sentence)
     }
 
-    pub(crate) fn header(
-        mut self,
-        name: &'static str,
-        value: impl Into<Cow<'static, str>>,
-    ) -> Self {
-        self.headers.push((name, value.into()));
+    #[inline(never)]
+    pub(crate) fn header(mut self, name: &'static str, value: &'static str) -> Self {
+        self.headers.push((name, value));
         self
     }
 
@@ -65,7 +68,9 @@ impl Response {
             self.sentence.len() + 1,
         );
         for (name, value) in &self.headers {
-            text.push_str(&format!("{name}: {value}\r\n"));
+            for part in [name, ": ", value, "\r\n"] {
+                text.push_str(part);
+            }
         }
         text.push_str("\r\n");
         if !head_only {
