@@ -115,7 +115,9 @@ impl Inbox {
     /// Tells the manager that a client's connection is gone. Never waits, never fails.
     pub(crate) fn depart(&self, id: ClientId) {
         self.ledger.departed.lock().unwrap_or_else(PoisonError::into_inner).push(id);
-        self.ledger.any_departed.store(true, Ordering::Release);
+        // In one order with the channel's own places: either the manager sees the mark when it has
+        // made room, or this sees the room.
+        self.ledger.any_departed.store(true, Ordering::SeqCst);
         // A full inbox wakes the manager as well, and a closed one has no use for the news.
         drop(self.sender.try_send(Command::Reap));
     }
@@ -171,7 +173,7 @@ impl Outbox {
 
     /// Takes the clients whose connection is gone.
     pub(crate) fn departed(&self) -> Vec<ClientId> {
-        if !self.ledger.any_departed.swap(false, Ordering::Acquire) {
+        if !self.ledger.any_departed.swap(false, Ordering::SeqCst) {
             return Vec::new();
         }
         let mut departed = self.ledger.departed.lock().unwrap_or_else(PoisonError::into_inner);
