@@ -3,6 +3,7 @@
 
 mod inbox;
 mod manager;
+mod model;
 mod queue;
 mod registry;
 pub(super) mod support;

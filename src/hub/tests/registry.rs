@@ -7,6 +7,7 @@ use std::task::{Context, Waker};
 
 use fastrand::Rng;
 
+use super::model::{Pushed, Wire};
 use super::support::{Sink, fates, numbered, seeded, terms};
 use crate::hub::queue::{Outlet, Phase, Queue, Terms};
 use crate::hub::registry::{ClientId, Delivery, Refusal, Registry, Target};
@@ -18,120 +19,6 @@ const USERS: [&str; 3] = ["ada", "bob", "eve"];
 const ROOMS_MAX: usize = 5;
 const ROOMS_PER_CLIENT_MAX: usize = 3;
 const OPERATIONS: usize = 1_500;
-
-/// What a queue should do, written down naively: a list of waiting messages and a socket.
-#[derive(Debug)]
-struct Wire {
-    overflow: Overflow,
-    messages_max: usize,
-    bytes_max: usize,
-    phase: Phase,
-    through: bool,
-    /// Number and length of frame of each message that waits; of the first `cut` bytes are out.
-    waiting: VecDeque<(u32, usize)>,
-    cut: usize,
-    room: usize,
-    at_most: usize,
-    broken: bool,
-    received: Vec<u32>,
-    missed: u64,
-    lost: u64,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Pushed {
-    Ok,
-    Full,
-    Gone,
-}
-
-impl Wire {
-    fn push(&mut self, run: &[(u32, usize)]) -> Pushed {
-        if matches!(self.phase, Phase::Sealed | Phase::Evicted | Phase::Dead) {
-            return Pushed::Gone;
-        }
-        let mut rest = run;
-        if self.phase == Phase::Open && self.through && self.waiting.is_empty() {
-            if self.broken {
-                self.lost += run.len() as u64;
-                self.phase = Phase::Dead;
-                return Pushed::Ok;
-            }
-            let mut taken = run.iter().map(|m| m.1).sum::<usize>().min(self.room).min(self.at_most);
-            self.room -= taken;
-            while let Some((&(number, len), after)) = rest.split_first() {
-                if taken < len {
-                    if taken > 0 {
-                        self.waiting.push_back((number, len));
-                        self.cut = taken;
-                        rest = after;
-                    }
-                    break;
-                }
-                taken -= len;
-                self.received.push(number);
-                rest = after;
-            }
-        }
-        for (index, &(number, len)) in rest.iter().enumerate() {
-            if self.make_room(len) {
-                self.waiting.push_back((number, len));
-            } else if self.overflow == Overflow::Disconnect {
-                let kept = usize::from(self.cut > 0);
-                self.missed += (self.waiting.len() - kept + rest.len() - index) as u64;
-                self.waiting.truncate(kept);
-                self.phase = Phase::Evicted;
-                return Pushed::Full;
-            } else {
-                self.missed += 1;
-            }
-        }
-        Pushed::Ok
-    }
-
-    fn make_room(&mut self, len: usize) -> bool {
-        loop {
-            let bytes: usize = self.waiting.iter().map(|m| m.1).sum();
-            if self.waiting.len() < self.messages_max && bytes + len <= self.bytes_max {
-                return true;
-            }
-            let oldest = usize::from(self.cut > 0);
-            if self.overflow != Overflow::DropOldest || self.waiting.len() <= oldest {
-                return false;
-            }
-            self.waiting.remove(oldest);
-            self.missed += 1;
-        }
-    }
-
-    fn drain(&mut self) {
-        if matches!(self.phase, Phase::Held | Phase::Dead) {
-            return;
-        }
-        if self.broken && !self.waiting.is_empty() {
-            self.kill();
-            return;
-        }
-        while let Some(&(number, len)) = self.waiting.front() {
-            let taken = self.room.min(len - self.cut);
-            self.room -= taken;
-            self.cut += taken;
-            if self.cut < len {
-                return;
-            }
-            self.cut = 0;
-            self.waiting.pop_front();
-            self.received.push(number);
-        }
-    }
-
-    fn kill(&mut self) {
-        self.lost += self.waiting.len() as u64;
-        self.waiting.clear();
-        self.cut = 0;
-        self.phase = Phase::Dead;
-    }
-}
 
 #[derive(Debug)]
 struct Naive {
