@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use event_listener::Event;
+use event_listener::{Event, IntoNotification as _};
 
 use super::stats::Counters;
 
@@ -160,7 +160,8 @@ pub(crate) struct Handshake(Arc<Gate>);
 impl Drop for Handshake {
     fn drop(&mut self) {
         self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
-        self.0.freed.notify(1);
+        // Additional: two places that are freed at once must let two accept loops go on.
+        self.0.freed.notify(1.additional());
     }
 }
 
@@ -217,7 +218,10 @@ impl Drop for Waiting<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future as _;
+
     use super::*;
+    use crate::hub::tests::support::Wakes;
 
     fn gate(clients: usize, per_ip: Option<usize>) -> Arc<Gate> {
         Arc::new(Gate::new(clients, per_ip, 2, Arc::default()))
@@ -243,6 +247,21 @@ mod tests {
         assert_eq!(gate.by_ip.lock().expect("not poisoned").len(), 1, "no entry of 0 stays");
         assert!(gate.client(Some(1)).is_ok());
         assert_eq!(gate.clients.load(Ordering::Relaxed), 3, "a refusal gives its place back");
+    }
+
+    #[test]
+    fn two_handshakes_that_end_at_once_let_two_others_begin() {
+        let gate = gate(1, None);
+        let first = [gate.try_handshake(), gate.try_handshake()];
+        let mut third = std::pin::pin!(gate.handshake());
+        let mut fourth = std::pin::pin!(gate.handshake());
+        let wakes = [Arc::new(Wakes::default()), Arc::new(Wakes::default())];
+        let wakers = wakes.clone().map(std::task::Waker::from);
+        let mut contexts = wakers.each_ref().map(std::task::Context::from_waker);
+        assert!(third.as_mut().poll(&mut contexts[0]).is_pending());
+        assert!(fourth.as_mut().poll(&mut contexts[1]).is_pending());
+        drop(first);
+        assert_eq!(wakes.map(|wakes| wakes.take()), [1, 1]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_channel::{Receiver, Sender, TrySendError, bounded};
 use event_listener::Event;
+use smol::lock::Mutex as Turn;
 
 use super::manager::Command;
 use super::registry::ClientId;
@@ -30,8 +31,13 @@ struct Ledger {
     bytes: AtomicUsize,
     /// The bound of `bytes`; one message of any allowed length fits.
     bytes_max: usize,
-    /// Tells a publisher that waits for bytes that some are free.
+    /// Tells the first of those who wait that bytes are free.
     freed: Event,
+    /// Held by the first of those who wait; the others wait for it, one after another, so that a
+    /// long message is not passed over for ever by short ones.
+    turn: Turn<()>,
+    /// How many wait, the first included. While any does, newcomers go behind them.
+    waiting: AtomicUsize,
     /// Clients whose connection is gone; each connection puts its own here once, at its very end,
     /// so there are never more than clients.
     departed: Mutex<Vec<ClientId>>,
@@ -55,6 +61,8 @@ pub(crate) fn inbox(commands: usize, bytes: usize) -> (Inbox, Outbox) {
         bytes: AtomicUsize::new(0),
         bytes_max: bytes,
         freed: Event::new(),
+        turn: Turn::new(()),
+        waiting: AtomicUsize::new(0),
         departed: Mutex::new(Vec::new()),
         any_departed: AtomicBool::new(false),
     });
@@ -62,10 +70,17 @@ pub(crate) fn inbox(commands: usize, bytes: usize) -> (Inbox, Outbox) {
 }
 
 impl Inbox {
-    /// Sends a command, waiting while the inbox is full; `Err` when the manager has ended.
+    /// Sends a command, waiting while the inbox is full, behind those who wait already; `Err` when
+    /// the manager has ended.
     ///
     /// Cancel safety: if the future is dropped early the command is either sent or dropped whole.
     pub(crate) async fn send(&self, command: Command) -> Result<(), Refused> {
+        let command = match self.try_send(command) {
+            Err(Refused::Full(command)) => command,
+            done => return done,
+        };
+        let _waiting = Waiting::new(&self.ledger.waiting);
+        let _turn = self.ledger.turn.lock().await;
         let reserved = self.reserve(command.bytes()).await;
         match self.sender.send(command).await {
             Ok(()) => {
@@ -76,10 +91,13 @@ impl Inbox {
         }
     }
 
-    /// Sends a command if there is room now.
+    /// Sends a command if there is room now and nobody waits for it.
     pub(crate) fn try_send(&self, command: Command) -> Result<(), Refused> {
         if self.sender.is_closed() {
             return Err(Refused::Closed(command));
+        }
+        if self.ledger.waiting.load(Ordering::Relaxed) > 0 {
+            return Err(Refused::Full(command));
         }
         let Some(reserved) = self.try_reserve(command.bytes()) else {
             return Err(Refused::Full(command));
@@ -97,9 +115,17 @@ impl Inbox {
     /// Tells the manager that a client's connection is gone. Never waits, never fails.
     pub(crate) fn depart(&self, id: ClientId) {
         self.ledger.departed.lock().unwrap_or_else(PoisonError::into_inner).push(id);
-        self.ledger.any_departed.store(true, Ordering::Release);
+        // In one order with the channel's own places: either the manager sees the mark when it has
+        // made room, or this sees the room.
+        self.ledger.any_departed.store(true, Ordering::SeqCst);
         // A full inbox wakes the manager as well, and a closed one has no use for the news.
         drop(self.sender.try_send(Command::Reap));
+    }
+
+    /// Bytes that wait, or are about to.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        self.ledger.bytes.load(Ordering::Relaxed)
     }
 
     async fn reserve(&self, bytes: usize) -> Reserved<'_> {
@@ -111,8 +137,8 @@ impl Inbox {
             if let Some(reserved) = self.try_reserve(bytes) {
                 return reserved;
             }
-            // Every command that waits frees its bytes once and then wakes one publisher, so a
-            // publisher that finds no room has another wake to come.
+            // Only who has its turn waits here, and every command that waits in the channel frees
+            // its bytes once, so who finds no room has another wake to come.
             listener.await;
         }
     }
@@ -147,7 +173,7 @@ impl Outbox {
 
     /// Takes the clients whose connection is gone.
     pub(crate) fn departed(&self) -> Vec<ClientId> {
-        if !self.ledger.any_departed.swap(false, Ordering::Acquire) {
+        if !self.ledger.any_departed.swap(false, Ordering::SeqCst) {
             return Vec::new();
         }
         let mut departed = self.ledger.departed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -189,5 +215,21 @@ impl Reserved<'_> {
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
         self.ledger.free(self.bytes);
+    }
+}
+
+/// One who waits for room, counted until dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

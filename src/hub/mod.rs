@@ -8,6 +8,8 @@ mod registry;
 mod reply;
 mod scratch;
 mod stats;
+#[cfg(test)]
+mod tests;
 
 use std::any::Any;
 use std::fmt;

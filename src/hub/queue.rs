@@ -118,6 +118,8 @@ struct State {
     cut: usize,
     /// Control frames that wait: after a cut frame, before whole messages.
     control: Vec<u8>,
+    /// Whether the close frame waits or is written: nothing may follow it (RFC 6455 5.5.1).
+    closing: bool,
     /// What does not fit the socket; made by the first push that finds it full, dropped when empty.
     backlog: Option<Box<Backlog>>,
     /// Messages that wait, in `front` and `backlog`.
@@ -149,6 +151,7 @@ impl Queue {
             front: VecDeque::new(),
             cut: 0,
             control: Vec::new(),
+            closing: false,
             backlog: None,
             waiting: 0,
             bytes: 0,
@@ -227,9 +230,12 @@ impl Queue {
 
     /// Takes a whole control frame; `false` if too many bytes of them wait already.
     ///
-    /// It is written by the drain that follows.
+    /// It is written by the drain that follows, or forgotten behind a close frame.
     pub(crate) fn control(&self, frame: &[u8]) -> bool {
         let mut state = self.lock();
+        if state.closing {
+            return true;
+        }
         if state.control.len() + frame.len() > CONTROL_BYTES {
             return false;
         }
@@ -237,9 +243,13 @@ impl Queue {
         true
     }
 
-    /// Appends the close frame of a queue that has been drained.
+    /// Appends the close frame, of a queue that has been drained or evicted; only the first counts.
     pub(crate) fn close_frame(&self, frame: &[u8]) {
-        self.lock().control.extend_from_slice(frame);
+        let mut state = self.lock();
+        if !state.closing {
+            state.closing = true;
+            state.control.extend_from_slice(frame);
+        }
     }
 
     /// Writes what waits through `write`, at most about `budget` bytes of it, and remembers the
@@ -341,6 +351,12 @@ impl Queue {
     /// Messages this client has missed to the overflow policy.
     pub(crate) fn missed(&self) -> u64 {
         self.lock().missed
+    }
+
+    /// Whether the channel of a client that is behind exists.
+    #[cfg(test)]
+    pub(crate) fn has_backlog(&self) -> bool {
+        self.lock().backlog.is_some()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -320,9 +320,13 @@ impl Registry {
     /// Takes a slot off its user's list, and the user off the index with its last client.
     fn withdraw(&mut self, user: &Arc<str>, slot: u32) {
         if let Some(slots) = self.users.get_mut(user) {
-            slots.retain(|&other| other != slot);
+            if let Some(place) = slots.iter().position(|&other| other == slot) {
+                slots.swap_remove(place);
+            }
             if slots.is_empty() {
                 self.users.remove(user);
+            } else {
+                shrink(slots);
             }
         }
     }
@@ -340,8 +344,8 @@ impl Registry {
         }
         if members.is_empty() {
             self.rooms.remove(&membership.room);
-        } else if members.len() < members.capacity() / 4 {
-            members.shrink_to(members.len() * 2);
+        } else {
+            shrink(members);
         }
         self.counters.rooms.store(self.rooms.len(), Ordering::Relaxed);
     }
@@ -362,6 +366,14 @@ impl Registry {
         }
         shrink(&mut self.rooms);
         shrink(&mut self.users);
+    }
+
+    /// Places that slab and indexes hold memory for.
+    #[cfg(test)]
+    pub(crate) fn places(&self) -> usize {
+        let lists = self.rooms.values().chain(self.users.values()).map(Vec::capacity);
+        let indexes = self.rooms.capacity() + self.users.capacity();
+        self.entries.capacity() + indexes + lists.sum::<usize>()
     }
 
     /// Checks that every index agrees with the slab and the slab with every index.
@@ -410,6 +422,13 @@ impl Drop for Registry {
         }
         self.counters.clients.store(0, Ordering::Relaxed);
         self.counters.rooms.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Gives the memory of a list back once less than a quarter of it is used.
+fn shrink(slots: &mut Vec<u32>) {
+    if slots.len() < slots.capacity() / 4 {
+        slots.shrink_to(slots.len() * 2);
     }
 }
 

@@ -17,7 +17,7 @@ use super::transport::Transport;
 use super::{Admission, Handler, Peer};
 use crate::error::Kind;
 use crate::hub::{Command, Crowded, Permit, Queue, Refusal, add, is_name};
-use crate::{Client, Disconnect, Error, Hub};
+use crate::{Client, ClientId, Disconnect, Error, Hub};
 
 /// How long a peer may stay silent while others wait for its place among the handshakes.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -43,12 +43,28 @@ impl Registered {
     /// Marks the queue as gone and waits until the registry has let the client go, so that who
     /// counts clients next does not count this one.
     pub(crate) async fn leave(self) {
-        if let Some(id) = self.queue.kill() {
-            // An error means that the manager has ended, and its registry with it.
-            let reason = Disconnect::ABNORMAL;
-            drop(
-                self.hub.ask(|reply| Command::Disconnect { id, reason, reply: Some(reply) }).await,
-            );
+        let Some(id) = self.queue.kill() else { return };
+        // The queue gives its id out once: dropped while it waits, this must still say so.
+        let mut unheard = Unheard { hub: &self.hub, id: Some(id) };
+        let reason = Disconnect::ABNORMAL;
+        let command = |reply| Command::Disconnect { id, reason, reply: Some(reply) };
+        // An error means that the manager has ended, and its registry with it.
+        drop(self.hub.ask(command).await);
+        unheard.id = None;
+    }
+}
+
+/// A departure that the manager may not have heard of.
+struct Unheard<'a> {
+    hub: &'a Hub,
+    /// The client, until the manager has answered.
+    id: Option<ClientId>,
+}
+
+impl Drop for Unheard<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.hub.depart(id);
         }
     }
 }
@@ -319,5 +335,31 @@ fn refused_by_hook(status: StatusCode) -> Response {
         StatusCode::UNAUTHORIZED => response.header("WWW-Authenticate", "Bearer"),
         StatusCode::SERVICE_UNAVAILABLE => response.header("Retry-After", RETRY_AFTER),
         _ => response,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::{block_on, poll_once};
+
+    use super::*;
+    use crate::Config;
+
+    /// Invariant 6: a connection that is dropped while it waits for a place in the inbox to say
+    /// goodbye is still let go.
+    #[test]
+    fn departure_that_is_cancelled_is_heard_all_the_same() {
+        let executor = smol::Executor::new();
+        let (hub, manager) = Hub::new(Config::default().inbox(1)).expect("valid");
+        let _manager = executor.spawn(manager);
+        let registering = register(&hub, None, Admission::anonymous());
+        let (registered, _client) = block_on(executor.run(registering)).expect("a place");
+        assert_eq!(hub.stats().clients, 1);
+        hub.try_broadcast("x").expect("there is room");
+        let mut leave = Box::pin(registered.leave());
+        assert!(block_on(poll_once(&mut leave)).is_none(), "the inbox is full");
+        drop(leave);
+        while executor.try_tick() {}
+        assert_eq!(hub.stats().clients, 0);
     }
 }

@@ -1,0 +1,11 @@
+//! Tests of the hub without sockets, clocks or sleeps: plain data first, then the manager stepped
+//! on an executor that is ticked until nothing moves.
+
+mod inbox;
+mod manager;
+mod model;
+mod queue;
+mod registry;
+pub(super) mod support;
+mod threads;
+mod verbs;

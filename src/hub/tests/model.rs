@@ -1,0 +1,120 @@
+//! What a queue should do, written down naively.
+
+use std::collections::VecDeque;
+
+use crate::Overflow;
+use crate::hub::queue::Phase;
+
+/// A list of waiting messages and a socket.
+#[derive(Debug)]
+pub(super) struct Wire {
+    pub(super) overflow: Overflow,
+    pub(super) messages_max: usize,
+    pub(super) bytes_max: usize,
+    pub(super) phase: Phase,
+    pub(super) through: bool,
+    /// Number and length of frame of each message that waits; of the first `cut` bytes are out.
+    pub(super) waiting: VecDeque<(u32, usize)>,
+    pub(super) cut: usize,
+    pub(super) room: usize,
+    pub(super) at_most: usize,
+    pub(super) broken: bool,
+    pub(super) received: Vec<u32>,
+    pub(super) missed: u64,
+    pub(super) lost: u64,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Pushed {
+    Ok,
+    Full,
+    Gone,
+}
+
+impl Wire {
+    pub(super) fn push(&mut self, run: &[(u32, usize)]) -> Pushed {
+        if matches!(self.phase, Phase::Sealed | Phase::Evicted | Phase::Dead) {
+            return Pushed::Gone;
+        }
+        let mut rest = run;
+        if self.phase == Phase::Open && self.through && self.waiting.is_empty() {
+            if self.broken {
+                self.lost += run.len() as u64;
+                self.phase = Phase::Dead;
+                return Pushed::Ok;
+            }
+            let mut taken = run.iter().map(|m| m.1).sum::<usize>().min(self.room).min(self.at_most);
+            self.room -= taken;
+            while let Some((&(number, len), after)) = rest.split_first() {
+                if taken < len {
+                    if taken > 0 {
+                        self.waiting.push_back((number, len));
+                        self.cut = taken;
+                        rest = after;
+                    }
+                    break;
+                }
+                taken -= len;
+                self.received.push(number);
+                rest = after;
+            }
+        }
+        for (index, &(number, len)) in rest.iter().enumerate() {
+            if self.make_room(len) {
+                self.waiting.push_back((number, len));
+            } else if self.overflow == Overflow::Disconnect {
+                let kept = usize::from(self.cut > 0);
+                self.missed += (self.waiting.len() - kept + rest.len() - index) as u64;
+                self.waiting.truncate(kept);
+                self.phase = Phase::Evicted;
+                return Pushed::Full;
+            } else {
+                self.missed += 1;
+            }
+        }
+        Pushed::Ok
+    }
+
+    fn make_room(&mut self, len: usize) -> bool {
+        loop {
+            let bytes: usize = self.waiting.iter().map(|m| m.1).sum();
+            if self.waiting.len() < self.messages_max && bytes + len <= self.bytes_max {
+                return true;
+            }
+            let oldest = usize::from(self.cut > 0);
+            if self.overflow != Overflow::DropOldest || self.waiting.len() <= oldest {
+                return false;
+            }
+            self.waiting.remove(oldest);
+            self.missed += 1;
+        }
+    }
+
+    pub(super) fn drain(&mut self) {
+        if matches!(self.phase, Phase::Held | Phase::Dead) {
+            return;
+        }
+        if self.broken && !self.waiting.is_empty() {
+            self.kill();
+            return;
+        }
+        while let Some(&(number, len)) = self.waiting.front() {
+            let taken = self.room.min(len - self.cut);
+            self.room -= taken;
+            self.cut += taken;
+            if self.cut < len {
+                return;
+            }
+            self.cut = 0;
+            self.waiting.pop_front();
+            self.received.push(number);
+        }
+    }
+
+    pub(super) fn kill(&mut self) {
+        self.lost += self.waiting.len() as u64;
+        self.waiting.clear();
+        self.cut = 0;
+        self.phase = Phase::Dead;
+    }
+}

@@ -1,0 +1,472 @@
+//! The registry against a naive model of clients, rooms, users and wires.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Waker};
+
+use fastrand::Rng;
+
+use super::model::{Pushed, Wire};
+use super::support::{Sink, fates, numbered, seeded, terms};
+use crate::hub::queue::{Outlet, Phase, Queue, Terms};
+use crate::hub::registry::{ClientId, Delivery, Refusal, Registry, Target};
+use crate::hub::stats::Counters;
+use crate::{Disconnect, Message, Overflow};
+
+const ROOMS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+const USERS: [&str; 3] = ["ada", "bob", "eve"];
+const ROOMS_MAX: usize = 5;
+const ROOMS_PER_CLIENT_MAX: usize = 3;
+const OPERATIONS: usize = 1_500;
+
+#[derive(Debug)]
+struct Naive {
+    id: ClientId,
+    user: Option<&'static str>,
+    rooms: Vec<&'static str>,
+    wire: Wire,
+    queue: Arc<Queue>,
+    sink: Arc<Sink>,
+}
+
+/// The registry, and beside it what should be in it.
+struct Pair {
+    registry: Registry,
+    terms: Arc<Terms>,
+    counters: Arc<Counters>,
+    clients: Vec<Naive>,
+    gone: Vec<Naive>,
+    recipients: u64,
+    number: u32,
+}
+
+impl Pair {
+    fn new(rng: &mut Rng) -> Self {
+        let overflow = [Overflow::Disconnect, Overflow::DropNewest, Overflow::DropOldest];
+        let overflow = *rng.choice(&overflow).expect("not empty");
+        let terms = terms(rng.usize(1..6), rng.usize(200..600), overflow);
+        let counters = Arc::clone(&terms.counters);
+        let registry = Registry::new(ROOMS_MAX, ROOMS_PER_CLIENT_MAX, Arc::clone(&counters));
+        let (clients, gone) = (Vec::new(), Vec::new());
+        Self { registry, terms, counters, clients, gone, recipients: 0, number: 0 }
+    }
+
+    fn step(&mut self, rng: &mut Rng) {
+        match rng.u8(0..100) {
+            0..14 => self.insert(rng),
+            14..20 => self.remove(rng),
+            20..30 => self.join(rng),
+            30..38 => self.leave(rng),
+            38..75 => self.deliver(rng),
+            75..95 => self.touch(rng),
+            95..98 => self.kill(rng),
+            _ => self.reap(),
+        }
+    }
+
+    fn any(&self, rng: &mut Rng) -> Option<usize> {
+        (!self.clients.is_empty()).then(|| rng.usize(0..self.clients.len()))
+    }
+
+    /// The id of a live client mostly, of one that has gone now and then.
+    fn id(&self, rng: &mut Rng) -> Option<ClientId> {
+        let from = if rng.u8(0..5) == 0 { &self.gone } else { &self.clients };
+        rng.choice(from).map(|client| client.id)
+    }
+
+    fn rooms(&self) -> BTreeSet<&'static str> {
+        self.clients.iter().flat_map(|client| client.rooms.iter().copied()).collect()
+    }
+
+    fn joined(&self, rooms: &[&'static str], room: &'static str) -> Result<(), Refusal> {
+        let existing: BTreeSet<_> = self.rooms().into_iter().chain(rooms.iter().copied()).collect();
+        if rooms.contains(&room) {
+            Ok(())
+        } else if rooms.len() >= ROOMS_PER_CLIENT_MAX {
+            Err(Refusal::RoomsPerClient)
+        } else if !existing.contains(room) && existing.len() >= ROOMS_MAX {
+            Err(Refusal::Rooms)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn insert(&mut self, rng: &mut Rng) {
+        let queue = Queue::new(&self.terms);
+        let dead = rng.u8(0..12) == 0;
+        if dead {
+            assert_eq!(queue.kill(), None, "it has no id yet");
+        }
+        let user = if rng.bool() { rng.choice(USERS) } else { None };
+        let wanted: Vec<_> = (0..rng.usize(0..5)).filter_map(|_| rng.choice(ROOMS)).collect();
+        let mut expected = if dead { Err(Refusal::Gone) } else { Ok(()) };
+        let mut rooms = Vec::new();
+        for room in &wanted {
+            expected = expected.and_then(|()| self.joined(&rooms, room));
+            if expected.is_ok() && !rooms.contains(room) {
+                rooms.push(*room);
+            }
+        }
+        let names: Vec<_> = wanted.iter().map(|&room| Arc::from(room)).collect();
+        let outcome = self.registry.insert(Arc::clone(&queue), user.map(Arc::from), &names);
+        assert_eq!(outcome.map(drop), expected, "insert into {wanted:?}");
+        let Ok(id) = outcome else {
+            return;
+        };
+        let known = self.clients.iter().chain(&self.gone).any(|client| client.id == id);
+        assert!(!known, "{id} named another client before");
+        let (terms, sink) = (&self.terms, Sink::new(0));
+        let at_most = if rng.bool() { usize::MAX } else { rng.usize(1..80) };
+        sink.lock().at_most = at_most;
+        let wire = Wire {
+            overflow: terms.overflow,
+            messages_max: terms.messages,
+            bytes_max: terms.bytes,
+            phase: Phase::Held,
+            through: rng.u8(0..4) > 0,
+            waiting: VecDeque::new(),
+            cut: 0,
+            room: 0,
+            at_most,
+            broken: false,
+            received: Vec::new(),
+            missed: 0,
+            lost: 0,
+        };
+        self.clients.push(Naive { id, user, rooms, wire, queue, sink });
+    }
+
+    fn remove(&mut self, rng: &mut Rng) {
+        let Some(id) = self.id(rng) else { return };
+        let removed = self.registry.remove(id, Disconnect::GOING_AWAY);
+        let at = self.clients.iter().position(|client| client.id == id);
+        assert_eq!(removed, at.is_some());
+        at.into_iter().for_each(|at| self.bury(at));
+    }
+
+    /// What the model does when the registry lets a client go.
+    fn bury(&mut self, at: usize) {
+        let mut client = self.clients.swap_remove(at);
+        if matches!(client.wire.phase, Phase::Held | Phase::Open) {
+            client.wire.phase = Phase::Sealed;
+        }
+        self.gone.push(client);
+    }
+
+    fn join(&mut self, rng: &mut Rng) {
+        let (Some(id), Some(room)) = (self.id(rng), rng.choice(ROOMS)) else { return };
+        let at = self.clients.iter().position(|client| client.id == id);
+        let expected = match at {
+            Some(at) => self.joined(&self.clients[at].rooms, room),
+            None => Err(Refusal::UnknownClient),
+        };
+        assert_eq!(self.registry.join(id, &room.into()), expected, "join {room}");
+        if let (Some(at), Ok(())) = (at, expected) {
+            let rooms = &mut self.clients[at].rooms;
+            if !rooms.contains(&room) {
+                rooms.push(room);
+            }
+        }
+    }
+
+    fn leave(&mut self, rng: &mut Rng) {
+        let (Some(id), Some(room)) = (self.id(rng), rng.choice(ROOMS)) else { return };
+        let client = self.clients.iter_mut().find(|client| client.id == id);
+        let expected = client.as_ref().map(drop).ok_or(Refusal::UnknownClient);
+        assert_eq!(self.registry.leave(id, room), expected, "leave {room}");
+        client.into_iter().for_each(|client| client.rooms.retain(|other| *other != room));
+    }
+
+    fn deliver(&mut self, rng: &mut Rng) {
+        let target = match (rng.u8(0..4), self.id(rng)) {
+            (0, _) => Target::All,
+            (1, _) => Target::Room(rng.choice(ROOMS).expect("not empty").into()),
+            (2, Some(id)) => Target::Client(id),
+            _ => Target::User(rng.choice(USERS).expect("not empty").into()),
+        };
+        let run: Vec<Message> = (0..rng.usize(1..6))
+            .map(|_| {
+                self.number += 1;
+                numbered(self.number, rng.usize(4..190))
+            })
+            .collect();
+        let first = self.number + 1 - run.len() as u32;
+        let kept = |_| if rng.bool() { None } else { self.id(rng) };
+        let except: Vec<Option<ClientId>> = run.iter().map(kept).collect();
+
+        let mut expected = vec![0; run.len()];
+        let mut ended = Vec::new();
+        for client in &mut self.clients {
+            let is_member = match &target {
+                Target::All => true,
+                Target::Room(room) => client.rooms.contains(&&**room),
+                Target::User(user) => client.user == Some(&**user),
+                Target::Client(id) => client.id == *id,
+            };
+            let due: Vec<usize> =
+                (0..run.len()).filter(|&index| except[index] != Some(client.id)).collect();
+            if !is_member || due.is_empty() {
+                continue;
+            }
+            let frames: Vec<_> =
+                due.iter().map(|&i| (first + i as u32, run[i].frame().len())).collect();
+            let pushed = client.wire.push(&frames);
+            if pushed != Pushed::Gone {
+                due.iter().for_each(|&index| expected[index] += 1);
+            }
+            if pushed != Pushed::Ok {
+                ended.push(client.id);
+            }
+        }
+        self.recipients += expected.iter().sum::<usize>() as u64;
+
+        let mut delivery = Delivery::new(&target, &run, &except);
+        let budget = rng.usize(1..4);
+        let calls = (0..).take_while(|_| !self.registry.deliver(&mut delivery, budget)).count();
+        assert!(calls <= self.registry.places(), "each call gets on");
+        assert_eq!(delivery.recipients, expected, "recipients of {target:?} except {except:?}");
+        for id in ended {
+            let at = self.clients.iter().position(|client| client.id == id);
+            self.bury(at.expect("it was a member"));
+        }
+    }
+
+    /// Something happens at a socket: it opens, takes more, breaks, or its task drains.
+    fn touch(&mut self, rng: &mut Rng) {
+        let all = self.clients.len() + self.gone.len();
+        if all == 0 {
+            return;
+        }
+        let at = rng.usize(0..all);
+        let client = match self.clients.len() {
+            live if at < live => &mut self.clients[at],
+            live => &mut self.gone[at - live],
+        };
+        let (wire, queue, sink) = (&mut client.wire, &client.queue, &client.sink);
+        match rng.u8(0..20) {
+            0 => {
+                sink.break_off();
+                wire.broken = true;
+            }
+            1..6 if wire.phase == Phase::Held => {
+                queue.open(wire.through.then(|| Arc::clone(sink) as Arc<dyn Outlet>));
+                wire.phase = Phase::Open;
+            }
+            1..9 => {
+                let more = rng.usize(1..400);
+                sink.grant(more);
+                wire.room += more;
+            }
+            _ => {
+                drain(queue, sink);
+                wire.drain();
+            }
+        }
+    }
+
+    /// A connection is gone; half of them tell the registry.
+    fn kill(&mut self, rng: &mut Rng) {
+        let Some(at) = self.any(rng) else { return };
+        let client = &mut self.clients[at];
+        client.queue.kill();
+        client.wire.kill();
+        if rng.bool() {
+            let id = client.id;
+            assert!(self.registry.remove(id, Disconnect::ABNORMAL));
+            self.bury(at);
+        }
+    }
+
+    /// Keeps the list of the gone short, so that the rest of a round stays quick.
+    fn reap(&mut self) {
+        while self.gone.len() > 20 {
+            let mut client = self.gone.remove(0);
+            client.queue.kill();
+            client.wire.kill();
+            client.compare();
+        }
+    }
+
+    fn compare(&self) {
+        self.registry.check();
+        let ids = |clients: Vec<ClientId>| clients.into_iter().collect::<BTreeSet<_>>();
+        let members = self.registry.clients();
+        assert_eq!(
+            ids(members.iter().map(|member| member.id).collect()),
+            ids(self.clients.iter().map(|client| client.id).collect()),
+        );
+        for member in members {
+            let client = self.clients.iter().find(|client| client.id == member.id);
+            let client = client.expect("compared above");
+            assert_eq!(member.user.as_deref(), client.user);
+            assert_eq!(member.waiting, client.wire.waiting.len(), "waiting for {}", client.id);
+            assert_eq!(member.missed, client.wire.missed, "missed by {}", client.id);
+            let rooms = self.registry.rooms_of(client.id).expect("it is there");
+            let rooms: BTreeSet<_> = rooms.iter().map(|room| &**room).collect();
+            assert_eq!(rooms, client.rooms.iter().copied().collect());
+        }
+        for room in ROOMS {
+            let present = self.registry.presence(room).iter().map(|member| member.id).collect();
+            let expected = self.clients.iter().filter(|client| client.rooms.contains(&room));
+            assert_eq!(ids(present), ids(expected.map(|client| client.id).collect()));
+        }
+        for client in &self.gone {
+            assert_eq!(self.registry.rooms_of(client.id), None, "{} is gone", client.id);
+        }
+    }
+}
+
+impl Naive {
+    fn compare(&self) {
+        assert_eq!(self.sink.numbers(), self.wire.received, "received by {}", self.id);
+    }
+}
+
+fn drain(queue: &Queue, sink: &Sink) {
+    let mut cx = Context::from_waker(Waker::noop());
+    queue.poll_drain(&mut cx, usize::MAX, |cx, frames| sink.poll_write(cx, frames));
+}
+
+/// Invariants 4, 5 and 10: at any moment the indexes agree with the clients, an old id names
+/// nobody, and recipients and what each client receives are as in the model.
+#[test]
+fn registry_does_what_a_naive_model_does() {
+    seeded(24, |rng| {
+        let mut pair = Pair::new(rng);
+        for operation in 0..OPERATIONS {
+            pair.step(rng);
+            pair.compare();
+            if operation % 50 == 0 {
+                pair.clients.iter().chain(&pair.gone).for_each(Naive::compare);
+            }
+        }
+        let mut all: Vec<_> = pair.clients.drain(..).chain(pair.gone.drain(..)).collect();
+        for client in &mut all {
+            pair.registry.remove(client.id, Disconnect::NORMAL);
+            client.queue.kill();
+            client.wire.kill();
+            client.compare();
+        }
+        pair.registry.check();
+        let sum: u64 = fates(&pair.counters).iter().sum();
+        assert_eq!(sum, pair.recipients, "each recipient is delivered, dropped or lost");
+    });
+}
+
+fn registry() -> (Registry, Arc<Terms>) {
+    let terms = terms(8, 1_000, Overflow::Disconnect);
+    (Registry::new(ROOMS_MAX, ROOMS_PER_CLIENT_MAX, Arc::clone(&terms.counters)), terms)
+}
+
+fn insert(registry: &mut Registry, terms: &Arc<Terms>, rooms: &[&str]) -> (ClientId, Arc<Queue>) {
+    let queue = Queue::new(terms);
+    let rooms: Vec<_> = rooms.iter().map(|&room| Arc::from(room)).collect();
+    let id = registry.insert(Arc::clone(&queue), None, &rooms).expect("a place");
+    (id, queue)
+}
+
+fn deliver(registry: &mut Registry, target: Target) -> usize {
+    let run = [Message::from("hello")];
+    let mut delivery = Delivery::new(&target, &run, &[None]);
+    while !registry.deliver(&mut delivery, 128) {}
+    delivery.recipients[0]
+}
+
+/// Invariant 4: the slot of a client is used again by the next one, its id is not.
+#[test]
+fn id_of_the_gone_does_not_name_the_next_in_its_slot() {
+    let (mut registry, terms) = registry();
+    let (old, _) = insert(&mut registry, &terms, &["a"]);
+    assert!(registry.remove(old, Disconnect::NORMAL));
+    let (new, queue) = insert(&mut registry, &terms, &["a"]);
+    let slot = |id: ClientId| id.to_string().split('-').next().map(str::to_owned);
+    assert_eq!(slot(old), slot(new), "the slot is the same");
+
+    assert!(!registry.remove(old, Disconnect::NORMAL));
+    assert_eq!(registry.join(old, &"b".into()), Err(Refusal::UnknownClient));
+    assert_eq!(registry.leave(old, "a"), Err(Refusal::UnknownClient));
+    assert_eq!(registry.rooms_of(old), None);
+    assert_eq!(deliver(&mut registry, Target::Client(old)), 0);
+    assert_eq!(queue.depth().0, 0);
+    assert_eq!(deliver(&mut registry, Target::Client(new)), 1);
+}
+
+/// Invariant 5: with the last member the room is gone.
+#[test]
+fn room_ends_with_its_last_member() {
+    let (mut registry, terms) = registry();
+    let (first, _) = insert(&mut registry, &terms, &["a", "b"]);
+    let (second, _) = insert(&mut registry, &terms, &["a"]);
+    registry.leave(first, "b").expect("it is there");
+    assert_eq!(terms.counters.rooms.load(Ordering::Relaxed), 1);
+    registry.remove(first, Disconnect::NORMAL);
+    assert_eq!(terms.counters.rooms.load(Ordering::Relaxed), 1);
+    registry.remove(second, Disconnect::NORMAL);
+    assert_eq!(terms.counters.rooms.load(Ordering::Relaxed), 0);
+}
+
+/// Invariant 5: a client that is refused one of its rooms is in none and its queue takes nothing.
+#[test]
+fn refused_insert_leaves_nothing_behind() {
+    let (mut registry, terms) = registry();
+    let queue = Queue::new(&terms);
+    let rooms = ["a", "b", "c", "d"].map(Arc::from);
+    let refused = registry.insert(Arc::clone(&queue), Some("ada".into()), &rooms);
+    assert_eq!(refused, Err(Refusal::RoomsPerClient));
+    registry.check();
+    assert!(registry.clients().is_empty());
+    assert_eq!(queue.reason(), Some(Disconnect::TRY_LATER));
+    assert_eq!(deliver(&mut registry, Target::User("ada".into())), 0);
+}
+
+/// Invariant 6: a queue killed without a word is found by the next delivery.
+#[test]
+fn delivery_reaps_the_dead() {
+    let (mut registry, terms) = registry();
+    let (_, queue) = insert(&mut registry, &terms, &["a"]);
+    let (alive, _) = insert(&mut registry, &terms, &["a"]);
+    queue.kill();
+    assert_eq!(deliver(&mut registry, Target::Room("a".into())), 1);
+    registry.check();
+    let left: Vec<_> = registry.clients().iter().map(|member| member.id).collect();
+    assert_eq!(left, [alive]);
+}
+
+/// Invariant 10: no round number, no slice and no gap in the slab is miscounted.
+#[test]
+fn every_one_of_5000_idle_clients_is_reached() {
+    let (mut registry, terms) = registry();
+    let sinks: Vec<_> = (0..5_000)
+        .map(|_| {
+            let (_, queue) = insert(&mut registry, &terms, &["a"]);
+            let sink = Sink::new(usize::MAX);
+            queue.open(Some(Arc::clone(&sink) as Arc<dyn Outlet>));
+            (sink, queue)
+        })
+        .collect();
+    assert_eq!(deliver(&mut registry, Target::Room("a".into())), 5_000);
+    assert_eq!(deliver(&mut registry, Target::All), 5_000);
+    assert_eq!(fates(&terms.counters), [10_000, 0, 0]);
+    assert!(sinks.iter().all(|(sink, _)| sink.lock().taken.len() == 2 * 7));
+}
+
+/// Invariant 13: after a storm the registry holds memory for who is left, not for who was there.
+#[test]
+fn indexes_give_memory_back_after_a_storm() {
+    let terms = terms(8, 1_000, Overflow::Disconnect);
+    let mut registry = Registry::new(10_000, 8, Arc::clone(&terms.counters));
+    let ids: Vec<_> = (0..10_000)
+        .map(|n| {
+            let rooms = [Arc::from("all"), Arc::from(format!("room {n}"))];
+            let user = Some(Arc::from("ada"));
+            registry.insert(Queue::new(&terms), user, &rooms[..1 + n % 2]).expect("a place")
+        })
+        .collect();
+    for id in ids.into_iter().skip(1) {
+        assert!(registry.remove(id, Disconnect::NORMAL));
+    }
+    registry.check();
+    let places = registry.places();
+    assert!(places < 1_000, "{places} places are kept for one client");
+}

@@ -1,0 +1,342 @@
+//! What the tests share: seeds, a peer that takes what it is told to, a stage for the manager.
+
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Wake, Waker};
+
+use fastrand::Rng;
+use futures_lite::future::{block_on, poll_once};
+use smol::{Executor, Task};
+
+use crate::hub::queue::{Drained, Outlet, Phase, Queue, Terms};
+use crate::hub::registry::{ClientId, Refusal};
+use crate::hub::stats::Counters;
+use crate::hub::{Client, Command, Hub};
+use crate::{Config, Message, Overflow};
+
+/// Ticks after which a stage that still moves counts as one that never rests.
+const TICKS_MAX: usize = 2_000_000;
+
+/// Runs a test with `rounds` seeds, or with the one that HUBLET_TEST_SEED gives; names the seed
+/// when the test fails.
+pub(super) fn seeded(rounds: u64, test: impl Fn(&mut Rng)) {
+    let seeds = match std::env::var("HUBLET_TEST_SEED") {
+        Ok(seed) => {
+            let seed = seed.parse().expect("HUBLET_TEST_SEED is a number");
+            seed..seed + 1
+        }
+        Err(_) => 0..rounds,
+    };
+    for seed in seeds {
+        let round = AssertUnwindSafe(|| test(&mut Rng::with_seed(seed)));
+        if let Err(panic) = catch_unwind(round) {
+            let said = panic.downcast_ref::<String>().cloned();
+            let said = said.or_else(|| panic.downcast_ref::<&str>().map(|said| (*said).to_owned()));
+            match said {
+                Some(said) => panic!("with HUBLET_TEST_SEED={seed}: {said}"),
+                None => resume_unwind(panic),
+            }
+        }
+    }
+}
+
+/// A binary message that carries its number and is filled with it, `len` bytes of payload.
+pub(super) fn numbered(number: u32, len: usize) -> Message {
+    let mut payload = vec![number as u8; len.max(4)];
+    payload[..4].copy_from_slice(&number.to_le_bytes());
+    Message::from(payload)
+}
+
+/// The number of a message's payload; fails if a byte of it is another message's.
+pub(super) fn number_of(payload: &[u8]) -> u32 {
+    let (number, filling) = payload.split_first_chunk::<4>().expect("a numbered message");
+    let number = u32::from_le_bytes(*number);
+    assert!(filling.iter().all(|&byte| byte == number as u8), "message {number} is torn");
+    number
+}
+
+/// One frame of a decoded stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Frame {
+    pub(super) opcode: u8,
+    pub(super) payload: Vec<u8>,
+}
+
+/// Decodes a stream of unmasked whole frames; returns the bytes of an unfinished one as well.
+pub(super) fn decode(mut stream: &[u8]) -> (Vec<Frame>, usize) {
+    let mut frames = Vec::new();
+    while stream.len() >= 2 {
+        assert_eq!(stream[0] & 0xf0, 0x80, "a frame begins here");
+        let opcode = stream[0] & 0x0f;
+        assert!(matches!(opcode, 1 | 2 | 8 | 9 | 10), "opcode {opcode} was never sent");
+        let (header, len) = match stream[1] {
+            126 if stream.len() < 4 => break,
+            126 => (4, usize::from(u16::from_be_bytes([stream[2], stream[3]]))),
+            127 if stream.len() < 10 => break,
+            127 => {
+                let len = stream[2..10].try_into().expect("8 bytes");
+                (10, u64::from_be_bytes(len) as usize)
+            }
+            len => {
+                assert!(len < 126, "a server's frame is not masked");
+                (2, usize::from(len))
+            }
+        };
+        let Some(payload) = stream.get(header..header + len) else { break };
+        frames.push(Frame { opcode, payload: payload.to_vec() });
+        stream = &stream[header + len..];
+    }
+    (frames, stream.len())
+}
+
+/// The numbers of the data frames in a stream, in order.
+pub(super) fn numbers(stream: &[u8]) -> Vec<u32> {
+    let (frames, _) = decode(stream);
+    frames.iter().filter(|frame| frame.opcode == 2).map(|frame| number_of(&frame.payload)).collect()
+}
+
+/// A peer's socket buffer: takes as many bytes as it has room for.
+#[derive(Debug)]
+pub(super) struct Sink(Mutex<Taking>);
+
+#[derive(Debug)]
+pub(super) struct Taking {
+    /// Everything taken so far.
+    pub(super) taken: Vec<u8>,
+    /// Bytes that are taken before writing would block.
+    pub(super) room: usize,
+    /// Bytes one write takes at most.
+    pub(super) at_most: usize,
+    /// Every write fails.
+    pub(super) broken: bool,
+    /// Writes that were tried.
+    pub(super) writes: usize,
+    /// Wakes who waits for room.
+    armed: Option<Waker>,
+}
+
+impl Sink {
+    pub(super) fn new(room: usize) -> Arc<Self> {
+        let (taken, at_most) = (Vec::new(), usize::MAX);
+        let taking = Taking { taken, room, at_most, broken: false, writes: 0, armed: None };
+        Arc::new(Self(Mutex::new(taking)))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Taking> {
+        self.0.lock().expect("not poisoned")
+    }
+
+    /// Makes room for `bytes` more, and wakes who waits for it.
+    pub(super) fn grant(&self, bytes: usize) {
+        let mut taking = self.lock();
+        taking.room = taking.room.saturating_add(bytes);
+        if let Some(waker) = taking.armed.take() {
+            drop(taking);
+            waker.wake();
+        }
+    }
+
+    /// Every write fails from now on.
+    pub(super) fn break_off(&self) {
+        self.lock().broken = true;
+    }
+
+    pub(super) fn numbers(&self) -> Vec<u32> {
+        numbers(&self.lock().taken)
+    }
+
+    /// As [`Outlet::try_write`], for the connection's task.
+    pub(super) fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        frames: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.try_write(frames) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.lock().armed = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            taken => Poll::Ready(taken),
+        }
+    }
+}
+
+impl Outlet for Sink {
+    fn try_write(&self, frames: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut taking = self.lock();
+        taking.writes += 1;
+        if taking.broken {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        if taking.room == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let mut left = taking.room.min(taking.at_most);
+        let mut written = 0;
+        for frame in frames {
+            let step = left.min(frame.len());
+            taking.taken.extend_from_slice(&frame[..step]);
+            (left, written) = (left - step, written + step);
+        }
+        taking.room = taking.room.saturating_sub(written);
+        Ok(written)
+    }
+}
+
+/// Counts how often it was woken.
+#[derive(Debug, Default)]
+pub(in crate::hub) struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Wakes {
+    /// How often since the last time this was asked.
+    pub(in crate::hub) fn take(&self) -> usize {
+        self.0.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// Terms of a queue that stands alone.
+pub(super) fn terms(messages: usize, bytes: usize, overflow: Overflow) -> Arc<Terms> {
+    Arc::new(Terms { messages, bytes, overflow, counters: Arc::new(Counters::default()) })
+}
+
+/// What a queue's counters say of its recipients: delivered, dropped, lost.
+pub(super) fn fates(counters: &Counters) -> [u64; 3] {
+    let fates = [&counters.messages_delivered, &counters.messages_dropped, &counters.messages_lost];
+    fates.map(|fate| fate.load(Ordering::Relaxed))
+}
+
+/// A hub whose manager runs on an executor that only the test ticks.
+pub(super) struct Stage {
+    pub(super) executor: Executor<'static>,
+    pub(super) hub: Hub,
+    pub(super) manager: Task<()>,
+}
+
+impl Stage {
+    pub(super) fn new(config: Config) -> Self {
+        let executor = Executor::new();
+        let (hub, manager) = Hub::new(config).expect("a valid configuration");
+        let manager = executor.spawn(manager);
+        Self { executor, hub, manager }
+    }
+
+    /// Ticks until nothing moves any more.
+    pub(super) fn settle(&self) {
+        let ticks = (0..TICKS_MAX).take_while(|_| self.executor.try_tick()).count();
+        assert!(ticks < TICKS_MAX, "the stage never comes to rest");
+    }
+
+    /// Starts a future and lets everything settle.
+    pub(super) fn start<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Task<T> {
+        let task = self.executor.spawn(future);
+        self.settle();
+        task
+    }
+
+    /// Runs a future that must end without help from outside.
+    pub(super) fn run<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        finished(self.start(future))
+    }
+
+    /// Runs what `verb` makes of the hub.
+    pub(super) fn ask<T, F>(&self, verb: impl FnOnce(Hub) -> F) -> T
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        self.run(verb(self.hub.clone()))
+    }
+
+    /// Asks for a client to be inserted.
+    pub(super) fn register(
+        &self,
+        queue: &Arc<Queue>,
+        user: Option<&str>,
+        rooms: &[&str],
+    ) -> Result<ClientId, Refusal> {
+        let (hub, queue, user) = (self.hub.clone(), Arc::clone(queue), user.map(Arc::from));
+        let rooms = rooms.iter().map(|&room| Arc::from(room)).collect();
+        let register = |reply| Command::Register { queue, user, rooms, reply };
+        self.run(async move { hub.ask(register).await }).expect("the manager runs")
+    }
+
+    /// A client that takes everything at once.
+    pub(super) fn client(&self, user: Option<&str>, rooms: &[&str]) -> Peer {
+        self.client_with_room(usize::MAX, user, rooms)
+    }
+
+    /// A client whose socket takes `room` bytes and then blocks; nobody drains its queue.
+    pub(super) fn client_with_room(&self, room: usize, user: Option<&str>, rooms: &[&str]) -> Peer {
+        let queue = Queue::new(&self.hub.shared().terms);
+        let id = self.register(&queue, user, rooms).expect("a place in the registry");
+        let sink = Sink::new(room);
+        queue.open(Some(Arc::clone(&sink) as Arc<dyn Outlet>));
+        Peer { client: Client::new(self.hub.clone(), id, user.map(Arc::from), None), queue, sink }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.manager.is_finished()
+    }
+}
+
+/// A task's result, which must be there.
+pub(super) fn finished<T>(task: Task<T>) -> T {
+    assert!(task.is_finished(), "the future still waits");
+    block_on(poll_once(task)).expect("a finished task is ready")
+}
+
+/// A client on a stage: what the connection would hold.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) client: Client,
+    pub(super) queue: Arc<Queue>,
+    pub(super) sink: Arc<Sink>,
+}
+
+impl Peer {
+    pub(super) fn id(&self) -> ClientId {
+        self.client.id()
+    }
+
+    /// The numbers of the messages it was sent.
+    pub(super) fn numbers(&self) -> Vec<u32> {
+        self.sink.numbers()
+    }
+
+    /// The texts it was sent.
+    pub(super) fn texts(&self) -> Vec<String> {
+        let (frames, cut) = decode(&self.sink.lock().taken);
+        assert_eq!(cut, 0, "a frame is whole");
+        let text = |frame: Frame| String::from_utf8(frame.payload).expect("text");
+        frames.into_iter().map(text).collect()
+    }
+
+    /// The connection's task: drains whenever it is woken, until the queue takes no more.
+    pub(super) fn pump(&self) -> impl Future<Output = Phase> + Send + 'static {
+        let (queue, sink) = (Arc::clone(&self.queue), Arc::clone(&self.sink));
+        poll_fn(move |cx| {
+            let drained =
+                queue.poll_drain(cx, usize::MAX, |cx, frames| sink.poll_write(cx, frames));
+            match drained {
+                Drained { phase: Phase::Held | Phase::Open, .. } => Poll::Pending,
+                Drained { phase: Phase::Sealed, empty: false, .. } => Poll::Pending,
+                Drained { phase, .. } => Poll::Ready(phase),
+            }
+        })
+    }
+}

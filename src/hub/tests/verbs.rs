@@ -1,0 +1,219 @@
+//! What each verb does and what it refuses.
+
+use std::sync::Arc;
+
+use super::support::Stage;
+use crate::hub::queue::Queue;
+use crate::hub::registry::Refusal;
+use crate::{Config, Disconnect, Message};
+
+#[test]
+fn send_reaches_one_client() {
+    let stage = Stage::new(Config::default());
+    let (ada, bob) = (stage.client(None, &["main"]), stage.client(None, &["main"]));
+    let id = ada.id();
+    let sent = stage.ask(|hub| async move { hub.send(id, "x").await });
+    assert_eq!(sent.expect("the hub runs"), 1);
+    assert_eq!(ada.texts(), ["x"]);
+    assert!(bob.texts().is_empty());
+}
+
+#[test]
+fn client_can_send_to_itself() {
+    let stage = Stage::new(Config::default());
+    let ada = stage.client(None, &[]);
+    let client = ada.client.clone();
+    assert_eq!(stage.run(async move { client.send("x").await }).expect("the hub runs"), 1);
+    assert_eq!(ada.texts(), ["x"]);
+}
+
+#[test]
+fn send_to_the_gone_reaches_nobody_and_is_no_error() {
+    let stage = Stage::new(Config::default());
+    let id = stage.client(None, &[]).id();
+    stage
+        .ask(|hub| async move { hub.disconnect(id, Disconnect::NORMAL).await })
+        .expect("it is there");
+    let sent = stage.ask(|hub| async move { hub.send(id, "x").await });
+    assert_eq!(sent.expect("the hub runs"), 0);
+}
+
+#[test]
+fn send_to_user_reaches_each_of_its_clients() {
+    let stage = Stage::new(Config::default());
+    let phone = stage.client(Some("ada"), &[]);
+    let laptop = stage.client(Some("ada"), &["main"]);
+    let bob = stage.client(Some("bob"), &["main"]);
+    let anonymous = stage.client(None, &["main"]);
+    let sent = stage.ask(|hub| async move { hub.send_to_user("ada", "x").await });
+    assert_eq!(sent.expect("the hub runs"), 2);
+    assert_eq!((phone.texts(), laptop.texts()), (vec!["x".into()], vec!["x".into()]));
+    assert!(bob.texts().is_empty() && anonymous.texts().is_empty());
+    let nobody = stage.ask(|hub| async move { hub.send_to_user("eve", "x").await });
+    assert_eq!(nobody.expect("no such user is no error"), 0);
+}
+
+#[test]
+fn join_and_leave_change_who_is_reached() {
+    let stage = Stage::new(Config::default());
+    let ada = stage.client(None, &[]);
+    let client = ada.client.clone();
+    let counts = stage.run(async move {
+        let mut counts = Vec::new();
+        let hub = client.hub();
+        counts.push(hub.publish("main", "0").await.expect("the hub runs"));
+        client.join("main").await.expect("there is a place");
+        client.join("main").await.expect("being there is no error");
+        counts.push(hub.publish("main", "1").await.expect("the hub runs"));
+        client.leave("main").await.expect("it is there");
+        client.leave("main").await.expect("not being there is no error");
+        counts.push(hub.publish("main", "2").await.expect("the hub runs"));
+        counts
+    });
+    assert_eq!(counts, [0, 1, 0]);
+    assert_eq!(ada.texts(), ["1"]);
+    assert_eq!(stage.hub.stats().rooms, 0);
+}
+
+#[test]
+fn join_refuses_a_name_that_is_no_name() {
+    let stage = Stage::new(Config::default());
+    let id = stage.client(None, &[]).id();
+    for name in [String::new(), "a\nb".into(), "x".repeat(129)] {
+        let refused = stage.ask(|hub| async move { hub.join(id, &name).await });
+        assert!(refused.is_err_and(|error| error.is_room_name()));
+    }
+    let longest = "x".repeat(128);
+    stage.ask(|hub| async move { hub.join(id, &longest).await }).expect("128 bytes are allowed");
+}
+
+#[test]
+fn join_is_refused_at_each_limit_and_changes_nothing() {
+    let stage = Stage::new(Config::default().max_rooms(2).max_rooms_per_client(2));
+    let (ada, bob) = (stage.client(None, &["a", "b"]), stage.client(None, &["a"]));
+    let (full, other) = (ada.client.clone(), bob.client.clone());
+    let (per_client, rooms) =
+        stage.run(async move { (full.join("c").await, other.join("c").await) });
+    let per_client = per_client.expect_err("it is in 2 rooms");
+    assert!(per_client.is_limit());
+    assert_eq!(per_client.to_string(), "the client is in 2 rooms, the limit");
+    let rooms = rooms.expect_err("2 rooms exist");
+    assert!(rooms.is_limit());
+    assert_eq!(rooms.to_string(), "2 rooms exist, the limit");
+    assert_eq!(stage.hub.stats().rooms, 2);
+    let client = bob.client.clone();
+    stage.run(async move { client.join("b").await }).expect("a room that exists has no limit");
+}
+
+#[test]
+fn register_is_refused_at_the_room_limit() {
+    let stage = Stage::new(Config::default().max_rooms(1));
+    let _ada = stage.client(None, &["a"]);
+    let queue = Queue::new(&stage.hub.shared().terms);
+    assert_eq!(stage.register(&queue, None, &["b"]), Err(Refusal::Rooms));
+    assert_eq!(stage.hub.stats().clients, 1);
+}
+
+/// Invariant 6: a connection that ended while its client was being registered is not kept.
+#[test]
+fn register_of_one_that_is_gone_already_is_refused() {
+    let stage = Stage::new(Config::default());
+    let queue = Queue::new(&stage.hub.shared().terms);
+    assert_eq!(queue.kill(), None);
+    assert_eq!(stage.register(&queue, None, &["main"]), Err(Refusal::Gone));
+    assert_eq!(stage.hub.stats().clients, 0);
+}
+
+#[test]
+fn rooms_presence_and_clients_tell_who_is_where() {
+    let stage = Stage::new(Config::default());
+    let ada = stage.client(Some("ada"), &["a", "b"]);
+    let bob = stage.client(None, &["b"]);
+    let client = ada.client.clone();
+    let rooms = stage.run(async move { client.rooms().await }).expect("it is there");
+    assert_eq!(rooms, ["a".into(), "b".into()] as [Arc<str>; 2]);
+
+    let present = stage.ask(|hub| async move { hub.presence("b").await }).expect("it runs");
+    let present: Vec<_> = present.iter().map(|m| (m.id, m.user.as_deref())).collect();
+    assert_eq!(present, [(ada.id(), Some("ada")), (bob.id(), None)]);
+
+    let nobody = stage.ask(|hub| async move { hub.presence("c").await }).expect("it runs");
+    assert!(nobody.is_empty());
+
+    let clients = stage.ask(|hub| async move { hub.clients().await }).expect("it runs");
+    let clients: Vec<_> = clients.iter().map(|member| member.id).collect();
+    assert_eq!(clients, [ada.id(), bob.id()]);
+}
+
+#[test]
+fn presence_shows_what_waits() {
+    let stage = Stage::new(Config::default());
+    let slow = stage.client_with_room(0, None, &["main"]);
+    let sent = stage.ask(|hub| async move { hub.publish("main", "x").await });
+    assert_eq!(sent.expect("it runs"), 1);
+    let present = stage.ask(|hub| async move { hub.presence("main").await }).expect("it runs");
+    assert_eq!((present[0].id, present[0].waiting, present[0].missed), (slow.id(), 1, 0));
+}
+
+#[test]
+fn disconnect_seals_the_queue_with_its_reason() {
+    let stage = Stage::new(Config::default());
+    let ada = stage.client(None, &["main"]);
+    let id = ada.id();
+    let reason = Disconnect::new(4000, "kicked");
+    let kick = reason.clone();
+    stage.ask(|hub| async move { hub.disconnect(id, kick).await }).expect("it is there");
+    assert_eq!(ada.queue.reason(), Some(reason));
+    assert_eq!((stage.hub.stats().clients, stage.hub.stats().rooms), (0, 0));
+}
+
+#[test]
+fn verbs_on_the_gone_say_so() {
+    let stage = Stage::new(Config::default());
+    let ada = stage.client(None, &["main"]);
+    let (id, client) = (ada.id(), ada.client.clone());
+    stage
+        .ask(|hub| async move { hub.disconnect(id, Disconnect::NORMAL).await })
+        .expect("it is there");
+    let unknown = stage.run(async move {
+        [
+            client
+                .hub()
+                .disconnect(id, Disconnect::NORMAL)
+                .await
+                .map_err(|e| e.is_unknown_client()),
+            client.join("main").await.map_err(|error| error.is_unknown_client()),
+            client.leave("main").await.map_err(|error| error.is_unknown_client()),
+            client.rooms().await.map(drop).map_err(|error| error.is_unknown_client()),
+        ]
+    });
+    assert_eq!(unknown, [Err(true); 4]);
+}
+
+#[test]
+fn message_over_the_limit_comes_back() {
+    let stage = Stage::new(Config::default().max_message(5));
+    let error = stage.hub.try_broadcast("123456").expect_err("6 bytes");
+    assert!(error.is_too_long());
+    assert_eq!(error.to_string(), "message of 6 bytes exceeds the limit of 5");
+    assert_eq!(error.into_message(), Some("123456".into()));
+    stage.hub.try_broadcast("12345").expect("5 bytes");
+    let message = Message::from("123456");
+    let error = stage.ask(|hub| async move { hub.publish("main", message).await });
+    assert!(error.is_err_and(|error| error.is_too_long()));
+}
+
+/// What the hub holds is known to the byte, each frame once, and let go with its last recipient.
+#[test]
+fn held_bytes_count_a_frame_once_for_all_its_recipients() {
+    let stage = Stage::new(Config::default());
+    let slow: Vec<_> = (0..3).map(|_| stage.client_with_room(0, None, &["main"])).collect();
+    let sent = stage.ask(|hub| async move { hub.publish("main", "hello").await });
+    assert_eq!(sent.expect("it runs"), 3);
+    assert_eq!(stage.hub.stats().held_bytes, 7);
+    for peer in &slow {
+        peer.queue.kill();
+    }
+    assert_eq!(stage.hub.stats().held_bytes, 0);
+    assert_eq!(stage.hub.stats().messages_lost, 3);
+}
