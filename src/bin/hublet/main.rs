@@ -101,8 +101,9 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
     let fold = Arc::new(Fold::new(hub.clone()));
     let relay = Arc::new(Relay::new(options.echo, Arc::clone(&fold)));
     let names: Vec<_> = listeners.iter().map(ToString::to_string).collect();
+    let folding = Arc::clone(&fold);
     // Of one type, so that the executor's code for a task is there once for them.
-    let mut parts: Vec<Part> = vec![manager.boxed(), async move { fold.run().await }.boxed()];
+    let mut parts: Vec<Part> = vec![manager.boxed(), async move { folding.run().await }.boxed()];
     for listener in listeners {
         let (hub, relay) = (hub.clone(), Arc::clone(&relay));
         let spawner = Arc::clone(executor);
@@ -128,8 +129,10 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
         signals.next().await;
         Err(Failure::running("stopped at once by a second signal"))
     };
-    or(drained, impatient).await?;
-    Ok(())
+    let outcome = or(drained, impatient).await;
+    // Those who left in the last second are told of before the end.
+    fold.flush();
+    outcome
 }
 
 /// Tells standard output where connections are accepted, a line for each listener.
