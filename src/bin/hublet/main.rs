@@ -92,8 +92,8 @@ fn serve(options: Options) -> Result<(), Failure> {
 async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), Failure> {
     let mut signals = Signals::new([Signal::Term, Signal::Int])
         .map_err(|error| Failure::running(format!("signals cannot be caught: {error}")))?;
-    let (hub, manager) =
-        Hub::new(options.config).map_err(|error| Failure::usage(error.to_string()))?;
+    let (hub, manager) = Hub::new(options.config)
+        .map_err(|error| Failure::usage(flags::in_flags(&error.to_string())))?;
     // The files of Unix sockets are removed when this is dropped.
     let bound = options.listen.iter().map(socket::bind).collect::<Result<Vec<_>, _>>()?;
     let (listeners, _files): (Vec<_>, Vec<_>) = bound.into_iter().unzip();
