@@ -77,7 +77,10 @@ fn serve(options: Options) -> Result<(), Failure> {
     let mut threads = Vec::new();
     for _ in 1..options.threads {
         let (executor, stopped) = (Arc::clone(&executor), stop.listen());
-        threads.push(std::thread::spawn(move || smol::block_on(executor.run(stopped))));
+        let thread = std::thread::Builder::new()
+            .spawn(move || smol::block_on(executor.run(stopped)))
+            .map_err(|error| Failure::running(format!("a thread cannot be started: {error}")))?;
+        threads.push(thread);
     }
     let outcome = smol::block_on(executor.run(run(&executor, options)));
     stop.notify(usize::MAX);
