@@ -120,8 +120,11 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
         signals.next().await;
         Ok(())
     };
-    let failed = async { Err(first_end(&mut tasks).await) };
-    or(failed, signal).await?;
+    let ended = async {
+        first_end(&mut tasks).await?;
+        Err(Failure::running("the manager or an accept loop ended too early"))
+    };
+    or(ended, signal).await?;
 
     ::log::info!("draining: {} clients are told to come back", hub.stats().clients);
     let drained = async {
@@ -132,7 +135,13 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
         signals.next().await;
         Err(Failure::running("stopped at once by a second signal"))
     };
-    let outcome = or(drained, impatient).await;
+    // They may end now, but not by a panic.
+    let failed = async {
+        loop {
+            first_end(&mut tasks).await?;
+        }
+    };
+    let outcome = or(or(failed, drained), impatient).await;
     // Those who left in the last second are told of before the end.
     fold.flush();
     outcome
@@ -150,22 +159,23 @@ fn announce(names: &[String]) {
     }
 }
 
-/// Waits for a part of the hub to end, which none does while the hub serves.
-async fn first_end(tasks: &mut [Task<()>]) -> Failure {
-    let mut watched: Vec<_> =
-        tasks.iter_mut().map(|task| AssertUnwindSafe(task).catch_unwind()).collect();
+/// Waits for a part of the hub to end and takes it off the list; for ever, if none is left.
+///
+/// # Errors
+///
+/// If it panicked: async-task hands a panic on to whoever awaits the task.
+async fn first_end(tasks: &mut Vec<Task<()>>) -> Result<(), Failure> {
     let ended = poll_fn(|cx| {
-        for task in &mut watched {
+        for nth in 0..tasks.len() {
+            let task = AssertUnwindSafe(&mut tasks[nth]).catch_unwind();
             if let Poll::Ready(ended) = pin!(task).poll(cx) {
+                drop(tasks.swap_remove(nth));
                 return Poll::Ready(ended);
             }
         }
         Poll::Pending
     });
-    Failure::running(match ended.await {
-        Ok(()) => "the manager or an accept loop ended too early",
-        Err(_) => "the manager or an accept loop panicked",
-    })
+    ended.await.map_err(|_| Failure::running("the manager or an accept loop panicked"))
 }
 
 /// Raises the soft limit on file descriptors to the hard one: most shells give 1,024.
@@ -177,5 +187,27 @@ fn raise_fd_limit() {
         if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
             ::log::warn!("the limit on file descriptors stays as it is: {error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_task_is_told_from_its_panic() {
+        let executor = Executor::new();
+        let mut tasks = vec![
+            executor.spawn(std::future::pending()),
+            executor.spawn(async { panic!("as a test") }),
+            executor.spawn(async {}),
+        ];
+        let mut ends = Vec::new();
+        while tasks.len() > 1 {
+            let end = smol::block_on(executor.run(first_end(&mut tasks)));
+            ends.push(end.map_err(|failure| failure.sentence));
+        }
+        ends.sort();
+        assert_eq!(ends, [Ok(()), Err("the manager or an accept loop panicked".to_owned())]);
     }
 }
