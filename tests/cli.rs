@@ -1,1 +1,661 @@
 //! The binary, from the outside.
+#![cfg(unix)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// No step of a test takes longer than this, or the test fails.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+const TEXT: u8 = 0x81;
+const BINARY: u8 = 0x82;
+const CLOSE: u8 = 0x88;
+
+/// The binary with an empty environment, so that the caller's does not change what is tested.
+fn hublet(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hublet"));
+    command.args(arguments).env_clear().stdin(Stdio::null());
+    command
+}
+
+/// Runs the binary to its end: for what ends by itself.
+fn run(command: &mut Command) -> Output {
+    let mut server = Server::of(command);
+    let code = server.exit_code();
+    assert!(code.is_some(), "a signal ended it");
+    let joined = |lines: &Receiver<String>| lines.iter().map(|line| line + "\n").collect();
+    let stdout: String = joined(&server.stdout);
+    let stderr: String = joined(&server.stderr);
+    let status = server.child.wait().expect("was waited for");
+    Output { status, stdout: stdout.into(), stderr: stderr.into() }
+}
+
+/// A running binary; killed when dropped.
+struct Server {
+    child: Child,
+    stdout: Receiver<String>,
+    stderr: Receiver<String>,
+    /// What was read of standard output before the end was awaited.
+    log: Vec<String>,
+}
+
+impl Server {
+    /// Starts the binary on a free port; returns it and the address it serves.
+    fn start(arguments: &[&str]) -> (Self, String) {
+        let mut server = Self::of(hublet(&["--listen", "127.0.0.1:0"]).args(arguments));
+        let address = server.listening();
+        (server, address)
+    }
+
+    fn of(command: &mut Command) -> Self {
+        let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::spawn(command)
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.spawn().expect("the binary starts");
+        let stdout = lines(child.stdout.take());
+        let stderr = lines(child.stderr.take());
+        Self { child, stdout, stderr, log: Vec::new() }
+    }
+
+    /// Waits for the next line that says where connections are accepted.
+    fn listening(&mut self) -> String {
+        let line = self.stdout.recv_timeout(DEADLINE);
+        let line = line.unwrap_or_else(|_| panic!("no line: {:?}", self.stderr.try_iter().last()));
+        line.strip_prefix("listening on ").expect(&line).to_owned()
+    }
+
+    /// Reads standard error up to a line that contains `part`; returns that line.
+    fn logged(&mut self, part: &str) -> String {
+        loop {
+            let line = self.stderr.recv_timeout(DEADLINE);
+            let line = line.unwrap_or_else(|_| panic!("no line with {part:?}: {:?}", self.log));
+            self.log.push(line.clone());
+            if line.contains(part) {
+                return line;
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+    }
+
+    /// Waits for the end, which closes standard error; returns the exit code.
+    fn exit_code(&mut self) -> Option<i32> {
+        let end = Instant::now() + DEADLINE;
+        let mut seen = Vec::new();
+        loop {
+            match self.stderr.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) => seen.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("it does not end: {seen:?}"),
+            }
+        }
+        // For who wants to read it afterwards.
+        let (sender, stderr) = channel();
+        for line in seen {
+            sender.send(line).expect("the receiver is here");
+        }
+        self.stderr = stderr;
+        self.child.wait().expect("its end").code()
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    fn stop(mut self) -> Option<i32> {
+        self.signal(Signal::TERM);
+        self.exit_code()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The lines of a pipe, read by a thread that ends with it.
+fn lines(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    if let Some(pipe) = pipe {
+        std::thread::spawn(move || {
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+    }
+    receiver
+}
+
+/// A WebSocket client, byte by byte.
+struct Peer<S>(S);
+
+impl Peer<TcpStream> {
+    /// Connects to a path and upgrades.
+    fn connect(address: &str, path: &str) -> Self {
+        let (peer, status) = Self::ask(address, path);
+        assert_eq!(status, 101, "{path}");
+        peer
+    }
+
+    /// Asks for an upgrade; returns the status of the answer.
+    fn ask(address: &str, path: &str) -> (Self, u16) {
+        let stream = TcpStream::connect(address).expect("it accepts");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+        Self(stream).upgrade(path)
+    }
+}
+
+impl Peer<UnixStream> {
+    fn connect(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).expect("it accepts");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+        let (peer, status) = Self(stream).upgrade("/ws");
+        assert_eq!(status, 101);
+        peer
+    }
+}
+
+impl<S: Read + Write> Peer<S> {
+    fn upgrade(mut self, path: &str) -> (Self, u16) {
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        self.0.write_all(request.as_bytes()).expect("sent");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            self.0.read_exact(&mut byte).expect("a whole head");
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).expect("text");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        (self, status.expect("a status line"))
+    }
+
+    /// Sends a masked frame of at most 125 bytes.
+    fn send(&mut self, kind: u8, payload: &[u8]) {
+        let mask = [1, 2, 3, 4];
+        let len = u8::try_from(payload.len()).expect("short");
+        let mut frame = vec![kind, 0x80 | len];
+        frame.extend(mask);
+        frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        self.0.write_all(&frame).expect("sent");
+    }
+
+    /// Receives a frame of at most 125 bytes: its first byte and its payload.
+    fn receive(&mut self) -> (u8, Vec<u8>) {
+        let mut header = [0; 2];
+        self.0.read_exact(&mut header).expect("a frame");
+        assert!(header[1] <= 125, "a short frame, not masked");
+        let mut payload = vec![0; header[1].into()];
+        self.0.read_exact(&mut payload).expect("a whole frame");
+        (header[0], payload)
+    }
+
+    fn say(&mut self, text: &str) {
+        self.send(TEXT, text.as_bytes());
+    }
+
+    #[track_caller]
+    fn hears(&mut self, text: &str) {
+        let (kind, payload) = self.receive();
+        assert_eq!((kind, String::from_utf8_lossy(&payload).as_ref()), (TEXT, text));
+    }
+
+    /// Receives a close frame with `code`.
+    #[track_caller]
+    fn is_closed(&mut self, code: u16) {
+        let (kind, payload) = self.receive();
+        assert_eq!((kind, &payload[..2]), (CLOSE, &code.to_be_bytes()[..]));
+    }
+
+    /// Answers a close frame and waits for the end of the stream.
+    fn goodbye(mut self, code: u16) {
+        self.send(CLOSE, &code.to_be_bytes());
+        let mut rest = Vec::new();
+        self.0.read_to_end(&mut rest).expect("an orderly end");
+        assert!(rest.is_empty(), "nothing follows a close frame");
+    }
+}
+
+/// A folder of one test; removed when dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(test: &str) -> Self {
+        // Not the target folder, whose path may be too long for a Unix socket.
+        let path = std::env::temp_dir().join(format!("hublet-{}-{test}", std::process::id()));
+        fs::create_dir(&path).expect("a new folder");
+        Self(path)
+    }
+
+    /// A path in it, and what `--listen` calls it.
+    fn socket(&self) -> (PathBuf, String) {
+        let path = self.0.join("hub.sock");
+        let address = format!("unix:{}", path.display());
+        (path, address)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn it_says_where_it_listens_and_echoes() {
+    let (server, address) = Server::start(&[]);
+    assert!(address.starts_with("127.0.0.1:") && !address.ends_with(":0"), "{address}");
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
+    peer.say("hello");
+    peer.hears("hello");
+    peer.send(BINARY, &[0, 255]);
+    assert_eq!(peer.receive(), (BINARY, vec![0, 255]));
+    drop(peer);
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn more_threads_serve_and_end_as_well() {
+    let (server, address) = Server::start(&["--threads", "3"]);
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
+    peer.say("hello");
+    peer.hears("hello");
+    drop(peer);
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn a_message_goes_to_its_room_and_no_other() {
+    let (_server, address) = Server::start(&[]);
+    let mut here = Peer::<TcpStream>::connect(&address, "/ws/here");
+    let mut too = Peer::<TcpStream>::connect(&address, "/ws/here");
+    let mut there = Peer::<TcpStream>::connect(&address, "/ws/there");
+    here.say("in here");
+    here.hears("in here");
+    too.hears("in here");
+    // What is heard first is its own, so the other was not sent.
+    there.say("in there");
+    there.hears("in there");
+}
+
+#[test]
+fn a_sender_hears_itself_as_flag_and_query_say() {
+    for (flags, query, hears) in [
+        (&[][..], "", true),
+        (&[], "?echo=0", false),
+        (&[], "?other=2&echo=1", true),
+        (&["--no-echo"], "", false),
+        (&["--no-echo"], "?echo=1", true),
+    ] {
+        let (_server, address) = Server::start(flags);
+        let mut other = Peer::<TcpStream>::connect(&address, "/ws?echo=0");
+        let mut peer = Peer::<TcpStream>::connect(&address, &format!("/ws{query}"));
+        peer.say("mine");
+        other.hears("mine");
+        other.say("theirs");
+        if hears {
+            peer.hears("mine");
+        }
+        peer.hears("theirs");
+    }
+}
+
+#[test]
+fn a_query_that_says_neither_is_a_bad_request() {
+    let (_server, address) = Server::start(&[]);
+    for query in ["?echo=2", "?echo=", "?echo", "?a=1&echo=true"] {
+        let (_, status) = Peer::<TcpStream>::ask(&address, &format!("/ws{query}"));
+        assert_eq!(status, 400, "{query}");
+    }
+}
+
+#[test]
+fn a_signal_drains() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let (mut server, address) = Server::start(&[]);
+        let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
+        server.signal(signal);
+        peer.is_closed(1012);
+        peer.goodbye(1012);
+        assert_eq!(server.exit_code(), Some(0), "{signal:?}");
+    }
+}
+
+#[test]
+fn a_drain_without_clients_ends_at_once() {
+    let (server, _) = Server::start(&["--drain", "1m", "--close-timeout", "1m"]);
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn a_second_signal_stops_at_once() {
+    let folder = Folder::new("second");
+    let (path, unix) = folder.socket();
+    let waits = ["--listen", &unix, "--drain", "1m", "--close-timeout", "1m"];
+    let (mut server, address) = Server::start(&waits);
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
+    server.signal(Signal::TERM);
+    // The drain has begun, and waits for an answer that does not come.
+    peer.is_closed(1012);
+    server.signal(Signal::TERM);
+    assert_eq!(server.exit_code(), Some(1));
+    assert_eq!(server.logged("second signal"), "hublet: stopped at once by a second signal");
+    assert!(!path.exists());
+}
+
+#[test]
+fn what_is_not_allowed_is_one_sentence_and_exit_code_2() {
+    for (arguments, sentence) in [
+        (
+            &["--queue", "0"][..],
+            "--queue was given \"0\"; allowed is a whole number from 1 to 1073741824",
+        ),
+        (&["--log", "trace"], "--log was given \"trace\"; allowed is error, warn, info, debug"),
+        (&["--token", "secret"], "--token is no flag of hublet; see --help"),
+        (&["--max-clients"], "missing argument for option '--max-clients'; see --help"),
+        (&["main"], "unexpected argument \"main\"; see --help"),
+        (
+            &["--ping-interval", "0s"],
+            "--ping-interval was given \"0s\"; allowed is a time from 1ms to a day, like 500ms, \
+             10s or 2m",
+        ),
+        (
+            &["--queue-bytes", "1k"],
+            "--queue-bytes of 1024 bytes cannot hold one message of --max-message = 65536: at \
+             least 65546 is needed",
+        ),
+        (
+            &["--max-message", "1024m"],
+            "--max-message was given \"1024m\"; allowed is a number of bytes from 1 to 536870902, \
+             like 4096, 64k or 1m",
+        ),
+    ] {
+        let output = run(&mut hublet(arguments));
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), format!("hublet: {sentence}\n"));
+        assert!(output.stdout.is_empty());
+    }
+    let output = run(hublet(&[]).env("HUBLET_NO_ECHO", "yes"));
+    assert_eq!(output.status.code(), Some(2));
+    let sentence = "hublet: HUBLET_NO_ECHO was given \"yes\"; allowed is 1, true, 0 or false\n";
+    assert_eq!(String::from_utf8_lossy(&output.stderr), sentence);
+}
+
+#[test]
+fn the_longest_message_that_is_allowed_is_served() {
+    let (server, _) = Server::start(&["--max-message", "536870902"]);
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn a_port_in_use_is_exit_code_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let output = run(&mut hublet(&["--listen", &address]));
+    assert_eq!(output.status.code(), Some(1));
+    let sentence = format!(
+        "hublet: cannot listen on {address}: something listens there already, stop it or name \
+         another\n"
+    );
+    assert_eq!(String::from_utf8_lossy(&output.stderr), sentence);
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn the_file_of_a_unix_socket_goes_with_the_server() {
+    let folder = Folder::new("goes");
+    let (path, address) = folder.socket();
+    let mut server = Server::of(&mut hublet(&["--listen", &address]));
+    assert_eq!(server.listening(), address);
+    let mut peer = Peer::<UnixStream>::connect(&path);
+    peer.say("hello");
+    peer.hears("hello");
+    drop(peer);
+    assert_eq!(server.stop(), Some(0));
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_stale_unix_socket_is_replaced() {
+    let folder = Folder::new("stale");
+    let (path, address) = folder.socket();
+    drop(UnixListener::bind(&path).expect("bound"));
+    assert!(path.exists());
+    let mut server = Server::of(&mut hublet(&["--listen", &address]));
+    assert_eq!(server.listening(), address);
+    drop(Peer::<UnixStream>::connect(&path));
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn a_live_unix_socket_is_refused_and_stays() {
+    let folder = Folder::new("live");
+    let (path, address) = folder.socket();
+    let _live = UnixListener::bind(&path).expect("bound");
+    let output = run(&mut hublet(&["--listen", &address]));
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(stderr.contains(&address) && stderr.contains("listens there already"), "{stderr}");
+    drop(UnixStream::connect(&path).expect("it is alive"));
+}
+
+#[test]
+fn a_file_that_is_no_socket_is_refused_and_untouched() {
+    let folder = Folder::new("file");
+    let (path, address) = folder.socket();
+    fs::write(&path, "precious").expect("written");
+    let output = run(&mut hublet(&["--listen", &address]));
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(stderr.contains("no socket"), "{stderr}");
+    assert_eq!(fs::read_to_string(&path).expect("still there"), "precious");
+}
+
+#[test]
+fn the_socket_of_a_successor_is_left_to_it() {
+    let folder = Folder::new("successor");
+    let (path, address) = folder.socket();
+    let (mut server, tcp) = Server::start(&["--listen", &address, "--close-timeout", "1m"]);
+    // By TCP: a connection to the socket would keep the number of its file from being given away.
+    let mut peer = Peer::<TcpStream>::connect(&tcp, "/ws");
+    server.signal(Signal::TERM);
+    peer.is_closed(1012);
+    // Nobody listens any more once the accept loop is gone, but the old process still drains.
+    while UnixStream::connect(&path).is_ok() {
+        std::thread::yield_now();
+    }
+    // File systems give the number of a file that is gone to the next one.
+    fs::remove_file(&path).expect("stale");
+    let _successor = UnixListener::bind(&path).expect("bound");
+    peer.goodbye(1012);
+    assert_eq!(server.exit_code(), Some(0));
+    drop(UnixStream::connect(&path).expect("the successor's file is still there"));
+}
+
+#[test]
+fn the_environment_sets_what_no_flag_sets() {
+    let mut command = hublet(&["--log", "info"]);
+    command.env("HUBLET_LISTEN", "127.0.0.1:0, 127.0.0.1:0").env("HUBLET_LOG", "error");
+    command.env("HUBLET_NO_ECHO", "1").env("HUBLET_MAX_CLIENT", "1");
+    let mut server = Server::of(&mut command);
+    let (one, two) = (server.listening(), server.listening());
+    assert_ne!(one, two);
+    let warning = server.logged("HUBLET_MAX_CLIENT");
+    assert_eq!(warning, "WARN HUBLET_MAX_CLIENT names no flag and is ignored");
+    let mut peer = Peer::<TcpStream>::connect(&one, "/ws");
+    let mut other = Peer::<TcpStream>::connect(&two, "/ws");
+    peer.say("one");
+    other.hears("one");
+    other.say("two");
+    peer.hears("two");
+    // The flag wins over HUBLET_LOG, which would hide this.
+    server.logged("joined room main from 127.0.0.1:");
+}
+
+#[test]
+fn help_names_every_flag_and_its_variable() {
+    let output = run(&mut hublet(&["--help"]));
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+    let help = String::from_utf8(output.stdout).expect("text");
+    let flags: Vec<_> = help
+        .lines()
+        .filter_map(|line| line.strip_prefix("  --"))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    let expected = "listen no-echo threads allow-origin max-clients max-clients-per-ip max-rooms \
+                    max-rooms-per-client max-message max-fragments queue queue-bytes overflow \
+                    handshake-timeout ping-interval pong-timeout write-timeout close-timeout drain \
+                    log version help";
+    assert_eq!(flags, expected.split_whitespace().collect::<Vec<_>>());
+    for flag in flags.iter().filter(|flag| !["version", "help"].contains(flag)) {
+        let variable = format!("[HUBLET_{}]", flag.replace('-', "_").to_uppercase());
+        assert!(help.contains(&variable), "{variable}");
+    }
+}
+
+#[test]
+fn version_is_the_packages() {
+    let output = run(&mut hublet(&["--version"]));
+    assert_eq!(output.status.code(), Some(0));
+    let expected = concat!("hublet ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+}
+
+#[test]
+fn joins_and_leaves_are_logged_with_who_remains() {
+    let (mut server, address) = Server::start(&[]);
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws/a%20b");
+    let joined = server.logged("joined");
+    let from = peer.0.local_addr().expect("connected");
+    assert_eq!(joined, format!("INFO client 0-0 joined room a b from {from}, 1 connected"));
+    peer.send(CLOSE, &1000u16.to_be_bytes());
+    assert_eq!(server.logged("left"), "INFO client 0-0 left room a b (1000), 0 connected");
+}
+
+#[test]
+fn a_storm_is_folded_and_nobody_is_forgotten() {
+    const CLIENTS: u32 = 40;
+    let (mut server, address) = Server::start(&["--threads", "2"]);
+    let peers: Vec<_> = (0..CLIENTS).map(|_| Peer::<TcpStream>::connect(&address, "/ws")).collect();
+    let mut events = Events::default();
+    while events.joined < CLIENTS {
+        let line = server.logged("connected");
+        events.count(&line);
+    }
+    drop(peers);
+    server.signal(Signal::TERM);
+    // The last of them leave in the second in which the process ends.
+    assert_eq!(server.exit_code(), Some(0));
+    server.stderr.try_iter().for_each(|line| events.count(&line));
+    assert_eq!((events.joined, events.left), (CLIENTS, CLIENTS));
+    assert!(events.lines < CLIENTS, "{} lines", events.lines);
+}
+
+/// What the log told of joins and leaves.
+#[derive(Default)]
+struct Events {
+    joined: u32,
+    left: u32,
+    lines: u32,
+}
+
+impl Events {
+    fn count(&mut self, line: &str) {
+        let words: Vec<_> = line.split_whitespace().collect();
+        match words[..] {
+            ["INFO", "client", _, "joined", ..] => self.joined += 1,
+            ["INFO", "client", _, "left", ..] => self.left += 1,
+            ["INFO", joined, "more", "joined", "and", left, "more", "left,", ..] => {
+                self.joined += joined.parse::<u32>().expect(line);
+                self.left += left.parse::<u32>().expect(line);
+            }
+            _ => return,
+        }
+        self.lines += 1;
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_not_stop_the_hub() {
+    let (stderr, reader) = UnixStream::pair().expect("a pair");
+    fill(&stderr);
+    let mut command = hublet(&["--listen", "127.0.0.1:0"]);
+    command.stdout(Stdio::piped()).stderr(OwnedFd::from(stderr));
+    let mut server = Server::spawn(&mut command);
+    // It holds a copy of the stream, whose end shall be the server's.
+    drop(command);
+    let address = server.listening();
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
+    peer.say("hello");
+    peer.hears("hello");
+    drop(peer);
+    server.signal(Signal::TERM);
+    // Standard output ends with the process.
+    assert_eq!(server.stdout.recv_timeout(DEADLINE), Err(RecvTimeoutError::Disconnected));
+    assert_eq!(server.child.wait().expect("its end").code(), Some(0));
+    drop(reader);
+}
+
+/// Writes to a stream until it takes no more.
+fn fill(mut stream: &UnixStream) {
+    stream.set_nonblocking(true).expect("set");
+    let full = loop {
+        if let Err(error) = stream.write(&[b'x'; 1024]) {
+            break error.kind();
+        }
+    };
+    assert_eq!(full, ErrorKind::WouldBlock);
+    stream.set_nonblocking(false).expect("set");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_does_not_stop_the_hub() {
+    let folder = Folder::new("full");
+    let (path, address) = folder.socket();
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    let mut command = hublet(&["--listen", &address]);
+    command.stdout(full()).stderr(Stdio::piped());
+    let mut server = Server::spawn(&mut command);
+    let warning = server.logged("WARN");
+    assert!(warning.starts_with("WARN standard output failed"), "{warning}");
+    let mut peer = Peer::<UnixStream>::connect(&path);
+    peer.say("hello");
+    peer.hears("hello");
+    drop(peer);
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_soft_limit_on_descriptors_is_raised_to_the_hard_one() {
+    let mut command = Command::new("sh");
+    let script = "ulimit -Sn 128 && exec \"$0\" --listen 127.0.0.1:0";
+    command.args(["-c", script, env!("CARGO_BIN_EXE_hublet")]);
+    let mut server = Server::of(&mut command);
+    server.listening();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", server.child.id())).expect("limits");
+    let limit = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let limit: Vec<_> = limit.expect("the limit").split_whitespace().take(2).collect();
+    assert_eq!(limit[0], limit[1]);
+    assert_ne!(limit[0], "128");
+}

@@ -26,6 +26,12 @@ const ADDRESSES: &str =
 /// Bytes of a frame's header and of slack that a queue must hold beyond two messages.
 const FRAMING: usize = 2 * 10;
 
+/// The longest message at most: the queue's bytes, which grow with it, end at their own limit.
+const MESSAGE_MAX: usize = (Config::LIMIT_MAX - FRAMING) / 2;
+
+/// The shortest wait, where none makes no sense.
+const WAIT_MIN: Duration = Duration::from_millis(1);
+
 /// What the command line asks for.
 #[derive(Debug)]
 pub(crate) enum Wish {
@@ -89,8 +95,11 @@ enum Sets {
     Count(fn(&mut Config) -> &mut usize),
     /// A number from 1 up, or no limit.
     SomeCount(fn(&mut Config) -> &mut Option<usize>),
-    Bytes(fn(&mut Config) -> &mut usize),
+    MaxMessage,
+    /// A wait.
     Time(fn(&mut Config) -> &mut Duration),
+    /// The window of the drain, which may be nothing.
+    Drain,
 }
 
 const FLAGS: &[Flag] = &[
@@ -142,7 +151,7 @@ const FLAGS: &[Flag] = &[
         name: "max-message",
         value: "BYTES",
         help: "the longest message; a longer one is closed with 1009",
-        sets: Sets::Bytes(|config| &mut config.max_message),
+        sets: Sets::MaxMessage,
     },
     Flag {
         name: "max-fragments",
@@ -203,7 +212,7 @@ const FLAGS: &[Flag] = &[
         name: "drain",
         value: "TIME",
         help: "the time over which a stop spreads its close frames (1012)",
-        sets: Sets::Time(|config| &mut config.drain),
+        sets: Sets::Drain,
     },
     Flag { name: "log", value: "LEVEL", help: "error, warn, info or debug", sets: Sets::Log },
 ];
@@ -225,13 +234,14 @@ impl Sets {
                 options.level = level.ok_or_else(|| LEVELS.join(", "))?;
             }
             Self::QueueBytes => {
-                config.queue_bytes = bytes(text)?;
+                config.queue_bytes = bytes(text, Config::LIMIT_MAX)?;
                 options.queue_bytes_follow = false;
             }
             Self::Count(field) => *field(config) = count(text, Config::LIMIT_MAX)?,
             Self::SomeCount(field) => *field(config) = Some(count(text, Config::LIMIT_MAX)?),
-            Self::Bytes(field) => *field(config) = bytes(text)?,
-            Self::Time(field) => *field(config) = time(text)?,
+            Self::MaxMessage => config.max_message = bytes(text, MESSAGE_MAX)?,
+            Self::Time(field) => *field(config) = time(text, WAIT_MIN)?,
+            Self::Drain => config.drain = time(text, Duration::ZERO)?,
         }
         Ok(())
     }
@@ -247,8 +257,9 @@ impl Sets {
             Self::Log => options.level.to_string().to_ascii_lowercase(),
             Self::QueueBytes => show_bytes(config.queue_bytes),
             Self::Count(field) => field(config).to_string(),
-            Self::Bytes(field) => show_bytes(*field(config)),
+            Self::MaxMessage => show_bytes(config.max_message),
             Self::Time(field) => show_time(*field(config)),
+            Self::Drain => show_time(config.drain),
         }
     }
 
@@ -325,6 +336,17 @@ pub(crate) fn parse(
     }
     config.inbox_bytes = config.inbox_bytes.max(two);
     Ok(Wish::Serve(Box::new(options)))
+}
+
+/// Says a sentence about the configuration in the words of the command line: `queue_bytes` is
+/// `--queue-bytes` there.
+pub(crate) fn in_flags(sentence: &str) -> String {
+    let words = sentence.split(' ').map(|word| {
+        let name = word.replace('_', "-");
+        let is_flag = name != word && FLAGS.iter().any(|flag| flag.name == name);
+        if is_flag { format!("--{name}") } else { word.to_owned() }
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// What the arguments say.
@@ -439,27 +461,27 @@ fn count(text: &str, max: usize) -> Result<usize, String> {
     count.ok_or_else(|| format!("a whole number from 1 to {max}"))
 }
 
-fn bytes(text: &str) -> Result<usize, String> {
+fn bytes(text: &str, max: usize) -> Result<usize, String> {
     let (digits, unit) = match text.char_indices().next_back() {
         Some((end, 'k' | 'K')) => (&text[..end], 1024),
         Some((end, 'm' | 'M')) => (&text[..end], 1024 * 1024),
         _ => (text, 1),
     };
     let number = digits.parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
-    number.filter(|bytes| (1..=Config::LIMIT_MAX).contains(bytes)).ok_or_else(|| {
-        format!("a number of bytes from 1 to {}, like 4096, 64k or 1m", Config::LIMIT_MAX)
-    })
+    number
+        .filter(|bytes| (1..=max).contains(bytes))
+        .ok_or_else(|| format!("a number of bytes from 1 to {max}, like 4096, 64k or 1m"))
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+fn time(text: &str, min: Duration) -> Result<Duration, String> {
     let units = [("ms", 1), ("s", 1000), ("m", 60_000)];
     let parsed = units.iter().find_map(|(unit, millis)| {
         let number = text.strip_suffix(unit)?.parse::<u64>().ok()?;
         number.checked_mul(*millis).map(Duration::from_millis)
     });
     parsed
-        .filter(|time| *time <= Config::WAIT_MAX)
-        .ok_or_else(|| "a time of at most a day, like 500ms, 10s or 2m".to_owned())
+        .filter(|time| (min..=Config::WAIT_MAX).contains(time))
+        .ok_or_else(|| format!("a time from {} to a day, like 500ms, 10s or 2m", show_time(min)))
 }
 
 /// An origin as a browser sends it: scheme, host, perhaps a port, no path.
@@ -575,11 +597,11 @@ mod tests {
             ),
             (
                 &["--max-message", "64kb"],
-                "--max-message was given \"64kb\"; allowed is a number of bytes from 1 to 1073741824, like 4096, 64k or 1m",
+                "--max-message was given \"64kb\"; allowed is a number of bytes from 1 to 536870902, like 4096, 64k or 1m",
             ),
             (
                 &["--drain", "5"],
-                "--drain was given \"5\"; allowed is a time of at most a day, like 500ms, 10s or 2m",
+                "--drain was given \"5\"; allowed is a time from 0s to a day, like 500ms, 10s or 2m",
             ),
             (
                 &["--overflow", "drop"],

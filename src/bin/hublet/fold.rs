@@ -1,6 +1,6 @@
 //! Joins and leaves in the log: a line each, or, past ten a second, one line a second for all.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use event_listener::Event;
@@ -59,27 +59,40 @@ impl Fold {
         }
     }
 
-    /// Writes the line for what was folded, a second after the first of it.
+    /// Writes a line for what was folded, a second after the first of it; again and again.
     pub(crate) async fn run(&self) {
         loop {
             let folded = self.folded.listen();
-            let (joined, left) = {
-                let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
-                (std::mem::take(&mut second.joined), std::mem::take(&mut second.left))
-            };
-            if joined + left == 0 {
+            if !self.has_folded() {
                 folded.await;
-                Timer::after(SECOND).await;
-            } else {
-                let connected = self.hub.stats().clients;
-                ::log::info!("{joined} more joined and {left} more left, {connected} connected");
             }
+            // Also after a line: with several threads more may have been folded while it was
+            // written, and that has a second as well.
+            Timer::after(SECOND).await;
+            self.flush();
         }
+    }
+
+    /// Writes the line for what was folded, if anything was; the last one at the end.
+    pub(crate) fn flush(&self) {
+        let (joined, left) = {
+            let mut second = self.second();
+            (std::mem::take(&mut second.joined), std::mem::take(&mut second.left))
+        };
+        if joined + left > 0 {
+            let connected = self.hub.stats().clients;
+            ::log::info!("{joined} more joined and {left} more left, {connected} connected");
+        }
+    }
+
+    fn has_folded(&self) -> bool {
+        let second = self.second();
+        second.joined + second.left > 0
     }
 
     /// Whether there is a line left in this second; if not, the event is folded by `count`.
     fn has_line(&self, count: impl FnOnce(&mut Second)) -> bool {
-        let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut second = self.second();
         if second.began.elapsed() >= SECOND {
             second.began = Instant::now();
             second.lines = 0;
@@ -93,5 +106,9 @@ impl Fold {
         drop(second);
         self.folded.notify(1);
         false
+    }
+
+    fn second(&self) -> MutexGuard<'_, Second> {
+        self.second.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,7 @@
 //! The log: one line each on standard error. Whoever supervises the process stamps the time.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io::{self, StderrLock, Write as _};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
@@ -29,9 +29,11 @@ impl Log for Stderr {
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             let line = line(record.level(), &record.args().to_string());
+            // Held while it is asked for room, so that no other thread takes the room.
+            let mut stderr = io::stderr().lock();
             // A full disk, a closed pipe or one that nobody reads must not stop the hub.
-            if is_writable() {
-                drop(io::stderr().write_all(line.as_bytes()));
+            if is_writable(&stderr) {
+                drop(stderr.write_all(line.as_bytes()));
             }
         }
     }
@@ -41,17 +43,19 @@ impl Log for Stderr {
 
 /// Whether standard error takes a line without waiting. A pipe that says so has room for
 /// `PIPE_BUF` bytes, which is more than a line (POSIX `write`).
-fn is_writable() -> bool {
+fn is_writable(stderr: &StderrLock<'_>) -> bool {
     #[cfg(unix)]
     {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let stderr = io::stderr();
-        let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
+        let mut fds = [PollFd::new(stderr, PollFlags::OUT)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
     }
     #[cfg(not(unix))]
-    true
+    {
+        let _ = stderr;
+        true
+    }
 }
 
 /// A line of the log, with control characters escaped, so that no name can forge another line.

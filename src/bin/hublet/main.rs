@@ -77,7 +77,10 @@ fn serve(options: Options) -> Result<(), Failure> {
     let mut threads = Vec::new();
     for _ in 1..options.threads {
         let (executor, stopped) = (Arc::clone(&executor), stop.listen());
-        threads.push(std::thread::spawn(move || smol::block_on(executor.run(stopped))));
+        let thread = std::thread::Builder::new()
+            .spawn(move || smol::block_on(executor.run(stopped)))
+            .map_err(|error| Failure::running(format!("a thread cannot be started: {error}")))?;
+        threads.push(thread);
     }
     let outcome = smol::block_on(executor.run(run(&executor, options)));
     stop.notify(usize::MAX);
@@ -92,8 +95,8 @@ fn serve(options: Options) -> Result<(), Failure> {
 async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), Failure> {
     let mut signals = Signals::new([Signal::Term, Signal::Int])
         .map_err(|error| Failure::running(format!("signals cannot be caught: {error}")))?;
-    let (hub, manager) =
-        Hub::new(options.config).map_err(|error| Failure::usage(error.to_string()))?;
+    let (hub, manager) = Hub::new(options.config)
+        .map_err(|error| Failure::usage(flags::in_flags(&error.to_string())))?;
     // The files of Unix sockets are removed when this is dropped.
     let bound = options.listen.iter().map(socket::bind).collect::<Result<Vec<_>, _>>()?;
     let (listeners, _files): (Vec<_>, Vec<_>) = bound.into_iter().unzip();
@@ -101,8 +104,9 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
     let fold = Arc::new(Fold::new(hub.clone()));
     let relay = Arc::new(Relay::new(options.echo, Arc::clone(&fold)));
     let names: Vec<_> = listeners.iter().map(ToString::to_string).collect();
+    let folding = Arc::clone(&fold);
     // Of one type, so that the executor's code for a task is there once for them.
-    let mut parts: Vec<Part> = vec![manager.boxed(), async move { fold.run().await }.boxed()];
+    let mut parts: Vec<Part> = vec![manager.boxed(), async move { folding.run().await }.boxed()];
     for listener in listeners {
         let (hub, relay) = (hub.clone(), Arc::clone(&relay));
         let spawner = Arc::clone(executor);
@@ -116,8 +120,11 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
         signals.next().await;
         Ok(())
     };
-    let failed = async { Err(first_end(&mut tasks).await) };
-    or(failed, signal).await?;
+    let ended = async {
+        first_end(&mut tasks).await?;
+        Err(Failure::running("the manager or an accept loop ended too early"))
+    };
+    or(ended, signal).await?;
 
     ::log::info!("draining: {} clients are told to come back", hub.stats().clients);
     let drained = async {
@@ -128,8 +135,16 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
         signals.next().await;
         Err(Failure::running("stopped at once by a second signal"))
     };
-    or(drained, impatient).await?;
-    Ok(())
+    // They may end now, but not by a panic.
+    let failed = async {
+        loop {
+            first_end(&mut tasks).await?;
+        }
+    };
+    let outcome = or(or(failed, drained), impatient).await;
+    // Those who left in the last second are told of before the end.
+    fold.flush();
+    outcome
 }
 
 /// Tells standard output where connections are accepted, a line for each listener.
@@ -144,22 +159,23 @@ fn announce(names: &[String]) {
     }
 }
 
-/// Waits for a part of the hub to end, which none does while the hub serves.
-async fn first_end(tasks: &mut [Task<()>]) -> Failure {
-    let mut watched: Vec<_> =
-        tasks.iter_mut().map(|task| AssertUnwindSafe(task).catch_unwind()).collect();
+/// Waits for a part of the hub to end and takes it off the list; for ever, if none is left.
+///
+/// # Errors
+///
+/// If it panicked: async-task hands a panic on to whoever awaits the task.
+async fn first_end(tasks: &mut Vec<Task<()>>) -> Result<(), Failure> {
     let ended = poll_fn(|cx| {
-        for task in &mut watched {
+        for nth in 0..tasks.len() {
+            let task = AssertUnwindSafe(&mut tasks[nth]).catch_unwind();
             if let Poll::Ready(ended) = pin!(task).poll(cx) {
+                drop(tasks.swap_remove(nth));
                 return Poll::Ready(ended);
             }
         }
         Poll::Pending
     });
-    Failure::running(match ended.await {
-        Ok(()) => "the manager or an accept loop ended too early",
-        Err(_) => "the manager or an accept loop panicked",
-    })
+    ended.await.map_err(|_| Failure::running("the manager or an accept loop panicked"))
 }
 
 /// Raises the soft limit on file descriptors to the hard one: most shells give 1,024.
@@ -171,5 +187,27 @@ fn raise_fd_limit() {
         if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
             ::log::warn!("the limit on file descriptors stays as it is: {error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_task_is_told_from_its_panic() {
+        let executor = Executor::new();
+        let mut tasks = vec![
+            executor.spawn(std::future::pending()),
+            executor.spawn(async { panic!("as a test") }),
+            executor.spawn(async {}),
+        ];
+        let mut ends = Vec::new();
+        while tasks.len() > 1 {
+            let end = smol::block_on(executor.run(first_end(&mut tasks)));
+            ends.push(end.map_err(|failure| failure.sentence));
+        }
+        ends.sort();
+        assert_eq!(ends, [Ok(()), Err("the manager or an accept loop panicked".to_owned())]);
     }
 }

@@ -95,11 +95,11 @@ fn disconnect(error: &Error) -> Disconnect {
     if error.is_closed() { Disconnect::GOING_AWAY } else { Disconnect::INTERNAL }
 }
 
-/// The first value of `name` in a request's query.
+/// The first value of `name` in a request's query; empty if it stands there without one.
 fn query<'a>(request: &'a Request<()>, name: &str) -> Option<&'a str> {
     let pairs = request.uri().query()?.split('&');
     pairs
-        .filter_map(|pair| pair.split_once('='))
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
         .find(|(key, _)| *key == name)
         .map(|(_, value)| value)
 }

@@ -53,7 +53,7 @@ impl fmt::Display for Address {
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
-    identity: Option<(u64, u64)>,
+    identity: Option<Identity>,
 }
 
 impl Drop for SocketFile {
@@ -114,13 +114,19 @@ fn bind_unix(path: &Path) -> Result<(Listener, Option<SocketFile>), Failure> {
     Err(Failure::running(format!("{} is a Unix socket, which this system lacks", path.display())))
 }
 
+/// Device, number and time of making, in seconds and nanoseconds. The number alone does not tell a
+/// file from its successor under the same name: file systems give it away again at once.
+type Identity = (u64, u64, i64, i64);
+
 /// What tells one file from another under the same name.
-fn identity(path: &Path) -> Option<(u64, u64)> {
+fn identity(path: &Path) -> Option<Identity> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;
         let file = std::fs::symlink_metadata(path).ok()?;
-        Some((file.dev(), file.ino()))
+        // Nobody writes to a socket's file, so its last modification is its making; `chmod`, which
+        // is common, does not change it.
+        Some((file.dev(), file.ino(), file.mtime(), file.mtime_nsec()))
     }
     #[cfg(not(unix))]
     {
