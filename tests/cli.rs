@@ -508,7 +508,7 @@ fn the_environment_sets_what_no_flag_sets() {
     other.say("two");
     peer.hears("two");
     // The flag wins over HUBLET_LOG, which would hide this.
-    server.logged("joined room main from 127.0.0.1:");
+    server.logged("joined room \"main\" from 127.0.0.1:");
 }
 
 #[test]
@@ -546,9 +546,9 @@ fn joins_and_leaves_are_logged_with_who_remains() {
     let mut peer = Peer::<TcpStream>::connect(&address, "/ws/a%20b");
     let joined = server.logged("joined");
     let from = peer.0.local_addr().expect("connected");
-    assert_eq!(joined, format!("INFO client 0-0 joined room a b from {from}, 1 connected"));
+    assert_eq!(joined, format!("INFO client 0-0 joined room \"a b\" from {from}, 1 connected"));
     peer.send(CLOSE, &1000u16.to_be_bytes());
-    assert_eq!(server.logged("left"), "INFO client 0-0 left room a b (1000), 0 connected");
+    assert_eq!(server.logged("left"), "INFO client 0-0 left room \"a b\" (1000), 0 connected");
 }
 
 #[test]

@@ -401,7 +401,8 @@ fn variables(
     let mut variables = Vec::new();
     for (name, value) in environment {
         let Ok(name) = name.into_string() else { continue };
-        if name.starts_with(PREFIX) {
+        // An empty variable is as good as none: that is how compose files say "unset".
+        if name.starts_with(PREFIX) && !value.is_empty() {
             let value = value.into_string().map_err(|value| {
                 Failure::usage(format!("{name} was given {value:?}, which is not UTF-8"))
             })?;

@@ -43,7 +43,7 @@ impl Fold {
         if self.has_line(|second| second.joined += 1) {
             let connected = self.hub.stats().clients;
             ::log::info!(
-                "client {} joined room {room} from {peer}, {connected} connected",
+                "client {} joined room {room:?} from {peer}, {connected} connected",
                 client.id()
             );
         }
@@ -53,7 +53,7 @@ impl Fold {
         if self.has_line(|second| second.left += 1) {
             let connected = self.hub.stats().clients;
             ::log::info!(
-                "client {} left room {room} ({reason}), {connected} connected",
+                "client {} left room {room:?} ({reason}), {connected} connected",
                 client.id()
             );
         }

@@ -70,9 +70,14 @@ impl Drop for SocketFile {
 pub(crate) fn bind(address: &Address) -> Result<(Listener, Option<SocketFile>), Failure> {
     let listener = match address {
         Address::Tcp(address) => Listener::bind(address),
-        Address::Port(port) => Listener::bind((Ipv6Addr::UNSPECIFIED, *port))
-            // A kernel without IPv6.
-            .or_else(|_| Listener::bind((Ipv4Addr::UNSPECIFIED, *port))),
+        Address::Port(port) => Listener::bind((Ipv6Addr::UNSPECIFIED, *port)).or_else(|error| {
+            if is_taken(&error) {
+                Err(error)
+            } else {
+                // A kernel without IPv6.
+                Listener::bind((Ipv4Addr::UNSPECIFIED, *port))
+            }
+        }),
         Address::Unix(path) => return bind_unix(path),
     };
     match listener {
@@ -135,9 +140,20 @@ fn identity(path: &Path) -> Option<Identity> {
     }
 }
 
+/// Whether the port is somebody else's, or not for us to have.
+fn is_taken(error: &Error) -> bool {
+    let kind = cause(error).map(io::Error::kind);
+    matches!(kind, Some(ErrorKind::AddrInUse | ErrorKind::PermissionDenied))
+}
+
+/// The operating system's error behind the hub's.
+fn cause(error: &Error) -> Option<&io::Error> {
+    std::error::Error::source(error)?.downcast_ref()
+}
+
 /// Says what cannot be bound, why, and what to do about it.
 fn cannot(address: &Address, error: &Error) -> Failure {
-    let cause = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+    let cause = cause(error);
     let kind = cause.map(io::Error::kind);
     let remedy = match kind {
         Some(ErrorKind::AddrInUse) => ": something listens there already, stop it or name another",
