@@ -355,7 +355,7 @@ mod tests {
         let registering = register(&hub, None, Admission::anonymous());
         let (registered, _client) = block_on(executor.run(registering)).expect("a place");
         assert_eq!(hub.stats().clients, 1);
-        hub.try_broadcast("x").expect("there is room");
+        hub.try_publish("nobody is here", "x").expect("there is room");
         let mut leave = Box::pin(registered.leave());
         assert!(block_on(poll_once(&mut leave)).is_none(), "the inbox is full");
         drop(leave);
