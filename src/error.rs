@@ -42,8 +42,8 @@ pub(crate) enum Kind {
     UnknownClient,
     /// A message longer than the limit: its length and the limit, in bytes.
     TooLong { len: usize, max: usize },
-    /// A room name that is empty, too long or holds control characters.
-    RoomName,
+    /// A name of a room or a user that is empty, too long or holds control characters.
+    Name,
     /// A limit on rooms or clients; the phrase says which.
     Limit(String),
     /// The request was answered with this status instead of an upgrade.
@@ -100,10 +100,10 @@ impl Error {
         matches!(self.kind, Kind::TooLong { .. })
     }
 
-    /// Returns whether a room's name was refused.
+    /// Returns whether the name of a room or a user was refused.
     #[must_use]
-    pub fn is_room_name(&self) -> bool {
-        matches!(self.kind, Kind::RoomName)
+    pub fn is_name(&self) -> bool {
+        matches!(self.kind, Kind::Name)
     }
 
     /// Returns whether a limit on rooms or clients was reached.
@@ -138,9 +138,9 @@ impl fmt::Display for Error {
             Kind::TooLong { len, max } => {
                 write!(f, "message of {len} bytes exceeds the limit of {max}")
             }
-            Kind::RoomName => {
-                f.write_str("a room's name has 1 to 128 bytes and no control characters")
-            }
+            Kind::Name => f.write_str(
+                "the name of a room or a user has 1 to 128 bytes and no control characters",
+            ),
             Kind::Refused(status, sentence) => {
                 write!(f, "request refused with {}: {sentence}", status.as_u16())
             }

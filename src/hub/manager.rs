@@ -54,7 +54,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Bytes of payload the command carries.
+    /// Bytes of the frame the command carries.
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Publish { message, .. } => message.frame().len(),

@@ -167,7 +167,7 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// As [`broadcast`](Self::broadcast).
+    /// As [`broadcast`](Self::broadcast), and [`Error::is_name`].
     #[doc(alias = "emit")]
     #[doc(alias = "topic")]
     pub async fn publish(&self, room: &str, message: impl Into<Message>) -> Result<usize, Error> {
@@ -178,7 +178,7 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// As [`broadcast`](Self::broadcast), and [`Error::is_full`].
+    /// As [`broadcast`](Self::broadcast), [`Error::is_name`] and [`Error::is_full`].
     ///
     /// # Examples
     ///
@@ -214,7 +214,7 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// As [`broadcast`](Self::broadcast).
+    /// As [`publish`](Self::publish).
     pub async fn send_to_user(
         &self,
         user: &str,
@@ -227,12 +227,12 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`Error::is_room_name`], [`Error::is_unknown_client`], [`Error::is_limit`] when as many
+    /// [`Error::is_name`], [`Error::is_unknown_client`], [`Error::is_limit`] when as many
     /// rooms exist as may, or the client is in as many as it may; [`Error::is_closed`].
     #[doc(alias = "subscribe")]
     pub async fn join(&self, client: ClientId, room: &str) -> Result<(), Error> {
         if !is_name(room) {
-            return Err(Error::new(Kind::RoomName));
+            return Err(Error::new(Kind::Name));
         }
         let room = room.into();
         let answer = self.ask(|reply| Command::Join { id: client, room, reply }).await?;
@@ -320,7 +320,7 @@ impl Hub {
         except: Option<ClientId>,
         message: Message,
     ) -> Result<usize, Error> {
-        let message = self.take_in(message)?;
+        let message = self.take_in(&target, message)?;
         self.ask(|reply| Command::Publish { target, except, message, reply: Some(reply) }).await
     }
 
@@ -330,16 +330,22 @@ impl Hub {
         except: Option<ClientId>,
         message: Message,
     ) -> Result<(), Error> {
-        let message = self.take_in(message)?;
+        let message = self.take_in(&target, message)?;
         let command = Command::Publish { target, except, message, reply: None };
         self.shared.inbox.try_send(command).map_err(Refused::into_error)
     }
 
-    /// Checks a message's length and counts it in the ledger.
-    fn take_in(&self, message: Message) -> Result<Message, Error> {
+    /// Checks a message's length and its target's name, and counts it in the ledger.
+    fn take_in(&self, target: &Target, message: Message) -> Result<Message, Error> {
         let (len, max) = (message.len(), self.shared.config.max_message);
         if len > max {
             return Err(Error::new(Kind::TooLong { len, max }).with_message(message));
+        }
+        if let Target::Room(name) | Target::User(name) = target {
+            // Nobody can be found under such a name, and the inbox need not hold it.
+            if !is_name(name) {
+                return Err(Error::new(Kind::Name).with_message(message));
+            }
         }
         message.hold(&self.shared.ledger);
         Ok(message)

@@ -480,9 +480,13 @@ impl State {
         }
         self.phase = Phase::Evicted;
         self.outlet = None;
-        let plural = if self.missed == 1 { "" } else { "s" };
-        let reason = format!("too slow: missed {} message{plural}", self.missed);
-        self.reason = Some(Box::new(Disconnect::new(Disconnect::SLOW.code(), reason)));
+        let reason = match self.missed {
+            0 => Disconnect::SLOW,
+            1 => Disconnect::new(Disconnect::SLOW.code(), "too slow: missed 1 message"),
+            n => Disconnect::new(Disconnect::SLOW.code(), format!("too slow: missed {n} messages")),
+        };
+        // Who was told to go for another reason and takes nothing has that reason still.
+        self.reason.get_or_insert(Box::new(reason));
         terms.counters.clients_evicted.fetch_add(1, Ordering::Relaxed);
     }
 

@@ -81,7 +81,7 @@ fn join_refuses_a_name_that_is_no_name() {
     let id = stage.client(None, &[]).id();
     for name in [String::new(), "a\nb".into(), "x".repeat(129)] {
         let refused = stage.ask(|hub| async move { hub.join(id, &name).await });
-        assert!(refused.is_err_and(|error| error.is_room_name()));
+        assert!(refused.is_err_and(|error| error.is_name()));
     }
     let longest = "x".repeat(128);
     stage.ask(|hub| async move { hub.join(id, &longest).await }).expect("128 bytes are allowed");

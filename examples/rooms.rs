@@ -1,0 +1,67 @@
+//! Users and rooms: a header says who comes in, a message says where it goes.
+//!
+//! `cargo run --example rooms -- [ADDRESS]`, then connect with the header `X-User: ada`.
+//!
+//! - `/join news` and `/leave news` change the rooms
+//! - `@bob hello` reaches every client of the user bob
+//! - anything else reaches everyone else in the rooms one is in
+
+use std::sync::Arc;
+
+use hublet::http::{Request, StatusCode};
+use hublet::{Admission, Client, Config, Disconnect, Error, Handler, Hub, Listener, Message, Peer};
+use smol::Executor;
+
+struct Rooms;
+
+impl Handler for Rooms {
+    /// Who comes in needs a name; a real program would check a token here.
+    async fn on_upgrade(&self, request: &Request<()>, _: &Peer) -> Result<Admission, StatusCode> {
+        let user = request.headers().get("x-user").and_then(|user| user.to_str().ok());
+        match user {
+            Some(user) if !user.is_empty() => Ok(Admission::user(user).room("lobby")),
+            _ => Err(StatusCode::UNAUTHORIZED),
+        }
+    }
+
+    async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
+        let Some(text) = message.as_text() else { return Err(Disconnect::UNSUPPORTED) };
+        match say(client, text).await {
+            Err(error) if error.is_closed() => Err(Disconnect::GOING_AWAY),
+            // What the hub refuses, the client is told; it stays.
+            Err(error) => {
+                client.send(error.to_string()).await.map(drop).map_err(|_| Disconnect::INTERNAL)
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+async fn say(client: &Client, text: &str) -> Result<(), Error> {
+    let user = client.user().unwrap_or("somebody");
+    if let Some(room) = text.strip_prefix("/join ") {
+        client.join(room).await?;
+        client.publish(room, format!("{user} joined {room}")).await?;
+    } else if let Some(room) = text.strip_prefix("/leave ") {
+        client.leave(room).await?;
+    } else if let Some((to, text)) = text.strip_prefix('@').and_then(|rest| rest.split_once(' ')) {
+        client.hub().send_to_user(to, format!("{user} to you: {text}")).await?;
+    } else {
+        for room in client.rooms().await? {
+            client.publish(&room, format!("{user} in {room}: {text}")).await?;
+        }
+    }
+    Ok(())
+}
+
+fn main() -> Result<(), Error> {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
+    let executor = Arc::new(Executor::new());
+    smol::block_on(executor.run(async {
+        let (hub, manager) = Hub::new(Config::default())?;
+        executor.spawn(manager).detach();
+        let listener = Listener::bind(address)?;
+        println!("listening on {listener}");
+        hub.serve(&executor, listener, Rooms).await
+    }))
+}
