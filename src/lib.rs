@@ -11,4 +11,4 @@ pub use error::{Disconnect, Error};
 pub use http;
 pub use hub::{Client, ClientId, Hub, Member, Stats};
 pub use message::Message;
-pub use serve::{Admission, Handler, Listener, Peer, room_of};
+pub use serve::{Admission, Handler, Listener, Peer, Subscription, room_of};

@@ -296,6 +296,36 @@ impl Queue {
         Drained { wrote: written > 0, empty, phase: state.phase }
     }
 
+    /// Takes the first message that waits, for a client without a stream; `Err` with the reason once
+    /// the queue has ended and nothing waits any more. Pending, it remembers the task's waker.
+    ///
+    /// What is taken counts as delivered. Not for a queue with an outlet, whose first message may
+    /// be half written.
+    pub(crate) fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Result<Message, Disconnect>> {
+        let mut state = self.lock();
+        debug_assert!(state.outlet.is_none() && state.cut == 0);
+        if state.refill() {
+            if let Some(message) = state.front.pop_front() {
+                state.waiting -= 1;
+                state.bytes -= message.frame().len();
+                if state.waiting == 0 {
+                    state.clear();
+                }
+                add(&self.terms.counters.messages_delivered, 1);
+                return Poll::Ready(Ok(message));
+            }
+        }
+        match state.phase {
+            Phase::Held | Phase::Open => {
+                state.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            Phase::Sealed | Phase::Evicted | Phase::Dead => {
+                Poll::Ready(Err(state.reason.as_deref().cloned().unwrap_or(Disconnect::GOING_AWAY)))
+            }
+        }
+    }
+
     /// Takes no message any more: what waits goes first, then the close frame for `reason`.
     ///
     /// For the registry, when it lets the client go. The first reason stands.

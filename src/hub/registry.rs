@@ -47,6 +47,8 @@ pub struct Member {
     pub user: Option<Arc<str>>,
     /// Messages that wait for it now.
     pub waiting: usize,
+    /// Bytes of their frames.
+    pub waiting_bytes: usize,
     /// Messages it has missed to the overflow policy.
     pub missed: u64,
 }
@@ -405,10 +407,12 @@ impl Registry {
 
 impl Entry {
     fn member(&self, slot: u32) -> Member {
+        let (waiting, waiting_bytes) = self.queue.depth();
         Member {
             id: ClientId { slot, generation: self.generation },
             user: self.user.clone(),
-            waiting: self.queue.depth().0,
+            waiting,
+            waiting_bytes,
             missed: self.queue.missed(),
         }
     }

@@ -7,6 +7,7 @@ mod handshake;
 mod http;
 mod listener;
 mod routes;
+mod subscription;
 mod transport;
 mod websocket;
 mod wire;
@@ -22,6 +23,7 @@ use smol::{Executor, Timer};
 pub use handler::{Admission, Handler};
 pub use listener::{Listener, Peer};
 pub use routes::room_of;
+pub use subscription::Subscription;
 
 use transport::{Foreign, Transport};
 

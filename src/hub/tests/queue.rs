@@ -66,6 +66,44 @@ impl Lane {
     }
 }
 
+/// Takes from a queue without a stream.
+fn take(lane: &Lane) -> Poll<Result<u32, Disconnect>> {
+    let waker = Waker::from(Arc::clone(&lane.wakes));
+    let taken = lane.queue.poll_take(&mut Context::from_waker(&waker));
+    taken.map_ok(|message| number_of(message.as_bytes()))
+}
+
+#[test]
+fn taker_gets_every_message_in_order_and_then_the_reason() {
+    let lane = Lane::held(40, 1_000, Overflow::Disconnect, 0);
+    lane.queue.open(None);
+    assert_eq!(take(&lane), Poll::Pending);
+    assert_eq!(lane.push_each(0..40), Push::Ok);
+    assert_eq!(lane.wakes.take(), 1, "the first push wakes, the others find the task awake");
+    lane.queue.seal(Disconnect::RESTART);
+    for number in 0..40 {
+        assert_eq!(take(&lane), Poll::Ready(Ok(number)));
+    }
+    assert_eq!((lane.queue.depth(), lane.queue.has_backlog()), ((0, 0), false));
+    assert_eq!(lane.fates(), [40, 0, 0]);
+    for _ in 0..2 {
+        assert_eq!(take(&lane), Poll::Ready(Err(Disconnect::RESTART)));
+    }
+}
+
+#[test]
+fn taker_that_does_not_keep_up_is_evicted_and_hears_what_it_missed() {
+    let lane = Lane::held(4, 1_000, Overflow::Disconnect, 0);
+    lane.queue.open(None);
+    assert_eq!(take(&lane), Poll::Pending);
+    assert_eq!(lane.push_each(0..4), Push::Ok);
+    assert_eq!(take(&lane), Poll::Ready(Ok(0)));
+    assert_eq!(lane.push_each(4..6), Push::Full);
+    let reason = Disconnect::new(4108, "too slow: missed 5 messages");
+    assert_eq!(take(&lane), Poll::Ready(Err(reason)));
+    assert_eq!(lane.fates(), [1, 5, 0]);
+}
+
 /// The frame of a small numbered message.
 const FRAME: usize = 6;
 

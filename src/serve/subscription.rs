@@ -1,0 +1,153 @@
+//! A client without a peer: the program itself hears a room.
+
+use std::fmt;
+use std::future::poll_fn;
+
+use super::Admission;
+use super::handshake::{self, Registered, Upgraded};
+use crate::hub::Connection;
+use crate::{Client, Disconnect, Error, Hub, Message};
+
+/// A client that is this program itself: what its rooms hear, it gets with
+/// [`next`](Subscription::next).
+///
+/// It is a client like any other: listed among the members of its rooms, with a queue of the same
+/// bounds, and evicted (or made to miss messages) by the same overflow policy when it does not keep
+/// up. What it [`publish`](Client::publish)es through its [`client`](Subscription::client) reaches
+/// everyone else. Dropping it disconnects it.
+///
+/// # Examples
+///
+/// ```
+/// use hublet::{Admission, Config, Hub};
+///
+/// # smol::block_on(async {
+/// let (hub, manager) = Hub::new(Config::default()).expect("the defaults are valid");
+/// let manager = smol::spawn(manager);
+///
+/// let mut news = hub.subscribe(Admission::anonymous().room("news")).await.expect("there is room");
+/// assert_eq!(hub.publish("news", "hello").await.expect("the hub runs"), 1);
+/// assert_eq!(hub.publish("sports", "goal").await.expect("the hub runs"), 0);
+/// assert_eq!(news.next().await.expect("connected").as_text(), Some("hello"));
+///
+/// // Nobody else is there to hear what it says itself.
+/// assert_eq!(news.client().publish("news", "to the others").await.expect("the hub runs"), 0);
+///
+/// let kick = hublet::Disconnect::new(4000, "enough");
+/// hub.disconnect(news.client().id(), kick.clone()).await.expect("it is connected");
+/// assert_eq!(news.next().await.expect_err("it was told to go"), kick);
+/// # drop((news, hub));
+/// # manager.await;
+/// # });
+/// ```
+#[doc(alias = "Subscriber")]
+#[doc(alias = "Receiver")]
+pub struct Subscription {
+    /// The queue, and the place in the registry; given up when dropped.
+    registered: Registered,
+    client: Client,
+    /// Counted among the connections, so that a drain waits until what is queued was taken.
+    _counted: Connection,
+}
+
+impl Hub {
+    /// Makes this program a client of the hub, with the user and the rooms of `admission`.
+    ///
+    /// Hooks are not asked, and a subprotocol means nothing here. It counts among the clients, and
+    /// [`drain`](Self::drain) waits for it to be dropped as it waits for every client. Cancel
+    /// safety: dropped early, no client stays behind.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::status`] with what a peer would have been answered, if there is no place for one
+    /// more client or room or a name is not allowed.
+    pub async fn subscribe(&self, admission: Admission) -> Result<Subscription, Error> {
+        let counted = self.shared().gate.connection();
+        let Upgraded { registered, client, .. } = handshake::admit(self, admission).await?;
+        registered.queue.open(None);
+        Ok(Subscription { registered, client, _counted: counted })
+    }
+}
+
+impl Subscription {
+    /// Waits for the next message.
+    ///
+    /// Cancel safety: dropped early, no message is lost.
+    ///
+    /// # Errors
+    ///
+    /// Why it was disconnected, once every message that was queued before has been taken: the
+    /// reason of [`Hub::disconnect`] or [`Hub::drain`], 4108 if it was too slow, 1001 if the hub
+    /// has ended. It is over then: the next call returns the same.
+    pub async fn next(&mut self) -> Result<Message, Disconnect> {
+        poll_fn(|cx| self.registered.queue.poll_take(cx)).await
+    }
+
+    /// Returns it as the hub knows it: its id, and the verbs that reach everyone else.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Returns how many messages it has missed to the overflow policy.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.registered.queue.missed()
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").field("client", &self.client).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::{block_on, poll_once};
+
+    use super::*;
+    use crate::Config;
+
+    #[test]
+    fn drain_waits_until_what_is_queued_was_taken() {
+        let executor = smol::Executor::new();
+        let (hub, manager) = Hub::new(Config::default()).expect("valid");
+        let _manager = executor.spawn(manager);
+        block_on(executor.run(async {
+            let lobby = Admission::user("ada").room("lobby");
+            let mut subscription = hub.subscribe(lobby).await.expect("a place");
+            let member = &hub.presence("lobby").await.expect("it runs")[0];
+            assert_eq!((member.id, member.waiting_bytes), (subscription.client().id(), 0));
+            assert_eq!(hub.publish("lobby", "last words").await.expect("it runs"), 1);
+            let member = &hub.presence("lobby").await.expect("it runs")[0];
+            assert_eq!((member.waiting, member.waiting_bytes), (1, 2 + 10));
+            let mut drain = Box::pin(hub.drain(Disconnect::RESTART));
+            while hub.stats().clients > 0 {
+                assert!(poll_once(&mut drain).await.is_none(), "a client is still here");
+                futures_lite::future::yield_now().await;
+            }
+            assert_eq!(subscription.next().await, Ok("last words".into()));
+            assert_eq!(subscription.next().await, Err(Disconnect::RESTART));
+            assert!(poll_once(&mut drain).await.is_none(), "a connection is still here");
+            drop(subscription);
+            drain.await;
+        }));
+    }
+
+    #[test]
+    fn dropped_subscription_is_a_client_no_more() {
+        let executor = smol::Executor::new();
+        let (hub, manager) = Hub::new(Config::default().max_clients(Some(1))).expect("valid");
+        let _manager = executor.spawn(manager);
+        block_on(executor.run(async {
+            let first = hub.subscribe(Admission::anonymous()).await.expect("a place");
+            let refused = hub.subscribe(Admission::anonymous()).await.expect_err("no place");
+            assert_eq!(refused.status(), Some(http::StatusCode::SERVICE_UNAVAILABLE));
+            drop(first);
+            hub.subscribe(Admission::anonymous()).await.expect("the place is free again");
+            hub.publish("nobody", "a turn for the manager").await.expect("it runs");
+            assert_eq!((hub.stats().clients, hub.stats().connections), (0, 0));
+        }));
+    }
+}
