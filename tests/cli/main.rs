@@ -1,6 +1,8 @@
 //! The binary, from the outside.
 #![cfg(unix)]
 
+#[path = "../peer/mod.rs"]
+mod peer;
 mod support;
 
 use std::fs;
@@ -288,6 +290,13 @@ fn help_names_every_flag_and_its_variable() {
 }
 
 #[test]
+fn the_readme_quotes_the_help() {
+    let help = String::from_utf8(run(&mut hublet(&["--help"])).stdout).expect("text");
+    let quoted = format!("```text\n{help}```\n");
+    assert!(include_str!("../../README.md").contains(&quoted), "quote this:\n{help}");
+}
+
+#[test]
 fn version_is_the_packages() {
     let output = run(&mut hublet(&["--version"]));
     assert_eq!(output.status.code(), Some(0));
@@ -300,7 +309,7 @@ fn joins_and_leaves_are_logged_with_who_remains() {
     let (mut server, address) = Server::start(&[]);
     let mut peer = Peer::<TcpStream>::connect(&address, "/ws/a%20b");
     let joined = server.logged("joined");
-    let from = peer.0.local_addr().expect("connected");
+    let from = peer.stream().local_addr().expect("connected");
     assert_eq!(joined, format!("INFO client 0-0 joined room \"a b\" from {from}, 1 connected"));
     peer.send(CLOSE, &1000u16.to_be_bytes());
     assert_eq!(server.logged("left"), "INFO client 0-0 left room \"a b\" (1000), 0 connected");

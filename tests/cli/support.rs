@@ -1,22 +1,15 @@
 //! The binary, its clients and its files, for every test.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// No step of a test takes longer than this, or the test fails.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
-
-pub(crate) const TEXT: u8 = 0x81;
-pub(crate) const BINARY: u8 = 0x82;
-pub(crate) const CLOSE: u8 = 0x88;
+pub(crate) use crate::peer::{BINARY, CLOSE, DEADLINE, Peer};
 
 /// The binary with an empty environment, so that the caller's does not change what is tested.
 pub(crate) fn hublet(arguments: &[&str]) -> Command {
@@ -137,100 +130,6 @@ pub(crate) fn lines(pipe: Option<impl Read + Send + 'static>) -> Receiver<String
         });
     }
     receiver
-}
-
-/// A WebSocket client, byte by byte.
-pub(crate) struct Peer<S>(pub(crate) S);
-
-impl Peer<TcpStream> {
-    /// Connects to a path and upgrades.
-    pub(crate) fn connect(address: &str, path: &str) -> Self {
-        let (peer, status) = Self::ask(address, path);
-        assert_eq!(status, 101, "{path}");
-        peer
-    }
-
-    /// Asks for an upgrade; returns the status of the answer.
-    pub(crate) fn ask(address: &str, path: &str) -> (Self, u16) {
-        let stream = TcpStream::connect(address).expect("it accepts");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
-        Self(stream).upgrade(path)
-    }
-}
-
-impl Peer<UnixStream> {
-    pub(crate) fn connect(path: &Path) -> Self {
-        let stream = UnixStream::connect(path).expect("it accepts");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
-        let (peer, status) = Self(stream).upgrade("/ws");
-        assert_eq!(status, 101);
-        peer
-    }
-}
-
-impl<S: Read + Write> Peer<S> {
-    pub(crate) fn upgrade(mut self, path: &str) -> (Self, u16) {
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
-             Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
-        self.0.write_all(request.as_bytes()).expect("sent");
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            self.0.read_exact(&mut byte).expect("a whole head");
-            head.push(byte[0]);
-        }
-        let head = String::from_utf8(head).expect("text");
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-        (self, status.expect("a status line"))
-    }
-
-    /// Sends a masked frame of at most 125 bytes.
-    pub(crate) fn send(&mut self, kind: u8, payload: &[u8]) {
-        let mask = [1, 2, 3, 4];
-        let len = u8::try_from(payload.len()).expect("short");
-        let mut frame = vec![kind, 0x80 | len];
-        frame.extend(mask);
-        frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-        self.0.write_all(&frame).expect("sent");
-    }
-
-    /// Receives a frame of at most 125 bytes: its first byte and its payload.
-    pub(crate) fn receive(&mut self) -> (u8, Vec<u8>) {
-        let mut header = [0; 2];
-        self.0.read_exact(&mut header).expect("a frame");
-        assert!(header[1] <= 125, "a short frame, not masked");
-        let mut payload = vec![0; header[1].into()];
-        self.0.read_exact(&mut payload).expect("a whole frame");
-        (header[0], payload)
-    }
-
-    pub(crate) fn say(&mut self, text: &str) {
-        self.send(TEXT, text.as_bytes());
-    }
-
-    #[track_caller]
-    pub(crate) fn hears(&mut self, text: &str) {
-        let (kind, payload) = self.receive();
-        assert_eq!((kind, String::from_utf8_lossy(&payload).as_ref()), (TEXT, text));
-    }
-
-    /// Receives a close frame with `code`.
-    #[track_caller]
-    pub(crate) fn is_closed(&mut self, code: u16) {
-        let (kind, payload) = self.receive();
-        assert_eq!((kind, &payload[..2]), (CLOSE, &code.to_be_bytes()[..]));
-    }
-
-    /// Answers a close frame and waits for the end of the stream.
-    pub(crate) fn goodbye(mut self, code: u16) {
-        self.send(CLOSE, &code.to_be_bytes());
-        let mut rest = Vec::new();
-        self.0.read_to_end(&mut rest).expect("an orderly end");
-        assert!(rest.is_empty(), "nothing follows a close frame");
-    }
 }
 
 /// A folder of one test; removed when dropped.
