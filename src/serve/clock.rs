@@ -4,8 +4,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use smol::{Timer, future::Future as _};
+use smol::future::Future as _;
 
+use super::time::{Timer, now};
 use crate::Config;
 
 /// What has come due.
@@ -45,7 +46,7 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn new(config: &Config) -> Self {
-        let now = Instant::now();
+        let now = now();
         let ping_interval = config.ping_interval / 1000 * fastrand::u32(900..=1100);
         let set_for = now + ping_interval;
         Self {
@@ -63,20 +64,20 @@ impl Clock {
 
     /// Bytes came from the peer.
     pub(crate) fn heard(&mut self) {
-        self.heard = Instant::now();
+        self.heard = now();
         self.pinged = None;
     }
 
     /// The peer is being read again after a time in which it was not.
     pub(crate) fn listens_again(&mut self) {
         if self.pinged.is_some() {
-            self.pinged = Some(Instant::now());
+            self.pinged = Some(now());
         }
     }
 
     /// A ping was sent.
     pub(crate) fn pinged(&mut self) {
-        self.pinged = Some(Instant::now());
+        self.pinged = Some(now());
     }
 
     /// A drain wrote something or nothing, and left nothing or something.
@@ -84,7 +85,7 @@ impl Clock {
         if empty {
             self.stuck = None;
         } else if progress || self.stuck.is_none() {
-            self.stuck = Some(Instant::now());
+            self.stuck = Some(now());
         }
     }
 
@@ -106,7 +107,7 @@ impl Clock {
             if Pin::new(&mut self.timer).poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            let now = Instant::now();
+            let now = now();
             if due <= now {
                 // Whoever acts on the verdict moves its moment; until then it stays due.
                 self.set(now);
@@ -122,7 +123,7 @@ impl Clock {
             None => (self.heard + self.ping_interval, Verdict::Ping),
             Some(pinged) if listening => (pinged + self.pong_timeout, Verdict::PongTimeout),
             // A deadline that does not count now must not keep the timer busy either.
-            Some(_) => (Instant::now() + self.ping_interval, Verdict::Ping),
+            Some(_) => (now() + self.ping_interval, Verdict::Ping),
         };
         if let Some(stuck) = self.stuck {
             next = earlier(next, (stuck + self.write_timeout, Verdict::WriteTimeout));
@@ -141,4 +142,74 @@ impl Clock {
 
 fn earlier(a: (Instant, Verdict), b: (Instant, Verdict)) -> (Instant, Verdict) {
     if b.0 < a.0 { b } else { a }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+    use crate::serve::sim::time::VirtualTime;
+
+    /// What comes due next, and after how long; the clock of the test moves there.
+    fn next(clock: &mut Clock, time: &VirtualTime, began: Option<Instant>) -> (Verdict, Duration) {
+        let start = now();
+        let mut cx = Context::from_waker(Waker::noop());
+        loop {
+            match clock.poll(&mut cx, true, began) {
+                Poll::Ready(verdict) => return (verdict, now() - start),
+                Poll::Pending => time.advance(time.until_next().expect("the timer is armed")),
+            }
+        }
+    }
+
+    #[test]
+    fn silence_is_pinged_and_then_given_up() {
+        let time = VirtualTime::start();
+        let config = Config::default();
+        let mut clock = Clock::new(&config);
+        let (verdict, after) = next(&mut clock, &time, None);
+        assert_eq!(verdict, Verdict::Ping);
+        assert!(after >= config.ping_interval * 9 / 10 && after <= config.ping_interval * 11 / 10);
+        clock.pinged();
+        assert_eq!(next(&mut clock, &time, None), (Verdict::PongTimeout, config.pong_timeout));
+        clock.heard();
+        assert_eq!(next(&mut clock, &time, None), (Verdict::Ping, after));
+        assert_eq!(time.timers(), 1);
+        drop(clock);
+        assert_eq!(time.timers(), 0);
+    }
+
+    #[test]
+    fn a_write_deadline_counts_from_the_last_progress() {
+        let time = VirtualTime::start();
+        let config = Config::default();
+        let mut clock = Clock::new(&config);
+        clock.wrote(true, false);
+        time.advance(config.write_timeout / 2);
+        clock.wrote(false, false);
+        assert_eq!(
+            next(&mut clock, &time, None),
+            (Verdict::WriteTimeout, config.write_timeout / 2)
+        );
+        clock.wrote(true, false);
+        assert_eq!(next(&mut clock, &time, None), (Verdict::WriteTimeout, config.write_timeout));
+        clock.wrote(false, true);
+        assert_eq!(next(&mut clock, &time, None).0, Verdict::Ping);
+    }
+
+    #[test]
+    fn a_message_is_timed_only_while_its_peer_is_read() {
+        let time = VirtualTime::start();
+        let config = Config::default().message_timeout(Duration::from_secs(3));
+        let mut clock = Clock::new(&config);
+        let began = Some(now());
+        let mut cx = Context::from_waker(Waker::noop());
+        time.advance(Duration::from_secs(2));
+        assert_eq!(
+            next(&mut clock, &time, began),
+            (Verdict::MessageTimeout, Duration::from_secs(1))
+        );
+        assert!(clock.poll(&mut cx, false, began).is_pending());
+    }
 }

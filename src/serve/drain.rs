@@ -1,10 +1,10 @@
 //! The graceful stop.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_lite::future::or;
-use smol::Timer;
 
+use super::time::{Timer, now};
 use crate::hub::Command;
 use crate::{Disconnect, Error, Hub};
 
@@ -49,7 +49,7 @@ impl Hub {
             if clients.is_empty() {
                 return Ok(());
             }
-            let begin = Instant::now();
+            let begin = now();
             let pace = window / u32::try_from(clients.len()).unwrap_or(u32::MAX);
             for (client, nth) in clients.iter().zip(0..) {
                 Timer::at(begin + pace * nth).await;

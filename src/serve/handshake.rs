@@ -2,17 +2,17 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use futures_lite::FutureExt as _;
 use futures_lite::future::or;
 use futures_lite::io::{AsyncReadExt, AsyncWriteExt};
 use http::{Method, StatusCode, header};
-use smol::Timer;
 
 use super::http::{HEAD_BYTES_MAX, Head, Response, parse, tokens};
 use super::routes::{Route, route};
+use super::time::{Timer, now};
 use super::transport::Transport;
 use super::{Admission, Handler, Peer};
 use crate::error::Kind;
@@ -96,7 +96,7 @@ pub(crate) async fn handshake<T: Transport, H: Handler>(
     peer: &Peer,
     handler: &H,
 ) -> Result<Upgraded, Error> {
-    let deadline = Instant::now() + hub.shared().config.handshake_timeout;
+    let deadline = now() + hub.shared().config.handshake_timeout;
     let mut head_only = false;
     let upgraded = or(
         async {

@@ -7,7 +7,10 @@ mod handshake;
 mod http;
 mod listener;
 mod routes;
+#[cfg(test)]
+mod sim;
 mod subscription;
+mod time;
 mod transport;
 mod websocket;
 mod wire;
@@ -18,13 +21,14 @@ use std::time::Duration;
 
 use futures_lite::future::or;
 use futures_lite::io::{AsyncRead, AsyncWrite};
-use smol::{Executor, Timer};
+use smol::Executor;
 
 pub use handler::{Admission, Handler};
 pub use listener::{Listener, Peer};
 pub use routes::room_of;
 pub use subscription::Subscription;
 
+use time::Timer;
 use transport::{Foreign, Transport};
 
 use crate::{Disconnect, Error, Hub};

@@ -10,11 +10,11 @@ use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::error::{CapacityError, Error as WsError, ProtocolError};
 use async_tungstenite::tungstenite::protocol::{Message as WsMessage, Role, WebSocketConfig};
 use futures_lite::{FutureExt as _, Stream as _};
-use smol::Timer;
 
 use super::Handler;
 use super::clock::{Clock, Verdict};
 use super::handshake::{Registered, Upgraded};
+use super::time::Timer;
 use super::transport::Transport;
 use super::wire::Wire;
 use crate::hub::{Command, Drained, Phase, SCRATCH_BYTES, add};

@@ -19,6 +19,7 @@ use std::time::Instant;
 
 use futures_lite::io::{AsyncRead, AsyncWrite};
 
+use super::time::now;
 use super::transport::Transport;
 use crate::hub::{Outlet, Queue, SCRATCH_BYTES, Scratch};
 use crate::message::FRAME_HEADER_MAX;
@@ -443,7 +444,7 @@ impl Scan {
         if between {
             self.began = None;
         } else if self.began.is_none() {
-            self.began = Some(Instant::now());
+            self.began = Some(now());
         }
     }
 }

@@ -1,0 +1,137 @@
+//! The time as tests have it: virtual on a thread that runs a simulation, real on any other.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+thread_local! {
+    /// The virtual time of the simulation that runs on this thread, if one does.
+    static VIRTUAL: RefCell<Option<Virtual>> = const { RefCell::new(None) };
+}
+
+/// A clock that stands still until it is moved, and who waits for it.
+#[derive(Debug)]
+struct Virtual {
+    now: Instant,
+    /// Who is to be woken when, by the time and a number of its own.
+    alarms: BTreeMap<(Instant, u64), Option<Waker>>,
+    next: u64,
+}
+
+/// While this lives, the time of its thread is virtual.
+#[derive(Debug)]
+pub(in crate::serve) struct VirtualTime(());
+
+impl VirtualTime {
+    pub(in crate::serve) fn start() -> Self {
+        let time = Virtual { now: Instant::now(), alarms: BTreeMap::new(), next: 0 };
+        let before = VIRTUAL.with(|time_now| time_now.borrow_mut().replace(time));
+        assert!(before.is_none(), "one simulation a thread");
+        Self(())
+    }
+
+    /// Timers that exist.
+    pub(in crate::serve) fn timers(&self) -> usize {
+        with(|time| time.alarms.len()).unwrap_or(0)
+    }
+
+    /// How long until the first timer that has not fired is due.
+    pub(in crate::serve) fn until_next(&self) -> Option<Duration> {
+        with(|time| {
+            let next = time.alarms.iter().find(|(_, waker)| waker.is_some());
+            next.map(|((due, _), _)| due.saturating_duration_since(time.now))
+        })
+        .flatten()
+    }
+
+    /// Moves the clock, and wakes who waited for that.
+    pub(in crate::serve) fn advance(&self, by: Duration) {
+        let due = with(|time| {
+            time.now += by;
+            let now = time.now;
+            let due = time.alarms.range_mut(..=(now, u64::MAX));
+            due.filter_map(|(_, waker)| waker.take()).collect::<Vec<_>>()
+        });
+        due.into_iter().flatten().for_each(Waker::wake);
+    }
+}
+
+impl Drop for VirtualTime {
+    fn drop(&mut self) {
+        VIRTUAL.with(|time| time.borrow_mut().take());
+    }
+}
+
+fn with<T>(f: impl FnOnce(&mut Virtual) -> T) -> Option<T> {
+    VIRTUAL.with(|time| time.borrow_mut().as_mut().map(f))
+}
+
+/// The time.
+pub(crate) fn now() -> Instant {
+    with(|time| time.now).unwrap_or_else(Instant::now)
+}
+
+/// As `smol::Timer`, as far as serving uses it.
+#[derive(Debug)]
+pub(crate) enum Timer {
+    Real(smol::Timer),
+    Virtual { due: Instant, number: u64 },
+}
+
+impl Timer {
+    pub(crate) fn at(due: Instant) -> Self {
+        let number = with(|time| {
+            time.next += 1;
+            time.alarms.insert((due, time.next), None);
+            time.next
+        });
+        number
+            .map_or_else(|| Self::Real(smol::Timer::at(due)), |n| Self::Virtual { due, number: n })
+    }
+
+    pub(crate) fn after(wait: Duration) -> Self {
+        Self::at(now() + wait)
+    }
+
+    pub(crate) fn set_at(&mut self, at: Instant) {
+        match self {
+            Self::Real(timer) => timer.set_at(at),
+            Self::Virtual { due, number } => {
+                with(|time| {
+                    let waker = time.alarms.remove(&(*due, *number)).flatten();
+                    time.alarms.insert((at, *number), waker);
+                });
+                *due = at;
+            }
+        }
+    }
+}
+
+impl Future for Timer {
+    type Output = Instant;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Instant> {
+        match &mut *self {
+            Self::Real(timer) => Pin::new(timer).poll(cx),
+            Self::Virtual { due, number } => with(|time| {
+                if *due <= time.now {
+                    return Poll::Ready(*due);
+                }
+                time.alarms.insert((*due, *number), Some(cx.waker().clone()));
+                Poll::Pending
+            })
+            .expect("a virtual timer lives in its simulation"),
+        }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        if let Self::Virtual { due, number } = self {
+            with(|time| time.alarms.remove(&(*due, *number)));
+        }
+    }
+}
