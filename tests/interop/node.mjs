@@ -1,0 +1,3 @@
+import { exchange } from './exchange.mjs';
+
+console.log(await exchange(WebSocket, process.argv[2]));

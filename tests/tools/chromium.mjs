@@ -1,0 +1,17 @@
+// A headless Chromium from the environment variable CHROMIUM, which the Rust side of a test sets.
+import { chromium } from 'playwright-core';
+
+// The sandbox cannot start for root, which is who runs CI; the rest keeps it off the network.
+const args = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+];
+
+export function launch() {
+  return chromium.launch({ executablePath: process.env.CHROMIUM, args });
+}

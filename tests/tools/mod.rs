@@ -1,0 +1,81 @@
+//! Programs of others that some tests need and a bare machine lacks. `.ci/run` installs them.
+
+#![allow(dead_code, reason = "no test needs every tool")]
+
+use std::env;
+use std::io::{Write, stderr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Returns `found`; says `skipped` if it is nothing, and fails instead where every tool must be
+/// there.
+#[track_caller]
+pub(crate) fn tool<T>(name: &str, found: Option<T>) -> Option<T> {
+    if found.is_none() {
+        assert!(env::var_os("REQUIRE_TEST_TOOLS").is_none(), "{name} is not installed");
+        // Not by a macro: the test harness would keep it to itself.
+        writeln!(stderr(), "skipped: {name} is not installed").expect("standard error is open");
+    }
+    found
+}
+
+/// A file of the repository.
+pub(crate) fn file(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// A program that answers `--version`, and its answer.
+fn installed(program: impl AsRef<Path>) -> Option<(PathBuf, String)> {
+    let program = program.as_ref();
+    let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().ok()?;
+    let version = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| (program.to_owned(), version))
+}
+
+/// Node.js, which runs a script of `tests/`; its built-in WebSocket is switched on.
+pub(crate) fn node(script: &str) -> Option<Command> {
+    let (node, version) = tool("node", installed("node"))?;
+    let major = version.trim_start_matches('v').split('.').next()?.parse::<u32>().ok()?;
+    let mut command = Command::new(node);
+    if major < 22 {
+        command.args(["--experimental-websocket", "--no-warnings"]);
+    }
+    command.arg(file(script));
+    Some(command)
+}
+
+/// Node.js with a package that `npm ci --prefix tests` installs.
+pub(crate) fn node_with(package: &str, script: &str) -> Option<Command> {
+    let installed = file("tests/node_modules").join(package).is_dir();
+    tool(&format!("the npm package {package}"), installed.then_some(()))?;
+    node(script)
+}
+
+/// Node.js with what `tests/tools/chromium.mjs` needs to start a headless Chromium.
+pub(crate) fn chromium(script: &str) -> Option<Command> {
+    let path = env::var_os("CHROMIUM").map(PathBuf::from);
+    let names = path
+        .into_iter()
+        .chain(["chromium", "chromium-browser", "google-chrome"].map(PathBuf::from));
+    let (chromium, _) = tool("chromium", names.into_iter().find_map(installed))?;
+    let mut command = node_with("playwright-core", script)?;
+    command.env("CHROMIUM", which(&chromium)?);
+    Some(command)
+}
+
+/// Python with the packages of `tests/interop/requirements.txt`, in the environment that `.ci/run`
+/// makes in the target folder.
+pub(crate) fn python(script: &str) -> Option<Command> {
+    let python = file("target/test-python/bin/python");
+    let found = installed(python);
+    let (python, _) = tool("target/test-python", found)?;
+    let mut command = Command::new(python);
+    command.arg(file(script));
+    Some(command)
+}
+
+/// The full path of a program that is named as a shell would.
+fn which(program: &Path) -> Option<PathBuf> {
+    let folders = env::var_os("PATH")?;
+    env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.is_file())
+}
