@@ -43,6 +43,34 @@ impl FromStr for Overflow {
     }
 }
 
+/// A page that is served as it is, to GET and HEAD.
+///
+/// # Examples
+///
+/// ```
+/// use hublet::{Config, Page};
+///
+/// let page = Page {
+///     path: "/",
+///     content_type: "text/html; charset=utf-8",
+///     headers: &[("Content-Security-Policy", "default-src 'none'")],
+///     body: "<!doctype html><title>hub</title>",
+/// };
+/// let config = Config::default().http(true).pages(vec![page]);
+/// assert_eq!(config.pages[0].path, "/");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// The path, as requests name it.
+    pub path: &'static str,
+    /// The type of the body.
+    pub content_type: &'static str,
+    /// Further headers, names and values.
+    pub headers: &'static [(&'static str, &'static str)],
+    /// What is served.
+    pub body: &'static str,
+}
+
 macro_rules! config {
     ($( $(#[$doc:meta])* $field:ident : $type:ty = $default:expr; )*) => {
         /// The limits and waits of a hub, each with its default.
@@ -109,8 +137,11 @@ config! {
     max_fragments: usize = Self::MAX_FRAGMENTS;
     /// The time a peer has to finish a message it began. Default 30 s; then 1008.
     message_timeout: Duration = Self::MESSAGE_TIMEOUT;
-    /// The time for the whole handshake, however its bytes trickle. Default 5 s.
+    /// The time for a whole request and its answer, however its bytes trickle. Default 5 s.
     handshake_timeout: Duration = Self::HANDSHAKE_TIMEOUT;
+    /// How long a connection may wait for its next request. Default 75 s: longer than the 60 s
+    /// that proxies keep theirs. It ends sooner when a client needs its place.
+    idle_timeout: Duration = Self::IDLE_TIMEOUT;
     /// Handshakes in flight at once. Default 256; beyond it the accept loop waits, and a peer that
     /// has sent nothing for a second gives its place up.
     handshakes: usize = Self::HANDSHAKES;
@@ -140,6 +171,8 @@ config! {
     /// Whether the routes of the binary (`/ws`, `/ws/{room}`, `/health`) are served. Default
     /// false: an upgrade on any path reaches the handler, anything else is answered 404.
     http: bool = false;
+    /// Pages that are served as they are, where [`http`](Self#structfield.http) is on. Default none.
+    pages: Vec<Page> = Vec::new();
     /// The window over which a drain spreads its close frames. Default 5 s.
     drain: Duration = Self::DRAIN;
 }
@@ -161,6 +194,8 @@ impl Config {
     pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
     /// Default of [`handshake_timeout`](Self#structfield.handshake_timeout): 5 s.
     pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+    /// Default of [`idle_timeout`](Self#structfield.idle_timeout): 75 s.
+    pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
     /// Default of [`handshakes`](Self#structfield.handshakes): 256 in flight.
     pub const HANDSHAKES: usize = 256;
     /// Default of [`ping_interval`](Self#structfield.ping_interval): 25 s.
@@ -226,6 +261,7 @@ impl Config {
         for (name, wait) in [
             ("message_timeout", self.message_timeout),
             ("handshake_timeout", self.handshake_timeout),
+            ("idle_timeout", self.idle_timeout),
             ("ping_interval", self.ping_interval),
             ("pong_timeout", self.pong_timeout),
             ("write_timeout", self.write_timeout),

@@ -6,7 +6,7 @@ mod hub;
 mod message;
 mod serve;
 
-pub use config::{Config, Overflow};
+pub use config::{Config, Overflow, Page};
 pub use error::{Disconnect, Error};
 pub use http;
 pub use hub::{Client, ClientId, Hub, Member, Stats};

@@ -1,10 +1,13 @@
 //! The gate: how many may be inside, and whether it is still open.
 
 use std::collections::HashMap;
+use std::future::Future as _;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
-use event_listener::{Event, IntoNotification as _};
+use event_listener::{Event, EventListener, IntoNotification as _};
 
 use super::stats::Counters;
 
@@ -17,6 +20,10 @@ pub(crate) struct Gate {
     /// Clients with a permit by network, as [`Gate::client`] was given it; entries of 0 are removed, so it is bounded by clients.
     by_ip: Mutex<HashMap<u128, usize>>,
     per_ip_max: Option<usize>,
+    /// Connections that wait for their next request, in places that no client needs.
+    idle: AtomicUsize,
+    /// Tells as many of those as clients need the places of, and all when the gate is shut.
+    leave: Event,
     /// Handshakes in flight.
     handshakes: AtomicUsize,
     handshakes_max: usize,
@@ -55,6 +62,8 @@ impl Gate {
             clients_max,
             by_ip: Mutex::new(HashMap::new()),
             per_ip_max,
+            idle: AtomicUsize::new(0),
+            leave: Event::new(),
             handshakes: AtomicUsize::new(0),
             handshakes_max,
             crowded: AtomicUsize::new(0),
@@ -70,6 +79,7 @@ impl Gate {
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.shut.notify(usize::MAX);
+        self.leave.notify(usize::MAX);
     }
 
     /// Whether the gate was shut.
@@ -132,7 +142,22 @@ impl Gate {
             *clients += 1;
             permit.ip = Some(ip);
         }
+        if self.clients.load(Ordering::Relaxed) + self.idle.load(Ordering::Relaxed)
+            > self.clients_max
+        {
+            self.leave.notify(1.additional());
+        }
         Ok(permit)
+    }
+
+    /// Takes a place for a connection that waits for its next request, if there is one that no
+    /// client has. It has to be left when a client comes for it.
+    pub(crate) fn idle(self: &Arc<Self>) -> Option<Idle> {
+        // Before the gate is looked at, so that its closing is not missed.
+        let idle = Idle { gate: Arc::clone(self), leave: self.leave.listen() };
+        let taken =
+            self.idle.fetch_add(1, Ordering::Relaxed) + self.clients.load(Ordering::Relaxed);
+        (taken < self.clients_max && !self.is_closed()).then_some(idle)
     }
 
     fn try_handshake(self: &Arc<Self>) -> Option<Handshake> {
@@ -174,6 +199,27 @@ impl Drop for Connection {
         if self.0.counters.connections.fetch_sub(1, Ordering::Release) == 1 {
             self.0.emptied.notify(usize::MAX);
         }
+    }
+}
+
+/// A place for a connection that waits for its next request.
+#[derive(Debug)]
+pub(crate) struct Idle {
+    gate: Arc<Gate>,
+    /// Hears when the place has to be left; dropped unheard, the next one hears it.
+    leave: EventListener,
+}
+
+impl Idle {
+    /// Ready once the place has to be left.
+    pub(crate) fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.leave).poll(cx)
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        self.gate.idle.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -262,6 +308,27 @@ mod tests {
         assert!(fourth.as_mut().poll(&mut contexts[1]).is_pending());
         drop(first);
         assert_eq!(wakes.map(|wakes| wakes.take()), [1, 1]);
+    }
+
+    #[test]
+    fn an_idle_connection_leaves_for_a_client_and_at_the_end() {
+        let gate = gate(2, None);
+        let leaves = |idle: &mut Idle| {
+            smol::block_on(smol::future::poll_once(std::future::poll_fn(|cx| idle.poll_leave(cx))))
+                .is_some()
+        };
+        let mut first = gate.idle().expect("nobody is here");
+        let mut second = gate.idle().expect("two places");
+        assert!(gate.idle().is_none(), "every place is taken");
+        let _one = gate.client(None).expect("idle connections keep no client out");
+        assert!(leaves(&mut first), "the client needs one of the places");
+        drop(first);
+        assert!(!leaves(&mut second), "and only one of them");
+        drop(second);
+        let mut third = gate.idle().expect("one place is free");
+        gate.close();
+        assert!(leaves(&mut third));
+        assert!(gate.idle().is_none());
     }
 
     #[test]

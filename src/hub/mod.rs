@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub use registry::{ClientId, Member};
 pub use stats::Stats;
 
-pub(crate) use gate::{Connection, Crowded, Gate, Handshake, Permit};
+pub(crate) use gate::{Connection, Crowded, Gate, Handshake, Idle, Permit};
 pub(crate) use manager::Command;
 pub(crate) use queue::{Drained, Outlet, Phase, Queue};
 pub(crate) use registry::Refusal;

@@ -1,29 +1,20 @@
-//! The handshake: a request head in, a registered client out, all of it under one deadline.
+//! The handshake: a request that asks for a client in, a registered client out.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use futures_lite::FutureExt as _;
-use futures_lite::future::or;
-use futures_lite::io::{AsyncReadExt, AsyncWriteExt};
-use http::{Method, StatusCode, header};
+use futures_lite::io::AsyncWriteExt;
+use http::{Request, StatusCode, header};
 
-use super::http::{HEAD_BYTES_MAX, Head, Response, parse, tokens};
-use super::routes::{Route, route};
-use super::time::{Timer, now};
+use super::http::{Response, tokens};
+use super::requests::Ended;
 use super::transport::Transport;
 use super::{Admission, Handler, Peer};
 use crate::error::Kind;
-use crate::hub::{Command, Crowded, Permit, Queue, Refusal, add, is_name};
+use crate::hub::{Command, Crowded, Permit, Queue, Refusal, is_name};
 use crate::{Client, ClientId, Disconnect, Error, Hub};
-
-/// How long a peer may stay silent while others wait for its place among the handshakes.
-const SILENCE: Duration = Duration::from_secs(1);
-
-/// Bytes that one read of a head takes at most.
-const HEAD_READ: usize = 1024;
 
 /// What clients are told to wait when there is no place for them, in seconds.
 const RETRY_AFTER: &str = "5";
@@ -86,147 +77,24 @@ pub(crate) struct Upgraded {
     pub(crate) early: Vec<u8>,
 }
 
-/// Reads a request and answers it: with a 101 once the manager has inserted the client, or with
-/// the response that refuses it.
-///
-/// The whole of it, however the bytes trickle, is under one deadline.
-pub(crate) async fn handshake<T: Transport, H: Handler>(
-    hub: &Hub,
-    transport: &mut T,
-    peer: &Peer,
-    handler: &H,
-) -> Result<Upgraded, Error> {
-    let deadline = now() + hub.shared().config.handshake_timeout;
-    let mut head_only = false;
-    let upgraded = or(
-        async {
-            let Some((head, early)) = read_head(hub, transport).await? else {
-                return Err(Ended::Silently);
-            };
-            head_only = head.request.method() == Method::HEAD;
-            answer(hub, transport, peer, handler, head, early).await
-        },
-        async {
-            Timer::at(deadline).await;
-            Err(Ended::With(Response::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "the handshake took too long",
-            )))
-        },
-    )
-    .await;
-    let response = match upgraded {
-        Ok(upgraded) => {
-            add(&hub.shared().counters.upgrades_accepted, 1);
-            return Ok(upgraded);
-        }
-        Err(Ended::With(response)) => response,
-        Err(Ended::Silently) => {
-            add(&hub.shared().counters.upgrades_refused, 1);
-            return Err(Error::new(Kind::Io(std::io::ErrorKind::UnexpectedEof.into())));
-        }
-        Err(Ended::Io(error)) => {
-            add(&hub.shared().counters.upgrades_refused, 1);
-            return Err(error.into());
-        }
-    };
-    if !response.status.is_success() {
-        add(&hub.shared().counters.upgrades_refused, 1);
-        log::debug!("{peer} refused: {} {}", response.status.as_u16(), response.sentence);
-    }
-    say_goodbye(hub, transport, &response.encode(head_only)).await;
-    Err(Error::new(Kind::Refused(response.status, response.sentence)))
-}
-
 /// Registers the client of a stream that was upgraded elsewhere.
 pub(crate) async fn admit(hub: &Hub, admission: Admission) -> Result<Upgraded, Error> {
-    let refused = |response: Response| Kind::Refused(response.status, response.sentence);
+    let refused = |response: Response| Kind::Refused(response.status, response.body);
     let (registered, client) =
         register(hub, None, admission).await.map_err(|response| Error::new(refused(response)))?;
     Ok(Upgraded { registered, client, early: Vec::new() })
 }
 
-/// Why a handshake led to no client.
-#[derive(Debug)]
-enum Ended {
-    /// It is answered with this.
-    With(Response),
-    /// The peer never spoke, or left before it had finished.
-    Silently,
-    /// The stream failed.
-    Io(std::io::Error),
-}
-
-impl From<Response> for Ended {
-    fn from(response: Response) -> Self {
-        Self::With(response)
-    }
-}
-
-impl From<std::io::Error> for Ended {
-    fn from(error: std::io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-/// Reads a head and what came behind it; `None` if the peer left before the end of one, or gave
-/// its place up to others by saying nothing.
-async fn read_head<T: Transport>(
-    hub: &Hub,
-    transport: &mut T,
-) -> Result<Option<(Head, Vec<u8>)>, Ended> {
-    let mut buffer = Vec::new();
-    let mut searched = 0;
-    loop {
-        let filled = buffer.len();
-        buffer.resize(filled + HEAD_READ.min(HEAD_BYTES_MAX + 1 - filled), 0);
-        let read = transport.read(&mut buffer[filled..]);
-        let n = if filled == 0 {
-            match or(async { read.await.map(Some) }, crowded_out(hub)).await? {
-                Some(n) => n,
-                None => return Ok(None),
-            }
-        } else {
-            read.await?
-        };
-        buffer.truncate(filled + n);
-        if n == 0 {
-            return Ok(None);
-        }
-        if let Some(head) = parse(&buffer, searched)? {
-            let early = buffer.split_off(head.len);
-            return Ok(Some((head, early)));
-        }
-        searched = buffer.len();
-    }
-}
-
-/// Ends once a silent peer has to give its place up.
-async fn crowded_out<N>(hub: &Hub) -> std::io::Result<Option<N>> {
-    loop {
-        Timer::after(SILENCE).await;
-        if hub.shared().gate.is_crowded() {
-            return Ok(None);
-        }
-    }
-}
-
-async fn answer<T: Transport, H: Handler>(
+/// Asks the handler, registers the client and answers its upgrade with the 101: once the manager
+/// has inserted it, so that who sees the 101 misses nothing. `early` came behind the request.
+pub(crate) async fn upgrade<T: Transport, H: Handler>(
     hub: &Hub,
     transport: &mut T,
     peer: &Peer,
     handler: &H,
-    head: Head,
+    request: &Request<()>,
     early: Vec<u8>,
 ) -> Result<Upgraded, Ended> {
-    let closed = hub.shared().gate.is_closed();
-    match route(&head, &hub.shared().config)? {
-        Route::Health if closed => return Err(draining().into()),
-        Route::Health => return Err(Response::new(StatusCode::OK, "ok").into()),
-        Route::Upgrade if closed => return Err(draining().into()),
-        Route::Upgrade => {}
-    }
-    let request = &head.request;
     let hook = async { handler.on_upgrade(request, peer).await };
     let admission = match AssertUnwindSafe(hook).catch_unwind().await {
         Ok(Ok(admission)) => admission,
@@ -287,50 +155,26 @@ async fn register(
     }
 }
 
-/// Writes a last response and lets the peer read it: a socket that is closed with unread bytes
-/// resets the connection and may destroy what was sent.
-async fn say_goodbye<T: Transport>(hub: &Hub, transport: &mut T, response: &[u8]) {
-    let goodbye = async {
-        transport.write_all(response).await?;
-        transport.flush().await?;
-        transport.close().await?;
-        let mut discarded = 0;
-        let mut buffer = [0; 256];
-        while discarded < HEAD_BYTES_MAX {
-            match transport.read(&mut buffer).await? {
-                0 => break,
-                n => discarded += n,
-            }
-        }
-        Ok(())
-    };
-    let timeout = async {
-        Timer::after(hub.shared().config.close_timeout).await;
-        Err(std::io::ErrorKind::TimedOut.into())
-    };
-    let said: std::io::Result<()> = or(goodbye, timeout).await;
-    if let Err(error) = said {
-        log::debug!("a response did not reach its peer: {error}");
-    }
-}
-
-fn draining() -> Response {
+/// The hub takes nobody in any more.
+pub(crate) fn draining() -> Response {
     full("the hub is ending")
 }
 
-fn full(sentence: &'static str) -> Response {
+/// There is no place for the client now.
+pub(crate) fn full(sentence: &'static str) -> Response {
     Response::new(StatusCode::SERVICE_UNAVAILABLE, sentence).header("Retry-After", RETRY_AFTER)
 }
 
-fn our_fault(cause: &'static str) -> Response {
+/// A hook failed or chose what cannot be.
+pub(crate) fn our_fault(cause: &'static str) -> Response {
     log::error!("a request is answered with 500: {cause}");
     Response::new(StatusCode::INTERNAL_SERVER_ERROR, "this server failed to answer the request")
 }
 
-/// The response to a request that `on_upgrade` refused.
-fn refused_by_hook(status: StatusCode) -> Response {
+/// The response to a request that a hook refused.
+pub(crate) fn refused_by_hook(status: StatusCode) -> Response {
     let reason = status.canonical_reason().unwrap_or("no reason given").to_ascii_lowercase();
-    let response = Response::with_sentence(status, format!("the request was refused: {reason}"));
+    let response = Response::new(status, format!("the request was refused: {reason}"));
     match status {
         StatusCode::UNAUTHORIZED => response.header("WWW-Authenticate", "Bearer"),
         StatusCode::SERVICE_UNAVAILABLE => response.header("Retry-After", RETRY_AFTER),

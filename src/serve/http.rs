@@ -1,4 +1,4 @@
-//! HTTP/1.1 as far as an upgrade needs it: the request head, strictly read, and responses.
+//! HTTP/1.1 as far as a hub needs it: the request head, strictly read, and responses.
 //!
 //! The grammar is `httparse`'s; what is refused beyond it is refused because two readers could
 //! understand it in two ways (RFC 9112 section 11.2).
@@ -7,6 +7,8 @@ use std::borrow::Cow;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Uri, Version};
+
+use crate::Page;
 
 /// The longest request head, in bytes.
 pub(crate) const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -17,35 +19,56 @@ pub(crate) const HEADERS_MAX: usize = 64;
 /// What ends a head.
 const END: &[u8] = b"\r\n\r\n";
 
-/// A request, read.
+/// A request, read up to its body.
 #[derive(Debug)]
 pub(crate) struct Head {
     /// The request without its body.
     pub(crate) request: Request<()>,
-    /// Bytes of body that are announced.
-    pub(crate) content_length: u64,
+    /// Bytes of body that are announced, if any length is.
+    pub(crate) content_length: Option<u64>,
     /// Bytes of the buffer that the head took.
     pub(crate) len: usize,
 }
 
-/// A response with a sentence as its body.
+impl Head {
+    /// Whether another request may follow on the connection (RFC 9112 9.3).
+    pub(crate) fn keeps_alive(&self) -> bool {
+        self.request.version() == Version::HTTP_11
+            && !has_token(self.request.headers(), header::CONNECTION, "close")
+    }
+}
+
+/// A response, most often with a sentence as its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Response {
     pub(crate) status: StatusCode,
-    pub(crate) sentence: Cow<'static, str>,
+    /// The body. A line end is added where it lacks one, for those who read it in a terminal.
+    pub(crate) body: Cow<'static, str>,
+    content_type: &'static str,
     /// Headers beyond those every response has; names and values of ours.
-    headers: Vec<(&'static str, &'static str)>,
+    headers: Vec<(&'static str, Cow<'static, str>)>,
 }
 
 impl Response {
+    /// A response whose body is a sentence.
     #[cold]
     #[inline(never)]
-    pub(crate) fn new(status: StatusCode, sentence: &'static str) -> Self {
-        Self { status, sentence: Cow::Borrowed(sentence), headers: Vec::new() }
+    pub(crate) fn new(status: StatusCode, sentence: impl Into<Cow<'static, str>>) -> Self {
+        Self::with_type(status, "text/plain; charset=utf-8", sentence.into())
     }
 
-    pub(crate) fn with_sentence(status: StatusCode, sentence: String) -> Self {
-        Self { status, sentence: Cow::Owned(sentence), headers: Vec::new() }
+    pub(crate) fn with_type(
+        status: StatusCode,
+        content_type: &'static str,
+        body: Cow<'static, str>,
+    ) -> Self {
+        Self { status, body, content_type, headers: Vec::new() }
+    }
+
+    /// A page, as it is.
+    pub(crate) fn page(page: &Page) -> Self {
+        let response = Self::with_type(StatusCode::OK, page.content_type, page.body.into());
+        page.headers.iter().fold(response, |response, &(name, value)| response.header(name, value))
     }
 
     pub(crate) fn bad_request(sentence: &'static str) -> Self {
@@ -53,31 +76,46 @@ impl Response {
     }
 
     #[inline(never)]
-    pub(crate) fn header(mut self, name: &'static str, value: &'static str) -> Self {
-        self.headers.push((name, value));
+    pub(crate) fn header(
+        mut self,
+        name: &'static str,
+        value: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        self.headers.push((name, value.into()));
         self
     }
 
     /// The bytes of the response; without the body in answer to HEAD.
-    pub(crate) fn encode(&self, head_only: bool) -> Vec<u8> {
+    pub(crate) fn encode(&self, head_only: bool, keeps_alive: bool) -> Vec<u8> {
         let reason = self.status.canonical_reason().unwrap_or("");
-        let mut text = format!(
-            "HTTP/1.1 {} {reason}\r\nContent-Type: text/plain; charset=utf-8\r\n\
-             Content-Length: {}\r\nConnection: close\r\n",
-            self.status.as_u16(),
-            self.sentence.len() + 1,
-        );
+        let mut text = format!("HTTP/1.1 {} {reason}\r\n", self.status.as_u16());
+        let end = if self.body.ends_with('\n') { "" } else { "\n" };
+        // A response that never has a body says nothing about one (RFC 9110 8.6).
+        let has_body = self.status != StatusCode::NO_CONTENT;
+        if has_body {
+            let length = (self.body.len() + end.len()).to_string();
+            line(&mut text, "Content-Type", self.content_type);
+            line(&mut text, "Content-Length", &length);
+        }
         for (name, value) in &self.headers {
-            for part in [name, ": ", value, "\r\n"] {
-                text.push_str(part);
-            }
+            line(&mut text, name, value);
+        }
+        if !keeps_alive {
+            line(&mut text, "Connection", "close");
         }
         text.push_str("\r\n");
-        if !head_only {
-            text.push_str(&self.sentence);
-            text.push('\n');
+        if has_body && !head_only {
+            text.push_str(&self.body);
+            text.push_str(end);
         }
         text.into_bytes()
+    }
+}
+
+/// Appends a header.
+fn line(text: &mut String, name: &str, value: &str) {
+    for part in [name, ": ", value, "\r\n"] {
+        text.push_str(part);
     }
 }
 
@@ -150,7 +188,7 @@ fn parse_whole(head: &[u8]) -> Result<Head, Response> {
         };
         map.append(name, value);
     }
-    let content_length = check_framing(request.headers(), request.version())?;
+    let content_length = check_framing(&request)?;
     Ok(Head { request, content_length, len: head.len() })
 }
 
@@ -167,7 +205,8 @@ fn parse_target(target: &str) -> Result<Uri, Response> {
 }
 
 /// Checks the headers that say where a request ends and whom it is for; returns the body's length.
-fn check_framing(headers: &HeaderMap, version: Version) -> Result<u64, Response> {
+fn check_framing(request: &Request<()>) -> Result<Option<u64>, Response> {
+    let headers = request.headers();
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let length = lengths.next();
     if lengths.any(|other| Some(other) != length) {
@@ -182,17 +221,33 @@ fn check_framing(headers: &HeaderMap, version: Version) -> Result<u64, Response>
             "transfer encodings are not supported: send a Content-Length",
         ));
     }
-    let hosts = headers.get_all(header::HOST).iter().count();
-    if hosts > 1 || (hosts == 0 && version == Version::HTTP_11) {
-        return Err(Response::bad_request("the request needs exactly one Host"));
-    }
-    let Some(length) = length else { return Ok(0) };
+    check_host(request)?;
+    let Some(length) = length else { return Ok(None) };
     let digits = length.as_bytes();
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(Response::bad_request("the request's Content-Length is not a number"));
     }
     let length = length.to_str().ok().and_then(|length| length.parse().ok());
-    length.ok_or_else(|| Response::bad_request("the request's Content-Length is not a number"))
+    let too_large = || Response::bad_request("the request's Content-Length is not a number");
+    length.map(Some).ok_or_else(too_large)
+}
+
+/// Checks that one host is asked for, in one way only.
+fn check_host(request: &Request<()>) -> Result<(), Response> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() || (host.is_none() && request.version() == Version::HTTP_11) {
+        return Err(Response::bad_request("the request needs exactly one Host"));
+    }
+    // RFC 9112 3.2.2 has the target win. What is in front may have looked at the other, so where
+    // they differ there is no answer.
+    let target = request.uri().authority().map(|authority| authority.as_str());
+    if target.is_some_and(|target| {
+        host.is_some_and(|host| !target.as_bytes().eq_ignore_ascii_case(host.as_bytes()))
+    }) {
+        return Err(Response::bad_request("the request's target and its Host differ"));
+    }
+    Ok(())
 }
 
 /// Whether a comma-separated header, however many times it stands there, has `token`, in any case.

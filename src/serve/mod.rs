@@ -6,6 +6,7 @@ mod handler;
 mod handshake;
 mod http;
 mod listener;
+mod requests;
 mod routes;
 #[cfg(test)]
 mod sim;
@@ -28,6 +29,7 @@ pub use listener::{Listener, Peer};
 pub use routes::room_of;
 pub use subscription::Subscription;
 
+use requests::Requests;
 use time::Timer;
 use transport::{Foreign, Transport};
 
@@ -181,7 +183,7 @@ impl Hub {
     }
 }
 
-/// A connection: its handshake, then its client.
+/// A connection: its requests, then its client.
 async fn connect<T: Transport, H: Handler>(
     hub: &Hub,
     mut transport: T,
@@ -190,10 +192,9 @@ async fn connect<T: Transport, H: Handler>(
     place: crate::hub::Handshake,
 ) -> Result<Disconnect, Error> {
     // Boxed, so that its state is freed before the client's long life begins.
-    let handshake = Box::pin(handshake::handshake(hub, &mut transport, peer, handler));
-    let upgraded = handshake.await;
-    drop(place);
-    Ok(websocket::run(hub, transport, upgraded?, handler).await)
+    let requests = Box::pin(Requests::new(hub, &mut transport, peer, handler).run(place));
+    let upgraded = requests.await?;
+    Ok(websocket::run(hub, transport, upgraded, handler).await)
 }
 
 /// Whether an accept failed for the connection that was to be accepted, and not for all.

@@ -3,23 +3,25 @@
 use http::{HeaderMap, Method, Request, StatusCode, Version, header};
 
 use super::http::{Head, Response, has_token, percent_decode};
-use crate::Config;
 use crate::hub::is_name;
+use crate::{Config, Page};
 
 /// The room of a client that names none.
 const MAIN: &str = "main";
 
 /// What a request asks for, once it has passed every check that needs no hook.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Route {
+pub(crate) enum Route<'a> {
     /// A WebSocket.
     Upgrade,
     /// Whether the hub serves.
     Health,
+    /// A page of the embedder's.
+    Page(&'a Page),
 }
 
 /// Finds the route of a request, or the response that refuses it.
-pub(crate) fn route(head: &Head, config: &Config) -> Result<Route, Response> {
+pub(crate) fn route<'a>(head: &Head, config: &'a Config) -> Result<Route<'a>, Response> {
     let request = &head.request;
     let upgrade = has_token(request.headers(), header::UPGRADE, "websocket");
     if !config.http {
@@ -32,6 +34,10 @@ pub(crate) fn route(head: &Head, config: &Config) -> Result<Route, Response> {
     if path == "/health" {
         allow(request.method(), "GET, HEAD")?;
         return Ok(Route::Health);
+    }
+    if let Some(page) = config.pages.iter().find(|page| page.path == path) {
+        allow(request.method(), "GET, HEAD")?;
+        return Ok(Route::Page(page));
     }
     if room_of(path).is_none() {
         return Err(Response::new(
@@ -93,7 +99,7 @@ fn check_upgrade(head: &Head, config: &Config) -> Result<(), Response> {
     if !single(headers, header::SEC_WEBSOCKET_KEY).is_some_and(is_key) {
         return Err(Response::bad_request("Sec-WebSocket-Key must be 16 bytes in base64"));
     }
-    if head.content_length > 0 {
+    if head.content_length.is_some_and(|length| length > 0) {
         return Err(Response::bad_request("an upgrade has no body"));
     }
     if !may_connect(request, &config.origins) {
@@ -206,7 +212,7 @@ mod tests {
         let head = parse(request.as_bytes(), 0).expect("well-formed").expect("whole");
         match route(&head, config) {
             Ok(Route::Upgrade) => 101,
-            Ok(Route::Health) => 200,
+            Ok(_) => 200,
             Err(response) => response.status.as_u16(),
         }
     }
