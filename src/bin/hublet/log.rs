@@ -2,15 +2,65 @@
 
 use std::fmt::Write as _;
 use std::io::{self, StderrLock, Write as _};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 /// A line is cut after this many bytes: nothing that peers name is longer than a path.
 const LINE_MAX: usize = 1024;
 
-struct Stderr;
+/// Lines of one level a second at most: whatever peers do, a disk is not filled by it. More are
+/// counted, and told of in one line.
+const LINES: u32 = 50;
 
-static STDERR: Stderr = Stderr;
+/// The length of the second that lines are counted in.
+const SECOND: Duration = Duration::from_secs(1);
+
+struct Stderr {
+    /// What each level has written lately.
+    budgets: Mutex<[Budget; LEVELS]>,
+}
+
+/// The number of levels; `Level::Error` is 1.
+const LEVELS: usize = Level::Trace as usize;
+
+static STDERR: Stderr = Stderr { budgets: Mutex::new([Budget::NEW; LEVELS]) };
+
+/// Lines of one level in the second that runs.
+#[derive(Debug, Clone, Copy)]
+struct Budget {
+    began: Option<Instant>,
+    /// Lines that were written.
+    lines: u32,
+    /// Lines that were not.
+    left_out: u64,
+}
+
+impl Budget {
+    const NEW: Self = Self { began: None, lines: 0, left_out: 0 };
+
+    /// Whether one more line may be written.
+    fn has_line(&mut self, now: Instant) -> bool {
+        if self.began.is_none_or(|began| now.duration_since(began) >= SECOND) {
+            *self = Self { began: Some(now), lines: 0, left_out: self.left_out };
+        }
+        if self.lines < LINES {
+            self.lines += 1;
+            return true;
+        }
+        self.left_out += 1;
+        false
+    }
+
+    /// Takes how many lines were left out in a second that is over.
+    fn take_left_out(&mut self, now: Instant) -> u64 {
+        match self.began {
+            Some(began) if now.duration_since(began) < SECOND => 0,
+            _ => std::mem::take(&mut self.left_out),
+        }
+    }
+}
 
 /// Starts logging from `level` up.
 pub(crate) fn start(level: LevelFilter) {
@@ -28,17 +78,44 @@ impl Log for Stderr {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            let line = line(record.level(), &record.args().to_string());
-            // Held while it is asked for room, so that no other thread takes the room.
-            let mut stderr = io::stderr().lock();
-            // A full disk, a closed pipe or one that nobody reads must not stop the hub.
-            if is_writable(&stderr) {
-                drop(stderr.write_all(line.as_bytes()));
+            let now = Instant::now();
+            self.tell_left_out(now);
+            if self.budgets()[record.level() as usize - 1].has_line(now) {
+                write(&line(record.level(), &record.args().to_string()));
             }
         }
     }
 
-    fn flush(&self) {}
+    /// Tells of what was left out up to now; for the end of the process.
+    fn flush(&self) {
+        self.tell_left_out(Instant::now() + SECOND);
+    }
+}
+
+impl Stderr {
+    fn budgets(&self) -> std::sync::MutexGuard<'_, [Budget; LEVELS]> {
+        self.budgets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of the lines that were left out in seconds that are over at `now`.
+    fn tell_left_out(&self, now: Instant) {
+        for level in Level::iter() {
+            let left_out = self.budgets()[level as usize - 1].take_left_out(now);
+            if left_out > 0 {
+                write(&line(level, &format!("{left_out} more such lines were left out")));
+            }
+        }
+    }
+}
+
+/// Writes a line, unless it would have to wait.
+fn write(line: &str) {
+    // Held while it is asked for room, so that no other thread takes the room.
+    let mut stderr = io::stderr().lock();
+    // A full disk, a closed pipe or one that nobody reads must not stop the hub.
+    if is_writable(&stderr) {
+        drop(stderr.write_all(line.as_bytes()));
+    }
 }
 
 /// Whether standard error takes a line without waiting. A pipe that says so has room for
@@ -84,6 +161,19 @@ mod tests {
     #[test]
     fn control_characters_cannot_forge_a_line() {
         assert_eq!(line(Level::Info, "a\nERROR b\x1b[2J"), "INFO a\\nERROR b\\u{1b}[2J\n");
+    }
+
+    #[test]
+    fn a_storm_of_lines_is_cut_and_counted() {
+        let mut budget = Budget::NEW;
+        let begin = Instant::now();
+        let written = (0..1000).filter(|_| budget.has_line(begin)).count();
+        assert_eq!(written, LINES as usize);
+        assert_eq!(budget.take_left_out(begin), 0, "the second is not over");
+        let later = begin + SECOND;
+        assert_eq!(budget.take_left_out(later), 1000 - u64::from(LINES));
+        assert_eq!(budget.take_left_out(later), 0, "told once");
+        assert!(budget.has_line(later));
     }
 
     #[test]
