@@ -1,6 +1,7 @@
 //! The binary, from the outside.
 #![cfg(unix)]
 
+mod drain;
 #[path = "../peer/mod.rs"]
 mod peer;
 mod support;

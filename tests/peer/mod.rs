@@ -113,16 +113,27 @@ impl Peer<TcpStream> {
 }
 
 impl Peer<UnixStream> {
-    pub(crate) fn connect(path: &Path) -> Self {
+    /// Connects, and says nothing yet.
+    pub(crate) fn dial(path: &Path) -> Self {
         let stream = UnixStream::connect(path).expect("it accepts");
         stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
-        Self(BufReader::new(stream)).join("/ws")
+        Self(BufReader::new(stream))
+    }
+
+    pub(crate) fn connect(path: &Path) -> Self {
+        Self::dial(path).join("/ws")
     }
 }
 
 impl<S: Read + Write> Peer<S> {
     pub(crate) fn stream(&self) -> &S {
         self.0.get_ref()
+    }
+
+    /// Takes the stream out, of which nothing was read ahead.
+    pub(crate) fn into_stream(self) -> S {
+        assert_eq!(self.0.buffer(), [], "nothing was said yet");
+        self.0.into_inner()
     }
 
     /// Upgrades at a path.

@@ -24,6 +24,13 @@ pub(crate) fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
+/// A program by its name.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    // Debian keeps servers where an ordinary user does not look.
+    let hidden = Path::new("/usr/sbin").join(name);
+    tool(name, which(Path::new(name)).or_else(|| hidden.is_file().then_some(hidden)))
+}
+
 /// A program that answers `--version`, and its answer.
 fn installed(program: impl AsRef<Path>) -> Option<(PathBuf, String)> {
     let program = program.as_ref();
