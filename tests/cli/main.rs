@@ -1,10 +1,13 @@
 //! The binary, from the outside.
 #![cfg(unix)]
 
+mod activation;
 mod drain;
 #[path = "../peer/mod.rs"]
 mod peer;
 mod support;
+#[path = "../tools/mod.rs"]
+mod tools;
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -282,9 +285,9 @@ fn help_names_every_flag_and_its_variable() {
     let expected = "listen no-echo threads allow-origin max-clients max-clients-per-ip max-rooms \
                     max-rooms-per-client max-message max-fragments queue queue-bytes overflow \
                     handshake-timeout ping-interval pong-timeout write-timeout close-timeout drain \
-                    log version help";
+                    log health version help";
     assert_eq!(flags, expected.split_whitespace().collect::<Vec<_>>());
-    for flag in flags.iter().filter(|flag| !["version", "help"].contains(flag)) {
+    for flag in flags.iter().filter(|flag| !["health", "version", "help"].contains(flag)) {
         let variable = format!("[HUBLET_{}]", flag.replace('-', "_").to_uppercase());
         assert!(help.contains(&variable), "{variable}");
     }
@@ -423,4 +426,39 @@ fn the_soft_limit_on_descriptors_is_raised_to_the_hard_one() {
     let limit: Vec<_> = limit.expect("the limit").split_whitespace().take(2).collect();
     assert_eq!(limit[0], limit[1]);
     assert_ne!(limit[0], "128");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_limit_on_descriptors_that_is_too_low_is_one_sentence() {
+    let mut command = Command::new("sh");
+    let script = "ulimit -n 60 && exec \"$0\" --listen 127.0.0.1:0";
+    command.args(["-c", script, env!("CARGO_BIN_EXE_hublet")]);
+    let output = run(&mut command);
+    assert_eq!(output.status.code(), Some(1));
+    let sentence = "hublet: 1 clients need 65 file descriptors and the limit is 60: raise it \
+                    (LimitNOFILE= in a unit, ulimit -Hn in a shell), or lower --max-clients\n";
+    assert_eq!(String::from_utf8_lossy(&output.stderr), sentence);
+}
+
+#[test]
+fn a_storm_in_the_log_is_cut_and_counted() {
+    const REQUESTS: usize = 400;
+    let (mut server, address) = Server::start(&["--log", "debug"]);
+    for _ in 0..REQUESTS {
+        assert_eq!(Peer::<TcpStream>::ask(&address, "/nowhere").1, 404);
+    }
+    server.signal(Signal::TERM);
+    assert_eq!(server.exit_code(), Some(0));
+    let (mut written, mut left_out) = (0, 0);
+    for line in server.stderr.try_iter() {
+        match line.strip_prefix("DEBUG ").and_then(|rest| rest.strip_suffix(" were left out")) {
+            Some(rest) => {
+                left_out += rest.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+            }
+            None => written += usize::from(line.starts_with("DEBUG ")),
+        }
+    }
+    assert!(written + left_out >= REQUESTS, "{written} written, {left_out} left out");
+    assert!(left_out > 0 && written < REQUESTS, "{written} written, {left_out} left out");
 }

@@ -8,7 +8,7 @@ use hublet::{Config, Overflow};
 use log::LevelFilter;
 
 use super::Failure;
-use super::socket::Address;
+use super::socket::{Address, DEFAULT};
 
 /// What comes before a flag's name in the environment.
 const PREFIX: &str = "HUBLET_";
@@ -37,6 +37,8 @@ const WAIT_MIN: Duration = Duration::from_millis(1);
 pub(crate) enum Wish {
     /// To serve.
     Serve(Box<Options>),
+    /// To ask the hub that serves at these addresses how it is.
+    Health(Vec<Address>),
     /// To print this and end.
     Say(String),
 }
@@ -44,6 +46,7 @@ pub(crate) enum Wish {
 /// What flags and environment set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Options {
+    /// Where to listen; empty if nothing was said.
     pub(crate) listen: Vec<Address>,
     pub(crate) echo: bool,
     pub(crate) threads: usize,
@@ -58,7 +61,7 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            listen: vec![Address::Tcp(([127, 0, 0, 1], 8080).into())],
+            listen: Vec::new(),
             echo: true,
             threads: 1,
             level: LevelFilter::Info,
@@ -107,7 +110,7 @@ const FLAGS: &[Flag] = &[
         name: "listen",
         value: "ADDR",
         help: "where to listen; 127.0.0.1:8080, :8080 for all interfaces, [::1]:8080, port 0 for \
-               any free one, unix:/run/hublet.sock",
+               any free one, unix:/run/hublet.sock; sockets that systemd hands over come on top",
         sets: Sets::Listen,
     },
     Flag {
@@ -250,7 +253,7 @@ impl Sets {
     fn show(&self, options: &mut Options) -> String {
         let config = &mut options.config;
         match self {
-            Self::Listen => join(&options.listen),
+            Self::Listen => DEFAULT.to_string(),
             Self::NoEcho | Self::Origins | Self::SomeCount(_) => String::new(),
             Self::Threads => options.threads.to_string(),
             Self::Overflow => config.overflow.to_string(),
@@ -296,8 +299,8 @@ pub(crate) fn parse(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
     arguments: impl IntoIterator<Item = OsString>,
 ) -> Result<Wish, Failure> {
-    let given = match given(arguments)? {
-        Given::Flags(given) => given,
+    let (given, health) = match given(arguments)? {
+        Given::Flags { given, health } => (given, health),
         Given::Wish(wish) => return Ok(wish),
     };
     let mut options = Options::default();
@@ -335,6 +338,9 @@ pub(crate) fn parse(
         config.queue_bytes = config.queue_bytes.max(two);
     }
     config.inbox_bytes = config.inbox_bytes.max(two);
+    if health {
+        return Ok(Wish::Health(options.listen));
+    }
     Ok(Wish::Serve(Box::new(options)))
 }
 
@@ -351,8 +357,12 @@ pub(crate) fn in_flags(sentence: &str) -> String {
 
 /// What the arguments say.
 enum Given {
-    /// The flags, in their order, by name and value.
-    Flags(Vec<(&'static str, String)>),
+    Flags {
+        /// The flags, in their order, by name and value.
+        given: Vec<(&'static str, String)>,
+        /// Whether the flags tell of a hub to ask, and not of one to serve.
+        health: bool,
+    },
     /// Help or the version.
     Wish(Wish),
 }
@@ -362,6 +372,7 @@ fn given(arguments: impl IntoIterator<Item = OsString>) -> Result<Given, Failure
     let usage = |error: lexopt::Error| Failure::usage(format!("{error}; see --help"));
     let mut parser = lexopt::Parser::from_iter(arguments);
     let mut given = Vec::new();
+    let mut health = false;
     while let Some(argument) = parser.next().map_err(usage)? {
         match argument {
             Long("help") | Short('h') => return Ok(Given::Wish(Wish::Say(help()))),
@@ -369,6 +380,7 @@ fn given(arguments: impl IntoIterator<Item = OsString>) -> Result<Given, Failure
                 let version = format!("hublet {}\n", env!("CARGO_PKG_VERSION"));
                 return Ok(Given::Wish(Wish::Say(version)));
             }
+            Long("health") => health = true,
             Long(name) => {
                 let Some(flag) = FLAGS.iter().find(|flag| flag.name == name) else {
                     return Err(Failure::usage(format!(
@@ -391,7 +403,7 @@ fn given(arguments: impl IntoIterator<Item = OsString>) -> Result<Given, Failure
             Short(_) | Value(_) => return Err(usage(argument.unexpected())),
         }
     }
-    Ok(Given::Flags(given))
+    Ok(Given::Flags { given, health })
 }
 
 /// The variables with our prefix.
@@ -438,7 +450,8 @@ fn help() -> String {
         );
     }
     help.push_str(
-        "  --version\n  --help\n\n\
+        "  --health\n      asks the hub that listens at --listen how it is; exit code 0 if it \
+         serves, 1 if not\n  --version\n  --help\n\n\
          BYTES take k and m (1,024-based), TIME takes ms, s and m. The variable in brackets does \
          the same; the flag wins.\n\
          SIGTERM and SIGINT drain: what is queued goes first, then clients are closed with 1012; a \
@@ -511,10 +524,6 @@ fn show_time(time: Duration) -> String {
     }
 }
 
-fn join(addresses: &[Address]) -> String {
-    addresses.iter().map(Address::to_string).collect::<Vec<_>>().join(",")
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -526,6 +535,7 @@ mod tests {
         let arguments = ["hublet"].iter().chain(arguments).map(OsString::from);
         match parse(environment.collect::<Vec<_>>(), arguments.collect::<Vec<_>>()) {
             Ok(Wish::Serve(options)) => Ok(*options),
+            Ok(Wish::Health(addresses)) => Err(format!("asks {addresses:?}")),
             Ok(Wish::Say(text)) => Err(text),
             Err(failure) => {
                 assert_eq!(failure.code, 2);
@@ -627,6 +637,15 @@ mod tests {
         }
         let sentence = "HUBLET_NO_ECHO was given \"yes\"; allowed is 1, true, 0 or false";
         assert_eq!(parsed(&[("HUBLET_NO_ECHO", "yes")], &[]), Err(sentence.to_owned()));
+    }
+
+    #[test]
+    fn health_is_asked_for_where_the_hub_listens() {
+        let asked = parsed(&[("HUBLET_LISTEN", ":80")], &["--health"]);
+        assert_eq!(asked, Err(format!("asks {:?}", [Address::Port(80)])));
+        let asked = parsed(&[], &["--health", "--listen", ":81"]);
+        assert_eq!(asked, Err(format!("asks {:?}", [Address::Port(81)])));
+        assert_eq!(parsed(&[], &["--health"]), Err("asks []".to_owned()));
     }
 
     #[test]

@@ -2,9 +2,11 @@
 
 mod flags;
 mod fold;
+mod health;
 mod log;
 mod relay;
 mod socket;
+mod supervisor;
 
 use std::future::{Future, poll_fn};
 use std::io::{self, Write};
@@ -26,7 +28,31 @@ use fold::Fold;
 use relay::Relay;
 
 /// A part of the hub that runs while it serves: the manager, an accept loop, the folded log.
-type Part = Pin<Box<dyn Future<Output = ()> + Send>>;
+///
+/// Its future is of one type for all, so that the executor's code for a task is there once.
+struct Part {
+    /// What it is, for the sentence about its end.
+    name: String,
+    future: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Part {
+    fn new(name: impl Into<String>, future: impl Future<Output = ()> + Send + 'static) -> Self {
+        let name = name.into();
+        #[cfg(test)]
+        let future = tests::or_fault(name.clone(), future);
+        Self { name, future: future.boxed() }
+    }
+}
+
+/// File descriptors beside those of clients: listeners, the log, handshakes that are refused.
+const SPARE_FDS: u64 = 64;
+
+/// A part that runs.
+struct Running {
+    name: String,
+    task: Task<()>,
+}
 
 /// Why the process ends with a code other than 0.
 #[derive(Debug)]
@@ -50,28 +76,32 @@ impl Failure {
 fn main() -> ExitCode {
     let outcome = match flags::parse(std::env::vars_os(), std::env::args_os()) {
         Ok(Wish::Serve(options)) => serve(*options),
+        Ok(Wish::Health(addresses)) => health::ask(&addresses),
         Ok(Wish::Say(text)) => io::stdout()
             .write_all(text.as_bytes())
             .map_err(|error| Failure::running(format!("standard output failed: {error}"))),
         Err(failure) => Err(failure),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            // If standard error is gone too, the exit code has to say it all.
-            drop(writeln!(io::stderr(), "hublet: {}", failure.sentence));
-            ExitCode::from(failure.code)
-        }
-    }
+    ExitCode::from(code(outcome))
+}
+
+/// Turns an outcome into the exit code; a failure is told in one sentence.
+fn code(outcome: Result<(), Failure>) -> u8 {
+    let Err(failure) = outcome else { return 0 };
+    // If standard error is gone too, the exit code has to say it all.
+    drop(writeln!(io::stderr(), "hublet: {}", failure.sentence));
+    failure.code
 }
 
 /// Serves until a signal has drained the hub, or something failed.
 fn serve(options: Options) -> Result<(), Failure> {
     log::start(options.level);
+    // One line like any other: the default hook waits for whoever reads standard error.
+    std::panic::set_hook(Box::new(|panic| ::log::error!("{panic}")));
     for unknown in &options.unknown {
         ::log::warn!("{unknown} names no flag and is ignored");
     }
-    raise_fd_limit();
+    check_fd_limit(raise_fd_limit(), options.config.max_clients)?;
     let executor = Arc::new(Executor::new());
     let stop = Event::new();
     let mut threads = Vec::new();
@@ -89,6 +119,7 @@ fn serve(options: Options) -> Result<(), Failure> {
             return Err(Failure::running("an executor thread panicked"));
         }
     }
+    ::log::logger().flush();
     outcome
 }
 
@@ -98,34 +129,45 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
     let (hub, manager) = Hub::new(options.config)
         .map_err(|error| Failure::usage(flags::in_flags(&error.to_string())))?;
     // The files of Unix sockets are removed when this is dropped.
-    let bound = options.listen.iter().map(socket::bind).collect::<Result<Vec<_>, _>>()?;
+    let bound = socket::listen(&options.listen)?;
     let (listeners, _files): (Vec<_>, Vec<_>) = bound.into_iter().unzip();
 
     let fold = Arc::new(Fold::new(hub.clone()));
     let relay = Arc::new(Relay::new(options.echo, Arc::clone(&fold)));
     let names: Vec<_> = listeners.iter().map(ToString::to_string).collect();
     let folding = Arc::clone(&fold);
-    // Of one type, so that the executor's code for a task is there once for them.
-    let mut parts: Vec<Part> = vec![manager.boxed(), async move { folding.run().await }.boxed()];
-    for listener in listeners {
+    let mut parts = vec![
+        Part::new("the manager", manager),
+        Part::new("the log of joins and leaves", async move { folding.run().await }),
+    ];
+    for (listener, name) in listeners.into_iter().zip(&names) {
         let (hub, relay) = (hub.clone(), Arc::clone(&relay));
         let spawner = Arc::clone(executor);
         // An error would end the accept loop, and with it the process.
-        parts.push(async move { drop(hub.serve(&spawner, listener, relay).await) }.boxed());
+        let accepting = async move { drop(hub.serve(&spawner, listener, relay).await) };
+        parts.push(Part::new(format!("the accept loop on {name}"), accepting));
     }
-    let mut tasks: Vec<_> = parts.into_iter().map(|part| executor.spawn(part)).collect();
+    if let Some(interval) = supervisor::watchdog() {
+        parts.push(Part::new("the watchdog's pulse", supervisor::pulse(hub.clone(), interval)));
+    }
+    let mut running: Vec<_> = parts
+        .into_iter()
+        .map(|Part { name, future }| Running { name, task: executor.spawn(future) })
+        .collect();
     announce(&names);
+    supervisor::ready();
 
     let signal = async {
         signals.next().await;
         Ok(())
     };
     let ended = async {
-        first_end(&mut tasks).await?;
-        Err(Failure::running("the manager or an accept loop ended too early"))
+        let name = first_end(&mut running).await?;
+        Err(Failure::running(format!("{name} ended too early")))
     };
     or(ended, signal).await?;
 
+    supervisor::stopping();
     ::log::info!("draining: {} clients are told to come back", hub.stats().clients);
     let drained = async {
         hub.drain(Disconnect::RESTART).await;
@@ -138,7 +180,7 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
     // They may end now, but not by a panic.
     let failed = async {
         loop {
-            first_end(&mut tasks).await?;
+            first_end(&mut running).await?;
         }
     };
     let outcome = or(or(failed, drained), impatient).await;
@@ -159,27 +201,31 @@ fn announce(names: &[String]) {
     }
 }
 
-/// Waits for a part of the hub to end and takes it off the list; for ever, if none is left.
+/// Waits for a part of the hub to end, takes it off the list and returns its name; for ever, if
+/// none is left.
 ///
 /// # Errors
 ///
 /// If it panicked: async-task hands a panic on to whoever awaits the task.
-async fn first_end(tasks: &mut Vec<Task<()>>) -> Result<(), Failure> {
+async fn first_end(running: &mut Vec<Running>) -> Result<String, Failure> {
     let ended = poll_fn(|cx| {
-        for nth in 0..tasks.len() {
-            let task = AssertUnwindSafe(&mut tasks[nth]).catch_unwind();
+        for nth in 0..running.len() {
+            let task = AssertUnwindSafe(&mut running[nth].task).catch_unwind();
             if let Poll::Ready(ended) = pin!(task).poll(cx) {
-                drop(tasks.swap_remove(nth));
-                return Poll::Ready(ended);
+                return Poll::Ready((running.swap_remove(nth).name, ended));
             }
         }
         Poll::Pending
     });
-    ended.await.map_err(|_| Failure::running("the manager or an accept loop panicked"))
+    match ended.await {
+        (name, Ok(())) => Ok(name),
+        (name, Err(_)) => Err(Failure::running(format!("{name} panicked"))),
+    }
 }
 
-/// Raises the soft limit on file descriptors to the hard one: most shells give 1,024.
-fn raise_fd_limit() {
+/// Raises the soft limit on file descriptors to the hard one, since most shells give 1,024;
+/// returns the limit that holds then, if there is one.
+fn raise_fd_limit() -> Option<u64> {
     #[cfg(unix)]
     {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -187,27 +233,25 @@ fn raise_fd_limit() {
         if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
             ::log::warn!("the limit on file descriptors stays as it is: {error}");
         }
+        getrlimit(Resource::Nofile).current
+    }
+    #[cfg(not(unix))]
+    None
+}
+
+/// Refuses a limit on file descriptors that cannot hold the clients that are asked for, or not
+/// even one.
+fn check_fd_limit(limit: Option<u64>, max_clients: Option<usize>) -> Result<(), Failure> {
+    let clients = max_clients.unwrap_or(1);
+    let needed = (clients as u64).saturating_add(SPARE_FDS);
+    match limit {
+        Some(limit) if limit < needed => Err(Failure::running(format!(
+            "{clients} clients need {needed} file descriptors and the limit is {limit}: raise it \
+             (LimitNOFILE= in a unit, ulimit -Hn in a shell), or lower --max-clients"
+        ))),
+        _ => Ok(()),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_a_task_is_told_from_its_panic() {
-        let executor = Executor::new();
-        let mut tasks = vec![
-            executor.spawn(std::future::pending()),
-            executor.spawn(async { panic!("as a test") }),
-            executor.spawn(async {}),
-        ];
-        let mut ends = Vec::new();
-        while tasks.len() > 1 {
-            let end = smol::block_on(executor.run(first_end(&mut tasks)));
-            ends.push(end.map_err(|failure| failure.sentence));
-        }
-        ends.sort();
-        assert_eq!(ends, [Ok(()), Err("the manager or an accept loop panicked".to_owned())]);
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -66,8 +66,57 @@ impl Drop for SocketFile {
     }
 }
 
+/// A listener, and the file to remove after it if it is a Unix socket of our own.
+type Bound = (Listener, Option<SocketFile>);
+
+/// Where the hub listens if nobody says anything.
+pub(crate) const DEFAULT: Address =
+    Address::Tcp(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080)));
+
+/// Takes the sockets that a supervisor hands over and binds what is asked for; the default, if
+/// there is neither.
+pub(crate) fn listen(addresses: &[Address]) -> Result<Vec<Bound>, Failure> {
+    let mut bound = handed_over()?;
+    for address in addresses {
+        bound.push(bind(address)?);
+    }
+    if bound.is_empty() {
+        bound.push(bind(&DEFAULT)?);
+    }
+    Ok(bound)
+}
+
+/// Takes the sockets that `LISTEN_FDS` counts: whoever passes them keeps them open while one
+/// process follows another, so that no connection is refused meanwhile.
+fn handed_over() -> Result<Vec<Bound>, Failure> {
+    let mut bound = Vec::new();
+    #[cfg(unix)]
+    {
+        let mut sockets = listenfd::ListenFd::from_env();
+        for nth in 0..sockets.len() {
+            let listener = match sockets.take_tcp_listener(nth) {
+                Ok(Some(listener)) => Listener::try_from(listener),
+                _ => match sockets.take_unix_listener(nth) {
+                    Ok(Some(listener)) => Listener::try_from(listener),
+                    Ok(None) => continue,
+                    Err(error) => Err(error.into()),
+                },
+            };
+            let listener = listener.map_err(|error| {
+                let why = cause(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                Failure::running(format!(
+                    "socket {nth} of LISTEN_FDS cannot be listened on: {why}; hand over stream \
+                     sockets, with Accept=no"
+                ))
+            })?;
+            bound.push((listener, None));
+        }
+    }
+    Ok(bound)
+}
+
 /// Binds an address.
-pub(crate) fn bind(address: &Address) -> Result<(Listener, Option<SocketFile>), Failure> {
+fn bind(address: &Address) -> Result<Bound, Failure> {
     let listener = match address {
         Address::Tcp(address) => Listener::bind(address),
         Address::Port(port) => Listener::bind((Ipv6Addr::UNSPECIFIED, *port)).or_else(|error| {
@@ -87,7 +136,7 @@ pub(crate) fn bind(address: &Address) -> Result<(Listener, Option<SocketFile>), 
 }
 
 #[cfg(unix)]
-fn bind_unix(path: &Path) -> Result<(Listener, Option<SocketFile>), Failure> {
+fn bind_unix(path: &Path) -> Result<Bound, Failure> {
     use std::os::unix::fs::FileTypeExt;
     use std::os::unix::net::{UnixListener, UnixStream};
 
@@ -115,7 +164,7 @@ fn bind_unix(path: &Path) -> Result<(Listener, Option<SocketFile>), Failure> {
 }
 
 #[cfg(not(unix))]
-fn bind_unix(path: &Path) -> Result<(Listener, Option<SocketFile>), Failure> {
+fn bind_unix(path: &Path) -> Result<Bound, Failure> {
     Err(Failure::running(format!("{} is a Unix socket, which this system lacks", path.display())))
 }
 
@@ -157,9 +206,12 @@ fn cannot(address: &Address, error: &Error) -> Failure {
     let kind = cause.map(io::Error::kind);
     let remedy = match kind {
         Some(ErrorKind::AddrInUse) => ": something listens there already, stop it or name another",
-        Some(ErrorKind::PermissionDenied) => {
-            ": it needs a privilege, take a port from 1024 up or a path of yours"
-        }
+        Some(ErrorKind::PermissionDenied) => match address {
+            Address::Unix(_) => {
+                ": the folder, or the socket that is there, is not yours; take another path"
+            }
+            _ => ": a port below 1024 needs CAP_NET_BIND_SERVICE; take one from 1024 up",
+        },
         Some(ErrorKind::AddrNotAvailable) => ": no interface of this machine has that address",
         Some(ErrorKind::NotFound) => ": make the folder first",
         _ => "",
