@@ -3,6 +3,7 @@
 mod config;
 mod error;
 mod hub;
+mod memory;
 mod message;
 mod serve;
 

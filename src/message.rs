@@ -1,10 +1,11 @@
 //! A message: text or binary, encoded once, shared by every queue it stands in.
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+
+use crate::memory::{Held, Memory, allocation};
 
 /// The longest header of an unmasked frame: two bytes and a 64-bit length (RFC 6455 5.2).
 pub(crate) const FRAME_HEADER_MAX: usize = 10;
@@ -39,9 +40,12 @@ pub struct Message(Arc<Frame>);
 struct Frame {
     /// The frame as it goes to a socket: the unmasked header, then the payload.
     bytes: Box<[u8]>,
-    /// The ledger of the first hub that took the message in; it is told when the last clone goes.
+    /// The account of the first hub that took the message in; the entry ends with the last clone.
     held: OnceLock<Held>,
 }
+
+/// What the clones of a message share beside its bytes: two counts and the frame's own fields.
+const ENVELOPE: usize = allocation(2 * size_of::<usize>() + size_of::<Frame>());
 
 impl Message {
     /// Makes a text message.
@@ -99,14 +103,16 @@ impl Message {
         &self.0.bytes
     }
 
-    /// Counts the frame in `ledger` until its last clone is dropped.
+    /// Counts the message in `memory` until its last clone is dropped.
     ///
     /// A message is counted once, by the first hub that takes it in.
-    pub(crate) fn hold(&self, ledger: &Arc<Ledger>) {
-        self.0.held.get_or_init(|| {
-            ledger.bytes.fetch_add(self.0.bytes.len(), Ordering::Relaxed);
-            Held { ledger: Arc::clone(ledger), bytes: self.0.bytes.len() }
-        });
+    pub(crate) fn hold(&self, memory: &Arc<Memory>) {
+        self.0.held.get_or_init(|| memory.hold(self.size()));
+    }
+
+    /// The memory that the message takes, however many clones it has.
+    pub(crate) fn size(&self) -> usize {
+        allocation(self.0.bytes.len()) + ENVELOPE
     }
 
     fn encode(first: u8, payload: &[u8]) -> Self {
@@ -173,31 +179,6 @@ impl From<Bytes> for Message {
     }
 }
 
-/// The bytes of messages that a hub holds, each frame once however many queues share it.
-#[derive(Debug, Default)]
-pub(crate) struct Ledger {
-    bytes: AtomicUsize,
-}
-
-impl Ledger {
-    /// Bytes of frames that are held now.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
-    }
-}
-
-/// A frame's entry in a ledger; it ends with the frame.
-struct Held {
-    ledger: Arc<Ledger>,
-    bytes: usize,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.ledger.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,16 +201,17 @@ mod tests {
     }
 
     #[test]
-    fn ledger_counts_a_shared_frame_once_and_forgets_it_with_the_last_clone() {
-        let ledger = Arc::new(Ledger::default());
+    fn a_shared_message_is_counted_once_and_until_its_last_clone_is_gone() {
+        let memory = Arc::<Memory>::default();
         let message = Message::from("hello");
-        message.hold(&ledger);
+        message.hold(&memory);
         let clone = message.clone();
-        clone.hold(&ledger);
-        assert_eq!(ledger.bytes(), 7);
+        clone.hold(&memory);
+        assert_eq!(memory.held(), message.size());
+        assert!(message.size() > message.frame().len());
         drop(message);
-        assert_eq!(ledger.bytes(), 7);
+        assert_eq!(memory.held(), clone.size());
         drop(clone);
-        assert_eq!(ledger.bytes(), 0);
+        assert_eq!(memory.held(), 0);
     }
 }

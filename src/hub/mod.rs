@@ -33,7 +33,7 @@ use registry::{Registry, Target};
 use reply::{Reply, reply};
 
 use crate::error::Kind;
-use crate::message::Ledger;
+use crate::memory::Memory;
 use crate::{Config, Disconnect, Error, Message};
 
 /// The longest name of a room or a user, in bytes.
@@ -91,8 +91,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     /// What is counted.
     pub(crate) counters: Arc<Counters>,
-    /// The bytes of messages that the hub holds.
-    ledger: Arc<Ledger>,
+    /// What the hub holds for others.
+    memory: Arc<Memory>,
     /// What every client's queue has in common.
     pub(crate) terms: Arc<Terms>,
     /// Who may come in.
@@ -114,6 +114,7 @@ impl Hub {
     pub fn new(config: Config) -> Result<(Self, impl Future<Output = ()> + Send + use<>), Error> {
         config.check()?;
         let counters = Arc::new(Counters::default());
+        let memory = Arc::new(Memory::default());
         let (inbox, outbox) = inbox::inbox(config.inbox, config.inbox_bytes);
         let registry =
             Registry::new(config.max_rooms, config.max_rooms_per_client, Arc::clone(&counters));
@@ -130,12 +131,13 @@ impl Hub {
             bytes: config.queue_bytes,
             overflow: config.overflow,
             counters: Arc::clone(&counters),
+            memory: Arc::clone(&memory),
         };
         let shared = Shared {
             inbox,
             config,
             counters,
-            ledger: Arc::default(),
+            memory,
             terms: Arc::new(terms),
             gate: Arc::new(gate),
             scratch: Scratch::default(),
@@ -287,7 +289,12 @@ impl Hub {
     /// Returns what the hub has counted, and what it holds now.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared.counters.read(self.shared.ledger.bytes())
+        self.shared.counters.read(self.shared.memory.held())
+    }
+
+    /// The account on which everything is that the hub holds for a peer or a publisher.
+    pub(crate) fn memory(&self) -> &Arc<Memory> {
+        &self.shared.memory
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -335,7 +342,7 @@ impl Hub {
         self.shared.inbox.try_send(command).map_err(Refused::into_error)
     }
 
-    /// Checks a message's length and its target's name, and counts it in the ledger.
+    /// Checks a message's length and its target's name, and counts it as held.
     fn take_in(&self, target: &Target, message: Message) -> Result<Message, Error> {
         let (len, max) = (message.len(), self.shared.config.max_message);
         if len > max {
@@ -347,7 +354,7 @@ impl Hub {
                 return Err(Error::new(Kind::Name).with_message(message));
             }
         }
-        message.hold(&self.shared.ledger);
+        message.hold(&self.shared.memory);
         Ok(message)
     }
 

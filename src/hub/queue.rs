@@ -20,6 +20,7 @@ use async_channel::{Receiver, Sender, bounded};
 
 use super::registry::ClientId;
 use super::stats::{Counters, add};
+use crate::memory::{Held, Memory, allocation};
 use crate::{Disconnect, Message, Overflow};
 
 /// Frames that leave in one write at most. 64 is a whole queue at the defaults; the kernel takes
@@ -51,6 +52,9 @@ pub(crate) struct Terms {
     pub(crate) overflow: Overflow,
     /// Where deliveries, drops and losses are counted.
     pub(crate) counters: Arc<Counters>,
+    /// Where the channels of those who are behind are counted. What waits in them is counted by
+    /// who took it in, once for all queues.
+    pub(crate) memory: Arc<Memory>,
 }
 
 /// Messages for one client, in order, and their frames.
@@ -140,6 +144,24 @@ struct State {
 struct Backlog {
     sender: Sender<Message>,
     receiver: Receiver<Message>,
+    /// The memory of the channel, and of the messages' places in `front`.
+    _held: Held,
+}
+
+impl Backlog {
+    fn new(terms: &Terms) -> Box<Self> {
+        let (sender, receiver) = bounded(terms.messages);
+        Box::new(Self { sender, receiver, _held: terms.memory.hold(backlog_size(terms.messages)) })
+    }
+}
+
+/// The memory that a client's being behind takes, beside its messages.
+///
+/// A channel is about 700 bytes, and a place in it a message and a count.
+pub(crate) const fn backlog_size(messages: usize) -> usize {
+    const CHANNEL: usize = 768;
+    const PLACE: usize = size_of::<Message>() + size_of::<usize>();
+    allocation(CHANNEL + messages * PLACE) + allocation(messages * size_of::<Message>())
 }
 
 impl Queue {
@@ -463,10 +485,7 @@ impl State {
                 }
             }
         }
-        let backlog = self.backlog.get_or_insert_with(|| {
-            let (sender, receiver) = bounded(terms.messages);
-            Box::new(Backlog { sender, receiver })
-        });
+        let backlog = self.backlog.get_or_insert_with(|| Backlog::new(terms));
         if backlog.sender.try_send(message.clone()).is_err() {
             return false;
         }

@@ -464,6 +464,7 @@ mod tests {
             bytes: 1024,
             overflow: crate::Overflow::Disconnect,
             counters: Arc::clone(&counters),
+            memory: Arc::default(),
         });
         let mut registry = Registry::new(4, 4, counters);
         let room: [Arc<str>; 1] = ["main".into()];

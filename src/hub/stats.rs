@@ -12,7 +12,8 @@ macro_rules! stats {
         #[non_exhaustive]
         pub struct Stats {
             $( $(#[$doc])* pub $field: $plain, )*
-            /// Bytes of frames held now, in inbox, handlers and queues, each frame once.
+            /// Bytes of memory held now on behalf of peers and publishers, each message once however
+            /// many queues share it.
             pub held_bytes: usize,
         }
 

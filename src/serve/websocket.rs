@@ -100,7 +100,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     async fn new(hub: &'a Hub, transport: T, registered: Registered, early: Vec<u8>) -> Box<Self> {
         let config = &hub.shared().config;
         let queue = &registered.queue;
-        let wire = Wire::new(transport, std::sync::Arc::clone(queue), early, config);
+        let wire = Wire::new(transport, std::sync::Arc::clone(queue), early, hub);
         queue.open(wire.outlet());
         // The longest frame is the wire's affair: what it hands on is cut into short ones.
         let limits = WebSocketConfig::default()

@@ -22,8 +22,9 @@ use futures_lite::io::{AsyncRead, AsyncWrite};
 use super::time::now;
 use super::transport::Transport;
 use crate::hub::{Outlet, Queue, SCRATCH_BYTES, Scratch};
+use crate::memory::{Held, allocation};
 use crate::message::FRAME_HEADER_MAX;
-use crate::{Config, Disconnect};
+use crate::{Disconnect, Hub};
 
 /// The longest frame that tungstenite sees, in bytes of payload; longer ones are handed on in
 /// pieces. Its buffer keeps the length of the longest for as long as the client lives.
@@ -53,6 +54,8 @@ pub(crate) struct Wire<T> {
     scratch: Option<(Box<[u8]>, usize)>,
     /// Where in the stream of frames `at` is.
     scan: Scan,
+    /// The memory of `kept` and of a message that has begun, between two polls.
+    held: Held,
     /// The peer has shut its side down.
     ended: bool,
     /// Tungstenite had a control frame that did not fit the queue.
@@ -63,18 +66,22 @@ pub(crate) struct Wire<T> {
 
 impl<T: Transport> Wire<T> {
     /// `early` are the bytes that came behind the request head.
-    pub(crate) fn new(transport: T, queue: Arc<Queue>, early: Vec<u8>, config: &Config) -> Self {
-        Self {
+    pub(crate) fn new(transport: T, queue: Arc<Queue>, early: Vec<u8>, hub: &Hub) -> Self {
+        let config = &hub.shared().config;
+        let mut wire = Self {
             transport,
             queue,
             kept: early,
             at: 0,
             scratch: None,
             scan: Scan::new(config.max_message as u64, config.max_fragments),
+            held: hub.memory().hold(0),
             ended: false,
             starved: false,
             fault: None,
-        }
+        };
+        wire.count();
+        wire
     }
 
     /// Whether reading through tungstenite would find anything.
@@ -133,6 +140,7 @@ impl<T: Transport> Wire<T> {
             self.at = 0;
         }
         self.scan.settle();
+        self.count();
     }
 
     /// Forgets what was read and not handed on, and gives the borrowed buffer back.
@@ -142,6 +150,7 @@ impl<T: Transport> Wire<T> {
         }
         self.kept = Vec::new();
         self.at = 0;
+        self.count();
     }
 
     /// Writes the queue's frames to the transport.
@@ -166,6 +175,15 @@ impl<T: Transport> Wire<T> {
     /// Where pushes may write, if the transport can be written from outside its task.
     pub(crate) fn outlet(&self) -> Option<Arc<dyn Outlet>> {
         self.transport.outlet()
+    }
+
+    /// Counts what this peer has sent and nobody has taken yet.
+    fn count(&mut self) {
+        let kept = self.kept.capacity();
+        // Tungstenite doubles the buffer in which it gathers a message.
+        let gathered = 2 * self.scan.gathered();
+        let bytes = [kept, gathered].map(|bytes| if bytes == 0 { 0 } else { allocation(bytes) });
+        self.held.resize(bytes[0] + bytes[1]);
     }
 
     fn unread(&self) -> &[u8] {
@@ -438,6 +456,16 @@ impl Scan {
         }
     }
 
+    /// Bytes of the message that has begun and is not whole, as far as they have been handed on.
+    fn gathered(&self) -> usize {
+        let to_come = self.rest + self.piece;
+        if self.last && to_come == 0 {
+            return 0;
+        }
+        // A control frame between two fragments makes it less by what is left of it, 125 bytes.
+        self.message.saturating_sub(to_come) as usize
+    }
+
     /// Remembers when the message began, if a poll ends in the middle of one.
     fn settle(&mut self) {
         let between = self.have == 0 && self.fragments == 0 && self.piece == 0 && self.rest == 0;
@@ -451,7 +479,13 @@ impl Scan {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
+    use futures_lite::io::Cursor;
+
     use super::*;
+    use crate::Config;
+    use crate::serve::transport::Foreign;
 
     /// A masked frame with a mask of 1, 2, 3, 4.
     fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
@@ -610,5 +644,40 @@ mod tests {
         hand_on(&mut scan, &frame(0x89, b"ping"), (99, 99)).expect("fine");
         scan.settle();
         assert!(scan.began.is_some(), "a control frame between does not finish it");
+    }
+
+    type Bytes = Foreign<Cursor<Vec<u8>>>;
+
+    /// A poll that reads `bytes`, if there are any, and takes all that is handed on.
+    fn poll(wire: &mut Wire<Bytes>, bytes: &[u8], pool: &Scratch) {
+        let cx = &mut Context::from_waker(Waker::noop());
+        if !bytes.is_empty() {
+            wire.transport.0 = Cursor::new(bytes.to_vec());
+            assert!(wire.poll_fill(cx, pool).is_ready());
+        }
+        let mut into = [0; 256];
+        while Pin::new(&mut *wire).poll_read(cx, &mut into).is_ready() {}
+        wire.settle(pool);
+    }
+
+    #[test]
+    fn an_unfinished_message_is_held_as_far_as_it_has_come() {
+        let (hub, _manager) = Hub::new(Config::default()).expect("valid");
+        let (memory, pool) = (hub.memory(), Scratch::default());
+        let queue = Queue::new(&hub.shared().terms);
+        let transport = Foreign(Cursor::new(Vec::new()));
+        let mut wire = Wire::new(transport, queue, b"\x81".to_vec(), &hub);
+        assert_eq!(memory.held(), allocation(1), "what came behind the head");
+        let stream = frame(0x82, &[7; 40_000]);
+        poll(&mut wire, &[], &pool);
+        assert_eq!(memory.held(), 0, "a byte of a header is kept in the scan");
+        poll(&mut wire, &stream[1..20_008], &pool);
+        assert_eq!(memory.held(), allocation(2 * 20_000));
+        poll(&mut wire, &stream[20_008..], &pool);
+        assert_eq!(memory.held(), 0, "it is whole");
+        poll(&mut wire, &stream[..100], &pool);
+        assert!(memory.held() > 0);
+        drop(wire);
+        assert_eq!(memory.held(), 0);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
 use super::support::{Frame, Sink, Wakes, decode, fates, number_of, numbered, seeded, terms};
-use crate::hub::queue::{Drained, Outlet, Phase, Push, Queue, Run, Terms};
+use crate::hub::queue::{Drained, Outlet, Phase, Push, Queue, Run, Terms, backlog_size};
 use crate::hub::registry::{ClientId, Registry};
 use crate::{Disconnect, Message, Overflow};
 
@@ -546,18 +546,37 @@ fn latest_waker_is_the_one_that_is_woken() {
 /// The queue holds no frame that it has written.
 #[test]
 fn written_messages_are_let_go() {
-    let ledger = Arc::new(crate::message::Ledger::default());
+    let memory = Arc::<crate::memory::Memory>::default();
     let lane = Lane::new(8, 1_000, Overflow::Disconnect, 0);
     let mut kept = VecDeque::new();
     for number in 0..3 {
         let message = numbered(number, 4);
-        message.hold(&ledger);
+        message.hold(&memory);
+        let size = message.size();
         lane.push(&[message]);
-        kept.push_back(ledger.bytes());
+        kept.push_back(memory.held() / size);
     }
-    assert_eq!(kept, [FRAME, 2 * FRAME, 3 * FRAME]);
+    assert_eq!(kept, [1, 2, 3]);
     lane.sink.grant(usize::MAX);
     lane.drain();
-    assert_eq!(ledger.bytes(), 0);
+    assert_eq!(memory.held(), 0);
     assert_eq!(lane.frames().iter().map(|frame| number_of(&frame.payload)).max(), Some(2));
+}
+
+#[test]
+fn channel_is_held_while_the_client_is_behind() {
+    let lane = Lane::new(8, 1_000, Overflow::Disconnect, 0);
+    assert_eq!(lane.terms.memory.held(), 0);
+    lane.push_each(0..3);
+    assert_eq!(lane.terms.memory.held(), backlog_size(8));
+    lane.sink.grant(usize::MAX);
+    lane.drain();
+    assert_eq!(lane.terms.memory.held(), 0, "it has caught up");
+    for end in [Queue::evict, |queue: &Queue| assert!(queue.kill().is_none())] {
+        let lane = Lane::new(8, 1_000, Overflow::Disconnect, 0);
+        lane.push_each(0..1);
+        assert_eq!(lane.terms.memory.held(), backlog_size(8));
+        end(&lane.queue);
+        assert_eq!(lane.terms.memory.held(), 0, "it has ended");
+    }
 }

@@ -205,7 +205,7 @@ impl Wakes {
 
 /// Terms of a queue that stands alone.
 pub(super) fn terms(messages: usize, bytes: usize, overflow: Overflow) -> Arc<Terms> {
-    Arc::new(Terms { messages, bytes, overflow, counters: Arc::new(Counters::default()) })
+    Arc::new(Terms { messages, bytes, overflow, counters: Arc::default(), memory: Arc::default() })
 }
 
 /// What a queue's counters say of its recipients: delivered, dropped, lost.
