@@ -2,6 +2,7 @@
 #![cfg(unix)]
 
 mod activation;
+mod deploy;
 mod drain;
 #[path = "../peer/mod.rs"]
 mod peer;

@@ -1,0 +1,249 @@
+//! The files of `deploy/`, tried with the programs that read them.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::peer::{PING, PONG, upgrade};
+use crate::support::{DEADLINE, Folder, Peer, Server, hublet};
+use crate::tools::{file, program};
+
+/// What the files call the port of the hub.
+const HUB: &str = "127.0.0.1:8080";
+
+/// Reads a file of `deploy/`.
+fn deployed(name: &str) -> String {
+    fs::read_to_string(file("deploy").join(name)).expect("a file of the repository")
+}
+
+/// Replaces a part of a file that must be there.
+#[track_caller]
+fn put(text: &str, part: &str, instead: &str) -> String {
+    assert!(text.contains(part), "{part:?} is not in {text}");
+    text.replace(part, instead)
+}
+
+/// A proxy; ended when dropped.
+struct Proxy {
+    child: Child,
+    address: String,
+}
+
+impl Proxy {
+    /// Starts a proxy and waits until it accepts.
+    fn start(command: &mut Command, address: String) -> Self {
+        let child = command.stdin(Stdio::null()).spawn().expect("it starts");
+        let proxy = Self { child, address };
+        let end = Instant::now() + DEADLINE;
+        while TcpStream::connect(&proxy.address).is_err() {
+            assert!(Instant::now() < end, "the proxy does not accept");
+            thread::yield_now();
+        }
+        proxy
+    }
+
+    fn nginx(folder: &Folder, hub: &str) -> Option<Self> {
+        let nginx = program("nginx")?;
+        let address = free_address();
+        let server = put(&deployed("nginx.conf"), HUB, hub);
+        let server = put(&server, "listen 80;", &format!("listen {address};"));
+        let server = put(&server, "proxy_read_timeout 60s;", "proxy_read_timeout 1s;");
+        let path = &folder.0;
+        // The workers of nginx change to another user, who must get through to the folder.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("its owner");
+        let folders = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|kind| format!("{kind}_temp_path {};\n", path.join(kind).display()))
+            .concat();
+        let conf = format!(
+            "daemon off;\npid {};\nevents {{}}\nhttp {{\naccess_log off;\n{folders}{server}}}\n",
+            path.join("pid").display()
+        );
+        fs::write(path.join("nginx.conf"), conf).expect("written");
+        let mut command = Command::new(nginx);
+        command.args(["-e", "stderr", "-p"]).arg(path).arg("-c").arg(path.join("nginx.conf"));
+        Some(Self::start(&mut command, address))
+    }
+
+    fn caddy(folder: &Folder, hub: &str) -> Option<Self> {
+        let caddy = program("caddy")?;
+        let address = free_address();
+        let site = put(&deployed("Caddyfile"), HUB, hub);
+        // For any name: the tests ask for localhost.
+        let port = address.rsplit(':').next().expect("a port");
+        let site = put(&site, "hub.example.org {", &format!("http://:{port} {{"));
+        let path = folder.0.join("Caddyfile");
+        // Without its control port, of which there is one for the machine.
+        let quiet = "{\n\tadmin off\n\tlog {\n\t\tlevel ERROR\n\t}\n}\n";
+        fs::write(&path, format!("{quiet}{site}")).expect("written");
+        let mut command = Command::new(caddy);
+        command.args(["run", "--adapter", "caddyfile", "--config"]).arg(&path);
+        command.env("HOME", &folder.0).env("XDG_DATA_HOME", &folder.0);
+        Some(Self::start(&mut command, address))
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // Not killed: nginx has workers, which it ends on a signal only.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let _ = self.child.wait();
+    }
+}
+
+/// An address that nobody listens at; proxies cannot be asked which port they were given.
+fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("bound").to_string()
+}
+
+/// What must be so behind any proxy.
+fn serves_behind(start: impl Fn(&Folder, &str) -> Option<Proxy>, name: &str) {
+    let folder = Folder::new(name);
+    // Pings come three times as often as the proxy's patience with silence ends.
+    let (mut server, hub) = Server::start(&["--ping-interval", "300ms"]);
+    let Some(proxy) = start(&folder, &hub) else { return };
+    let through = &proxy.address;
+
+    // The prefix is cut off, and a room is the same on both sides.
+    let mut behind = Peer::<TcpStream>::connect(through, "/hub/ws/tea%20time");
+    let mut beside = Peer::<TcpStream>::connect(&hub, "/ws/tea%20time?echo=0");
+    beside.say("through");
+    behind.hears("through");
+    behind.send(0x82, &vec![7; 60_000]);
+    assert_eq!(beside.receive(), (0x82, vec![7; 60_000]));
+    assert_eq!(behind.receive().1.len(), 60_000);
+    drop(beside);
+    let get = format!("GET /hub/health HTTP/1.1\r\nHost: {through}\r\n\r\n");
+    assert_eq!(Peer::<TcpStream>::dial(through).request(&get).status, 200);
+
+    // The hub sees the Host that the browser saw, so that its own pages may connect, and no other.
+    for (origin, status) in [(through.as_str(), 101), ("evil.example", 403)] {
+        let host = format!("Host: {through}\r\nOrigin: http://{origin}\r\n");
+        let request = put(&upgrade("/hub/ws"), "Host: localhost\r\n", &host);
+        assert_eq!(Peer::<TcpStream>::dial(through).request(&request).status, status, "{origin}");
+    }
+
+    // Silence does not end a connection whose client answers pings.
+    let end = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < end {
+        let (kind, payload) = behind.receive();
+        assert_eq!(kind, PING, "{payload:?}");
+        behind.send(PONG, &payload);
+    }
+
+    // Close codes come through.
+    server.signal(Signal::TERM);
+    while behind.receive().0 == PING {}
+    drop(behind);
+    assert_eq!(server.exit_code(), Some(0));
+}
+
+#[test]
+fn nginx_hands_on() {
+    serves_behind(Proxy::nginx, "nginx");
+}
+
+#[test]
+fn caddy_hands_on() {
+    serves_behind(Proxy::caddy, "caddy");
+}
+
+#[test]
+fn systemd_finds_the_units_sound_and_safe() {
+    let Some(analyze) = program("systemd-analyze") else { return };
+    let folder = Folder::new("units");
+    let service =
+        put(&deployed("hublet.service"), "/usr/local/bin/hublet", env!("CARGO_BIN_EXE_hublet"));
+    let units: Vec<PathBuf> =
+        [("hublet.service", service), ("hublet.socket", deployed("hublet.socket"))]
+            .into_iter()
+            .map(|(name, text)| {
+                let path = folder.0.join(name);
+                fs::write(&path, text).expect("written");
+                path
+            })
+            .collect();
+    let verified = Command::new(&analyze).arg("verify").args(&units).output().expect("it runs");
+    let told = String::from_utf8_lossy(&verified.stderr).into_owned();
+    assert!(verified.status.success() && told.is_empty(), "{told}");
+    // The exposure in tenths: 0 is nothing that systemd knows to lock, 100 nothing locked.
+    let mut command = Command::new(&analyze);
+    command.args(["security", "--offline=true", "--threshold=5", "--no-pager"]).arg(&units[0]);
+    let judged = command.output().expect("it runs");
+    let table = String::from_utf8_lossy(&judged.stdout).into_owned();
+    println!("{}", table.lines().last().unwrap_or_default());
+    assert!(judged.status.success(), "{table}");
+}
+
+/// The words of a JSON list of strings, as a Dockerfile has them.
+fn words(line: &str) -> Vec<&str> {
+    let list = line.trim().strip_prefix('[').and_then(|line| line.strip_suffix(']'));
+    list.expect(line).split(',').map(|word| word.trim().trim_matches('"')).collect()
+}
+
+#[test]
+fn the_image_serves_and_is_healthy() {
+    let image = deployed("Dockerfile");
+    let after = |start: &str| {
+        let line = image.lines().find_map(|line| line.strip_prefix(start));
+        line.unwrap_or_else(|| panic!("no line {start}"))
+    };
+    let entry = words(after("ENTRYPOINT "));
+    let health = after("HEALTHCHECK ").split_once("CMD ").expect("a command").1;
+    assert_eq!((entry[0], words(health)[0]), ("/hublet", "/hublet"));
+    assert_eq!(after("ENV "), "HUBLET_LISTEN=:8080");
+    // With another port, since 8080 may be somebody's here.
+    let port = free_address().rsplit(':').next().expect("a port").to_owned();
+    let everywhere = format!(":{port}");
+    let mut server = Server::of(hublet(&entry[1..]).env("HUBLET_LISTEN", &everywhere));
+    server.listening();
+    let healthy = || {
+        let mut command = hublet(&words(health)[1..]);
+        command.env("HUBLET_LISTEN", &everywhere).stderr(Stdio::null());
+        command.status().expect("it runs").success()
+    };
+    assert!(healthy());
+    assert_eq!(server.stop(), Some(0));
+    assert!(!healthy());
+}
+
+#[test]
+fn procd_starts_it_with_flags_that_it_has() {
+    // procd's functions, of which the command line is all that can be tried here.
+    let script = r#"
+        procd_open_instance() { :; }
+        procd_close_instance() { :; }
+        procd_set_param() { [ "$1" != command ] || { shift; printf '%s\n' "$@"; }; }
+        . "$0"
+        start_service
+    "#;
+    let init = file("deploy/openwrt.init");
+    let output = Command::new("sh").args(["-euc", script]).arg(&init).output().expect("a shell");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told = String::from_utf8(output.stdout).expect("text");
+    let mut command: Vec<_> = told.lines().collect();
+    assert_eq!(command.remove(0), "/usr/bin/hublet");
+    let listen = command.iter().position(|word| *word == "--listen").expect("a port") + 1;
+    command[listen].parse::<SocketAddr>().expect("an address of the router");
+    command[listen] = "127.0.0.1:0";
+    let mut server = Server::of(&mut hublet(&command));
+    let address = server.listening();
+    drop(Peer::<TcpStream>::connect(&address, "/ws"));
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn every_file_of_the_folder_is_explained_in_its_readme() {
+    let readme = deployed("README.md");
+    for entry in fs::read_dir(file("deploy")).expect("a folder") {
+        let name = entry.expect("a file").file_name().into_string().expect("text");
+        assert!(name == "README.md" || readme.contains(&format!("`{name}`")), "{name}");
+        assert!(Path::new(&name).components().count() == 1);
+    }
+}
