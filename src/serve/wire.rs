@@ -208,14 +208,12 @@ impl<T: Transport> AsyncRead for Wire<T> {
                 Some((buffer, filled)) => &buffer[this.at..*filled],
                 None => &this.kept[this.at..],
             };
-            match this.scan.hand_on(unread, into) {
-                Ok(Handed { taken, given }) => {
-                    this.at += taken;
-                    if given > 0 {
-                        return Poll::Ready(Ok(given));
-                    }
-                }
-                Err(fault) => this.fault = Some(fault),
+            let handed = this.scan.hand_on(unread, into);
+            this.at += handed.taken;
+            this.fault = handed.fault;
+            // What came before the fault is heard first.
+            if handed.given > 0 {
+                return Poll::Ready(Ok(handed.given));
             }
         }
         if this.fault.is_some() {
@@ -250,11 +248,15 @@ impl<T: Transport> AsyncWrite for Wire<T> {
     }
 }
 
-/// How many bytes were taken from the peer's and how many given to tungstenite.
-#[derive(Debug, PartialEq, Eq)]
+/// What one step of handing on came to.
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Handed {
+    /// Bytes taken from the peer's.
     taken: usize,
+    /// Bytes given to tungstenite.
     given: usize,
+    /// The rule that the peer broke behind them.
+    fault: Option<Disconnect>,
 }
 
 /// Follows the frames of a stream (RFC 6455 5.2) and cuts long ones into pieces.
@@ -314,21 +316,22 @@ impl Scan {
         }
     }
 
-    /// Moves bytes on until one side has no more.
-    fn hand_on(&mut self, mut from: &[u8], mut into: &mut [u8]) -> Result<Handed, Disconnect> {
+    /// Moves bytes on until one side has no more, or to the first fault.
+    fn hand_on(&mut self, mut from: &[u8], mut into: &mut [u8]) -> Handed {
         let (from_len, into_len) = (from.len(), into.len());
+        let mut fault = None;
         loop {
-            let step = if self.out_at < self.out_len {
+            let (taken, given) = if self.out_at < self.out_len {
                 let header = &self.out[usize::from(self.out_at)..usize::from(self.out_len)];
                 let n = header.len().min(into.len());
                 into[..n].copy_from_slice(&header[..n]);
                 self.out_at += n as u8;
-                Handed { taken: 0, given: n }
+                (0, n)
             } else if self.piece > 0 {
                 let n = from.len().min(into.len()).min(self.piece as usize);
                 into[..n].copy_from_slice(&from[..n]);
                 self.piece -= n as u64;
-                Handed { taken: n, given: n }
+                (n, n)
             } else if self.rest > 0 {
                 if from.is_empty() {
                     break;
@@ -337,15 +340,21 @@ impl Scan {
                 continue;
             } else {
                 self.end_frame();
-                Handed { taken: self.collect_header(from)?, given: 0 }
+                match self.collect_header(from) {
+                    Ok(taken) => (taken, 0),
+                    Err(broken) => {
+                        fault = Some(broken);
+                        break;
+                    }
+                }
             };
-            if step.taken == 0 && step.given == 0 {
+            if taken == 0 && given == 0 {
                 break;
             }
-            from = &from[step.taken..];
-            into = &mut into[step.given..];
+            from = &from[taken..];
+            into = &mut into[given..];
         }
-        Ok(Handed { taken: from_len - from.len(), given: into_len - into.len() })
+        Handed { taken: from_len - from.len(), given: into_len - into.len(), fault }
     }
 
     /// Collects header bytes; begins the frame once its header is whole.
@@ -513,11 +522,14 @@ mod tests {
         loop {
             let mut into = vec![0; step.1];
             let end = from.len().min(at + step.0);
-            let handed = scan.hand_on(&from[at..end], &mut into)?;
+            let handed = scan.hand_on(&from[at..end], &mut into);
             out.extend_from_slice(&into[..handed.given]);
             at += handed.taken;
-            if handed == (Handed { taken: 0, given: 0 }) && at == from.len() {
+            if handed == Handed::default() && at == from.len() {
                 return Ok(out);
+            }
+            if let Some(fault) = handed.fault {
+                return Err(fault);
             }
         }
     }
@@ -623,6 +635,14 @@ mod tests {
         let mut scan = Scan::new(10, 1024);
         let stream = [frame(0x02, &[0; 6]), frame(0x80, &[0; 5])].concat();
         assert_eq!(hand_on(&mut scan, &stream, (99, 99)).expect_err("11 bytes").code(), 1009);
+    }
+
+    #[test]
+    fn what_came_before_a_fault_is_handed_on() {
+        let mut scan = Scan::new(10, 1024);
+        let stream = [frame(0x81, b"hello"), frame(0x82, &[0; 11])].concat();
+        let handed = scan.hand_on(&stream, &mut [0; 99]);
+        assert_eq!((handed.given, handed.fault.map(|fault| fault.code())), (6 + 5, Some(1009)));
     }
 
     #[test]

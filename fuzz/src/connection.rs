@@ -1,0 +1,108 @@
+//! Bytes for a whole connection, cut at any place: every message comes back, every end has its
+//! reason.
+
+use hublet::{Admission, Client, Config, Disconnect, Handler, Message};
+
+use super::reference::{Limits, read};
+use super::stage::{Dice, Peer, run as stage};
+
+/// Small limits, so that short inputs reach them.
+const LIMITS: Limits = Limits { message: 300, fragments: 5 };
+
+/// What comes before the frames when the connection begins with its request.
+const REQUEST: &[u8] = b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+struct Echo;
+
+impl Handler for Echo {
+    async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
+        let echoed = client.hub().broadcast(message).await;
+        assert_eq!(echoed.map_err(|_| Disconnect::INTERNAL)?, 1, "the client is still here");
+        Ok(())
+    }
+}
+
+pub fn run(bytes: &[u8]) {
+    let Some((&[flags, seed], frames)) = bytes.split_first_chunk::<2>() else { return };
+    check(flags, seed, frames);
+}
+
+/// Lets a client send `frames`, cut as `seed` says, and compares what it hears with what a second
+/// reader makes of them.
+pub fn check(flags: u8, seed: u8, frames: &[u8]) {
+    let config = Config::default()
+        .max_message(LIMITS.message as usize)
+        .max_fragments(LIMITS.fragments)
+        .queue(4096)
+        .queue_bytes(1 << 24)
+        .inbox(1 + usize::from(flags & 3));
+    let piece = 1 << (flags >> 2 & 15);
+    let dice = Dice::new(u64::from(seed) + 1);
+    let upgraded = flags & 64 != 0;
+    let (disconnect, heard) = if upgraded {
+        let (peer, heard) = Peer::new(frames, piece, dice);
+        let admission = Admission::anonymous().room("main");
+        let outcome = stage(config, frames.len(), |hub| async move {
+            hub.serve_upgraded(peer, admission, &Echo).await
+        });
+        (outcome, heard)
+    } else {
+        let all = [REQUEST, frames].concat();
+        let (peer, heard) = Peer::new(&all, piece, dice);
+        let outcome = stage(config, all.len(), |hub| async move {
+            hub.serve_connection(peer, hublet::Peer::unknown(), &Echo).await
+        });
+        (outcome, heard)
+    };
+    let disconnect = disconnect.expect("the upgrade is well-formed");
+    let mut heard: &[u8] = &std::mem::take(&mut *heard.lock().expect("one thread"));
+    if !upgraded {
+        assert!(heard.starts_with(b"HTTP/1.1 101 "));
+        let end = heard.windows(4).position(|window| window == b"\r\n\r\n").expect("a whole head");
+        heard = &heard[end + 4..];
+    }
+    let meaning = read(frames, LIMITS);
+    let (messages, pongs, close) = answers(heard);
+    assert!(meaning.ends.contains(&disconnect.code()), "{disconnect:?} is none of {meaning:?}");
+    assert_eq!(messages, meaning.messages);
+    // Several pings may be answered by the pong for the last (RFC 6455 5.5.3).
+    let mut pings = meaning.pings.iter();
+    assert!(pongs.iter().all(|pong| pings.any(|ping| ping == pong)), "pongs are for pings");
+    let sendable = !matches!(disconnect.code(), 1005 | 1006);
+    assert_eq!(close, Some(sendable.then(|| disconnect.code())), "the close frame has the reason");
+}
+
+/// Messages, pongs, and the code of the close frame if there is one, of what a server sent.
+type Answers = (Vec<(bool, Vec<u8>)>, Vec<Vec<u8>>, Option<Option<u16>>);
+
+fn answers(mut heard: &[u8]) -> Answers {
+    let (mut messages, mut pongs, mut close) = (Vec::new(), Vec::new(), None);
+    while !heard.is_empty() {
+        assert!(close.is_none(), "nothing follows a close frame");
+        let (header, length) = match heard[1] {
+            short @ ..126 => (2, usize::from(short)),
+            126 => (4, usize::from(u16::from_be_bytes([heard[2], heard[3]]))),
+            _ => panic!("a frame that is longer than every message, or masked"),
+        };
+        let payload = heard[header..header + length].to_vec();
+        match heard[0] {
+            0x81 => messages.push((true, payload)),
+            0x82 => messages.push((false, payload)),
+            0x88 => {
+                let code = payload.first_chunk::<2>().map(|code| u16::from_be_bytes(*code));
+                assert!(length != 1 && length <= 125, "a close frame has a whole code");
+                close = Some(code);
+            }
+            0x89 => assert!(length <= 125),
+            0x8a => {
+                assert!(length <= 125);
+                pongs.push(payload);
+            }
+            first => panic!("{first:#x} begins no frame of a server"),
+        }
+        heard = &heard[header + length..];
+    }
+    (messages, pongs, close)
+}
