@@ -6,6 +6,7 @@ mod deploy;
 mod drain;
 #[path = "../peer/mod.rs"]
 mod peer;
+mod platforms;
 mod support;
 #[path = "../tools/mod.rs"]
 mod tools;

@@ -88,31 +88,35 @@ pub(crate) fn listen(addresses: &[Address]) -> Result<Vec<Bound>, Failure> {
 
 /// Takes the sockets that `LISTEN_FDS` counts: whoever passes them keeps them open while one
 /// process follows another, so that no connection is refused meanwhile.
+#[cfg(unix)]
 fn handed_over() -> Result<Vec<Bound>, Failure> {
     let mut bound = Vec::new();
-    #[cfg(unix)]
-    {
-        let mut sockets = listenfd::ListenFd::from_env();
-        for nth in 0..sockets.len() {
-            let listener = match sockets.take_tcp_listener(nth) {
+    let mut sockets = listenfd::ListenFd::from_env();
+    for nth in 0..sockets.len() {
+        let listener = match sockets.take_tcp_listener(nth) {
+            Ok(Some(listener)) => Listener::try_from(listener),
+            _ => match sockets.take_unix_listener(nth) {
                 Ok(Some(listener)) => Listener::try_from(listener),
-                _ => match sockets.take_unix_listener(nth) {
-                    Ok(Some(listener)) => Listener::try_from(listener),
-                    Ok(None) => continue,
-                    Err(error) => Err(error.into()),
-                },
-            };
-            let listener = listener.map_err(|error| {
-                let why = cause(&error).map_or_else(|| error.to_string(), ToString::to_string);
-                Failure::running(format!(
-                    "socket {nth} of LISTEN_FDS cannot be listened on: {why}; hand over stream \
-                     sockets, with Accept=no"
-                ))
-            })?;
-            bound.push((listener, None));
-        }
+                Ok(None) => continue,
+                Err(error) => Err(error.into()),
+            },
+        };
+        let listener = listener.map_err(|error| {
+            let why = cause(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            Failure::running(format!(
+                "socket {nth} of LISTEN_FDS cannot be listened on: {why}; hand over stream \
+                 sockets, with Accept=no"
+            ))
+        })?;
+        bound.push((listener, None));
     }
     Ok(bound)
+}
+
+/// Nothing is handed over here.
+#[cfg(not(unix))]
+fn handed_over() -> Result<Vec<Bound>, Failure> {
+    Ok(Vec::new())
 }
 
 /// Binds an address.
