@@ -4,8 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::Error;
 use crate::message::FRAME_HEADER_MAX;
+use crate::{Error, Network};
 
 /// What happens to a client whose queue is full when one more message comes for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -168,6 +168,13 @@ config! {
     /// Origins that may connect beside the hub's own, as browsers send them
     /// (`https://example.org`), or `*` for any. Default none. Checked before any hook.
     origins: Vec<String> = Vec::new();
+    /// Hosts that are served by name, with or without a port, beside addresses and `localhost`; or
+    /// `*` for any, which is the default. Without it a page whose name was made to lead to the hub
+    /// (DNS rebinding) is answered 421. Checked before any hook.
+    hosts: Vec<String> = vec!["*".to_owned()];
+    /// Proxies whose `X-Forwarded-For` is believed: hooks, the limit per address and the log see
+    /// the client's address instead of theirs. Default none.
+    trusted_proxies: Vec<Network> = Vec::new();
     /// Whether the routes of the binary (`/ws`, `/ws/{room}`, `/health`) are served. Default
     /// false: an upgrade on any path reaches the handler, anything else is answered 404.
     http: bool = false;

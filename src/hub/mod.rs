@@ -16,7 +16,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
-pub use registry::{ClientId, Member};
+pub use registry::{ClientId, Member, Target};
 pub use stats::Stats;
 
 pub(crate) use gate::{Connection, Crowded, Gate, Handshake, Idle, Permit};
@@ -29,7 +29,7 @@ pub(crate) use stats::{Counters, add};
 use inbox::{Inbox, Refused};
 use manager::Manager;
 use queue::Terms;
-use registry::{Registry, Target};
+use registry::Registry;
 use reply::{Reply, reply};
 
 use crate::error::Kind;
@@ -321,7 +321,8 @@ impl Hub {
         self.shared.inbox.depart(id);
     }
 
-    async fn deliver(
+    /// Sends a message to a target; returns how many took it.
+    pub(crate) async fn deliver(
         &self,
         target: Target,
         except: Option<ClientId>,

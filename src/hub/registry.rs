@@ -55,7 +55,8 @@ pub struct Member {
 
 /// To whom messages go.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Target {
+#[non_exhaustive]
+pub enum Target {
     /// Every client.
     All,
     /// The members of a room.

@@ -9,7 +9,7 @@ use http::{Request, StatusCode};
 
 use super::Peer;
 use super::routes::room_of;
-use crate::{Client, Disconnect, Message};
+use crate::{Client, Disconnect, Message, Target};
 
 /// The hooks of a server, one per event in a client's life.
 ///
@@ -56,6 +56,22 @@ pub trait Handler: Send + Sync + 'static {
         ready(Ok(Admission::anonymous().room(room)))
     }
 
+    /// Decides on a message that comes by `POST`, where [`Config::http`](crate::Config::http) is
+    /// on: to a room (`/pub/{room}`) or to a user (`/user/{user}`); an `Err` is the status of the
+    /// refusal.
+    ///
+    /// The default refuses all with 403. Runs before the body is read, under the deadline of the
+    /// request; [`Config::origins`](crate::Config::origins) was checked before.
+    fn on_publish(
+        &self,
+        request: &Request<()>,
+        peer: &Peer,
+        target: &Target,
+    ) -> impl Future<Output = Result<(), StatusCode>> + Send {
+        let _ = (request, peer, target);
+        ready(Err(StatusCode::FORBIDDEN))
+    }
+
     /// Runs when a client has been registered and has its 101; an `Err` closes it.
     fn on_connect(&self, client: &Client) -> impl Future<Output = Result<(), Disconnect>> + Send {
         let _ = client;
@@ -89,6 +105,15 @@ impl<H: Handler> Handler for Arc<H> {
         peer: &Peer,
     ) -> impl Future<Output = Result<Admission, StatusCode>> + Send {
         (**self).on_upgrade(request, peer)
+    }
+
+    fn on_publish(
+        &self,
+        request: &Request<()>,
+        peer: &Peer,
+        target: &Target,
+    ) -> impl Future<Output = Result<(), StatusCode>> + Send {
+        (**self).on_publish(request, peer, target)
     }
 
     fn on_connect(&self, client: &Client) -> impl Future<Output = Result<(), Disconnect>> + Send {

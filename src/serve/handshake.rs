@@ -1,16 +1,14 @@
 //! The handshake: a request that asks for a client in, a registered client out.
 
+use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use futures_lite::FutureExt as _;
-use futures_lite::io::AsyncWriteExt;
 use http::{Request, StatusCode, header};
 
 use super::http::{Response, tokens};
-use super::requests::Ended;
-use super::transport::Transport;
 use super::{Admission, Handler, Peer};
 use crate::error::Kind;
 use crate::hub::{Command, Crowded, Permit, Queue, Refusal, is_name};
@@ -68,49 +66,52 @@ impl Drop for Registered {
     }
 }
 
-/// What a handshake leads to.
+/// A client that was admitted.
 #[derive(Debug)]
-pub(crate) struct Upgraded {
+pub(crate) struct Admitted {
     pub(crate) registered: Registered,
     pub(crate) client: Client,
-    /// Bytes that came behind the request head.
-    pub(crate) early: Vec<u8>,
 }
 
 /// Registers the client of a stream that was upgraded elsewhere.
-pub(crate) async fn admit(hub: &Hub, admission: Admission) -> Result<Upgraded, Error> {
-    let refused = |response: Response| Kind::Refused(response.status, response.body);
-    let (registered, client) =
-        register(hub, None, admission).await.map_err(|response| Error::new(refused(response)))?;
-    Ok(Upgraded { registered, client, early: Vec::new() })
+pub(crate) async fn admit(hub: &Hub, admission: Admission) -> Result<Admitted, Error> {
+    let refused = |response: Response| Error::new(Kind::Refused(response.status, response.body));
+    register(hub, None, admission).await.map_err(refused)
 }
 
-/// Asks the handler, registers the client and answers its upgrade with the 101: once the manager
-/// has inserted it, so that who sees the 101 misses nothing. `early` came behind the request.
-pub(crate) async fn upgrade<T: Transport, H: Handler>(
+/// Asks the handler about a request and registers the client; returns it, and the subprotocol
+/// that it is to be answered.
+pub(crate) async fn admit_request<H: Handler>(
     hub: &Hub,
-    transport: &mut T,
     peer: &Peer,
     handler: &H,
     request: &Request<()>,
-    early: Vec<u8>,
-) -> Result<Upgraded, Ended> {
-    let hook = async { handler.on_upgrade(request, peer).await };
-    let admission = match AssertUnwindSafe(hook).catch_unwind().await {
-        Ok(Ok(admission)) => admission,
-        Ok(Err(status)) => return Err(refused_by_hook(status).into()),
-        Err(_) => return Err(our_fault("on_upgrade panicked").into()),
-    };
+) -> Result<(Admitted, Option<Arc<str>>), Response> {
+    let admission = ask(handler.on_upgrade(request, peer)).await?;
     let protocol = admission.protocol.clone();
     if let Some(protocol) = &protocol {
         let mut offered = tokens(request.headers(), header::SEC_WEBSOCKET_PROTOCOL);
         if !offered.any(|offer| offer == &**protocol) {
-            return Err(our_fault("on_upgrade chose a subprotocol that was not offered").into());
+            return Err(our_fault("on_upgrade chose a subprotocol that was not offered"));
         }
     }
+    Ok((register(hub, peer.network(), admission).await?, protocol))
+}
+
+/// Asks a hook that may refuse the request.
+pub(crate) async fn ask<T>(
+    hook: impl Future<Output = Result<T, StatusCode>>,
+) -> Result<T, Response> {
+    match AssertUnwindSafe(hook).catch_unwind().await {
+        Ok(answer) => answer.map_err(refused_by_hook),
+        Err(_) => Err(our_fault("a hook panicked")),
+    }
+}
+
+/// The response that makes a request a WebSocket (RFC 6455 4.2.2).
+pub(crate) fn switching(request: &Request<()>, protocol: Option<&str>) -> String {
     let key = request.headers().get(header::SEC_WEBSOCKET_KEY);
     let accept = derive_accept_key(key.map_or(&[], |key| key.as_bytes()));
-    let (registered, client) = register(hub, peer.network(), admission).await?;
     let mut response = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: {accept}\r\n"
@@ -119,9 +120,7 @@ pub(crate) async fn upgrade<T: Transport, H: Handler>(
         response.push_str(&format!("Sec-WebSocket-Protocol: {protocol}\r\n"));
     }
     response.push_str("\r\n");
-    transport.write_all(response.as_bytes()).await?;
-    transport.flush().await?;
-    Ok(Upgraded { registered, client, early })
+    response
 }
 
 /// Takes a permit and puts the client into the registry.
@@ -129,7 +128,7 @@ async fn register(
     hub: &Hub,
     network: Option<u128>,
     admission: Admission,
-) -> Result<(Registered, Client), Response> {
+) -> Result<Admitted, Response> {
     let Admission { user, rooms, protocol: _, extension } = admission;
     if !rooms.iter().chain(&user).all(|name| is_name(name)) {
         return Err(our_fault("on_upgrade chose a room or user with a name that is not allowed"));
@@ -146,7 +145,10 @@ async fn register(
     let name = user.clone();
     let answer = hub.ask(|reply| Command::Register { queue, user, rooms, reply }).await;
     match answer {
-        Ok(Ok(id)) => Ok((registered, Client::new(hub.clone(), id, name, extension))),
+        Ok(Ok(id)) => {
+            let client = Client::new(hub.clone(), id, name, extension);
+            Ok(Admitted { registered, client })
+        }
         Ok(Err(Refusal::Rooms)) => Err(full("as many rooms as allowed exist")),
         Ok(Err(Refusal::RoomsPerClient)) => {
             Err(our_fault("on_upgrade chose more rooms than a client may be in"))
@@ -166,15 +168,22 @@ pub(crate) fn full(sentence: &'static str) -> Response {
 }
 
 /// A hook failed or chose what cannot be.
-pub(crate) fn our_fault(cause: &'static str) -> Response {
+fn our_fault(cause: &'static str) -> Response {
     log::error!("a request is answered with 500: {cause}");
     Response::new(StatusCode::INTERNAL_SERVER_ERROR, "this server failed to answer the request")
 }
 
 /// The response to a request that a hook refused.
-pub(crate) fn refused_by_hook(status: StatusCode) -> Response {
-    let reason = status.canonical_reason().unwrap_or("no reason given").to_ascii_lowercase();
-    let response = Response::new(status, format!("the request was refused: {reason}"));
+fn refused_by_hook(status: StatusCode) -> Response {
+    let sentence = match status {
+        StatusCode::UNAUTHORIZED => "the request needs a token that is valid here".to_owned(),
+        StatusCode::FORBIDDEN => "the request is not allowed to do this".to_owned(),
+        _ => {
+            let reason = status.canonical_reason().unwrap_or("no reason given");
+            format!("the request was refused: {}", reason.to_ascii_lowercase())
+        }
+    };
+    let response = Response::new(status, sentence);
     match status {
         StatusCode::UNAUTHORIZED => response.header("WWW-Authenticate", "Bearer"),
         StatusCode::SERVICE_UNAVAILABLE => response.header("Retry-After", RETRY_AFTER),
@@ -197,7 +206,8 @@ mod tests {
         let (hub, manager) = Hub::new(Config::default().inbox(1)).expect("valid");
         let _manager = executor.spawn(manager);
         let registering = register(&hub, None, Admission::anonymous());
-        let (registered, _client) = block_on(executor.run(registering)).expect("a place");
+        let Admitted { registered, client: _client } =
+            block_on(executor.run(registering)).expect("a place");
         assert_eq!(hub.stats().clients, 1);
         hub.try_publish("nobody is here", "x").expect("there is room");
         let mut leave = Box::pin(registered.leave());

@@ -36,6 +36,12 @@ impl Head {
         self.request.version() == Version::HTTP_11
             && !has_token(self.request.headers(), header::CONNECTION, "close")
     }
+
+    /// Whether the peer waits to be told that its body is wanted (RFC 9110 10.1.1).
+    pub(crate) fn expects_continue(&self) -> bool {
+        self.request.version() == Version::HTTP_11
+            && has_token(self.request.headers(), header::EXPECT, "100-continue")
+    }
 }
 
 /// A response, most often with a sentence as its body.

@@ -8,7 +8,8 @@ use std::os::unix::net::UnixListener;
 use smol::Async;
 
 use super::transport::Socket;
-use crate::Error;
+use crate::network::to_bits;
+use crate::{Error, Network};
 
 /// Connections that may wait to be accepted. async-net's 128 stalls a storm of a thousand.
 #[cfg(unix)]
@@ -155,6 +156,8 @@ pub struct Peer(Source);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
     Address(SocketAddr),
+    /// A proxy that is trusted says so.
+    Forwarded(IpAddr),
     Unix,
     Unknown,
 }
@@ -172,23 +175,43 @@ impl Peer {
         Self(Source::Unknown)
     }
 
-    /// Returns the peer's TCP address, if it has one.
+    /// A peer behind a proxy.
+    pub(crate) fn forwarded(address: IpAddr) -> Self {
+        Self(Source::Forwarded(address))
+    }
+
+    /// Returns the peer's TCP address, if it has one; the port is 0 where a proxy of
+    /// [`Config::trusted_proxies`](crate::Config::trusted_proxies) told the address.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         match self.0 {
             Source::Address(address) => Some(address),
+            Source::Forwarded(address) => Some(SocketAddr::new(address, 0)),
             Source::Unix | Source::Unknown => None,
+        }
+    }
+
+    /// Returns whether the peer is on this machine: a loopback address or a Unix socket.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        let loopback = |address: SocketAddr| address.ip().to_canonical().is_loopback();
+        self.0 == Source::Unix || self.address().is_some_and(loopback)
+    }
+
+    /// Whether the peer is one of a network's.
+    pub(crate) fn is_in(&self, network: &Network) -> bool {
+        match self.address() {
+            Some(address) => network.contains(address.ip()),
+            None => self.0 == Source::Unix && network.is_unix(),
         }
     }
 
     /// The network that the limit per address counts: an IPv4 address, or of IPv6 the /64, which
     /// one host has whole. `None` where there is no address, and no limit.
     pub(crate) fn network(&self) -> Option<u128> {
-        match self.address()?.ip() {
-            IpAddr::V4(v4) => Some(v4.to_ipv6_mapped().to_bits()),
-            IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Some(v6.to_bits()),
-            IpAddr::V6(v6) => Some(v6.to_bits() >> 64 << 64),
-        }
+        let address = self.address()?.ip();
+        let bits = to_bits(address);
+        Some(if address.to_canonical().is_ipv4() { bits } else { bits >> 64 << 64 })
     }
 }
 
@@ -202,6 +225,7 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Source::Address(address) => address.fmt(f),
+            Source::Forwarded(address) => address.fmt(f),
             Source::Unix => f.write_str("unix"),
             Source::Unknown => f.write_str("unknown"),
         }

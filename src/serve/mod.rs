@@ -1,5 +1,6 @@
 //! Serving: from a listener to a client.
 
+mod access;
 mod clock;
 mod drain;
 mod handler;
@@ -29,7 +30,7 @@ pub use listener::{Listener, Peer};
 pub use routes::room_of;
 pub use subscription::Subscription;
 
-use requests::Requests;
+use requests::{Begun, Requests};
 use time::Timer;
 use transport::{Foreign, Transport};
 
@@ -178,8 +179,8 @@ impl Hub {
         H: Handler,
     {
         let _counted = self.shared().gate.connection();
-        let upgraded = handshake::admit(self, admission).await?;
-        Ok(websocket::run(self, Foreign(stream), upgraded, handler).await)
+        let admitted = handshake::admit(self, admission).await?;
+        Ok(websocket::run(self, Foreign(stream), admitted, Vec::new(), handler).await)
     }
 }
 
@@ -193,8 +194,8 @@ async fn connect<T: Transport, H: Handler>(
 ) -> Result<Disconnect, Error> {
     // Boxed, so that its state is freed before the client's long life begins.
     let requests = Box::pin(Requests::new(hub, &mut transport, peer, handler).run(place));
-    let upgraded = requests.await?;
-    Ok(websocket::run(hub, transport, upgraded, handler).await)
+    let Begun::WebSocket(admitted, early) = requests.await?;
+    Ok(websocket::run(hub, transport, admitted, early, handler).await)
 }
 
 /// Whether an accept failed for the connection that was to be accepted, and not for all.

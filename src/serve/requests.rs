@@ -4,15 +4,16 @@ use std::borrow::Cow;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_lite::FutureExt as _;
 use futures_lite::future::{Future as _, or, yield_now};
 use futures_lite::io::AsyncWriteExt;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, header};
 
-use super::handshake::{self, Upgraded, draining};
+use super::access::{self, Reader};
+use super::handshake::{self, Admitted, ask, draining};
 use super::http::{Head, Response, parse};
 use super::routes::{Route, route};
 use super::time::{Timer, now};
@@ -20,12 +21,12 @@ use super::transport::Transport;
 use super::{Handler, Peer};
 use crate::error::Kind;
 use crate::hub::{Handshake, Idle, add};
-use crate::{Error, Hub};
+use crate::{Error, Hub, Message};
 
 /// How long a peer may stay silent while others wait for its place among the handshakes.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// Bytes that one read of a request takes at most.
+/// Bytes that one read of a head takes at most, of what comes behind it too.
 const READ: usize = 1024;
 
 /// Bytes that are read and thrown away after a last response, so that it arrives: four bodies of
@@ -43,10 +44,16 @@ pub(crate) struct Requests<'a, T, H> {
     buffer: Vec<u8>,
 }
 
+/// What a connection becomes with its last request.
+pub(crate) enum Begun {
+    /// A WebSocket, and what came behind its request.
+    WebSocket(Admitted, Vec<u8>),
+}
+
 /// What follows a request that was answered.
 enum Next {
     /// A client.
-    Client(Upgraded),
+    Client(Begun),
     /// The next request, in a place for idle connections; the last one had this status.
     Request(Idle, StatusCode),
 }
@@ -59,20 +66,22 @@ struct Seen {
     /// Another request may follow.
     keeps_alive: bool,
     /// Bytes of its body that were announced and not read.
-    unread: u64,
+    unread: usize,
+    /// Who may read the response, whatever it is.
+    reader: Reader,
 }
 
 /// What a request leads to.
-pub(crate) enum Answer {
+enum Answer {
     /// A client.
-    Client(Upgraded),
+    Client(Begun),
     /// A response, and perhaps the next request.
     Response(Response),
 }
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(crate) enum Ended {
+enum Ended {
     /// The request is refused with this.
     With(Response),
     /// Its time is over.
@@ -104,13 +113,13 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
     ///
     /// `place` is held while a request is under way; a connection that waits for its next one has
     /// a place that no client needs instead.
-    pub(crate) async fn run(mut self, place: Handshake) -> Result<Upgraded, Error> {
+    pub(crate) async fn run(mut self, place: Handshake) -> Result<Begun, Error> {
         let gate = &self.hub.shared().gate;
         let mut place = Some(place);
         loop {
             // Boxed, so that a connection that waits has no room for what a request needs.
             let (idle, status) = match Box::pin(self.exchange()).await? {
-                Next::Client(upgraded) => return Ok(upgraded),
+                Next::Client(begun) => return Ok(begun),
                 Next::Request(idle, status) => (idle, status),
             };
             if self.buffer.is_empty() {
@@ -133,7 +142,7 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
         self.buffer = Vec::new();
         let mut timer = Timer::after(self.hub.shared().config.idle_timeout);
         poll_fn(|cx| {
-            if let Poll::Ready(read) = self.poll_read(cx) {
+            if let Poll::Ready(read) = self.poll_read(cx, READ) {
                 return Poll::Ready(read.is_ok_and(|n| n > 0));
             }
             if Pin::new(&mut timer).poll(cx).is_ready() || idle.poll_leave(cx).is_ready() {
@@ -155,9 +164,9 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
             Err(Ended::Late)
         };
         let response = match or(self.answer(&mut seen), late).await {
-            Ok(Answer::Client(upgraded)) => {
+            Ok(Answer::Client(begun)) => {
                 add(&shared.counters.upgrades_accepted, 1);
-                return Ok(Next::Client(upgraded));
+                return Ok(Next::Client(begun));
             }
             Ok(Answer::Response(response)) | Err(Ended::With(response)) => response,
             Err(Ended::Late) => {
@@ -173,6 +182,7 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
                 return Err(error.into());
             }
         };
+        let response = access::tell(response, seen.reader);
         let status = response.status;
         if status.is_client_error() || status.is_server_error() {
             add(&shared.counters.upgrades_refused, 1);
@@ -196,23 +206,42 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
     async fn answer(&mut self, seen: &mut Seen) -> Result<Answer, Ended> {
         let head = self.read_head().await?;
         seen.head_only = head.request.method() == Method::HEAD;
-        seen.keeps_alive = head.keeps_alive();
-        seen.unread = head.content_length.unwrap_or(0);
-        let shared = self.hub.shared();
-        let closed = shared.gate.is_closed();
-        Ok(Answer::Response(match route(&head, &shared.config)? {
-            _ if closed => draining(),
+        // A body whose length nobody told may follow a POST, and is no request.
+        let has_end = head.content_length.is_some() || head.request.method() != Method::POST;
+        seen.keeps_alive = head.keeps_alive() && has_end;
+        seen.unread =
+            head.content_length.map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
+        let (hub, request) = (self.hub, &head.request);
+        let shared = hub.shared();
+        let peer = access::asker(self.peer, request.headers(), &shared.config.trusted_proxies);
+        let route = route(&head, &shared.config, &mut seen.reader)?;
+        if shared.gate.is_closed() {
+            return Err(draining().into());
+        }
+        Ok(Answer::Response(match route {
             Route::Health => Response::new(StatusCode::OK, "ok"),
             Route::Page(page) => Response::page(page),
+            Route::Options(methods) => access::options(methods),
+            Route::Publish(target) => {
+                ask(self.handler.on_publish(request, &peer, &target)).await?;
+                let message = self.read_message(&head, seen).await?;
+                add(&shared.counters.messages_received, 1);
+                match hub.deliver(target, None, message).await {
+                    Ok(recipients) => published(recipients),
+                    Err(_) => draining(),
+                }
+            }
             Route::Upgrade => {
                 // Frames may be on their way, which are no requests.
                 seen.keeps_alive = false;
+                let admitting = handshake::admit_request(hub, &peer, self.handler, request);
+                let (admitted, protocol) = admitting.await?;
+                // Written when the manager has inserted it: who sees the 101 misses nothing.
+                let response = handshake::switching(request, protocol.as_deref());
+                self.transport.write_all(response.as_bytes()).await?;
+                self.transport.flush().await?;
                 let early = std::mem::take(&mut self.buffer);
-                let request = &head.request;
-                let (hub, peer, handler) = (self.hub, self.peer, self.handler);
-                let upgraded =
-                    handshake::upgrade(hub, self.transport, peer, handler, request, early);
-                return upgraded.await.map(Answer::Client);
+                return Ok(Answer::Client(Begun::WebSocket(admitted, early)));
             }
         }))
     }
@@ -238,19 +267,44 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
                     }
                 }
             };
-            let read = poll_fn(|cx| self.poll_read(cx));
+            let read = poll_fn(|cx| self.poll_read(cx, READ));
             if or(read, crowded_out).await? == 0 {
                 return Err(Ended::Silently);
             }
         }
     }
 
-    /// Reads what is there into the buffer, at most [`READ`] bytes and a head's length.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut bytes = [0; READ];
-        let n = ready!(Pin::new(&mut *self.transport).poll_read(cx, &mut bytes))?;
-        self.buffer.extend_from_slice(&bytes[..n.min(READ)]);
-        Poll::Ready(Ok(n))
+    /// Reads a body of at most the longest message, and makes a message of it.
+    async fn read_message(&mut self, head: &Head, seen: &mut Seen) -> Result<Message, Ended> {
+        let len = seen.unread;
+        // What has begun to come needs no asking for it (RFC 9110 10.1.1).
+        if self.buffer.is_empty() && len > 0 && head.expects_continue() {
+            self.transport.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+            self.transport.flush().await?;
+        }
+        while self.buffer.len() < len {
+            let rest = len - self.buffer.len();
+            if poll_fn(|cx| self.poll_read(cx, rest)).await? == 0 {
+                return Err(Ended::Silently);
+            }
+        }
+        seen.unread = 0;
+        let message = message(&self.buffer[..len], head.request.headers());
+        self.buffer.drain(..len);
+        Ok(message)
+    }
+
+    /// Reads what is there into the buffer, at most `most` bytes.
+    fn poll_read(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
+        let pool = &self.hub.shared().scratch;
+        let mut bytes = pool.take();
+        let most = most.min(bytes.len());
+        let read = Pin::new(&mut *self.transport).poll_read(cx, &mut bytes[..most]);
+        if let Poll::Ready(Ok(n)) = &read {
+            self.buffer.extend_from_slice(&bytes[..*n.min(&most)]);
+        }
+        pool.give(bytes);
+        read
     }
 
     /// Writes a response that others may follow.
@@ -274,7 +328,7 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
             let mut discarded = 0;
             while discarded < DISCARD_MAX {
                 self.buffer.clear();
-                match poll_fn(|cx| self.poll_read(cx)).await? {
+                match poll_fn(|cx| self.poll_read(cx, READ)).await? {
                     0 => break,
                     n => discarded += n,
                 }
@@ -285,6 +339,23 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
             log::debug!("a response did not reach its peer: {error}");
         }
     }
+}
+
+/// The message that a body makes: text, unless it is not UTF-8 or its type says otherwise.
+fn message(body: &[u8], headers: &HeaderMap) -> Message {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = kind.unwrap_or_default().trim_start().to_ascii_lowercase();
+    let binary = ["application/octet-stream", "image/", "audio/", "video/"];
+    match std::str::from_utf8(body) {
+        Ok(text) if !binary.iter().any(|binary| kind.starts_with(binary)) => Message::text(text),
+        _ => Message::binary(body),
+    }
+}
+
+/// The answer to a message that was dispatched.
+fn published(recipients: usize) -> Response {
+    let body = format!("{{\"recipients\":{recipients}}}");
+    Response::with_type(StatusCode::ACCEPTED, "application/json", body.into())
 }
 
 /// Fails after `wait`.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::poll_fn;
 
 use super::Admission;
-use super::handshake::{self, Registered, Upgraded};
+use super::handshake::{self, Admitted, Registered};
 use crate::hub::Connection;
 use crate::{Client, Disconnect, Error, Hub, Message};
 
@@ -63,7 +63,7 @@ impl Hub {
     /// more client or room or a name is not allowed.
     pub async fn subscribe(&self, admission: Admission) -> Result<Subscription, Error> {
         let counted = self.shared().gate.connection();
-        let Upgraded { registered, client, .. } = handshake::admit(self, admission).await?;
+        let Admitted { registered, client } = handshake::admit(self, admission).await?;
         registered.queue.open(None);
         Ok(Subscription { registered, client, _counted: counted })
     }

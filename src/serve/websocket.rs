@@ -13,7 +13,7 @@ use futures_lite::{FutureExt as _, Stream as _};
 
 use super::Handler;
 use super::clock::{Clock, Verdict};
-use super::handshake::{Registered, Upgraded};
+use super::handshake::{Admitted, Registered};
 use super::time::Timer;
 use super::transport::Transport;
 use super::wire::Wire;
@@ -45,16 +45,17 @@ enum End {
     Lost(Disconnect),
 }
 
-/// Runs a client from its 101 to its end; returns why it ended.
+/// Runs a client from its 101 to its end; returns why it ended. `early` came behind its request.
 pub(crate) async fn run<T: Transport, H: Handler>(
     hub: &Hub,
     transport: T,
-    upgraded: Upgraded,
+    admitted: Admitted,
+    early: Vec<u8>,
     handler: &H,
 ) -> Disconnect {
     // The states of a beginning and of an end are boxed, so that the long life between them does
     // not carry room for them.
-    let Upgraded { registered, client, early } = upgraded;
+    let Admitted { registered, client } = admitted;
     let mut connection = Box::pin(Connection::new(hub, transport, registered, early)).await;
     let end = connection.serve(&client, handler).await;
     Box::pin(finish(connection, end, client, handler)).await

@@ -284,8 +284,8 @@ fn help_names_every_flag_and_its_variable() {
         .filter_map(|line| line.strip_prefix("  --"))
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    let expected = "listen no-echo threads allow-origin max-clients max-clients-per-ip max-rooms \
-                    max-rooms-per-client max-message max-fragments queue queue-bytes overflow \
+    let expected = "listen no-echo threads allow-origin allow-host trusted-proxy max-clients \
+                    max-clients-per-ip max-rooms max-rooms-per-client max-message max-fragments queue queue-bytes overflow \
                     handshake-timeout ping-interval pong-timeout write-timeout close-timeout drain \
                     log health version help";
     assert_eq!(flags, expected.split_whitespace().collect::<Vec<_>>());

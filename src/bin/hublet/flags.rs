@@ -23,6 +23,9 @@ const LEVELS: [&str; 4] = ["error", "warn", "info", "debug"];
 const ADDRESSES: &str =
     "an address and port like 127.0.0.1:8080, a port like :8080, or unix: and a path";
 
+/// What `--trusted-proxy` takes.
+const NETWORKS: &str = "an address, a network like 10.0.0.0/8, or unix";
+
 /// Bytes of a frame's header and of slack that a queue must hold beyond two messages.
 const FRAMING: usize = 2 * 10;
 
@@ -65,7 +68,7 @@ impl Default for Options {
             echo: true,
             threads: 1,
             level: LevelFilter::Info,
-            config: Config::default().http(true),
+            config: Config::default().http(true).hosts(Vec::new()),
             unknown: Vec::new(),
             queue_bytes_follow: true,
         }
@@ -90,6 +93,10 @@ enum Sets {
     Threads,
     /// A list of origins.
     Origins,
+    /// A list of hosts.
+    Hosts,
+    /// A list of networks.
+    Proxies,
     Overflow,
     Log,
     /// The queue's bytes, which follow the message limit unless they are given.
@@ -125,6 +132,20 @@ const FLAGS: &[Flag] = &[
         value: "ORIGIN",
         help: "an origin whose pages may connect beside the hub's own; * for any",
         sets: Sets::Origins,
+    },
+    Flag {
+        name: "allow-host",
+        value: "HOST",
+        help: "a name that the hub is asked for under, beside addresses and localhost; without a \
+               token any other is answered 421; * for any",
+        sets: Sets::Hosts,
+    },
+    Flag {
+        name: "trusted-proxy",
+        value: "ADDR",
+        help: "a proxy whose X-Forwarded-For is believed: an address, a network like 10.0.0.0/8, \
+               or unix",
+        sets: Sets::Proxies,
     },
     Flag {
         name: "max-clients",
@@ -229,6 +250,11 @@ impl Sets {
             Self::NoEcho => options.echo = !switch(text)?,
             Self::Threads => options.threads = count(text, THREADS_MAX)?,
             Self::Origins => config.origins.push(origin(text)?),
+            Self::Hosts => config.hosts.push(host(text)?),
+            Self::Proxies => {
+                let network = text.parse().map_err(|_| NETWORKS.to_owned())?;
+                config.trusted_proxies.push(network);
+            }
             Self::Overflow => {
                 config.overflow = text.parse().map_err(|_| Overflow::WORDS.join(", "))?;
             }
@@ -254,7 +280,9 @@ impl Sets {
         let config = &mut options.config;
         match self {
             Self::Listen => DEFAULT.to_string(),
-            Self::NoEcho | Self::Origins | Self::SomeCount(_) => String::new(),
+            Self::NoEcho | Self::Origins | Self::Hosts | Self::Proxies | Self::SomeCount(_) => {
+                String::new()
+            }
             Self::Threads => options.threads.to_string(),
             Self::Overflow => config.overflow.to_string(),
             Self::Log => options.level.to_string().to_ascii_lowercase(),
@@ -271,6 +299,8 @@ impl Sets {
         match self {
             Self::Listen => Some(|options| options.listen.clear()),
             Self::Origins => Some(|options| options.config.origins.clear()),
+            Self::Hosts => Some(|options| options.config.hosts.clear()),
+            Self::Proxies => Some(|options| options.config.trusted_proxies.clear()),
             _ => None,
         }
     }
@@ -507,6 +537,14 @@ fn origin(text: &str) -> Result<String, String> {
     Err("an origin like https://example.org, without a path, or *".to_owned())
 }
 
+/// A host as a request names it: without a scheme or a path.
+fn host(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(['/', '@', ' ']) {
+        return Err("a host like hub.example.org, without a scheme, or *".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 fn show_bytes(bytes: usize) -> String {
     const MIB: usize = 1024 * 1024;
     match bytes {
@@ -555,6 +593,8 @@ mod tests {
             ("listen", "unix:/run/hublet.sock"),
             ("no-echo", "1"),
             ("allow-origin", "https://example.org"),
+            ("allow-host", "hub.example.org"),
+            ("trusted-proxy", "10.0.0.0/8"),
             ("overflow", "drop-oldest"),
             ("log", "debug"),
             ("max-message", "32k"),
@@ -626,6 +666,14 @@ mod tests {
             (
                 &["--allow-origin", "example.org"],
                 "--allow-origin was given \"example.org\"; allowed is an origin like https://example.org, without a path, or *",
+            ),
+            (
+                &["--allow-host", "https://example.org"],
+                "--allow-host was given \"https://example.org\"; allowed is a host like hub.example.org, without a scheme, or *",
+            ),
+            (
+                &["--trusted-proxy", "nginx"],
+                "--trusted-proxy was given \"nginx\"; allowed is an address, a network like 10.0.0.0/8, or unix",
             ),
             (&["--token", "x"], "--token is no flag of hublet; see --help"),
             (&["--no-echo=1"], "unexpected argument for option '--no-echo': \"1\"; see --help"),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hublet::http::{Request, StatusCode};
-use hublet::{Admission, Client, Disconnect, Error, Handler, Message, Peer, room_of};
+use hublet::{Admission, Client, Disconnect, Error, Handler, Message, Peer, Target, room_of};
 
 use super::fold::Fold;
 
@@ -45,6 +45,10 @@ impl Handler for Relay {
         };
         let seat = Seat { room: room.as_str().into(), echo, peer: *peer };
         Ok(Admission::anonymous().room(room).extension(seat))
+    }
+
+    async fn on_publish(&self, _: &Request<()>, _: &Peer, _: &Target) -> Result<(), StatusCode> {
+        Ok(())
     }
 
     async fn on_connect(&self, client: &Client) -> Result<(), Disconnect> {
