@@ -50,33 +50,41 @@ const CLIENTS_MAX: usize = 16 * 1024;
 
 /// The handle to a hub: broadcast, publish, send, join, leave, ask.
 ///
-/// It is cheap to clone and to send anywhere. Messages that go out through a hub reach everyone
-/// they are meant for; those that go out through a [`Client`] reach everyone else.
+/// It is a reference count: cheap to clone, to store and to send to any thread. Messages that go
+/// out through a hub reach everyone they are meant for; those that go out through a [`Client`]
+/// reach everyone else.
 ///
 /// Delivery is at most once and ordered: all clients of a room see its messages in the same order.
 /// A message is handed to the queue of each recipient; what becomes of it there is counted in
 /// [`Stats`].
 ///
+/// # Cancel safety
+///
 /// The verbs that return a future wait while the hub's inbox is full, and then for the manager to
-/// have dispatched the command; none waits for a client. Cancel safety: dropped early, a command
-/// is either carried out whole or not at all.
+/// have dispatched the command; none waits for a client. Dropped early, a command is carried out
+/// whole or not at all, and its answer is lost: a message never reaches half a room. The `try_`
+/// verbs do not wait.
 ///
 /// # Examples
 ///
 /// ```
-/// use hublet::{Config, Hub};
+/// use hublet::{Admission, Config, Hub};
 ///
 /// # smol::block_on(async {
-/// let (hub, manager) = Hub::new(Config::default()).expect("the defaults are valid");
+/// let (hub, manager) = Hub::new(Config::default())?;
 /// let manager = smol::spawn(manager);
 ///
 /// // Nobody is there yet.
-/// assert_eq!(hub.publish("main", "hello").await.expect("the hub runs"), 0);
+/// assert_eq!(hub.publish("main", "hello").await?, 0);
+///
+/// let ada = hub.subscribe(Admission::user("ada").room("main")).await?;
+/// assert_eq!(hub.publish("main", "hello").await?, 1);
 ///
 /// // The manager's future ends with the last handle.
-/// drop(hub);
+/// drop((ada, hub));
 /// manager.await;
-/// # });
+/// # Ok::<_, hublet::Error>(())
+/// # }).expect("it works");
 /// ```
 #[derive(Clone)]
 pub struct Hub {
@@ -111,6 +119,23 @@ impl Hub {
     /// # Errors
     ///
     /// [`Error::is_config`] if a value of `config`, or a relation between two, cannot work.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// assert_eq!(hub.stats().clients, 0);
+    ///
+    /// // What cannot work is refused, in a sentence.
+    /// let error = Hub::new(Config::default().queue(0)).err().expect("no queue at all");
+    /// assert!(error.is_config());
+    /// assert_eq!(error.to_string(), "queue of 0 messages is not allowed: at least 1 is needed");
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
     pub fn new(config: Config) -> Result<(Self, impl Future<Output = ()> + Send + use<>), Error> {
         config.check()?;
         let counters = Arc::new(Counters::default());
@@ -151,6 +176,28 @@ impl Hub {
     ///
     /// [`Error::is_too_long`], or [`Error::is_closed`] once the hub has ended; the message comes
     /// back with [`Error::into_message`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let mut ada = hub.subscribe(Admission::user("ada")).await?;
+    /// let mut bob = hub.subscribe(Admission::user("bob").room("news")).await?;
+    /// assert_eq!(hub.broadcast("hello").await?, 2);
+    /// assert_eq!(ada.next().await.expect("connected"), Message::from("hello"));
+    /// assert_eq!(bob.next().await.expect("connected"), Message::from("hello"));
+    ///
+    /// // A message over the limit comes back.
+    /// let long = "x".repeat(Config::MAX_MESSAGE + 1);
+    /// let error = hub.broadcast(long.as_str()).await.expect_err("too long");
+    /// assert!(error.is_too_long());
+    /// assert_eq!(error.into_message(), Some(long.into()));
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
     #[doc(alias = "emit")]
     pub async fn broadcast(&self, message: impl Into<Message>) -> Result<usize, Error> {
         self.deliver(Target::All, None, message.into()).await
@@ -161,6 +208,20 @@ impl Hub {
     /// # Errors
     ///
     /// As [`broadcast`](Self::broadcast), and [`Error::is_full`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let mut ada = hub.subscribe(Admission::user("ada")).await?;
+    /// hub.try_broadcast(vec![1, 2, 3])?;
+    /// assert_eq!(ada.next().await.expect("connected").as_bytes(), [1, 2, 3]);
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
     pub fn try_broadcast(&self, message: impl Into<Message>) -> Result<(), Error> {
         self.try_deliver(Target::All, None, message.into())
     }
@@ -170,8 +231,28 @@ impl Hub {
     /// # Errors
     ///
     /// As [`broadcast`](Self::broadcast), and [`Error::is_name`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let mut ada = hub.subscribe(Admission::user("ada").room("news")).await?;
+    /// assert_eq!(hub.publish("news", "hello").await?, 1);
+    /// assert_eq!(ada.next().await.expect("connected"), Message::from("hello"));
+    ///
+    /// // An empty room is none, and a name that nobody can have is refused.
+    /// assert_eq!(hub.publish("sports", "hello").await?, 0);
+    /// assert!(hub.publish("", "hello").await.expect_err("no name").is_name());
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
     #[doc(alias = "emit")]
     #[doc(alias = "topic")]
+    #[doc(alias = "channel")]
+    #[doc(alias = "group")]
     pub async fn publish(&self, room: &str, message: impl Into<Message>) -> Result<usize, Error> {
         self.deliver(Target::Room(room.into()), None, message.into()).await
     }
@@ -204,6 +285,24 @@ impl Hub {
     /// # Errors
     ///
     /// As [`broadcast`](Self::broadcast).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let mut ada = hub.subscribe(Admission::user("ada")).await?;
+    /// let id = ada.client().id();
+    /// assert_eq!(hub.send(id, "only for you").await?, 1);
+    /// assert_eq!(ada.next().await.expect("connected"), Message::from("only for you"));
+    ///
+    /// hub.disconnect(id, Disconnect::NORMAL).await?;
+    /// assert_eq!(hub.send(id, "gone").await?, 0);
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
     pub async fn send(
         &self,
         client: ClientId,
@@ -217,6 +316,24 @@ impl Hub {
     /// # Errors
     ///
     /// As [`publish`](Self::publish).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let mut phone = hub.subscribe(Admission::user("ada")).await?;
+    /// let mut laptop = hub.subscribe(Admission::user("ada")).await?;
+    /// assert_eq!(hub.send_to_user("ada", "hello").await?, 2);
+    /// assert_eq!(phone.next().await.expect("connected"), Message::from("hello"));
+    /// assert_eq!(laptop.next().await.expect("connected"), Message::from("hello"));
+    ///
+    /// assert_eq!(hub.send_to_user("bob", "hello").await?, 0);
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
     pub async fn send_to_user(
         &self,
         user: &str,
@@ -231,7 +348,29 @@ impl Hub {
     ///
     /// [`Error::is_name`], [`Error::is_unknown_client`], [`Error::is_limit`] when as many
     /// rooms exist as may, or the client is in as many as it may; [`Error::is_closed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let ada = hub.subscribe(Admission::user("ada")).await?;
+    /// let id = ada.client().id();
+    /// hub.join(id, "news").await?;
+    /// assert_eq!(hub.publish("news", "hello").await?, 1);
+    ///
+    /// // A client may be in 8 rooms at the defaults.
+    /// for room in 1..Config::MAX_ROOMS_PER_CLIENT {
+    ///     hub.join(id, &room.to_string()).await?;
+    /// }
+    /// assert!(hub.join(id, "one more").await.expect_err("too many").is_limit());
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
     #[doc(alias = "subscribe")]
+    #[doc(alias = "group")]
     pub async fn join(&self, client: ClientId, room: &str) -> Result<(), Error> {
         if !is_name(room) {
             return Err(Error::new(Kind::Name));
@@ -246,6 +385,24 @@ impl Hub {
     /// # Errors
     ///
     /// [`Error::is_unknown_client`], [`Error::is_closed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let ada = hub.subscribe(Admission::user("ada").room("news")).await?;
+    /// let id = ada.client().id();
+    /// hub.leave(id, "news").await?;
+    /// assert_eq!(hub.publish("news", "hello").await?, 0);
+    ///
+    /// // It is not there any more, which is what was asked for.
+    /// hub.leave(id, "news").await?;
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
     #[doc(alias = "unsubscribe")]
     pub async fn leave(&self, client: ClientId, room: &str) -> Result<(), Error> {
         let room = room.into();
@@ -253,40 +410,112 @@ impl Hub {
         answer.map_err(|refusal| self.refused(refusal))
     }
 
-    /// Ends a client: it gets what is queued for it, then a close frame with `reason`.
+    /// Ends a client: it gets what is queued for it, then a close frame with `reason`
+    /// (RFC 6455 5.5.1).
     ///
     /// Returns once the client is out of the registry; its connection may still be writing.
     ///
     /// # Errors
     ///
     /// [`Error::is_unknown_client`], [`Error::is_closed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let mut ada = hub.subscribe(Admission::user("ada")).await?;
+    /// let id = ada.client().id();
+    /// let kick = Disconnect::new(4000, "the game is over");
+    /// hub.disconnect(id, kick.clone()).await?;
+    /// assert_eq!(ada.next().await.expect_err("it was told to go"), kick);
+    ///
+    /// let error = hub.disconnect(id, kick).await.expect_err("it is gone");
+    /// assert!(error.is_unknown_client());
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
     #[doc(alias = "kick")]
+    #[doc(alias = "close")]
     pub async fn disconnect(&self, client: ClientId, reason: Disconnect) -> Result<(), Error> {
         let command = |reply| Command::Disconnect { id: client, reason, reply: Some(reply) };
         if self.ask(command).await? { Ok(()) } else { Err(Error::new(Kind::UnknownClient)) }
     }
 
-    /// Lists the clients.
+    /// Lists the clients, in no order: of each its id, its user and how far it is behind.
+    ///
+    /// The list is as long as there are clients; [`stats`](Self::stats) counts them for nothing.
     ///
     /// # Errors
     ///
     /// [`Error::is_closed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let ada = hub.subscribe(Admission::user("ada")).await?;
+    /// let clients = hub.clients().await?;
+    /// assert_eq!(clients.len(), 1);
+    /// assert_eq!(clients[0].id, ada.client().id());
+    /// assert_eq!(clients[0].user.as_deref(), Some("ada"));
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
     pub async fn clients(&self) -> Result<Vec<Member>, Error> {
         self.ask(|reply| Command::Members { room: None, reply }).await
     }
 
-    /// Lists the members of a room.
+    /// Lists the members of a room, in no order; nobody is in a room that does not exist.
     ///
     /// # Errors
     ///
     /// [`Error::is_closed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let ada = hub.subscribe(Admission::user("ada").room("news")).await?;
+    /// let _bob = hub.subscribe(Admission::user("bob").room("sports")).await?;
+    /// let members = hub.presence("news").await?;
+    /// assert_eq!(members.len(), 1);
+    /// assert_eq!(members[0].id, ada.client().id());
+    /// assert_eq!(hub.presence("empty").await?, []);
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
     #[doc(alias = "members")]
     pub async fn presence(&self, room: &str) -> Result<Vec<Member>, Error> {
         let room = Some(room.into());
         self.ask(|reply| Command::Members { room, reply }).await
     }
 
-    /// Returns what the hub has counted, and what it holds now.
+    /// Returns what the hub has counted, and what it holds now. Asks nobody and does not wait.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let mut ada = hub.subscribe(Admission::user("ada").room("news")).await?;
+    /// hub.publish("news", "hello").await?;
+    /// let stats = hub.stats();
+    /// assert_eq!((stats.clients, stats.rooms), (1, 1));
+    /// assert_eq!((stats.messages_dispatched, stats.recipients), (1, 1));
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared.counters.read(self.shared.memory.held())
@@ -394,7 +623,54 @@ impl Refused {
 /// One connected peer, as hooks see it.
 ///
 /// Its verbs reach everyone else: what a client [`publish`](Client::publish)es does not come back
-/// to it. To reach everyone, itself included, use its [`hub`](Client::hub).
+/// to it. To reach everyone, itself included, use its [`hub`](Client::hub). It is cheap to clone,
+/// and to keep is harmless: it keeps the hub, not the connection. Cancel safety: as
+/// [the hub's](Hub#cancel-safety).
+///
+/// # Examples
+///
+/// ```
+/// use hublet::{Client, Disconnect, Handler, Message};
+///
+/// /// `/join news` joins a room; anything else goes to everyone else in the rooms one is in.
+/// struct Rooms;
+///
+/// impl Handler for Rooms {
+///     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
+///         let text = message.as_text().ok_or(Disconnect::UNSUPPORTED)?;
+///         let done = async {
+///             match text.strip_prefix("/join ") {
+///                 Some(room) => client.join(room).await?,
+///                 None => {
+///                     for room in client.rooms().await? {
+///                         client.publish(&room, text).await?;
+///                     }
+///                 }
+///             }
+///             Ok::<_, hublet::Error>(())
+///         };
+///         // What the hub refuses, as a room too many, ends the client here.
+///         done.await.map_err(|error| Disconnect::new(1008, error.to_string()))
+///     }
+/// }
+/// # use hublet::{Admission, Config, Hub};
+/// # smol::block_on(async {
+/// # let (hub, manager) = Hub::new(Config::default())?;
+/// # smol::spawn(manager).detach();
+/// let ada = hub.subscribe(Admission::user("ada")).await?;
+/// let mut bob = hub.subscribe(Admission::user("bob").room("news")).await?;
+/// for said in ["/join news", "hello"] {
+///     Rooms.on_message(ada.client(), said.into()).await.expect("it stays");
+/// }
+/// assert_eq!(bob.next().await.expect("connected").as_text(), Some("hello"));
+///
+/// let picture = Message::binary([0xff, 0xd8]);
+/// assert_eq!(Rooms.on_message(ada.client(), picture).await, Err(Disconnect::UNSUPPORTED));
+/// # Ok::<_, hublet::Error>(())
+/// # }).expect("it works");
+/// ```
+#[doc(alias = "session")]
+#[doc(alias = "connection")]
 #[derive(Clone)]
 pub struct Client {
     hub: Hub,
@@ -414,13 +690,14 @@ impl Client {
         Self { hub, id, user, extension }
     }
 
-    /// Returns the client's id.
+    /// Returns the client's id, which names it among all clients of the hub, past ones included.
     #[must_use]
     pub fn id(&self) -> ClientId {
         self.id
     }
 
-    /// Returns the client's user, or `None` if it is anonymous.
+    /// Returns the client's user, as [`Admission::user`](crate::Admission::user) set it, or `None`
+    /// if it is anonymous.
     #[must_use]
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
@@ -433,16 +710,51 @@ impl Client {
     }
 
     /// Returns what [`Admission::extension`](crate::Admission::extension) attached, if it is a `T`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// /// What a token allowed.
+    /// struct Rights {
+    ///     admin: bool,
+    /// }
+    ///
+    /// let ada = hub.subscribe(Admission::user("ada").extension(Rights { admin: true })).await?;
+    /// let rights = ada.client().extension::<Rights>();
+    /// assert!(rights.is_some_and(|rights| rights.admin));
+    /// assert!(ada.client().extension::<String>().is_none());
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
     #[must_use]
     pub fn extension<T: Any>(&self) -> Option<&T> {
         self.extension.as_ref()?.downcast_ref()
     }
 
-    /// Asks for the rooms the client is in.
+    /// Asks for the rooms the client is in, in the order it joined them.
     ///
     /// # Errors
     ///
     /// [`Error::is_unknown_client`] once it is gone, [`Error::is_closed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let ada = hub.subscribe(Admission::user("ada").room("news")).await?;
+    /// ada.client().join("sports").await?;
+    /// let rooms = ada.client().rooms().await?;
+    /// assert_eq!(rooms.iter().map(|room| &**room).collect::<Vec<_>>(), ["news", "sports"]);
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
     pub async fn rooms(&self) -> Result<Vec<Arc<str>>, Error> {
         let rooms = self.hub.ask(|reply| Command::Rooms { id: self.id, reply }).await?;
         rooms.ok_or_else(|| Error::new(Kind::UnknownClient))
@@ -453,15 +765,51 @@ impl Client {
     /// # Errors
     ///
     /// As [`Hub::broadcast`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let mut ada = hub.subscribe(Admission::user("ada")).await?;
+    /// assert_eq!(ada.client().send("only for you").await?, 1);
+    /// assert_eq!(ada.next().await.expect("connected"), Message::from("only for you"));
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
     pub async fn send(&self, message: impl Into<Message>) -> Result<usize, Error> {
         self.hub.send(self.id, message).await
     }
 
     /// Sends a message to everyone else in a room; returns how many.
     ///
+    /// The client need not be in the room.
+    ///
     /// # Errors
     ///
-    /// As [`Hub::broadcast`].
+    /// As [`Hub::publish`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let ada = hub.subscribe(Admission::user("ada").room("news")).await?;
+    /// let mut bob = hub.subscribe(Admission::user("bob").room("news")).await?;
+    /// let ada = ada.client();
+    ///
+    /// assert_eq!(ada.publish("news", "hello").await?, 1);
+    /// assert_eq!(bob.next().await.expect("connected"), Message::from("hello"));
+    ///
+    /// // Through the hub it reaches the sender too.
+    /// assert_eq!(ada.hub().publish("news", "hello").await?, 2);
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
     pub async fn publish(&self, room: &str, message: impl Into<Message>) -> Result<usize, Error> {
         self.hub.deliver(Target::Room(room.into()), Some(self.id), message.into()).await
     }
@@ -471,6 +819,24 @@ impl Client {
     /// # Errors
     ///
     /// As [`Hub::try_publish`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let ada = hub.subscribe(Admission::user("ada").room("news")).await?;
+    /// let mut bob = hub.subscribe(Admission::user("bob").room("news")).await?;
+    /// let ada = ada.client();
+    ///
+    /// ada.try_publish("news", "hello")?;
+    /// assert_eq!(bob.next().await.expect("connected"), Message::from("hello"));
+    /// assert!(ada.try_publish("", "hello").expect_err("no name").is_name());
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
     pub fn try_publish(&self, room: &str, message: impl Into<Message>) -> Result<(), Error> {
         self.hub.try_deliver(Target::Room(room.into()), Some(self.id), message.into())
     }
@@ -480,8 +846,52 @@ impl Client {
     /// # Errors
     ///
     /// As [`Hub::broadcast`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let ada = hub.subscribe(Admission::user("ada").room("news")).await?;
+    /// let mut bob = hub.subscribe(Admission::user("bob").room("news")).await?;
+    /// let ada = ada.client();
+    ///
+    /// assert_eq!(ada.broadcast("hello").await?, 1);
+    /// assert_eq!(bob.next().await.expect("connected"), Message::from("hello"));
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    #[doc(alias = "emit")]
     pub async fn broadcast(&self, message: impl Into<Message>) -> Result<usize, Error> {
         self.hub.deliver(Target::All, Some(self.id), message.into()).await
+    }
+
+    /// Sends a message to every other client if the inbox has room now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Hub::try_broadcast`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let ada = hub.subscribe(Admission::user("ada").room("news")).await?;
+    /// let mut bob = hub.subscribe(Admission::user("bob").room("news")).await?;
+    /// let ada = ada.client();
+    ///
+    /// ada.try_broadcast("hello")?;
+    /// assert_eq!(bob.next().await.expect("connected"), Message::from("hello"));
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    pub fn try_broadcast(&self, message: impl Into<Message>) -> Result<(), Error> {
+        self.hub.try_deliver(Target::All, Some(self.id), message.into())
     }
 
     /// Puts this client into a room.
@@ -489,6 +899,21 @@ impl Client {
     /// # Errors
     ///
     /// As [`Hub::join`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let ada = hub.subscribe(Admission::user("ada")).await?;
+    /// ada.client().join("news").await?;
+    /// assert_eq!(hub.publish("news", "hello").await?, 1);
+    /// assert!(ada.client().join("").await.expect_err("no name").is_name());
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
     #[doc(alias = "subscribe")]
     pub async fn join(&self, room: &str) -> Result<(), Error> {
         self.hub.join(self.id, room).await
@@ -499,6 +924,20 @@ impl Client {
     /// # Errors
     ///
     /// As [`Hub::leave`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let ada = hub.subscribe(Admission::user("ada").room("news")).await?;
+    /// ada.client().leave("news").await?;
+    /// assert_eq!(hub.publish("news", "hello").await?, 0);
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
     #[doc(alias = "unsubscribe")]
     pub async fn leave(&self, room: &str) -> Result<(), Error> {
         self.hub.leave(self.id, room).await
