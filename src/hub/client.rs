@@ -1,0 +1,340 @@
+//! A client, as the application sees it.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use super::manager::Command;
+use super::{ClientId, Hub, Target};
+use crate::error::Kind;
+use crate::{Error, Message};
+
+/// One connected peer, as hooks see it.
+///
+/// Its verbs reach everyone else: what a client [`publish`](Client::publish)es does not come back
+/// to it. To reach everyone, itself included, use its [`hub`](Client::hub). It is cheap to clone,
+/// and to keep is harmless: it keeps the hub, not the connection. Cancel safety: as
+/// [the hub's](Hub#cancel-safety).
+///
+/// # Examples
+///
+/// ```
+/// use hublet::{Client, Disconnect, Handler, Message};
+///
+/// /// `/join news` joins a room; anything else goes to everyone else in the rooms one is in.
+/// struct Rooms;
+///
+/// impl Handler for Rooms {
+///     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
+///         let text = message.as_text().ok_or(Disconnect::UNSUPPORTED)?;
+///         let done = async {
+///             match text.strip_prefix("/join ") {
+///                 Some(room) => client.join(room).await?,
+///                 None => {
+///                     for room in client.rooms().await? {
+///                         client.publish(&room, text).await?;
+///                     }
+///                 }
+///             }
+///             Ok::<_, hublet::Error>(())
+///         };
+///         // What the hub refuses, as a room too many, ends the client here.
+///         done.await.map_err(|error| Disconnect::new(1008, error.to_string()))
+///     }
+/// }
+/// # use hublet::{Admission, Config, Hub};
+/// # smol::block_on(async {
+/// # let (hub, manager) = Hub::new(Config::default())?;
+/// # smol::spawn(manager).detach();
+/// let ada = hub.subscribe(Admission::user("ada")).await?;
+/// let mut bob = hub.subscribe(Admission::user("bob").room("news")).await?;
+/// for said in ["/join news", "hello"] {
+///     Rooms.on_message(ada.client(), said.into()).await.expect("it stays");
+/// }
+/// assert_eq!(bob.next().await.expect("connected").as_text(), Some("hello"));
+///
+/// let picture = Message::binary([0xff, 0xd8]);
+/// assert_eq!(Rooms.on_message(ada.client(), picture).await, Err(Disconnect::UNSUPPORTED));
+/// # Ok::<_, hublet::Error>(())
+/// # }).expect("it works");
+/// ```
+#[doc(alias = "session")]
+#[doc(alias = "connection")]
+#[derive(Clone)]
+pub struct Client {
+    hub: Hub,
+    id: ClientId,
+    user: Option<Arc<str>>,
+    /// What `on_upgrade` attached for the later hooks.
+    extension: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Client {
+    pub(crate) fn new(
+        hub: Hub,
+        id: ClientId,
+        user: Option<Arc<str>>,
+        extension: Option<Arc<dyn Any + Send + Sync>>,
+    ) -> Self {
+        Self { hub, id, user, extension }
+    }
+
+    /// Returns the client's id, which names it among all clients of the hub, past ones included.
+    #[must_use]
+    pub fn id(&self) -> ClientId {
+        self.id
+    }
+
+    /// Returns the client's user, as [`Admission::user`](crate::Admission::user) set it, or `None`
+    /// if it is anonymous.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    /// Returns the hub the client is connected to.
+    #[must_use]
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Returns what [`Admission::extension`](crate::Admission::extension) attached, if it is a `T`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// /// What a token allowed.
+    /// struct Rights {
+    ///     admin: bool,
+    /// }
+    ///
+    /// let ada = hub.subscribe(Admission::user("ada").extension(Rights { admin: true })).await?;
+    /// let rights = ada.client().extension::<Rights>();
+    /// assert!(rights.is_some_and(|rights| rights.admin));
+    /// assert!(ada.client().extension::<String>().is_none());
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    #[must_use]
+    pub fn extension<T: Any>(&self) -> Option<&T> {
+        self.extension.as_ref()?.downcast_ref()
+    }
+
+    /// Asks for the rooms the client is in, in the order it joined them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_unknown_client`] once it is gone, [`Error::is_closed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let ada = hub.subscribe(Admission::user("ada").room("news")).await?;
+    /// ada.client().join("sports").await?;
+    /// let rooms = ada.client().rooms().await?;
+    /// assert_eq!(rooms.iter().map(|room| &**room).collect::<Vec<_>>(), ["news", "sports"]);
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    pub async fn rooms(&self) -> Result<Vec<Arc<str>>, Error> {
+        let rooms = self.hub.ask(|reply| Command::Rooms { id: self.id, reply }).await?;
+        rooms.ok_or_else(|| Error::new(Kind::UnknownClient))
+    }
+
+    /// Sends a message to this client; returns 1, or 0 if it is gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Hub::broadcast`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let mut ada = hub.subscribe(Admission::user("ada")).await?;
+    /// assert_eq!(ada.client().send("only for you").await?, 1);
+    /// assert_eq!(ada.next().await.expect("connected"), Message::from("only for you"));
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    pub async fn send(&self, message: impl Into<Message>) -> Result<usize, Error> {
+        self.hub.send(self.id, message).await
+    }
+
+    /// Sends a message to everyone else in a room; returns how many.
+    ///
+    /// The client need not be in the room.
+    ///
+    /// # Errors
+    ///
+    /// As [`Hub::publish`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let ada = hub.subscribe(Admission::user("ada").room("news")).await?;
+    /// let mut bob = hub.subscribe(Admission::user("bob").room("news")).await?;
+    /// let ada = ada.client();
+    ///
+    /// assert_eq!(ada.publish("news", "hello").await?, 1);
+    /// assert_eq!(bob.next().await.expect("connected"), Message::from("hello"));
+    ///
+    /// // Through the hub it reaches the sender too.
+    /// assert_eq!(ada.hub().publish("news", "hello").await?, 2);
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    pub async fn publish(&self, room: &str, message: impl Into<Message>) -> Result<usize, Error> {
+        self.hub.deliver(Target::Room(room.into()), Some(self.id), message.into()).await
+    }
+
+    /// Sends a message to everyone else in a room if the inbox has room now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Hub::try_publish`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let ada = hub.subscribe(Admission::user("ada").room("news")).await?;
+    /// let mut bob = hub.subscribe(Admission::user("bob").room("news")).await?;
+    /// let ada = ada.client();
+    ///
+    /// ada.try_publish("news", "hello")?;
+    /// assert_eq!(bob.next().await.expect("connected"), Message::from("hello"));
+    /// assert!(ada.try_publish("", "hello").expect_err("no name").is_name());
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    pub fn try_publish(&self, room: &str, message: impl Into<Message>) -> Result<(), Error> {
+        self.hub.try_deliver(Target::Room(room.into()), Some(self.id), message.into())
+    }
+
+    /// Sends a message to every other client; returns how many.
+    ///
+    /// # Errors
+    ///
+    /// As [`Hub::broadcast`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let ada = hub.subscribe(Admission::user("ada").room("news")).await?;
+    /// let mut bob = hub.subscribe(Admission::user("bob").room("news")).await?;
+    /// let ada = ada.client();
+    ///
+    /// assert_eq!(ada.broadcast("hello").await?, 1);
+    /// assert_eq!(bob.next().await.expect("connected"), Message::from("hello"));
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    #[doc(alias = "emit")]
+    pub async fn broadcast(&self, message: impl Into<Message>) -> Result<usize, Error> {
+        self.hub.deliver(Target::All, Some(self.id), message.into()).await
+    }
+
+    /// Sends a message to every other client if the inbox has room now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Hub::try_broadcast`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let ada = hub.subscribe(Admission::user("ada").room("news")).await?;
+    /// let mut bob = hub.subscribe(Admission::user("bob").room("news")).await?;
+    /// let ada = ada.client();
+    ///
+    /// ada.try_broadcast("hello")?;
+    /// assert_eq!(bob.next().await.expect("connected"), Message::from("hello"));
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    pub fn try_broadcast(&self, message: impl Into<Message>) -> Result<(), Error> {
+        self.hub.try_deliver(Target::All, Some(self.id), message.into())
+    }
+
+    /// Puts this client into a room.
+    ///
+    /// # Errors
+    ///
+    /// As [`Hub::join`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let ada = hub.subscribe(Admission::user("ada")).await?;
+    /// ada.client().join("news").await?;
+    /// assert_eq!(hub.publish("news", "hello").await?, 1);
+    /// assert!(ada.client().join("").await.expect_err("no name").is_name());
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    #[doc(alias = "subscribe")]
+    pub async fn join(&self, room: &str) -> Result<(), Error> {
+        self.hub.join(self.id, room).await
+    }
+
+    /// Takes this client out of a room.
+    ///
+    /// # Errors
+    ///
+    /// As [`Hub::leave`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let ada = hub.subscribe(Admission::user("ada").room("news")).await?;
+    /// ada.client().leave("news").await?;
+    /// assert_eq!(hub.publish("news", "hello").await?, 0);
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    #[doc(alias = "unsubscribe")]
+    pub async fn leave(&self, room: &str) -> Result<(), Error> {
+        self.hub.leave(self.id, room).await
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("id", &self.id).field("user", &self.user).finish()
+    }
+}
