@@ -6,6 +6,7 @@ mod deploy;
 mod drain;
 #[path = "../peer/mod.rs"]
 mod peer;
+mod pipe;
 mod platforms;
 mod support;
 #[path = "../tools/mod.rs"]
@@ -287,7 +288,7 @@ fn help_names_every_flag_and_its_variable() {
     let expected = "listen no-echo threads allow-origin allow-host trusted-proxy max-clients \
                     max-clients-per-ip max-rooms max-rooms-per-client max-message max-fragments queue queue-bytes overflow \
                     handshake-timeout ping-interval pong-timeout write-timeout close-timeout drain \
-                    log health version help";
+                    stdin stdout log health version help";
     assert_eq!(flags, expected.split_whitespace().collect::<Vec<_>>());
     for flag in flags.iter().filter(|flag| !["health", "version", "help"].contains(flag)) {
         let variable = format!("[HUBLET_{}]", flag.replace('-', "_").to_uppercase());

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-pub(crate) use crate::peer::{BINARY, CLOSE, DEADLINE, Peer};
+pub(crate) use crate::peer::{BINARY, CLOSE, DEADLINE, Peer, TEXT};
 
 /// The binary with an empty environment, so that the caller's does not change what is tested.
 pub(crate) fn hublet(arguments: &[&str]) -> Command {

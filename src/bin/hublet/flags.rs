@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hublet::{Config, Overflow};
@@ -54,6 +55,10 @@ pub(crate) struct Options {
     pub(crate) echo: bool,
     pub(crate) threads: usize,
     pub(crate) level: LevelFilter,
+    /// The room that lines of standard input go to.
+    pub(crate) stdin: Option<Arc<str>>,
+    /// The room whose messages are lines of standard output.
+    pub(crate) stdout: Option<Arc<str>>,
     pub(crate) config: Config,
     /// Environment variables with our prefix that name no flag.
     pub(crate) unknown: Vec<String>,
@@ -68,6 +73,8 @@ impl Default for Options {
             echo: true,
             threads: 1,
             level: LevelFilter::Info,
+            stdin: None,
+            stdout: None,
             config: Config::default().http(true).hosts(Vec::new()),
             unknown: Vec::new(),
             queue_bytes_follow: true,
@@ -110,6 +117,8 @@ enum Sets {
     Time(fn(&mut Config) -> &mut Duration),
     /// The window of the drain, which may be nothing.
     Drain,
+    /// A room.
+    Room(fn(&mut Options) -> &mut Option<Arc<str>>),
 }
 
 const FLAGS: &[Flag] = &[
@@ -238,6 +247,19 @@ const FLAGS: &[Flag] = &[
         help: "the time over which a stop spreads its close frames (1012)",
         sets: Sets::Drain,
     },
+    Flag {
+        name: "stdin",
+        value: "ROOM",
+        help: "each line of standard input goes to this room; at its end the hub drains",
+        sets: Sets::Room(|options| &mut options.stdin),
+    },
+    Flag {
+        name: "stdout",
+        value: "ROOM",
+        help: "each message of this room is a line of standard output, a binary one in base64; \
+               the hub drains when nobody reads it",
+        sets: Sets::Room(|options| &mut options.stdout),
+    },
     Flag { name: "log", value: "LEVEL", help: "error, warn, info or debug", sets: Sets::Log },
 ];
 
@@ -271,6 +293,7 @@ impl Sets {
             Self::MaxMessage => config.max_message = bytes(text, MESSAGE_MAX)?,
             Self::Time(field) => *field(config) = time(text, WAIT_MIN)?,
             Self::Drain => config.drain = time(text, Duration::ZERO)?,
+            Self::Room(field) => *field(options) = Some(room(text)?),
         }
         Ok(())
     }
@@ -280,9 +303,12 @@ impl Sets {
         let config = &mut options.config;
         match self {
             Self::Listen => DEFAULT.to_string(),
-            Self::NoEcho | Self::Origins | Self::Hosts | Self::Proxies | Self::SomeCount(_) => {
-                String::new()
-            }
+            Self::NoEcho
+            | Self::Origins
+            | Self::Hosts
+            | Self::Proxies
+            | Self::SomeCount(_)
+            | Self::Room(_) => String::new(),
             Self::Threads => options.threads.to_string(),
             Self::Overflow => config.overflow.to_string(),
             Self::Log => options.level.to_string().to_ascii_lowercase(),
@@ -545,6 +571,15 @@ fn host(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// A room that clients can name in a path as well.
+fn room(text: &str) -> Result<Arc<str>, String> {
+    let named = (1..=128).contains(&text.len()) && !text.chars().any(char::is_control);
+    if named && text != "." && text != ".." {
+        return Ok(text.into());
+    }
+    Err("the name of a room, 1 to 128 bytes without control characters".to_owned())
+}
+
 fn show_bytes(bytes: usize) -> String {
     const MIB: usize = 1024 * 1024;
     match bytes {
@@ -674,6 +709,14 @@ mod tests {
             (
                 &["--trusted-proxy", "nginx"],
                 "--trusted-proxy was given \"nginx\"; allowed is an address, a network like 10.0.0.0/8, or unix",
+            ),
+            (
+                &["--stdin", "a\nb"],
+                "--stdin was given \"a\\nb\"; allowed is the name of a room, 1 to 128 bytes without control characters",
+            ),
+            (
+                &["--stdout", ""],
+                "--stdout was given \"\"; allowed is the name of a room, 1 to 128 bytes without control characters",
             ),
             (&["--token", "x"], "--token is no flag of hublet; see --help"),
             (&["--no-echo=1"], "unexpected argument for option '--no-echo': \"1\"; see --help"),

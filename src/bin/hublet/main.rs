@@ -3,7 +3,9 @@
 mod flags;
 mod fold;
 mod health;
+mod lines;
 mod log;
+mod pipe;
 mod relay;
 mod socket;
 mod supervisor;
@@ -25,6 +27,7 @@ use smol::{Executor, Task};
 
 use flags::{Options, Wish};
 use fold::Fold;
+use pipe::Pipe;
 use relay::Relay;
 
 /// A part of the hub that runs while it serves: the manager, an accept loop, the folded log.
@@ -126,7 +129,7 @@ fn serve(options: Options) -> Result<(), Failure> {
 async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), Failure> {
     let mut signals = Signals::new([Signal::Term, Signal::Int])
         .map_err(|error| Failure::running(format!("signals cannot be caught: {error}")))?;
-    let (hub, manager) = Hub::new(options.config)
+    let (hub, manager) = Hub::new(options.config.clone())
         .map_err(|error| Failure::usage(flags::in_flags(&error.to_string())))?;
     // The files of Unix sockets are removed when this is dropped.
     let bound = socket::listen(&options.listen)?;
@@ -154,24 +157,28 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
         .into_iter()
         .map(|Part { name, future }| Running { name, task: executor.spawn(future) })
         .collect();
-    announce(&names);
+    let mut pipe = Pipe::start(&hub, executor, &options).await?;
+    announce(&options, &names);
     supervisor::ready();
 
     let signal = async {
         signals.next().await;
-        Ok(())
+        Ok((Disconnect::RESTART, Ok(())))
     };
+    // A stream that failed is no reason to leave the clients without a word.
+    let piped = async { Ok((Disconnect::GOING_AWAY, pipe.ended().await)) };
     let ended = async {
         let name = first_end(&mut running).await?;
         Err(Failure::running(format!("{name} ended too early")))
     };
-    or(ended, signal).await?;
+    let (reason, outcome) = or(or(ended, signal), piped).await?;
 
     supervisor::stopping();
-    ::log::info!("draining: {} clients are told to come back", hub.stats().clients);
+    ::log::info!("draining: {} clients are told {reason}", hub.stats().clients);
     let drained = async {
-        hub.drain(Disconnect::RESTART).await;
-        Ok(())
+        pipe.stop_reading();
+        hub.drain(reason).await;
+        pipe.flush(options.config.write_timeout).await
     };
     let impatient = async {
         signals.next().await;
@@ -183,19 +190,23 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
             first_end(&mut running).await?;
         }
     };
-    let outcome = or(or(failed, drained), impatient).await;
+    let drained = or(or(failed, drained), impatient).await;
     // Those who left in the last second are told of before the end.
     fold.flush();
-    outcome
+    outcome.and(drained)
 }
 
-/// Tells standard output where connections are accepted, a line for each listener.
-fn announce(names: &[String]) {
-    let mut stdout = io::stdout().lock();
+/// Tells where connections are accepted, a line for each listener: on standard output, unless that
+/// is a room's.
+fn announce(options: &Options, names: &[String]) {
+    let mut stream: Box<dyn Write> = match options.stdout {
+        Some(_) => Box::new(io::stderr().lock()),
+        None => Box::new(io::stdout().lock()),
+    };
     let written = names
         .iter()
-        .try_for_each(|name| writeln!(stdout, "listening on {name}"))
-        .and_then(|()| stdout.flush());
+        .try_for_each(|name| writeln!(stream, "listening on {name}"))
+        .and_then(|()| stream.flush());
     if let Err(error) = written {
         ::log::warn!("standard output failed, the hub serves all the same: {error}");
     }

@@ -1,0 +1,169 @@
+//! Messages as lines of text, in both directions.
+
+use data_encoding::BASE64;
+use hublet::Message;
+
+/// What stays allocated for the line that is coming in, once it has been sent.
+const KEEP: usize = 32 * 1024;
+
+/// Cuts a stream of bytes into lines. It holds one line at most, and none that is too long.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    /// The longest line, in bytes without its end.
+    max: usize,
+    /// The line that is coming in; empty once it is too long.
+    held: Vec<u8>,
+    /// Bytes of that line so far.
+    len: u64,
+    /// Lines that came before it.
+    number: u64,
+}
+
+/// A line that is no message.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TooLong {
+    /// Which line, from 1.
+    pub(crate) number: u64,
+    /// Its length in bytes.
+    pub(crate) len: u64,
+}
+
+impl Lines {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { max, held: Vec::new(), len: 0, number: 0 }
+    }
+
+    /// Takes bytes off the front of `bytes` up to the end of a line; `None` when all are taken and
+    /// the line goes on.
+    pub(crate) fn next(&mut self, bytes: &mut &[u8]) -> Option<Result<Message, TooLong>> {
+        let end = bytes.iter().position(|&byte| byte == b'\n');
+        self.hold(&bytes[..end.unwrap_or(bytes.len())]);
+        *bytes = end.map_or(&[], |end| &bytes[end + 1..]);
+        end.map(|_| self.finish())
+    }
+
+    /// The last line, if the stream ended without an end of it.
+    pub(crate) fn last(&mut self) -> Option<Result<Message, TooLong>> {
+        (self.len > 0).then(|| self.finish())
+    }
+
+    fn hold(&mut self, part: &[u8]) {
+        self.len += part.len() as u64;
+        // One byte more, since a CR before the end is not the line's.
+        if self.len <= self.max as u64 + 1 {
+            self.held.extend_from_slice(part);
+        } else {
+            self.held = Vec::new();
+        }
+    }
+
+    fn finish(&mut self) -> Result<Message, TooLong> {
+        self.number += 1;
+        let len = std::mem::take(&mut self.len);
+        let line = self.held.strip_suffix(b"\r").unwrap_or(&self.held);
+        let message = if self.held.len() as u64 != len || line.len() > self.max {
+            Err(TooLong { number: self.number, len })
+        } else if let Ok(text) = std::str::from_utf8(line) {
+            Ok(Message::text(text))
+        } else {
+            Ok(Message::binary(line))
+        };
+        self.held.clear();
+        self.held.shrink_to(KEEP);
+        message
+    }
+}
+
+/// Appends a message as exactly one line, so that no message can pass for two.
+///
+/// A text loses the end of line that it may have at its end, and every other becomes a space; a
+/// binary message is written in base64, as it is among server-sent events.
+pub(crate) fn append(message: &Message, to: &mut Vec<u8>) {
+    let bytes = message.as_bytes();
+    if message.is_text() {
+        let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        let is_break = |byte| matches!(byte, b'\n' | b'\r');
+        to.extend(text.iter().map(|&byte| if is_break(byte) { b' ' } else { byte }));
+    } else {
+        let at = to.len();
+        to.resize(at + BASE64.encode_len(bytes.len()), 0);
+        BASE64.encode_mut(bytes, &mut to[at..]);
+    }
+    to.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feeds `input` in pieces of `step` bytes.
+    fn cut(input: &[u8], max: usize, step: usize) -> Vec<Result<Message, TooLong>> {
+        let mut lines = Lines::new(max);
+        let mut cut = Vec::new();
+        for mut piece in input.chunks(step) {
+            while let Some(line) = lines.next(&mut piece) {
+                cut.push(line);
+            }
+            assert!(lines.held.len() <= max + 1, "more is held than a line");
+        }
+        cut.extend(lines.last());
+        cut
+    }
+
+    #[test]
+    fn lines_are_the_same_however_they_come_in() {
+        let input =
+            b"one\n\ntwo\r\n12345678\r\n123456789\n12345678\n\xff\xfe\r\nlong long line\nend";
+        let text = |text: &str| Ok(Message::text(text));
+        let expected = [
+            text("one"),
+            text(""),
+            text("two"),
+            text("12345678"),
+            Err(TooLong { number: 5, len: 9 }),
+            text("12345678"),
+            Ok(Message::binary(b"\xff\xfe")),
+            Err(TooLong { number: 8, len: 14 }),
+            text("end"),
+        ];
+        for step in 1..=input.len() {
+            assert_eq!(cut(input, 8, step), expected, "in pieces of {step}");
+        }
+    }
+
+    #[test]
+    fn a_stream_that_ends_with_a_line_has_no_line_after_it() {
+        assert_eq!(cut(b"one\n", 8, 64), [Ok(Message::text("one"))]);
+        assert_eq!(cut(b"", 8, 64), []);
+    }
+
+    #[test]
+    fn a_line_that_never_ends_takes_no_memory() {
+        let mut lines = Lines::new(100);
+        let endless = vec![b'x'; 1024];
+        for _ in 0..1024 {
+            assert!(lines.next(&mut &endless[..]).is_none());
+            assert_eq!(lines.held.capacity(), 0);
+        }
+        let end = lines.next(&mut &b"\n"[..]);
+        assert_eq!(end, Some(Err(TooLong { number: 1, len: 1024 * 1024 })));
+        assert_eq!(lines.next(&mut &b"next\n"[..]), Some(Ok(Message::text("next"))));
+    }
+
+    #[test]
+    fn every_message_is_one_line() {
+        for (message, line) in [
+            (Message::text("plain"), "plain\n"),
+            (Message::text(""), "\n"),
+            (Message::text("{\n  \"a\": 1\r\n}\r\n"), "{   \"a\": 1  }\n"),
+            (Message::text("ends twice\n\n"), "ends twice \n"),
+            (Message::binary(b"a\nb"), "YQpi\n"),
+            (Message::binary(b""), "\n"),
+        ] {
+            let mut written = b"before\n".to_vec();
+            append(&message, &mut written);
+            assert_eq!(String::from_utf8_lossy(&written), format!("before\n{line}"));
+        }
+    }
+}

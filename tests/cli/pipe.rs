@@ -1,0 +1,303 @@
+//! Pipe mode: lines in, lines out.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{ChildStdin, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::support::{BINARY, CLOSE, DEADLINE, Folder, Peer, Server, TEXT, hublet, lines, run};
+
+/// Lines of a flood, and their length: more than the buffers of any socket hold.
+const FLOOD: usize = 10_000;
+const FLOOD_LINE: usize = 1_000;
+
+/// Starts a hub that reads lines from the test.
+fn start(flags: &[&str]) -> (Server, ChildStdin, String) {
+    let mut command = hublet(&["--listen", "127.0.0.1:0", "--stdin", "n"]);
+    let mut server = Server::of(command.args(flags).stdin(Stdio::piped()));
+    let address = server.listening();
+    let stdin = server.child.stdin.take().expect("piped");
+    (server, stdin, address)
+}
+
+/// Starts a hub whose lines go to the test; standard error says where it listens.
+fn start_printing(flags: &[&str]) -> (Server, String) {
+    let mut server = Server::of(hublet(&["--listen", "127.0.0.1:0", "--stdout", "n"]).args(flags));
+    let address = address(&mut server);
+    (server, address)
+}
+
+fn address(server: &mut Server) -> String {
+    let line = server.logged("listening on ");
+    line.strip_prefix("listening on ").expect(&line).to_owned()
+}
+
+fn prints(server: &Server, line: &str) {
+    assert_eq!(server.stdout.recv_timeout(DEADLINE).as_deref(), Ok(line));
+}
+
+fn flood_line(nth: usize) -> String {
+    format!("{nth:0FLOOD_LINE$}")
+}
+
+/// Writes the flood to the end, as fast as it is taken.
+fn flood(mut stdin: ChildStdin) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        for nth in 0..FLOOD {
+            writeln!(stdin, "{}", flood_line(nth)).expect("it reads");
+        }
+    })
+}
+
+fn hears_flood(peer: &mut Peer<TcpStream>) {
+    for nth in 0..FLOOD {
+        peer.hears(&flood_line(nth));
+    }
+}
+
+#[test]
+fn lines_become_messages_and_their_end_a_drain() {
+    let (mut server, mut stdin, address) = start(&[]);
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws/n");
+    stdin.write_all(b"one\n\ntwo\r\n\xff\nlast").expect("it reads");
+    drop(stdin);
+    for (kind, payload) in [(TEXT, &b"one"[..]), (TEXT, b""), (TEXT, b"two"), (BINARY, b"\xff")] {
+        assert_eq!(peer.receive(), (kind, payload.to_vec()));
+    }
+    peer.hears("last");
+    peer.is_closed(1001);
+    peer.goodbye(1001);
+    assert_eq!(server.exit_code(), Some(0));
+}
+
+#[test]
+fn a_line_is_published_when_it_is_complete() {
+    let (_server, mut stdin, address) = start(&[]);
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws/n");
+    for line in ["first", "second"] {
+        writeln!(stdin, "{line}").expect("it reads");
+        peer.hears(line);
+    }
+}
+
+#[test]
+fn a_file_is_read_as_a_pipe_is() {
+    let folder = Folder::new("pipe-file");
+    let path = folder.0.join("lines");
+    fs::write(&path, "one\ntwo\n").expect("written");
+    let pipe = ["--listen", "127.0.0.1:0", "--stdin", "n", "--stdout", "n"];
+    let output = run(hublet(&pipe).stdin(File::open(&path).expect("it exists")));
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "one\ntwo\n");
+}
+
+#[test]
+fn a_line_that_is_too_long_is_refused_and_told_and_the_next_is_sent() {
+    let (mut server, mut stdin, address) = start(&["--max-message", "1k"]);
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws/n");
+    let longest = "x".repeat(1024);
+    let too_long = "y".repeat(100_000);
+    write!(stdin, "{longest}\r\n{longest}z\n{too_long}\nshort\n").expect("it reads");
+    peer.hears(&longest);
+    peer.hears("short");
+    for (line, bytes) in [(2, 1025), (3, 100_000)] {
+        let refused = server.logged("was not sent");
+        let expected = format!(
+            "ERROR line {line} of standard input was not sent: it has {bytes} bytes, \
+             --max-message allows 1024"
+        );
+        assert_eq!(refused, expected);
+    }
+}
+
+#[test]
+fn a_client_that_reads_loses_nothing_of_a_flood() {
+    // A short queue, so that it is the pause that saves it and not the queue.
+    for flags in [&["--queue", "8"][..], &["--max-message", "2k", "--queue-bytes", "3k"]] {
+        let (mut server, stdin, address) = start(flags);
+        let mut peer = Peer::<TcpStream>::dial_narrow(&address).join("/ws/n");
+        let mut other = Peer::<TcpStream>::connect(&address, "/ws/n");
+        let flood = flood(stdin);
+        let reader = std::thread::spawn(move || {
+            hears_flood(&mut other);
+            other.is_closed(1001);
+            other.goodbye(1001);
+        });
+        hears_flood(&mut peer);
+        peer.is_closed(1001);
+        peer.goodbye(1001);
+        reader.join().expect("the other reads as well");
+        flood.join().expect("all is taken");
+        assert_eq!(server.exit_code(), Some(0), "{flags:?}");
+    }
+}
+
+#[test]
+fn who_does_not_read_is_waited_for_once_and_then_evicted() {
+    let timeout = Duration::from_millis(500);
+    let (mut server, stdin, address) = start(&["--queue", "8", "--write-timeout", "500ms"]);
+    let mut deaf = Peer::<TcpStream>::dial_narrow(&address).join("/ws/n");
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws/n");
+    let begin = Instant::now();
+    let flood = flood(stdin);
+    hears_flood(&mut peer);
+    assert!(begin.elapsed() >= timeout, "nobody waited for who did not read");
+    server.logged("(4108");
+    peer.is_closed(1001);
+    peer.goodbye(1001);
+    flood.join().expect("all is taken");
+    assert_eq!(server.exit_code(), Some(0));
+    deaf.is_gone();
+}
+
+#[test]
+fn messages_become_lines_one_each() {
+    let (mut server, address) = start_printing(&[]);
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws/n?echo=0");
+    let mut elsewhere = Peer::<TcpStream>::connect(&address, "/ws/elsewhere");
+    elsewhere.say("not here");
+    elsewhere.hears("not here");
+    peer.say("one");
+    peer.say("two\r\nlines\n");
+    peer.send(BINARY, b"\x00\n\xff");
+    peer.say("last");
+    for line in ["one", "two  lines", "AAr/", "last"] {
+        prints(&server, line);
+    }
+    // What is said before the drain is printed before the end.
+    peer.say("last words");
+    prints(&server, "last words");
+    server.signal(Signal::TERM);
+    peer.is_closed(1012);
+    peer.goodbye(1012);
+    drop(elsewhere);
+    assert_eq!(server.exit_code(), Some(0));
+    assert_eq!(server.stdout.iter().next(), None);
+}
+
+#[test]
+fn the_pipe_hears_itself_as_clients_do() {
+    for (flags, line) in [(&[][..], Some("mine")), (&["--no-echo"], None)] {
+        let (mut server, mut stdin, address) = {
+            let pipe = ["--listen", "127.0.0.1:0", "--stdin", "n", "--stdout", "n"];
+            let mut server = Server::of(hublet(&pipe).args(flags).stdin(Stdio::piped()));
+            let address = address(&mut server);
+            let stdin = server.child.stdin.take().expect("piped");
+            (server, stdin, address)
+        };
+        let mut peer = Peer::<TcpStream>::connect(&address, "/ws/n?echo=0");
+        writeln!(stdin, "mine").expect("it reads");
+        peer.hears("mine");
+        peer.say("theirs");
+        for line in line.into_iter().chain(["theirs"]) {
+            prints(&server, line);
+        }
+        drop(stdin);
+        peer.is_closed(1001);
+        peer.goodbye(1001);
+        assert_eq!(server.exit_code(), Some(0));
+    }
+}
+
+#[test]
+fn a_flood_is_printed_whole() {
+    let pipe = ["--listen", "127.0.0.1:0", "--stdin", "n", "--stdout", "n"];
+    let mut server = Server::of(hublet(&pipe).stdin(Stdio::piped()));
+    let flood = flood(server.child.stdin.take().expect("piped"));
+    for nth in 0..FLOOD {
+        prints(&server, &flood_line(nth));
+    }
+    flood.join().expect("all is taken");
+    assert_eq!(server.exit_code(), Some(0));
+}
+
+#[test]
+fn nobody_reading_standard_output_ends_it_quietly() {
+    let (mut server, address) = start_closed(&[]);
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws/n?echo=0");
+    peer.say("into nothing");
+    peer.is_closed(1001);
+    peer.goodbye(1001);
+    assert_eq!(server.exit_code(), Some(0));
+    let loud: Vec<_> = server.stderr.iter().filter(|line| !line.starts_with("INFO")).collect();
+    assert_eq!(loud, Vec::<String>::new());
+}
+
+/// Starts a hub that prints to a stream whose other end is closed.
+fn start_closed(flags: &[&str]) -> (Server, String) {
+    let (reader, writer) = UnixStream::pair().expect("a pair");
+    drop(reader);
+    let mut command = hublet(&["--listen", "127.0.0.1:0", "--stdout", "n"]);
+    command.args(flags).stdout(OwnedFd::from(writer)).stderr(Stdio::piped());
+    let mut server = Server::spawn(&mut command);
+    let address = address(&mut server);
+    (server, address)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_behind_standard_output_drains_and_fails() {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    let mut command = hublet(&["--listen", "127.0.0.1:0", "--stdout", "n"]);
+    let mut server = Server::spawn(command.stdout(full).stderr(Stdio::piped()));
+    let address = address(&mut server);
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws/n?echo=0");
+    peer.say("too much");
+    peer.is_closed(1001);
+    peer.goodbye(1001);
+    assert_eq!(server.exit_code(), Some(1));
+    server.logged("hublet: standard output failed: ");
+}
+
+#[test]
+fn a_folder_is_no_input() {
+    let pipe = ["--listen", "127.0.0.1:0", "--stdin", "n"];
+    let output = run(hublet(&pipe).stdin(File::open("/").expect("it exists")));
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(stderr.contains("hublet: standard input failed: "), "{stderr}");
+}
+
+#[test]
+fn standard_output_that_was_not_read_for_a_while_goes_on_when_it_is() {
+    let mut command = hublet(&["--listen", "127.0.0.1:0", "--stdout", "n", "--queue", "4"]);
+    let (reader, writer) = UnixStream::pair().expect("a pair");
+    let mut server = Server::spawn(command.stdout(OwnedFd::from(writer)).stderr(Stdio::piped()));
+    // It holds a copy of the writing end.
+    drop(command);
+    let address = address(&mut server);
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws/n?echo=0");
+    let big = "x".repeat(60_000);
+    // The stream holds about 200 KiB, the hub 256 KiB more and what waits in a queue of 4.
+    for _ in 0..20 {
+        peer.say(&big);
+    }
+    // The answer comes when all that it said before has been dispatched.
+    peer.send(CLOSE, &1000u16.to_be_bytes());
+    peer.is_closed(1000);
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws/n?echo=0");
+    let stdout = lines(Some(reader));
+    // It joins again once all is written, and hears what is said from then on.
+    let end = Instant::now() + DEADLINE;
+    let mut seen = 0;
+    loop {
+        assert!(Instant::now() < end, "it does not join again");
+        peer.say("again");
+        match stdout.recv_timeout(Duration::from_millis(20)) {
+            Ok(line) if line == "again" => break,
+            Ok(line) => {
+                assert_eq!(line, big);
+                seen += 1;
+            }
+            Err(_) => {}
+        }
+    }
+    assert!((1..20).contains(&seen), "{seen} of 20 were printed");
+    let told = server.logged("standard output is");
+    assert!(told.starts_with("ERROR standard output is too slow: missed "), "{told}");
+}
