@@ -163,7 +163,7 @@ impl Gate {
     fn try_handshake(self: &Arc<Self>) -> Option<Handshake> {
         let below = |n: usize| (n < self.handshakes_max).then_some(n + 1);
         self.handshakes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below).ok()?;
-        Some(Handshake(Arc::clone(self)))
+        Some(Handshake { gate: Arc::clone(self), late: self.is_closed() })
     }
 }
 
@@ -180,13 +180,25 @@ async fn wait(event: &Event, is_so: impl Fn() -> bool) {
 
 /// A place among the handshakes.
 #[derive(Debug)]
-pub(crate) struct Handshake(Arc<Gate>);
+pub(crate) struct Handshake {
+    gate: Arc<Gate>,
+    /// Whether the gate was shut already when the place was taken.
+    late: bool,
+}
+
+impl Handshake {
+    /// Whether it came after the gate was shut; who came before is still served, so that a restart
+    /// refuses nobody whose connection was accepted.
+    pub(crate) fn is_late(&self) -> bool {
+        self.late
+    }
+}
 
 impl Drop for Handshake {
     fn drop(&mut self) {
-        self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
+        self.gate.handshakes.fetch_sub(1, Ordering::Relaxed);
         // Additional: two places that are freed at once must let two accept loops go on.
-        self.0.freed.notify(1.additional());
+        self.gate.freed.notify(1.additional());
     }
 }
 

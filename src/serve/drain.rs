@@ -12,9 +12,13 @@ use crate::{Disconnect, Error, Hub};
 /// write timeout, since supervisors wait ten seconds: 5 s of window, this, and 2 s for its answer.
 const WRITE_OUT: Duration = Duration::from_secs(2);
 
+/// How often a drain looks for clients whose requests were under way when it began.
+const LATECOMERS: Duration = Duration::from_millis(50);
+
 impl Hub {
     /// Stops gracefully: accepts nothing more, closes every client with `reason`, and waits for
-    /// the connections to end.
+    /// the connections to end. A connection that was accepted before still has its request
+    /// answered, so that a restart behind a listener that stays open refuses nobody.
     ///
     /// The close frames are spread evenly over [`Config::drain`](crate::Config::drain), so that
     /// the clients do not all come back at once; what is queued for a client goes before its close
@@ -41,22 +45,21 @@ impl Hub {
         or(stop, after(config.close_timeout)).await;
     }
 
-    /// Tells every client, one after another over the window, and then those who came meanwhile.
+    /// Tells every client, one after another over the window, and then those who came meanwhile,
+    /// until it is dropped.
     async fn close_all(&self, reason: &Disconnect) -> Result<(), Error> {
         let mut window = self.shared().config.drain;
         loop {
             let clients = self.clients().await?;
-            if clients.is_empty() {
-                return Ok(());
-            }
             let begin = now();
-            let pace = window / u32::try_from(clients.len()).unwrap_or(u32::MAX);
+            let pace = window / u32::try_from(clients.len().max(1)).unwrap_or(u32::MAX);
             for (client, nth) in clients.iter().zip(0..) {
                 Timer::at(begin + pace * nth).await;
                 let (id, reason) = (client.id, reason.clone());
                 self.tell(Command::Disconnect { id, reason, reply: None }).await?;
             }
             window = Duration::ZERO;
+            after(LATECOMERS).await;
         }
     }
 }

@@ -101,10 +101,13 @@ impl Hub {
                 let place = gate.handshake().await;
                 Some((place, listener.accept().await))
             };
-            let accepted = or(accept, async {
+            // Before another is accepted: what waits in the backlog is for whoever has the socket
+            // next.
+            let ended = async {
                 closed.as_mut().await;
                 None
-            });
+            };
+            let accepted = or(ended, accept);
             let error = match accepted.await {
                 None => return Ok(()),
                 Some((place, Ok((socket, peer)))) => {

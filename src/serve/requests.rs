@@ -117,8 +117,9 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
         let gate = &self.hub.shared().gate;
         let mut place = Some(place);
         loop {
+            let late = place.as_ref().is_none_or(Handshake::is_late);
             // Boxed, so that a connection that waits has no room for what a request needs.
-            let (idle, status) = match Box::pin(self.exchange()).await? {
+            let (idle, status) = match Box::pin(self.exchange(late)).await? {
                 Next::Client(begun) => return Ok(begun),
                 Next::Request(idle, status) => (idle, status),
             };
@@ -154,16 +155,18 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
     }
 
     /// Reads a request and answers it, all of it under one deadline, however the bytes trickle.
-    async fn exchange(&mut self) -> Result<Next, Error> {
+    ///
+    /// `late` is whether it came after the gate was shut.
+    async fn exchange(&mut self, late: bool) -> Result<Next, Error> {
         let hub = self.hub;
         let shared = hub.shared();
         let deadline = now() + shared.config.handshake_timeout;
         let mut seen = Seen::default();
-        let late = async {
+        let overdue = async {
             Timer::at(deadline).await;
             Err(Ended::Late)
         };
-        let response = match or(self.answer(&mut seen), late).await {
+        let response = match or(self.answer(&mut seen, late), overdue).await {
             Ok(Answer::Client(begun)) => {
                 add(&shared.counters.upgrades_accepted, 1);
                 return Ok(Next::Client(begun));
@@ -203,7 +206,7 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
         }
     }
 
-    async fn answer(&mut self, seen: &mut Seen) -> Result<Answer, Ended> {
+    async fn answer(&mut self, seen: &mut Seen, late: bool) -> Result<Answer, Ended> {
         let head = self.read_head().await?;
         seen.head_only = head.request.method() == Method::HEAD;
         // A body whose length nobody told may follow a POST, and is no request.
@@ -215,7 +218,7 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
         let shared = hub.shared();
         let peer = access::asker(self.peer, request.headers(), &shared.config.trusted_proxies);
         let route = route(&head, &shared.config, &mut seen.reader)?;
-        if shared.gate.is_closed() {
+        if late || (matches!(route, Route::Health) && shared.gate.is_closed()) {
             return Err(draining().into());
         }
         Ok(Answer::Response(match route {
