@@ -1,1 +1,19 @@
-//! The hub, from the outside.
+//! The hub, from the outside: over sockets and pipes, through the public API alone.
+#![cfg(unix)]
+
+#[path = "../peer/mod.rs"]
+mod peer;
+mod support;
+
+mod broadcast;
+mod rooms;
+mod users;
+
+mod backpressure;
+mod endings;
+mod handshake;
+mod heartbeat;
+mod shutdown;
+
+mod hostile;
+mod storms;

@@ -99,11 +99,21 @@ impl Peer<TcpStream> {
         (peer, status)
     }
 
-    fn over(stream: TcpStream) -> Self {
+    /// Takes a socket that is connected already.
+    pub(crate) fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
         stream.set_write_timeout(Some(DEADLINE)).expect("a deadline");
         stream.set_nodelay(true).expect("set");
         Self(BufReader::with_capacity(4096, stream))
+    }
+
+    /// Waits for that long, in which neither a byte comes nor the end.
+    #[track_caller]
+    pub(crate) fn is_left_alone_for(&mut self, wait: Duration) {
+        self.stream().set_read_timeout(Some(wait)).expect("set");
+        let error = self.0.fill_buf().expect_err("nothing comes");
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        self.stream().set_read_timeout(Some(DEADLINE)).expect("set");
     }
 
     /// Resets the connection instead of closing it.

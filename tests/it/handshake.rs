@@ -1,0 +1,272 @@
+//! The handshake: what is no upgrade is answered with a status, and nobody's slowness keeps
+//! another out.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use hublet::http::{Request, StatusCode};
+use hublet::{Admission, Client, Config, Disconnect, Handler, Message, Peer as Source};
+
+use crate::peer::{DEADLINE, Peer, TEXT, frame, upgrade};
+use crate::support::{TestHub, alone, can_open, skip, until};
+
+fn routed() -> TestHub {
+    TestHub::with(Config::default().http(true))
+}
+
+/// Every way to be no upgrade, and the status for it.
+fn malformed() -> Vec<(&'static str, String, u16)> {
+    let good = upgrade("/ws");
+    let replaced = |from: &str, to: &str| {
+        assert!(good.contains(from), "{from}");
+        good.replace(from, to)
+    };
+    let with =
+        |line: &str| replaced("Host: localhost\r\n", &format!("Host: localhost\r\n{line}\r\n"));
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    vec![
+        ("a plain GET", "GET /ws HTTP/1.1\r\nHost: x\r\n\r\n".into(), 426),
+        ("no Upgrade", replaced("Upgrade: websocket\r\n", ""), 426),
+        ("another Upgrade", replaced("Upgrade: websocket", "Upgrade: h2c"), 426),
+        ("no Connection", replaced("Connection: Upgrade\r\n", ""), 426),
+        ("another Connection", replaced("Connection: Upgrade", "Connection: keep-alive"), 426),
+        ("HTTP/1.0", replaced("HTTP/1.1", "HTTP/1.0"), 426),
+        ("no version", replaced("Sec-WebSocket-Version: 13\r\n", ""), 426),
+        ("version 8", replaced("Version: 13", "Version: 8"), 426),
+        ("two versions", with("Sec-WebSocket-Version: 13"), 426),
+        ("no key", replaced(key, ""), 400),
+        ("two keys", with(key.trim_end()), 400),
+        ("a short key", replaced("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZQ=="), 400),
+        (
+            "a key that is no base64",
+            replaced("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25j!Q=="),
+            400,
+        ),
+        ("a body", with("Content-Length: 5"), 400),
+        ("two lengths", with("Content-Length: 0\r\nContent-Length: 1"), 400),
+        ("a negative length", with("Content-Length: -1"), 400),
+        ("a transfer encoding", with("Transfer-Encoding: chunked"), 501),
+        (
+            "a length and a transfer encoding",
+            with("Content-Length: 1\r\nTransfer-Encoding: chunked"),
+            400,
+        ),
+        ("no Host", replaced("Host: localhost\r\n", ""), 400),
+        ("two Hosts", with("Host: elsewhere"), 400),
+        ("another method", replaced("GET", "POST"), 405),
+        ("a path that is not there", replaced("/ws", "/elsewhere"), 404),
+        ("HTTP/2", replaced("HTTP/1.1", "HTTP/2.0"), 505),
+        ("no HTTP at all", "hello\r\n\r\n".into(), 400),
+        ("a TLS hello", "\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}\r\n\r\n".into(), 400),
+        ("bare line feeds", good.replace("\r\n", "\n"), 400),
+        ("a folded header", with("X-Folded: a\r\n b"), 400),
+        ("a space before a colon", with("X-Space : a"), 400),
+        ("a foreign origin", with("Origin: https://evil.example"), 403),
+        ("no origin's origin", with("Origin: null"), 403),
+        ("a head of 64 KiB", with(&format!("X-Long: {}", "x".repeat(64 * 1024))), 431),
+        ("65 headers", with(&vec!["X: y"; 60].join("\r\n")), 431),
+    ]
+}
+
+#[test]
+fn what_is_no_upgrade_is_answered_with_its_status_and_a_sentence() {
+    let hub = routed();
+    for (what, request, status) in malformed() {
+        let mut peer = hub.dial();
+        let response = peer.request(&request);
+        assert_eq!(response.status, status, "{what}: {response:?}");
+        if status == 426 {
+            assert_eq!(response.header("Upgrade"), Some("websocket"), "{what}");
+            assert_eq!(response.header("Sec-WebSocket-Version"), Some("13"), "{what}");
+        }
+        if status == 405 {
+            let allowed = response.header("Allow").expect("what is allowed");
+            assert!(allowed.split(", ").any(|method| method == "GET"), "{what}: {allowed}");
+        }
+        let length = response.header("Content-Length").and_then(|len| len.parse().ok());
+        assert!(length > Some(10), "{what}: a sentence");
+    }
+    let refused = hub.hub.stats().upgrades_refused;
+    assert_eq!((refused, hub.hub.stats().clients), (malformed().len() as u64, 0));
+    hub.empties();
+}
+
+#[test]
+fn case_and_order_and_other_headers_do_not_matter() {
+    let hub = routed();
+    for request in [
+        upgrade("/ws")
+            .to_ascii_lowercase()
+            .replace("get /ws http", "GET /ws HTTP")
+            .replace("dghlihnhbxbszsbub25jzq==", "dGhlIHNhbXBsZSBub25jZQ=="),
+        upgrade("/ws").replace("Connection: Upgrade", "Connection: keep-alive, UPGRADE"),
+        upgrade("/ws").replace("Upgrade: websocket", "Upgrade: h2c, WebSocket"),
+        upgrade("/ws").replace("Host: localhost", "Host: localhost:80\r\nOrigin: http://LOCALHOST"),
+        upgrade("http://localhost/ws"),
+    ] {
+        let response = hub.dial().request(&request);
+        assert_eq!(response.status, 101, "{request}");
+        // RFC 6455 1.3 has this key and this answer.
+        let accept = response.header("Sec-WebSocket-Accept");
+        assert_eq!(accept, Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    }
+}
+
+/// A 101 is the promise that nothing said from now on is missed.
+#[test]
+fn who_sees_the_101_is_registered() {
+    for threads in [1, 2] {
+        let hub = TestHub::on_threads(threads, Config::default(), crate::support::Chat);
+        let mut peers: Vec<Peer<TcpStream>> = Vec::new();
+        for n in 1..=100 {
+            peers.push(hub.join());
+            assert_eq!((hub.hub.stats().clients, hub.broadcast("welcome")), (n, n));
+        }
+        peers.iter_mut().for_each(|peer| peer.hears("welcome"));
+    }
+}
+
+#[test]
+fn bytes_behind_the_head_are_not_lost() {
+    let hub = TestHub::start();
+    let mut early = upgrade("/ws").into_bytes();
+    for n in 0..100 {
+        early.extend(frame(TEXT, format!("early {n}").as_bytes()));
+    }
+    let last = frame(TEXT, b"the last in two parts");
+    early.extend(&last[..10]);
+    let mut peer = hub.dial();
+    peer.write(&early);
+    assert_eq!(peer.response().status, 101);
+    for n in 0..100 {
+        peer.hears(&format!("early {n}"));
+    }
+    peer.write(&last[10..]);
+    peer.hears("the last in two parts");
+}
+
+#[test]
+fn a_head_that_trickles_in_has_one_deadline_for_all_of_it() {
+    let hub = TestHub::with(Config::default().handshake_timeout(Duration::from_millis(500)));
+    let mut peer = hub.dial();
+    let begin = Instant::now();
+    let mut sent = 0;
+    for byte in upgrade("/ws").bytes().cycle() {
+        peer.write(&[if byte == b'\r' || byte == b'\n' { b'x' } else { byte }]);
+        sent += 1;
+        if begin.elapsed() > Duration::from_millis(300) {
+            break;
+        }
+        // So slow is the peer: this is the story, not a wait.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(sent > 5);
+    assert_eq!(peer.response().status, 408);
+    assert!(begin.elapsed() >= Duration::from_millis(500));
+    drop(peer);
+    // Nor does a peer that is done with its head and waits for an answer, or one that says nothing.
+    let mut silent = hub.dial();
+    assert_eq!(silent.response().status, 408);
+    hub.empties();
+}
+
+/// 500 peers that say nothing, or the half of a request, hold more than every place there is.
+#[test]
+fn half_handshakes_do_not_keep_a_client_out() {
+    const HALVES: usize = 500;
+    alone(half_handshakes_do_not_keep_a_client_out, || {
+        if !can_open(2 * HALVES as u64 + 100) {
+            return skip("500 half handshakes need 1,100 file descriptors");
+        }
+        const { assert!(HALVES > Config::HANDSHAKES) };
+        let request = upgrade("/ws");
+        for half in [0, request.len() / 2] {
+            let hub = TestHub::with(Config::default().handshake_timeout(Duration::from_secs(2)));
+            let mut peers: Vec<_> = (0..HALVES).map(|_| hub.dial()).collect();
+            peers.iter_mut().for_each(|peer| peer.write(&request.as_bytes()[..half]));
+            until("every place is taken", || hub.hub.stats().connections >= Config::HANDSHAKES);
+            let begin = Instant::now();
+            let mut client = hub.join();
+            client.say("I am in");
+            client.hears("I am in");
+            assert!(begin.elapsed() < DEADLINE / 2, "only after {:?}", begin.elapsed());
+            drop((client, peers));
+            hub.empties();
+        }
+    });
+}
+
+#[test]
+fn over_the_limit_on_clients_it_is_503_until_a_place_is_free() {
+    let hub = TestHub::with(Config::default().http(true).max_clients(Some(10)));
+    let mut inside: Vec<_> = (0..10).map(|_| hub.join()).collect();
+    for _ in 0..40 {
+        let mut peer = hub.dial();
+        let response = peer.request(&upgrade("/ws"));
+        assert_eq!((response.status, response.header("Retry-After")), (503, Some("5")));
+    }
+    let mut health = hub.dial();
+    assert_eq!(health.request("GET /health HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
+    assert_eq!(hub.broadcast("only us"), 10);
+    inside.iter_mut().for_each(|peer| peer.hears("only us"));
+    inside.pop();
+    until("a place is free", || hub.hub.stats().clients == 9);
+    // The place is given back with the connection, a moment behind the registry's.
+    until("a newcomer gets in", || Peer::ask(&hub.address, "/ws").1 == 101);
+}
+
+#[test]
+fn one_address_has_no_more_clients_than_it_may() {
+    let hub = TestHub::with(Config::default().max_clients_per_ip(Some(2)));
+    let inside = [hub.join(), hub.join()];
+    let response = hub.dial().request(&upgrade("/ws"));
+    assert_eq!((response.status, response.header("Retry-After")), (503, Some("5")));
+    drop(inside);
+    hub.empties();
+    drop(hub.join());
+}
+
+/// Hooks that refuse, panic, or never come to an end.
+struct Doorman;
+
+impl Handler for Doorman {
+    async fn on_upgrade(&self, request: &Request<()>, _: &Source) -> Result<Admission, StatusCode> {
+        match request.uri().path() {
+            "/panic" => panic!("a hook panics, as a test"),
+            "/never" => std::future::pending().await,
+            "/rooms" => Ok((0..9).fold(Admission::anonymous(), |who, n| who.room(n.to_string()))),
+            "/teapot" => Err(StatusCode::IM_A_TEAPOT),
+            _ => Ok(Admission::anonymous()),
+        }
+    }
+
+    async fn on_message(&self, _: &Client, _: Message) -> Result<(), Disconnect> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_hook_that_fails_is_a_status_and_no_client() {
+    let config = Config::default().handshake_timeout(Duration::from_millis(300));
+    let hub = TestHub::serving(config, Doorman);
+    for (path, status) in [("/panic", 500), ("/never", 408), ("/rooms", 500), ("/teapot", 418)] {
+        assert_eq!(Peer::ask(&hub.address, path).1, status, "{path}");
+    }
+    assert_eq!(hub.hub.stats().clients, 0);
+    assert_eq!(Peer::ask(&hub.address, "/").1, 101);
+    hub.empties();
+}
+
+#[test]
+fn origins_that_are_listed_may_come_in_and_no_hook_is_asked_about_others() {
+    let config = Config::default().origins(vec!["https://app.example".into()]);
+    let hub = TestHub::serving(config, Doorman);
+    let ask = |path: &str, origin: &str| {
+        let lines = format!("Host: localhost\r\nOrigin: {origin}");
+        hub.dial().request(&upgrade(path).replace("Host: localhost", &lines)).status
+    };
+    assert_eq!(ask("/", "https://app.example"), 101);
+    assert_eq!(ask("/", "http://localhost"), 101);
+    assert_eq!(ask("/", "https://app.example.evil.example"), 403);
+    assert_eq!(ask("/panic", "https://evil.example"), 403, "the hook would have panicked");
+}

@@ -1,0 +1,179 @@
+//! Heartbeats: who is silent is asked, who does not answer is gone, who asks is answered at once.
+
+use std::time::{Duration, Instant};
+
+use async_channel::Receiver;
+use hublet::{Client, Config, Disconnect, Handler, Message, Overflow};
+
+use crate::peer::{BINARY, PING, PONG, TEXT, frame};
+use crate::support::{Chat, TestHub, until};
+
+/// Pings after a fifth of a second, patient for longer than any test runs.
+fn attentive() -> Config {
+    let patient = Duration::from_secs(600);
+    Config::default().ping_interval(Duration::from_millis(200)).pong_timeout(patient)
+}
+
+#[test]
+fn who_is_silent_is_pinged_again_and_again() {
+    let hub = TestHub::with(attentive());
+    let begin = Instant::now();
+    let mut peer = hub.join();
+    for _ in 0..3 {
+        assert_eq!(peer.receive(), (PING, vec![]));
+        peer.send(PONG, b"");
+    }
+    // A tenth less each, since clients that came together shall part.
+    assert!(begin.elapsed() >= Duration::from_millis(540), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_peer_that_answers_stays_and_one_that_does_not_is_gone() {
+    let config = attentive().pong_timeout(Duration::from_millis(400));
+    for threads in [1, 2] {
+        let hub = TestHub::on_threads(threads, config.clone(), Chat);
+        // Its host is down, as far as the hub can tell: it neither answers nor closes.
+        let half_open = hub.join();
+        let mut alive = hub.join();
+        let mut pings = 0;
+        while hub.hub.stats().clients == 2 {
+            assert_eq!(alive.receive(), (PING, vec![]));
+            alive.send(PONG, b"");
+            pings += 1;
+            assert!(pings < 100, "the half-open one is never given up");
+        }
+        alive.say("still here");
+        loop {
+            match alive.receive() {
+                (PING, _) => alive.send(PONG, b""),
+                (TEXT, said) => break assert_eq!(said, b"still here"),
+                other => panic!("{other:?}"),
+            }
+        }
+        drop((half_open, alive));
+        hub.empties();
+    }
+}
+
+#[test]
+fn a_peer_that_talks_need_not_answer_pings() {
+    let config = attentive().pong_timeout(Duration::from_millis(400));
+    let hub = TestHub::with(config);
+    let mut peer = hub.join();
+    let end = Instant::now() + Duration::from_millis(1500);
+    let mut said = 0;
+    while Instant::now() < end {
+        // Each waits for a ping, of which none is answered by a pong.
+        let (first, payload) = peer.receive();
+        if first == PING {
+            peer.say("mind you");
+            said += 1;
+        } else {
+            assert_eq!(payload, b"mind you");
+        }
+    }
+    assert!(said >= 2 && hub.hub.stats().clients == 1, "{said} pings");
+}
+
+#[test]
+fn a_ping_is_answered_with_its_payload_between_fragments_too() {
+    let hub = TestHub::start();
+    let mut peer = hub.join();
+    let long = [9; 125];
+    peer.send(PING, b"");
+    assert_eq!(peer.receive(), (PONG, vec![]));
+    peer.send(0x01, b"in ");
+    peer.send(PING, &long);
+    assert_eq!(peer.receive(), (PONG, long.to_vec()));
+    peer.send(PONG, b"nobody asked");
+    peer.send(0x80, b"two");
+    peer.hears("in two");
+}
+
+/// RFC 6455 5.5.3 lets a pong answer the newest of several pings.
+#[test]
+fn several_pings_at_once_are_owed_one_pong_at_least() {
+    let hub = TestHub::start();
+    let mut peer = hub.join();
+    for last in 0..20u8 {
+        let mut pings: Vec<u8> = (0..50u8).flat_map(|n| frame(PING, &[last, n])).collect();
+        pings.extend(frame(TEXT, b"done"));
+        peer.write(&pings);
+        let mut newest = None;
+        // The word may come before the last pong or behind it.
+        let mut done = false;
+        while !done || newest != Some(vec![last, 49]) {
+            match peer.receive() {
+                (PONG, payload) => {
+                    assert!(newest.is_none_or(|before: Vec<u8>| before < payload), "in order");
+                    newest = Some(payload);
+                }
+                (TEXT, word) => done = word == b"done",
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+/// Invariant 3, over sockets: who pings and never reads has a few pongs waiting, and its own
+/// messages are read all the same.
+#[test]
+fn pings_of_who_never_reads_pile_nothing_up() {
+    struct Count;
+    impl Handler for Count {
+        async fn on_message(&self, _: &Client, _: Message) -> Result<(), Disconnect> {
+            Ok(())
+        }
+    }
+    let hub = TestHub::serving(Config::default(), Count);
+    let mut peer = hub.join_narrow();
+    let mut burst: Vec<u8> = (0..2_000).flat_map(|_| frame(PING, &[0; 125])).collect();
+    burst.extend(frame(TEXT, b"read"));
+    const BURSTS: u64 = 30;
+    for _ in 0..BURSTS {
+        peer.write(&burst);
+    }
+    // 8 MB of pongs were asked for; all the pings were read.
+    until("all is read", || hub.hub.stats().messages_received == BURSTS);
+    // A few hundred bytes of control frames are no message, and no message waits.
+    assert_eq!(hub.hub.stats().held_bytes, 0);
+    peer.send(PING, b"the last");
+    loop {
+        let (first, payload) = peer.receive();
+        assert_eq!(first, PONG);
+        if payload == b"the last" {
+            return;
+        }
+    }
+}
+
+/// Says how far it has come: the word on its channel is taken when a message arrives.
+struct Heard(async_channel::Sender<()>);
+
+impl Handler for Heard {
+    async fn on_message(&self, _: &Client, _: Message) -> Result<(), Disconnect> {
+        self.0.send(()).await.map_err(|_| Disconnect::GOING_AWAY)
+    }
+}
+
+#[test]
+fn a_pong_goes_ahead_of_the_messages_that_wait() {
+    let (sender, heard): (_, Receiver<()>) = async_channel::bounded(1);
+    let config = Config::default().overflow(Overflow::DropNewest);
+    let hub = TestHub::serving(config, Heard(sender));
+    let mut peer = hub.join_narrow();
+    let waiting = || hub.ask(hub.hub.clients())[0].waiting;
+    let message: Message = vec![0; 1024].into();
+    while waiting() < Config::QUEUE {
+        hub.broadcast(message.clone());
+    }
+    peer.send(PING, b"urgent");
+    // Read behind the ping, so the pong is on its way when this is heard.
+    peer.say("is it?");
+    heard.recv_blocking().expect("the handler runs");
+    // What the kernel had taken comes first, and the rest of a message that it had cut.
+    while peer.receive().0 != PONG {}
+    for _ in 1..Config::QUEUE {
+        assert_eq!(peer.receive().0, BINARY);
+    }
+}

@@ -1,0 +1,238 @@
+//! Hostile and clumsy peers: whatever they send, they harm themselves alone.
+
+use std::io::{self, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hublet::{Client, Config, Disconnect, Handler, Message, Overflow};
+
+use crate::peer::{BINARY, CLOSE, PING, PONG, Peer, TEXT, frame, upgrade};
+use crate::support::{Chat, TestHub, alone, gone, rss, until};
+
+#[test]
+fn bytes_may_come_one_at_a_time() {
+    let hub = TestHub::start();
+    let mut peer = hub.dial();
+    let mut stream = upgrade("/ws").into_bytes();
+    stream.extend(frame(TEXT, b"slowly"));
+    stream.extend(frame(0x02, &[1; 130]));
+    stream.extend(frame(PING, b"are you there?"));
+    stream.extend(frame(0x80, &[1; 5]));
+    stream.extend(frame(CLOSE, &1000u16.to_be_bytes()));
+    stream.iter().for_each(|byte| peer.write(&[*byte]));
+    assert_eq!(peer.response().status, 101);
+    peer.hears("slowly");
+    assert_eq!(peer.receive(), (PONG, b"are you there?".to_vec()));
+    assert_eq!(peer.receive(), (BINARY, vec![1; 135]));
+    peer.is_closed(1000);
+    peer.ends();
+}
+
+#[test]
+fn a_socket_that_is_shut_half_gets_what_it_is_owed() {
+    let hub = TestHub::start();
+    let mut peer = hub.join();
+    peer.write(&[frame(TEXT, b"one"), frame(TEXT, b"two")].concat());
+    peer.stream().shutdown(Shutdown::Write).expect("shut");
+    peer.hears("one");
+    peer.hears("two");
+    // It said no close code, so it is told none.
+    assert_eq!(peer.receive(), (CLOSE, vec![]));
+    peer.ends();
+    hub.empties();
+}
+
+#[test]
+fn a_socket_that_is_shut_half_before_its_answer_is_no_client() {
+    let hub = TestHub::start();
+    let mut peer = hub.dial();
+    peer.write(b"GET /ws HTTP/1.1\r\n");
+    peer.stream().shutdown(Shutdown::Write).expect("shut");
+    peer.ends();
+    hub.empties();
+}
+
+/// What a client says comes back to it alone.
+struct Mirror;
+
+impl Handler for Mirror {
+    async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
+        client.send(message).await.map(drop).map_err(gone)
+    }
+}
+
+/// Shuts a socket when dropped, whoever else holds it.
+struct Shut(Peer<TcpStream>);
+
+impl Drop for Shut {
+    fn drop(&mut self) {
+        let _ = self.0.stream().shutdown(Shutdown::Both);
+    }
+}
+
+/// Invariant 12: a peer that sends as fast as the wire takes it leaves the others their turn.
+#[test]
+fn who_floods_does_not_starve_the_others() {
+    let pings: Vec<u8> = (0..512).flat_map(|_| frame(PING, &[0; 100])).collect();
+    let empty = [frame(0x01, b""), frame(0x00, b""), frame(0x80, b"")].concat().repeat(999);
+    let long = frame(BINARY, &vec![0; Config::MAX_MESSAGE]);
+    for flood in [pings, empty, long] {
+        let hub = TestHub::serving(Config::default().overflow(Overflow::DropNewest), Mirror);
+        thread::scope(|scope| {
+            let floods = hub.join();
+            let [mut writes, mut reads] =
+                [(); 2].map(|()| floods.stream().try_clone().expect("a handle"));
+            scope.spawn(move || while writes.write_all(&flood).is_ok() {});
+            scope.spawn(move || io::copy(&mut reads, &mut io::sink()));
+            // The flood ends here, also when an assertion fails.
+            let _stop = Shut(floods);
+            let mut other = hub.join();
+            let mut slowest = Duration::ZERO;
+            for n in 0..200 {
+                let begin = Instant::now();
+                let word = format!("word {n}");
+                other.say(&word);
+                other.hears(&word);
+                slowest = slowest.max(begin.elapsed());
+            }
+            // A turn is a millisecond or two; the rest is a busy machine.
+            assert!(slowest < Duration::from_secs(2), "one word took {slowest:?}");
+        });
+    }
+}
+
+/// Invariant 12: a header that announces much makes nobody allocate it.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_announced_costs_no_memory_before_it_comes() {
+    const PEERS: usize = 400;
+    alone(what_is_announced_costs_no_memory_before_it_comes, || {
+        let config =
+            Config::default().max_message(1 << 26).queue_bytes(1 << 28).inbox_bytes(1 << 28);
+        let hub = TestHub::with(config);
+        let mut peers: Vec<_> = (0..PEERS).map(|_| hub.join()).collect();
+        let before = rss();
+        for (n, peer) in peers.iter_mut().enumerate() {
+            // 64 MiB, of which three bytes come.
+            peer.write(&frame(BINARY, &[])[..1]);
+            peer.write(&[0xff, 0, 0, 0, 0, 4, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7]);
+            if n % 2 == 0 {
+                peer.write(&[0; 1000]);
+            }
+        }
+        // Each has been read when a message of the next is back.
+        let mut last = hub.join();
+        last.say("read");
+        last.hears("read");
+        let grown = rss().saturating_sub(before);
+        assert!(grown < PEERS * 8192, "{grown} bytes for {PEERS} headers");
+        for mut peer in [hub.join(), hub.join()] {
+            peer.write(&[0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4]);
+            peer.is_closed(1009);
+            peer.goodbye(1009);
+        }
+        let grown = rss().saturating_sub(before);
+        assert!(grown < PEERS * 8192, "{grown} bytes after 2^63 were announced");
+    });
+}
+
+#[test]
+fn resets_in_the_middle_of_anything_leave_nothing() {
+    let hub = TestHub::start();
+    let mut other = hub.join();
+    let message = frame(TEXT, b"a message");
+    let request = upgrade("/ws").into_bytes();
+    for cut in [0, 1, request.len() / 2, request.len() - 1] {
+        let mut peer = hub.dial();
+        peer.write(&request[..cut]);
+        peer.reset();
+    }
+    for cut in 0..message.len() {
+        let mut peer = hub.join();
+        peer.write(&message[..cut]);
+        peer.reset();
+    }
+    // In the middle of what is written to it.
+    for _ in 0..10 {
+        let peer = hub.join_narrow();
+        for _ in 0..40 {
+            hub.broadcast(vec![0; 8192]);
+            assert_eq!(other.receive().1.len(), 8192);
+        }
+        peer.reset();
+    }
+    until("they are gone", || hub.hub.stats().connections == 1);
+    other.say("still here");
+    other.hears("still here");
+    drop(other);
+    hub.empties();
+}
+
+/// Who never reads has a window of zero; all that can wait for it is its queue.
+#[test]
+fn a_window_of_zero_holds_one_queue_and_no_more() {
+    let config = Config::default().overflow(Overflow::DropOldest);
+    let hub = TestHub::with(config);
+    let closed: Vec<_> = (0..10).map(|_| hub.join_narrow()).collect();
+    let waiting = || hub.ask(hub.hub.clients()).iter().map(|member| member.waiting).min();
+    let mut sent = 0;
+    while waiting() < Some(60) {
+        assert_eq!(hub.broadcast(vec![0; 4096]), 10);
+        sent += 1;
+        assert!(sent < 100_000);
+    }
+    // A payload that waits in ten queues is held once, unless some are further than others.
+    let held = hub.hub.stats().held_bytes;
+    assert!(held <= 10 * Config::QUEUE_BYTES, "{held} bytes are held");
+    drop(closed);
+    hub.empties();
+}
+
+/// Invariants 12 and 13: noise after the handshake, and in place of it. No byte of it panics (the
+/// hub's thread would take the test with it), none is left behind.
+#[test]
+fn noise_ends_who_makes_it_and_no_other() {
+    const PEERS: u64 = 300;
+    let hub =
+        TestHub::on_threads(2, Config::default().handshake_timeout(Duration::from_secs(1)), Chat);
+    let mut other = hub.join();
+    for seed in 0..PEERS {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let peer = if seed % 3 == 0 { hub.dial() } else { hub.join() };
+        noise(peer, &mut rng);
+    }
+    until("they are gone", || hub.hub.stats().connections == 1);
+    other.say("still here");
+    while other.receive() != (TEXT, b"still here".to_vec()) {}
+    drop(other);
+    hub.empties();
+}
+
+/// Sends frames that are mostly well-formed and sometimes anything, and goes in one way or another.
+fn noise(peer: Peer<TcpStream>, rng: &mut fastrand::Rng) {
+    let mut bytes = Vec::new();
+    for _ in 0..rng.usize(1..30) {
+        let mut frame = match rng.u8(0..8) {
+            0 => (0..rng.usize(1..300)).map(|_| rng.u8(..)).collect(),
+            1 => frame(rng.u8(..), &vec![rng.u8(..); rng.usize(0..300)]),
+            2 => frame(CLOSE, &rng.u16(..).to_be_bytes()),
+            _ => frame([TEXT, BINARY, PING, 0x01, 0x00, 0x80][rng.usize(0..6)], b"noise"),
+        };
+        if rng.u8(0..10) == 0 {
+            let at = rng.usize(0..frame.len());
+            frame[at] ^= 1 << rng.u8(0..8);
+        }
+        bytes.extend(frame);
+    }
+    // It may be gone before all is said, which is its right.
+    let _ = peer.stream().write_all(&bytes);
+    match rng.u8(0..3) {
+        0 => peer.reset(),
+        1 => drop(peer),
+        _ => {
+            let _ = peer.stream().shutdown(Shutdown::Write);
+            let _ = io::copy(&mut peer.stream(), &mut io::sink());
+        }
+    }
+}

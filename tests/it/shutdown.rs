@@ -1,0 +1,179 @@
+//! The drain: everyone is told, what waits goes first, and the end comes in time.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hublet::{Config, Disconnect};
+use smol::future::block_on;
+
+use crate::peer::{CLOSE, DEADLINE, TEXT, frame, upgrade};
+use crate::support::{Chat, TestHub, until};
+
+fn quick() -> Config {
+    Config::default().drain(Duration::ZERO).close_timeout(Duration::from_millis(300)).http(true)
+}
+
+#[test]
+fn everyone_is_told_why_behind_what_waits_for_them() {
+    for reason in [Disconnect::GOING_AWAY, Disconnect::RESTART] {
+        let hub = TestHub::with(quick());
+        let mut peers = [hub.join(), hub.join(), hub.join()];
+        for n in 0..50 {
+            hub.broadcast(format!("{n}"));
+        }
+        thread::scope(|scope| {
+            let drained = scope.spawn(|| block_on(hub.hub.drain(reason.clone())));
+            for peer in &mut peers {
+                for n in 0..50 {
+                    peer.hears(&format!("{n}"));
+                }
+                assert_eq!(peer.is_closed(reason.code()), reason.reason());
+                peer.send(CLOSE, &reason.code().to_be_bytes());
+                peer.ends();
+            }
+            drop(peers);
+            drained.join().expect("the drain ends");
+        });
+        hub.empties();
+        let refused = block_on(hub.hub.broadcast("anyone?")).expect_err("it has ended");
+        assert!(refused.is_closed());
+    }
+}
+
+#[test]
+fn a_drain_lets_nobody_in_and_says_so() {
+    let hub = TestHub::with(quick().close_timeout(DEADLINE));
+    let mut open = hub.dial();
+    let mut asks = hub.dial();
+    let mut stays = hub.join();
+    thread::scope(|scope| {
+        let drained = scope.spawn(|| block_on(hub.hub.drain(Disconnect::RESTART)));
+        stays.is_closed(1012);
+        // Accepted before the drain, and asking only now.
+        assert_eq!(open.request("GET /health HTTP/1.1\r\nHost: x\r\n\r\n").status, 503);
+        let response = asks.request(&upgrade("/ws"));
+        assert_eq!((response.status, response.header("Retry-After")), (503, Some("5")));
+        until("nobody listens", || std::net::TcpStream::connect(&hub.address).is_err());
+        drop((open, asks));
+        stays.goodbye(1012);
+        drained.join().expect("the drain ends");
+    });
+    hub.empties();
+}
+
+#[test]
+fn with_no_client_left_a_drain_ends_at_once() {
+    let patient = Config::default().drain(DEADLINE * 2).close_timeout(DEADLINE * 2);
+    let hub = TestHub::with(patient);
+    drop(hub.join());
+    hub.empties();
+    let begin = Instant::now();
+    block_on(hub.hub.drain(Disconnect::RESTART));
+    assert!(begin.elapsed() < DEADLINE, "{:?}", begin.elapsed());
+}
+
+#[test]
+fn the_close_frames_are_spread_over_the_window() {
+    let hub = TestHub::with(quick().drain(Duration::from_millis(600)));
+    let mut peers: Vec<_> = (0..6).map(|_| hub.join()).collect();
+    thread::scope(|scope| {
+        let begin = Instant::now();
+        let drained = scope.spawn(|| block_on(hub.hub.drain(Disconnect::RESTART)));
+        // In which order does not matter: each is told within its own sixth of the window.
+        let told = peers.iter_mut().map(|peer| {
+            peer.is_closed(1012);
+            begin.elapsed()
+        });
+        let last = told.max().expect("six of them");
+        assert!(last >= Duration::from_millis(500), "the last was told after {last:?}");
+        drop(peers);
+        drained.join().expect("the drain ends");
+    });
+}
+
+/// Peers that never read, never answer, or have not even asked yet do not hold it up.
+#[test]
+fn a_drain_ends_in_time_whatever_the_peers_do() {
+    let config =
+        quick().write_timeout(Duration::from_millis(300)).queue(1 << 12).queue_bytes(1 << 24);
+    let hub = TestHub::with(config);
+    let never_reads = hub.join_narrow();
+    while hub.ask(hub.hub.clients())[0].waiting < 100 {
+        hub.broadcast(vec![0; 4096]);
+    }
+    let mut never_answers = hub.join();
+    let half = {
+        let mut half = hub.dial();
+        half.write(b"GET /ws HTTP/1.1\r\n");
+        half
+    };
+    until("all are in", || hub.hub.stats().connections == 3);
+    let begin = Instant::now();
+    block_on(hub.hub.drain(Disconnect::RESTART));
+    // 300 ms to write, 300 ms for an answer, 300 ms for the last word; the rest is a busy machine.
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    never_answers.is_closed(1012);
+    drop((never_reads, never_answers, half));
+}
+
+/// Everybody talks while the drain runs: each hears a prefix of the talk, then 1012, then the end.
+#[test]
+fn a_drain_under_load_tells_everyone() {
+    const CLIENTS: usize = 40;
+    for threads in [1, 2] {
+        let config = quick().drain(Duration::from_millis(200)).queue(1 << 12).queue_bytes(1 << 22);
+        let hub = TestHub::on_threads(threads, config.close_timeout(Duration::from_secs(5)), Chat);
+        let peers: Vec<_> = (0..CLIENTS).map(|_| hub.join()).collect();
+        let talking = AtomicBool::new(false);
+        let told = thread::scope(|scope| {
+            let talk = peers.into_iter().map(|mut peer| {
+                let talking = &talking;
+                scope.spawn(move || {
+                    for n in 0u32.. {
+                        peer.write(&frame(TEXT, n.to_string().as_bytes()));
+                        loop {
+                            let (first, payload) = peer.receive();
+                            if first == CLOSE {
+                                let code = [payload[0], payload[1]];
+                                peer.send(CLOSE, &code);
+                                peer.ends();
+                                return u16::from_be_bytes(code);
+                            }
+                            assert_eq!(first, TEXT);
+                            talking.store(true, Ordering::Relaxed);
+                            if payload == n.to_string().as_bytes() {
+                                break;
+                            }
+                        }
+                    }
+                    unreachable!("the drain ends it")
+                })
+            });
+            let talk: Vec<_> = talk.collect();
+            until("they talk", || talking.load(Ordering::Relaxed));
+            let begin = Instant::now();
+            block_on(hub.hub.drain(Disconnect::RESTART));
+            assert!(begin.elapsed() < DEADLINE / 2, "{:?}", begin.elapsed());
+            talk.into_iter().map(|talk| talk.join().expect("told")).collect::<Vec<_>>()
+        });
+        assert_eq!(told, [1012; CLIENTS]);
+        hub.empties();
+    }
+}
+
+#[test]
+fn a_drain_that_was_given_up_keeps_the_hub_closed_and_can_be_taken_up_again() {
+    let hub = TestHub::with(quick().close_timeout(DEADLINE));
+    let mut peer = hub.join();
+    let drain = hub.hub.drain(Disconnect::RESTART);
+    assert!(block_on(smol::future::poll_once(Box::pin(drain))).is_none(), "a client is there");
+    until("nobody listens", || std::net::TcpStream::connect(&hub.address).is_err());
+    thread::scope(|scope| {
+        let drained = scope.spawn(|| block_on(hub.hub.drain(Disconnect::RESTART)));
+        peer.is_closed(1012);
+        peer.goodbye(1012);
+        drained.join().expect("the drain ends");
+    });
+    hub.empties();
+}

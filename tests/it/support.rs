@@ -1,0 +1,221 @@
+//! A hub on a free port with threads of its own, and what many stories need.
+
+use std::any::type_name;
+use std::convert::Infallible;
+use std::fs;
+use std::future::pending;
+use std::net::TcpStream;
+use std::process::Command;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use async_channel::Sender;
+use futures_lite::future::{or, zip};
+use hublet::{Client, Config, Disconnect, Error, Handler, Hub, Listener, Message};
+use smol::Executor;
+use smol::block_on;
+
+use crate::peer::{DEADLINE, Peer};
+
+/// Everyone hears what anyone says, the sender included.
+pub(crate) struct Chat;
+
+impl Handler for Chat {
+    async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
+        client.hub().broadcast(message).await.map(drop).map_err(gone)
+    }
+}
+
+/// What a client is told whose hub refuses its message.
+pub(crate) fn gone(error: Error) -> Disconnect {
+    if error.is_closed() { Disconnect::GOING_AWAY } else { Disconnect::INTERNAL }
+}
+
+/// A hub that serves on a free port; stopped at once when dropped.
+pub(crate) struct TestHub {
+    pub(crate) hub: Hub,
+    pub(crate) address: String,
+    /// Runs the connections. The manager and the accept loop are not among its tasks, so it is
+    /// empty when no connection is left.
+    executor: Arc<Executor<'static>>,
+    /// The threads run until this is dropped.
+    stop: Option<Sender<Infallible>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl TestHub {
+    /// One thread, the defaults, and [`Chat`].
+    pub(crate) fn start() -> Self {
+        Self::with(Config::default())
+    }
+
+    /// One thread and [`Chat`].
+    pub(crate) fn with(config: Config) -> Self {
+        Self::serving(config, Chat)
+    }
+
+    /// One thread.
+    pub(crate) fn serving(config: Config, handler: impl Handler) -> Self {
+        Self::on_threads(1, config, handler)
+    }
+
+    pub(crate) fn on_threads(threads: usize, config: Config, handler: impl Handler) -> Self {
+        let (hub, manager) = Hub::new(config).expect("a valid configuration");
+        let listener = Listener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.to_string();
+        let executor = Arc::new(Executor::new());
+        let (stop, stopped) = async_channel::bounded::<Infallible>(1);
+        let serve = {
+            let (hub, executor, stopped) = (hub.clone(), Arc::clone(&executor), stopped.clone());
+            move || {
+                let served = async {
+                    let serving = hub.serve(&executor, listener, handler);
+                    let (_, served) = zip(manager, serving).await;
+                    served.expect("it serves until a drain");
+                    // What the drain has ended may have hooks to run.
+                    pending().await
+                };
+                let stopped = async {
+                    let _ = stopped.recv().await;
+                };
+                block_on(executor.run(or(stopped, served)));
+            }
+        };
+        let mut running = vec![std::thread::spawn(serve)];
+        for _ in 1..threads {
+            let (executor, stopped) = (Arc::clone(&executor), stopped.clone());
+            running.push(std::thread::spawn(move || {
+                let _ = block_on(executor.run(stopped.recv()));
+            }));
+        }
+        Self { hub, address, executor, stop: Some(stop), threads: running }
+    }
+
+    /// Connects a client to `/ws`.
+    #[track_caller]
+    pub(crate) fn join(&self) -> Peer<TcpStream> {
+        self.join_at("/ws")
+    }
+
+    /// Connects a client to a path.
+    #[track_caller]
+    pub(crate) fn join_at(&self, path: &str) -> Peer<TcpStream> {
+        self.dial().join(path)
+    }
+
+    /// Connects, and says nothing yet.
+    #[track_caller]
+    pub(crate) fn dial(&self) -> Peer<TcpStream> {
+        Peer::<TcpStream>::dial(&self.address)
+    }
+
+    /// A client whose socket takes little that is not read.
+    #[track_caller]
+    pub(crate) fn join_narrow(&self) -> Peer<TcpStream> {
+        Peer::dial_narrow(&self.address).join("/ws")
+    }
+
+    /// Waits for an answer of the hub.
+    #[track_caller]
+    pub(crate) fn ask<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> T {
+        block_on(answer).expect("the hub answers")
+    }
+
+    /// Broadcasts; returns the recipients.
+    #[track_caller]
+    pub(crate) fn broadcast(&self, message: impl Into<Message>) -> usize {
+        self.ask(self.hub.broadcast(message))
+    }
+
+    /// Whether no connection is left: none is counted, and no task runs one.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.hub.stats().connections == 0 && self.executor.is_empty()
+    }
+
+    /// Waits until no connection is left, and holds the counts to what they promise then.
+    #[track_caller]
+    pub(crate) fn empties(&self) {
+        until("no connection is left", || self.is_empty());
+        let stats = self.hub.stats();
+        assert_eq!((stats.clients, stats.rooms, stats.held_bytes), (0, 0, 0), "{stats:?}");
+        let ends = stats.messages_delivered + stats.messages_dropped + stats.messages_lost;
+        assert_eq!(ends, stats.recipients, "each recipient has one end: {stats:?}");
+    }
+}
+
+impl Drop for TestHub {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() && !std::thread::panicking() {
+                panic!("a thread of the hub panicked");
+            }
+        }
+    }
+}
+
+/// Waits until something is so that no event tells of; fails past the deadline.
+#[track_caller]
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !is_so() {
+        assert!(Instant::now() < end, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Set in a process that runs one test alone, to the test's name.
+const ALONE: &str = "ALONE";
+
+/// Runs `story` in a process of its own, so that descriptors, memory and threads are its own.
+///
+/// `test` is the test function that calls this.
+#[track_caller]
+pub(crate) fn alone<F: Fn()>(test: F, story: impl FnOnce()) {
+    drop(test);
+    let path = type_name::<F>();
+    let (_, test) = path.split_once("::").expect("a test in a module");
+    if std::env::var_os(ALONE).is_some_and(|name| name == test) {
+        return story();
+    }
+    let mut command = Command::new(std::env::current_exe().expect("a path"));
+    command.args(["--exact", test, "--nocapture"]).env(ALONE, test);
+    let output = command.output().expect("the test binary starts");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let passed = output.status.success() && stdout.contains("test result: ok. 1 passed");
+    assert!(passed, "alone, {test} failed:\n{stdout}\n{stderr}");
+    stdout.lines().filter(|line| line.starts_with("skipped: ")).for_each(|line| println!("{line}"));
+}
+
+/// Skips a test for want of something; fails where nothing may be wanting.
+#[track_caller]
+pub(crate) fn skip(want: &str) {
+    assert!(std::env::var_os("REQUIRE_TEST_TOOLS").is_none(), "{want}");
+    println!("skipped: {want}");
+}
+
+/// Raises the limit on descriptors; whether `fds` of them can be had.
+pub(crate) fn can_open(fds: u64) -> bool {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit { current: maximum, maximum };
+    setrlimit(Resource::Nofile, limit).is_ok() && maximum.is_none_or(|most| most >= fds)
+}
+
+/// Descriptors that this process has open.
+#[cfg(target_os = "linux")]
+pub(crate) fn fds() -> usize {
+    // One is the folder's own.
+    fs::read_dir("/proc/self/fd").expect("Linux has it").count() - 1
+}
+
+/// Memory that this process has resident, in bytes.
+#[cfg(target_os = "linux")]
+pub(crate) fn rss() -> usize {
+    let status = fs::read_to_string("/proc/self/status").expect("Linux has it");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+    let kib = line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number");
+    kib * 1024
+}
