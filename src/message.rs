@@ -71,13 +71,7 @@ impl Message {
     /// Returns the payload, of a text message its UTF-8 bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        let frame = &self.0.bytes;
-        let header = match frame[1] {
-            126 => 4,
-            127 => 10,
-            _ => 2,
-        };
-        &frame[header..]
+        payload(&self.0.bytes).1
     }
 
     /// Returns whether this is a text message.
@@ -132,6 +126,16 @@ impl Message {
         bytes.extend_from_slice(payload);
         Self(Arc::new(Frame { bytes: bytes.into_boxed_slice(), held: OnceLock::new() }))
     }
+}
+
+/// Whether a frame of a message is text, and its payload.
+pub(crate) fn payload(frame: &[u8]) -> (bool, &[u8]) {
+    let header = match frame[1] {
+        126 => 4,
+        127 => 10,
+        _ => 2,
+    };
+    (frame[0] == TEXT, &frame[header..])
 }
 
 impl fmt::Debug for Message {

@@ -51,6 +51,8 @@ pub(crate) struct Response {
     /// The body. A line end is added where it lacks one, for those who read it in a terminal.
     pub(crate) body: Cow<'static, str>,
     content_type: &'static str,
+    /// The body goes on behind what is here, and ends with the connection.
+    is_endless: bool,
     /// Headers beyond those every response has; names and values of ours.
     headers: Vec<(&'static str, Cow<'static, str>)>,
 }
@@ -68,7 +70,13 @@ impl Response {
         content_type: &'static str,
         body: Cow<'static, str>,
     ) -> Self {
-        Self { status, body, content_type, headers: Vec::new() }
+        Self { status, body, content_type, is_endless: false, headers: Vec::new() }
+    }
+
+    /// Lets the body go on until the connection ends.
+    pub(crate) fn endless(mut self) -> Self {
+        self.is_endless = true;
+        self
     }
 
     /// A page, as it is.
@@ -99,9 +107,10 @@ impl Response {
         // A response that never has a body says nothing about one (RFC 9110 8.6).
         let has_body = self.status != StatusCode::NO_CONTENT;
         if has_body {
-            let length = (self.body.len() + end.len()).to_string();
             line(&mut text, "Content-Type", self.content_type);
-            line(&mut text, "Content-Length", &length);
+        }
+        if has_body && !self.is_endless {
+            line(&mut text, "Content-Length", &(self.body.len() + end.len()).to_string());
         }
         for (name, value) in &self.headers {
             line(&mut text, name, value);

@@ -3,14 +3,17 @@
 mod access;
 mod clock;
 mod drain;
+mod events;
 mod handler;
 mod handshake;
 mod http;
+mod json;
 mod listener;
 mod requests;
 mod routes;
 #[cfg(test)]
 mod sim;
+mod sse;
 mod subscription;
 mod time;
 mod transport;
@@ -197,8 +200,15 @@ async fn connect<T: Transport, H: Handler>(
 ) -> Result<Disconnect, Error> {
     // Boxed, so that its state is freed before the client's long life begins.
     let requests = Box::pin(Requests::new(hub, &mut transport, peer, handler).run(place));
-    let Begun::WebSocket(admitted, early) = requests.await?;
-    Ok(websocket::run(hub, transport, admitted, early, handler).await)
+    Ok(match requests.await? {
+        Begun::WebSocket(admitted, early) => {
+            websocket::run(hub, transport, admitted, early, handler).await
+        }
+        // Boxed, so that a WebSocket's connection has no room for it.
+        Begun::Events(admitted, head) => {
+            Box::pin(sse::run(hub, transport, admitted, head, handler)).await
+        }
+    })
 }
 
 /// Whether an accept failed for the connection that was to be accepted, and not for all.

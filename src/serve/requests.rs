@@ -16,6 +16,7 @@ use super::access::{self, Reader};
 use super::handshake::{self, Admitted, ask, draining};
 use super::http::{Head, Response, parse};
 use super::routes::{Route, route};
+use super::sse;
 use super::time::{Timer, now};
 use super::transport::Transport;
 use super::{Handler, Peer};
@@ -48,6 +49,8 @@ pub(crate) struct Requests<'a, T, H> {
 pub(crate) enum Begun {
     /// A WebSocket, and what came behind its request.
     WebSocket(Admitted, Vec<u8>),
+    /// A stream of events, and the head of its response, which is still to be written.
+    Events(Admitted, Vec<u8>),
 }
 
 /// What follows a request that was answered.
@@ -233,6 +236,13 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
                     Ok(recipients) => published(recipients),
                     Err(_) => draining(),
                 }
+            }
+            Route::Events => {
+                let admitting = handshake::admit_request(hub, &peer, self.handler, request);
+                let (admitted, _) = admitting.await?;
+                let response = access::tell(sse::response(), seen.reader.take());
+                let head = response.encode(false, false);
+                return Ok(Answer::Client(Begun::Events(admitted, head)));
             }
             Route::Upgrade => {
                 // Frames may be on their way, which are no requests.

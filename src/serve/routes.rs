@@ -15,6 +15,8 @@ const MAIN: &str = "main";
 pub(crate) enum Route<'a> {
     /// A WebSocket.
     Upgrade,
+    /// A room as server-sent events.
+    Events,
     /// To send a message.
     Publish(Target),
     /// Which methods the path has, and for pages of other origins whether they may use them.
@@ -29,7 +31,7 @@ impl Route<'_> {
     /// The methods it answers, as the Allow header has them.
     fn methods(&self) -> &'static str {
         match self {
-            Self::Upgrade => "GET, OPTIONS",
+            Self::Upgrade | Self::Events => "GET, OPTIONS",
             Self::Publish(_) => "POST, OPTIONS",
             Self::Health | Self::Page(_) | Self::Options(_) => "GET, HEAD, OPTIONS",
         }
@@ -84,6 +86,8 @@ fn find<'a>(path: &str, config: &'a Config) -> Option<Route<'a>> {
         Some(Route::Health)
     } else if room("/ws").is_some() {
         Some(Route::Upgrade)
+    } else if room("/sse").is_some() {
+        Some(Route::Events)
     } else if let Some(room) = room("/pub") {
         Some(Route::Publish(Target::Room(room.into())))
     } else {

@@ -1,0 +1,340 @@
+//! Messages as server-sent events (the HTML standard, section 9.2), in bounded pieces.
+
+use std::io::{self, IoSlice};
+use std::task::{Poll, ready};
+
+use data_encoding::BASE64;
+
+use crate::message::payload;
+
+/// Bytes of events that are written at once, about, and that one client's buffer holds at most.
+const BATCH: usize = 16 * 1024;
+
+/// Bytes of a binary message that are encoded at a time: a multiple of 3, so that the pieces of
+/// base64 make one.
+const PIECE: usize = 6 * 1024;
+const _: () = assert!(PIECE % 3 == 0 && PIECE < BATCH);
+
+/// What begins a line of a message.
+const DATA: &[u8] = b"data: ";
+
+/// Turns the frames of a queue into events, and keeps what the stream has not taken of them.
+///
+/// The queue is told that bytes of a frame are written when what they became is, and of a frame
+/// that has begun to be written at least one, so that it keeps the frame and counts it rightly.
+#[derive(Debug, Default)]
+pub(super) struct Encoder {
+    /// What is to be written, the first `at` bytes of it written.
+    out: Vec<u8>,
+    at: usize,
+    /// Bytes of the frame that `out` ends in or with, of which the queue is still to be told.
+    owed: usize,
+    /// Where in a message the frame goes on; `None` between two.
+    middle: Option<Middle>,
+}
+
+/// Where a message goes on that was begun.
+#[derive(Debug, Clone, Copy)]
+enum Middle {
+    /// In its text, behind a CR or not: an LF there belongs to it.
+    Text { after_cr: bool },
+    /// In its bytes.
+    Binary,
+}
+
+impl Encoder {
+    /// Begins with something that is no message.
+    pub(super) fn new(first: Vec<u8>) -> Self {
+        Self { out: first, ..Self::default() }
+    }
+
+    /// Whether nothing is left to write; gives the buffer back then.
+    pub(super) fn settle(&mut self) -> bool {
+        let empty = self.at == self.out.len();
+        if empty {
+            self.out = Vec::new();
+            self.at = 0;
+        }
+        empty
+    }
+
+    /// Whether an event is half written, or waits to be.
+    pub(super) fn is_midway(&self) -> bool {
+        self.owed > 0 || self.middle.is_some() || self.at < self.out.len()
+    }
+
+    /// Adds what is no message, if no event is half written.
+    pub(super) fn say(&mut self, text: &[u8]) {
+        if self.owed == 0 && self.middle.is_none() {
+            self.out.extend_from_slice(text);
+        }
+    }
+
+    /// Writes what is left of earlier events.
+    pub(super) fn poll_flush(
+        &mut self,
+        mut write: impl FnMut(&[u8]) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<()>> {
+        while self.at < self.out.len() {
+            match ready!(write(&self.out[self.at..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n => self.at += n,
+            }
+        }
+        self.out.clear();
+        self.at = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes frames of a queue as events, the first of them perhaps the rest of one; ready with
+    /// how many of their bytes are written.
+    pub(super) fn poll_write(
+        &mut self,
+        frames: &[IoSlice<'_>],
+        mut write: impl FnMut(&[u8]) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_flush(&mut write))?;
+        if self.owed > 0 {
+            return Poll::Ready(Ok(std::mem::take(&mut self.owed)));
+        }
+        let begun = self.middle.is_some();
+        // For each frame: where its event ends, how many of its bytes that took, what is open.
+        let mut ends = Vec::new();
+        for frame in frames {
+            let taken = self.encode(frame);
+            ends.push((self.out.len(), taken, self.middle));
+            if taken < frame.len() || self.out.len() >= BATCH {
+                break;
+            }
+        }
+        let written = match write(&self.out) {
+            Poll::Ready(written) => written?,
+            Poll::Pending => 0,
+        };
+        let mut told = 0;
+        let mut whole = 0;
+        for (nth, (end, taken, middle)) in ends.into_iter().enumerate() {
+            if end <= written {
+                told += taken;
+                whole = end;
+                continue;
+            }
+            let first = nth == 0 && begun;
+            if written > whole || first {
+                // It is half written: what follows it may still be dropped.
+                self.out.truncate(end);
+                self.at = written;
+                self.middle = middle;
+                self.owed = taken;
+                if !first {
+                    self.owed -= 1;
+                    told += 1;
+                }
+            } else {
+                self.out.clear();
+                self.middle = None;
+            }
+            return if told > 0 { Poll::Ready(Ok(told)) } else { Poll::Pending };
+        }
+        self.out.clear();
+        Poll::Ready(Ok(told))
+    }
+
+    /// Encodes a frame, or the rest of one, as far as the buffer goes; returns how far.
+    fn encode(&mut self, frame: &[u8]) -> usize {
+        let (middle, mut rest) = match self.middle {
+            Some(middle) => (middle, frame),
+            None => {
+                let (is_text, payload) = payload(frame);
+                if !is_text {
+                    self.out.extend_from_slice(b"event: binary\n");
+                }
+                self.out.extend_from_slice(DATA);
+                (if is_text { Middle::Text { after_cr: false } } else { Middle::Binary }, payload)
+            }
+        };
+        self.middle = Some(middle);
+        while self.out.len() < BATCH && !rest.is_empty() {
+            rest = match &mut self.middle {
+                Some(Middle::Text { after_cr }) => text(rest, after_cr, &mut self.out),
+                _ => binary(rest, &mut self.out),
+            };
+        }
+        if rest.is_empty() {
+            self.out.extend_from_slice(b"\n\n");
+            self.middle = None;
+        }
+        frame.len() - rest.len()
+    }
+}
+
+/// Encodes a line of text and the line end behind it, or a part of it; returns the rest.
+///
+/// An event has one `data` field for each line, and CR, LF and CR LF all end one.
+fn text<'a>(mut text: &'a [u8], after_cr: &mut bool, out: &mut Vec<u8>) -> &'a [u8] {
+    if std::mem::take(after_cr) && text.starts_with(b"\n") {
+        text = &text[1..];
+    }
+    let piece = &text[..text.len().min(PIECE)];
+    let end = piece.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
+    let Some(end) = end else {
+        out.extend_from_slice(piece);
+        return &text[piece.len()..];
+    };
+    out.extend_from_slice(&text[..end]);
+    out.push(b'\n');
+    out.extend_from_slice(DATA);
+    *after_cr = text[end] == b'\r';
+    &text[end + 1..]
+}
+
+/// Encodes a piece of binary; returns the rest.
+fn binary<'a>(bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+    let (piece, rest) = bytes.split_at(bytes.len().min(PIECE));
+    let at = out.len();
+    out.resize(at + BASE64.encode_len(piece.len()), 0);
+    BASE64.encode_mut(piece, &mut out[at..]);
+    rest
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+    use crate::Message;
+
+    /// The events of messages, written in one go.
+    fn events(messages: &[Message]) -> String {
+        let mut out = Vec::new();
+        let mut encoder = Encoder::default();
+        let mut queue: VecDeque<&[u8]> = messages.iter().map(Message::frame).collect();
+        while !queue.is_empty() {
+            let frames: Vec<_> = queue.iter().map(|frame| IoSlice::new(frame)).collect();
+            let told = encoder.poll_write(&frames, |bytes| {
+                out.extend_from_slice(bytes);
+                Poll::Ready(Ok(bytes.len()))
+            });
+            let Poll::Ready(Ok(told)) = told else { panic!("everything is taken") };
+            advance(&mut queue, told);
+        }
+        String::from_utf8(out).expect("text")
+    }
+
+    fn advance(queue: &mut VecDeque<&[u8]>, mut told: usize) {
+        while told > 0 {
+            let frame = queue.pop_front().expect("no more than there is");
+            if told < frame.len() {
+                queue.push_front(&frame[told..]);
+                return;
+            }
+            told -= frame.len();
+        }
+    }
+
+    #[test]
+    fn each_line_of_a_text_is_a_line_of_data() {
+        for (text, event) in [
+            ("hello", "data: hello\n\n"),
+            ("", "data: \n\n"),
+            (" a", "data:  a\n\n"),
+            ("a\nb", "data: a\ndata: b\n\n"),
+            ("a\r\nb\rc\n", "data: a\ndata: b\ndata: c\ndata: \n\n"),
+            ("\n\r\n\r\r", "data: \ndata: \ndata: \ndata: \ndata: \n\n"),
+            ("data: x\nevent: y", "data: data: x\ndata: event: y\n\n"),
+        ] {
+            assert_eq!(events(&[text.into()]), event, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_base64_under_a_name() {
+        let long = vec![7u8; 100_001];
+        for bytes in [&b""[..], b"\0\xff", &long] {
+            let event = events(&[bytes.into()]);
+            let encoded = BASE64.encode(bytes);
+            assert_eq!(event, format!("event: binary\ndata: {encoded}\n\n"));
+        }
+    }
+
+    /// However a stream takes the events, they come out the same, a frame that has begun is never
+    /// told as untouched, and no buffer grows with a message that encodes badly.
+    #[test]
+    fn streams_that_take_little_make_no_difference() {
+        let newlines = "\r\n".repeat(30_000);
+        let messages: Vec<Message> = vec![
+            "one\ntwo".into(),
+            vec![1u8; 20_000].into(),
+            newlines.as_str().into(),
+            "".into(),
+            Message::binary([]),
+            "x".repeat(60_000).into(),
+            "last\r".into(),
+        ];
+        let expected = events(&messages);
+        for seed in 0..40 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut out = Vec::new();
+            let mut encoder = Encoder::default();
+            let mut queue: VecDeque<&[u8]> = messages.iter().map(Message::frame).collect();
+            while !queue.is_empty() {
+                let frames: Vec<_> = queue.iter().map(|frame| IoSlice::new(frame)).collect();
+                let before = out.len();
+                let told = encoder.poll_write(&frames, |bytes| {
+                    let most = if random.bool() { 7 } else { 9_000 };
+                    let n = random.usize(..=bytes.len().min(most));
+                    out.extend_from_slice(&bytes[..n]);
+                    if n == 0 { Poll::Pending } else { Poll::Ready(Ok(n)) }
+                });
+                assert!(encoder.out.len() < 2 * BATCH, "{}", encoder.out.len());
+                match told {
+                    Poll::Ready(told) => advance(&mut queue, told.expect("no error")),
+                    // What is untouched may be dropped by the queue.
+                    Poll::Pending => {
+                        let untouched = messages.iter().any(|m| {
+                            Some(m.frame().len()) == queue.front().map(|f| f.len())
+                                && std::ptr::eq(m.frame(), queue[0])
+                        });
+                        assert!(!untouched || out.len() == before, "seed {seed}");
+                    }
+                }
+            }
+            while encoder
+                .poll_flush(|bytes| {
+                    out.extend_from_slice(bytes);
+                    Poll::Ready(Ok(bytes.len()))
+                })
+                .is_pending()
+            {}
+            assert!(out == expected.as_bytes(), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_word_of_our_own_never_falls_into_an_event() {
+        let mut encoder = Encoder::new(b"head".to_vec());
+        encoder.say(b": comment\n\n");
+        let message = Message::from("hello");
+        let frames = [IoSlice::new(message.frame())];
+        let mut out = Vec::new();
+        let mut take = |most: usize, encoder: &mut Encoder| {
+            encoder.poll_write(&frames, |bytes| {
+                let n = bytes.len().min(most);
+                out.extend_from_slice(&bytes[..n]);
+                Poll::Ready(Ok(n))
+            })
+        };
+        assert!(matches!(take(100, &mut encoder), Poll::Ready(Ok(7))));
+        assert!(!encoder.is_midway());
+        let mut taken = 0;
+        let half = encoder.poll_write(&frames, |bytes| {
+            taken += 1;
+            if taken == 1 { Poll::Ready(Ok(bytes.len() / 2)) } else { Poll::Pending }
+        });
+        assert!(matches!(half, Poll::Ready(Ok(1))), "begun, so the queue must keep it");
+        assert!(encoder.is_midway());
+        encoder.say(b": comment\n\n");
+        assert!(!encoder.out.ends_with(b": comment\n\n"));
+        assert!(out.starts_with(b"head: comment\n\ndata: hello\n\n"));
+    }
+}
