@@ -329,11 +329,12 @@ impl<'a, T: Transport> Connection<'a, T> {
 
     /// What tungstenite's error, or the wire's, means for the peer.
     fn fault(&mut self, error: WsError) -> End {
-        if let Some(fault) = self.websocket.get_mut().take_fault() {
-            return End::Ours(fault);
-        }
         End::Ours(match error {
-            WsError::Io(error) => return lost(&error),
+            // The wire looks ahead of tungstenite: its fault counts once tungstenite has come to it.
+            WsError::Io(error) => match self.websocket.get_mut().take_fault() {
+                Some(fault) => fault,
+                None => return lost(&error),
+            },
             WsError::Capacity(CapacityError::MessageTooLong { .. }) => Disconnect::TOO_LONG,
             WsError::Utf8(_) => Disconnect::INVALID_TEXT,
             WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Disconnect::ABNORMAL,
