@@ -72,6 +72,8 @@ struct Seen {
     unread: usize,
     /// Who may read the response, whatever it is.
     reader: Reader,
+    /// Its 101 is being written: no other response may follow.
+    upgraded: bool,
 }
 
 /// What a request leads to.
@@ -175,6 +177,10 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
                 return Ok(Next::Client(begun));
             }
             Ok(Answer::Response(response)) | Err(Ended::With(response)) => response,
+            Err(Ended::Late) if seen.upgraded => {
+                add(&shared.counters.upgrades_refused, 1);
+                return Err(Error::new(Kind::Io(io::ErrorKind::TimedOut.into())));
+            }
             Err(Ended::Late) => {
                 seen.keeps_alive = false;
                 Response::new(StatusCode::REQUEST_TIMEOUT, "the request took too long")
@@ -251,6 +257,7 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
                 let (admitted, protocol) = admitting.await?;
                 // Written when the manager has inserted it: who sees the 101 misses nothing.
                 let response = handshake::switching(request, protocol.as_deref());
+                seen.upgraded = true;
                 self.transport.write_all(response.as_bytes()).await?;
                 self.transport.flush().await?;
                 let early = std::mem::take(&mut self.buffer);
