@@ -406,12 +406,14 @@ impl Scan {
                 let code = Disconnect::POLICY.code();
                 return Err(Disconnect::new(code, format!("more than {max} fragments")));
             }
-            self.message = self.message.saturating_add(length);
-            if self.message > self.message_max {
+            // What is refused does not count as announced: nothing of it is gathered.
+            let message = self.message.saturating_add(length);
+            if message > self.message_max {
                 let max = self.message_max;
                 let code = Disconnect::TOO_LONG.code();
                 return Err(Disconnect::new(code, format!("message longer than {max} bytes")));
             }
+            self.message = message;
         } else if length > 125 {
             // RFC 6455 5.5. Refused before any of it is read.
             return Err(Disconnect::new(
@@ -629,6 +631,7 @@ mod tests {
             let mut scan = Scan::new(65536, 1024);
             let stream = [header, &[0; 4]].concat();
             let fault = hand_on(&mut scan, &stream, (99, 99)).expect_err("announces too much");
+            assert_eq!(scan.gathered(), 0, "nothing of it is held");
             assert_eq!(fault.code(), code, "{header:?}");
         }
         // The limit holds for a message, however it is cut.
