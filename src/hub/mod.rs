@@ -10,7 +10,7 @@ mod reply;
 mod scratch;
 mod stats;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 use std::future::Future;

@@ -6,6 +6,6 @@ mod manager;
 mod model;
 mod queue;
 mod registry;
-pub(super) mod support;
+pub(crate) mod support;
 mod threads;
 mod verbs;

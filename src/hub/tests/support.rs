@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -23,12 +24,17 @@ const TICKS_MAX: usize = 2_000_000;
 /// Runs a test with `rounds` seeds, or with the one that HUBLET_TEST_SEED gives; names the seed
 /// when the test fails.
 pub(super) fn seeded(rounds: u64, test: impl Fn(&mut Rng)) {
+    seeded_from(0..rounds, test);
+}
+
+/// As [`seeded`], with the seeds of a range.
+pub(crate) fn seeded_from(range: Range<u64>, mut test: impl FnMut(&mut Rng)) {
     let seeds = match std::env::var("HUBLET_TEST_SEED") {
         Ok(seed) => {
             let seed = seed.parse().expect("HUBLET_TEST_SEED is a number");
             seed..seed + 1
         }
-        Err(_) => 0..rounds,
+        Err(_) => range,
     };
     for seed in seeds {
         let round = AssertUnwindSafe(|| test(&mut Rng::with_seed(seed)));
@@ -44,14 +50,14 @@ pub(super) fn seeded(rounds: u64, test: impl Fn(&mut Rng)) {
 }
 
 /// A binary message that carries its number and is filled with it, `len` bytes of payload.
-pub(super) fn numbered(number: u32, len: usize) -> Message {
+pub(crate) fn numbered(number: u32, len: usize) -> Message {
     let mut payload = vec![number as u8; len.max(4)];
     payload[..4].copy_from_slice(&number.to_le_bytes());
     Message::from(payload)
 }
 
 /// The number of a message's payload; fails if a byte of it is another message's.
-pub(super) fn number_of(payload: &[u8]) -> u32 {
+pub(crate) fn number_of(payload: &[u8]) -> u32 {
     let (number, filling) = payload.split_first_chunk::<4>().expect("a numbered message");
     let number = u32::from_le_bytes(*number);
     assert!(filling.iter().all(|&byte| byte == number as u8), "message {number} is torn");
@@ -60,13 +66,13 @@ pub(super) fn number_of(payload: &[u8]) -> u32 {
 
 /// One frame of a decoded stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Frame {
-    pub(super) opcode: u8,
-    pub(super) payload: Vec<u8>,
+pub(crate) struct Frame {
+    pub(crate) opcode: u8,
+    pub(crate) payload: Vec<u8>,
 }
 
 /// Decodes a stream of unmasked whole frames; returns the bytes of an unfinished one as well.
-pub(super) fn decode(mut stream: &[u8]) -> (Vec<Frame>, usize) {
+pub(crate) fn decode(mut stream: &[u8]) -> (Vec<Frame>, usize) {
     let mut frames = Vec::new();
     while stream.len() >= 2 {
         assert_eq!(stream[0] & 0xf0, 0x80, "a frame begins here");

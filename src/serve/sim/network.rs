@@ -1,0 +1,234 @@
+//! Connections without a network: what a kernel would do with their bytes, as a seed decides.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+
+use fastrand::Rng;
+use futures_lite::io::{AsyncRead, AsyncWrite};
+
+use crate::hub::Outlet;
+use crate::serve::transport::Transport;
+
+/// One connection as the kernel has it; the peer's end is this, the server's a [`Socket`].
+#[derive(Debug)]
+pub(super) struct Line(Mutex<Kernel>);
+
+#[derive(Debug)]
+pub(super) struct Kernel {
+    /// Bytes on their way to the server.
+    to_server: VecDeque<u8>,
+    /// The peer has shut its side down.
+    ended: bool,
+    /// The peer has reset the connection.
+    reset: bool,
+    /// Everything that was taken for the peer.
+    pub(super) taken: Vec<u8>,
+    /// Bytes that are taken for the peer before writing would block.
+    room: usize,
+    /// Bytes that one write takes at most.
+    at_most: usize,
+    /// The server has shut its write side down.
+    pub(super) shut: bool,
+    /// The server holds no descriptor of it any more.
+    pub(super) closed: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+    rng: Rng,
+}
+
+impl Line {
+    /// A line that takes `room` bytes for the peer, and at most `at_most` in one write.
+    pub(super) fn new(room: usize, at_most: usize, rng: Rng) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Kernel {
+            to_server: VecDeque::new(),
+            ended: false,
+            reset: false,
+            taken: Vec::new(),
+            room,
+            at_most,
+            shut: false,
+            closed: false,
+            reader: None,
+            writer: None,
+            rng,
+        })))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Kernel> {
+        self.0.lock().expect("not poisoned")
+    }
+
+    /// The peer sends.
+    pub(super) fn send(&self, bytes: &[u8]) {
+        self.change(|kernel| kernel.to_server.extend(bytes));
+    }
+
+    /// The peer shuts its side down.
+    pub(super) fn end(&self) {
+        self.change(|kernel| kernel.ended = true);
+    }
+
+    /// The peer resets the connection: what was on its way is lost.
+    pub(super) fn reset(&self) {
+        self.change(|kernel| {
+            kernel.reset = true;
+            kernel.to_server.clear();
+        });
+    }
+
+    /// The peer reads: there is room for `bytes` more.
+    pub(super) fn grant(&self, bytes: usize) {
+        self.change(|kernel| kernel.room = kernel.room.saturating_add(bytes));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Kernel)) {
+        let mut kernel = self.lock();
+        change(&mut kernel);
+        let wakers = [kernel.reader.take(), kernel.writer.take()];
+        drop(kernel);
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+}
+
+impl Kernel {
+    fn write(&mut self, frames: &[IoSlice<'_>]) -> io::Result<usize> {
+        if self.reset || self.shut {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        if self.room == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let mut left = self.room.min(self.at_most);
+        let mut written = 0;
+        for frame in frames {
+            let step = left.min(frame.len());
+            self.taken.extend_from_slice(&frame[..step]);
+            (left, written) = (left - step, written + step);
+        }
+        if self.room < usize::MAX {
+            self.room -= written;
+        }
+        Ok(written)
+    }
+}
+
+/// The server's descriptor, shared by the connection and its queue.
+#[derive(Debug)]
+struct Descriptor(Arc<Line>);
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+    }
+}
+
+impl Outlet for Descriptor {
+    fn try_write(&self, frames: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.lock().write(frames)
+    }
+}
+
+/// The server's end.
+#[derive(Debug)]
+pub(super) struct Socket {
+    descriptor: Arc<Descriptor>,
+    /// Whether pushes may write to it, as to a socket of a listener, or only its task, as to TLS.
+    outlet: bool,
+}
+
+impl Socket {
+    pub(super) fn new(line: &Arc<Line>, outlet: bool) -> Self {
+        Self { descriptor: Arc::new(Descriptor(Arc::clone(line))), outlet }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kernel> {
+        self.descriptor.0.lock()
+    }
+}
+
+impl Transport for Socket {
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut kernel = self.lock();
+        let readable = !kernel.to_server.is_empty() || kernel.ended || kernel.reset;
+        // The reactor's news may be late, but they come.
+        if readable && kernel.rng.u8(..4) > 0 {
+            return Poll::Ready(());
+        }
+        if readable {
+            cx.waker().wake_by_ref();
+        }
+        kernel.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn outlet(&self) -> Option<Arc<dyn Outlet>> {
+        self.outlet.then(|| Arc::clone(&self.descriptor) as Arc<dyn Outlet>)
+    }
+
+    fn abort(&mut self) {
+        let mut kernel = self.lock();
+        kernel.shut = true;
+        kernel.ended = true;
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut kernel = self.lock();
+        if kernel.reset {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        if kernel.to_server.is_empty() && !kernel.ended {
+            kernel.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let come = kernel.to_server.len().min(into.len());
+        // A read may find less than all, but not nothing.
+        let n = if come > 1 && kernel.rng.bool() { kernel.rng.usize(1..=come) } else { come };
+        for (byte, place) in kernel.to_server.drain(..n).zip(into) {
+            *place = byte;
+        }
+        Poll::Ready(Ok(n))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        frames: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut kernel = self.lock();
+        match kernel.write(frames) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                kernel.writer = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            written => Poll::Ready(written),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.lock().shut = true;
+        Poll::Ready(Ok(()))
+    }
+}

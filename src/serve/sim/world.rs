@@ -1,0 +1,594 @@
+//! A hub, its peers and the program around it, stepped by a seed.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::executor::{Executor, Order, TaskId};
+use super::network::{Line, Socket};
+use super::notes::{Span, To};
+use super::script::{Op, ROOMS, Script, USERS, room};
+use super::time::VirtualTime;
+use crate::hub::tests::support::decode;
+use crate::serve::{connect, handshake, websocket};
+use crate::{Config, Disconnect, Hub, Overflow, Peer as Origin};
+
+/// Ticks after which a world that still moves never rests.
+const TICKS_MAX: usize = 200_000;
+
+/// The longest time that anything may take to end by itself: every wait there is, one after
+/// another, is shorter.
+const ENDING_MAX: Duration = Duration::from_secs(20 * 60);
+
+/// A peer's end.
+pub(super) struct Peer {
+    pub(super) line: Arc<Line>,
+    /// The connection's task.
+    pub(super) task: TaskId,
+    pub(super) steady: bool,
+    /// It reads what it is sent, answers pings and closes in return.
+    answers: bool,
+    /// It came with a request, so what it hears begins with a response.
+    asks: bool,
+    /// What it has begun to send and not finished.
+    half: Vec<u8>,
+    /// How much of what was taken for it, in bytes, it has looked at.
+    seen: usize,
+    /// It has sent its last byte.
+    silent: bool,
+}
+
+impl Peer {
+    pub(super) fn asks(&self) -> bool {
+        self.asks
+    }
+}
+
+/// The world of one run.
+pub(super) struct World {
+    pub(super) rng: Rng,
+    pub(super) executor: Executor,
+    pub(super) time: VirtualTime,
+    pub(super) hub: Hub,
+    pub(super) script: Script,
+    pub(super) peers: Vec<Peer>,
+    /// Tasks of the program that must end without help from any peer and from time.
+    verbs: Vec<TaskId>,
+    order: Order,
+    manager: TaskId,
+    len_max: usize,
+    trace: bool,
+}
+
+macro_rules! trace {
+    ($world:expr, $($format:tt)*) => {
+        if $world.trace {
+            eprintln!($($format)*);
+        }
+    };
+}
+
+impl World {
+    pub(super) fn new(mut rng: Rng, trace: bool) -> Self {
+        // The library's own dice: the jitter of pings.
+        fastrand::seed(rng.u64(..));
+        let order = if rng.u8(..3) > 0 { Order::Fair } else { Order::Wild };
+        let config = config(&mut rng);
+        let len_max = config.max_message;
+        if trace {
+            eprintln!("{order:?} {config:?}");
+        }
+        let time = VirtualTime::start();
+        let (hub, manager) = Hub::new(config).expect("a valid configuration");
+        let mut executor = Executor::new(order);
+        let manager = executor.spawn(manager);
+        let script = Script::default();
+        let (peers, verbs) = (Vec::new(), Vec::new());
+        Self { rng, executor, time, hub, script, peers, verbs, order, manager, len_max, trace }
+    }
+
+    /// Does one thing, chosen by chance.
+    pub(super) fn step(&mut self) {
+        match self.rng.u8(..100) {
+            0..=39 => {
+                for _ in 0..self.rng.u8(1..6) {
+                    self.executor.tick(&mut self.rng);
+                }
+            }
+            40..=45 => self.connect(),
+            46..=69 => {
+                for _ in 0..self.rng.u8(1..5) {
+                    self.speak();
+                }
+            }
+            70..=77 => self.listen(),
+            78..=81 => self.leave(),
+            82 => self.misbehave(),
+            83..=91 => self.program(),
+            92..=95 => self.rest(),
+            96..=98 => self.pass_time(),
+            _ => self.oversleep(),
+        }
+    }
+
+    /// A peer comes.
+    fn connect(&mut self) {
+        if self.peers.len() > 60 {
+            return;
+        }
+        let rng = &mut self.rng;
+        let (outlet, asks) = (rng.bool(), rng.bool());
+        let at_most = if rng.bool() { usize::MAX } else { rng.usize(1..300) };
+        // Out of order, the manager may run often enough to overrun whoever needs its task to run.
+        let at_once = outlet && at_most == usize::MAX;
+        let steady = rng.bool() && (at_once || self.order == Order::Fair);
+        let user = rng.bool().then(|| rng.usize(..USERS));
+        let mut rooms: Vec<_> = (0..ROOMS).filter(|_| rng.u8(..3) == 0).collect();
+        rooms.truncate(self.hub.shared().config.max_rooms_per_client);
+        let room = if steady { usize::MAX } else { rng.usize(..2_000) };
+        let line = Line::new(room, at_most, rng.fork());
+        let answers = steady || rng.bool();
+        let number = self.script.peer(user, rooms.clone(), steady);
+        trace!(
+            self,
+            "peer {number} comes, outlet {outlet} asks {asks} steady {steady} answers {answers} room {room} at most {at_most} rooms {rooms:?}"
+        );
+        let (hub, script, socket) =
+            (self.hub.clone(), self.script.clone(), Socket::new(&line, outlet));
+        if asks {
+            line.send(
+                format!(
+                    "GET /{number} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
+                     Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+                )
+                .as_bytes(),
+            );
+        }
+        let task = self.executor.spawn(async move {
+            let gate = &hub.shared().gate;
+            let _counted = gate.connection();
+            // A refusal is an answer too.
+            if asks {
+                let place = gate.handshake().await;
+                drop(connect(&hub, socket, &Origin::unknown(), &script, place).await);
+            } else if let Ok(admitted) = handshake::admit(&hub, script.admission(number)).await {
+                websocket::run(&hub, socket, admitted, Vec::new(), &script).await;
+            }
+        });
+        let (half, seen, silent) = (Vec::new(), 0, false);
+        self.peers.push(Peer { line, task, steady, answers, asks, half, seen, silent });
+    }
+
+    fn any_peer(&mut self) -> Option<usize> {
+        let n = self.peers.len();
+        (n > 0).then(|| self.rng.usize(..n))
+    }
+
+    /// A peer says something, or a part of it.
+    fn speak(&mut self) {
+        let Some(n) = self.any_peer() else { return };
+        if self.peers[n].silent {
+            return;
+        }
+        if self.peers[n].half.is_empty() {
+            let frame = match self.rng.u8(..12) {
+                0 => frame(0x89, b"are you there"),
+                1 => frame(0x8a, b"unasked"),
+                _ => {
+                    let op = Op::any(&mut self.rng, self.peers.len(), self.len_max);
+                    trace!(self, "peer {n} asks for {op:?}");
+                    let payload = self.script.ask(op);
+                    if self.rng.bool() {
+                        frame(0x82, &payload)
+                    } else {
+                        let (first, second) = payload.split_at(self.rng.usize(..=4));
+                        [frame(0x02, first), frame(0x89, b"between"), frame(0x80, second)].concat()
+                    }
+                }
+            };
+            self.peers[n].half = frame;
+        }
+        let peer = &mut self.peers[n];
+        let now =
+            if self.rng.u8(..4) == 0 { self.rng.usize(..peer.half.len()) } else { peer.half.len() };
+        let rest = peer.half.split_off(now);
+        peer.line.send(&peer.half);
+        peer.half = rest;
+    }
+
+    /// A peer reads on.
+    fn listen(&mut self) {
+        let Some(n) = self.any_peer() else { return };
+        if !self.peers[n].steady {
+            let bytes = self.rng.usize(..3_000);
+            trace!(self, "peer {n} reads {bytes}");
+            self.peers[n].line.grant(bytes);
+        }
+    }
+
+    /// A peer goes, one way or another.
+    fn leave(&mut self) {
+        let Some(n) = self.any_peer() else { return };
+        let peer = &mut self.peers[n];
+        let (how, steady) = (self.rng.u8(..8), peer.steady);
+        // Who resets its connection, or is dropped, may lose what was on its way.
+        if (steady && how > 3 && self.rng.u8(..3) > 0) || peer.silent {
+            return;
+        }
+        trace!(self, "peer {n} goes ({how})");
+        let peer = &mut self.peers[n];
+        match how {
+            0..=3 => {
+                // Its last frame is finished before, so that the close frame is one.
+                peer.line.send(&std::mem::take(&mut peer.half));
+                self.script.notes().may_end(n, &[1000]);
+                peer.line.send(&frame(0x88, &1000_u16.to_be_bytes()));
+            }
+            4 | 5 => {
+                // Its close frame, if it comes at all, is without a code.
+                self.script.notes().may_end(n, &[1005, 1006, 1002]);
+                peer.line.end();
+            }
+            6 => {
+                self.lose(n);
+                self.peers[n].line.reset();
+            }
+            _ => {
+                self.lose(n);
+                self.script.notes().peers[n].cancelled = true;
+                self.executor.cancel(self.peers[n].task);
+                let mut notes = self.script.notes();
+                let now = notes.moment();
+                // The registry hears of it soon.
+                notes.peers[n].gone.from = notes.peers[n].gone.from.min(now);
+            }
+        }
+        self.peers[n].silent = true;
+    }
+
+    /// What is on the way to a peer may be lost from here on.
+    fn lose(&mut self, n: usize) {
+        // Let it have what it is owed before.
+        self.rest();
+        self.script.notes().may_end(n, &[1005, 1006]);
+    }
+
+    /// A peer breaks the protocol.
+    fn misbehave(&mut self) {
+        let Some(n) = self.any_peer() else { return };
+        if self.peers[n].steady && self.rng.bool() || self.peers[n].silent {
+            return;
+        }
+        let (code, bytes) = match self.rng.u8(..6) {
+            0 => (1007, frame(0x81, b"\xff\xfe")),
+            1 => (1002, frame(0xc2, b"reserved")),
+            2 => (1002, vec![0x81, 1, b'x']),
+            3 => (1009, frame(0x82, &vec![0; self.len_max + 1])),
+            4 => (1008, (0..20).flat_map(|nth| frame(u8::from(nth == 0), b"")).collect()),
+            _ => (1002, frame(0x80, b"")),
+        };
+        trace!(self, "peer {n} breaks the rules: {code}");
+        self.script.notes().may_end(n, &[code, 1002]);
+        let peer = &mut self.peers[n];
+        peer.line.send(&std::mem::take(&mut peer.half));
+        peer.line.send(&bytes);
+        peer.silent = true;
+    }
+
+    /// The program around the hub asks for something, and perhaps does not wait for it.
+    fn program(&mut self) {
+        let op = Op::any(&mut self.rng, self.peers.len(), self.len_max);
+        if matches!(op, Op::Sleep(_) | Op::Fail | Op::Panic) {
+            return;
+        }
+        let patient = self.rng.u8(..6) > 0;
+        trace!(self, "the program asks for {op:?}, patient {patient}");
+        let (hub, script) = (self.hub.clone(), self.script.clone());
+        let verb = self.executor.spawn(async move {
+            let done = script.act(&hub, None, op).await;
+            done.expect("only peers fail");
+        });
+        if patient {
+            self.verbs.push(verb);
+        } else {
+            for _ in 0..self.rng.u8(..4) {
+                self.executor.tick(&mut self.rng);
+            }
+            self.executor.cancel(verb);
+        }
+    }
+
+    /// Lets everything come to rest, without time; then nobody waits who need not.
+    pub(super) fn rest(&mut self) {
+        let mut ticks = 0;
+        loop {
+            while self.executor.tick(&mut self.rng) {
+                ticks += 1;
+                assert!(ticks < TICKS_MAX, "the world never rests");
+            }
+            if !self.answer() {
+                break;
+            }
+        }
+        self.verbs.retain(|&verb| self.executor.runs(verb));
+        assert!(self.verbs.is_empty(), "the program waits for a peer or for time");
+        self.check_rest();
+    }
+
+    /// Peers that answer do; `false` if none had anything to answer.
+    fn answer(&mut self) -> bool {
+        let mut answered = false;
+        for peer in self.peers.iter_mut().filter(|peer| peer.answers) {
+            let (heard, closed) = {
+                let kernel = peer.line.lock();
+                if kernel.taken.len() == peer.seen {
+                    continue;
+                }
+                (kernel.taken.clone(), kernel.closed)
+            };
+            peer.seen = heard.len();
+            if !peer.steady {
+                peer.line.grant(200);
+                answered = true;
+            }
+            let Some(frames) = frames_of(&heard, peer.asks) else { continue };
+            let (frames, _) = decode(frames);
+            let Some(last) = frames.last() else { continue };
+            if closed || peer.silent {
+                continue;
+            }
+            // A frame in the middle would be torn by what is sent now.
+            let whole = peer.half.is_empty();
+            match last.opcode {
+                8 => {
+                    peer.line.end();
+                    peer.silent = true;
+                    answered = true;
+                }
+                9 if whole || peer.steady => {
+                    peer.line.send(&std::mem::take(&mut peer.half));
+                    peer.line.send(&frame(0x8a, &last.payload));
+                    answered = true;
+                }
+                _ => {}
+            }
+        }
+        answered
+    }
+
+    /// Lets time pass while all rest.
+    fn pass_time(&mut self) {
+        self.finish_halves();
+        self.rest();
+        let next = self.time.until_next().unwrap_or_default();
+        let by = if self.rng.bool() {
+            next
+        } else {
+            next.min(Duration::from_millis(self.rng.u64(..3_000)))
+        };
+        trace!(self, "{by:?} pass");
+        self.time.advance(by);
+        self.rest();
+    }
+
+    /// Steady peers do not leave a message unfinished.
+    fn finish_halves(&mut self) {
+        for peer in self.peers.iter_mut().filter(|peer| peer.steady && !peer.silent) {
+            peer.line.send(&std::mem::take(&mut peer.half));
+        }
+    }
+
+    /// The process stands still while time passes and peers speak: it wakes up late, not deaf.
+    fn oversleep(&mut self) {
+        self.finish_halves();
+        self.rest();
+        trace!(self, "the process oversleeps");
+        for peer in self.peers.iter_mut().filter(|peer| peer.steady && !peer.silent) {
+            peer.line.send(&frame(0x8a, b"still here"));
+        }
+        self.time.advance(Duration::from_secs(self.rng.u64(..200)));
+        self.rest();
+    }
+
+    /// Brings everything to its end, by one of several ways.
+    pub(super) fn end(&mut self) {
+        self.finish_halves();
+        let how = self.rng.u8(..6);
+        trace!(self, "the end ({how})");
+        match how {
+            0 | 1 => self.drain(),
+            2 => {
+                self.everyone_may_end(&[1001]);
+                self.executor.cancel(self.manager);
+            }
+            _ => {}
+        }
+        self.rest();
+        self.everyone_may_end(&[1005, 1006, 1008]);
+        for peer in self.peers.iter_mut().filter(|peer| !peer.silent) {
+            if self.rng.u8(..4) > 0 {
+                peer.line.end();
+            } else if !peer.steady {
+                // Nobody is there any more, and no one says so.
+                peer.answers = false;
+            } else {
+                peer.line.end();
+            }
+            peer.silent = true;
+        }
+        self.wait_for_all();
+    }
+
+    fn drain(&mut self) {
+        self.rest();
+        self.everyone_may_end(&[1012]);
+        let config = &self.hub.shared().config;
+        let write_out = Duration::from_secs(2).min(config.write_timeout);
+        // The last wait is for a place in the inbox, where none waits.
+        let deadline = config.drain + write_out + config.close_timeout * 2;
+        let hub = self.hub.clone();
+        let drain = self.executor.spawn(async move { hub.drain(Disconnect::RESTART).await });
+        let mut waited = Duration::ZERO;
+        self.settle();
+        while self.executor.runs(drain) {
+            let next = self.time.until_next().expect("a drain waits for time");
+            self.time.advance(next);
+            waited += next;
+            assert!(waited <= deadline, "a drain takes {waited:?} of {deadline:?}");
+            self.settle();
+        }
+        assert!(!self.executor.runs(self.manager), "a drained hub has ended");
+    }
+
+    /// As [`rest`](Self::rest), for a world whose drain goes on.
+    fn settle(&mut self) {
+        loop {
+            while self.executor.tick(&mut self.rng) {}
+            if !self.answer() {
+                break;
+            }
+        }
+    }
+
+    fn everyone_may_end(&mut self, codes: &[u16]) {
+        for n in 0..self.peers.len() {
+            self.script.notes().may_end(n, codes);
+        }
+    }
+
+    /// Lets time pass until no connection is left.
+    fn wait_for_all(&mut self) {
+        let mut waited = Duration::ZERO;
+        self.rest();
+        while self.peers.iter().any(|peer| self.executor.runs(peer.task)) {
+            let next = self.time.until_next().expect("a connection waits for time");
+            self.time.advance(next);
+            waited += next;
+            assert!(waited < ENDING_MAX, "a connection never ends");
+            self.rest();
+        }
+    }
+
+    /// Asks the hub something and waits for its answer, in a world at rest.
+    pub(super) fn ask<T: 'static, F>(&mut self, verb: impl FnOnce(Hub) -> F) -> Option<T>
+    where
+        F: Future<Output = Result<T, crate::Error>> + 'static,
+    {
+        let slot = Rc::new(RefCell::new(None));
+        let (asking, answer) = (verb(self.hub.clone()), Rc::clone(&slot));
+        self.executor.spawn(async move { *answer.borrow_mut() = Some(asking.await) });
+        while self.executor.tick(&mut self.rng) {}
+        let answer = slot.borrow_mut().take().expect("the hub answers without time");
+        match answer {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                assert!(error.is_closed(), "{error}");
+                None
+            }
+        }
+    }
+
+    /// What must be so whenever all rest.
+    fn check_rest(&mut self) {
+        for (n, peer) in self.peers.iter().enumerate() {
+            if !self.executor.runs(peer.task) {
+                assert!(peer.line.lock().closed, "peer {n}'s descriptor is closed with its task");
+            }
+        }
+        if !self.executor.runs(self.manager) || self.rng.u8(..4) > 0 {
+            return;
+        }
+        // A listing says who is where, and a message from rest reaches exactly those.
+        let which = self.rng.usize(..ROOMS);
+        let Some(members) = self.ask(|hub| async move { hub.presence(&room(which)).await }) else {
+            return;
+        };
+        let span = {
+            let mut notes = self.script.notes();
+            let now = notes.moment();
+            Span { from: now, by: now }
+        };
+        {
+            let notes = self.script.notes();
+            let listed = |n: usize| {
+                notes.peers[n].id.is_some_and(|id| members.iter().any(|member| member.id == id))
+            };
+            for n in 0..notes.peers.len() {
+                let (surely, perhaps) = notes.got(n, To::Room(which), span);
+                assert!(!surely || listed(n), "peer {n} is missing in room {which}");
+                assert!(perhaps || !listed(n), "peer {n} is no member of room {which}");
+            }
+        }
+        let before = self.hub.stats();
+        let op = Op::Publish { to: To::Room(which), through_client: false, waits: true, len: 4 };
+        let (hub, script) = (self.hub.clone(), self.script.clone());
+        self.executor.spawn(async move { drop(script.act(&hub, None, op).await) });
+        while self.executor.tick(&mut self.rng) {}
+        let told = self.script.notes().messages.last().and_then(|message| message.recipients);
+        let counted = self.hub.stats().recipients - before.recipients;
+        if let Some(told) = told {
+            assert_eq!(told, members.len(), "as many recipients as members");
+            assert!(counted >= told as u64, "recipients are counted");
+        }
+    }
+}
+
+fn config(rng: &mut Rng) -> Config {
+    let seconds = |rng: &mut Rng, max: u64| Duration::from_millis(rng.u64(200..max * 1000));
+    let max_message = *rng.choice(&[64, 300, 4096, 8192]).expect("some");
+    let overflow = match rng.u8(..4) {
+        0 => Overflow::DropNewest,
+        1 => Overflow::DropOldest,
+        _ => Overflow::Disconnect,
+    };
+    let queue_bytes = (max_message + 10) * rng.usize(1..10).max(2);
+    Config::default()
+        .max_message(max_message)
+        .max_fragments(8)
+        .queue(rng.usize(1..=64))
+        .queue_bytes(if rng.bool() { queue_bytes } else { 256 * 1024 })
+        .overflow(overflow)
+        .inbox(rng.usize(1..=16))
+        .inbox_bytes((max_message + 10) * rng.usize(1..8))
+        .max_clients(Some(if rng.u8(..4) == 0 { rng.usize(1..8) } else { 1_000 }))
+        .max_rooms(if rng.u8(..4) == 0 { rng.usize(1..4) } else { 64 })
+        .max_rooms_per_client(rng.usize(1..=ROOMS))
+        .handshakes(rng.usize(1..8))
+        .message_timeout(seconds(rng, 40))
+        .handshake_timeout(seconds(rng, 10))
+        .ping_interval(seconds(rng, 30))
+        .pong_timeout(seconds(rng, 30))
+        .write_timeout(seconds(rng, 15))
+        .close_timeout(seconds(rng, 5))
+        .drain(seconds(rng, 6))
+}
+
+/// A masked frame.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    if payload.len() < 126 {
+        frame.push(0x80 | payload.len() as u8);
+    } else {
+        frame.push(0x80 | 126);
+        frame.extend((payload.len() as u16).to_be_bytes());
+    }
+    let key = [1, 2, 3, 4];
+    frame.extend(key);
+    frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+    frame
+}
+
+/// The frames of what a peer has heard: behind the 101, if it asked for it. `None` before that,
+/// and for a refusal.
+pub(super) fn frames_of(heard: &[u8], asks: bool) -> Option<&[u8]> {
+    if !asks {
+        return Some(heard);
+    }
+    let end = heard.windows(4).position(|window| window == b"\r\n\r\n")?;
+    heard.starts_with(b"HTTP/1.1 101 ").then(|| &heard[end + 4..])
+}
