@@ -89,12 +89,7 @@ pub(crate) async fn admit_request<H: Handler>(
 ) -> Result<(Admitted, Option<Arc<str>>), Response> {
     let admission = ask(handler.on_upgrade(request, peer)).await?;
     let protocol = admission.protocol.clone();
-    if let Some(protocol) = &protocol {
-        let mut offered = tokens(request.headers(), header::SEC_WEBSOCKET_PROTOCOL);
-        if !offered.any(|offer| offer == &**protocol) {
-            return Err(our_fault("on_upgrade chose a subprotocol that was not offered"));
-        }
-    }
+    check_protocol(request, protocol.as_deref())?;
     Ok((register(hub, peer.network(), admission).await?, protocol))
 }
 
@@ -110,17 +105,34 @@ pub(crate) async fn ask<T>(
 
 /// The response that makes a request a WebSocket (RFC 6455 4.2.2).
 pub(crate) fn switching(request: &Request<()>, protocol: Option<&str>) -> String {
-    let key = request.headers().get(header::SEC_WEBSOCKET_KEY);
-    let accept = derive_accept_key(key.map_or(&[], |key| key.as_bytes()));
     let mut response = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {accept}\r\n"
+         Sec-WebSocket-Accept: {}\r\n",
+        accept_key(request)
     );
     if let Some(protocol) = protocol {
         response.push_str(&format!("Sec-WebSocket-Protocol: {protocol}\r\n"));
     }
     response.push_str("\r\n");
     response
+}
+
+/// What proves to a client that its request was understood (RFC 6455 4.2.2, step 5).
+pub(crate) fn accept_key(request: &Request<()>) -> String {
+    let key = request.headers().get(header::SEC_WEBSOCKET_KEY);
+    derive_accept_key(key.map_or(&[], |key| key.as_bytes()))
+}
+
+/// Refuses to answer a subprotocol that the request did not offer.
+pub(crate) fn check_protocol(
+    request: &Request<()>,
+    protocol: Option<&str>,
+) -> Result<(), Response> {
+    let Some(protocol) = protocol else { return Ok(()) };
+    if tokens(request.headers(), header::SEC_WEBSOCKET_PROTOCOL).any(|offer| offer == protocol) {
+        return Ok(());
+    }
+    Err(our_fault("a subprotocol was chosen that was not offered"))
 }
 
 /// Takes a permit and puts the client into the registry.

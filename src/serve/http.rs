@@ -99,6 +99,18 @@ impl Response {
         self
     }
 
+    /// The response for a server that writes it itself.
+    pub(crate) fn into_http(self) -> http::Response<String> {
+        let own = [("Content-Type", self.content_type.into())];
+        let mut response = http::Response::new(self.body.into_owned());
+        *response.status_mut() = self.status;
+        for (name, value) in own.into_iter().chain(self.headers) {
+            let value = HeaderValue::try_from(&*value).expect("values of ours");
+            response.headers_mut().append(name, value);
+        }
+        response
+    }
+
     /// The bytes of the response; without the body in answer to HEAD.
     pub(crate) fn encode(&self, head_only: bool, keeps_alive: bool) -> Vec<u8> {
         let reason = self.status.canonical_reason().unwrap_or("");

@@ -17,6 +17,7 @@ mod sse;
 mod subscription;
 mod time;
 mod transport;
+mod upgrade;
 mod websocket;
 mod wire;
 
@@ -164,29 +165,6 @@ impl Hub {
         let _counted = gate.connection();
         let place = gate.handshake().await;
         connect(self, Foreign(stream), &peer, handler, place).await
-    }
-
-    /// Runs a client whose upgrade another HTTP server has answered, to its end.
-    ///
-    /// Returns why the client was disconnected. `on_upgrade` is not asked: `admission` says who the
-    /// client is. Cancel safety: as [`serve_connection`](Self::serve_connection).
-    ///
-    /// # Errors
-    ///
-    /// [`Error::status`] if there is no place for the client; the stream is dropped then.
-    pub async fn serve_upgraded<S, H>(
-        &self,
-        stream: S,
-        admission: Admission,
-        handler: &H,
-    ) -> Result<Disconnect, Error>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send,
-        H: Handler,
-    {
-        let _counted = self.shared().gate.connection();
-        let admitted = handshake::admit(self, admission).await?;
-        Ok(websocket::run(self, Foreign(stream), admitted, Vec::new(), handler).await)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What each path and method does.
 
-use http::{HeaderMap, Method, StatusCode, Version, header};
+use http::{HeaderMap, Method, Request, StatusCode, Version, header};
 
 use super::access::{self, Reader};
 use super::http::{Head, Response, has_token, percent_decode};
@@ -62,18 +62,33 @@ pub(crate) fn route<'a>(
         *reader = access::check(request, config)?;
     }
     let (method, methods) = (request.method(), route.methods());
-    if !methods.split(", ").any(|name| name == method.as_str()) {
-        let sentence = "another method is allowed here";
-        let response = Response::new(StatusCode::METHOD_NOT_ALLOWED, sentence);
-        return Err(response.header("Allow", methods));
-    }
+    allow(method, methods)?;
     match route {
         _ if method == Method::OPTIONS => return Ok(Route::Options(methods)),
-        Route::Upgrade => check_upgrade(head)?,
+        Route::Upgrade => check_upgrade(request)?,
         Route::Publish(_) => check_body(head, config)?,
         _ => {}
     }
     Ok(route)
+}
+
+/// Checks an upgrade that another server has read, whatever its path, by the same rules.
+pub(crate) fn check_upgrade_elsewhere(
+    request: &Request<()>,
+    config: &Config,
+) -> Result<(), Response> {
+    access::check(request, config)?;
+    allow(request.method(), "GET")?;
+    check_upgrade(request)
+}
+
+/// Refuses a method that is not among `methods`, a list as the Allow header has it.
+fn allow(method: &Method, methods: &'static str) -> Result<(), Response> {
+    if methods.split(", ").any(|name| name == method.as_str()) {
+        return Ok(());
+    }
+    let sentence = "another method is allowed here";
+    Err(Response::new(StatusCode::METHOD_NOT_ALLOWED, sentence).header("Allow", methods))
 }
 
 /// Finds what is at a path.
@@ -146,8 +161,8 @@ fn check_body(head: &Head, config: &Config) -> Result<(), Response> {
 }
 
 /// Checks that a request is an opening handshake (RFC 6455 4.2.1).
-fn check_upgrade(head: &Head) -> Result<(), Response> {
-    let (request, headers) = (&head.request, head.request.headers());
+fn check_upgrade(request: &Request<()>) -> Result<(), Response> {
+    let headers = request.headers();
     let upgrade = request.version() == Version::HTTP_11
         && has_token(headers, header::UPGRADE, "websocket")
         && has_token(headers, header::CONNECTION, "upgrade");
@@ -160,7 +175,8 @@ fn check_upgrade(head: &Head) -> Result<(), Response> {
     if !single(headers, header::SEC_WEBSOCKET_KEY).is_some_and(is_key) {
         return Err(Response::bad_request("Sec-WebSocket-Key must be 16 bytes in base64"));
     }
-    if head.content_length.is_some_and(|length| length > 0) {
+    let lengths = headers.get_all(header::CONTENT_LENGTH);
+    if headers.contains_key(header::TRANSFER_ENCODING) || lengths.iter().any(|n| n != "0") {
         return Err(Response::bad_request("an upgrade has no body"));
     }
     Ok(())

@@ -1,0 +1,289 @@
+//! Each example, as a program that a WebSocket client of somebody else talks to.
+
+mod tools;
+
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use async_tungstenite::tungstenite::client::IntoClientRequest;
+use async_tungstenite::tungstenite::protocol::CloseFrame;
+use async_tungstenite::tungstenite::{Error, Message};
+use async_tungstenite::{WebSocketStream, client_async};
+use futures_lite::StreamExt;
+use smol::io::{AsyncReadExt, AsyncWriteExt};
+use smol::net::TcpStream;
+use smol::{Timer, block_on, future};
+
+/// No step takes longer than this, or the test fails.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Ticks after which a count must have changed: ten seconds of them.
+const TICKS_MAX: usize = 100;
+
+/// Readings after which every sensor must have been heard: a hundred of each.
+const READINGS_MAX: usize = 10_000;
+
+/// Builds the examples as users of the library have it, without what only the binary needs.
+/// Returns the folder they are in.
+fn examples() -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        let test = std::env::current_exe().expect("its path");
+        let target = test.ancestors().nth(3).expect("target/debug/deps/examples-hash");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--examples", "--no-default-features", "--target-dir"]);
+        let built =
+            cargo.arg(target).arg("--manifest-path").arg(tools::file("Cargo.toml")).status();
+        assert!(built.expect("cargo runs").success(), "the examples do not build");
+        target.join("debug/examples")
+    });
+    folder.clone()
+}
+
+/// A running example; killed when dropped.
+struct Example {
+    child: Child,
+    address: String,
+}
+
+impl Example {
+    fn start(name: &str) -> Self {
+        let mut command = Command::new(examples().join(name));
+        command.arg("127.0.0.1:0").stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        let stdout = child.stdout.take().expect("it is piped");
+        let mut example = Self { child, address: String::new() };
+        let (sender, line) = channel();
+        thread::spawn(move || {
+            let mut line = String::new();
+            let mut stdout = BufReader::new(stdout);
+            // Both may fail only when the test has failed.
+            let _ = stdout.read_line(&mut line);
+            let _ = sender.send(line);
+            let _ = stdout.read_to_end(&mut Vec::new());
+        });
+        let line = line.recv_timeout(DEADLINE).expect("a line in time");
+        let address = line.trim_end().strip_prefix("listening on ").expect("where it listens");
+        address.clone_into(&mut example.address);
+        example
+    }
+
+    /// Connects a client, with headers.
+    async fn try_join(&self, path: &str, headers: &[(&'static str, &str)]) -> Result<Peer, Error> {
+        let stream = TcpStream::connect(&self.address).await?;
+        let mut request = format!("ws://{}{path}", self.address).into_client_request()?;
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().expect("a header's value"));
+        }
+        let joined = in_time(client_async(request, stream)).await;
+        joined.map(|(socket, _)| Peer(socket))
+    }
+
+    async fn join(&self, path: &str, headers: &[(&'static str, &str)]) -> Peer {
+        self.try_join(path, headers).await.expect("it may join")
+    }
+
+    /// The status that a client is refused with.
+    async fn refusal(&self, path: &str, headers: &[(&'static str, &str)]) -> u16 {
+        match self.try_join(path, headers).await {
+            Err(Error::Http(response)) => response.status().as_u16(),
+            Err(error) => panic!("no response: {error}"),
+            Ok(_) => panic!("it may join"),
+        }
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What `step` leads to, if it does so in time.
+async fn in_time<T>(step: impl Future<Output = T>) -> T {
+    let timeout = async {
+        Timer::after(DEADLINE).await;
+        panic!("nothing happens")
+    };
+    future::or(step, timeout).await
+}
+
+/// A client.
+struct Peer(WebSocketStream<TcpStream>);
+
+impl Peer {
+    async fn say(&mut self, message: impl Into<Message>) {
+        in_time(self.0.send(message.into())).await.expect("it can be sent");
+    }
+
+    async fn receive(&mut self) -> Message {
+        in_time(self.0.next()).await.expect("a message").expect("no error")
+    }
+
+    async fn hears(&mut self, text: &str) {
+        assert_eq!(self.receive().await, Message::text(text));
+    }
+
+    /// Receives up to a close frame; returns its code.
+    async fn end(&mut self) -> u16 {
+        loop {
+            if let Message::Close(frame) = self.receive().await {
+                return frame.expect("a code").code.into();
+            }
+        }
+    }
+
+    /// Closes with a code, which must come back.
+    async fn close(mut self) {
+        let goodbye = CloseFrame { code: 4321.into(), reason: "goodbye".into() };
+        in_time(self.0.close(Some(goodbye))).await.expect("it can be sent");
+        assert_eq!(self.end().await, 4321);
+    }
+}
+
+#[test]
+fn chat_gives_everyone_what_anyone_says() {
+    block_on(async {
+        let chat = Example::start("chat");
+        let (mut ada, mut bob) = (chat.join("/", &[]).await, chat.join("/", &[]).await);
+        for message in [Message::text("hello"), Message::binary(vec![0, 255]), Message::text("")] {
+            ada.say(message.clone()).await;
+            assert_eq!(ada.receive().await, message);
+            assert_eq!(bob.receive().await, message);
+        }
+        ada.close().await;
+        bob.close().await;
+    });
+}
+
+#[test]
+fn embed_ticks_and_counts_who_listens() {
+    block_on(async {
+        let clock = Example::start("embed");
+        let mut ada = clock.join("/", &[]).await;
+        let mut bob = clock.join("/", &[]).await;
+        let mut last = 0;
+        // Each tick is later than the one before, and soon both are counted.
+        let mut listening = String::new();
+        for _ in 0..TICKS_MAX {
+            let tick = ada.receive().await.into_text().expect("text");
+            let (time, count) = tick.split_once(" ms, ").expect("a time and a count");
+            let time = time.parse().expect("a number");
+            assert!(time > last, "{tick} after {last}");
+            last = time;
+            count.clone_into(&mut listening);
+            if listening != "1 listening" {
+                break;
+            }
+        }
+        assert_eq!(listening, "2 listening");
+        // Listeners only listen.
+        bob.say("hello").await;
+        assert_eq!(bob.end().await, 1003);
+        for _ in 0..TICKS_MAX {
+            let tick = ada.receive().await.into_text().expect("text");
+            tick.split_once(", ").expect("a count").1.clone_into(&mut listening);
+            if listening != "2 listening" {
+                break;
+            }
+        }
+        assert_eq!(listening, "1 listening");
+        ada.close().await;
+    });
+}
+
+#[test]
+fn rooms_asks_for_a_name_and_sends_where_it_is_told() {
+    block_on(async {
+        let rooms = Example::start("rooms");
+        assert_eq!(rooms.refusal("/", &[]).await, 401);
+        assert_eq!(rooms.refusal("/", &[("x-user", "")]).await, 401);
+        let mut ada = rooms.join("/", &[("x-user", "ada")]).await;
+        let mut bob = rooms.join("/", &[("x-user", "bob")]).await;
+        let mut phone = rooms.join("/", &[("x-user", "bob")]).await;
+        ada.say("hello").await;
+        bob.hears("ada in lobby: hello").await;
+        phone.hears("ada in lobby: hello").await;
+
+        // A room of two.
+        ada.say("/join news").await;
+        ada.say("@bob come in").await;
+        bob.hears("ada to you: come in").await;
+        phone.hears("ada to you: come in").await;
+        bob.say("/join news").await;
+        ada.hears("bob joined news").await;
+        ada.say("/leave lobby").await;
+        ada.say("extra").await;
+        bob.hears("ada in news: extra").await;
+
+        // The other client of bob was not in it, and what the hub refuses is told.
+        phone.say("/join ").await;
+        phone
+            .hears("the name of a room or a user has 1 to 128 bytes and no control characters")
+            .await;
+        for client in [ada, bob, phone] {
+            client.close().await;
+        }
+    });
+}
+
+#[test]
+fn behind_hyper_serves_pages_and_clients() {
+    block_on(async {
+        let site = Example::start("behind_hyper");
+        let mut ada = site.join("/ws", &[]).await;
+        let mut bob = site.join("/ws", &[]).await;
+        for message in [Message::text("hello"), Message::binary(vec![7; 60_000])] {
+            bob.say(message.clone()).await;
+            assert_eq!(ada.receive().await, message);
+            assert_eq!(bob.receive().await, message);
+        }
+
+        let mut http = TcpStream::connect(&site.address).await.expect("it accepts");
+        let request = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        http.write_all(request.as_bytes()).await.expect("sent");
+        let mut page = String::new();
+        in_time(http.read_to_string(&mut page)).await.expect("a response");
+        assert!(page.ends_with("\r\n\r\n2 clients are here\n"), "{page}");
+
+        // The rule of origins holds here too, and the opening handshake is checked.
+        let own = format!("http://{}", site.address);
+        site.join("/ws", &[("origin", &own)]).await.close().await;
+        assert_eq!(site.refusal("/ws", &[("origin", "http://elsewhere.example")]).await, 403);
+        assert_eq!(site.refusal("/ws", &[("sec-websocket-version", "8")]).await, 426);
+        assert_eq!(site.refusal("/elsewhere", &[]).await, 404);
+        ada.close().await;
+        bob.close().await;
+    });
+}
+
+#[test]
+fn telemetry_sends_a_dashboard_every_sensor() {
+    block_on(async {
+        let telemetry = Example::start("telemetry");
+        let mut dashboard = telemetry.join("/", &[]).await;
+        let mut sensors = HashSet::new();
+        for _ in 0..READINGS_MAX {
+            if sensors.len() == 100 {
+                break;
+            }
+            let Message::Binary(reading) = dashboard.receive().await else {
+                panic!("a reading is binary");
+            };
+            let (sensor, value) = reading.split_first_chunk().expect("12 bytes");
+            sensors.insert(u32::from_le_bytes(*sensor));
+            let value = f64::from_le_bytes(value.try_into().expect("12 bytes"));
+            assert!((-1.0..=1.0).contains(&value), "{value}");
+        }
+        assert_eq!(sensors, (0..100).collect());
+        dashboard.close().await;
+    });
+}
