@@ -285,7 +285,7 @@ fn help_names_every_flag_and_its_variable() {
         .filter_map(|line| line.strip_prefix("  --"))
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    let expected = "listen no-echo threads allow-origin allow-host trusted-proxy max-clients \
+    let expected = "listen no-echo no-page threads allow-origin allow-host trusted-proxy max-clients \
                     max-clients-per-ip max-rooms max-rooms-per-client max-message max-fragments queue queue-bytes overflow \
                     handshake-timeout ping-interval pong-timeout write-timeout close-timeout drain \
                     stdin stdout log health version help";

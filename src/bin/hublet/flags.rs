@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hublet::{Config, Overflow};
+use hublet::{Config, Overflow, Page};
 use log::LevelFilter;
 
 use super::Failure;
+use super::page::PAGES;
 use super::socket::{Address, DEFAULT};
 
 /// What comes before a flag's name in the environment.
@@ -75,7 +76,7 @@ impl Default for Options {
             level: LevelFilter::Info,
             stdin: None,
             stdout: None,
-            config: Config::default().http(true).hosts(Vec::new()),
+            config: Config::default().http(true).hosts(Vec::new()).pages(pages(false)),
             unknown: Vec::new(),
             queue_bytes_follow: true,
         }
@@ -97,6 +98,7 @@ enum Sets {
     /// A list of addresses.
     Listen,
     NoEcho,
+    NoPage,
     Threads,
     /// A list of origins.
     Origins,
@@ -134,6 +136,12 @@ const FLAGS: &[Flag] = &[
         value: "",
         help: "a message goes to everyone else in the room; ?echo=1 asks for the sender too",
         sets: Sets::NoEcho,
+    },
+    Flag {
+        name: "no-page",
+        value: "",
+        help: "no page at / and no client module at /hublet.js",
+        sets: Sets::NoPage,
     },
     Flag { name: "threads", value: "N", help: "executor threads", sets: Sets::Threads },
     Flag {
@@ -270,6 +278,7 @@ impl Sets {
         match self {
             Self::Listen => options.listen.push(text.parse().map_err(|()| ADDRESSES.to_owned())?),
             Self::NoEcho => options.echo = !switch(text)?,
+            Self::NoPage => config.pages = pages(switch(text)?),
             Self::Threads => options.threads = count(text, THREADS_MAX)?,
             Self::Origins => config.origins.push(origin(text)?),
             Self::Hosts => config.hosts.push(host(text)?),
@@ -304,6 +313,7 @@ impl Sets {
         match self {
             Self::Listen => DEFAULT.to_string(),
             Self::NoEcho
+            | Self::NoPage
             | Self::Origins
             | Self::Hosts
             | Self::Proxies
@@ -484,7 +494,7 @@ fn help() -> String {
     let mut help = String::from(
         "hublet: what one WebSocket client sends, everyone else in the room gets at once\n\n\
          Usage: hublet [FLAGS]\n\n\
-         WebSockets at /ws (the room main) and /ws/{room}; GET /health answers 200.\n\n",
+         WebSockets at /ws (the room main) and /ws/{room}; a page at /; GET /health answers 200.\n\n",
     );
     let mut defaults = Options::default();
     for flag in FLAGS {
@@ -516,6 +526,11 @@ fn help() -> String {
          that is not allowed.\n",
     );
     help
+}
+
+/// What is served as it is, unless it is not wanted.
+fn pages(unwanted: bool) -> Vec<Page> {
+    if unwanted { Vec::new() } else { PAGES.to_vec() }
 }
 
 fn switch(text: &str) -> Result<bool, String> {
@@ -627,6 +642,7 @@ mod tests {
         let values = HashMap::from([
             ("listen", "unix:/run/hublet.sock"),
             ("no-echo", "1"),
+            ("no-page", "1"),
             ("allow-origin", "https://example.org"),
             ("allow-host", "hub.example.org"),
             ("trusted-proxy", "10.0.0.0/8"),

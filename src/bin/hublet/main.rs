@@ -5,6 +5,7 @@ mod fold;
 mod health;
 mod lines;
 mod log;
+mod page;
 mod pipe;
 mod relay;
 mod socket;
