@@ -1,6 +1,7 @@
 //! The files of `deploy/`, tried with the programs that read them.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -102,11 +103,22 @@ fn free_address() -> String {
     listener.local_addr().expect("bound").to_string()
 }
 
+/// Connects from an address of loopback that is not the proxy's.
+fn from_another_address(address: &str) -> TcpStream {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let address: SocketAddr = address.parse().expect("an address");
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    bind(&socket, &SocketAddr::from(([127, 0, 0, 2], 0))).expect("all of 127/8 is loopback");
+    connect(&socket, &address).expect("it accepts");
+    socket.into()
+}
+
 /// What must be so behind any proxy.
 fn serves_behind(start: impl Fn(&Folder, &str) -> Option<Proxy>, name: &str) {
     let folder = Folder::new(name);
     // Pings come three times as often as the proxy's patience with silence ends.
-    let (mut server, hub) = Server::start(&["--ping-interval", "300ms"]);
+    let flags = ["--trusted-proxy", "127.0.0.1", "--allow-host", "hub.example.org"];
+    let (mut server, hub) = Server::start(&[&flags[..], &["--ping-interval", "300ms"]].concat());
     let Some(proxy) = start(&folder, &hub) else { return };
     let through = &proxy.address;
 
@@ -123,11 +135,37 @@ fn serves_behind(start: impl Fn(&Folder, &str) -> Option<Proxy>, name: &str) {
     assert_eq!(Peer::<TcpStream>::dial(through).request(&get).status, 200);
 
     // The hub sees the Host that the browser saw, so that its own pages may connect, and no other.
-    for (origin, status) in [(through.as_str(), 101), ("evil.example", 403)] {
-        let host = format!("Host: {through}\r\nOrigin: http://{origin}\r\n");
+    for (host, origin, status) in [
+        (through.as_str(), through.as_str(), 101),
+        ("hub.example.org", "hub.example.org", 101),
+        ("hub.example.org", "evil.example", 403),
+        ("evil.example", "evil.example", 421),
+    ] {
+        // To Caddy's site for every name, and nginx's only one.
+        let host = format!("Host: {host}\r\nOrigin: http://{origin}\r\n");
         let request = put(&upgrade("/hub/ws"), "Host: localhost\r\n", &host);
-        assert_eq!(Peer::<TcpStream>::dial(through).request(&request).status, status, "{origin}");
+        assert_eq!(Peer::<TcpStream>::dial(through).request(&request).status, status, "{host}");
     }
+
+    // The hub knows who is there, whatever they claim to be.
+    let claim = "Host: localhost\r\nX-Forwarded-For: 192.0.2.1\r\n";
+    let request = put(&upgrade("/hub/ws/who"), "Host: localhost\r\n", claim);
+    let mut guest = from_another_address(through);
+    guest.write_all(request.as_bytes()).expect("sent");
+    let joined = server.logged("joined room \"who\"");
+    assert!(joined.contains("from 127.0.0.2"), "{joined}");
+    drop(guest);
+
+    // An event comes when it is published, not when a buffer is full.
+    let mut reader = BufReader::new(TcpStream::connect(through).expect("it accepts"));
+    let request = format!("GET /hub/sse/tea%20time HTTP/1.1\r\nHost: {through}\r\n\r\n");
+    reader.get_mut().write_all(request.as_bytes()).expect("sent");
+    reader.get_mut().set_read_timeout(Some(DEADLINE)).expect("a deadline");
+    server.logged("joined room \"tea time\"");
+    behind.say("an event");
+    behind.hears("an event");
+    let mut lines = reader.lines().map_while(Result::ok);
+    assert!(lines.any(|line| line == "data: an event"), "the stream ended");
 
     // Silence does not end a connection whose client answers pings.
     let end = Instant::now() + Duration::from_secs(3);
