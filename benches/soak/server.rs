@@ -79,7 +79,7 @@ impl Server {
                 Ok(line.ok_or_else(|| format!("no {name} in the metrics"))?.parse()?)
             };
             let clients = number("hublet_clients")?;
-            let recipients = number("hublet_message_recipients_total")?;
+            let recipients = number("hublet_recipients_total")?;
             let delivered = number("hublet_messages_delivered_total")?;
             let dropped = number("hublet_messages_dropped_total")?;
             let lost = number("hublet_messages_lost_total")?;
