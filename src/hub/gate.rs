@@ -140,7 +140,7 @@ impl Gate {
                 return Err(Crowded::PerIp);
             }
             *clients += 1;
-            permit.ip = Some(ip);
+            permit.ip = Some(Box::new(ip));
         }
         if self.clients.load(Ordering::Relaxed) + self.idle.load(Ordering::Relaxed)
             > self.clients_max
@@ -239,19 +239,20 @@ impl Drop for Idle {
 #[derive(Debug)]
 pub(crate) struct Permit {
     gate: Arc<Gate>,
-    /// The address it is counted under, if addresses are.
-    ip: Option<u128>,
+    /// The address it is counted under, if addresses are. Boxed, since few hubs count them and
+    /// every client would have the place for it.
+    ip: Option<Box<u128>>,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         self.gate.clients.fetch_sub(1, Ordering::Relaxed);
-        if let Some(ip) = self.ip {
+        if let Some(ip) = self.ip.as_deref() {
             let mut by_ip = self.gate.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(clients) = by_ip.get_mut(&ip) {
+            if let Some(clients) = by_ip.get_mut(ip) {
                 *clients -= 1;
                 if *clients == 0 {
-                    by_ip.remove(&ip);
+                    by_ip.remove(ip);
                 }
             }
         }

@@ -27,7 +27,9 @@ pub(crate) enum Verdict {
 /// The timer is not moved when a moment is: it fires, the moments are compared, and it is set for
 /// the next. It is moved only when a deadline comes up that is earlier than it.
 #[derive(Debug)]
-pub(crate) struct Clock {
+pub(crate) struct Clock<'a> {
+    /// Where the deadlines stand.
+    config: &'a Config,
     timer: Timer,
     /// When the timer fires.
     set_for: Instant,
@@ -39,26 +41,21 @@ pub(crate) struct Clock {
     stuck: Option<Instant>,
     /// The ping interval, give or take a tenth, so that clients that came together part.
     ping_interval: Duration,
-    pong_timeout: Duration,
-    write_timeout: Duration,
-    message_timeout: Duration,
 }
 
-impl Clock {
-    pub(crate) fn new(config: &Config) -> Self {
+impl<'a> Clock<'a> {
+    pub(crate) fn new(config: &'a Config) -> Self {
         let now = now();
         let ping_interval = config.ping_interval / 1000 * fastrand::u32(900..=1100);
         let set_for = now + ping_interval;
         Self {
+            config,
             timer: Timer::at(set_for),
             set_for,
             heard: now,
             pinged: None,
             stuck: None,
             ping_interval,
-            pong_timeout: config.pong_timeout,
-            write_timeout: config.write_timeout,
-            message_timeout: config.message_timeout,
         }
     }
 
@@ -121,15 +118,15 @@ impl Clock {
     fn next(&self, listening: bool, began: Option<Instant>) -> (Instant, Verdict) {
         let mut next = match self.pinged {
             None => (self.heard + self.ping_interval, Verdict::Ping),
-            Some(pinged) if listening => (pinged + self.pong_timeout, Verdict::PongTimeout),
+            Some(pinged) if listening => (pinged + self.config.pong_timeout, Verdict::PongTimeout),
             // A deadline that does not count now must not keep the timer busy either.
             Some(_) => (now() + self.ping_interval, Verdict::Ping),
         };
         if let Some(stuck) = self.stuck {
-            next = earlier(next, (stuck + self.write_timeout, Verdict::WriteTimeout));
+            next = earlier(next, (stuck + self.config.write_timeout, Verdict::WriteTimeout));
         }
         if let (true, Some(began)) = (listening, began) {
-            next = earlier(next, (began + self.message_timeout, Verdict::MessageTimeout));
+            next = earlier(next, (began + self.config.message_timeout, Verdict::MessageTimeout));
         }
         next
     }
@@ -152,7 +149,11 @@ mod tests {
     use crate::serve::sim::time::VirtualTime;
 
     /// What comes due next, and after how long; the clock of the test moves there.
-    fn next(clock: &mut Clock, time: &VirtualTime, began: Option<Instant>) -> (Verdict, Duration) {
+    fn next(
+        clock: &mut Clock<'_>,
+        time: &VirtualTime,
+        began: Option<Instant>,
+    ) -> (Verdict, Duration) {
         let start = now();
         let mut cx = Context::from_waker(Waker::noop());
         loop {

@@ -9,6 +9,7 @@ mod handshake;
 mod http;
 mod json;
 mod listener;
+mod protocol;
 mod requests;
 mod routes;
 #[cfg(test)]
@@ -169,24 +170,32 @@ impl Hub {
 }
 
 /// A connection: its requests, then its client.
-async fn connect<T: Transport, H: Handler>(
-    hub: &Hub,
+///
+/// Not an `async fn`, which would keep a place for every argument beside what becomes of it.
+fn connect<'a, T: Transport + 'a, H: Handler>(
+    hub: &'a Hub,
     mut transport: T,
-    peer: &Peer,
-    handler: &H,
+    peer: &'a Peer,
+    handler: &'a H,
     place: crate::hub::Handshake,
-) -> Result<Disconnect, Error> {
+) -> impl Future<Output = Result<Disconnect, Error>> + Send {
     // Boxed, so that its state is freed before the client's long life begins.
-    let requests = Box::pin(Requests::new(hub, &mut transport, peer, handler).run(place));
-    Ok(match requests.await? {
-        Begun::WebSocket(admitted, early) => {
-            websocket::run(hub, transport, admitted, early, handler).await
-        }
-        // Boxed, so that a WebSocket's connection has no room for it.
-        Begun::Events(admitted, head) => {
-            Box::pin(sse::run(hub, transport, admitted, head, handler)).await
-        }
-    })
+    let beginning = Box::pin(async move {
+        let begun = Requests::new(hub, &mut transport, peer, handler).run(place).await?;
+        Ok::<_, Error>((begun, transport))
+    });
+    async move {
+        let (begun, transport) = beginning.await?;
+        Ok(match begun {
+            Begun::WebSocket(admitted, early) => {
+                websocket::run(hub, transport, admitted, early, handler).await
+            }
+            // Boxed, so that a WebSocket's connection has no room for it.
+            Begun::Events(admitted, head) => {
+                Box::pin(sse::run(hub, transport, admitted, head, handler)).await
+            }
+        })
+    }
 }
 
 /// Whether an accept failed for the connection that was to be accepted, and not for all.

@@ -95,7 +95,7 @@ struct Stream<'a, T> {
     transport: T,
     /// The client's queue and its place in the registry.
     registered: Registered,
-    clock: Clock,
+    clock: Clock<'a>,
     encoder: Encoder,
     /// Bytes were written that the transport may still hold back.
     unflushed: bool,

@@ -6,14 +6,14 @@ use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
-use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::error::{CapacityError, Error as WsError, ProtocolError};
-use async_tungstenite::tungstenite::protocol::{Message as WsMessage, Role, WebSocketConfig};
-use futures_lite::{FutureExt as _, Stream as _};
+use async_tungstenite::tungstenite::protocol::Message as WsMessage;
+use futures_lite::FutureExt as _;
 
 use super::Handler;
 use super::clock::{Clock, Verdict};
 use super::handshake::{Admitted, Registered};
+use super::protocol::Protocol;
 use super::time::Timer;
 use super::transport::Transport;
 use super::wire::Wire;
@@ -22,12 +22,6 @@ use crate::{Client, Disconnect, Hub, Message};
 
 /// Bytes that one poll reads from or writes to a peer, about, before others get their turn.
 const TURN: usize = 64 * 1024;
-
-/// The buffer that tungstenite reads the wire into. The wire has the large one.
-const READ_BUFFER: usize = 256;
-
-/// Control frames that tungstenite may hold back while the queue has no place for them: one pong.
-const WRITE_BUFFER: usize = 160;
 
 /// A ping without payload (RFC 6455 5.5.2).
 const PING: [u8; 2] = [0x89, 0];
@@ -46,19 +40,22 @@ enum End {
 }
 
 /// Runs a client from its 101 to its end; returns why it ended. `early` came behind its request.
-pub(crate) async fn run<T: Transport, H: Handler>(
-    hub: &Hub,
+///
+/// Not an `async fn`, which would keep a place for every argument beside what becomes of it.
+pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
+    hub: &'a Hub,
     transport: T,
     admitted: Admitted,
     early: Vec<u8>,
-    handler: &H,
-) -> Disconnect {
-    // The states of a beginning and of an end are boxed, so that the long life between them does
-    // not carry room for them.
+    handler: &'a H,
+) -> impl Future<Output = Disconnect> + Send {
     let Admitted { registered, client } = admitted;
-    let mut connection = Box::pin(Connection::new(hub, transport, registered, early)).await;
-    let end = connection.serve(&client, handler).await;
-    Box::pin(finish(connection, end, client, handler)).await
+    let mut connection = Connection::new(hub, transport, registered, early);
+    async move {
+        let end = connection.serve(&client, handler).await;
+        // Boxed, so that the long life before it does not carry room for it.
+        Box::pin(finish(connection, end, client, handler)).await
+    }
 }
 
 /// Ends a connection, and lets the handler know.
@@ -82,10 +79,10 @@ async fn finish<T: Transport, H: Handler>(
 struct Connection<'a, T> {
     hub: &'a Hub,
     /// Reads, checks and answers; what it writes goes into the queue.
-    websocket: WebSocketStream<Wire<T>>,
+    protocol: Protocol<T>,
     /// The client's queue and its place in the registry.
     registered: Registered,
-    clock: Clock,
+    clock: Clock<'a>,
     /// Bytes that may still be read in this turn.
     turn: usize,
     /// The last read filled its buffer, so the socket probably holds more.
@@ -98,21 +95,14 @@ struct Connection<'a, T> {
 
 impl<'a, T: Transport> Connection<'a, T> {
     /// Boxed, since a future that holds it by value holds it twice where it hands it on.
-    async fn new(hub: &'a Hub, transport: T, registered: Registered, early: Vec<u8>) -> Box<Self> {
+    fn new(hub: &'a Hub, transport: T, registered: Registered, early: Vec<u8>) -> Box<Self> {
         let config = &hub.shared().config;
         let queue = &registered.queue;
         let wire = Wire::new(transport, std::sync::Arc::clone(queue), early, hub);
         queue.open(wire.outlet());
-        // The longest frame is the wire's affair: what it hands on is cut into short ones.
-        let limits = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(0)
-            .max_write_buffer_size(WRITE_BUFFER)
-            .max_message_size(Some(config.max_message))
-            .max_frame_size(Some(super::wire::CHUNK as usize));
         Box::new(Self {
             hub,
-            websocket: WebSocketStream::from_raw_socket(wire, Role::Server, Some(limits)).await,
+            protocol: Protocol::new(wire),
             registered,
             clock: Clock::new(config),
             turn: TURN,
@@ -164,7 +154,7 @@ impl<'a, T: Transport> Connection<'a, T> {
                 });
             }
             waited = true;
-            self.websocket.get_mut().settle(&self.hub.shared().scratch);
+            self.settle();
             self.turn = TURN;
             self.poll_lane(cx, false).map(Err)
         })
@@ -185,16 +175,16 @@ impl<'a, T: Transport> Connection<'a, T> {
         if next.is_ready() {
             return next;
         }
-        self.websocket.get_mut().settle(&self.hub.shared().scratch);
+        self.settle();
         self.poll_lane(cx, true).map(Err)
     }
 
     /// Reads through tungstenite until there is a message, an end, or nothing more to read.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, End>> {
         loop {
-            if self.pending || self.websocket.get_ref().has_unread() {
+            if self.pending || self.protocol.wire().has_unread() {
                 self.pending = true;
-                match Pin::new(&mut self.websocket).poll_next(cx) {
+                match self.protocol.poll_next(cx) {
                     Poll::Ready(Some(Ok(WsMessage::Text(text)))) => {
                         return Poll::Ready(Ok(Message::text(text.as_str())));
                     }
@@ -221,7 +211,7 @@ impl<'a, T: Transport> Connection<'a, T> {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let wire = self.websocket.get_mut();
+            let wire = self.protocol.wire_mut();
             if !self.more && wire.transport.poll_readable(cx).is_pending() {
                 self.turn = TURN;
                 return Poll::Pending;
@@ -235,7 +225,7 @@ impl<'a, T: Transport> Connection<'a, T> {
 
     /// Reads once from the transport.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let filled = self.websocket.get_mut().poll_fill(cx, &self.hub.shared().scratch);
+        let filled = self.protocol.wire_mut().poll_fill(cx, &self.hub.shared().scratch);
         match &filled {
             Poll::Ready(Ok(n)) => {
                 self.more = *n == SCRATCH_BYTES;
@@ -251,6 +241,11 @@ impl<'a, T: Transport> Connection<'a, T> {
         filled
     }
 
+    /// Before a poll ends: lets go of what the next one does not need.
+    fn settle(&mut self) {
+        self.protocol.settle(&self.hub.shared().scratch, self.pending);
+    }
+
     /// Writes, then judges deadlines; `listening` is whether the peer is being read as well.
     ///
     /// Ready only with an end.
@@ -259,7 +254,7 @@ impl<'a, T: Transport> Connection<'a, T> {
             if let Poll::Ready(end) = self.poll_write(cx) {
                 return Poll::Ready(end);
             }
-            let began = self.websocket.get_ref().began();
+            let began = self.protocol.wire().began();
             match ready!(self.clock.poll(cx, listening, began)) {
                 Verdict::Ping => {
                     // Without a place for it the write deadline judges the peer instead.
@@ -292,11 +287,11 @@ impl<'a, T: Transport> Connection<'a, T> {
 
     /// Whether the socket holds bytes that have not been read; they are read.
     fn has_news(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.websocket.get_ref().has_unread() {
+        if self.protocol.wire().has_unread() {
             return true;
         }
         let news = matches!(self.poll_fill(cx), Poll::Ready(Ok(n)) if n > 0);
-        self.websocket.get_mut().settle(&self.hub.shared().scratch);
+        self.settle();
         news
     }
 
@@ -313,7 +308,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     /// Drains the queue into the transport and notes progress.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Drained {
         let queue = &self.registered.queue;
-        let wire = self.websocket.get_mut();
+        let wire = self.protocol.wire_mut();
         let drained = queue.poll_drain(cx, TURN, |cx, frames| wire.poll_write_frames(cx, frames));
         self.unflushed |= drained.wrote;
         if self.unflushed && wire.poll_flush_transport(cx).is_ready() {
@@ -331,7 +326,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     fn fault(&mut self, error: WsError) -> End {
         End::Ours(match error {
             // The wire looks ahead of tungstenite: its fault counts once tungstenite has come to it.
-            WsError::Io(error) => match self.websocket.get_mut().take_fault() {
+            WsError::Io(error) => match self.protocol.wire_mut().take_fault() {
                 Some(fault) => fault,
                 None => return lost(&error),
             },
@@ -348,7 +343,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     /// Ends the connection as `end` asks for; returns why it ended.
     async fn end(&mut self, end: End, client: &Client) -> Disconnect {
         // Nothing that came behind the end is read, and the borrowed buffer is not kept over it.
-        self.websocket.get_mut().discard(&self.hub.shared().scratch);
+        self.protocol.wire_mut().discard(&self.hub.shared().scratch);
         let reason = match end {
             End::Ours(reason) => {
                 if let Some(end) = self.unregister(client, reason.clone()).await {
@@ -422,7 +417,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     async fn await_goodbye(&mut self) {
         let timeout = self.hub.shared().config.close_timeout;
         let scratch = &self.hub.shared().scratch;
-        let wire = self.websocket.get_mut();
+        let wire = self.protocol.wire_mut();
         let goodbye = async {
             wire.shutdown().await?;
             poll_fn(|cx| {
@@ -466,7 +461,7 @@ impl<'a, T: Transport> Connection<'a, T> {
                 reason
             }
         };
-        self.websocket.get_mut().transport.abort();
+        self.protocol.wire_mut().transport.abort();
         reason
     }
 }

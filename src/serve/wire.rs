@@ -27,8 +27,8 @@ use crate::message::FRAME_HEADER_MAX;
 use crate::{Disconnect, Hub};
 
 /// The longest frame that tungstenite sees, in bytes of payload; longer ones are handed on in
-/// pieces. Its buffer keeps the length of the longest for as long as the client lives.
-pub(crate) const CHUNK: u64 = 2048;
+/// pieces. Its buffer keeps the length of the longest until the message is whole.
+pub(crate) const CHUNK: u64 = 4096;
 const _: () = assert!(CHUNK > 125 && CHUNK <= u16::MAX as u64);
 
 /// The longest header of a masked frame.
@@ -87,6 +87,17 @@ impl<T: Transport> Wire<T> {
     /// Whether reading through tungstenite would find anything.
     pub(crate) fn has_unread(&self) -> bool {
         self.ended || self.fault.is_some() || !self.unread().is_empty()
+    }
+
+    /// Whether a tungstenite that has been asked until it had nothing more knows nothing that a new
+    /// one would not know: no frame and no message has begun, and no control frame is held back.
+    pub(crate) fn is_quiet(&self) -> bool {
+        !self.has_unread() && !self.starved && self.scan.is_between()
+    }
+
+    /// The longest message, in bytes of payload.
+    pub(crate) fn message_max(&self) -> usize {
+        self.scan.message_max as usize
     }
 
     /// Whether tungstenite holds a control frame back that may fit now; asked once per drain.
@@ -477,10 +488,15 @@ impl Scan {
         self.message.saturating_sub(to_come) as usize
     }
 
+    /// Whether no frame and no message has begun.
+    fn is_between(&self) -> bool {
+        let handed_on = self.out_at == self.out_len && self.piece == 0 && self.rest == 0;
+        handed_on && self.have == 0 && self.fragments == 0
+    }
+
     /// Remembers when the message began, if a poll ends in the middle of one.
     fn settle(&mut self) {
-        let between = self.have == 0 && self.fragments == 0 && self.piece == 0 && self.rest == 0;
-        if between {
+        if self.is_between() {
             self.began = None;
         } else if self.began.is_none() {
             self.began = Some(now());
@@ -600,7 +616,7 @@ mod tests {
     #[test]
     fn reserved_bits_and_opcodes_reach_tungstenite() {
         let mut scan = Scan::new(65536, 1024);
-        let out = hand_on(&mut scan, &frame(0xf3, &[0; 3000]), (5000, 5000)).expect("passes");
+        let out = hand_on(&mut scan, &frame(0xf3, &[0; 5000]), (9999, 9999)).expect("passes");
         assert_eq!(out[0], 0x73, "the first piece has the opcode and the reserved bits");
     }
 
