@@ -110,7 +110,13 @@ impl Message {
     }
 
     fn encode(first: u8, payload: &[u8]) -> Self {
-        let mut bytes = Vec::with_capacity(payload.len() + FRAME_HEADER_MAX);
+        let header = match payload.len() {
+            0..=125 => 2,
+            126..=0xffff => 4,
+            _ => FRAME_HEADER_MAX,
+        };
+        // Exactly what is needed, or the box would be a second allocation.
+        let mut bytes = Vec::with_capacity(header + payload.len());
         bytes.push(first);
         match payload.len() {
             len @ 0..=125 => bytes.push(len as u8),

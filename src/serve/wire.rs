@@ -60,8 +60,8 @@ pub(crate) struct Wire<T> {
     ended: bool,
     /// Tungstenite had a control frame that did not fit the queue.
     starved: bool,
-    /// Why nothing more is handed on, once the peer broke a rule.
-    fault: Option<Disconnect>,
+    /// Why nothing more is handed on, once the peer broke a rule. Boxed, since few do.
+    fault: Option<Box<Disconnect>>,
 }
 
 impl<T: Transport> Wire<T> {
@@ -74,7 +74,7 @@ impl<T: Transport> Wire<T> {
             kept: early,
             at: 0,
             scratch: None,
-            scan: Scan::new(config.max_message as u64, config.max_fragments),
+            scan: Scan::new(config.max_message as u64, config.max_fragments as u32),
             held: hub.memory().hold(0),
             ended: false,
             starved: false,
@@ -107,7 +107,7 @@ impl<T: Transport> Wire<T> {
 
     /// The rule that the peer broke, if reading failed for that.
     pub(crate) fn take_fault(&mut self) -> Option<Disconnect> {
-        self.fault.take()
+        self.fault.take().map(|fault| *fault)
     }
 
     /// When the message began that is not finished.
@@ -221,7 +221,7 @@ impl<T: Transport> AsyncRead for Wire<T> {
             };
             let handed = this.scan.hand_on(unread, into);
             this.at += handed.taken;
-            this.fault = handed.fault;
+            this.fault = handed.fault.map(Box::new);
             // What came before the fault is heard first.
             if handed.given > 0 {
                 return Poll::Ready(Ok(handed.given));
@@ -276,7 +276,7 @@ struct Scan {
     /// The longest message, in bytes of payload.
     message_max: u64,
     /// The most frames of a message.
-    fragments_max: usize,
+    fragments_max: u32,
     /// The header that is being collected.
     header: [u8; HEADER_MAX],
     /// How much of it is there. 0 between a header and the next.
@@ -296,7 +296,7 @@ struct Scan {
     /// Its masking key, turned to where the next piece begins.
     mask: [u8; 4],
     /// Frames of the message so far; 0 between messages.
-    fragments: usize,
+    fragments: u32,
     /// Payload of the message so far, as announced.
     message: u64,
     /// Whether the frame now is the last of its message.
@@ -306,7 +306,7 @@ struct Scan {
 }
 
 impl Scan {
-    fn new(message_max: u64, fragments_max: usize) -> Self {
+    fn new(message_max: u64, fragments_max: u32) -> Self {
         Self {
             message_max,
             fragments_max,

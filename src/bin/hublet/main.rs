@@ -116,7 +116,13 @@ fn serve(options: Options) -> Result<(), Failure> {
             .map_err(|error| Failure::running(format!("a thread cannot be started: {error}")))?;
         threads.push(thread);
     }
-    let outcome = smol::block_on(executor.run(run(&executor, options)));
+    // A task of its own: what the executor runs beside its tasks is polled whenever one is woken,
+    // and this would look for signals each time.
+    let main = executor.spawn({
+        let executor = Arc::clone(&executor);
+        async move { run(&executor, options).await }
+    });
+    let outcome = smol::block_on(executor.run(main));
     stop.notify(usize::MAX);
     for thread in threads {
         if thread.join().is_err() {
