@@ -14,7 +14,7 @@ use crate::hub::Outlet;
 /// A stream, and what some streams can do beyond reading and writing.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send {
     /// Ready when a read is worth trying; pending, and armed, when nothing came since the last
-    /// one. Saves a system call at every wake that is not about reading.
+    /// one. Saves a system call after every message.
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
     /// Where others may write without waiting, if they may.

@@ -85,7 +85,10 @@ struct Connection<'a, T> {
     clock: Clock<'a>,
     /// Bytes that may still be read in this turn.
     turn: usize,
-    /// The last read filled its buffer, so the socket probably holds more.
+    /// A read is worth trying: the last one filled its buffer, so the socket probably holds more,
+    /// or a wake was armed, and this may be it. The reactor cannot tell: what it delivers in the
+    /// round in which it was asked, it takes for an answer to an earlier question, and while it
+    /// runs on another thread that is every time.
     more: bool,
     /// Tungstenite may have a frame to write, or has not been asked since it gave one.
     pending: bool,
@@ -213,6 +216,7 @@ impl<'a, T: Transport> Connection<'a, T> {
             }
             let wire = self.protocol.wire_mut();
             if !self.more && wire.transport.poll_readable(cx).is_pending() {
+                self.more = true;
                 self.turn = TURN;
                 return Poll::Pending;
             }
@@ -234,7 +238,7 @@ impl<'a, T: Transport> Connection<'a, T> {
             }
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
-                self.more = false;
+                self.more = true;
                 self.turn = TURN;
             }
         }

@@ -32,6 +32,24 @@ pub(crate) fn gone(error: Error) -> Disconnect {
     if error.is_closed() { Disconnect::GOING_AWAY } else { Disconnect::INTERNAL }
 }
 
+/// Where async-io watches the sockets.
+#[derive(Clone, Copy)]
+enum Reactor {
+    /// On the threads of the executor, while they have nothing else to do.
+    Here,
+    /// On async-io's own thread.
+    Elsewhere,
+}
+
+impl Reactor {
+    fn block_on<T>(self, future: impl Future<Output = T>) -> T {
+        match self {
+            Self::Here => block_on(future),
+            Self::Elsewhere => futures_lite::future::block_on(future),
+        }
+    }
+}
+
 /// A hub that serves on a free port; stopped at once when dropped.
 pub(crate) struct TestHub {
     pub(crate) hub: Hub,
@@ -61,6 +79,15 @@ impl TestHub {
     }
 
     pub(crate) fn on_threads(threads: usize, config: Config, handler: impl Handler) -> Self {
+        Self::driven(Reactor::Here, threads, config, handler)
+    }
+
+    /// One thread that runs the executor and nothing else: sockets are watched on another.
+    pub(crate) fn beside_the_reactor(config: Config, handler: impl Handler) -> Self {
+        Self::driven(Reactor::Elsewhere, 1, config, handler)
+    }
+
+    fn driven(reactor: Reactor, threads: usize, config: Config, handler: impl Handler) -> Self {
         let (hub, manager) = Hub::new(config).expect("a valid configuration");
         let listener = Listener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.to_string();
@@ -79,14 +106,14 @@ impl TestHub {
                 let stopped = async {
                     let _ = stopped.recv().await;
                 };
-                block_on(executor.run(or(stopped, served)));
+                reactor.block_on(executor.run(or(stopped, served)));
             }
         };
         let mut running = vec![std::thread::spawn(serve)];
         for _ in 1..threads {
             let (executor, stopped) = (Arc::clone(&executor), stopped.clone());
             running.push(std::thread::spawn(move || {
-                let _ = block_on(executor.run(stopped.recv()));
+                let _ = reactor.block_on(executor.run(stopped.recv()));
             }));
         }
         Self { hub, address, executor, stop: Some(stop), threads: running }
