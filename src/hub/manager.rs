@@ -28,6 +28,8 @@ pub(crate) enum Command {
         queue: Arc<Queue>,
         user: Option<Arc<str>>,
         rooms: Vec<Arc<str>>,
+        /// When it came, in seconds of Unix time.
+        since: u32,
         reply: Reply<Result<ClientId, Refusal>>,
     },
     /// A connection ends, or somebody wants it to: `reply` hears whether it was there.
@@ -47,6 +49,10 @@ pub(crate) enum Command {
     Rooms { id: ClientId, reply: Reply<Option<Vec<Arc<str>>>> },
     /// Every client, or the members of a room.
     Members { room: Option<Arc<str>>, reply: Reply<Vec<Member>> },
+    /// A page of the rooms, and how many members each has.
+    ListRooms { after: String, limit: usize, reply: Reply<Vec<(Arc<str>, usize)>> },
+    /// A page of the members of a room.
+    ListMembers { room: String, after: Option<u32>, limit: usize, reply: Reply<Vec<Member>> },
     /// A connection is gone without a word: look at who departed.
     Reap,
     /// The hub has drained: end.
@@ -148,8 +154,8 @@ impl Manager {
                     }
                     self.deliver(&target, run).await;
                 }
-                Command::Register { queue, user, rooms, reply } => {
-                    reply.answer(self.registry.insert(queue, user, &rooms));
+                Command::Register { queue, user, rooms, since, reply } => {
+                    reply.answer(self.registry.insert(queue, user, &rooms, since));
                 }
                 Command::Disconnect { id, reason, reply } => {
                     let removed = self.registry.remove(id, reason);
@@ -166,6 +172,12 @@ impl Manager {
                         None => self.registry.clients(),
                     };
                     reply.answer(members);
+                }
+                Command::ListRooms { after, limit, reply } => {
+                    reply.answer(self.registry.list_rooms(&after, limit));
+                }
+                Command::ListMembers { room, after, limit, reply } => {
+                    reply.answer(self.registry.list_members(&room, after, limit));
                 }
                 Command::Reap => {}
                 Command::Stop => return std::ops::ControlFlow::Break(()),

@@ -14,7 +14,7 @@ pub(crate) mod tests;
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use client::Client;
 pub use registry::{ClientId, Member, Target};
@@ -25,7 +25,7 @@ pub(crate) use manager::Command;
 pub(crate) use queue::{Drained, Outlet, Phase, Queue};
 pub(crate) use registry::Refusal;
 pub(crate) use scratch::{SCRATCH_BYTES, Scratch};
-pub(crate) use stats::{Counters, add};
+pub(crate) use stats::{Counters, Wrong, add};
 
 use inbox::{Inbox, Refused};
 use manager::Manager;
@@ -108,6 +108,8 @@ pub(crate) struct Shared {
     pub(crate) gate: Arc<Gate>,
     /// Read buffers for the connections.
     pub(crate) scratch: Scratch,
+    /// When serving began, in seconds of Unix time; set by whoever serves first.
+    pub(crate) started: OnceLock<u64>,
 }
 
 impl Hub {
@@ -167,6 +169,7 @@ impl Hub {
             terms: Arc::new(terms),
             gate: Arc::new(gate),
             scratch: Scratch::default(),
+            started: OnceLock::new(),
         };
         Ok((Self { shared: Arc::new(shared) }, manager.run()))
     }

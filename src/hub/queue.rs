@@ -19,7 +19,7 @@ use std::task::{Context, Poll, Waker};
 use async_channel::{Receiver, Sender, bounded};
 
 use super::registry::ClientId;
-use super::stats::{Counters, add};
+use super::stats::{Counters, Tally, add};
 use crate::memory::{Held, Memory, allocation};
 use crate::{Disconnect, Message, Overflow};
 
@@ -64,6 +64,8 @@ pub(crate) struct Run<'a> {
     pub(crate) messages: &'a [Message],
     /// Their frames, ready for a vectored write: one slice a message.
     pub(crate) frames: &'a [IoSlice<'a>],
+    /// Where it is counted what was written at once.
+    pub(crate) tally: &'a Tally<'a>,
 }
 
 /// What became of a push.
@@ -210,8 +212,8 @@ impl Queue {
         let was_empty = state.is_empty();
         let first = match state.phase {
             Phase::Open if state.is_idle() => match state.write_through(run) {
-                Ok(Written { whole, cut }) => {
-                    add(&self.terms.counters.messages_delivered, whole as u64);
+                Ok(Written { whole, cut, bytes }) => {
+                    run.tally.wrote(whole, bytes);
                     if whole == run.messages.len() {
                         return Push::Ok;
                     }
@@ -305,6 +307,7 @@ impl Queue {
             }
         }
         add(&self.terms.counters.messages_delivered, delivered);
+        add(&self.terms.counters.bytes_sent, written as u64);
         let empty = state.is_empty();
         if empty {
             state.backlog = None;
@@ -370,6 +373,7 @@ impl Queue {
     pub(crate) fn evict(&self) {
         let mut state = self.lock();
         if matches!(state.phase, Phase::Held | Phase::Open | Phase::Sealed) {
+            add(&self.terms.counters.clients_stuck, 1);
             state.evict(&self.terms, 0);
             let waker = state.waker.take();
             drop(state);
@@ -430,6 +434,8 @@ impl Queue {
 struct Written {
     whole: usize,
     cut: usize,
+    /// All of it in bytes.
+    bytes: usize,
 }
 
 impl State {
@@ -444,12 +450,12 @@ impl State {
 
     fn write_through(&self, run: Run<'_>) -> io::Result<Written> {
         let Some(outlet) = &self.outlet else {
-            return Ok(Written { whole: 0, cut: 0 });
+            return Ok(Written { whole: 0, cut: 0, bytes: 0 });
         };
         match outlet.try_write(run.frames) {
             Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-            Ok(mut taken) => {
-                let mut whole = 0;
+            Ok(bytes) => {
+                let (mut whole, mut taken) = (0, bytes);
                 for frame in run.frames {
                     if taken < frame.len() {
                         break;
@@ -457,9 +463,9 @@ impl State {
                     taken -= frame.len();
                     whole += 1;
                 }
-                Ok(Written { whole, cut: taken })
+                Ok(Written { whole, cut: taken, bytes })
             }
-            Err(error) if is_transient(&error) => Ok(Written { whole: 0, cut: 0 }),
+            Err(error) if is_transient(&error) => Ok(Written { whole: 0, cut: 0, bytes: 0 }),
             Err(error) => Err(error),
         }
     }

@@ -1,6 +1,6 @@
 //! The registry: every client, by id, by room and by user. Plain data, owned by the manager.
 
-use std::collections::HashMap;
+use std::collections::{BinaryHeap, HashMap};
 use std::fmt;
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use slab::Slab;
 
 use super::queue::{Push, Queue, Run};
-use super::stats::Counters;
+use super::stats::{Counters, Tally};
 use crate::{Disconnect, Message};
 
 /// Names one client of a hub, and no other for as long as the hub lives.
@@ -45,6 +45,8 @@ pub struct Member {
     pub id: ClientId,
     /// Its user, unless it is anonymous.
     pub user: Option<Arc<str>>,
+    /// When it came, in seconds of Unix time.
+    pub since: u64,
     /// Messages that wait for it now.
     pub waiting: usize,
     /// Bytes of their frames.
@@ -101,6 +103,8 @@ pub(crate) struct Registry {
 #[derive(Debug)]
 struct Entry {
     generation: u32,
+    /// When the client came, in seconds of Unix time; enough until 2106.
+    since: u32,
     /// The client's outgoing way; its connection holds the other reference.
     queue: Arc<Queue>,
     user: Option<Arc<str>>,
@@ -168,6 +172,7 @@ impl Registry {
         queue: Arc<Queue>,
         user: Option<Arc<str>>,
         rooms: &[Arc<str>],
+        since: u32,
     ) -> Result<ClientId, Refusal> {
         let slot = self.entries.vacant_key() as u32;
         let id = ClientId { slot, generation: self.generation };
@@ -177,7 +182,7 @@ impl Registry {
         self.generation = self.generation.wrapping_add(1);
         let user = user.map(|user| self.enroll(&user, slot));
         let memberships = Vec::with_capacity(rooms.len());
-        self.entries.insert(Entry { generation: id.generation, queue, user, memberships });
+        self.entries.insert(Entry { generation: id.generation, since, queue, user, memberships });
         for room in rooms {
             if let Err(refusal) = self.join(id, room) {
                 self.remove(id, Disconnect::TRY_LATER);
@@ -246,7 +251,8 @@ impl Registry {
     /// the calls of one delivery.
     pub(crate) fn deliver(&mut self, delivery: &mut Delivery<'_>, budget: usize) -> bool {
         let frames: Vec<_> = delivery.messages.iter().map(|m| IoSlice::new(m.frame())).collect();
-        let run = Run { messages: delivery.messages, frames: &frames };
+        let tally = Tally::new(&self.counters);
+        let run = Run { messages: delivery.messages, frames: &frames, tally: &tally };
         let one;
         let (slots, len): (Option<&[u32]>, usize) = match delivery.target {
             Target::All => (None, self.entries.capacity()),
@@ -264,7 +270,7 @@ impl Registry {
             let Some(entry) = self.entries.get(slot as usize) else { continue };
             let id = ClientId { slot, generation: entry.generation };
             let outcome = if delivery.excepting && delivery.except.contains(&Some(id)) {
-                push_rest(entry, id, delivery)
+                push_rest(entry, id, delivery, &tally)
             } else {
                 let outcome = entry.queue.push(run);
                 if outcome != Push::Gone {
@@ -276,6 +282,7 @@ impl Registry {
                 delivery.ended.push(slot);
             }
         }
+        drop(tally);
         delivery.place = end;
         if end < len {
             return false;
@@ -302,6 +309,21 @@ impl Registry {
     pub(crate) fn presence(&self, room: &str) -> Vec<Member> {
         let slots = self.rooms.get(room).map_or(&[][..], |members| members);
         slots.iter().map(|&slot| self.entries[slot as usize].member(slot)).collect()
+    }
+
+    /// Rooms and how many members each has, in the order of names, from behind `after`.
+    pub(crate) fn list_rooms(&self, after: &str, limit: usize) -> Vec<(Arc<str>, usize)> {
+        let behind = self.rooms.iter().filter(|(room, _)| &***room > after);
+        lowest(behind.map(|(room, members)| (room, members.len())), limit)
+            .map(|(room, members)| (Arc::clone(room), members))
+            .collect()
+    }
+
+    /// Members of a room, in the order of slots, from behind the slot `after`.
+    pub(crate) fn list_members(&self, room: &str, after: Option<u32>, limit: usize) -> Vec<Member> {
+        let slots = self.rooms.get(room).map_or(&[][..], |members| members).iter().copied();
+        let behind = slots.filter(|slot| after.is_none_or(|after| *slot > after));
+        lowest(behind, limit).map(|slot| self.entries[slot as usize].member(slot)).collect()
     }
 
     fn get(&self, id: ClientId) -> Option<&Entry> {
@@ -412,6 +434,7 @@ impl Entry {
         Member {
             id: ClientId { slot, generation: self.generation },
             user: self.user.clone(),
+            since: self.since.into(),
             waiting,
             waiting_bytes,
             missed: self.queue.missed(),
@@ -430,6 +453,21 @@ impl Drop for Registry {
     }
 }
 
+/// The lowest of what is there, at most `limit`, in order: one pass, however much there is.
+fn lowest<T: Ord>(all: impl Iterator<Item = T>, limit: usize) -> impl Iterator<Item = T> {
+    let mut heap = BinaryHeap::with_capacity(limit + 1);
+    for one in all {
+        if heap.len() < limit {
+            heap.push(one);
+        } else if let Some(mut highest) = heap.peek_mut() {
+            if one < *highest {
+                *highest = one;
+            }
+        }
+    }
+    heap.into_sorted_vec().into_iter()
+}
+
 /// Gives the memory of a list back once less than a quarter of it is used.
 fn shrink(slots: &mut Vec<u32>) {
     if slots.len() < slots.capacity() / 4 {
@@ -438,7 +476,7 @@ fn shrink(slots: &mut Vec<u32>) {
 }
 
 /// Pushes the messages of a delivery that are not kept from this client.
-fn push_rest(entry: &Entry, id: ClientId, delivery: &mut Delivery<'_>) -> Push {
+fn push_rest(entry: &Entry, id: ClientId, delivery: &mut Delivery<'_>, tally: &Tally<'_>) -> Push {
     let kept = |index: &usize| delivery.except[*index] != Some(id);
     let rest: Vec<usize> = (0..delivery.messages.len()).filter(kept).collect();
     if rest.is_empty() {
@@ -446,7 +484,7 @@ fn push_rest(entry: &Entry, id: ClientId, delivery: &mut Delivery<'_>) -> Push {
     }
     let messages: Vec<_> = rest.iter().map(|&index| delivery.messages[index].clone()).collect();
     let frames: Vec<_> = messages.iter().map(|m| IoSlice::new(m.frame())).collect();
-    let outcome = entry.queue.push(Run { messages: &messages, frames: &frames });
+    let outcome = entry.queue.push(Run { messages: &messages, frames: &frames, tally });
     if outcome != Push::Gone {
         rest.iter().for_each(|&index| delivery.recipients[index] += 1);
     }
@@ -469,9 +507,9 @@ mod tests {
         });
         let mut registry = Registry::new(4, 4, counters);
         let room: [Arc<str>; 1] = ["main".into()];
-        let first = registry.insert(Queue::new(&terms), None, &room).expect("there is room");
+        let first = registry.insert(Queue::new(&terms), None, &room, 0).expect("there is room");
         assert!(registry.remove(first, Disconnect::NORMAL));
-        let second = registry.insert(Queue::new(&terms), None, &room).expect("there is room");
+        let second = registry.insert(Queue::new(&terms), None, &room, 0).expect("there is room");
         assert_eq!(first.slot, second.slot, "a slab uses a slot again at once");
         assert!(!registry.remove(first, Disconnect::NORMAL));
         assert_eq!(registry.join(first, &room[0]), Err(Refusal::UnknownClient));

@@ -1,6 +1,9 @@
 //! What a hub counts.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use http::StatusCode;
 
 macro_rules! stats {
     ($( $(#[$doc:meta])* $field:ident : $atomic:ty => $plain:ty; )*) => {
@@ -21,6 +24,8 @@ macro_rules! stats {
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
             $( pub(crate) $field: $atomic, )*
+            /// The refused, by what was wrong, in the order of [`Wrong`].
+            pub(crate) refused: [AtomicU64; Wrong::NAMES.len()],
         }
 
         impl Counters {
@@ -52,10 +57,104 @@ stats! {
     messages_lost: AtomicU64 => u64;
     /// Clients evicted because their queue overflowed or their socket took nothing in time.
     clients_evicted: AtomicU64 => u64;
+    /// Of the evicted: those whose socket took nothing in time.
+    clients_stuck: AtomicU64 => u64;
     /// Upgrades that became clients.
     upgrades_accepted: AtomicU64 => u64;
     /// Requests that were refused before an upgrade, failed handshakes included.
     upgrades_refused: AtomicU64 => u64;
+    /// Bytes read from peers.
+    bytes_received: AtomicU64 => u64;
+    /// Bytes written to peers; an event counts as the frame it stands for.
+    bytes_sent: AtomicU64 => u64;
+}
+
+/// What was wrong with a request that was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    /// It is no request as it should be: 400, 411, 413, 426, 431, 501, 505.
+    Malformed,
+    /// It has no valid token: 401.
+    Unauthorized,
+    /// Its origin, or whoever sends it, may not: 403.
+    Forbidden,
+    /// Nothing is there, or not for this method: 404, 405.
+    NotFound,
+    /// It did not come in time: 408.
+    Late,
+    /// Its host is not served: 421.
+    Host,
+    /// There is no place for it: 429, 503.
+    Full,
+    /// The peer left before it was whole, or never spoke.
+    Left,
+    /// Any other status.
+    Other,
+}
+
+impl Wrong {
+    /// The names of the variants, in their order.
+    pub(crate) const NAMES: [&str; 9] = [
+        "malformed",
+        "unauthorized",
+        "forbidden",
+        "not_found",
+        "late",
+        "host",
+        "full",
+        "left",
+        "other",
+    ];
+
+    /// What a status says.
+    pub(crate) fn of(status: StatusCode) -> Self {
+        match status.as_u16() {
+            400 | 411 | 413 | 426 | 431 | 501 | 505 => Self::Malformed,
+            401 => Self::Unauthorized,
+            403 => Self::Forbidden,
+            404 | 405 => Self::NotFound,
+            408 => Self::Late,
+            421 => Self::Host,
+            429 | 503 => Self::Full,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Counters {
+    /// Counts a request that was refused.
+    pub(crate) fn refuse(&self, wrong: Wrong) {
+        add(&self.upgrades_refused, 1);
+        add(&self.refused[wrong as usize], 1);
+    }
+}
+
+/// What the pushes of one delivery have written, added to the counters when it is dropped: once
+/// for many clients, since an addition that all threads see costs as much as the rest of a push.
+#[derive(Debug)]
+pub(crate) struct Tally<'a> {
+    counters: &'a Counters,
+    messages: Cell<u64>,
+    bytes: Cell<u64>,
+}
+
+impl<'a> Tally<'a> {
+    pub(crate) fn new(counters: &'a Counters) -> Self {
+        Self { counters, messages: Cell::new(0), bytes: Cell::new(0) }
+    }
+
+    /// Counts whole messages, and bytes.
+    pub(crate) fn wrote(&self, messages: usize, bytes: usize) {
+        self.messages.set(self.messages.get() + messages as u64);
+        self.bytes.set(self.bytes.get() + bytes as u64);
+    }
+}
+
+impl Drop for Tally<'_> {
+    fn drop(&mut self) {
+        add(&self.counters.messages_delivered, self.messages.get());
+        add(&self.counters.bytes_sent, self.bytes.get());
+    }
 }
 
 /// Adds `n` to a counter, or nothing at all for 0.

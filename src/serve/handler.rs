@@ -72,6 +72,21 @@ pub trait Handler: Send + Sync + 'static {
         ready(Err(StatusCode::FORBIDDEN))
     }
 
+    /// Decides on a look inside, where [`Config::http`](crate::Config::http) is on: `/metrics`,
+    /// `/rooms` and `/rooms/{room}`; an `Err` is the status of the refusal.
+    ///
+    /// The default allows it to peers on this machine ([`Peer::is_local`]), and refuses those that
+    /// a proxy speaks for with 403.
+    fn on_inspect(
+        &self,
+        request: &Request<()>,
+        peer: &Peer,
+    ) -> impl Future<Output = Result<(), StatusCode>> + Send {
+        let proxied = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+        let proxied = proxied.iter().any(|name| request.headers().contains_key(*name));
+        ready(if peer.is_local() && !proxied { Ok(()) } else { Err(StatusCode::FORBIDDEN) })
+    }
+
     /// Runs when a client has been registered and has its 101; an `Err` closes it.
     fn on_connect(&self, client: &Client) -> impl Future<Output = Result<(), Disconnect>> + Send {
         let _ = client;
@@ -114,6 +129,14 @@ impl<H: Handler> Handler for Arc<H> {
         target: &Target,
     ) -> impl Future<Output = Result<(), StatusCode>> + Send {
         (**self).on_publish(request, peer, target)
+    }
+
+    fn on_inspect(
+        &self,
+        request: &Request<()>,
+        peer: &Peer,
+    ) -> impl Future<Output = Result<(), StatusCode>> + Send {
+        (**self).on_inspect(request, peer)
     }
 
     fn on_connect(&self, client: &Client) -> impl Future<Output = Result<(), Disconnect>> + Send {

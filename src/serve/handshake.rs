@@ -9,6 +9,7 @@ use futures_lite::FutureExt as _;
 use http::{Request, StatusCode, header};
 
 use super::http::{Response, tokens};
+use super::time::unix_seconds;
 use super::{Admission, Handler, Peer};
 use crate::error::Kind;
 use crate::hub::{Command, Crowded, Permit, Queue, Refusal, is_name};
@@ -155,7 +156,8 @@ async fn register(
     // From here on, however this ends, the registry is told.
     let registered = Registered { hub: hub.clone(), queue: Arc::clone(&queue), _permit: permit };
     let name = user.clone();
-    let answer = hub.ask(|reply| Command::Register { queue, user, rooms, reply }).await;
+    let since = unix_seconds() as u32;
+    let answer = hub.ask(|reply| Command::Register { queue, user, rooms, since, reply }).await;
     match answer {
         Ok(Ok(id)) => {
             let client = Client::new(hub.clone(), id, name, extension);

@@ -288,6 +288,15 @@ pub(crate) fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Ite
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
 }
 
+/// The first value of `name` in a query; empty if it stands there without one.
+pub(crate) fn query<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
+    let pairs = uri.query()?.split('&');
+    pairs
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value)
+}
+
 /// Decodes the percent-encoding of one path segment, once; `None` if that is not UTF-8 or a `%`
 /// has no two digits after it.
 pub(crate) fn percent_decode(segment: &str) -> Option<String> {

@@ -9,6 +9,8 @@ mod handshake;
 mod http;
 mod json;
 mod listener;
+mod listing;
+mod metrics;
 mod protocol;
 mod requests;
 mod routes;
@@ -36,7 +38,7 @@ pub use routes::room_of;
 pub use subscription::Subscription;
 
 use requests::{Begun, Requests};
-use time::Timer;
+use time::{Timer, unix_seconds};
 use transport::{Foreign, Transport};
 
 use crate::{Disconnect, Error, Hub};
@@ -96,6 +98,7 @@ impl Hub {
         handler: H,
     ) -> Result<(), Error> {
         let handler = Arc::new(handler);
+        self.shared().started.get_or_init(unix_seconds);
         let gate = &self.shared().gate;
         let mut closed = pin!(gate.closed());
         let mut pause = ACCEPT_PAUSE;
@@ -162,6 +165,7 @@ impl Hub {
         S: AsyncRead + AsyncWrite + Unpin + Send,
         H: Handler,
     {
+        self.shared().started.get_or_init(unix_seconds);
         let gate = &self.shared().gate;
         let _counted = gate.connection();
         let place = gate.handshake().await;

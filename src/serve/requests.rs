@@ -20,8 +20,9 @@ use super::sse;
 use super::time::{Timer, now};
 use super::transport::Transport;
 use super::{Handler, Peer};
+use super::{listing, metrics};
 use crate::error::Kind;
-use crate::hub::{Handshake, Idle, add};
+use crate::hub::{Handshake, Idle, Wrong, add};
 use crate::{Error, Hub, Message};
 
 /// How long a peer may stay silent while others wait for its place among the handshakes.
@@ -186,23 +187,24 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
                 Response::new(StatusCode::REQUEST_TIMEOUT, "the request took too long")
             }
             Err(Ended::Silently) => {
-                add(&shared.counters.upgrades_refused, 1);
+                shared.counters.refuse(Wrong::Left);
                 return Err(Error::new(Kind::Io(io::ErrorKind::UnexpectedEof.into())));
             }
             Err(Ended::Io(error)) => {
-                add(&shared.counters.upgrades_refused, 1);
+                shared.counters.refuse(Wrong::Left);
                 return Err(error.into());
             }
         };
         let response = access::tell(response, seen.reader);
         let status = response.status;
         if status.is_client_error() || status.is_server_error() {
-            add(&shared.counters.upgrades_refused, 1);
+            shared.counters.refuse(Wrong::of(status));
             log::debug!("{} refused: {} {}", self.peer, status.as_u16(), response.body);
         }
         // Where a body was not read, nobody knows that the next request begins behind it.
         let next = (seen.keeps_alive && seen.unread == 0).then(|| shared.gate.idle()).flatten();
         let bytes = response.encode(seen.head_only, next.is_some());
+        add(&shared.counters.bytes_sent, bytes.len() as u64);
         match next {
             Some(idle) => {
                 self.write(&bytes).await?;
@@ -234,6 +236,14 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
             Route::Health => Response::new(StatusCode::OK, "ok"),
             Route::Page(page) => Response::page(page),
             Route::Options(methods) => access::options(methods),
+            Route::Metrics | Route::Rooms | Route::Members(_) => {
+                ask(self.handler.on_inspect(request, &peer)).await?;
+                match route {
+                    Route::Rooms => listing::rooms(hub, request.uri()).await?,
+                    Route::Members(room) => listing::members(hub, request.uri(), room).await?,
+                    _ => metrics::response(hub),
+                }
+            }
             Route::Publish(target) => {
                 ask(self.handler.on_publish(request, &peer, &target)).await?;
                 let message = self.read_message(&head, seen).await?;
@@ -321,6 +331,7 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
         let most = most.min(bytes.len());
         let read = Pin::new(&mut *self.transport).poll_read(cx, &mut bytes[..most]);
         if let Poll::Ready(Ok(n)) = &read {
+            add(&self.hub.shared().counters.bytes_received, *n as u64);
             self.buffer.extend_from_slice(&bytes[..*n.min(&most)]);
         }
         pool.give(bytes);

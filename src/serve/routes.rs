@@ -19,6 +19,12 @@ pub(crate) enum Route<'a> {
     Events,
     /// To send a message.
     Publish(Target),
+    /// What is counted.
+    Metrics,
+    /// The rooms.
+    Rooms,
+    /// The members of a room.
+    Members(String),
     /// Which methods the path has, and for pages of other origins whether they may use them.
     Options(&'static str),
     /// Whether the hub serves.
@@ -33,7 +39,7 @@ impl Route<'_> {
         match self {
             Self::Upgrade | Self::Events => "GET, OPTIONS",
             Self::Publish(_) => "POST, OPTIONS",
-            Self::Health | Self::Page(_) | Self::Options(_) => "GET, HEAD, OPTIONS",
+            _ => "GET, HEAD, OPTIONS",
         }
     }
 
@@ -99,6 +105,12 @@ fn find<'a>(path: &str, config: &'a Config) -> Option<Route<'a>> {
     let room = |prefix| room_under(path, prefix);
     if path == "/health" {
         Some(Route::Health)
+    } else if path == "/metrics" {
+        Some(Route::Metrics)
+    } else if path == "/rooms" {
+        Some(Route::Rooms)
+    } else if let Some(room) = path.strip_prefix("/rooms/") {
+        name(room).map(Route::Members)
     } else if room("/ws").is_some() {
         Some(Route::Upgrade)
     } else if room("/sse").is_some() {

@@ -17,7 +17,7 @@ use super::http::Response;
 use super::json;
 use super::time::Timer;
 use super::transport::Transport;
-use crate::hub::{Phase, SCRATCH_BYTES};
+use crate::hub::{Phase, SCRATCH_BYTES, add};
 use crate::{Client, Disconnect, Hub};
 
 /// Bytes that one poll writes, about, before others get their turn.
@@ -200,6 +200,7 @@ impl<T: Transport> Stream<'_, T> {
         pool.give(bytes);
         if let Poll::Ready(Ok(n)) = &read {
             self.discarded += *n.min(&SCRATCH_BYTES);
+            add(&self.hub.shared().counters.bytes_received, *n as u64);
         }
         read
     }

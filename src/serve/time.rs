@@ -9,6 +9,12 @@ pub(crate) use real::{Timer, now};
 #[cfg(test)]
 pub(crate) use super::sim::time::{Timer, now};
 
+/// The time of the world, in seconds since 1970; 0 where the clock stands before.
+pub(crate) fn unix_seconds() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
 #[cfg(not(test))]
 mod real {
     use std::time::Instant;

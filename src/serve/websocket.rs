@@ -235,6 +235,7 @@ impl<'a, T: Transport> Connection<'a, T> {
                 self.more = *n == SCRATCH_BYTES;
                 self.turn = self.turn.saturating_sub(*n);
                 self.clock.heard();
+                add(&self.hub.shared().counters.bytes_received, *n as u64);
             }
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {

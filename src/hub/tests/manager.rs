@@ -122,6 +122,7 @@ fn queues(
             queue: Arc::clone(queue),
             user: None,
             rooms: vec!["main".into()],
+            since: 0,
             reply,
         };
         let mut register = pin!(hub.ask(command));

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use super::support::{Frame, Sink, Wakes, decode, fates, number_of, numbered, seeded, terms};
 use crate::hub::queue::{Drained, Outlet, Phase, Push, Queue, Run, Terms, backlog_size};
 use crate::hub::registry::{ClientId, Registry};
+use crate::hub::stats::Tally;
 use crate::{Disconnect, Message, Overflow};
 
 /// A queue, its socket, and the task that would drain it.
@@ -37,7 +38,8 @@ impl Lane {
 
     fn push(&self, messages: &[Message]) -> Push {
         let frames: Vec<_> = messages.iter().map(|m| IoSlice::new(m.frame())).collect();
-        self.queue.push(Run { messages, frames: &frames })
+        let tally = Tally::new(&self.terms.counters);
+        self.queue.push(Run { messages, frames: &frames, tally: &tally })
     }
 
     /// Pushes small messages one by one, numbered as `numbers` says.
@@ -468,7 +470,7 @@ fn push_after_the_end_is_gone_and_not_counted() {
 fn kill_returns_the_id_once() {
     let lane = Lane::new(3, 1_000, Overflow::Disconnect, 0);
     let mut registry = Registry::new(1, 1, Arc::clone(&lane.terms.counters));
-    let id: ClientId = registry.insert(Arc::clone(&lane.queue), None, &[]).expect("a place");
+    let id: ClientId = registry.insert(Arc::clone(&lane.queue), None, &[], 0).expect("a place");
     assert_eq!(lane.queue.kill(), Some(id));
     assert_eq!(lane.queue.kill(), None);
 }
@@ -477,7 +479,7 @@ fn kill_returns_the_id_once() {
 fn kill_of_one_that_the_registry_let_go_returns_no_id() {
     let lane = Lane::new(3, 1_000, Overflow::Disconnect, 0);
     let mut registry = Registry::new(1, 1, Arc::clone(&lane.terms.counters));
-    let id = registry.insert(Arc::clone(&lane.queue), None, &[]).expect("a place");
+    let id = registry.insert(Arc::clone(&lane.queue), None, &[], 0).expect("a place");
     registry.remove(id, Disconnect::NORMAL);
     assert_eq!(lane.queue.kill(), None);
 }

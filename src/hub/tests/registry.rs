@@ -109,7 +109,7 @@ impl Pair {
             }
         }
         let names: Vec<_> = wanted.iter().map(|&room| Arc::from(room)).collect();
-        let outcome = self.registry.insert(Arc::clone(&queue), user.map(Arc::from), &names);
+        let outcome = self.registry.insert(Arc::clone(&queue), user.map(Arc::from), &names, 0);
         assert_eq!(outcome.map(drop), expected, "insert into {wanted:?}");
         let Ok(id) = outcome else {
             return;
@@ -362,7 +362,7 @@ fn registry() -> (Registry, Arc<Terms>) {
 fn insert(registry: &mut Registry, terms: &Arc<Terms>, rooms: &[&str]) -> (ClientId, Arc<Queue>) {
     let queue = Queue::new(terms);
     let rooms: Vec<_> = rooms.iter().map(|&room| Arc::from(room)).collect();
-    let id = registry.insert(Arc::clone(&queue), None, &rooms).expect("a place");
+    let id = registry.insert(Arc::clone(&queue), None, &rooms, 0).expect("a place");
     (id, queue)
 }
 
@@ -412,7 +412,7 @@ fn refused_insert_leaves_nothing_behind() {
     let (mut registry, terms) = registry();
     let queue = Queue::new(&terms);
     let rooms = ["a", "b", "c", "d"].map(Arc::from);
-    let refused = registry.insert(Arc::clone(&queue), Some("ada".into()), &rooms);
+    let refused = registry.insert(Arc::clone(&queue), Some("ada".into()), &rooms, 0);
     assert_eq!(refused, Err(Refusal::RoomsPerClient));
     registry.check();
     assert!(registry.clients().is_empty());
@@ -460,7 +460,7 @@ fn indexes_give_memory_back_after_a_storm() {
         .map(|n| {
             let rooms = [Arc::from("all"), Arc::from(format!("room {n}"))];
             let user = Some(Arc::from("ada"));
-            registry.insert(Queue::new(&terms), user, &rooms[..1 + n % 2]).expect("a place")
+            registry.insert(Queue::new(&terms), user, &rooms[..1 + n % 2], 0).expect("a place")
         })
         .collect();
     for id in ids.into_iter().skip(1) {

@@ -277,7 +277,7 @@ impl Stage {
     ) -> Result<ClientId, Refusal> {
         let (hub, queue, user) = (self.hub.clone(), Arc::clone(queue), user.map(Arc::from));
         let rooms = rooms.iter().map(|&room| Arc::from(room)).collect();
-        let register = |reply| Command::Register { queue, user, rooms, reply };
+        let register = |reply| Command::Register { queue, user, rooms, since: 0, reply };
         self.run(async move { hub.ask(register).await }).expect("the manager runs")
     }
 

@@ -72,6 +72,7 @@ fn no_wake_is_lost_between_manager_pumps_and_sockets() {
                 queue: Arc::clone(&queue),
                 user: None,
                 rooms: vec!["main".into()],
+                since: 0,
                 reply,
             };
             block_on(hub.ask(register)).expect("the hub runs").expect("a place");
@@ -136,6 +137,7 @@ fn every_departure_is_heard_from_other_threads() {
                         queue: Arc::clone(&queue),
                         user: None,
                         rooms: vec!["main".into()],
+                        since: 0,
                         reply,
                     };
                     {

@@ -1,0 +1,125 @@
+//! What the hub counts, as Prometheus reads it (text format 0.0.4).
+
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+
+use http::StatusCode;
+
+use super::http::Response;
+use crate::hub::Wrong;
+use crate::{Hub, Stats};
+
+/// A metric with one value: its name without the prefix, what it means, and where it stands. What
+/// only grows ends in `_total`, as Prometheus would have it.
+type Metric = (&'static str, &'static str, fn(&Stats) -> u64);
+
+const METRICS: &[Metric] = &[
+    ("clients", "Clients connected now.", |stats| stats.clients as u64),
+    ("rooms", "Rooms that have a member now.", |stats| stats.rooms as u64),
+    ("connections", "Connections open now, clients included.", |stats| stats.connections as u64),
+    (
+        "held_bytes",
+        "Memory held for peers and publishers now: queues and what is coming in.",
+        |s| s.held_bytes as u64,
+    ),
+    ("messages_received_total", "Messages taken from clients and by POST.", |stats| {
+        stats.messages_received
+    }),
+    ("messages_dispatched_total", "Messages handed to their recipients.", |stats| {
+        stats.messages_dispatched
+    }),
+    ("recipients_total", "Recipients over all dispatched messages.", |stats| stats.recipients),
+    ("messages_delivered_total", "Of the recipients: the kernel took all of it.", |stats| {
+        stats.messages_delivered
+    }),
+    ("messages_dropped_total", "Of the recipients: the overflow policy dropped it.", |stats| {
+        stats.messages_dropped
+    }),
+    ("messages_lost_total", "Of the recipients: the client ended while it waited.", |stats| {
+        stats.messages_lost
+    }),
+    ("received_bytes_total", "Bytes read from peers.", |stats| stats.bytes_received),
+    ("sent_bytes_total", "Bytes written to peers, events as their frames.", |stats| {
+        stats.bytes_sent
+    }),
+    ("handshakes_accepted_total", "Requests that became clients.", |stats| stats.upgrades_accepted),
+];
+
+/// The answer to `GET /metrics`.
+pub(super) fn response(hub: &Hub) -> Response {
+    let mut text = String::new();
+    let stats = hub.stats();
+    for (name, help, value) in METRICS {
+        declare(&mut text, "hublet_", name, help);
+        sample(&mut text, "hublet_", name, "", value(&stats));
+    }
+    let name = "evictions_total";
+    declare(&mut text, "hublet_", name, "Clients that were too slow, by how that was noticed.");
+    let stuck = stats.clients_stuck;
+    let overflow = stats.clients_evicted.saturating_sub(stuck);
+    for (reason, value) in [("overflow", overflow), ("stuck", stuck)] {
+        sample(&mut text, "hublet_", name, reason, value);
+    }
+    let name = "handshakes_refused_total";
+    declare(&mut text, "hublet_", name, "Requests that were refused, by what was wrong.");
+    for (reason, count) in Wrong::NAMES.iter().zip(&hub.shared().counters.refused) {
+        sample(&mut text, "hublet_", name, reason, count.load(Ordering::Relaxed));
+    }
+    let name = "start_time_seconds";
+    declare(&mut text, "hublet_", name, "When the hub began to serve, in Unix time.");
+    let started = hub.shared().started.get().copied().unwrap_or_default();
+    sample(&mut text, "hublet_", name, "", started);
+    process(&mut text);
+    Response::with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into())
+        .header("Cache-Control", "no-store")
+}
+
+fn declare(text: &mut String, prefix: &str, name: &str, help: &str) {
+    let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
+    // Writing to a string cannot fail.
+    let _ = write!(text, "# HELP {prefix}{name} {help}\n# TYPE {prefix}{name} {kind}\n");
+}
+
+/// Adds a value, under a reason if there is one.
+fn sample(text: &mut String, prefix: &str, name: &str, reason: &str, value: u64) {
+    let _ = if reason.is_empty() {
+        writeln!(text, "{prefix}{name} {value}")
+    } else {
+        writeln!(text, "{prefix}{name}{{reason=\"{reason}\"}} {value}")
+    };
+}
+
+/// Adds what Linux tells of the process, under the names that Prometheus has for it.
+#[cfg(target_os = "linux")]
+fn process(text: &mut String) {
+    let mut add = |name, help, value: Option<u64>| {
+        if let Some(value) = value {
+            declare(text, "process_", name, help);
+            sample(text, "process_", name, "", value);
+        }
+    };
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib = |name| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+    };
+    add("virtual_memory_bytes", "Virtual memory size.", kib("VmSize:"));
+    add("resident_memory_bytes", "Resident memory size.", kib("VmRSS:"));
+    add("open_fds", "Open file descriptors.", open_fds());
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    add("max_fds", "Limit on open file descriptors.", limit);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn process(_: &mut String) {}
+
+/// Counts the open descriptors. Since Linux 6.2 the folder's size says it, which costs nothing
+/// however many there are.
+#[cfg(target_os = "linux")]
+fn open_fds() -> Option<u64> {
+    const FDS: &str = "/proc/self/fd";
+    match std::fs::metadata(FDS).ok()?.len() {
+        0 => Some(std::fs::read_dir(FDS).ok()?.count() as u64),
+        size => Some(size),
+    }
+}
