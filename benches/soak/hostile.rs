@@ -95,7 +95,7 @@ async fn trickle(world: Arc<World>) -> Outcome<()> {
             if world.has_ended() || stream.write_all(&[byte]).await.is_err() {
                 break;
             }
-            Timer::after(Duration::from_millis(100)).await;
+            Timer::after(Duration::from_millis(200)).await;
         }
         add(&world.counts.hostile);
     }

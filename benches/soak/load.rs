@@ -244,7 +244,7 @@ async fn never_read(world: Arc<World>, nth: usize) -> Outcome<()> {
 /// Asks for everything that can be asked for.
 async fn look(world: Arc<World>) -> Outcome<()> {
     while !world.has_ended() {
-        for path in ["/health", "/metrics", "/rooms", "/rooms/soak-0", "/"] {
+        for path in ["/health", "/metrics", "/rooms", "/rooms/soak-0"] {
             peer::get(&world.address, path).await?;
             pause(Duration::from_millis(200)).await;
         }

@@ -42,7 +42,8 @@ impl fmt::Display for Sample {
 impl Server {
     pub(crate) fn start(binary: &str) -> Outcome<Self> {
         let mut child = Command::new(binary)
-            .args(["--listen", "127.0.0.1:0", "--log", "warn"])
+            // A machine that has other things to do must not look like a peer that trickles.
+            .args(["--listen", "127.0.0.1:0", "--log", "warn", "--handshake-timeout", "15s"])
             .stdout(Stdio::piped())
             .spawn()?;
         let stdout = child.stdout.take().ok_or("no standard output")?;

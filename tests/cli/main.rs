@@ -4,7 +4,6 @@
 mod activation;
 mod deploy;
 mod drain;
-mod hostile;
 #[path = "../peer/mod.rs"]
 mod peer;
 mod pipe;

@@ -3,7 +3,6 @@
 
 #[path = "../peer/mod.rs"]
 mod peer;
-mod pipe;
 mod support;
 
 mod broadcast;
@@ -16,9 +15,5 @@ mod handshake;
 mod heartbeat;
 mod shutdown;
 
-mod embed;
 mod hostile;
 mod storms;
-
-mod readme;
-mod tidy;

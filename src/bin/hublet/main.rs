@@ -23,7 +23,7 @@ use async_signal::{Signal, Signals};
 use event_listener::Event;
 use futures_lite::StreamExt;
 use futures_lite::future::{FutureExt, or};
-use hublet::{Disconnect, Hub};
+use hublet::{Disconnect, Hub, Listener};
 use smol::{Executor, Task};
 
 use flags::{Options, Wish};
@@ -145,21 +145,7 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
     let fold = Arc::new(Fold::new(hub.clone()));
     let relay = Arc::new(Relay::new(options.echo, Arc::clone(&fold)));
     let names: Vec<_> = listeners.iter().map(ToString::to_string).collect();
-    let folding = Arc::clone(&fold);
-    let mut parts = vec![
-        Part::new("the manager", manager),
-        Part::new("the log of joins and leaves", async move { folding.run().await }),
-    ];
-    for (listener, name) in listeners.into_iter().zip(&names) {
-        let (hub, relay) = (hub.clone(), Arc::clone(&relay));
-        let spawner = Arc::clone(executor);
-        // An error would end the accept loop, and with it the process.
-        let accepting = async move { drop(hub.serve(&spawner, listener, relay).await) };
-        parts.push(Part::new(format!("the accept loop on {name}"), accepting));
-    }
-    if let Some(interval) = supervisor::watchdog() {
-        parts.push(Part::new("the watchdog's pulse", supervisor::pulse(hub.clone(), interval)));
-    }
+    let parts = parts(&hub, manager, &fold, &relay, executor, listeners);
     let mut running: Vec<_> = parts
         .into_iter()
         .map(|Part { name, future }| Running { name, task: executor.spawn(future) })
@@ -201,6 +187,33 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
     // Those who left in the last second are told of before the end.
     fold.flush();
     outcome.and(drained)
+}
+
+/// What runs while the hub serves, each of which ends the process by its own end.
+fn parts(
+    hub: &Hub,
+    manager: impl Future<Output = ()> + Send + 'static,
+    fold: &Arc<Fold>,
+    relay: &Arc<Relay>,
+    executor: &Arc<Executor<'static>>,
+    listeners: Vec<Listener>,
+) -> Vec<Part> {
+    let folding = Arc::clone(fold);
+    let mut parts = vec![
+        Part::new("the manager", manager),
+        Part::new("the log of joins and leaves", async move { folding.run().await }),
+    ];
+    for listener in listeners {
+        let name = format!("the accept loop on {listener}");
+        let (hub, relay, spawner) = (hub.clone(), Arc::clone(relay), Arc::clone(executor));
+        // An error would end the accept loop, and with it the process.
+        let accepting = async move { drop(hub.serve(&spawner, listener, relay).await) };
+        parts.push(Part::new(name, accepting));
+    }
+    if let Some(interval) = supervisor::watchdog() {
+        parts.push(Part::new("the watchdog's pulse", supervisor::pulse(hub.clone(), interval)));
+    }
+    parts
 }
 
 /// Tells where connections are accepted, a line for each listener: on standard output, unless that
