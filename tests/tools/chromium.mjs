@@ -12,6 +12,7 @@ const args = [
   '--disable-sync',
 ];
 
-export function launch() {
-  return chromium.launch({ executablePath: process.env.CHROMIUM, args });
+/** Starts it, with what a test adds to its arguments. */
+export function launch({ args: more = [] } = {}) {
+  return chromium.launch({ executablePath: process.env.CHROMIUM, args: [...args, ...more] });
 }

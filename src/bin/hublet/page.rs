@@ -13,9 +13,9 @@ macro_rules! policy {
     () => {
         concat!(
             "default-src 'none'; connect-src 'self'; img-src data:; script-src 'self' 'sha256-",
-            "JuoDaCh7WcgBHW0GALWpXnRXS/s/OgOU1BlLqJX24hQ=",
+            "veyDmrYQwOM3WUQ9z0lu+QDx85WW3TeJt87xTloR1o0=",
             "'; style-src 'sha256-",
-            "SrSOXf1MSAWEaNRzgE7Ss98BMFrMyk1WKn2rZlWq+W0=",
+            "Wi1oqttGFQqwxBosVBfVw52kC5OHqjdYIgfDofJzmCE=",
             "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
              require-trusted-types-for 'script'; trusted-types 'none'"
         )

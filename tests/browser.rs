@@ -1,0 +1,100 @@
+//! The page and its client module, in the browser that people use. Each test is a story of
+//! `tests/browser/`, which starts hubs of its own and judges what it sees.
+
+mod tools;
+
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+/// One browser at a time: a few at once are slow enough on a small machine to look broken.
+static BROWSER: Mutex<()> = Mutex::new(());
+
+const STORIES: &str = "tests/browser/stories.mjs";
+
+fn story(name: &str) {
+    let _one = BROWSER.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(mut command) = tools::chromium(STORIES) {
+        run(command.arg(name));
+    }
+}
+
+#[track_caller]
+fn run(command: &mut Command) {
+    let hublet = env!("CARGO_BIN_EXE_hublet");
+    let output = command.env("HUBLET", hublet).stdin(Stdio::null()).output().expect("it starts");
+    let said = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}{}", said(&output.stdout), said(&output.stderr));
+    assert_eq!(said(&output.stdout), "done\n");
+}
+
+#[test]
+fn two_tabs_chat() {
+    story("two_tabs_chat");
+}
+
+#[test]
+fn a_restart_is_survived() {
+    story("a_restart_is_survived");
+}
+
+#[test]
+fn an_event_source_hears_what_curl_says() {
+    if tools::program("curl").is_some() {
+        story("an_event_source_hears_what_curl_says");
+    }
+}
+
+#[test]
+fn a_foreign_page_is_refused_on_every_route() {
+    story("a_foreign_page_is_refused_on_every_route");
+}
+
+#[test]
+fn a_name_that_leads_here_is_refused() {
+    story("a_name_that_leads_here_is_refused");
+}
+
+#[test]
+fn a_page_of_a_listed_origin_uses_the_client_module() {
+    story("a_page_of_a_listed_origin_uses_the_client_module");
+}
+
+#[test]
+fn the_keyboard_is_enough() {
+    story("the_keyboard_is_enough");
+}
+
+#[test]
+fn a_phone_is_wide_enough() {
+    story("a_phone_is_wide_enough");
+}
+
+#[test]
+fn everybody_can_use_it() {
+    if tools::node_with("axe-core", STORIES).is_some() {
+        story("everybody_can_use_it");
+    }
+}
+
+#[test]
+fn who_may_not_ask_who_is_here_is_told_so() {
+    story("who_may_not_ask_who_is_here_is_told_so");
+}
+
+#[test]
+fn a_flood_is_counted_and_the_page_stays_small() {
+    story("a_flood_is_counted_and_the_page_stays_small");
+}
+
+#[test]
+fn nothing_else_runs_in_the_page() {
+    story("nothing_else_runs_in_the_page");
+}
+
+/// Without a browser: a WebSocket and a clock that the test holds in its hand.
+#[test]
+fn the_client_module_comes_back_as_it_is_told() {
+    if let Some(mut command) = tools::node("tests/browser/client.mjs") {
+        run(&mut command);
+    }
+}

@@ -1,0 +1,395 @@
+// What people do with the page, by name: node stories.mjs two_tabs_chat
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+
+import { launch } from '../tools/chromium.mjs';
+import { curl, start } from './hub.mjs';
+
+/** A story is over by then, or fails. */
+const DEADLINE = 120_000;
+
+/** What a foreign page asks of a hub at `url`; answers what came of each. */
+async function askEverything(url) {
+  const answers = {};
+  const ends = (name, target, good, bad) =>
+    new Promise(resolve => {
+      target[`on${good}`] = () => resolve((answers[name] = good));
+      target[`on${bad}`] = () => resolve((answers[name] = bad));
+    });
+  const ask = async (name, path, init) => {
+    answers[name] = await fetch(url + path, init).then(response => response.type, () => 'error');
+  };
+  await ends('websocket', new WebSocket(url.replace('http', 'ws') + 'ws/lobby'), 'open', 'error');
+  await ends('events', new EventSource(url + 'sse/lobby'), 'open', 'error');
+  await ask('publish', 'pub/lobby', { method: 'POST', body: 'forged' });
+  await ask('publish blindly', 'pub/lobby', { method: 'POST', body: 'forged', mode: 'no-cors' });
+  await ask('to a user', 'user/ada', { method: 'POST', body: 'forged', mode: 'no-cors' });
+  for (const path of ['rooms', 'rooms/lobby', 'metrics']) {
+    await ask(path, path, {});
+    await ask(`${path} blindly`, path, { mode: 'no-cors' });
+  }
+  const image = new Image();
+  const loaded = ends('image', image, 'load', 'error');
+  image.src = url + 'sse/lobby';
+  await loaded;
+  const form = document.body.appendChild(document.createElement('form'));
+  Object.assign(form, { action: url + 'pub/lobby', method: 'post', enctype: 'text/plain', target: 'frame' });
+  const frame = document.createElement('iframe');
+  frame.name = 'frame';
+  document.body.appendChild(frame);
+  form.appendChild(document.createElement('input')).name = 'forged';
+  const posted = ends('form', frame, 'load', 'error');
+  form.submit();
+  await posted;
+  return answers;
+}
+
+/** Serves an empty page of another origin. */
+async function foreign() {
+  const server = createServer((_, response) => {
+    response.setHeader('Content-Type', 'text/html').end('<!doctype html><link rel=icon href=data:,><title>foreign</title>');
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  server.unref();
+  return `http://127.0.0.1:${server.address().port}/`;
+}
+
+/** A browser and what went wrong in any of its pages. */
+class Browser {
+  faults = [];
+
+  static async open(...args) {
+    const browser = new Browser();
+    browser.chromium = await launch(...args);
+    return browser;
+  }
+
+  async tab(url, options = {}) {
+    const context = await this.chromium.newContext(options);
+    const page = await context.newPage();
+    page.setDefaultTimeout(40_000);
+    page.on('console', message => {
+      if (['error', 'warning'].includes(message.type())) this.faults.push(`${message.text()} (${message.location().url})`);
+    });
+    page.on('pageerror', error => this.faults.push(error.message));
+    await page.goto(url);
+    return page;
+  }
+
+  /** A tab that has joined a room. */
+  async room(hub, room, options) {
+    const page = await this.tab(`${hub.url}#${encodeURIComponent(room)}`, options);
+    await joined(page, room);
+    return page;
+  }
+}
+
+const joined = (page, room) => page.locator('#state', { hasText: `Connected to ${room}` }).waitFor();
+const line = (page, text) => page.locator('#log > div > span').getByText(text, { exact: true });
+const texts = page => page.locator('#log > div > span').allTextContents();
+
+async function say(page, text) {
+  await page.locator('#text').fill(text);
+  await page.locator('#send').click();
+}
+
+const stories = {
+  async two_tabs_chat(browser) {
+    const hub = await start();
+    const room = 'café ♥/1';
+    const ada = await browser.room(hub, room);
+    const bob = await browser.room(hub, room);
+    const other = await browser.room(hub, 'other');
+    await say(ada, 'hello');
+    await line(bob, 'hello').waitFor();
+    const code = '<img src=x onerror="alert(1)">';
+    await say(bob, code);
+    await line(ada, code).waitFor();
+    assert.equal(await ada.locator('#log img').count(), 0, 'text is text');
+    await line(bob, code).waitFor();
+    for (const page of [ada, bob]) assert.deepEqual(await texts(page), ['hello', code]);
+    assert.deepEqual(await ada.locator('#log .mine > span').allTextContents(), ['hello']);
+    assert.deepEqual(await bob.locator('#log .mine > span').allTextContents(), [code]);
+    await ada.locator('#count', { hasText: '2' }).waitFor();
+    await ada.locator('#here', { hasText: '2' }).waitFor();
+    assert.equal(await ada.locator('#members li').count(), 2);
+    assert.match(await ada.locator('#plot').getAttribute('aria-label'), /over the last minute: \d now, at most [12]/);
+    assert.deepEqual(await texts(other), []);
+    // The hash is the room: a link leads there, and back leads back.
+    await other.goto(`${hub.url}#${encodeURIComponent(room)}`);
+    await joined(other, room);
+    await say(ada, 'welcome');
+    await line(other, 'welcome').waitFor();
+    await other.goBack();
+    await joined(other, 'other');
+    assert.deepEqual(await texts(other), []);
+  },
+
+  async a_restart_is_survived(browser) {
+    let hub = await start();
+    const { port } = hub;
+    const page = await browser.room(hub, 'lobby');
+    await say(page, 'before');
+    await line(page, 'before').waitFor();
+    assert.equal(await hub.stop(), 0);
+    await page.locator('#state', { hasText: 'next try in' }).waitFor();
+    assert.equal(await page.locator('#send').isDisabled(), true);
+    await page.locator('#text').fill('meanwhile');
+    await page.locator('#text').press('Enter');
+    hub = await start([], { port });
+    await joined(page, 'lobby');
+    await page.locator('#log .note', { hasText: 'back again' }).waitFor();
+    assert.equal(await page.locator('#text').inputValue(), 'meanwhile', 'what could not be sent is kept');
+    await page.locator('#send').click();
+    await line(page, 'meanwhile').waitFor();
+    assert.deepEqual(await texts(page), ['before', 'meanwhile']);
+    // That nobody listened for a while is no fault of the page.
+    browser.faults = browser.faults.filter(fault => !/ERR_CONNECTION_REFUSED/.test(fault));
+  },
+
+  async an_event_source_hears_what_curl_says(browser) {
+    const hub = await start();
+    const page = await browser.tab(hub.url);
+    await page.evaluate(() => {
+      window.heard = [];
+      const events = new EventSource('/sse/lobby');
+      events.onmessage = event => window.heard.push(event.data);
+      events.addEventListener('binary', event => window.heard.push(['binary', event.data]));
+      return new Promise(resolve => (events.onopen = resolve));
+    });
+    assert.equal(await curl('-d', 'two\nlines', `${hub.url}pub/lobby`), '{"recipients":1}\n');
+    await curl('-H', 'Content-Type: application/octet-stream', '-d', 'bytes', `${hub.url}pub/lobby`);
+    await page.waitForFunction(() => window.heard.length == 2);
+    assert.deepEqual(await page.evaluate(() => window.heard), ['two\nlines', ['binary', 'Ynl0ZXM=']]);
+    // The page shows both kinds as well.
+    const room = await browser.room(hub, 'lobby');
+    await curl('-d', 'for the page', `${hub.url}pub/lobby`);
+    await line(room, 'for the page').waitFor();
+    await curl('-H', 'Content-Type: application/octet-stream', '-d', 'bytes', `${hub.url}pub/lobby`);
+    await line(room, '5 bytes: 62 79 74 65 73').waitFor();
+  },
+
+  async a_foreign_page_is_refused_on_every_route(browser) {
+    const hub = await start();
+    const witness = await browser.room(hub, 'lobby');
+    const page = await browser.tab(await foreign());
+    const statuses = [];
+    page.on('response', response => {
+      if (response.url().startsWith(hub.url)) statuses.push([response.request().method(), new URL(response.url()).pathname, response.status()]);
+    });
+    const answers = await page.evaluate(askEverything, hub.url);
+    // What a page asks for blindly it cannot read; that nothing came of it its status says.
+    for (const [name, answer] of Object.entries(answers)) {
+      const expected = name.includes('blindly') || name == 'to a user' ? 'opaque' : name == 'form' ? 'load' : 'error';
+      assert.equal(answer, expected, name);
+    }
+    const seen = new Set(statuses.map(([method, path]) => `${method} ${path}`));
+    const expected = ['POST /pub/lobby', 'POST /user/ada', 'GET /sse/lobby', 'GET /rooms', 'GET /rooms/lobby', 'GET /metrics'];
+    assert.deepEqual([...seen].sort(), expected.sort());
+    for (const [method, path, status] of statuses) assert.equal(status, 403, `${method} ${path}`);
+    await say(witness, 'only this');
+    await line(witness, 'only this').waitFor();
+    assert.deepEqual(await texts(witness), ['only this']);
+    // The refusals are what the browser complains of, and all that it does.
+    browser.faults = browser.faults.filter(fault => !/403|CORS|ERR_FAILED|WebSocket connection to/.test(fault));
+  },
+
+  async a_name_that_leads_here_is_refused() {
+    // As if its owner had made the name lead to this machine after the page was loaded.
+    const browser = await Browser.open({ args: ['--host-resolver-rules=MAP rebound.example 127.0.0.1'] });
+    const hub = await start();
+    const url = `http://rebound.example:${hub.port}/`;
+    const page = await browser.tab(`${url}hublet.js`);
+    const answers = await page.evaluate(async url => {
+      const socket = new WebSocket(url.replace('http', 'ws') + 'ws/lobby');
+      const upgraded = await new Promise(resolve => {
+        socket.onopen = () => resolve(true);
+        socket.onerror = () => resolve(false);
+      });
+      const statuses = [];
+      for (const path of ['pub/lobby', 'user/ada']) statuses.push((await fetch(url + path, { method: 'POST', body: 'x' })).status);
+      for (const path of ['sse/lobby', 'rooms', 'rooms/lobby', 'metrics']) statuses.push((await fetch(url + path)).status);
+      return { upgraded, statuses };
+    }, url);
+    assert.deepEqual(answers, { upgraded: false, statuses: Array(6).fill(421) });
+    await browser.chromium.close();
+  },
+
+  async a_page_of_a_listed_origin_uses_the_client_module(browser) {
+    const origin = await foreign();
+    const hub = await start(['--allow-origin', origin.slice(0, -1)]);
+    const witness = await browser.room(hub, 'lobby');
+    const page = await browser.tab(origin);
+    await page.evaluate(async url => {
+      const { connect } = await import(`${url}hublet.js`);
+      window.heard = [];
+      window.words = [];
+      window.lobby = connect('ws/lobby', { message: data => window.heard.push(data), state: words => window.words.push(words) });
+    }, hub.url);
+    await page.waitForFunction(() => window.lobby.send('from elsewhere'));
+    await line(witness, 'from elsewhere').waitFor();
+    await say(witness, 'hello there');
+    await page.waitForFunction(() => window.heard.length == 2);
+    assert.deepEqual(await page.evaluate(() => window.heard), ['from elsewhere', 'hello there']);
+    assert.deepEqual(await page.evaluate(() => window.words), ['connecting', 'connected']);
+    const status = await page.evaluate(url => fetch(`${url}pub/lobby`, { method: 'POST', body: 'posted' }).then(response => response.json()), hub.url);
+    assert.deepEqual(status, { recipients: 2 });
+  },
+
+  async the_keyboard_is_enough(browser) {
+    const hub = await start();
+    const page = await browser.room(hub, 'main');
+    const { keyboard } = page;
+    const focused = () => page.evaluate(() => document.activeElement.id || document.activeElement.textContent.trim());
+    const order = [];
+    for (let nth = 0; nth < 8; nth++) {
+      await keyboard.press('Tab');
+      order.push(await focused());
+      const outline = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
+      assert.notEqual(outline, 'none', `${order.at(-1)} shows that it has the focus`);
+    }
+    assert.deepEqual(order, ['room', 'token', 'Join', 'log', 'text', 'send', 'Who is here', 'From a shell']);
+    await keyboard.press('Enter');
+    await page.locator('#shell', { hasText: `curl -N ${hub.url}sse/main` }).waitFor();
+    // Back to the room's name, into another room, and the message is next.
+    for (let nth = 0; nth < 7; nth++) await keyboard.press('Shift+Tab');
+    assert.equal(await focused(), 'room');
+    await keyboard.press('ControlOrMeta+A');
+    await keyboard.type('by keys');
+    await keyboard.press('Enter');
+    await joined(page, 'by keys');
+    assert.equal(await focused(), 'text');
+    await keyboard.type('one');
+    await keyboard.press('Shift+Enter');
+    await keyboard.type('two');
+    await keyboard.press('Enter');
+    await line(page, 'one\ntwo').waitFor();
+    assert.equal(await page.locator('#text').inputValue(), '');
+    assert.equal(await focused(), 'text', 'the next message is a key away');
+    // A name that no room can have is refused in words, before anything is sent.
+    await page.locator('#room').fill('..');
+    await page.locator('#room').press('Enter');
+    assert.match(await page.locator('#room').evaluate(input => input.validationMessage), /neither \. nor \.\./);
+  },
+
+  async a_phone_is_wide_enough(browser) {
+    const hub = await start();
+    const page = await browser.room(hub, 'lobby', { viewport: { width: 320, height: 568 }, hasTouch: true, isMobile: true });
+    await say(page, 'x'.repeat(500));
+    await page.locator('#log > div').waitFor();
+    await page.locator('summary', { hasText: 'From a shell' }).tap();
+    const sizes = await page.evaluate(() => ({
+      width: document.documentElement.scrollWidth,
+      height: document.documentElement.scrollHeight,
+      font: Math.min(...[...document.querySelectorAll('input, textarea')].map(input => parseFloat(getComputedStyle(input).fontSize))),
+      small: [...document.querySelectorAll('button, input, textarea')].filter(element => element.getBoundingClientRect().height < 32).length,
+      hidden: [...document.querySelectorAll('button, input, textarea, #log')].filter(element => element.getBoundingClientRect().bottom > innerHeight).length,
+    }));
+    // A smaller font than 16 px makes phones zoom in.
+    assert.deepEqual(sizes, { width: 320, height: 568, font: 16, small: 0, hidden: 0 });
+  },
+
+  async everybody_can_use_it(browser) {
+    const hub = await start();
+    const page = await browser.room(hub, 'lobby');
+    await say(page, 'hello');
+    await line(page, 'hello').waitFor();
+    await page.locator('summary', { hasText: 'From a shell' }).click();
+    const { default: axe } = await import('axe-core');
+    await page.evaluate(axe.source);
+    for (const colorScheme of ['light', 'dark']) {
+      await page.emulateMedia({ colorScheme });
+      const { violations, passes } = await page.evaluate(() => window.axe.run());
+      assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)]), [], colorScheme);
+      assert.ok(passes.some(({ id }) => id == 'color-contrast'), 'colours were looked at');
+    }
+  },
+
+  async who_may_not_ask_who_is_here_is_told_so(browser) {
+    const hub = await start();
+    const page = await browser.tab('about:blank');
+    await page.route('**/rooms/*', route => route.fulfill({ status: 403 }));
+    await page.goto(`${hub.url}#lobby`);
+    await page.locator('#members', { hasText: 'only to its administrators' }).waitFor();
+    assert.equal(await page.locator('#here').textContent(), '–');
+    await say(page, 'all the same');
+    await line(page, 'all the same').waitFor();
+    browser.faults = browser.faults.filter(fault => !/403/.test(fault));
+  },
+
+  async a_flood_is_counted_and_the_page_stays_small(browser) {
+    const FLOOD = 20_000;
+    const hub = await start(['--stdin', 'n', '--write-timeout', '1m'], { input: true });
+    const page = await browser.room(hub, 'n');
+    for (let nth = 1; nth <= FLOOD; nth++) hub.stdin.write(`line ${nth}\n`);
+    await line(page, `line ${FLOOD}`).waitFor();
+    await page.locator('#count', { hasText: FLOOD.toLocaleString('en-US') }).waitFor();
+    assert.ok((await page.locator('#log > div').count()) <= 300);
+    const log = page.locator('#log');
+    assert.ok(await log.evaluate(log => log.scrollHeight - log.scrollTop - log.clientHeight < 2), 'it follows');
+    hub.stdin.end();
+    assert.equal(await hub.ended, 0);
+    await page.locator('#state', { hasText: 'Going away (1001), next try in' }).waitFor();
+    browser.faults = browser.faults.filter(fault => !/ERR_CONNECTION_REFUSED/.test(fault));
+  },
+
+  async nothing_else_runs_in_the_page(browser) {
+    const hub = await start();
+    const page = await browser.room(hub, 'lobby');
+    const tried = await page.evaluate(async () => {
+      const violated = [];
+      document.addEventListener('securitypolicyviolation', event => violated.push(event.effectiveDirective));
+      const script = document.createElement('script');
+      const throws = call => { try { call(); return false; } catch { return true; } };
+      const caught = {
+        text: throws(() => (script.textContent = 'window.ran = true')),
+        html: throws(() => (document.body.innerHTML = '<b>hello</b>')),
+      };
+      script.append('window.ran = true');
+      throws(() => document.body.append(script));
+      const image = document.body.appendChild(document.createElement('img'));
+      image.src = 'http://127.0.0.1:9/';
+      const elsewhere = await fetch('http://127.0.0.1:9/').then(() => true, () => false);
+      document.body.setAttribute('style', 'color: red');
+      await new Promise(resolve => setTimeout(resolve));
+      return { caught, ran: !!window.ran, elsewhere, violated: [...new Set(violated)].sort() };
+    });
+    assert.deepEqual(tried.caught, { text: true, html: true });
+    assert.deepEqual([tried.ran, tried.elsewhere], [false, false]);
+    for (const directive of ['connect-src', 'img-src', 'style-src-attr']) assert.ok(tried.violated.includes(directive), directive);
+    assert.equal(await page.evaluate(() => document.querySelectorAll('iframe').length), 0);
+    const frame = await browser.tab(await foreign());
+    const refused = await frame.evaluate(url => {
+      const frame = document.body.appendChild(document.createElement('iframe'));
+      frame.src = url;
+      return new Promise(resolve => (frame.onload = () => {
+        try { resolve(frame.contentDocument !== null); } catch { resolve(true); }
+      }));
+    }, hub.url);
+    assert.equal(refused, false, 'it stands in no frame of others');
+    // All that was tried was complained of.
+    browser.faults = [];
+  },
+};
+
+const name = process.argv[2];
+setTimeout(() => {
+  console.error(`${name} is not over after ${DEADLINE} ms`);
+  process.exit(1);
+}, DEADLINE).unref();
+const browser = await Browser.open();
+try {
+  await stories[name](browser);
+} catch (error) {
+  for (const context of browser.chromium.contexts()) {
+    for (const page of context.pages()) console.error(`${page.url()}\n${await page.innerText('body').catch(String)}`);
+  }
+  console.error(browser.faults);
+  throw error;
+}
+await browser.chromium.close();
+assert.deepEqual(browser.faults, [], 'the browser complains of nothing');
+console.log('done');
+process.exit();
