@@ -49,6 +49,8 @@ fn storm(hub: &TestHub) {
             });
         }
     });
+    // The last in line: who came before it is not in the backlog any more.
+    drop(hub.join());
 }
 
 /// Invariant 13: no task, no descriptor, no memory is left of 2,000 connects and aborts.
