@@ -156,7 +156,8 @@ config! {
     /// How long a peer has to answer a close frame. Default 2 s.
     close_timeout: Duration = Self::CLOSE_TIMEOUT;
     /// Clients that may be connected. Default `None`: the soft limit on file descriptors when the
-    /// hub is made, less 64, where the platform tells it. Beyond it: 503 with `Retry-After`.
+    /// hub is made, less 64; 16,384 where there is no such limit. Beyond it: 503 with
+    /// `Retry-After`.
     max_clients: Option<usize> = None;
     /// Clients that may be connected from one address; an IPv6 address counts by its /64, a Unix
     /// socket is exempt. Default `None`: behind a proxy every client has the proxy's address.

@@ -76,13 +76,25 @@ impl Error {
         matches!(self.kind, Kind::Config(_))
     }
 
-    /// Returns whether the hub has ended: drained, or its manager future dropped.
+    /// Returns whether the hub has ended: drained, or its manager future dropped. No later call
+    /// succeeds.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Config, Hub};
+    /// let (hub, manager) = Hub::new(Config::default()).expect("the defaults are valid");
+    /// drop(manager);
+    /// assert!(hub.try_broadcast("anyone?").expect_err("the hub has ended").is_closed());
+    /// ```
     #[must_use]
     pub fn is_closed(&self) -> bool {
         matches!(self.kind, Kind::Closed)
     }
 
     /// Returns whether the hub's inbox was full; the same call may succeed later.
+    /// [`Hub::try_publish`](crate::Hub::try_publish) has an example, as have the verbs for what
+    /// they refuse.
     #[must_use]
     pub fn is_full(&self) -> bool {
         matches!(self.kind, Kind::Full)
@@ -94,7 +106,18 @@ impl Error {
         matches!(self.kind, Kind::UnknownClient)
     }
 
-    /// Returns whether the message was longer than [`Config::max_message`](crate::Config::max_message).
+    /// Returns whether the message was longer than
+    /// [`Config::max_message`](crate::Config#structfield.max_message), which stands in the sentence.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Config, Hub};
+    /// let (hub, _manager) = Hub::new(Config::default().max_message(4)).expect("valid");
+    /// let error = hub.try_broadcast("hello").expect_err("5 bytes");
+    /// assert!(error.is_too_long());
+    /// assert_eq!(error.to_string(), "message of 5 bytes exceeds the limit of 4");
+    /// ```
     #[must_use]
     pub fn is_too_long(&self) -> bool {
         matches!(self.kind, Kind::TooLong { .. })
@@ -112,7 +135,7 @@ impl Error {
         matches!(self.kind, Kind::Limit(_))
     }
 
-    /// Returns the HTTP status a request was refused with before its upgrade.
+    /// Returns the HTTP status a request was refused with before its upgrade, or would have been.
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
         match self.kind {
@@ -121,7 +144,7 @@ impl Error {
         }
     }
 
-    /// Returns the message that was refused, if the call had taken one.
+    /// Returns the message that was refused, if the call had taken one: to try again, or elsewhere.
     #[must_use]
     pub fn into_message(self) -> Option<Message> {
         self.message

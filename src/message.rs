@@ -49,12 +49,29 @@ const ENVELOPE: usize = allocation(2 * size_of::<usize>() + size_of::<Frame>());
 
 impl Message {
     /// Makes a text message.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::Message;
+    /// assert_eq!(Message::text("hello").as_text(), Some("hello"));
+    /// assert!(Message::text("").is_text());
+    /// ```
     #[must_use]
     pub fn text(text: impl AsRef<str>) -> Self {
         Self::encode(TEXT, text.as_ref().as_bytes())
     }
 
     /// Makes a binary message.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::Message;
+    /// let reading = Message::binary(21.5f64.to_le_bytes());
+    /// assert_eq!(reading.len(), 8);
+    /// assert_eq!(reading.as_text(), None);
+    /// ```
     #[must_use]
     pub fn binary(bytes: impl AsRef<[u8]>) -> Self {
         Self::encode(BINARY, bytes.as_ref())

@@ -11,6 +11,29 @@ macro_rules! stats {
         ///
         /// Every recipient of a message ends as exactly one of delivered, dropped or lost, so
         /// once nothing is on its way the three add up to the recipients.
+        ///
+        /// Counters only grow, from 0 at [`Hub::new`](crate::Hub::new); each is exact, and they are
+        /// read one after another, so that two of them may differ by what happened in between.
+        ///
+        /// # Examples
+        ///
+        /// ```
+        /// use hublet::{Admission, Config, Hub};
+        ///
+        /// # smol::block_on(async {
+        /// # let (hub, manager) = Hub::new(Config::default())?;
+        /// # smol::spawn(manager).detach();
+        /// let mut ada = hub.subscribe(Admission::user("ada").room("news")).await?;
+        /// let _bob = hub.subscribe(Admission::user("bob").room("news")).await?;
+        /// hub.publish("news", "hello").await?;
+        /// ada.next().await.expect("connected");
+        ///
+        /// // One has it, for the other it waits.
+        /// let stats = hub.stats();
+        /// assert_eq!((stats.recipients, stats.messages_delivered), (2, 1));
+        /// # Ok::<_, hublet::Error>(())
+        /// # }).expect("it works");
+        /// ```
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
         #[non_exhaustive]
         pub struct Stats {

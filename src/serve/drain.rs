@@ -26,7 +26,36 @@ impl Hub {
     /// the write timeout, if that is shorter) and the close timeout: 9 s at the defaults. Then the
     /// manager's future ends.
     ///
-    /// Cancel safety: dropped early, the hub stays closed to newcomers; another call goes on.
+    /// # Cancel safety
+    ///
+    /// Dropped early, the hub stays closed to newcomers; another call goes on.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hublet::{Admission, Config, Disconnect, Hub};
+    ///
+    /// # smol::block_on(async {
+    /// let (hub, manager) = Hub::new(Config::default())?;
+    /// let manager = smol::spawn(manager);
+    /// let mut ada = hub.subscribe(Admission::user("ada")).await?;
+    /// hub.broadcast("the last word").await?;
+    ///
+    /// let listen = async move {
+    ///     assert_eq!(ada.next().await.expect("connected").as_text(), Some("the last word"));
+    ///     ada.next().await.expect_err("the hub drains")
+    /// };
+    /// let drain = hub.drain(Disconnect::RESTART);
+    /// let ((), reason) = futures_lite::future::zip(drain, listen).await;
+    /// assert_eq!(reason, Disconnect::RESTART);
+    ///
+    /// manager.await;
+    /// assert!(hub.broadcast("anyone?").await.expect_err("the hub has ended").is_closed());
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    #[doc(alias = "shutdown")]
+    #[doc(alias = "close")]
     pub async fn drain(&self, reason: Disconnect) {
         let shared = self.shared();
         shared.gate.close();

@@ -15,37 +15,62 @@ use crate::{Client, Disconnect, Message, Target};
 ///
 /// Only [`on_message`](Handler::on_message) has to be written. A hook may await: it makes its own
 /// client wait and no other, and while it waits the client is still written to and kept alive. A
-/// panic in a hook closes its client with 1011 (before the upgrade: status 500).
+/// panic in a hook closes its client with 1011 (before the upgrade: status 500) and harms no other.
 ///
-/// `on_upgrade` runs under the handshake deadline. `on_connect` and `on_message` are dropped if
-/// their client is evicted, disconnected or lost while they wait, so they must be cancel safe;
-/// `on_disconnect` runs once for every client whose `on_connect` ran, after its socket is closed.
-/// Only the end of the executor itself drops it.
+/// # Cancel safety
+///
+/// `on_upgrade` and `on_publish` are dropped at the deadline of the request
+/// ([`Config::handshake_timeout`](crate::Config#structfield.handshake_timeout)). `on_connect` and
+/// `on_message` are dropped if their client is evicted, disconnected or lost while they wait, so
+/// they must be cancel safe; `on_disconnect` runs once for every client whose `on_connect` ran,
+/// after its socket is closed. Only the end of the executor itself drops it.
 ///
 /// # Examples
 ///
 /// ```
-/// use hublet::{Client, Disconnect, Handler, Message};
+/// use hublet::http::{Request, StatusCode};
+/// use hublet::{Admission, Client, Config, Disconnect, Handler, Hub, Message, Peer};
 ///
-/// /// Everyone hears what anyone says.
-/// struct Chat;
+/// /// Who has the key comes in by name; everyone hears what anyone says.
+/// struct Club;
 ///
-/// impl Handler for Chat {
-///     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
-///         match client.hub().broadcast(message).await {
-///             Ok(recipients) => assert!(recipients > 0),
-///             Err(_) => return Err(Disconnect::GOING_AWAY),
+/// impl Handler for Club {
+///     async fn on_upgrade(&self, request: &Request<()>, _: &Peer) -> Result<Admission, StatusCode> {
+///         match request.headers().get("authorization").map(|value| value.as_bytes()) {
+///             Some(b"Bearer open sesame") => Ok(Admission::user("ali").room("cave")),
+///             _ => Err(StatusCode::UNAUTHORIZED),
 ///         }
-///         Ok(())
+///     }
+///
+///     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
+///         client.hub().publish("cave", message).await.map(drop).map_err(|_| Disconnect::GOING_AWAY)
 ///     }
 /// }
+///
+/// # smol::block_on(async {
+/// let request = Request::get("/").header("authorization", "Bearer open sesame").body(());
+/// let admission = Club.on_upgrade(&request.expect("well-formed"), &Peer::unknown()).await;
+/// assert_eq!(admission.expect("the right key").rooms().collect::<Vec<_>>(), ["cave"]);
+///
+/// let refused = Club.on_upgrade(&Request::new(()), &Peer::unknown()).await;
+/// assert_eq!(refused.err(), Some(StatusCode::UNAUTHORIZED));
+/// # });
 /// ```
 #[doc(alias = "session")]
+#[doc(alias = "callback")]
+#[doc(alias = "middleware")]
 pub trait Handler: Send + Sync + 'static {
     /// Decides on an upgrade: who comes in as what, or the status of the refusal.
     ///
     /// The default admits everyone: anonymous, into the room that the path names (`/ws/{room}`)
-    /// or `main`. [`Config::origins`](crate::Config::origins) was checked before.
+    /// or `main`. [`Config::origins`](crate::Config#structfield.origins) and
+    /// [`Config::hosts`](crate::Config#structfield.hosts) were checked before, and that the request
+    /// is an opening handshake (RFC 6455 4.2.1). The manager inserts the client before its 101 is
+    /// written, so that who has its 101 misses nothing.
+    ///
+    /// A subprotocol that the client offers is answered with
+    /// [`Admission::protocol`](Admission::protocol).
+    #[doc(alias = "authenticate")]
     fn on_upgrade(
         &self,
         request: &Request<()>,
@@ -88,13 +113,20 @@ pub trait Handler: Send + Sync + 'static {
     }
 
     /// Runs when a client has been registered and has its 101; an `Err` closes it.
+    ///
+    /// Messages may reach the client already. Its own are read when this is done, so a greeting
+    /// that is sent here comes before the answer to anything it says.
+    #[doc(alias = "on_open")]
     fn on_connect(&self, client: &Client) -> impl Future<Output = Result<(), Disconnect>> + Send {
         let _ = client;
         ready(Ok(()))
     }
 
-    /// Takes a message from a client; an `Err` closes the client. The next message is read when
-    /// this one is done with.
+    /// Takes a message from a client; an `Err` closes the client, after what is queued for it.
+    ///
+    /// The next message is read when this one is done with: what a client sends is handled in
+    /// order, and a client whose messages take long is slowed by TCP. Text is valid UTF-8, and
+    /// fragments are put together (RFC 6455 5.4).
     fn on_message(
         &self,
         client: &Client,
@@ -102,6 +134,10 @@ pub trait Handler: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), Disconnect>> + Send;
 
     /// Runs when a client is out of the registry and its socket closed.
+    ///
+    /// `reason` is what either side said: the code of the peer's close frame, or ours; 1005 and
+    /// 1006 if there was none (RFC 6455 7.1.5).
+    #[doc(alias = "on_close")]
     fn on_disconnect(
         &self,
         client: &Client,
@@ -181,13 +217,44 @@ pub struct Admission {
 
 impl Admission {
     /// Admits a client without a user.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Hub};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let somebody = hub.subscribe(Admission::anonymous()).await?;
+    /// assert_eq!(somebody.client().user(), None);
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
     #[must_use]
     pub fn anonymous() -> Self {
         Self::default()
     }
 
-    /// Admits a client of a user: 1 to 128 bytes without control characters. One user may have
-    /// many clients.
+    /// Admits a client of a user. One user may have many clients.
+    ///
+    /// The id is the application's: 1 to 128 bytes without control characters; any other is
+    /// answered with status 500, since it is the hook's mistake.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Hub};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let ada = hub.subscribe(Admission::user("ada")).await?;
+    /// assert_eq!(ada.client().user(), Some("ada"));
+    ///
+    /// let error = hub.subscribe(Admission::user("")).await.expect_err("no name");
+    /// assert_eq!(error.status().map(|status| status.as_u16()), Some(500));
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
     #[must_use]
     pub fn user(id: impl Into<Arc<str>>) -> Self {
         Self { user: Some(id.into()), ..Self::default() }
@@ -197,6 +264,22 @@ impl Admission {
     ///
     /// A name of 1 to 128 bytes without control characters; any other is answered with status 500,
     /// since it is the hook's mistake. The limit on rooms per client counts.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Hub};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let _ada = hub.subscribe(Admission::user("ada").room("news").room("sports")).await?;
+    /// assert_eq!(hub.publish("sports", "goal").await?, 1);
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    #[doc(alias = "channel")]
+    #[doc(alias = "group")]
+    #[doc(alias = "topic")]
     #[must_use]
     pub fn room(mut self, name: impl Into<Arc<str>>) -> Self {
         self.rooms.push(name.into());
@@ -206,6 +289,9 @@ impl Admission {
     /// Answers with this subprotocol (RFC 6455 4.2.2), one that the request offered.
     ///
     /// One that it did not offer is answered with status 500, since it is the hook's mistake.
+    /// Without this none is answered, and most clients then go on without one.
+    /// [`Hub::upgrade`](crate::Hub::upgrade) has an example.
+    #[doc(alias = "subprotocol")]
     #[must_use]
     pub fn protocol(mut self, name: impl Into<Arc<str>>) -> Self {
         self.protocol = Some(name.into());

@@ -51,11 +51,22 @@ impl Listener {
     /// # Errors
     ///
     /// An error with the operating system's as its source.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::Listener;
+    /// let listener = Listener::bind("127.0.0.1:0").expect("a free port");
+    /// let taken = listener.local_addr().expect("TCP");
+    /// assert!(Listener::bind(taken).is_err());
+    /// ```
+    #[doc(alias = "listen")]
     pub fn bind(address: impl ToSocketAddrs) -> Result<Self, Error> {
         Self::try_from(TcpListener::bind(address)?)
     }
 
-    /// Returns the TCP address, with the real port; `None` for a Unix socket.
+    /// Returns the TCP address, with the real port where 0 was asked for; `None` for a Unix
+    /// socket, whose path [`Display`](fmt::Display) writes.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match &self.0 {
@@ -86,6 +97,18 @@ impl Listener {
 impl TryFrom<TcpListener> for Listener {
     type Error = Error;
 
+    /// Takes a listener over, as one that a supervisor handed on, with the settings of
+    /// [`bind`](Self::bind). It becomes non-blocking.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::Listener;
+    /// let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    /// let address = socket.local_addr().expect("bound");
+    /// let listener = Listener::try_from(socket).expect("it listens");
+    /// assert_eq!(listener.local_addr(), Some(address));
+    /// ```
     fn try_from(listener: TcpListener) -> Result<Self, Error> {
         #[cfg(unix)]
         rustix::net::listen(&listener, BACKLOG).map_err(std::io::Error::from)?;
@@ -99,6 +122,20 @@ impl TryFrom<TcpListener> for Listener {
 impl TryFrom<UnixListener> for Listener {
     type Error = Error;
 
+    /// Takes a Unix listener over. It becomes non-blocking; its file is the caller's to remove.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::Listener;
+    /// use std::os::unix::net::UnixListener;
+    ///
+    /// let path = std::env::temp_dir().join(format!("hublet-doc-{}.sock", std::process::id()));
+    /// let socket = UnixListener::bind(&path).expect("a free path");
+    /// let listener = Listener::try_from(socket).expect("it listens");
+    /// assert_eq!(listener.to_string(), format!("unix:{}", path.display()));
+    /// # std::fs::remove_file(path).expect("it is there");
+    /// ```
     fn try_from(listener: UnixListener) -> Result<Self, Error> {
         rustix::net::listen(&listener, BACKLOG).map_err(std::io::Error::from)?;
         Ok(Self(Kind::Unix(Async::new(listener)?)))
@@ -138,7 +175,7 @@ impl fmt::Display for Listener {
     }
 }
 
-/// Where a connection comes from.
+/// Where a connection comes from: an address, a Unix socket, or unknown.
 ///
 /// # Examples
 ///
@@ -163,13 +200,13 @@ enum Source {
 }
 
 impl Peer {
-    /// A peer behind a Unix socket.
+    /// Makes a peer behind a Unix socket; no limit per address counts it.
     #[must_use]
     pub fn unix() -> Self {
         Self(Source::Unix)
     }
 
-    /// A peer of which nothing is known, as behind a pipe.
+    /// Makes a peer of which nothing is known, as behind a pipe; no limit per address counts it.
     #[must_use]
     pub fn unknown() -> Self {
         Self(Source::Unknown)

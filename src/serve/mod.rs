@@ -54,12 +54,16 @@ impl Hub {
     /// Accepts connections and runs each on `executor`, until a drain begins.
     ///
     /// An accept that fails, as when file descriptors run out, is logged and tried again after a
-    /// pause of 10 ms, doubling to 1 s. Cancel safety: dropping the future closes the listener;
-    /// connections that were accepted go on.
+    /// pause of 10 ms, doubling to 1 s. Several listeners are several calls, with one handler in an
+    /// [`Arc`](std::sync::Arc).
     ///
     /// # Errors
     ///
     /// None today; the result leaves room for listeners that can fail for good.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the listener; connections that were accepted go on.
     ///
     /// # Examples
     ///
@@ -148,13 +152,63 @@ impl Hub {
     /// Runs one connection, from its request to its end: for an accept loop of your own, for TLS,
     /// for a pipe.
     ///
-    /// Returns why the client was disconnected. Cancel safety: dropping the future drops the
-    /// stream; the client is out of the registry then.
+    /// Returns why the client was disconnected. Waits while as many handshakes are in flight as
+    /// [`Config::handshakes`](crate::Config#structfield.handshakes) allows.
     ///
     /// # Errors
     ///
     /// [`Error::status`] if the request was answered with a status instead of an upgrade, an error
     /// with a source if the stream failed before.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the stream; the client is out of the registry then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(unix)] {
+    /// use futures_lite::{AsyncReadExt, AsyncWriteExt};
+    /// use hublet::{Client, Config, Disconnect, Handler, Hub, Message, Peer};
+    /// use smol::net::unix::UnixStream;
+    ///
+    /// struct Chat;
+    /// impl Handler for Chat {
+    ///     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
+    ///         client.hub().broadcast(message).await.map(drop).map_err(|_| Disconnect::GOING_AWAY)
+    ///     }
+    /// }
+    ///
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// // A pipe, whose other end is a client in the same program.
+    /// let (ours, theirs) = UnixStream::pair()?;
+    /// let talk = async {
+    ///     let connected = async_tungstenite::client_async("ws://localhost/", theirs).await;
+    ///     let (mut client, _) = connected.expect("the hub answers 101");
+    ///     client.close(None).await.expect("it is connected");
+    /// };
+    /// let served = hub.serve_connection(ours, Peer::unknown(), &Chat);
+    /// let (reason, ()) = futures_lite::future::zip(served, talk).await;
+    /// assert_eq!(reason?, Disconnect::NO_STATUS);
+    ///
+    /// // Who asks for something else is answered too.
+    /// let (ours, mut theirs) = UnixStream::pair()?;
+    /// let talk = async {
+    ///     theirs.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    ///     let mut answer = String::new();
+    ///     theirs.read_to_string(&mut answer).await?;
+    ///     Ok::<_, std::io::Error>(answer)
+    /// };
+    /// let served = hub.serve_connection(ours, Peer::unknown(), &Chat);
+    /// let (refused, answer) = futures_lite::future::zip(served, talk).await;
+    /// assert!(answer?.starts_with("HTTP/1.1 404 "));
+    /// assert_eq!(refused.expect_err("no upgrade").status().map(|s| s.as_u16()), Some(404));
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// # }
+    /// ```
     pub async fn serve_connection<S, H>(
         &self,
         stream: S,

@@ -54,13 +54,33 @@ impl Hub {
     /// Makes this program a client of the hub, with the user and the rooms of `admission`.
     ///
     /// Hooks are not asked, and a subprotocol means nothing here. It counts among the clients, and
-    /// [`drain`](Self::drain) waits for it to be dropped as it waits for every client. Cancel
-    /// safety: dropped early, no client stays behind.
+    /// [`drain`](Self::drain) waits for it to be dropped as it waits for every client.
     ///
     /// # Errors
     ///
     /// [`Error::status`] with what a peer would have been answered, if there is no place for one
     /// more client or room or a name is not allowed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, no client stays behind.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Hub};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default().max_clients(Some(1)))?;
+    /// # smol::spawn(manager).detach();
+    /// let ear = hub.subscribe(Admission::user("ada").room("news")).await?;
+    /// assert_eq!(hub.presence("news").await?[0].id, ear.client().id());
+    ///
+    /// // This hub has one place.
+    /// let error = hub.subscribe(Admission::anonymous()).await.expect_err("it is taken");
+    /// assert_eq!(error.status().map(|status| status.as_u16()), Some(503));
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
     pub async fn subscribe(&self, admission: Admission) -> Result<Subscription, Error> {
         let counted = self.shared().gate.connection();
         let Admitted { registered, client } = handshake::admit(self, admission).await?;

@@ -39,6 +39,17 @@ enum End {
     Lost(Disconnect),
 }
 
+impl End {
+    /// This end of a connection that was ending already: that the stream fails on the way changes
+    /// nothing about the reason (RFC 6455 7.1.5).
+    fn after(self, reason: Disconnect) -> Self {
+        match self {
+            Self::Lost(_) => Self::Lost(reason),
+            end => end,
+        }
+    }
+}
+
 /// Runs a client from its 101 to its end; returns why it ended. `early` came behind its request.
 ///
 /// Not an `async fn`, which would keep a place for every argument beside what becomes of it.
@@ -352,7 +363,7 @@ impl<'a, T: Transport> Connection<'a, T> {
         let reason = match end {
             End::Ours(reason) => {
                 if let Some(end) = self.unregister(client, reason.clone()).await {
-                    return self.cut_off(end).await;
+                    return self.cut_off(end.after(reason)).await;
                 }
                 reason
             }
@@ -360,7 +371,7 @@ impl<'a, T: Transport> Connection<'a, T> {
             End::Evicted | End::Lost(_) => return self.cut_off(end).await,
         };
         if let Some(end) = self.write_out(&reason).await {
-            return self.cut_off(end).await;
+            return self.cut_off(end.after(reason)).await;
         }
         self.await_goodbye().await;
         reason

@@ -4,6 +4,7 @@
 mod activation;
 mod deploy;
 mod drain;
+mod hostile;
 #[path = "../peer/mod.rs"]
 mod peer;
 mod pipe;

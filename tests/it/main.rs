@@ -3,6 +3,7 @@
 
 #[path = "../peer/mod.rs"]
 mod peer;
+mod pipe;
 mod support;
 
 mod broadcast;
@@ -15,5 +16,9 @@ mod handshake;
 mod heartbeat;
 mod shutdown;
 
+mod embed;
 mod hostile;
 mod storms;
+
+mod readme;
+mod tidy;

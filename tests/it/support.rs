@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use async_channel::Sender;
 use futures_lite::future::{or, zip};
 use hublet::{Client, Config, Disconnect, Error, Handler, Hub, Listener, Message};
-use smol::Executor;
 use smol::block_on;
+use smol::{Executor, Task};
 
 use crate::peer::{DEADLINE, Peer};
 
@@ -141,6 +141,14 @@ impl TestHub {
     #[track_caller]
     pub(crate) fn join_narrow(&self) -> Peer<TcpStream> {
         Peer::dial_narrow(&self.address).join("/ws")
+    }
+
+    /// Runs a future on the hub's threads.
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Task<T> {
+        self.executor.spawn(future)
     }
 
     /// Waits for an answer of the hub.

@@ -136,6 +136,11 @@ impl Peer<UnixStream> {
 }
 
 impl<S: Read + Write> Peer<S> {
+    /// Takes any stream, whose reads and writes have deadlines.
+    pub(crate) fn at(stream: S) -> Self {
+        Self(BufReader::new(stream))
+    }
+
     pub(crate) fn stream(&self) -> &S {
         self.0.get_ref()
     }

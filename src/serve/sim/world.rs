@@ -40,6 +40,8 @@ pub(super) struct Peer {
     seen: usize,
     /// It has sent its last byte.
     silent: bool,
+    /// Time has passed while it had a message unfinished, which may have ended it.
+    dawdled: bool,
 }
 
 impl Peer {
@@ -160,8 +162,8 @@ impl World {
                 websocket::run(&hub, socket, admitted, Vec::new(), &script).await;
             }
         });
-        let (half, seen, silent) = (Vec::new(), 0, false);
-        self.peers.push(Peer { line, task, steady, answers, asks, half, seen, silent });
+        let (half, seen, silent, dawdled) = (Vec::new(), 0, false, false);
+        self.peers.push(Peer { line, task, steady, answers, asks, half, seen, silent, dawdled });
     }
 
     fn any_peer(&mut self) -> Option<usize> {
@@ -378,8 +380,11 @@ impl World {
 
     /// Steady peers do not leave a message unfinished.
     fn finish_halves(&mut self) {
-        for peer in self.peers.iter_mut().filter(|peer| peer.steady && !peer.silent) {
-            peer.line.send(&std::mem::take(&mut peer.half));
+        for peer in self.peers.iter_mut() {
+            if peer.steady && !peer.silent {
+                peer.line.send(&std::mem::take(&mut peer.half));
+            }
+            peer.dawdled |= !peer.half.is_empty();
         }
     }
 
@@ -503,6 +508,7 @@ impl World {
         if !self.executor.runs(self.manager) || self.rng.u8(..4) > 0 {
             return;
         }
+        self.check_evicted();
         // A listing says who is where, and a message from rest reaches exactly those.
         let which = self.rng.usize(..ROOMS);
         let Some(members) = self.ask(|hub| async move { hub.presence(&room(which)).await }) else {
@@ -534,6 +540,22 @@ impl World {
         if let Some(told) = told {
             assert_eq!(told, members.len(), "as many recipients as members");
             assert!(counted >= told as u64, "recipients are counted");
+        }
+    }
+}
+
+impl World {
+    /// Invariant 7: who was evicted is gone, without any time.
+    fn check_evicted(&mut self) {
+        let Some(clients) = self.ask(|hub| async move { hub.clients().await }) else { return };
+        let notes = self.script.notes();
+        for (n, (peer, note)) in self.peers.iter().zip(&notes.peers).enumerate() {
+            let Some(id) = note.id else { continue };
+            let was_told_to_go = !note.codes.is_empty() || peer.dawdled;
+            let is_client = clients.iter().any(|client| client.id == id);
+            let runs = self.executor.runs(peer.task);
+            assert!(is_client || was_told_to_go || !runs, "peer {n} was evicted and is still here");
+            assert!(runs || !is_client, "peer {n} is a client without a connection");
         }
     }
 }

@@ -1,0 +1,345 @@
+//! A hub inside a program: streams of any kind, hooks, and what is the program's own.
+
+use std::net::TcpStream;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use hublet::{
+    Admission, Client, Config, Disconnect, Error, Handler, Hub, Listener, Message, Peer as Source,
+};
+use smol::{Executor, Task, block_on};
+
+use crate::peer::{BINARY, CLOSE, DEADLINE, Peer, TEXT, frame, upgrade};
+use crate::pipe::{TestEnd, pipe};
+use crate::support::{Chat, TestHub, alone, gone, until};
+
+/// A client whose stream is a pipe, and what becomes of its connection.
+fn over_a_pipe(hub: &TestHub, room: usize) -> (Peer<TestEnd>, Task<Result<Disconnect, Error>>) {
+    let (stream, end) = pipe(room);
+    let serving = hub.hub.clone();
+    let connection =
+        hub.spawn(async move { serving.serve_connection(stream, Source::unknown(), &Chat).await });
+    (Peer::at(end), connection)
+}
+
+#[test]
+fn a_pipe_of_eight_bytes_is_a_client_like_any_other() {
+    for threads in [1, 2] {
+        let hub = TestHub::on_threads(threads, Config::default(), Chat);
+        let mut tcp = hub.join();
+        let (piped, connection) = over_a_pipe(&hub, 8);
+        let mut piped = piped.join("/ws");
+        piped.say("through the needle's eye");
+        piped.hears("through the needle's eye");
+        tcp.hears("through the needle's eye");
+        let long: Vec<u8> = (0..Config::MAX_MESSAGE).map(|n| n as u8).collect();
+        tcp.send(BINARY, &long);
+        assert!(piped.receive() == (BINARY, long.clone()));
+        assert!(tcp.receive() == (BINARY, long));
+        piped.send(CLOSE, &4000u16.to_be_bytes());
+        piped.is_closed(4000);
+        piped.ends();
+        assert_eq!(block_on(connection).expect("it was a client").code(), 4000);
+    }
+}
+
+#[test]
+fn a_connection_that_becomes_no_client_is_an_error_with_its_reason() {
+    let hub = TestHub::start();
+    let (mut peer, connection) = over_a_pipe(&hub, 64);
+    assert_eq!(peer.request("GET / HTTP/1.1\r\nHost: x\r\n\r\n").status, 404);
+    drop(peer);
+    let refused = block_on(connection).expect_err("no upgrade");
+    assert_eq!(refused.status().map(|status| status.as_u16()), Some(404));
+    let (peer, connection) = over_a_pipe(&hub, 64);
+    drop(peer);
+    let lost = block_on(connection).expect_err("nothing was said");
+    assert!(lost.status().is_none() && std::error::Error::source(&lost).is_some());
+    hub.empties();
+}
+
+#[test]
+fn a_stream_that_was_upgraded_elsewhere_speaks_frames_at_once() {
+    let hub = TestHub::with(Config::default().max_clients(Some(1)));
+    let upgraded = |admission| {
+        let (stream, end) = pipe(64);
+        let serving = hub.hub.clone();
+        let connection =
+            hub.spawn(async move { serving.serve_upgraded(stream, admission, &Chat).await });
+        (Peer::at(end), connection)
+    };
+    let (mut ada, connection) = upgraded(Admission::user("ada").room("lobby"));
+    ada.say("no handshake");
+    ada.hears("no handshake");
+    assert_eq!(hub.ask(hub.hub.send_to_user("ada", "by name")), 1);
+    ada.hears("by name");
+    assert_eq!(hub.ask(hub.hub.publish("lobby", "by room")), 1);
+    ada.hears("by room");
+    let (mut bob, refused) = upgraded(Admission::user("bob"));
+    let refused = block_on(refused).expect_err("one client is the limit");
+    assert_eq!(refused.status().map(|status| status.as_u16()), Some(503));
+    // There is no status any more that could say it.
+    bob.is_closed(1013);
+    bob.ends();
+    drop(ada);
+    assert_eq!(block_on(connection).expect("it was a client").code(), 1006);
+    hub.empties();
+}
+
+/// Invariant 6: a connection whose future is dropped takes its client with it.
+#[test]
+fn a_future_that_is_dropped_leaves_no_client() {
+    let hub = TestHub::start();
+    let (peer, connection) = over_a_pipe(&hub, 64);
+    let mut peer = peer.join("/ws");
+    assert_eq!(hub.hub.stats().clients, 1);
+    drop(connection);
+    peer.ends();
+    hub.empties();
+    assert_eq!(hub.broadcast("anyone?"), 0);
+}
+
+/// Invariant 7 and its close frame: an evicted client whose stream has room is told 4108, and that
+/// alone. This one overflows before its 101 is written, so its stream is empty when it can be told.
+#[test]
+fn who_is_evicted_with_room_in_its_stream_is_told_4108_and_how_much_it_missed() {
+    let hub = TestHub::start();
+    let (mut peer, connection) = over_a_pipe(&hub, 100);
+    let asks = std::thread::spawn(move || {
+        peer.write(upgrade("/ws").as_bytes());
+        peer
+    });
+    let mut peer = asks.join().expect("asked");
+    until("it is registered", || hub.hub.stats().clients == 1);
+    while hub.hub.stats().clients_evicted == 0 {
+        assert_eq!(hub.broadcast("too early"), 1);
+    }
+    assert_eq!(peer.response().status, 101);
+    let missed = Config::QUEUE + 1;
+    assert_eq!(peer.is_closed(4108), format!("too slow: missed {missed} messages"));
+    peer.ends();
+    assert_eq!(block_on(connection).expect("it was a client").code(), 4108);
+    hub.empties();
+}
+
+/// Tells the test what it is called for.
+struct Diary(Sender<String>);
+
+impl Diary {
+    fn note(&self, what: impl Into<String>) {
+        // A test that has read enough has dropped its side.
+        let _ = self.0.send(what.into());
+    }
+}
+
+impl Handler for Diary {
+    async fn on_connect(&self, client: &Client) -> Result<(), Disconnect> {
+        self.note("connected");
+        let rooms = client.rooms().await.map_err(gone)?;
+        if rooms.iter().any(|room| &**room == "closed") {
+            return Err(Disconnect::new(4003, "not today"));
+        }
+        client.send("welcome").await.map(drop).map_err(gone)
+    }
+
+    async fn on_message(&self, _: &Client, message: Message) -> Result<(), Disconnect> {
+        self.note(format!("heard {}", message.as_text().unwrap_or_default()));
+        Ok(())
+    }
+
+    async fn on_disconnect(&self, client: &Client, reason: &Disconnect) {
+        let there = client.rooms().await.is_ok();
+        self.note(format!("gone with {reason}, still registered: {there}"));
+    }
+}
+
+fn diary() -> (TestHub, Receiver<String>) {
+    let (sender, notes) = channel();
+    (TestHub::serving(Config::default(), Diary(sender)), notes)
+}
+
+#[test]
+fn the_hooks_of_a_client_run_in_order_and_its_end_once() {
+    let (hub, notes) = diary();
+    let mut peer = hub.join();
+    peer.hears("welcome");
+    peer.write(
+        &[frame(TEXT, b"one"), frame(TEXT, b"two"), frame(CLOSE, &1000u16.to_be_bytes())].concat(),
+    );
+    peer.is_closed(1000);
+    peer.ends();
+    drop(peer);
+    hub.empties();
+    let expected =
+        ["connected", "heard one", "heard two", "gone with 1000, still registered: false"];
+    assert_eq!(notes.try_iter().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn who_is_turned_away_at_the_door_is_told_why_and_not_heard() {
+    let (hub, notes) = diary();
+    let mut peer = hub.join_at("/ws/closed");
+    assert_eq!(peer.is_closed(4003), "not today");
+    peer.say("but I");
+    peer.goodbye(4003);
+    hub.empties();
+    let expected = ["connected", "gone with 4003 not today, still registered: false"];
+    assert_eq!(notes.try_iter().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_message_that_finds_no_room_comes_back() {
+    // The manager does not run.
+    let (hub, _manager) = Hub::new(Config::default().inbox(2)).expect("valid");
+    assert!(hub.try_broadcast("first").is_ok());
+    assert!(hub.try_publish("main", "second").is_ok());
+    let refused = hub.try_publish("main", vec![1, 2, 3]).expect_err("no room");
+    assert!(refused.is_full());
+    assert_eq!(refused.into_message().expect("it comes back").as_bytes(), [1, 2, 3]);
+    let too_long = hub.try_broadcast(vec![0; Config::MAX_MESSAGE + 1]).expect_err("too long");
+    assert!(too_long.is_too_long());
+    assert_eq!(too_long.into_message().map(|message| message.len()), Some(Config::MAX_MESSAGE + 1));
+}
+
+/// An executor on a thread of its own, for programs that put their hub together themselves.
+struct Program {
+    executor: Arc<Executor<'static>>,
+    stop: Option<async_channel::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Program {
+    fn start() -> Self {
+        let executor = Arc::new(Executor::new());
+        let (stop, stopped) = async_channel::bounded(1);
+        let runs = Arc::clone(&executor);
+        let thread = std::thread::spawn(move || {
+            let _ = block_on(runs.run(stopped.recv()));
+        });
+        Self { executor, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Serves on a free port; returns the accept loop and its address.
+    fn serve(&self, hub: &Hub) -> (Task<Result<(), Error>>, String) {
+        let listener = Listener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.to_string();
+        (self.serve_on(hub, listener), address)
+    }
+
+    fn serve_on(&self, hub: &Hub, listener: Listener) -> Task<Result<(), Error>> {
+        let (hub, executor) = (hub.clone(), Arc::clone(&self.executor));
+        self.executor.spawn(async move { hub.serve(&executor, listener, Chat).await })
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(ended.is_ok() || std::thread::panicking(), "the program panicked");
+        }
+    }
+}
+
+#[test]
+fn several_listeners_of_either_kind_serve_one_hub() {
+    let path = std::env::temp_dir().join(format!("hublet-it-{}.sock", std::process::id()));
+    let unix = UnixListener::bind(&path).expect("bound");
+    let program = Program::start();
+    let (hub, manager) = Hub::new(Config::default()).expect("valid");
+    let _manager = program.executor.spawn(manager);
+    let (_one, one) = program.serve(&hub);
+    let (_two, two) = program.serve(&hub);
+    let _unix = program.serve_on(&hub, unix.try_into().expect("registered"));
+    let mut tcp =
+        [Peer::<TcpStream>::connect(&one, "/ws"), Peer::<TcpStream>::connect(&two, "/ws")];
+    let mut unix = Peer::<UnixStream>::connect(&path);
+    std::fs::remove_file(&path).expect("it was bound");
+    unix.say("to all three");
+    unix.hears("to all three");
+    tcp.iter_mut().for_each(|peer| peer.hears("to all three"));
+}
+
+#[test]
+fn an_accept_loop_that_is_dropped_closes_its_listener_and_no_client() {
+    let program = Program::start();
+    let (hub, manager) = Hub::new(Config::default()).expect("valid");
+    let _manager = program.executor.spawn(manager);
+    let (serving, address) = program.serve(&hub);
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
+    drop(serving);
+    until("nobody listens", || TcpStream::connect(&address).is_err());
+    peer.say("still served");
+    peer.hears("still served");
+}
+
+#[test]
+fn a_manager_that_is_dropped_ends_its_clients_with_1001() {
+    let program = Program::start();
+    let (hub, manager) = Hub::new(Config::default()).expect("valid");
+    let manager = program.executor.spawn(manager);
+    let (_serving, address) = program.serve(&hub);
+    let mut peers =
+        [Peer::<TcpStream>::connect(&address, "/ws"), Peer::<TcpStream>::connect(&address, "/ws")];
+    assert_eq!(block_on(hub.broadcast("the last")).expect("it runs"), 2);
+    drop(manager);
+    for peer in &mut peers {
+        peer.hears("the last");
+        peer.is_closed(1001);
+    }
+    peers.into_iter().for_each(|peer| peer.goodbye(1001));
+    assert!(block_on(hub.broadcast("anyone?")).expect_err("it has ended").is_closed());
+}
+
+#[test]
+fn the_manager_ends_with_the_last_handle() {
+    let (hub, manager) = Hub::new(Config::default()).expect("valid");
+    let other = hub.clone();
+    let (done, ended) = channel();
+    let manager = std::thread::spawn(move || {
+        block_on(manager);
+        done.send(()).expect("the test waits");
+    });
+    drop(hub);
+    assert_eq!(block_on(other.broadcast("one handle is left")).expect("it runs"), 0);
+    drop(other);
+    ended.recv_timeout(DEADLINE).expect("it ends");
+    manager.join().expect("no panic");
+}
+
+/// Invariant 11: of all that runs in this process, the library has started nothing; async-io's
+/// reactor is the only thread beside the program's own.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_library_starts_no_thread() {
+    alone(the_library_starts_no_thread, || {
+        let threads = || {
+            let tasks = std::fs::read_dir("/proc/self/task").expect("Linux has it");
+            let name = |task: std::io::Result<std::fs::DirEntry>| {
+                let path = task.expect("a thread").path().join("comm");
+                std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+            };
+            let mut names: Vec<_> = tasks.map(name).collect();
+            names.sort();
+            names
+        };
+        let program = Program::start();
+        block_on(smol::Timer::after(std::time::Duration::ZERO));
+        // A thread has its parent's name until it has set its own.
+        until("the reactor runs", || threads().iter().any(|name| name == "async-io"));
+        let before = threads();
+        let (hub, manager) = Hub::new(Config::default()).expect("valid");
+        let _manager = program.executor.spawn(manager);
+        let (_serving, address) = program.serve(&hub);
+        let mut peers: Vec<_> =
+            (0..20).map(|_| Peer::<TcpStream>::connect(&address, "/ws")).collect();
+        peers[0].say("hello");
+        peers.iter_mut().for_each(|peer| peer.hears("hello"));
+        drop(peers);
+        until("they are gone", || hub.stats().connections == 0);
+        block_on(hub.drain(Disconnect::GOING_AWAY));
+        assert_eq!(threads(), before);
+    });
+}

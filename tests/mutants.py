@@ -1,0 +1,307 @@
+#!/usr/bin/env python3
+"""Puts faults into a copy of the hub, one after another: the simulation must find each.
+
+    tests/mutants.py [--seeds N] [--short]
+
+A fault is a piece of the source and what it is replaced with. Exits with 1 if one is not found, or
+if the piece is not there (any more). The copy and its build are in target/mutants.
+"""
+
+import argparse
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+COPY = ROOT / "target" / "mutants"
+
+# Name, file, piece, replacement. A piece must be there exactly once.
+FAULTS = [
+    (
+        "lost wake: a queue that fills wakes nobody",
+        "src/hub/queue.rs",
+        "if was_empty || outcome == Push::Full {",
+        "if outcome == Push::Full {",
+    ),
+    (
+        "lost wake: an eviction wakes nobody",
+        "src/hub/queue.rs",
+        "if was_empty || outcome == Push::Full {",
+        "if was_empty {",
+    ),
+    (
+        "lost wake: a drain that has had its turn does not come back",
+        "src/hub/queue.rs",
+        "if written >= budget {\n                cx.waker().wake_by_ref();",
+        "if written >= budget {",
+    ),
+    (
+        "lost wake: a drain leaves no waker",
+        "src/hub/queue.rs",
+        "_ => state.waker = Some(cx.waker().clone()),",
+        "_ => {}",
+    ),
+    (
+        "lost wake: an answer wakes nobody",
+        "src/hub/reply.rs",
+        "if let Some(waker) = waker {\n                waker.wake();\n            }",
+        "drop(waker);",
+    ),
+    (
+        "lost wake: bytes that are free are not told of",
+        "src/hub/inbox.rs",
+        "self.freed.notify(1);",
+        "",
+    ),
+    (
+        "lost wake: the manager's end is not told to who waits for bytes",
+        "src/hub/inbox.rs",
+        "self.ledger.freed.notify(usize::MAX);",
+        "",
+    ),
+    (
+        "lost wake: who departs does not wake the manager",
+        "src/hub/inbox.rs",
+        "drop(self.sender.try_send(Command::Reap));",
+        "",
+    ),
+    (
+        "missed generation: an id of an earlier client finds the next one of its slot",
+        "src/hub/registry.rs",
+        "self.entries.get(id.slot as usize).filter(|entry| entry.generation == id.generation)",
+        "self.entries.get(id.slot as usize)",
+    ),
+    (
+        "missed generation: every client of a slot has the same id",
+        "src/hub/registry.rs",
+        "self.generation = self.generation.wrapping_add(1);",
+        "",
+    ),
+    (
+        "skipped yield: the manager goes on while there are commands",
+        "src/hub/manager.rs",
+        "                self.registry.remove(id, Disconnect::ABNORMAL);\n            }\n"
+        "            yield_now().await;",
+        "                self.registry.remove(id, Disconnect::ABNORMAL);\n            }",
+    ),
+    (
+        "a batch of more than a queue",
+        "src/hub/manager.rs",
+        "let batch = (queue / 2).clamp(1, BATCH);",
+        "let batch = 4 * queue.max(BATCH);",
+    ),
+    (
+        "count off by one: what is dropped by an eviction",
+        "src/hub/queue.rs",
+        "self.miss((self.waiting - kept + more) as u64, terms);",
+        "self.miss((self.waiting + more) as u64, terms);",
+    ),
+    (
+        "count off by one: what is lost with a connection is not counted",
+        "src/hub/queue.rs",
+        "(state.waiting + more) as u64",
+        "more as u64",
+    ),
+    (
+        "count off by one: a cut message is not delivered when it is whole",
+        "src/hub/queue.rs",
+        "if self.cut > 0 {\n            delivered += self.advance_message(&mut n);\n        }",
+        "if self.cut > 0 {\n            self.advance_message(&mut n);\n        }",
+    ),
+    (
+        "count off by one: recipients include those who had gone",
+        "src/hub/registry.rs",
+        "if outcome != Push::Gone {\n                    delivery.recipients",
+        "if outcome != Push::Full {\n                    delivery.recipients",
+    ),
+    (
+        "stale room entry: who is removed stays in its rooms",
+        "src/hub/registry.rs",
+        "for membership in &entry.memberships {\n            self.vacate(membership);\n        }",
+        "",
+    ),
+    (
+        "stale room entry: who was moved has its old place",
+        "src/hub/registry.rs",
+        "moved.place = membership.place;",
+        "",
+    ),
+    (
+        "stale room entry: a client is in one room twice",
+        "src/hub/registry.rs",
+        "if entry.memberships.iter().any(|membership| membership.room == *room) {",
+        "if entry.memberships.is_empty() && room.is_empty() {",
+    ),
+    (
+        "stale user entry",
+        "src/hub/registry.rs",
+        "if let Some(user) = &entry.user {\n            self.withdraw(user, id.slot);\n        }",
+        "",
+    ),
+    (
+        "the sender hears itself through its client",
+        "src/hub/registry.rs",
+        "if delivery.excepting && delivery.except.contains(&Some(id)) {",
+        "if false {",
+    ),
+    (
+        "a torn frame: control frames go before the rest of a cut one",
+        "src/hub/queue.rs",
+        "        if self.cut > 0 {\n            if let Some(message) = messages.next() {\n"
+        "                put(&message.frame()[self.cut..]);\n            }\n        }\n"
+        "        if !self.control.is_empty() {\n            put(&self.control);\n        }",
+        "        if !self.control.is_empty() {\n            put(&self.control);\n        }\n"
+        "        if self.cut > 0 {\n            if let Some(message) = messages.next() {\n"
+        "                put(&message.frame()[self.cut..]);\n            }\n        }",
+    ),
+    (
+        "a torn frame: the oldest is dropped though it is half written",
+        "src/hub/queue.rs",
+        "_ => self.front.remove(usize::from(self.cut > 0)),",
+        "_ => self.front.remove(0),",
+    ),
+    (
+        "a message behind the close frame",
+        "src/hub/queue.rs",
+        "if state.closing {\n            return true;\n        }",
+        "",
+    ),
+    (
+        "order: the newest that waits goes first",
+        "src/hub/queue.rs",
+        "else { break };\n                    self.front.push_back(message);",
+        "else { break };\n                    self.front.push_front(message);",
+    ),
+    (
+        "a connection that is dropped is not told of",
+        "src/serve/handshake.rs",
+        "if let Some(id) = self.queue.kill() {\n            self.hub.depart(id);\n        }",
+        "drop(self.queue.kill());",
+    ),
+    (
+        "a client whose connection had gone is inserted",
+        "src/hub/queue.rs",
+        "if state.phase == Phase::Dead {\n            return false;\n        }\n"
+        "        state.id = Some(id);",
+        "state.id = Some(id);",
+    ),
+    (
+        "while a hook waits its client is not written to",
+        "src/serve/websocket.rs",
+        "            self.poll_lane(cx, false).map(Err)\n        })\n        .await;\n"
+        "        if waited {",
+        "            Poll::Pending\n        })\n        .await;\n        if waited {",
+    ),
+    (
+        "who oversleeps is deaf",
+        "src/serve/websocket.rs",
+        "if self.websocket.get_ref().has_unread() {\n            return true;\n        }",
+        "return false;\n        #[allow(unreachable_code)]",
+    ),
+    (
+        "a ping is sent again and again, and its answer never missed",
+        "src/serve/clock.rs",
+        "None => (self.heard + self.ping_interval, Verdict::Ping),",
+        "_ if self.set_for >= self.heard => (now() + self.ping_interval, Verdict::Ping),\n"
+        "            None => (self.heard + self.ping_interval, Verdict::Ping),",
+    ),
+    (
+        "the write deadline is moved by every drain",
+        "src/serve/clock.rs",
+        "} else if progress || self.stuck.is_none() {",
+        "} else {",
+    ),
+    (
+        "a panic ends as a normal end",
+        "src/serve/websocket.rs",
+        "Err(_) => Err(End::Ours(Disconnect::INTERNAL)),",
+        "Err(_) => Err(End::Ours(Disconnect::NORMAL)),",
+    ),
+    (
+        "a kick throws the backlog away",
+        "src/serve/websocket.rs",
+        "End::Sealed => self.registered.queue.reason().unwrap_or(Disconnect::GOING_AWAY),",
+        "End::Sealed => return self.cut_off(End::Sealed).await,",
+    ),
+    (
+        "the room is left at a leave, and not the client's own note of it",
+        "src/hub/registry.rs",
+        "let membership = entry.memberships.swap_remove(at);\n            self.vacate(&membership);",
+        "let membership = entry.memberships.swap_remove(at);\n            drop(membership);",
+    ),
+]
+
+# What CI runs each time: one of each kind.
+SHORT = [0, 4, 8, 10, 12, 16]
+
+
+def prepare():
+    COPY.mkdir(parents=True, exist_ok=True)
+    for name in ["Cargo.toml", "Cargo.lock", "README.md"]:
+        shutil.copy2(ROOT / name, COPY / name)
+    for name in ["src", "benches", "tests", "examples"]:
+        shutil.rmtree(COPY / name, ignore_errors=True)
+        shutil.copytree(ROOT / name, COPY / name)
+
+
+def cargo(arguments, seeds, log):
+    environment = dict(os.environ, HUBLET_SIM_SEEDS=f"0..{seeds}", RUST_BACKTRACE="0")
+    environment["CARGO_TARGET_DIR"] = str(COPY / "target")
+    environment.pop("HUBLET_TEST_SEED", None)
+    command = ["cargo", "test", "--quiet", "--lib", *arguments]
+    with open(log, "w") as out:
+        done = subprocess.run(
+            command, cwd=COPY, env=environment, stdout=out, stderr=subprocess.STDOUT, check=False
+        )
+    return done.returncode, pathlib.Path(log).read_text(errors="replace")
+
+
+def found_by(name, file, piece, replacement, seeds):
+    """How the simulation found the fault; None if it did not."""
+    path = COPY / file
+    before = path.read_text()
+    if before.count(piece) != 1:
+        sys.exit(f"{name}: the piece is in {file} {before.count(piece)} times, not once")
+    path.write_text(before.replace(piece, replacement))
+    try:
+        built, log = cargo(["--no-run"], seeds, COPY / "build.log")
+        if built != 0:
+            sys.exit(f"{name}: it does not build\n{log}")
+        code, log = cargo(["serve::sim::every"], seeds, COPY / "run.log")
+    finally:
+        path.write_text(before)
+    if code == 0:
+        return None
+    seed = re.search(r"HUBLET_TEST_SEED=(\d+): ([^\n]*)", log)
+    return f"seed {seed[1]}: {seed[2]}" if seed else "it does not end well"
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", type=int, default=1000, help="seeds a fault has to hide from")
+    parser.add_argument("--short", action="store_true", help="one fault of each kind")
+    arguments = parser.parse_args()
+    prepare()
+    code, log = cargo(["serve::sim::every"], 50, COPY / "run.log")
+    if code != 0:
+        sys.exit(f"without a fault there must be none\n{log}")
+    faults = [FAULTS[nth] for nth in SHORT] if arguments.short else FAULTS
+    hidden = 0
+    for name, file, piece, replacement in faults:
+        start = time.monotonic()
+        how = found_by(name, file, piece, replacement, arguments.seeds)
+        hidden += how is None
+        took = time.monotonic() - start
+        print(f"{'NOT FOUND' if how is None else 'found'}: {name} ({took:.0f} s)", flush=True)
+        if how:
+            print(f"    {how[:150]}", flush=True)
+    print(f"{len(faults)} faults, {len(faults) - hidden} found, {hidden} not")
+    return 1 if hidden else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
