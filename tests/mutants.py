@@ -58,16 +58,16 @@ FAULTS = [
         "",
     ),
     (
-        "lost wake: the manager's end is not told to who waits for bytes",
-        "src/hub/inbox.rs",
-        "self.ledger.freed.notify(usize::MAX);",
-        "",
-    ),
-    (
         "lost wake: who departs does not wake the manager",
         "src/hub/inbox.rs",
         "drop(self.sender.try_send(Command::Reap));",
         "",
+    ),
+    (
+        "lost wake: whose turn it is to wait for a place is not told",
+        "src/hub/turn.rs",
+        "line.taken = false;\n        let next = line.first();",
+        "line.taken = false;\n        let next = None::<Waker>;",
     ),
     (
         "missed generation: an id of an earlier client finds the next one of its slot",
@@ -199,7 +199,7 @@ FAULTS = [
     (
         "who oversleeps is deaf",
         "src/serve/websocket.rs",
-        "if self.websocket.get_ref().has_unread() {\n            return true;\n        }",
+        "if self.protocol.wire().has_unread() {\n            return true;\n        }",
         "return false;\n        #[allow(unreachable_code)]",
     ),
     (

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_channel::{Receiver, Sender, TrySendError, bounded};
 use event_listener::Event;
-use smol::lock::Mutex as Turn;
 
 use super::manager::Command;
 use super::registry::ClientId;
+use super::turn::Turn;
 
 /// The senders' side of the inbox. The manager's future ends when the last one is gone.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ struct Ledger {
     freed: Event,
     /// Held by the first of those who wait; the others wait for it, one after another, so that a
     /// long message is not passed over for ever by short ones.
-    turn: Turn<()>,
+    turn: Turn,
     /// How many wait, the first included. While any does, newcomers go behind them.
     waiting: AtomicUsize,
     /// Clients whose connection is gone; each connection puts its own here once, at its very end,
@@ -61,7 +61,7 @@ pub(crate) fn inbox(commands: usize, bytes: usize) -> (Inbox, Outbox) {
         bytes: AtomicUsize::new(0),
         bytes_max: bytes,
         freed: Event::new(),
-        turn: Turn::new(()),
+        turn: Turn::default(),
         waiting: AtomicUsize::new(0),
         departed: Mutex::new(Vec::new()),
         any_departed: AtomicBool::new(false),
@@ -80,7 +80,7 @@ impl Inbox {
             done => return done,
         };
         let _waiting = Waiting::new(&self.ledger.waiting);
-        let _turn = self.ledger.turn.lock().await;
+        let _turn = self.ledger.turn.take().await;
         let reserved = self.reserve(command.bytes()).await;
         match self.sender.send(command).await {
             Ok(()) => {

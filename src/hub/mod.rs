@@ -11,6 +11,7 @@ mod scratch;
 mod stats;
 #[cfg(test)]
 pub(crate) mod tests;
+mod turn;
 
 use std::fmt;
 use std::future::Future;

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::notes::{NEVER, Notes, Span};
-use super::world::{World, frames_of};
+use super::peer::frames_of;
+use super::world::World;
 use crate::Disconnect;
 use crate::hub::tests::support::{Frame, decode, number_of};
 
@@ -23,7 +24,7 @@ pub(super) fn check(world: &World) {
         .iter()
         .map(|peer| {
             let kernel = peer.line.lock();
-            hear(frames_of(&kernel.taken, peer.asks()).unwrap_or_default())
+            hear(frames_of(&kernel.taken, peer.asks).unwrap_or_default())
         })
         .collect();
     check_order(&notes, &heard);

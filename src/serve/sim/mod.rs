@@ -17,16 +17,19 @@ mod executor;
 mod invariants;
 mod network;
 mod notes;
+mod peer;
 mod script;
 pub(crate) mod time;
 mod world;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::Stats;
 use crate::hub::tests::support::seeded_from;
+use crate::{Config, Overflow, Stats};
+use script::ROOMS;
 use world::World;
 
 /// Runs one seed from its beginning to its end.
@@ -53,6 +56,37 @@ fn end(world: World) {
     assert!(peers.iter().all(|peer| peer.line.lock().closed), "no descriptor is left");
     drop(executor);
     assert_eq!(terms.strong_count(), 0, "no queue is left");
+}
+
+/// A configuration, by chance.
+fn any_config(rng: &mut Rng) -> Config {
+    let seconds = |rng: &mut Rng, max: u64| Duration::from_millis(rng.u64(200..max * 1000));
+    let max_message = *rng.choice(&[64, 300, 4096, 8192]).expect("some");
+    let overflow = match rng.u8(..4) {
+        0 => Overflow::DropNewest,
+        1 => Overflow::DropOldest,
+        _ => Overflow::Disconnect,
+    };
+    let queue_bytes = (max_message + 10) * rng.usize(1..10).max(2);
+    Config::default()
+        .max_message(max_message)
+        .max_fragments(8)
+        .queue(rng.usize(1..=64))
+        .queue_bytes(if rng.bool() { queue_bytes } else { 256 * 1024 })
+        .overflow(overflow)
+        .inbox(rng.usize(1..=16))
+        .inbox_bytes((max_message + 10) * rng.usize(1..8))
+        .max_clients(Some(if rng.u8(..4) == 0 { rng.usize(1..8) } else { 1_000 }))
+        .max_rooms(if rng.u8(..4) == 0 { rng.usize(1..4) } else { 64 })
+        .max_rooms_per_client(rng.usize(1..=ROOMS))
+        .handshakes(rng.usize(1..8))
+        .message_timeout(seconds(rng, 40))
+        .handshake_timeout(seconds(rng, 10))
+        .ping_interval(seconds(rng, 30))
+        .pong_timeout(seconds(rng, 30))
+        .write_timeout(seconds(rng, 15))
+        .close_timeout(seconds(rng, 5))
+        .drain(seconds(rng, 6))
 }
 
 #[test]

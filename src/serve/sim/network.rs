@@ -84,6 +84,11 @@ impl Line {
         self.change(|kernel| kernel.room = kernel.room.saturating_add(bytes));
     }
 
+    /// Whether writing would block.
+    pub(super) fn is_full(&self) -> bool {
+        self.lock().room == 0
+    }
+
     fn change(&self, change: impl FnOnce(&mut Kernel)) {
         let mut kernel = self.lock();
         change(&mut kernel);

@@ -3,19 +3,19 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
 
+use super::any_config;
 use super::executor::{Executor, Order, TaskId};
 use super::network::{Line, Socket};
 use super::notes::{Span, To};
+use super::peer::{Peer, frame};
 use super::script::{Op, ROOMS, Script, USERS, room};
 use super::time::VirtualTime;
-use crate::hub::tests::support::decode;
 use crate::serve::{connect, handshake, websocket};
-use crate::{Config, Disconnect, Hub, Overflow, Peer as Origin};
+use crate::{Disconnect, Hub, Peer as Origin};
 
 /// Ticks after which a world that still moves never rests.
 const TICKS_MAX: usize = 200_000;
@@ -23,32 +23,6 @@ const TICKS_MAX: usize = 200_000;
 /// The longest time that anything may take to end by itself: every wait there is, one after
 /// another, is shorter.
 const ENDING_MAX: Duration = Duration::from_secs(20 * 60);
-
-/// A peer's end.
-pub(super) struct Peer {
-    pub(super) line: Arc<Line>,
-    /// The connection's task.
-    pub(super) task: TaskId,
-    pub(super) steady: bool,
-    /// It reads what it is sent, answers pings and closes in return.
-    answers: bool,
-    /// It came with a request, so what it hears begins with a response.
-    asks: bool,
-    /// What it has begun to send and not finished.
-    half: Vec<u8>,
-    /// How much of what was taken for it, in bytes, it has looked at.
-    seen: usize,
-    /// It has sent its last byte.
-    silent: bool,
-    /// Time has passed while it had a message unfinished, which may have ended it.
-    dawdled: bool,
-}
-
-impl Peer {
-    pub(super) fn asks(&self) -> bool {
-        self.asks
-    }
-}
 
 /// The world of one run.
 pub(super) struct World {
@@ -79,7 +53,7 @@ impl World {
         // The library's own dice: the jitter of pings.
         fastrand::seed(rng.u64(..));
         let order = if rng.u8(..3) > 0 { Order::Fair } else { Order::Wild };
-        let config = config(&mut rng);
+        let config = any_config(&mut rng);
         let len_max = config.max_message;
         if trace {
             eprintln!("{order:?} {config:?}");
@@ -110,7 +84,8 @@ impl World {
             70..=77 => self.listen(),
             78..=81 => self.leave(),
             82 => self.misbehave(),
-            83..=91 => self.program(),
+            83..=90 => self.program(),
+            91 => self.flood(),
             92..=95 => self.rest(),
             96..=98 => self.pass_time(),
             _ => self.oversleep(),
@@ -207,7 +182,8 @@ impl World {
     fn listen(&mut self) {
         let Some(n) = self.any_peer() else { return };
         if !self.peers[n].steady {
-            let bytes = self.rng.usize(..3_000);
+            let most = if self.rng.u8(..8) == 0 { 1 << 20 } else { 3_000 };
+            let bytes = self.rng.usize(..most);
             trace!(self, "peer {n} reads {bytes}");
             self.peers[n].line.grant(bytes);
         }
@@ -305,6 +281,21 @@ impl World {
         }
     }
 
+    /// The program publishes as much as it can to one room.
+    fn flood(&mut self) {
+        let (to, len) = (To::Room(self.rng.usize(..ROOMS)), self.len_max);
+        let times = self.rng.usize(1..80);
+        trace!(self, "the program floods {to:?}, {times} times {len} bytes");
+        let (hub, script) = (self.hub.clone(), self.script.clone());
+        let verb = self.executor.spawn(async move {
+            for _ in 0..times {
+                let op = Op::Publish { to, through_client: false, waits: true, len };
+                script.act(&hub, None, op).await.expect("only peers fail");
+            }
+        });
+        self.verbs.push(verb);
+    }
+
     /// Lets everything come to rest, without time; then nobody waits who need not.
     pub(super) fn rest(&mut self) {
         let mut ticks = 0;
@@ -324,43 +315,7 @@ impl World {
 
     /// Peers that answer do; `false` if none had anything to answer.
     fn answer(&mut self) -> bool {
-        let mut answered = false;
-        for peer in self.peers.iter_mut().filter(|peer| peer.answers) {
-            let (heard, closed) = {
-                let kernel = peer.line.lock();
-                if kernel.taken.len() == peer.seen {
-                    continue;
-                }
-                (kernel.taken.clone(), kernel.closed)
-            };
-            peer.seen = heard.len();
-            if !peer.steady {
-                peer.line.grant(200);
-                answered = true;
-            }
-            let Some(frames) = frames_of(&heard, peer.asks) else { continue };
-            let (frames, _) = decode(frames);
-            let Some(last) = frames.last() else { continue };
-            if closed || peer.silent {
-                continue;
-            }
-            // A frame in the middle would be torn by what is sent now.
-            let whole = peer.half.is_empty();
-            match last.opcode {
-                8 => {
-                    peer.line.end();
-                    peer.silent = true;
-                    answered = true;
-                }
-                9 if whole || peer.steady => {
-                    peer.line.send(&std::mem::take(&mut peer.half));
-                    peer.line.send(&frame(0x8a, &last.payload));
-                    answered = true;
-                }
-                _ => {}
-            }
-        }
-        answered
+        self.peers.iter_mut().fold(false, |answered, peer| peer.answer() | answered)
     }
 
     /// Lets time pass while all rest.
@@ -508,7 +463,7 @@ impl World {
         if !self.executor.runs(self.manager) || self.rng.u8(..4) > 0 {
             return;
         }
-        self.check_evicted();
+        self.check_clients();
         // A listing says who is where, and a message from rest reaches exactly those.
         let which = self.rng.usize(..ROOMS);
         let Some(members) = self.ask(|hub| async move { hub.presence(&room(which)).await }) else {
@@ -545,8 +500,8 @@ impl World {
 }
 
 impl World {
-    /// Invariant 7: who was evicted is gone, without any time.
-    fn check_evicted(&mut self) {
+    /// Who was evicted is gone (invariant 7), and nothing waits for who has room, without any time.
+    fn check_clients(&mut self) {
         let Some(clients) = self.ask(|hub| async move { hub.clients().await }) else { return };
         let notes = self.script.notes();
         for (n, (peer, note)) in self.peers.iter().zip(&notes.peers).enumerate() {
@@ -556,61 +511,8 @@ impl World {
             let runs = self.executor.runs(peer.task);
             assert!(is_client || was_told_to_go || !runs, "peer {n} was evicted and is still here");
             assert!(runs || !is_client, "peer {n} is a client without a connection");
+            let waiting = clients.iter().any(|client| client.id == id && client.waiting > 0);
+            assert!(!waiting || peer.line.is_full(), "messages wait for peer {n}, who has room");
         }
     }
-}
-
-fn config(rng: &mut Rng) -> Config {
-    let seconds = |rng: &mut Rng, max: u64| Duration::from_millis(rng.u64(200..max * 1000));
-    let max_message = *rng.choice(&[64, 300, 4096, 8192]).expect("some");
-    let overflow = match rng.u8(..4) {
-        0 => Overflow::DropNewest,
-        1 => Overflow::DropOldest,
-        _ => Overflow::Disconnect,
-    };
-    let queue_bytes = (max_message + 10) * rng.usize(1..10).max(2);
-    Config::default()
-        .max_message(max_message)
-        .max_fragments(8)
-        .queue(rng.usize(1..=64))
-        .queue_bytes(if rng.bool() { queue_bytes } else { 256 * 1024 })
-        .overflow(overflow)
-        .inbox(rng.usize(1..=16))
-        .inbox_bytes((max_message + 10) * rng.usize(1..8))
-        .max_clients(Some(if rng.u8(..4) == 0 { rng.usize(1..8) } else { 1_000 }))
-        .max_rooms(if rng.u8(..4) == 0 { rng.usize(1..4) } else { 64 })
-        .max_rooms_per_client(rng.usize(1..=ROOMS))
-        .handshakes(rng.usize(1..8))
-        .message_timeout(seconds(rng, 40))
-        .handshake_timeout(seconds(rng, 10))
-        .ping_interval(seconds(rng, 30))
-        .pong_timeout(seconds(rng, 30))
-        .write_timeout(seconds(rng, 15))
-        .close_timeout(seconds(rng, 5))
-        .drain(seconds(rng, 6))
-}
-
-/// A masked frame.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![first];
-    if payload.len() < 126 {
-        frame.push(0x80 | payload.len() as u8);
-    } else {
-        frame.push(0x80 | 126);
-        frame.extend((payload.len() as u16).to_be_bytes());
-    }
-    let key = [1, 2, 3, 4];
-    frame.extend(key);
-    frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
-    frame
-}
-
-/// The frames of what a peer has heard: behind the 101, if it asked for it. `None` before that,
-/// and for a refusal.
-pub(super) fn frames_of(heard: &[u8], asks: bool) -> Option<&[u8]> {
-    if !asks {
-        return Some(heard);
-    }
-    let end = heard.windows(4).position(|window| window == b"\r\n\r\n")?;
-    heard.starts_with(b"HTTP/1.1 101 ").then(|| &heard[end + 4..])
 }
