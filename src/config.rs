@@ -8,6 +8,19 @@ use crate::message::FRAME_HEADER_MAX;
 use crate::{Error, Network};
 
 /// What happens to a client whose queue is full when one more message comes for it.
+///
+/// Whatever it is, nobody waits for that client, and [`Stats`](crate::Stats) counts what it cost.
+///
+/// # Examples
+///
+/// ```
+/// use hublet::Overflow;
+///
+/// assert_eq!("drop-oldest".parse::<Overflow>().ok(), Some(Overflow::DropOldest));
+/// assert_eq!(Overflow::default().to_string(), "disconnect");
+/// assert!("drop".parse::<Overflow>().is_err());
+/// ```
+#[doc(alias = "backpressure")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overflow {
     /// The client is evicted: its backlog is thrown away and it is closed with 4108.

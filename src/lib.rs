@@ -153,3 +153,8 @@ pub use hub::{Client, ClientId, Hub, Member, Stats, Target};
 pub use message::Message;
 pub use network::Network;
 pub use serve::{Admission, Handler, Listener, Peer, Subscription, room_of};
+
+/// The program in the README is compiled with the examples here.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

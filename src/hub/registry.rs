@@ -16,6 +16,24 @@ use crate::{Disconnect, Message};
 ///
 /// A slot of the registry is used again by the very next client, so an id carries the slot's
 /// generation beside its index: the id of a client that has gone names nobody.
+///
+/// # Examples
+///
+/// ```
+/// use hublet::{Admission, Config, Hub};
+///
+/// # smol::block_on(async {
+/// # let (hub, manager) = Hub::new(Config::default())?;
+/// # smol::spawn(manager).detach();
+/// let ada = hub.subscribe(Admission::user("ada")).await?;
+/// let gone = ada.client().id();
+/// drop(ada);
+/// let bob = hub.subscribe(Admission::user("bob")).await?;
+/// assert_ne!(bob.client().id(), gone);
+/// assert_eq!(hub.send(gone, "for ada").await?, 0);
+/// # Ok::<_, hublet::Error>(())
+/// # }).expect("it works");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId {
     /// Index into the slab.

@@ -87,6 +87,20 @@ fn a_stream_that_was_upgraded_elsewhere_speaks_frames_at_once() {
     hub.empties();
 }
 
+/// RFC 6455 7.1.5: the close frame that came first says why, whether or not the answer arrives.
+#[test]
+fn a_peer_that_does_not_wait_for_the_answer_to_its_close_is_gone_with_its_reason() {
+    let hub = TestHub::start();
+    let (stream, end) = pipe(64);
+    let mut peer = Peer::at(end);
+    peer.send(CLOSE, &4000u16.to_be_bytes());
+    drop(peer);
+    let serving = hub.hub.clone();
+    let connection = hub
+        .spawn(async move { serving.serve_upgraded(stream, Admission::anonymous(), &Chat).await });
+    assert_eq!(block_on(connection).expect("it was a client").code(), 4000);
+}
+
 /// Invariant 6: a connection whose future is dropped takes its client with it.
 #[test]
 fn a_future_that_is_dropped_leaves_no_client() {
