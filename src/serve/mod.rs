@@ -59,7 +59,8 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// None today; the result leaves room for listeners that can fail for good.
+    /// If the listener accepts nothing any more, as when whoever shares the socket has shut it
+    /// down. With it the future ends: there is no use in waiting for that to pass.
     ///
     /// # Cancel safety
     ///
@@ -138,6 +139,9 @@ impl Hub {
             };
             if is_about_one_connection(&error) {
                 continue;
+            }
+            if is_for_good(&error) {
+                return Err(error.into());
             }
             let millis = pause.as_millis() as u64;
             log::warn!("accepting on {listener} failed, next try in {millis} ms: {error}");
@@ -254,6 +258,11 @@ fn connect<'a, T: Transport + 'a, H: Handler>(
             }
         })
     }
+}
+
+/// Whether a listener does not listen any more (EINVAL, `accept(2)`).
+fn is_for_good(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::InvalidInput
 }
 
 /// Whether an accept failed for the connection that was to be accepted, and not for all.

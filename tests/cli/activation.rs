@@ -70,6 +70,22 @@ fn what_is_handed_over_and_cannot_be_listened_on_is_named() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_listener_that_was_shut_down_by_who_shares_it_ends_the_process() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let copy = listener.try_clone().expect("a copy");
+    let mut server = Server::spawn(&mut handed(copy, &[]));
+    server.listening();
+    let _client = Peer::<TcpStream>::connect(&address, "/ws");
+    rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).expect("shut down");
+    assert_eq!(server.exit_code(), Some(1));
+    server.logged("Invalid argument");
+    let sentence = format!("hublet: the accept loop on {address} ended too early");
+    assert_eq!(server.logged("hublet: "), sentence);
+}
+
 #[test]
 fn a_restart_behind_a_socket_that_stays_open_refuses_nobody() {
     const CALLERS: usize = 4;

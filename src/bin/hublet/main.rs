@@ -206,8 +206,15 @@ fn parts(
     for listener in listeners {
         let name = format!("the accept loop on {listener}");
         let (hub, relay, spawner) = (hub.clone(), Arc::clone(relay), Arc::clone(executor));
-        // An error would end the accept loop, and with it the process.
-        let accepting = async move { drop(hub.serve(&spawner, listener, relay).await) };
+        let accepting = async move {
+            if let Err(error) = hub.serve(&spawner, listener, relay).await {
+                let cause = std::error::Error::source(&error);
+                ::log::error!(
+                    "{error}{}",
+                    cause.map(|cause| format!(": {cause}")).unwrap_or_default()
+                );
+            }
+        };
         parts.push(Part::new(name, accepting));
     }
     if let Some(interval) = supervisor::watchdog() {

@@ -225,3 +225,50 @@ fn cannot(address: &Address, error: &Error) -> Failure {
         _ => Failure::running(format!("cannot listen on {address}{remedy}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_bound_is_named_with_its_cause_and_what_helps() {
+        let tcp = Address::Tcp(([0, 0, 0, 0], 80).into());
+        let unix = Address::Unix("/run/hub.sock".into());
+        for (address, kind, sentence) in [
+            (
+                &tcp,
+                ErrorKind::AddrInUse,
+                "cannot listen on 0.0.0.0:80: something listens there already, stop it or name \
+                 another",
+            ),
+            (
+                &tcp,
+                ErrorKind::PermissionDenied,
+                "cannot listen on 0.0.0.0:80: a port below 1024 needs CAP_NET_BIND_SERVICE; take \
+                 one from 1024 up",
+            ),
+            (
+                &tcp,
+                ErrorKind::AddrNotAvailable,
+                "cannot listen on 0.0.0.0:80: no interface of this machine has that address",
+            ),
+            (
+                &unix,
+                ErrorKind::PermissionDenied,
+                "cannot listen on unix:/run/hub.sock: the folder, or the socket that is there, is \
+                 not yours; take another path",
+            ),
+            (
+                &unix,
+                ErrorKind::NotFound,
+                "cannot listen on unix:/run/hub.sock: make the folder first",
+            ),
+        ] {
+            let failure = cannot(address, &io::Error::from(kind).into());
+            assert_eq!((failure.code, failure.sentence.as_str()), (1, sentence));
+        }
+        // What has no remedy of its own is told as the system has it.
+        let failure = cannot(&unix, &io::Error::other("out of luck").into());
+        assert_eq!(failure.sentence, "cannot listen on unix:/run/hub.sock: out of luck");
+    }
+}
