@@ -135,7 +135,7 @@ fn what_is_not_allowed_is_one_sentence_and_exit_code_2() {
             "--queue was given \"0\"; allowed is a whole number from 1 to 1073741824",
         ),
         (&["--log", "trace"], "--log was given \"trace\"; allowed is error, warn, info, debug"),
-        (&["--token", "secret"], "--token is no flag of hublet; see --help"),
+        (&["--tokens", "secret"], "--tokens is no flag of hublet; see --help"),
         (&["--max-clients"], "missing argument for option '--max-clients'; see --help"),
         (&["main"], "unexpected argument \"main\"; see --help"),
         (
@@ -286,7 +286,9 @@ fn help_names_every_flag_and_its_variable() {
         .filter_map(|line| line.strip_prefix("  --"))
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    let expected = "listen no-echo no-page threads allow-origin allow-host trusted-proxy max-clients \
+    let expected = "listen no-echo no-page threads allow-origin allow-host trusted-proxy \
+                    token token-file publish-token publish-token-file admin-token \
+                    admin-token-file jwt-secret jwt-secret-file max-clients \
                     max-clients-per-ip max-rooms max-rooms-per-client max-message max-fragments queue queue-bytes overflow \
                     handshake-timeout ping-interval pong-timeout write-timeout close-timeout drain \
                     stdin stdout log health version help";

@@ -16,6 +16,10 @@ mod handshake;
 mod heartbeat;
 mod shutdown;
 
+mod framing;
+mod http;
+mod sse;
+
 mod embed;
 mod hostile;
 mod storms;

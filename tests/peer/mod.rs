@@ -178,6 +178,22 @@ impl<S: Read + Write> Peer<S> {
         Response { status: status.expect("a status line"), head }
     }
 
+    /// Reads that many bytes as they are.
+    #[track_caller]
+    pub(crate) fn read(&mut self, n: usize) -> Vec<u8> {
+        let mut bytes = vec![0; n];
+        self.0.read_exact(&mut bytes).expect("so many bytes");
+        bytes
+    }
+
+    /// Reads what is left up to the end, orderly or not.
+    pub(crate) fn read_rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        // A reset is an end too.
+        let _ = self.0.read_to_end(&mut rest);
+        rest
+    }
+
     /// Writes bytes as they are.
     #[track_caller]
     pub(crate) fn write(&mut self, bytes: &[u8]) {

@@ -9,6 +9,7 @@ use hublet::{Config, Overflow, Page};
 use log::LevelFilter;
 
 use super::Failure;
+use super::access::{Secret, Secrets};
 use super::page::PAGES;
 use super::socket::{Address, DEFAULT};
 
@@ -60,6 +61,8 @@ pub(crate) struct Options {
     pub(crate) stdin: Option<Arc<str>>,
     /// The room whose messages are lines of standard output.
     pub(crate) stdout: Option<Arc<str>>,
+    /// The tokens that requests must show.
+    pub(crate) secrets: Secrets,
     pub(crate) config: Config,
     /// Environment variables with our prefix that name no flag.
     pub(crate) unknown: Vec<String>,
@@ -76,6 +79,7 @@ impl Default for Options {
             level: LevelFilter::Info,
             stdin: None,
             stdout: None,
+            secrets: Secrets::default(),
             config: Config::default().http(true).hosts(Vec::new()).pages(pages(false)),
             unknown: Vec::new(),
             queue_bytes_follow: true,
@@ -119,6 +123,10 @@ enum Sets {
     Time(fn(&mut Config) -> &mut Duration),
     /// The window of the drain, which may be nothing.
     Drain,
+    /// A token or a key.
+    Secret(fn(&mut Secrets) -> &mut Option<Secret>),
+    /// A file that a token or a key is in.
+    SecretFile(fn(&mut Secrets) -> &mut Option<Secret>),
     /// A room.
     Room(fn(&mut Options) -> &mut Option<Arc<str>>),
 }
@@ -163,6 +171,56 @@ const FLAGS: &[Flag] = &[
         help: "a proxy whose X-Forwarded-For is believed: an address, a network like 10.0.0.0/8, \
                or unix",
         sets: Sets::Proxies,
+    },
+    Flag {
+        name: "token",
+        value: "TOKEN",
+        help: "what listening takes, and sending unless that has its own; shown as Authorization: \
+               Bearer, ?token= or the subprotocols hublet.token and the token",
+        sets: Sets::Secret(|secrets| &mut secrets.token),
+    },
+    Flag {
+        name: "token-file",
+        value: "FILE",
+        help: "a file that has it; files and variables do not show in the list of processes",
+        sets: Sets::SecretFile(|secrets| &mut secrets.token),
+    },
+    Flag {
+        name: "publish-token",
+        value: "TOKEN",
+        help: "what sending takes, by POST and by WebSocket; who has it may listen too",
+        sets: Sets::Secret(|secrets| &mut secrets.publish_token),
+    },
+    Flag {
+        name: "publish-token-file",
+        value: "FILE",
+        help: "a file that has it",
+        sets: Sets::SecretFile(|secrets| &mut secrets.publish_token),
+    },
+    Flag {
+        name: "admin-token",
+        value: "TOKEN",
+        help: "what /metrics and /rooms take; without one they answer this machine only",
+        sets: Sets::Secret(|secrets| &mut secrets.admin_token),
+    },
+    Flag {
+        name: "admin-token-file",
+        value: "FILE",
+        help: "a file that has it",
+        sets: Sets::SecretFile(|secrets| &mut secrets.admin_token),
+    },
+    Flag {
+        name: "jwt-secret",
+        value: "KEY",
+        help: "what JSON Web Tokens are signed with (HS256): sub is the user, exp and nbf hold, \
+               rooms and publish limit where to listen and to send",
+        sets: Sets::Secret(|secrets| &mut secrets.jwt_secret),
+    },
+    Flag {
+        name: "jwt-secret-file",
+        value: "FILE",
+        help: "a file that has it",
+        sets: Sets::SecretFile(|secrets| &mut secrets.jwt_secret),
     },
     Flag {
         name: "max-clients",
@@ -303,6 +361,8 @@ impl Sets {
             Self::Time(field) => *field(config) = time(text, WAIT_MIN)?,
             Self::Drain => config.drain = time(text, Duration::ZERO)?,
             Self::Room(field) => *field(options) = Some(room(text)?),
+            Self::Secret(field) => once(field(&mut options.secrets), text)?,
+            Self::SecretFile(field) => once(field(&mut options.secrets), &read_secret(text)?)?,
         }
         Ok(())
     }
@@ -318,6 +378,8 @@ impl Sets {
             | Self::Hosts
             | Self::Proxies
             | Self::SomeCount(_)
+            | Self::Secret(_)
+            | Self::SecretFile(_)
             | Self::Room(_) => String::new(),
             Self::Threads => options.threads.to_string(),
             Self::Overflow => config.overflow.to_string(),
@@ -355,7 +417,13 @@ impl Flag {
     /// Sets a value that `origin` gave: `--queue` or `HUBLET_QUEUE`.
     fn set(&self, options: &mut Options, origin: &str, text: &str) -> Result<(), Failure> {
         self.sets.set(options, text).map_err(|allowed| {
-            Failure::usage(format!("{origin} was given {text:?}; allowed is {allowed}"))
+            // What was meant to be secret is not shown, not even to who gave it wrongly.
+            let given = if matches!(self.sets, Sets::Secret(_)) {
+                "a secret".to_owned()
+            } else {
+                format!("{text:?}")
+            };
+            Failure::usage(format!("{origin} was given {given}; allowed is {allowed}"))
         })
     }
 }
@@ -396,6 +464,10 @@ pub(crate) fn parse(
                 }
             }
         }
+    }
+    if options.secrets.guard_listening() {
+        // A page that was made to lead here has no token.
+        options.config.hosts.push("*".to_owned());
     }
     options.unknown = variables.into_iter().map(|(name, _)| name).collect();
     let config = &mut options.config;
@@ -458,10 +530,9 @@ fn given(arguments: impl IntoIterator<Item = OsString>) -> Result<Given, Failure
                 } else {
                     let value = parser.value().map_err(usage)?;
                     value.into_string().map_err(|value| {
-                        Failure::usage(format!(
-                            "--{} was given {value:?}, which is not UTF-8",
-                            flag.name
-                        ))
+                        // It may be a secret.
+                        drop(value);
+                        Failure::usage(format!("--{} was given what is not UTF-8", flag.name))
                     })?
                 };
                 given.push((flag.name, text));
@@ -482,7 +553,9 @@ fn variables(
         // An empty variable is as good as none: that is how compose files say "unset".
         if name.starts_with(PREFIX) && !value.is_empty() {
             let value = value.into_string().map_err(|value| {
-                Failure::usage(format!("{name} was given {value:?}, which is not UTF-8"))
+                // It may be a secret.
+                drop(value);
+                Failure::usage(format!("{name} was given what is not UTF-8"))
             })?;
             variables.push((name, value));
         }
@@ -578,6 +651,22 @@ fn origin(text: &str) -> Result<String, String> {
     Err("an origin like https://example.org, without a path, or *".to_owned())
 }
 
+/// Sets a secret that must not be empty, and is given in one way only.
+fn once(slot: &mut Option<Secret>, text: &str) -> Result<(), String> {
+    if slot.is_some() {
+        return Err("one secret, by its flag, its variable or its file".to_owned());
+    }
+    *slot = Some(Secret::new(text).ok_or("one that is not empty")?);
+    Ok(())
+}
+
+/// Reads a secret from the first line of a file.
+fn read_secret(path: &str) -> Result<String, String> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| format!("a file that can be read ({error})"))?;
+    Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+}
+
 /// A host as a request names it: without a scheme or a path.
 fn host(text: &str) -> Result<String, String> {
     if text.is_empty() || text.contains(['/', '@', ' ']) {
@@ -646,6 +735,11 @@ mod tests {
             ("allow-origin", "https://example.org"),
             ("allow-host", "hub.example.org"),
             ("trusted-proxy", "10.0.0.0/8"),
+            // Any file that has a line in it.
+            ("token-file", "Cargo.toml"),
+            ("publish-token-file", "Cargo.toml"),
+            ("admin-token-file", "Cargo.toml"),
+            ("jwt-secret-file", "Cargo.toml"),
             ("overflow", "drop-oldest"),
             ("log", "debug"),
             ("max-message", "32k"),
@@ -734,7 +828,20 @@ mod tests {
                 &["--stdout", ""],
                 "--stdout was given \"\"; allowed is the name of a room, 1 to 128 bytes without control characters",
             ),
-            (&["--token", "x"], "--token is no flag of hublet; see --help"),
+            (&["--tokens", "x"], "--tokens is no flag of hublet; see --help"),
+            (&["--token", ""], "--token was given a secret; allowed is one that is not empty"),
+            (
+                &["--token", "hush", "--token-file", "Cargo.toml"],
+                "--token-file was given \"Cargo.toml\"; allowed is one secret, by its flag, its variable or its file",
+            ),
+            (
+                &["--token", "hush", "--token", "hush"],
+                "--token was given a secret; allowed is one secret, by its flag, its variable or its file",
+            ),
+            (
+                &["--jwt-secret-file", "no/such/file"],
+                "--jwt-secret-file was given \"no/such/file\"; allowed is a file that can be read (No such file or directory (os error 2))",
+            ),
             (&["--no-echo=1"], "unexpected argument for option '--no-echo': \"1\"; see --help"),
             (&["--queue"], "missing argument for option '--queue'; see --help"),
             (&["serve"], "unexpected argument \"serve\"; see --help"),

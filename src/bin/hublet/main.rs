@@ -1,8 +1,10 @@
 //! The `hublet` binary: a hub on a port, until a signal.
 
+mod access;
 mod flags;
 mod fold;
 mod health;
+mod jwt;
 mod lines;
 mod log;
 mod page;
@@ -26,6 +28,7 @@ use futures_lite::future::{FutureExt, or};
 use hublet::{Disconnect, Hub, Listener};
 use smol::{Executor, Task};
 
+use access::Access;
 use flags::{Options, Wish};
 use fold::Fold;
 use pipe::Pipe;
@@ -105,6 +108,9 @@ fn serve(options: Options) -> Result<(), Failure> {
     for unknown in &options.unknown {
         ::log::warn!("{unknown} names no flag and is ignored");
     }
+    if options.secrets.have_short_key() {
+        ::log::warn!("the key of --jwt-secret has less than 32 bytes, which can be guessed");
+    }
     check_fd_limit(raise_fd_limit(), options.config.max_clients)?;
     let executor = Arc::new(Executor::new());
     let stop = Event::new();
@@ -143,7 +149,8 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
     let (listeners, _files): (Vec<_>, Vec<_>) = bound.into_iter().unzip();
 
     let fold = Arc::new(Fold::new(hub.clone()));
-    let relay = Arc::new(Relay::new(options.echo, Arc::clone(&fold)));
+    let access = Access::new(options.secrets.clone());
+    let relay = Arc::new(Relay::new(options.echo, Arc::clone(&fold), access, executor));
     let names: Vec<_> = listeners.iter().map(ToString::to_string).collect();
     let parts = parts(&hub, manager, &fold, &relay, executor, listeners);
     let mut running: Vec<_> = parts

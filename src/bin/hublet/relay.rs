@@ -1,10 +1,15 @@
 //! What the binary does with a message: it goes to everyone in the room.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures_lite::FutureExt as _;
 use hublet::http::{Request, StatusCode};
 use hublet::{Admission, Client, Disconnect, Error, Handler, Message, Peer, Target, room_of};
 
+use smol::{Executor, Task, Timer};
+
+use super::access::{Access, PROTOCOL, offers_protocol};
 use super::fold::Fold;
 
 /// The handler of the binary.
@@ -14,6 +19,10 @@ pub(crate) struct Relay {
     echo: bool,
     /// Where joins and leaves are logged.
     fold: Arc<Fold>,
+    /// Who may do what.
+    access: Access,
+    /// Runs the clocks of those whose token ends.
+    executor: Arc<Executor<'static>>,
 }
 
 /// What a client brought along from its request.
@@ -21,12 +30,30 @@ pub(crate) struct Relay {
 struct Seat {
     room: Box<str>,
     echo: bool,
+    /// Whether it may send to the room.
+    sends: bool,
     peer: Peer,
+    /// When its token ends; boxed, since most have none.
+    expiry: Option<Box<Expiry>>,
+}
+
+/// The end of a client's token.
+#[derive(Debug)]
+struct Expiry {
+    /// In seconds of Unix time.
+    at: u64,
+    /// Waits for it, and ends with the client.
+    clock: OnceLock<Task<()>>,
 }
 
 impl Relay {
-    pub(crate) fn new(echo: bool, fold: Arc<Fold>) -> Self {
-        Self { echo, fold }
+    pub(crate) fn new(
+        echo: bool,
+        fold: Arc<Fold>,
+        access: Access,
+        executor: &Arc<Executor<'static>>,
+    ) -> Self {
+        Self { echo, fold, access, executor: Arc::clone(executor) }
     }
 }
 
@@ -43,22 +70,55 @@ impl Handler for Relay {
             Some("0") => false,
             Some(_) => return Err(StatusCode::BAD_REQUEST),
         };
-        let seat = Seat { room: room.as_str().into(), echo, peer: *peer };
-        Ok(Admission::anonymous().room(room).extension(seat))
+        let pass = self.access.pass(request, unix_time().as_secs())?;
+        pass.listens_to(&room)?;
+        let sends = pass.sends_to(&room).is_ok();
+        let expiry = pass.until.map(|at| Box::new(Expiry { at, clock: OnceLock::new() }));
+        let seat = Seat { room: room.as_str().into(), echo, sends, peer: *peer, expiry };
+        let admission = pass.user.map_or_else(Admission::anonymous, Admission::user);
+        let admission = admission.room(room).extension(seat);
+        Ok(if offers_protocol(request) { admission.protocol(PROTOCOL) } else { admission })
     }
 
-    async fn on_publish(&self, _: &Request<()>, _: &Peer, _: &Target) -> Result<(), StatusCode> {
-        Ok(())
+    async fn on_publish(
+        &self,
+        request: &Request<()>,
+        _: &Peer,
+        target: &Target,
+    ) -> Result<(), StatusCode> {
+        let pass = self.access.pass(request, unix_time().as_secs())?;
+        match target {
+            Target::Room(room) => pass.sends_to(room),
+            _ => pass.sends_to_users(),
+        }
+    }
+
+    async fn on_inspect(&self, request: &Request<()>, peer: &Peer) -> Result<(), StatusCode> {
+        self.access.inspect(request, peer)
     }
 
     async fn on_connect(&self, client: &Client) -> Result<(), Disconnect> {
         let seat = seat(client)?;
         self.fold.joined(client, &seat.room, &seat.peer);
+        if let Some(expiry) = &seat.expiry {
+            let (hub, id) = (client.hub().clone(), client.id());
+            let left = Duration::from_secs(expiry.at).saturating_sub(unix_time());
+            let clock = async move {
+                Timer::after(left).await;
+                // It may have left in this moment.
+                drop(hub.disconnect(id, Disconnect::new(1008, "token expired")).await);
+            };
+            // It is set once, here.
+            drop(expiry.clock.set(self.executor.spawn(clock.boxed())));
+        }
         Ok(())
     }
 
     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
         let seat = seat(client)?;
+        if !seat.sends {
+            return Err(Disconnect::new(1008, "sending needs a token that allows it"));
+        }
         // Not waiting for the count lets the manager take many messages at once.
         let published = if seat.echo {
             client.hub().try_publish(&seat.room, message)
@@ -97,6 +157,11 @@ fn seat(client: &Client) -> Result<&Seat, Disconnect> {
 
 fn disconnect(error: &Error) -> Disconnect {
     if error.is_closed() { Disconnect::GOING_AWAY } else { Disconnect::INTERNAL }
+}
+
+/// The time since 1970; nothing, where the clock stands before.
+fn unix_time() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The first value of `name` in a request's query; empty if it stands there without one.

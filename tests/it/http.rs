@@ -1,0 +1,338 @@
+//! The routes beside the WebSocket: to publish, to look inside, and what they have in common.
+
+use std::io::Read as _;
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use hublet::http::{Request, StatusCode};
+use hublet::{Client, Config, Disconnect, Handler, Message, Page, Peer as Source, Target};
+
+use crate::peer::{BINARY, Peer, TEXT};
+use crate::support::{TestHub, gone, skip, until};
+
+/// Lets everyone publish and nobody but this machine look inside.
+struct Open;
+
+impl Handler for Open {
+    async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
+        client.hub().broadcast(message).await.map(drop).map_err(gone)
+    }
+
+    async fn on_publish(
+        &self,
+        _: &Request<()>,
+        _: &Source,
+        target: &Target,
+    ) -> Result<(), StatusCode> {
+        let forbidden = Target::Room("forbidden".into());
+        if *target == forbidden { Err(StatusCode::UNAUTHORIZED) } else { Ok(()) }
+    }
+}
+
+fn open(config: Config) -> TestHub {
+    TestHub::serving(config.http(true), Open)
+}
+
+fn get(path: &str, headers: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")
+}
+
+fn post(path: &str, headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+    )
+}
+
+/// Asks once on a connection of its own; returns the status, the head and the body.
+#[track_caller]
+fn ask(hub: &TestHub, request: &str) -> (u16, String, String) {
+    let request = request.replacen("\r\n", "\r\nConnection: close\r\n", 1);
+    let mut peer = hub.dial();
+    peer.write(request.as_bytes());
+    let mut answer = String::new();
+    peer.into_stream().read_to_string(&mut answer).expect("an answer and its end");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    (status.expect("a status"), head.to_owned(), body.to_owned())
+}
+
+/// Reads the body of an answer of a known length.
+#[track_caller]
+fn body(peer: &mut Peer<TcpStream>, response: &crate::peer::Response) -> String {
+    let length = response.header("Content-Length").and_then(|length| length.parse().ok());
+    String::from_utf8(peer.read(length.expect("a length"))).expect("text")
+}
+
+#[test]
+fn a_post_reaches_its_room_and_says_how_many_heard_it() {
+    let hub = open(Config::default());
+    let mut here = hub.join_at("/ws/a");
+    let mut there = hub.join_at("/ws/b");
+    for (path, headers, text, kind, recipients) in [
+        ("/pub/a", "", "hello", TEXT, 1),
+        ("/pub/a", "Content-Type: application/x-www-form-urlencoded\r\n", "form", TEXT, 1),
+        ("/pub/a", "Content-Type: application/octet-stream\r\n", "bytes", BINARY, 1),
+        ("/pub/a", "Content-Type: Image/PNG\r\n", "image", BINARY, 1),
+        ("/pub/a", "", "", TEXT, 1),
+    ] {
+        let (status, _, answer) = ask(&hub, &post(path, headers, text));
+        assert_eq!((status, answer), (202, format!("{{\"recipients\":{recipients}}}\n")));
+        assert_eq!(here.receive(), (kind, text.as_bytes().to_vec()), "{headers}");
+    }
+    let (status, _, answer) = ask(&hub, &post("/pub/nobody", "", "x"));
+    assert_eq!((status, &*answer), (202, "{\"recipients\":0}\n"), "an empty room is no error");
+    let (_, _, answer) = ask(&hub, &post("/pub/b", "", "last"));
+    assert_eq!(answer, "{\"recipients\":1}\n");
+    there.hears("last");
+}
+
+#[test]
+fn what_is_wrong_with_a_request_has_a_status_and_a_sentence() {
+    let hub = open(Config::default().max_message(10));
+    let chunked = "POST /pub HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    for (request, status, header) in [
+        (post("/pub/forbidden", "", "x"), 401, "WWW-Authenticate: Bearer"),
+        (post("/pub", "Origin: http://evil.example\r\n", "x"), 403, ""),
+        (post("/pub/a/b", "", "x"), 404, ""),
+        (post("/user", "", "x"), 404, ""),
+        (post("/user/..", "", "x"), 404, ""),
+        (get("/pub", ""), 405, "Allow: POST, OPTIONS"),
+        (post("/sse", "", "x"), 405, "Allow: GET, OPTIONS"),
+        (post("/rooms", "", "x"), 405, "Allow: GET, HEAD, OPTIONS"),
+        ("POST /pub HTTP/1.1\r\nHost: x\r\n\r\n".into(), 411, ""),
+        (post("/pub", "", "12345678901"), 413, ""),
+        (post("/pub", "Content-Length: 2\r\n", "x"), 400, ""),
+        (chunked.into(), 501, ""),
+        (get("/rooms?limit=0", ""), 400, ""),
+        (get("/rooms/a?after=x", ""), 400, ""),
+    ] {
+        let (seen, head, body) = ask(&hub, &request);
+        assert_eq!(seen, status, "{request}");
+        assert!(head.contains(header) && head.contains("Content-Type: text/plain"), "{head}");
+        assert_eq!(body.lines().count(), 1, "{body}");
+    }
+}
+
+#[test]
+fn requests_are_answered_one_after_another_on_a_connection() {
+    let hub = open(Config::default());
+    let mut peer = hub.dial();
+    // Three at once, the second with a body, the third a HEAD.
+    let together = format!(
+        "{}{}HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n",
+        get("/health", ""),
+        post("/pub/a", "", "hello")
+    );
+    peer.write(together.as_bytes());
+    for (status, text) in [(200, "ok\n"), (202, "{\"recipients\":0}\n")] {
+        let response = peer.response();
+        assert_eq!(response.status, status);
+        assert_eq!(body(&mut peer, &response), text);
+        assert_eq!(response.header("Connection"), None);
+    }
+    assert_eq!(peer.response().header("Content-Length"), Some("3"));
+    // And one that ends it.
+    let response = peer.request(&get("/health", "Connection: close\r\n"));
+    assert_eq!(response.header("Connection"), Some("close"));
+    assert_eq!(body(&mut peer, &response), "ok\n");
+    peer.ends();
+    hub.empties();
+}
+
+#[test]
+fn a_body_that_waits_to_be_wanted_is_asked_for_or_refused() {
+    let hub = open(Config::default().max_message(10));
+    let head = |length: usize| {
+        format!(
+            "POST /pub/a HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\
+             Expect: 100-continue\r\n\r\n"
+        )
+    };
+    let mut peer = hub.dial();
+    assert_eq!(peer.request(&head(5)).status, 100);
+    assert_eq!(peer.request("hello").status, 202);
+    assert_eq!(hub.dial().request(&head(11)).status, 413, "instead of 100");
+}
+
+#[test]
+fn a_connection_that_waits_leaves_when_its_time_is_over_or_a_client_needs_its_place() {
+    let hub = open(Config::default().max_clients(Some(1)));
+    let mut idle = hub.dial();
+    assert_eq!(idle.request(&get("/health", "")).status, 200);
+    let _client = hub.join();
+    idle.read(3);
+    idle.ends();
+    // Where every place is a client's, a response says so.
+    let full = hub.dial().request(&get("/health", ""));
+    assert_eq!((full.status, full.header("Connection")), (200, Some("close")));
+
+    let hub = open(Config::default().idle_timeout(Duration::from_millis(50)));
+    let mut idle = hub.dial();
+    assert_eq!(idle.request(&get("/health", "")).status, 200);
+    idle.read(3);
+    idle.ends();
+    hub.empties();
+}
+
+#[test]
+fn the_whole_of_a_request_is_under_one_deadline() {
+    let hub = open(Config::default().handshake_timeout(Duration::from_millis(200)));
+    let mut peer = hub.dial();
+    let response = peer.request("POST /pub/a HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nab");
+    assert_eq!(response.status, 408);
+    drop(peer);
+    hub.empties();
+}
+
+#[test]
+fn pages_are_served_as_they_are() {
+    let page = Page {
+        path: "/",
+        content_type: "text/html; charset=utf-8",
+        headers: &[("Content-Security-Policy", "default-src 'none'")],
+        body: "<!doctype html>\n",
+    };
+    let hub = open(Config::default().pages(vec![page]));
+    let (status, head, body) = ask(&hub, &get("/", ""));
+    assert_eq!((status, &*body), (200, page.body));
+    assert!(head.contains("Content-Security-Policy: default-src 'none'"), "{head}");
+    assert_eq!(ask(&hub, &get("/", "").replace("GET", "HEAD")).2, "");
+    assert_eq!(ask(&hub, &post("/", "", "x")).0, 405);
+}
+
+#[test]
+fn a_listed_origin_may_ask_and_read_and_no_other() {
+    let hub = open(Config::default().origins(vec!["https://app.example".into()]));
+    let allowed = "Origin: https://app.example\r\n";
+    let preflight = |path: &str, origin: &str| {
+        let request = format!("{origin}Access-Control-Request-Method: POST\r\n");
+        ask(&hub, &get(path, &request).replace("GET", "OPTIONS"))
+    };
+    let (status, head, body) = preflight("/pub/a", allowed);
+    assert_eq!((status, &*body), (204, ""));
+    for header in [
+        "Access-Control-Allow-Origin: https://app.example",
+        "Access-Control-Allow-Methods: POST, OPTIONS",
+        "Access-Control-Allow-Headers: Authorization, Content-Type",
+        "Vary: Origin",
+    ] {
+        assert!(head.contains(header), "{header} in {head}");
+    }
+    // A refusal can be read as well.
+    for (request, status) in
+        [(post("/pub/a", allowed, "x"), 202), (post("/pub/forbidden", allowed, "x"), 401)]
+    {
+        let (seen, head, _) = ask(&hub, &request);
+        assert_eq!(seen, status);
+        assert!(head.contains("Access-Control-Allow-Origin: https://app.example"), "{head}");
+    }
+    let foreign = "Origin: https://evil.example\r\n";
+    for path in ["/ws", "/sse", "/pub", "/user/ada", "/rooms", "/rooms/a", "/metrics"] {
+        let (status, head, _) = preflight(path, foreign);
+        assert_eq!(status, 403, "{path}");
+        assert!(!head.contains("Access-Control"), "{head}");
+        assert_eq!(ask(&hub, &get(path, foreign)).0, 403, "{path}");
+    }
+}
+
+#[test]
+fn the_address_behind_a_trusted_proxy_is_the_one_that_counts() {
+    let trusted = Config::default().trusted_proxies(vec!["127.0.0.1".parse().expect("a network")]);
+    let hub = open(trusted.max_clients_per_ip(Some(1)));
+    let upgrade = |client: &str| {
+        let line = format!("Host: localhost\r\nX-Forwarded-For: {client}\r\n");
+        crate::peer::upgrade("/ws").replace("Host: localhost\r\n", &line)
+    };
+    let mut first = hub.dial();
+    assert_eq!(first.request(&upgrade("192.0.2.1")).status, 101);
+    assert_eq!(hub.dial().request(&upgrade("1.1.1.1, 192.0.2.1")).status, 503);
+    let mut second = hub.dial();
+    assert_eq!(second.request(&upgrade("192.0.2.2")).status, 101);
+    assert_eq!(hub.dial().request(&get("/metrics", "X-Forwarded-For: 192.0.2.1\r\n")).status, 403);
+}
+
+#[test]
+fn rooms_and_members_are_listed_a_page_at_a_time() {
+    let hub = open(Config::default());
+    let mut peers = Vec::new();
+    for room in ["a", "b%20%22", "c", "c", "c"] {
+        peers.push(hub.join_at(&format!("/ws/{room}")));
+    }
+    let (_, _, all) = ask(&hub, &get("/rooms", ""));
+    let rooms = "{\"rooms\":[{\"room\":\"a\",\"members\":1},{\"room\":\"b \\\"\",\"members\":1},\
+                 {\"room\":\"c\",\"members\":3}],\"next\":null}\n";
+    assert_eq!(all, rooms);
+    let (_, _, first) = ask(&hub, &get("/rooms?limit=2", ""));
+    assert!(first.ends_with("\"next\":\"b \\\"\"}\n"), "{first}");
+    let (_, _, rest) = ask(&hub, &get("/rooms?limit=2&after=b%20%22", ""));
+    assert_eq!(rest, "{\"rooms\":[{\"room\":\"c\",\"members\":3}],\"next\":null}\n");
+
+    let mut after = String::new();
+    let mut ids = Vec::new();
+    loop {
+        let (_, _, page) = ask(&hub, &get(&format!("/rooms/c?limit=2{after}"), ""));
+        ids.extend(
+            page.split("\"id\":\"")
+                .skip(1)
+                .filter_map(|rest| rest.split('"').next().map(str::to_owned)),
+        );
+        assert!(page.contains("\"user\":null") && page.contains("\"waiting\":0"), "{page}");
+        let next = page
+            .rsplit("\"next\":")
+            .next()
+            .expect("there is one")
+            .trim_end_matches(['}', '\n'])
+            .trim_matches('"')
+            .to_owned();
+        if next == "null" {
+            break;
+        }
+        after = format!("&after={next}");
+    }
+    assert_eq!(ids.len(), 3, "{ids:?}");
+    assert_eq!(
+        ask(&hub, &get("/rooms/nobody", "")).2,
+        "{\"room\":\"nobody\",\"members\":[],\"next\":null}\n"
+    );
+}
+
+#[test]
+fn metrics_count_what_happened_and_promtool_reads_them() {
+    let hub = open(Config::default());
+    let mut peer = hub.join();
+    assert_eq!(ask(&hub, &post("/pub", "", "hello")).2, "{\"recipients\":1}\n");
+    peer.hears("hello");
+    peer.say("mine");
+    peer.hears("mine");
+    assert_eq!(hub.dial().request("GET /nope HTTP/1.1\r\nHost: x\r\n\r\n").status, 404);
+    until("it is counted", || hub.hub.stats().messages_delivered == 2);
+    let (status, head, text) = ask(&hub, &get("/metrics", ""));
+    assert_eq!(status, 200);
+    assert!(head.contains("Content-Type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
+    for line in [
+        "hublet_clients 1",
+        "hublet_messages_received_total 2",
+        "hublet_messages_delivered_total 2",
+        "hublet_handshakes_refused_total{reason=\"not_found\"} 1",
+        "hublet_evictions_total{reason=\"overflow\"} 0",
+    ] {
+        assert!(text.lines().any(|other| other == line), "{line} in\n{text}");
+    }
+    if cfg!(target_os = "linux") {
+        assert!(text.contains("\nprocess_resident_memory_bytes "), "{text}");
+    }
+    let promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut promtool) = promtool else { return skip("promtool is not installed") };
+    let mut stdin = promtool.stdin.take().expect("a pipe");
+    std::io::Write::write_all(&mut stdin, text.as_bytes()).expect("it reads");
+    drop(stdin);
+    let output = promtool.wait_with_output().expect("its end");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,169 @@
+//! Server-sent events: the same room, the same limits, heard by whoever can read lines.
+
+use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
+
+use futures_lite::future::block_on;
+use hublet::{Config, Disconnect, Message};
+
+use crate::peer::Peer;
+use crate::support::{TestHub, until};
+
+fn routed(config: Config) -> TestHub {
+    TestHub::with(config.http(true))
+}
+
+fn request(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+}
+
+/// Begins to listen, and passes over the first comment.
+#[track_caller]
+fn listen(hub: &TestHub, path: &str) -> Peer<TcpStream> {
+    begin(hub.dial(), path)
+}
+
+#[track_caller]
+fn begin(mut peer: Peer<TcpStream>, path: &str) -> Peer<TcpStream> {
+    let response = peer.request(&request(path));
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("Content-Type"), Some("text/event-stream"));
+    assert_eq!(response.header("Cache-Control"), Some("no-store"));
+    assert_eq!(response.header("X-Accel-Buffering"), Some("no"));
+    assert_eq!(response.header("Content-Length"), None);
+    assert_eq!(peer.read(3), b":\n\n");
+    peer
+}
+
+/// Reads an event, or a comment.
+#[track_caller]
+fn event(peer: &mut Peer<TcpStream>) -> String {
+    let mut event = Vec::new();
+    while !event.ends_with(b"\n\n") {
+        event.extend(peer.read(1));
+    }
+    String::from_utf8(event).expect("text")
+}
+
+#[test]
+fn a_room_is_heard_as_events() {
+    let hub = routed(Config::default());
+    let mut events = listen(&hub, "/sse/a");
+    let mut speaker = hub.join_at("/ws/a");
+    speaker.say("one\ntwo");
+    assert_eq!(event(&mut events), "data: one\ndata: two\n\n");
+    assert_eq!(hub.ask(hub.hub.publish("a", &b"\0\xff"[..])), 2);
+    assert_eq!(event(&mut events), "event: binary\ndata: AP8=\n\n");
+    assert_eq!(hub.ask(hub.hub.publish("b", "elsewhere")), 0);
+    drop((events, speaker));
+    hub.empties();
+}
+
+#[test]
+fn http_1_0_hears_as_well() {
+    let hub = routed(Config::default());
+    let mut peer = hub.dial();
+    assert_eq!(peer.request("GET /sse HTTP/1.0\r\n\r\n").status, 200);
+    assert_eq!(event(&mut peer), ":\n\n");
+    hub.broadcast("hello");
+    assert_eq!(event(&mut peer), "data: hello\n\n");
+}
+
+#[test]
+fn a_comment_comes_at_the_ping_interval() {
+    let hub = routed(Config::default().ping_interval(Duration::from_millis(50)));
+    let mut events = listen(&hub, "/sse");
+    for _ in 0..3 {
+        assert_eq!(event(&mut events), ":\n\n");
+    }
+}
+
+#[test]
+fn the_end_of_a_client_is_noticed() {
+    let hub = routed(Config::default());
+    drop(listen(&hub, "/sse"));
+    hub.empties();
+    listen(&hub, "/sse").reset();
+    hub.empties();
+}
+
+#[test]
+fn a_drain_tells_the_reason_behind_what_was_queued() {
+    let hub = routed(Config::default().drain(Duration::ZERO));
+    let mut events = listen(&hub, "/sse");
+    hub.broadcast("last words");
+    thread::scope(|scope| {
+        scope.spawn(|| block_on(hub.hub.drain(Disconnect::RESTART)));
+        assert_eq!(event(&mut events), "data: last words\n\n");
+        let close = "event: close\ndata: {\"code\":1012,\"reason\":\"restarting\"}\n\n";
+        assert_eq!(event(&mut events), close);
+        events.ends();
+        drop(events);
+    });
+    hub.empties();
+}
+
+#[test]
+fn a_kick_tells_its_reason_and_keeps_to_a_line() {
+    let hub = routed(Config::default());
+    let mut events = listen(&hub, "/sse/a");
+    let id = hub.ask(hub.hub.presence("a"))[0].id;
+    hub.ask(hub.hub.disconnect(id, Disconnect::new(4000, "go\n\ndata: \"x\"")));
+    let close =
+        "event: close\ndata: {\"code\":4000,\"reason\":\"go\\u000a\\u000adata: \\\"x\\\"\"}\n\n";
+    assert_eq!(event(&mut events), close);
+}
+
+#[test]
+fn one_that_does_not_read_is_evicted_and_the_others_hear_all() {
+    let hub = routed(Config::default());
+    let mut slow = begin(Peer::dial_narrow(&hub.address), "/sse");
+    let mut quick = listen(&hub, "/sse");
+    let long = Message::from("x".repeat(60_000));
+    let mut sent = 0;
+    while hub.hub.stats().clients_evicted == 0 {
+        hub.broadcast(long.clone());
+        sent += 1;
+        assert_eq!(event(&mut quick).len(), "data: \n\n".len() + 60_000);
+        assert!(sent < 1000, "a queue has an end");
+    }
+    until("it is out", || hub.hub.stats().clients == 1);
+    // What it is told, if anything, is no half of an event with another behind it.
+    let rest = String::from_utf8(slow.read_rest()).expect("text");
+    assert!(
+        rest.split("\n\n").all(|event| event.is_empty()
+            || event.starts_with("data: x")
+            || event.starts_with("event: close")),
+        "{rest:.200}"
+    );
+    drop((quick, long));
+    hub.empties();
+}
+
+#[test]
+fn one_that_takes_nothing_in_time_is_evicted_too() {
+    let config = Config::default().write_timeout(Duration::from_millis(200)).queue(1000);
+    let hub = routed(config.queue_bytes(64 * 1024 * 1024));
+    let _slow = begin(Peer::dial_narrow(&hub.address), "/sse");
+    for _ in 0..100 {
+        hub.broadcast("x".repeat(60_000));
+    }
+    until("it is evicted", || hub.hub.stats().clients_stuck == 1);
+    hub.empties();
+}
+
+#[test]
+fn what_nobody_reads_is_taken_up_to_a_limit() {
+    let hub = routed(Config::default());
+    let mut events = listen(&hub, "/sse");
+    events.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
+    hub.broadcast("still here");
+    assert_eq!(event(&mut events), "data: still here\n\n");
+    let mut stream = events.stream();
+    let flood = [b'x'; 4096];
+    // Until the hub has closed it.
+    while std::io::Write::write_all(&mut stream, &flood).is_ok() {}
+    drop(events);
+    hub.empties();
+}
