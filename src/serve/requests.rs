@@ -73,6 +73,8 @@ struct Seen {
     unread: usize,
     /// Who may read the response, whatever it is.
     reader: Reader,
+    /// Who asks, where a trusted proxy has said so.
+    asker: Option<Peer>,
     /// Its 101 is being written: no other response may follow.
     upgraded: bool,
 }
@@ -199,7 +201,8 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
         let status = response.status;
         if status.is_client_error() || status.is_server_error() {
             shared.counters.refuse(Wrong::of(status));
-            log::debug!("{} refused: {} {}", self.peer, status.as_u16(), response.body);
+            let asker = seen.asker.as_ref().unwrap_or(self.peer);
+            log::debug!("{asker} refused: {} {}", status.as_u16(), response.body);
         }
         // Where a body was not read, nobody knows that the next request begins behind it.
         let next = (seen.keeps_alive && seen.unread == 0).then(|| shared.gate.idle()).flatten();
@@ -228,6 +231,7 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
         let (hub, request) = (self.hub, &head.request);
         let shared = hub.shared();
         let peer = access::asker(self.peer, request.headers(), &shared.config.trusted_proxies);
+        seen.asker = Some(peer);
         let route = route(&head, &shared.config, &mut seen.reader)?;
         if late || (matches!(route, Route::Health) && shared.gate.is_closed()) {
             return Err(draining().into());

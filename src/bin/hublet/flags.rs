@@ -567,7 +567,9 @@ fn help() -> String {
     let mut help = String::from(
         "hublet: what one WebSocket client sends, everyone else in the room gets at once\n\n\
          Usage: hublet [FLAGS]\n\n\
-         WebSockets at /ws (the room main) and /ws/{room}; a page at /; GET /health answers 200.\n\n",
+         WebSockets at /ws (the room main) and /ws/{room}; a page at /; GET /health answers 200.\n\
+         The same messages as events at /sse/{room}; POST to /pub/{room} and /user/{user};\n\
+         /rooms, /rooms/{room} and /metrics tell who is there and what is counted.\n\n",
     );
     let mut defaults = Options::default();
     for flag in FLAGS {
