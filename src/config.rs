@@ -175,6 +175,13 @@ config! {
     /// Clients that may be connected from one address; an IPv6 address counts by its /64, a Unix
     /// socket is exempt. Default `None`: behind a proxy every client has the proxy's address.
     max_clients_per_ip: Option<usize> = None;
+    /// The ceiling of the whole process, in bytes. Default `None`. With it the limits on clients
+    /// and on the inbox are what fits ([`Sizing`](crate::Sizing) has the arithmetic), sockets have
+    /// small buffers, nobody is admitted and no message begun above 90 %, and above 95 % the
+    /// clients that pin the most memory are evicted with 1013. A program that embeds the hub takes
+    /// off what it needs itself; what its hooks hold and the buffers of streams of its own are not
+    /// known here.
+    max_memory: Option<usize> = None;
     /// Rooms that may exist. Default 1,024; beyond it a client is answered 503, a join refused.
     max_rooms: usize = Self::MAX_ROOMS;
     /// Rooms one client may be in. Default 8.

@@ -126,6 +126,11 @@ impl Message {
         allocation(self.0.bytes.len()) + ENVELOPE
     }
 
+    /// How many clones there are, at least 1.
+    pub(crate) fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
     fn encode(first: u8, payload: &[u8]) -> Self {
         let header = match payload.len() {
             0..=125 => 2,

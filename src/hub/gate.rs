@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use event_listener::{Event, EventListener, IntoNotification as _};
 
 use super::stats::Counters;
+use crate::memory::Memory;
 
 /// Counts connections, clients and handshakes against their limits.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ pub(crate) struct Gate {
     shut: Event,
     /// Where the gauge of connections stands.
     counters: Arc<Counters>,
+    /// Where each connection sets aside what it may need.
+    memory: Arc<Memory>,
 }
 
 /// Why there was no permit for a client.
@@ -56,6 +59,7 @@ impl Gate {
         per_ip_max: Option<usize>,
         handshakes_max: usize,
         counters: Arc<Counters>,
+        memory: Arc<Memory>,
     ) -> Self {
         Self {
             clients: AtomicUsize::new(0),
@@ -72,6 +76,7 @@ impl Gate {
             emptied: Event::new(),
             shut: Event::new(),
             counters,
+            memory,
         }
     }
 
@@ -122,6 +127,7 @@ impl Gate {
     /// Counts a connection until the guard is dropped.
     pub(crate) fn connection(self: &Arc<Self>) -> Connection {
         self.counters.connections.fetch_add(1, Ordering::Relaxed);
+        self.memory.enter();
         Connection(Arc::clone(self))
     }
 
@@ -208,6 +214,7 @@ pub(crate) struct Connection(Arc<Gate>);
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        self.0.memory.leave();
         if self.0.counters.connections.fetch_sub(1, Ordering::Release) == 1 {
             self.0.emptied.notify(usize::MAX);
         }
@@ -283,7 +290,7 @@ mod tests {
     use crate::hub::tests::support::Wakes;
 
     fn gate(clients: usize, per_ip: Option<usize>) -> Arc<Gate> {
-        Arc::new(Gate::new(clients, per_ip, 2, Arc::default()))
+        Arc::new(Gate::new(clients, per_ip, 2, Arc::default(), Arc::default()))
     }
 
     #[test]

@@ -118,8 +118,13 @@ impl Inbox {
         // In one order with the channel's own places: either the manager sees the mark when it has
         // made room, or this sees the room.
         self.ledger.any_departed.store(true, Ordering::SeqCst);
+        self.rouse();
+    }
+
+    /// Lets the manager look around. Never waits, never fails.
+    pub(crate) fn rouse(&self) {
         // A full inbox wakes the manager as well, and a closed one has no use for the news.
-        drop(self.sender.try_send(Command::Reap));
+        drop(self.sender.try_send(Command::Rouse));
     }
 
     /// Bytes that wait, or are about to.

@@ -10,6 +10,7 @@ use futures_lite::future::yield_now;
 use super::inbox::Outbox;
 use super::queue::Queue;
 use super::registry::{ClientId, Delivery, Member, Refusal, Registry, Target};
+use super::relief::Relief;
 use super::reply::Reply;
 use super::stats::{Counters, add};
 use crate::{Disconnect, Message};
@@ -53,8 +54,8 @@ pub(crate) enum Command {
     ListRooms { after: String, limit: usize, reply: Reply<Vec<(Arc<str>, usize)>> },
     /// A page of the members of a room.
     ListMembers { room: String, after: Option<u32>, limit: usize, reply: Reply<Vec<Member>> },
-    /// A connection is gone without a word: look at who departed.
-    Reap,
+    /// A connection is gone without a word, or memory is short: look around.
+    Rouse,
     /// The hub has drained: end.
     Stop,
 }
@@ -79,6 +80,8 @@ pub(crate) struct Manager {
     batch: usize,
     /// Bytes of frames taken between two yields at most, past the first: half a queue.
     batch_bytes: usize,
+    /// Who goes when memory is short.
+    relief: Relief,
 }
 
 /// A run of consecutive publishes to one target.
@@ -100,7 +103,8 @@ impl Manager {
         queue_bytes: usize,
     ) -> Self {
         let batch = (queue / 2).clamp(1, BATCH);
-        Self { outbox, registry, counters, batch, batch_bytes: queue_bytes / 2 }
+        let relief = Relief::default();
+        Self { outbox, registry, counters, batch, batch_bytes: queue_bytes / 2, relief }
     }
 
     /// Runs until the last hub and client are gone, or the hub has drained.
@@ -122,6 +126,7 @@ impl Manager {
             for id in self.outbox.departed() {
                 self.registry.remove(id, Disconnect::ABNORMAL);
             }
+            self.relief.look(&mut self.registry);
             yield_now().await;
         }
     }
@@ -179,7 +184,7 @@ impl Manager {
                 Command::ListMembers { room, after, limit, reply } => {
                     reply.answer(self.registry.list_members(&room, after, limit));
                 }
-                Command::Reap => {}
+                Command::Rouse => {}
                 Command::Stop => return std::ops::ControlFlow::Break(()),
             }
         }

@@ -6,8 +6,10 @@ mod inbox;
 mod manager;
 mod queue;
 mod registry;
+mod relief;
 mod reply;
 mod scratch;
+mod sizing;
 mod stats;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -19,6 +21,7 @@ use std::sync::{Arc, OnceLock};
 
 pub use client::Client;
 pub use registry::{ClientId, Member, Target};
+pub use sizing::Sizing;
 pub use stats::Stats;
 
 pub(crate) use gate::{Connection, Crowded, Gate, Handshake, Idle, Permit};
@@ -99,6 +102,8 @@ pub(crate) struct Shared {
     inbox: Inbox,
     /// The configuration, checked.
     pub(crate) config: Config,
+    /// What follows from the ceiling, if there is one.
+    sizing: Option<Sizing>,
     /// What is counted.
     pub(crate) counters: Arc<Counters>,
     /// What the hub holds for others.
@@ -142,18 +147,26 @@ impl Hub {
     /// ```
     pub fn new(config: Config) -> Result<(Self, impl Future<Output = ()> + Send + use<>), Error> {
         config.check()?;
+        let fds = clients_max();
+        let sizing = Sizing::of(&config, fds)?;
+        let memory = Arc::new(sizing.as_ref().map_or_else(Memory::default, Sizing::account));
         let counters = Arc::new(Counters::default());
-        let memory = Arc::new(Memory::default());
-        let (inbox, outbox) = inbox::inbox(config.inbox, config.inbox_bytes);
-        let registry =
-            Registry::new(config.max_rooms, config.max_rooms_per_client, Arc::clone(&counters));
+        let inbox_bytes = sizing.as_ref().map_or(config.inbox_bytes, |sizing| sizing.inbox_bytes);
+        let (inbox, outbox) = inbox::inbox(config.inbox, inbox_bytes);
+        let registry = Registry::new(
+            config.max_rooms,
+            config.max_rooms_per_client,
+            Arc::clone(&counters),
+            &memory,
+        );
         let manager =
             Manager::new(outbox, registry, Arc::clone(&counters), config.queue, config.queue_bytes);
         let gate = Gate::new(
-            config.max_clients.unwrap_or_else(clients_max),
+            sizing.as_ref().map_or(config.max_clients.unwrap_or(fds), |sizing| sizing.max_clients),
             config.max_clients_per_ip,
-            config.handshakes,
+            sizing.as_ref().map_or(config.handshakes, |sizing| sizing.handshakes),
             Arc::clone(&counters),
+            Arc::clone(&memory),
         );
         let terms = Terms {
             messages: config.queue,
@@ -165,6 +178,7 @@ impl Hub {
         let shared = Shared {
             inbox,
             config,
+            sizing,
             counters,
             memory,
             terms: Arc::new(terms),
@@ -524,6 +538,19 @@ impl Hub {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared.counters.read(self.shared.memory.held())
+    }
+
+    /// Returns what the ceiling is spent on, if [`Config::max_memory`] is set.
+    #[must_use]
+    pub fn sizing(&self) -> Option<&Sizing> {
+        self.shared.sizing.as_ref()
+    }
+
+    /// Tells the manager that somebody has waited for memory.
+    pub(crate) fn want_relief(&self) {
+        if self.shared.memory.want_relief() {
+            self.shared.inbox.rouse();
+        }
     }
 
     /// The account on which everything is that the hub holds for a peer or a publisher.

@@ -52,9 +52,16 @@ pub(crate) struct Terms {
     pub(crate) overflow: Overflow,
     /// Where deliveries, drops and losses are counted.
     pub(crate) counters: Arc<Counters>,
-    /// Where the channels of those who are behind are counted. What waits in them is counted by
-    /// who took it in, once for all queues.
+    /// Where the channels of those who are behind are counted, unless a ceiling has them set aside
+    /// with each connection. What waits in them is counted by who took it in, once for all queues.
     pub(crate) memory: Arc<Memory>,
+}
+
+impl Terms {
+    /// Bytes that a client's being behind adds to what is held.
+    fn backlog_size(&self) -> usize {
+        if self.memory.is_limited() { 0 } else { backlog_size(self.messages) }
+    }
 }
 
 /// Messages for one client, in order, and their frames.
@@ -140,6 +147,11 @@ struct State {
     outlet: Option<Arc<dyn Outlet>>,
     /// Why the queue was sealed or evicted.
     reason: Option<Box<Disconnect>>,
+    /// The tick since which something has waited all the time.
+    behind_since: u32,
+    /// Memory that the client's unfinished message takes, and the tick in which it began.
+    incoming: usize,
+    incoming_since: u32,
 }
 
 /// The bounded channel of a client that is behind.
@@ -153,7 +165,7 @@ struct Backlog {
 impl Backlog {
     fn new(terms: &Terms) -> Box<Self> {
         let (sender, receiver) = bounded(terms.messages);
-        Box::new(Self { sender, receiver, _held: terms.memory.hold(backlog_size(terms.messages)) })
+        Box::new(Self { sender, receiver, _held: terms.memory.hold(terms.backlog_size()) })
     }
 }
 
@@ -183,6 +195,9 @@ impl Queue {
             waker: None,
             outlet: None,
             reason: None,
+            behind_since: 0,
+            incoming: 0,
+            incoming_since: 0,
         };
         Arc::new(Self { terms: Arc::clone(terms), state: Mutex::new(state) })
     }
@@ -245,6 +260,7 @@ impl Queue {
         }
         // While something waits the task is armed for the moment when more fits, or woken.
         if was_empty || outcome == Push::Full {
+            state.behind_since = self.terms.memory.tick();
             let waker = state.waker.take();
             drop(state);
             wake(waker);
@@ -381,6 +397,53 @@ impl Queue {
         }
     }
 
+    /// Notes the memory that the client's unfinished message takes, and the tick in which it began.
+    pub(crate) fn owe(&self, incoming: usize, since: u32) {
+        let mut state = self.lock();
+        state.incoming = incoming;
+        state.incoming_since = since;
+    }
+
+    /// The memory that this client pins, as far as it has pinned it since before `tick`.
+    ///
+    /// Its unfinished message is its own. A message that waits for it is shared with whoever else
+    /// holds it, and so is the debt: what waits for a thousand pins little in each of them, and the
+    /// one that lags behind them all comes to owe it alone.
+    pub(crate) fn debt(&self, tick: u32) -> usize {
+        let mut state = self.lock();
+        if matches!(state.phase, Phase::Evicted | Phase::Dead) {
+            return 0;
+        }
+        let waiting = if state.behind_since < tick { state.share() } else { 0 };
+        let incoming = if state.incoming_since < tick { state.incoming } else { 0 };
+        waiting + incoming
+    }
+
+    /// Evicts the client because memory is short: what waits is let go, what it was sending goes
+    /// with its connection.
+    ///
+    /// For the registry, which lets the client go.
+    pub(crate) fn shed(&self) {
+        let mut state = self.lock();
+        if matches!(state.phase, Phase::Held | Phase::Open | Phase::Sealed) {
+            state.reason.get_or_insert_with(|| {
+                let code = Disconnect::TRY_LATER.code();
+                Box::new(Disconnect::new(code, "memory is short here, try again later"))
+            });
+            state.evict(&self.terms, 0);
+            state.id = None;
+            let waker = state.waker.take();
+            drop(state);
+            wake(waker);
+        }
+    }
+
+    /// The memory that goes when the connection of an evicted client has ended.
+    pub(crate) fn going(&self) -> usize {
+        let state = self.lock();
+        if state.phase == Phase::Evicted { state.incoming } else { 0 }
+    }
+
     /// Ends the queue with its connection; what still waits is lost.
     ///
     /// Returns the client's id if the registry may still hold it.
@@ -498,6 +561,15 @@ impl State {
         self.waiting += 1;
         self.bytes += bytes;
         true
+    }
+
+    /// This client's part of the messages that wait for it.
+    fn share(&mut self) -> usize {
+        if let Some(backlog) = &self.backlog {
+            // In the channel they cannot be looked at. They are counted as places in `front` too.
+            self.front.extend(std::iter::from_fn(|| backlog.receiver.try_recv().ok()));
+        }
+        self.front.iter().map(|message| message.size() / message.holders()).sum()
     }
 
     /// Drops the oldest message that is not half written; `false` if there is none.

@@ -3,13 +3,15 @@
 use std::collections::{BinaryHeap, HashMap};
 use std::fmt;
 use std::io::IoSlice;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use slab::Slab;
 
 use super::queue::{Push, Queue, Run};
+use super::sizing::NAME;
 use super::stats::{Counters, Tally};
+use crate::memory::Memory;
 use crate::{Disconnect, Message};
 
 /// Names one client of a hub, and no other for as long as the hub lives.
@@ -116,6 +118,13 @@ pub(crate) struct Registry {
     rooms_per_client_max: usize,
     /// Where the gauges of clients and rooms stand.
     counters: Arc<Counters>,
+    /// Where the memory of the rooms is set aside; that of clients is with their connections.
+    memory: Arc<Memory>,
+    /// Bytes that are set aside for rooms.
+    rooms_aside: usize,
+    /// Under a ceiling: queues of clients that are out of the registry and may still hold something
+    /// until their connections have ended. The dead are dropped before the list grows.
+    leaving: Vec<Weak<Queue>>,
 }
 
 #[derive(Debug)]
@@ -134,6 +143,16 @@ struct Entry {
 struct Membership {
     room: Arc<str>,
     place: u32,
+}
+
+/// Who owes memory, and how much.
+#[derive(Debug)]
+pub(crate) struct Debtor {
+    /// What [`Queue::debt`] said.
+    pub(crate) bytes: usize,
+    /// The client, unless it has left the registry.
+    id: Option<ClientId>,
+    queue: Arc<Queue>,
 }
 
 /// Messages on their way to a target, resumable between two members.
@@ -172,6 +191,7 @@ impl Registry {
         rooms_max: usize,
         rooms_per_client_max: usize,
         counters: Arc<Counters>,
+        memory: &Arc<Memory>,
     ) -> Self {
         Self {
             entries: Slab::new(),
@@ -181,6 +201,9 @@ impl Registry {
             rooms_max,
             rooms_per_client_max,
             counters,
+            memory: Arc::clone(memory),
+            rooms_aside: 0,
+            leaving: Vec::new(),
         }
     }
 
@@ -226,6 +249,7 @@ impl Registry {
             self.withdraw(user, id.slot);
         }
         entry.queue.seal(reason);
+        self.see_off(&entry.queue);
         self.give_back();
         self.counters.clients.store(self.entries.len(), Ordering::Relaxed);
         true
@@ -249,7 +273,7 @@ impl Registry {
         let place = members.len() as u32;
         members.push(id.slot);
         self.entries[id.slot as usize].memberships.push(Membership { room: name, place });
-        self.counters.rooms.store(self.rooms.len(), Ordering::Relaxed);
+        self.count_rooms();
         Ok(())
     }
 
@@ -310,6 +334,39 @@ impl Registry {
             self.remove(ClientId { slot, generation }, Disconnect::SLOW);
         }
         true
+    }
+
+    /// The account on which everything stands that the hub holds.
+    pub(crate) fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    /// Who owes memory that it has owed since before `tick`; those too who have left the registry
+    /// and are still being written to.
+    pub(crate) fn debts(&self, tick: u32) -> impl Iterator<Item = Debtor> {
+        let present = self.entries.iter().map(|(slot, entry)| {
+            let id = ClientId { slot: slot as u32, generation: entry.generation };
+            (Some(id), Arc::clone(&entry.queue))
+        });
+        let leaving = self.leaving.iter().filter_map(|queue| Some((None, queue.upgrade()?)));
+        let debtors = present.chain(leaving);
+        let debtors = debtors.map(move |(id, queue)| Debtor { bytes: queue.debt(tick), id, queue });
+        debtors.filter(|debtor| debtor.bytes > 0)
+    }
+
+    /// Evicts a debtor because memory is short; returns the bytes that go with its connection.
+    pub(crate) fn shed(&mut self, debtor: &Debtor) -> usize {
+        debtor.queue.shed();
+        if let Some(id) = debtor.id {
+            log::debug!("memory is short: client {id} pins {} bytes and is evicted", debtor.bytes);
+            self.remove(id, Disconnect::TRY_LATER);
+        }
+        debtor.queue.going()
+    }
+
+    /// Bytes that go when the connections of those who were evicted have ended.
+    pub(crate) fn going(&self) -> usize {
+        self.leaving.iter().filter_map(Weak::upgrade).map(|queue| queue.going()).sum()
     }
 
     /// The rooms a client is in, or `None` if it is not connected.
@@ -390,7 +447,24 @@ impl Registry {
         } else {
             shrink(members);
         }
+        self.count_rooms();
+    }
+
+    fn count_rooms(&mut self) {
         self.counters.rooms.store(self.rooms.len(), Ordering::Relaxed);
+        let bytes = self.rooms.len() * NAME;
+        self.memory.set_aside(std::mem::replace(&mut self.rooms_aside, bytes), bytes);
+    }
+
+    /// Remembers a client that has left the registry and not yet the process.
+    fn see_off(&mut self, queue: &Arc<Queue>) {
+        if !self.memory().is_limited() {
+            return;
+        }
+        if self.leaving.len() == self.leaving.capacity() {
+            self.leaving.retain(|queue| queue.strong_count() > 0);
+        }
+        self.leaving.push(Arc::downgrade(queue));
     }
 
     /// Gives memory back once less than a quarter of it is used, as far as the highest slot lets.
@@ -468,6 +542,7 @@ impl Drop for Registry {
         }
         self.counters.clients.store(0, Ordering::Relaxed);
         self.counters.rooms.store(0, Ordering::Relaxed);
+        self.memory.set_aside(self.rooms_aside, 0);
     }
 }
 
@@ -523,7 +598,7 @@ mod tests {
             counters: Arc::clone(&counters),
             memory: Arc::default(),
         });
-        let mut registry = Registry::new(4, 4, counters);
+        let mut registry = Registry::new(4, 4, counters, &terms.memory);
         let room: [Arc<str>; 1] = ["main".into()];
         let first = registry.insert(Queue::new(&terms), None, &room, 0).expect("there is room");
         assert!(registry.remove(first, Disconnect::NORMAL));

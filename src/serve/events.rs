@@ -5,6 +5,7 @@ use std::task::{Poll, ready};
 
 use data_encoding::BASE64;
 
+use crate::memory::allocation;
 use crate::message::payload;
 
 /// Bytes of events that are written at once, about, and that one client's buffer holds at most.
@@ -46,6 +47,11 @@ impl Encoder {
     /// Begins with something that is no message.
     pub(super) fn new(first: Vec<u8>) -> Self {
         Self { out: first, ..Self::default() }
+    }
+
+    /// The memory that the buffer takes.
+    pub(super) fn size(&self) -> usize {
+        if self.out.capacity() == 0 { 0 } else { allocation(self.out.capacity()) }
     }
 
     /// Whether nothing is left to write; gives the buffer back then.

@@ -146,6 +146,9 @@ async fn register(
     if !rooms.iter().chain(&user).all(|name| is_name(name)) {
         return Err(our_fault("on_upgrade chose a room or user with a name that is not allowed"));
     }
+    if hub.memory().is_high() {
+        return Err(short_of_memory());
+    }
     let permit = hub.shared().gate.client(network).map_err(|crowded| {
         full(match crowded {
             Crowded::Clients => "as many clients as allowed are connected",
@@ -179,6 +182,11 @@ pub(crate) fn draining() -> Response {
 /// There is no place for the client now.
 pub(crate) fn full(sentence: &'static str) -> Response {
     Response::new(StatusCode::SERVICE_UNAVAILABLE, sentence).header("Retry-After", RETRY_AFTER)
+}
+
+/// Nothing that needs memory can begin.
+pub(crate) fn short_of_memory() -> Response {
+    full("memory is short here")
 }
 
 /// A hook failed or chose what cannot be.

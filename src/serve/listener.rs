@@ -9,7 +9,7 @@ use smol::Async;
 
 use super::transport::Socket;
 use crate::network::to_bits;
-use crate::{Error, Network};
+use crate::{Error, Network, Sizing};
 
 /// Connections that may wait to be accepted. async-net's 128 stalls a storm of a thousand.
 #[cfg(unix)]
@@ -32,7 +32,11 @@ const UNANSWERED_SECONDS: u32 = 20;
 /// assert_eq!(listener.to_string(), address.to_string());
 /// ```
 #[derive(Debug)]
-pub struct Listener(Kind);
+pub struct Listener {
+    kind: Kind,
+    /// Under a ceiling: bytes of each of a connection's two buffers, as the kernel counts them.
+    socket_buffer: Option<usize>,
+}
 
 #[derive(Debug)]
 enum Kind {
@@ -69,26 +73,52 @@ impl Listener {
     /// socket, whose path [`Display`](fmt::Display) writes.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        match &self.0 {
+        match &self.kind {
             Kind::Tcp(listener) => listener.get_ref().local_addr().ok(),
             #[cfg(unix)]
             Kind::Unix(_) => None,
         }
     }
 
+    /// Gives the connections of this listener the buffers that a ceiling leaves room for, and fewer
+    /// of them a place to wait.
+    pub(crate) fn restrain(&mut self, sizing: &Sizing) -> Result<(), Error> {
+        #[cfg(unix)]
+        let restrained = match &self.kind {
+            // TCP inherits the sizes, and has agreed on a window before it is accepted.
+            Kind::Tcp(listener) => {
+                let listener = listener.get_ref();
+                set_buffers(listener, sizing.socket_buffer)
+                    .and_then(|()| Ok(rustix::net::listen(listener, sizing.backlog as i32)?))
+            }
+            Kind::Unix(listener) => {
+                let backlog = sizing.backlog as i32;
+                rustix::net::listen(listener.get_ref(), backlog).map_err(std::io::Error::from)
+            }
+        };
+        #[cfg(unix)]
+        restrained?;
+        self.socket_buffer = Some(sizing.socket_buffer);
+        Ok(())
+    }
+
     pub(crate) async fn accept(&self) -> std::io::Result<(Socket, Peer)> {
-        match &self.0 {
+        match &self.kind {
             Kind::Tcp(listener) => {
                 let (stream, address) = listener.read_with(TcpListener::accept).await?;
                 // Linux hands the listener's options down.
                 #[cfg(not(target_os = "linux"))]
                 stream.set_nodelay(true)?;
-                Ok((Socket::new(stream)?, Peer::from(address)))
+                Ok((Socket::new(stream, self.socket_buffer)?, Peer::from(address)))
             }
             #[cfg(unix)]
             Kind::Unix(listener) => {
                 let (stream, _) = listener.read_with(UnixListener::accept).await?;
-                Ok((Socket::new(stream)?, Peer::unix()))
+                if let Some(bytes) = self.socket_buffer {
+                    // The kernel hands a Unix listener's down to nobody.
+                    set_buffers(&stream, bytes)?;
+                }
+                Ok((Socket::new(stream, self.socket_buffer)?, Peer::unix()))
             }
         }
     }
@@ -114,7 +144,7 @@ impl TryFrom<TcpListener> for Listener {
         rustix::net::listen(&listener, BACKLOG).map_err(std::io::Error::from)?;
         #[cfg(target_os = "linux")]
         hand_down(&listener)?;
-        Ok(Self(Kind::Tcp(Async::new(listener)?)))
+        Ok(Self { kind: Kind::Tcp(Async::new(listener)?), socket_buffer: None })
     }
 }
 
@@ -138,7 +168,7 @@ impl TryFrom<UnixListener> for Listener {
     /// ```
     fn try_from(listener: UnixListener) -> Result<Self, Error> {
         rustix::net::listen(&listener, BACKLOG).map_err(std::io::Error::from)?;
-        Ok(Self(Kind::Unix(Async::new(listener)?)))
+        Ok(Self { kind: Kind::Unix(Async::new(listener)?), socket_buffer: None })
     }
 }
 
@@ -155,10 +185,17 @@ fn hand_down(listener: &TcpListener) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Sets both buffers of a socket to `bytes` as the kernel counts them: twice what it is told.
+#[cfg(unix)]
+fn set_buffers(socket: &impl std::os::fd::AsFd, bytes: usize) -> std::io::Result<()> {
+    rustix::net::sockopt::set_socket_send_buffer_size(socket, bytes / 2)?;
+    Ok(rustix::net::sockopt::set_socket_recv_buffer_size(socket, bytes / 2)?)
+}
+
 impl fmt::Display for Listener {
     /// Writes `127.0.0.1:8080`, or `unix:/run/hublet.sock`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        match &self.kind {
             Kind::Tcp(listener) => match listener.get_ref().local_addr() {
                 Ok(address) => address.fmt(f),
                 Err(_) => f.write_str("tcp"),

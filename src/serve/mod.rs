@@ -17,6 +17,7 @@ mod routes;
 #[cfg(test)]
 mod sim;
 mod sse;
+mod strain;
 mod subscription;
 mod time;
 mod transport;
@@ -60,7 +61,9 @@ impl Hub {
     /// # Errors
     ///
     /// If the listener accepts nothing any more, as when whoever shares the socket has shut it
-    /// down. With it the future ends: there is no use in waiting for that to pass.
+    /// down, or if the socket buffers cannot be set that
+    /// [`Config::max_memory`](crate::Config::max_memory) asks for. With it the future ends: there is
+    /// no use in waiting for that to pass.
     ///
     /// # Cancel safety
     ///
@@ -99,9 +102,12 @@ impl Hub {
     pub async fn serve<H: Handler>(
         &self,
         executor: &Executor<'static>,
-        listener: Listener,
+        mut listener: Listener,
         handler: H,
     ) -> Result<(), Error> {
+        if let Some(sizing) = self.sizing() {
+            listener.restrain(sizing)?;
+        }
         let handler = Arc::new(handler);
         self.shared().started.get_or_init(unix_seconds);
         let gate = &self.shared().gate;
@@ -111,6 +117,7 @@ impl Hub {
             let accept = async {
                 // The place is taken before the connection is, so that none is refused for want of
                 // one: it waits in the backlog.
+                strain::eased(self).await;
                 let place = gate.handshake().await;
                 Some((place, listener.accept().await))
             };

@@ -13,7 +13,7 @@ use futures_lite::io::AsyncWriteExt;
 use http::{HeaderMap, Method, StatusCode, header};
 
 use super::access::{self, Reader};
-use super::handshake::{self, Admitted, ask, draining};
+use super::handshake::{self, Admitted, ask, draining, short_of_memory};
 use super::http::{Head, Response, parse};
 use super::routes::{Route, route};
 use super::sse;
@@ -23,6 +23,7 @@ use super::{Handler, Peer};
 use super::{listing, metrics};
 use crate::error::Kind;
 use crate::hub::{Handshake, Idle, Wrong, add};
+use crate::memory::{Held, allocation};
 use crate::{Error, Hub, Message};
 
 /// How long a peer may stay silent while others wait for its place among the handshakes.
@@ -44,6 +45,8 @@ pub(crate) struct Requests<'a, T, H> {
     handler: &'a H,
     /// What was read and not yet understood; without capacity while the connection is idle.
     buffer: Vec<u8>,
+    /// The memory of `buffer`, and of the rest of a body that has begun to come.
+    held: Held,
 }
 
 /// What a connection becomes with its last request.
@@ -114,7 +117,8 @@ impl From<io::Error> for Ended {
 
 impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
     pub(crate) fn new(hub: &'a Hub, transport: &'a mut T, peer: &'a Peer, handler: &'a H) -> Self {
-        Self { hub, transport, peer, handler, buffer: Vec::new() }
+        let held = hub.memory().hold(0);
+        Self { hub, transport, peer, handler, buffer: Vec::new(), held }
     }
 
     /// Answers requests until one of them makes the peer a client; `Err` when none does.
@@ -149,6 +153,7 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
     /// left, time is over, the hub ends, or a client needs the place.
     async fn wait(&mut self, mut idle: Idle) -> bool {
         self.buffer = Vec::new();
+        self.held.resize(0);
         let mut timer = Timer::after(self.hub.shared().config.idle_timeout);
         poll_fn(|cx| {
             if let Poll::Ready(read) = self.poll_read(cx, READ) {
@@ -305,12 +310,18 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
             if or(read, crowded_out).await? == 0 {
                 return Err(Ended::Silently);
             }
+            self.held.resize(allocation(self.buffer.capacity()));
         }
     }
 
     /// Reads a body of at most the longest message, and makes a message of it.
     async fn read_message(&mut self, head: &Head, seen: &mut Seen) -> Result<Message, Ended> {
         let len = seen.unread;
+        if self.hub.memory().is_high() {
+            return Err(short_of_memory().into());
+        }
+        // All of it at once, so that it can come when memory is short; the buffer doubles.
+        self.held.resize(allocation(self.buffer.capacity().max(2 * len)));
         // What has begun to come needs no asking for it (RFC 9110 10.1.1).
         if self.buffer.is_empty() && len > 0 && head.expects_continue() {
             self.transport.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
@@ -324,7 +335,9 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
         }
         seen.unread = 0;
         let message = message(&self.buffer[..len], head.request.headers());
-        self.buffer.drain(..len);
+        message.hold(self.hub.memory());
+        self.buffer = self.buffer.split_off(len);
+        self.held.resize(allocation(self.buffer.capacity()));
         Ok(message)
     }
 

@@ -18,6 +18,7 @@ use super::json;
 use super::time::Timer;
 use super::transport::Transport;
 use crate::hub::{Phase, SCRATCH_BYTES, add};
+use crate::memory::Held;
 use crate::{Client, Disconnect, Hub};
 
 /// Bytes that one poll writes, about, before others get their turn.
@@ -64,8 +65,9 @@ pub(super) async fn run<T: Transport, H: Handler>(
     registered.queue.open(None);
     let clock = Clock::new(&hub.shared().config);
     let encoder = Encoder::new(head);
+    let held = hub.memory().hold(encoder.size());
     let mut stream =
-        Stream { hub, transport, registered, clock, encoder, unflushed: false, discarded: 0 };
+        Stream { hub, transport, registered, clock, encoder, unflushed: false, discarded: 0, held };
     let end = stream.serve(&client, handler).await;
     // Boxed, so that the long life before does not carry room for the end.
     Box::pin(finish(stream, end, client, handler)).await
@@ -101,6 +103,8 @@ struct Stream<'a, T> {
     unflushed: bool,
     /// Bytes that came from the peer and were thrown away.
     discarded: usize,
+    /// The memory of what is encoded and not yet written.
+    held: Held,
 }
 
 impl<T: Transport> Stream<'_, T> {
@@ -172,6 +176,7 @@ impl<T: Transport> Stream<'_, T> {
             self.unflushed = false;
         }
         let empty = drained.empty && self.encoder.settle() && !self.unflushed;
+        self.held.resize(self.encoder.size());
         self.clock.wrote(progress, empty);
         let failed = matches!(own, Poll::Ready(Err(_)));
         (if failed { Phase::Dead } else { drained.phase }, empty)

@@ -20,7 +20,8 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send {
     /// Where others may write without waiting, if they may.
     fn outlet(&self) -> Option<Arc<dyn Outlet>>;
 
-    /// Ends both directions at once, for what other holders of the socket still hold.
+    /// Ends both directions at once, for what other holders of the socket still hold. Under a ceiling
+    /// with a reset, so that the kernel keeps nothing of what the peer did not take.
     fn abort(&mut self);
 }
 
@@ -81,19 +82,78 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Foreign<S> {
 ///
 /// TCP and Unix sockets are one type: what is done with them is the same.
 #[derive(Debug, Clone)]
-pub(crate) struct Socket(Arc<Async<sys::Stream>>);
+pub(crate) struct Socket(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    stream: Async<sys::Stream>,
+    /// Under a ceiling: bytes of one write at most. The kernel looks at the size of its buffer
+    /// before a write and not within it, nor while it appends to a packet that waits already.
+    write_max: Option<usize>,
+}
 
 impl Socket {
     /// Registers an accepted stream with the reactor.
-    pub(crate) fn new(stream: impl Into<sys::Stream>) -> io::Result<Self> {
-        Ok(Self(Arc::new(Async::new(stream.into())?)))
+    pub(crate) fn new(
+        stream: impl Into<sys::Stream>,
+        write_max: Option<usize>,
+    ) -> io::Result<Self> {
+        Ok(Self(Arc::new(Shared { stream: Async::new(stream.into())?, write_max })))
     }
+}
+
+impl Shared {
+    fn write(&self, frames: &[IoSlice<'_>]) -> io::Result<usize> {
+        let stream = self.stream.get_ref();
+        match self.write_max {
+            None => sys::write(stream, frames),
+            Some(most) => write_in_steps(frames, most, |step| sys::write_record(stream, step)),
+        }
+    }
+}
+
+/// Slices of one step at most; more frames leave with the next.
+const STEP_SLICES: usize = 16;
+
+/// Writes `most` bytes at a time, until all is written or a step was not taken whole.
+fn write_in_steps(
+    frames: &[IoSlice<'_>],
+    most: usize,
+    mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let mut written = 0;
+    let (mut frame, mut at) = (0, 0);
+    while frame < frames.len() {
+        let mut step = [IoSlice::new(&[]); STEP_SLICES];
+        let (mut slices, mut bytes) = (0, 0);
+        while slices < STEP_SLICES && bytes < most && frame < frames.len() {
+            let rest = &frames[frame][at..];
+            let taken = rest.len().min(most - bytes);
+            step[slices] = IoSlice::new(&rest[..taken]);
+            (slices, bytes, at) = (slices + 1, bytes + taken, at + taken);
+            if at == frames[frame].len() {
+                (frame, at) = (frame + 1, 0);
+            }
+        }
+        match write(&step[..slices]) {
+            Ok(n) => {
+                written += n;
+                if n < bytes {
+                    break;
+                }
+            }
+            // It shows itself again at the next write.
+            Err(_) if written > 0 => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(written)
 }
 
 impl Transport for Socket {
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // An error of the poller shows itself again in the read.
-        self.0.poll_readable(cx).map(drop)
+        self.0.stream.poll_readable(cx).map(drop)
     }
 
     fn outlet(&self) -> Option<Arc<dyn Outlet>> {
@@ -101,14 +161,18 @@ impl Transport for Socket {
     }
 
     fn abort(&mut self) {
+        let stream = self.0.stream.get_ref();
         // The peer may have closed it already; then there is nothing left to end.
-        let _ = sys::shutdown(self.0.get_ref(), Shutdown::Both);
+        if self.0.write_max.is_some() {
+            let _ = sys::reset_when_closed(stream);
+        }
+        let _ = sys::shutdown(stream, Shutdown::Both);
     }
 }
 
-impl Outlet for Async<sys::Stream> {
+impl Outlet for Shared {
     fn try_write(&self, frames: &[IoSlice<'_>]) -> io::Result<usize> {
-        sys::write(self.get_ref(), frames)
+        self.write(frames)
     }
 }
 
@@ -119,8 +183,8 @@ impl AsyncRead for Socket {
         into: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         loop {
-            match sys::read(self.0.get_ref(), into) {
-                Err(error) if is_early(&error) => ready!(self.0.poll_readable(cx))?,
+            match sys::read(self.0.stream.get_ref(), into) {
+                Err(error) if is_early(&error) => ready!(self.0.stream.poll_readable(cx))?,
                 read => return Poll::Ready(read),
             }
         }
@@ -142,8 +206,8 @@ impl AsyncWrite for Socket {
         frames: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         loop {
-            match sys::write(self.0.get_ref(), frames) {
-                Err(error) if is_early(&error) => ready!(self.0.poll_writable(cx))?,
+            match self.0.write(frames) {
+                Err(error) if is_early(&error) => ready!(self.0.stream.poll_writable(cx))?,
                 written => return Poll::Ready(written),
             }
         }
@@ -154,7 +218,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(sys::shutdown(self.0.get_ref(), Shutdown::Write))
+        Poll::Ready(sys::shutdown(self.0.stream.get_ref(), Shutdown::Write))
     }
 }
 
@@ -188,10 +252,28 @@ mod sys {
 
     /// One plain send for one frame, a vectored one for several.
     pub(crate) fn write(stream: &Stream, frames: &[IoSlice<'_>]) -> io::Result<usize> {
+        write_with(stream, frames, FLAGS)
+    }
+
+    /// As a record: TCP appends nothing to its last packet, and so looks at the size of its buffer
+    /// before the next write.
+    pub(crate) fn write_record(stream: &Stream, frames: &[IoSlice<'_>]) -> io::Result<usize> {
+        #[cfg(target_os = "linux")]
+        return write_with(stream, frames, FLAGS.union(SendFlags::EOR));
+        #[cfg(not(target_os = "linux"))]
+        return write_with(stream, frames, FLAGS);
+    }
+
+    fn write_with(stream: &Stream, frames: &[IoSlice<'_>], flags: SendFlags) -> io::Result<usize> {
         Ok(retry_on_intr(|| match frames {
-            [frame] => net::send(stream, frame, FLAGS),
-            frames => net::sendmsg(stream, frames, &mut SendAncillaryBuffer::default(), FLAGS),
+            [frame] => net::send(stream, frame, flags),
+            frames => net::sendmsg(stream, frames, &mut SendAncillaryBuffer::default(), flags),
         })?)
+    }
+
+    /// Lets the close of a socket throw away what it holds, and reset the connection.
+    pub(crate) fn reset_when_closed(stream: &Stream) -> io::Result<()> {
+        Ok(net::sockopt::set_socket_linger(stream, Some(std::time::Duration::ZERO))?)
     }
 
     pub(crate) fn shutdown(stream: &Stream, how: Shutdown) -> io::Result<()> {
@@ -220,7 +302,63 @@ mod sys {
         stream.write_vectored(frames)
     }
 
+    pub(crate) fn write_record(stream: &Stream, frames: &[IoSlice<'_>]) -> io::Result<usize> {
+        write(stream, frames)
+    }
+
+    /// The standard library cannot ask for it.
+    pub(crate) fn reset_when_closed(_: &Stream) -> io::Result<()> {
+        Ok(())
+    }
+
     pub(crate) fn shutdown(stream: &Stream, how: Shutdown) -> io::Result<()> {
         stream.shutdown(how)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes in steps of `most` to a sink that has room for `room` bytes; returns what was
+    /// written, the steps, and how it ended.
+    fn steps(lengths: &[usize], most: usize, room: usize) -> (Vec<usize>, Result<usize, ()>) {
+        let bytes: Vec<u8> = (0..255).cycle().take(lengths.iter().sum()).collect();
+        let mut rest = &bytes[..];
+        let frames: Vec<_> = lengths.iter().map(|&len| take(&mut rest, len)).collect();
+        let mut taken: Vec<u8> = Vec::new();
+        let mut steps = Vec::new();
+        let written = write_in_steps(&frames, most, |step| {
+            let step: Vec<u8> = step.iter().flat_map(|slice| slice.to_vec()).collect();
+            let n = step.len().min(room - taken.len());
+            steps.push(n);
+            taken.extend(&step[..n]);
+            if n == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
+        });
+        assert_eq!(taken, bytes[..taken.len()], "in order and nothing twice");
+        if let Ok(written) = &written {
+            assert_eq!(*written, taken.len());
+        }
+        (steps, written.map_err(drop))
+    }
+
+    fn take<'a>(bytes: &mut &'a [u8], len: usize) -> IoSlice<'a> {
+        let (frame, rest) = bytes.split_at(len);
+        *bytes = rest;
+        IoSlice::new(frame)
+    }
+
+    #[test]
+    fn no_step_is_longer_than_it_may_be() {
+        assert_eq!(steps(&[10], 4, 99), (vec![4, 4, 2], Ok(10)));
+        assert_eq!(steps(&[3, 3, 3], 4, 99), (vec![4, 4, 1], Ok(9)));
+        assert_eq!(steps(&[1; 40], 100, 99), (vec![16, 16, 8], Ok(40)));
+    }
+
+    #[test]
+    fn a_step_that_is_not_taken_whole_is_the_last() {
+        assert_eq!(steps(&[10], 4, 6), (vec![4, 2], Ok(6)));
+        assert_eq!(steps(&[10], 4, 4), (vec![4, 0], Ok(4)), "the error comes with the next write");
+        assert_eq!(steps(&[10], 4, 0), (vec![0], Err(())));
     }
 }

@@ -14,7 +14,8 @@ use super::Handler;
 use super::clock::{Clock, Verdict};
 use super::handshake::{Admitted, Registered};
 use super::protocol::Protocol;
-use super::time::Timer;
+use super::strain::Strain;
+use super::time::{Timer, now};
 use super::transport::Transport;
 use super::wire::Wire;
 use crate::hub::{Command, Drained, Phase, SCRATCH_BYTES, add};
@@ -105,6 +106,8 @@ struct Connection<'a, T> {
     pending: bool,
     /// Frames were written that the transport may still hold back.
     unflushed: bool,
+    /// Whether reading waits because memory is short.
+    strain: Strain,
 }
 
 impl<'a, T: Transport> Connection<'a, T> {
@@ -123,6 +126,7 @@ impl<'a, T: Transport> Connection<'a, T> {
             more: false,
             pending: false,
             unflushed: false,
+            strain: Strain::default(),
         })
     }
 
@@ -190,20 +194,24 @@ impl<'a, T: Transport> Connection<'a, T> {
             return next;
         }
         self.settle();
-        self.poll_lane(cx, true).map(Err)
+        self.poll_lane(cx, !self.strain.is_waiting()).map(Err)
     }
 
     /// Reads through tungstenite until there is a message, an end, or nothing more to read.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, End>> {
         loop {
+            if self.poll_strain(cx).is_pending() {
+                self.turn = TURN;
+                return Poll::Pending;
+            }
             if self.pending || self.protocol.wire().has_unread() {
                 self.pending = true;
                 match self.protocol.poll_next(cx) {
                     Poll::Ready(Some(Ok(WsMessage::Text(text)))) => {
-                        return Poll::Ready(Ok(Message::text(text.as_str())));
+                        return Poll::Ready(Ok(self.received(Message::text(text.as_str()))));
                     }
                     Poll::Ready(Some(Ok(WsMessage::Binary(bytes)))) => {
-                        return Poll::Ready(Ok(Message::binary(&bytes)));
+                        return Poll::Ready(Ok(self.received(Message::binary(&bytes))));
                     }
                     Poll::Ready(Some(Ok(WsMessage::Close(frame)))) => {
                         let disconnect = frame.map_or(Disconnect::NO_STATUS, |frame| {
@@ -238,6 +246,23 @@ impl<'a, T: Transport> Connection<'a, T> {
         }
     }
 
+    /// A message that has come, counted as held from here on.
+    fn received(&self, message: Message) -> Message {
+        message.hold(self.hub.memory());
+        message
+    }
+
+    /// Ready when reading may go on: a message that has begun has its memory set aside, another one
+    /// waits while memory is short.
+    fn poll_strain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.protocol.wire().has_begun() {
+            self.strain.leave();
+        } else if ready!(self.strain.poll_eased(cx, self.hub)) {
+            self.clock.listens_again();
+        }
+        Poll::Ready(())
+    }
+
     /// Reads once from the transport.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let filled = self.protocol.wire_mut().poll_fill(cx, &self.hub.shared().scratch);
@@ -247,6 +272,10 @@ impl<'a, T: Transport> Connection<'a, T> {
                 self.turn = self.turn.saturating_sub(*n);
                 self.clock.heard();
                 add(&self.hub.shared().counters.bytes_received, *n as u64);
+                let memory = self.hub.memory();
+                if memory.is_limited() {
+                    memory.set_time(now());
+                }
             }
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
@@ -360,6 +389,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     async fn end(&mut self, end: End, client: &Client) -> Disconnect {
         // Nothing that came behind the end is read, and the borrowed buffer is not kept over it.
         self.protocol.wire_mut().discard(&self.hub.shared().scratch);
+        self.strain.leave();
         let reason = match end {
             End::Ours(reason) => {
                 if let Some(end) = self.unregister(client, reason.clone()).await {
@@ -459,6 +489,7 @@ impl<'a, T: Transport> Connection<'a, T> {
         let said: io::Result<()> = goodbye.or(timer).await;
         if let Err(error) = said {
             log::debug!("a peer did not answer its close frame: {error}");
+            self.protocol.wire_mut().transport.abort();
         }
     }
 

@@ -80,6 +80,7 @@ impl<T: Transport> Wire<T> {
             starved: false,
             fault: None,
         };
+        wire.scan.parts = hub.memory().is_limited();
         wire.count();
         wire
     }
@@ -188,13 +189,24 @@ impl<T: Transport> Wire<T> {
         self.transport.outlet()
     }
 
-    /// Counts what this peer has sent and nobody has taken yet.
+    /// Counts what this peer has sent and nobody has taken yet, and sets aside what the rest of a
+    /// message that has begun will need, so that it can be finished when memory is short.
     fn count(&mut self) {
-        let kept = self.kept.capacity();
+        let size = |bytes| if bytes == 0 { 0 } else { allocation(bytes) };
         // Tungstenite doubles the buffer in which it gathers a message.
-        let gathered = 2 * self.scan.gathered();
-        let bytes = [kept, gathered].map(|bytes| if bytes == 0 { 0 } else { allocation(bytes) });
-        self.held.resize(bytes[0] + bytes[1]);
+        let message = size(2 * self.scan.announced());
+        let memory = self.held.memory();
+        if memory.is_limited() && (message > 0 || self.held.bytes() > 0) {
+            // What is kept between two messages is not the peer's to move.
+            let began = self.scan.began;
+            self.queue.owe(message, began.map_or_else(|| memory.tick(), |at| memory.tick_of(at)));
+        }
+        self.held.resize(size(self.kept.capacity()) + message);
+    }
+
+    /// Whether a message has begun, for which memory is set aside.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.scan.announced() > 0
     }
 
     fn unread(&self) -> &[u8] {
@@ -277,6 +289,9 @@ struct Scan {
     message_max: u64,
     /// The most frames of a message.
     fragments_max: u32,
+    /// Whether what comes behind a message is handed on apart: under a ceiling the next one may
+    /// have to wait.
+    parts: bool,
     /// The header that is being collected.
     header: [u8; HEADER_MAX],
     /// How much of it is there. 0 between a header and the next.
@@ -310,6 +325,7 @@ impl Scan {
         Self {
             message_max,
             fragments_max,
+            parts: false,
             header: [0; HEADER_MAX],
             have: 0,
             out: [0; 8],
@@ -350,6 +366,9 @@ impl Scan {
                 self.begin_piece(from.len() as u64);
                 continue;
             } else {
+                if self.parts && self.last && into.len() < into_len {
+                    break;
+                }
                 self.end_frame();
                 match self.collect_header(from) {
                     Ok(taken) => (taken, 0),
@@ -478,14 +497,15 @@ impl Scan {
         }
     }
 
-    /// Bytes of the message that has begun and is not whole, as far as they have been handed on.
-    fn gathered(&self) -> usize {
-        let to_come = self.rest + self.piece;
-        if self.last && to_come == 0 {
-            return 0;
+    /// How long the message will become that has begun and is not whole: as its frame says, or as
+    /// long as one may be if more frames follow.
+    fn announced(&self) -> usize {
+        match (self.fragments, self.last) {
+            (0, _) => 0,
+            (_, false) => self.message_max as usize,
+            (_, true) if self.rest + self.piece > 0 => self.message as usize,
+            (_, true) => 0,
         }
-        // A control frame between two fragments makes it less by what is left of it, 125 bytes.
-        self.message.saturating_sub(to_come) as usize
     }
 
     /// Whether no frame and no message has begun.
@@ -496,7 +516,8 @@ impl Scan {
 
     /// Remembers when the message began, if a poll ends in the middle of one.
     fn settle(&mut self) {
-        if self.is_between() {
+        let whole = self.last && self.have == 0 && self.piece == 0 && self.rest == 0;
+        if whole || self.is_between() {
             self.began = None;
         } else if self.began.is_none() {
             self.began = Some(now());
@@ -614,6 +635,19 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_behind_a_message_can_be_handed_on_apart() {
+        let stream = [frame(0x81, b"one"), frame(0x81, b"two")].concat();
+        let mut scan = Scan::new(65536, 1024);
+        scan.parts = true;
+        let mut into = [0; 99];
+        let first = scan.hand_on(&stream, &mut into);
+        assert_eq!((first.taken, first.given), (stream.len() / 2, stream.len() / 2));
+        assert_eq!(scan.announced(), 0, "the second has not begun");
+        let out = hand_on(&mut scan, &stream[first.taken..], (99, 99)).expect("fine");
+        assert_eq!(frames(&out), [(0x81, b"two".to_vec())]);
+    }
+
+    #[test]
     fn reserved_bits_and_opcodes_reach_tungstenite() {
         let mut scan = Scan::new(65536, 1024);
         let out = hand_on(&mut scan, &frame(0xf3, &[0; 5000]), (9999, 9999)).expect("passes");
@@ -647,7 +681,7 @@ mod tests {
             let mut scan = Scan::new(65536, 1024);
             let stream = [header, &[0; 4]].concat();
             let fault = hand_on(&mut scan, &stream, (99, 99)).expect_err("announces too much");
-            assert_eq!(scan.gathered(), 0, "nothing of it is held");
+            assert_eq!(scan.announced(), 0, "nothing is set aside for it");
             assert_eq!(fault.code(), code, "{header:?}");
         }
         // The limit holds for a message, however it is cut.
@@ -700,7 +734,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_message_is_held_as_far_as_it_has_come() {
+    fn an_unfinished_message_is_held_whole_from_its_first_bytes_on() {
         let (hub, _manager) = Hub::new(Config::default()).expect("valid");
         let (memory, pool) = (hub.memory(), Scratch::default());
         let queue = Queue::new(&hub.shared().terms);
@@ -711,9 +745,17 @@ mod tests {
         poll(&mut wire, &[], &pool);
         assert_eq!(memory.held(), 0, "a byte of a header is kept in the scan");
         poll(&mut wire, &stream[1..20_008], &pool);
-        assert_eq!(memory.held(), allocation(2 * 20_000));
+        assert_eq!(memory.held(), allocation(2 * 40_000));
+        assert!(wire.has_begun());
         poll(&mut wire, &stream[20_008..], &pool);
         assert_eq!(memory.held(), 0, "it is whole");
+        assert!(!wire.has_begun());
+        poll(&mut wire, &frame(0x02, b"the first of many"), &pool);
+        assert_eq!(memory.held(), allocation(2 * Config::MAX_MESSAGE), "as long as one may be");
+        poll(&mut wire, &frame(0x89, b"a ping between"), &pool);
+        assert!(wire.has_begun());
+        poll(&mut wire, &frame(0x80, b"the last"), &pool);
+        assert_eq!(memory.held(), 0);
         poll(&mut wire, &stream[..100], &pool);
         assert!(memory.held() > 0);
         drop(wire);

@@ -119,6 +119,8 @@ enum Sets {
     /// A number from 1 up, or no limit.
     SomeCount(fn(&mut Config) -> &mut Option<usize>),
     MaxMessage,
+    /// A number of bytes, or no ceiling.
+    MaxMemory,
     /// A wait.
     Time(fn(&mut Config) -> &mut Duration),
     /// The window of the drain, which may be nothing.
@@ -253,6 +255,13 @@ const FLAGS: &[Flag] = &[
         sets: Sets::MaxMessage,
     },
     Flag {
+        name: "max-memory",
+        value: "BYTES",
+        help: "the ceiling for the whole process, like 32m; clients and inbox follow from it, and \
+               the clients that pin the most are closed with 1013 before it is reached",
+        sets: Sets::MaxMemory,
+    },
+    Flag {
         name: "max-fragments",
         value: "N",
         help: "frames that one message may consist of; more are closed with 1008",
@@ -358,6 +367,7 @@ impl Sets {
             Self::Count(field) => *field(config) = count(text, Config::LIMIT_MAX)?,
             Self::SomeCount(field) => *field(config) = Some(count(text, Config::LIMIT_MAX)?),
             Self::MaxMessage => config.max_message = bytes(text, MESSAGE_MAX)?,
+            Self::MaxMemory => config.max_memory = Some(bytes(text, usize::MAX)?),
             Self::Time(field) => *field(config) = time(text, WAIT_MIN)?,
             Self::Drain => config.drain = time(text, Duration::ZERO)?,
             Self::Room(field) => *field(options) = Some(room(text)?),
@@ -380,6 +390,7 @@ impl Sets {
             | Self::SomeCount(_)
             | Self::Secret(_)
             | Self::SecretFile(_)
+            | Self::MaxMemory
             | Self::Room(_) => String::new(),
             Self::Threads => options.threads.to_string(),
             Self::Overflow => config.overflow.to_string(),

@@ -142,8 +142,16 @@ fn serve(options: Options) -> Result<(), Failure> {
 async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), Failure> {
     let mut signals = Signals::new([Signal::Term, Signal::Int])
         .map_err(|error| Failure::running(format!("signals cannot be caught: {error}")))?;
+    let wanted = options.config.max_clients;
     let (hub, manager) = Hub::new(options.config.clone())
         .map_err(|error| Failure::usage(flags::in_flags(&error.to_string())))?;
+    if let Some(sizing) = hub.sizing() {
+        ::log::info!("memory: {sizing}");
+        if let Some(wanted) = wanted.filter(|&wanted| wanted > sizing.max_clients) {
+            let fit = sizing.max_clients;
+            ::log::warn!("{fit} clients fit into --max-memory, not {wanted} of --max-clients");
+        }
+    }
     // The files of Unix sockets are removed when this is dropped.
     let bound = socket::listen(&options.listen)?;
     let (listeners, _files): (Vec<_>, Vec<_>) = bound.into_iter().unzip();

@@ -74,7 +74,7 @@ fn command_without_a_message_needs_no_bytes() {
     let (inbox, _outbox) = two_fit();
     inbox.try_send(publish(numbered(0, 100))).expect("there is room");
     inbox.try_send(publish(numbered(1, 100))).expect("there is room");
-    inbox.try_send(Command::Reap).expect("there is room");
+    inbox.try_send(Command::Rouse).expect("there is room");
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod manager;
 mod model;
 mod queue;
 mod registry;
+mod relief;
 pub(crate) mod support;
 mod threads;
 mod verbs;

@@ -469,7 +469,7 @@ fn push_after_the_end_is_gone_and_not_counted() {
 #[test]
 fn kill_returns_the_id_once() {
     let lane = Lane::new(3, 1_000, Overflow::Disconnect, 0);
-    let mut registry = Registry::new(1, 1, Arc::clone(&lane.terms.counters));
+    let mut registry = Registry::new(1, 1, Arc::clone(&lane.terms.counters), &lane.terms.memory);
     let id: ClientId = registry.insert(Arc::clone(&lane.queue), None, &[], 0).expect("a place");
     assert_eq!(lane.queue.kill(), Some(id));
     assert_eq!(lane.queue.kill(), None);
@@ -478,7 +478,7 @@ fn kill_returns_the_id_once() {
 #[test]
 fn kill_of_one_that_the_registry_let_go_returns_no_id() {
     let lane = Lane::new(3, 1_000, Overflow::Disconnect, 0);
-    let mut registry = Registry::new(1, 1, Arc::clone(&lane.terms.counters));
+    let mut registry = Registry::new(1, 1, Arc::clone(&lane.terms.counters), &lane.terms.memory);
     let id = registry.insert(Arc::clone(&lane.queue), None, &[], 0).expect("a place");
     registry.remove(id, Disconnect::NORMAL);
     assert_eq!(lane.queue.kill(), None);

@@ -47,7 +47,8 @@ impl Pair {
         let overflow = *rng.choice(&overflow).expect("not empty");
         let terms = terms(rng.usize(1..6), rng.usize(200..600), overflow);
         let counters = Arc::clone(&terms.counters);
-        let registry = Registry::new(ROOMS_MAX, ROOMS_PER_CLIENT_MAX, Arc::clone(&counters));
+        let registry =
+            Registry::new(ROOMS_MAX, ROOMS_PER_CLIENT_MAX, Arc::clone(&counters), &Arc::default());
         let (clients, gone) = (Vec::new(), Vec::new());
         Self { registry, terms, counters, clients, gone, recipients: 0, number: 0 }
     }
@@ -356,7 +357,10 @@ fn registry_does_what_a_naive_model_does() {
 
 fn registry() -> (Registry, Arc<Terms>) {
     let terms = terms(8, 1_000, Overflow::Disconnect);
-    (Registry::new(ROOMS_MAX, ROOMS_PER_CLIENT_MAX, Arc::clone(&terms.counters)), terms)
+    (
+        Registry::new(ROOMS_MAX, ROOMS_PER_CLIENT_MAX, Arc::clone(&terms.counters), &terms.memory),
+        terms,
+    )
 }
 
 fn insert(registry: &mut Registry, terms: &Arc<Terms>, rooms: &[&str]) -> (ClientId, Arc<Queue>) {
@@ -455,7 +459,7 @@ fn every_one_of_5000_idle_clients_is_reached() {
 #[test]
 fn indexes_give_memory_back_after_a_storm() {
     let terms = terms(8, 1_000, Overflow::Disconnect);
-    let mut registry = Registry::new(10_000, 8, Arc::clone(&terms.counters));
+    let mut registry = Registry::new(10_000, 8, Arc::clone(&terms.counters), &terms.memory);
     let ids: Vec<_> = (0..10_000)
         .map(|n| {
             let rooms = [Arc::from("all"), Arc::from(format!("room {n}"))];

@@ -57,7 +57,8 @@ fn hub_stands_below_serving(source: &Source) -> Vec<String> {
 }
 
 /// In the order of the design; what is not listed is a leaf that all may use.
-const HUB: [&str; 6] = ["mod", "client", "manager", "inbox", "registry", "queue"];
+const HUB: [&str; 8] =
+    ["mod", "client", "manager", "inbox", "relief", "registry", "sizing", "queue"];
 
 /// Words that pass upwards: what a command is, and what a client is called.
 const HUB_WORDS: [&str; 2] = ["manager::Command", "registry::ClientId"];
