@@ -76,7 +76,8 @@ pub(crate) struct Admitted {
 
 /// Registers the client of a stream that was upgraded elsewhere.
 pub(crate) async fn admit(hub: &Hub, admission: Admission) -> Result<Admitted, Error> {
-    let refused = |response: Response| Error::new(Kind::Refused(response.status, response.body));
+    let refused =
+        |response: Response| Error::new(Kind::Refused(response.status, response.into_body()));
     register(hub, None, admission).await.map_err(refused)
 }
 

@@ -4,6 +4,7 @@
 //! understand it in two ways (RFC 9112 section 11.2).
 
 use std::borrow::Cow;
+use std::ops::Deref;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Uri, Version};
@@ -45,8 +46,13 @@ impl Head {
 }
 
 /// A response, most often with a sentence as its body.
+///
+/// Boxed, since it is what most functions here may fail with, and is moved from one to the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Response {
+pub(crate) struct Response(Box<Parts>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Parts {
     pub(crate) status: StatusCode,
     /// The body. A line end is added where it lacks one, for those who read it in a terminal.
     pub(crate) body: Cow<'static, str>,
@@ -55,6 +61,14 @@ pub(crate) struct Response {
     is_endless: bool,
     /// Headers beyond those every response has; names and values of ours.
     headers: Vec<(&'static str, Cow<'static, str>)>,
+}
+
+impl Deref for Response {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
 }
 
 impl Response {
@@ -70,13 +84,18 @@ impl Response {
         content_type: &'static str,
         body: Cow<'static, str>,
     ) -> Self {
-        Self { status, body, content_type, is_endless: false, headers: Vec::new() }
+        Self(Box::new(Parts { status, body, content_type, is_endless: false, headers: Vec::new() }))
     }
 
     /// Lets the body go on until the connection ends.
     pub(crate) fn endless(mut self) -> Self {
-        self.is_endless = true;
+        self.0.is_endless = true;
         self
+    }
+
+    /// Takes the body out.
+    pub(crate) fn into_body(self) -> Cow<'static, str> {
+        self.0.body
     }
 
     /// A page, as it is.
@@ -95,16 +114,17 @@ impl Response {
         name: &'static str,
         value: impl Into<Cow<'static, str>>,
     ) -> Self {
-        self.headers.push((name, value.into()));
+        self.0.headers.push((name, value.into()));
         self
     }
 
     /// The response for a server that writes it itself.
     pub(crate) fn into_http(self) -> http::Response<String> {
-        let own = [("Content-Type", self.content_type.into())];
-        let mut response = http::Response::new(self.body.into_owned());
-        *response.status_mut() = self.status;
-        for (name, value) in own.into_iter().chain(self.headers) {
+        let parts = *self.0;
+        let own = [("Content-Type", parts.content_type.into())];
+        let mut response = http::Response::new(parts.body.into_owned());
+        *response.status_mut() = parts.status;
+        for (name, value) in own.into_iter().chain(parts.headers) {
             let value = HeaderValue::try_from(&*value).expect("values of ours");
             response.headers_mut().append(name, value);
         }

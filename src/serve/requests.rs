@@ -220,7 +220,7 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
             }
             None => {
                 self.say_goodbye(&bytes).await;
-                Err(Error::new(Kind::Refused(status, response.body)))
+                Err(Error::new(Kind::Refused(status, response.into_body())))
             }
         }
     }
