@@ -145,6 +145,7 @@ mod memory;
 mod message;
 mod network;
 mod serve;
+mod sync;
 
 pub use config::{Config, Overflow, Page};
 pub use error::{Disconnect, Error};

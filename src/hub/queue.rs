@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use async_channel::{Receiver, Sender, bounded};
@@ -21,6 +21,7 @@ use async_channel::{Receiver, Sender, bounded};
 use super::registry::ClientId;
 use super::stats::{Counters, Tally, add};
 use crate::memory::{Held, Memory, allocation};
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Disconnect, Message, Overflow};
 
 /// Frames that leave in one write at most. 64 is a whole queue at the defaults; the kernel takes

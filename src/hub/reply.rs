@@ -2,8 +2,10 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
+
+use crate::sync::Mutex;
 
 /// Makes a slot: the side that answers and the side that waits.
 pub(crate) fn reply<T>() -> (Reply<T>, Answer<T>) {

@@ -61,7 +61,7 @@ fn end(world: World) {
 /// A configuration, by chance.
 fn any_config(rng: &mut Rng) -> Config {
     let seconds = |rng: &mut Rng, max: u64| Duration::from_millis(rng.u64(200..max * 1000));
-    let max_message = *rng.choice(&[64, 300, 4096, 8192]).expect("some");
+    let max_message = *rng.choice(&[64, 300, 4096, 16384]).expect("some");
     let overflow = match rng.u8(..4) {
         0 => Overflow::DropNewest,
         1 => Overflow::DropOldest,

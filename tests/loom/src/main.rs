@@ -1,0 +1,42 @@
+//! A client's queue, the slot of an answer and the line for the inbox, in every order of the
+//! threads that meet in them.
+//!
+//! The sources are the hub's own; only the lock is loom's. A wake that is lost is a deadlock to
+//! loom, and it tells the order that led there.
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "only a part of the hub is run")]
+
+#[path = "../../../src/config.rs"]
+mod config;
+#[path = "../../../src/error.rs"]
+mod error;
+mod hub;
+#[path = "../../../src/memory.rs"]
+mod memory;
+#[path = "../../../src/message.rs"]
+mod message;
+mod models;
+#[path = "../../../src/network.rs"]
+mod network;
+mod sync;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+pub use config::{Config, Overflow, Page};
+pub use error::{Disconnect, Error};
+pub use hub::{ClientId, Stats};
+pub use message::Message;
+pub use network::Network;
+
+fn main() {
+    for (name, model) in models::ALL {
+        let orders = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&orders);
+        loom::model(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            model();
+        });
+        println!("{name}: {} orders", orders.load(Ordering::Relaxed));
+    }
+    println!("{} passed, 0 failed", models::ALL.len());
+}

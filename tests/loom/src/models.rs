@@ -1,0 +1,223 @@
+//! What threads do at once, and what must come of it.
+
+use std::future::{Future as _, poll_fn};
+use std::io::{self, IoSlice};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+
+use loom::future::block_on;
+use loom::thread;
+
+use crate::hub::queue::{Outlet, Phase, Push, Queue, Run, Terms};
+use crate::hub::reply::reply;
+use crate::hub::stats::Tally;
+use crate::hub::turn::Turn;
+use crate::sync::Mutex;
+use crate::{Disconnect, Message, Overflow};
+
+/// Each model by its name.
+pub(crate) const ALL: [(&str, fn()); 7] = [
+    ("what is pushed while the task drains is drained", pushed_while_drained),
+    ("what does not fit is written when there is room", written_when_there_is_room),
+    ("what is pushed while the connection ends is counted once", counted_once),
+    ("what is queued goes before the end", queued_before_the_end),
+    ("who overflows is told, however late its task comes", overflow_is_told),
+    ("an answer, or that there is none, is heard", an_answer_is_heard),
+    ("a turn is one's own and is handed on", a_turn_is_handed_on),
+];
+
+/// Bytes of the frame of "x".
+const FRAME: usize = 3;
+
+fn queue(messages: usize) -> (Arc<Queue>, Arc<Terms>) {
+    let terms = Arc::new(Terms {
+        messages,
+        bytes: 1000,
+        overflow: Overflow::Disconnect,
+        counters: Arc::default(),
+        memory: Arc::default(),
+    });
+    (Queue::new(&terms), terms)
+}
+
+fn push(queue: &Queue, terms: &Terms) -> Push {
+    let tally = Tally::new(&terms.counters);
+    let message = Message::text("x");
+    let frames = [IoSlice::new(message.frame())];
+    queue.push(Run { messages: std::slice::from_ref(&message), frames: &frames, tally: &tally })
+}
+
+/// Drains as the connection's task does, until `bytes` have gone or the queue takes no more.
+fn drain(queue: &Queue, bytes: usize) -> (usize, Phase) {
+    let mut written = 0;
+    let phase = block_on(poll_fn(|cx| {
+        let drained = queue.poll_drain(cx, usize::MAX, |_, frames| {
+            let n = frames.iter().map(|frame| frame.len()).sum();
+            written += n;
+            Poll::Ready(Ok(n))
+        });
+        match drained.phase {
+            Phase::Open if written < bytes => Poll::Pending,
+            Phase::Sealed if !drained.empty => Poll::Pending,
+            phase => Poll::Ready(phase),
+        }
+    }));
+    (written, phase)
+}
+
+fn pushed_while_drained() {
+    let (queue, terms) = queue(9);
+    queue.open(None);
+    let pushing = Arc::clone(&queue);
+    let manager = thread::spawn(move || {
+        assert_eq!(push(&pushing, &terms), Push::Ok);
+        assert_eq!(push(&pushing, &terms), Push::Ok);
+    });
+    assert_eq!(drain(&queue, 2 * FRAME), (2 * FRAME, Phase::Open));
+    manager.join().expect("no panic");
+}
+
+/// A socket that takes as many bytes as it is let.
+#[derive(Debug)]
+struct Socket(Mutex<(usize, Option<Waker>)>);
+
+impl Socket {
+    fn take(&self, frames: &[IoSlice<'_>], waker: Option<&Waker>) -> io::Result<usize> {
+        let mut socket = self.0.lock().expect("not poisoned");
+        let n = frames.iter().map(|frame| frame.len()).sum::<usize>().min(socket.0);
+        if n == 0 {
+            socket.1 = waker.cloned().or(socket.1.take());
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        socket.0 -= n;
+        Ok(n)
+    }
+}
+
+impl Outlet for Socket {
+    fn try_write(&self, frames: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.take(frames, None)
+    }
+}
+
+/// Two bytes fit at once, the third when the peer reads; manager, task and network meet.
+fn written_when_there_is_room() {
+    let (queue, terms) = queue(9);
+    let socket = Arc::new(Socket(Mutex::new((2, None))));
+    queue.open(Some(Arc::clone(&socket) as Arc<dyn Outlet>));
+    let (pushing, counting) = (Arc::clone(&queue), Arc::clone(&terms));
+    let manager = thread::spawn(move || assert_eq!(push(&pushing, &counting), Push::Ok));
+    let peer = Arc::clone(&socket);
+    let network = thread::spawn(move || {
+        let mut socket = peer.0.lock().expect("not poisoned");
+        socket.0 += 1;
+        let waker = socket.1.take();
+        drop(socket);
+        waker.into_iter().for_each(Waker::wake);
+    });
+    block_on(poll_fn(|cx| {
+        queue.poll_drain(cx, usize::MAX, |cx, frames| {
+            match socket.take(frames, Some(cx.waker())) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+                taken => Poll::Ready(taken),
+            }
+        });
+        // The manager may have written it all before this task ever drained: it wakes nobody.
+        let delivered = terms.counters.messages_delivered.load(Ordering::Relaxed);
+        if delivered == 1 || push_is_idle(&queue) { Poll::Ready(()) } else { Poll::Pending }
+    }));
+    manager.join().expect("no panic");
+    network.join().expect("no panic");
+    // What came after the task looked is written by who brought it, or by the task.
+    let mut cx = Context::from_waker(Waker::noop());
+    queue.poll_drain(&mut cx, usize::MAX, |_, frames| match socket.take(frames, None) {
+        Err(_) => Poll::Pending,
+        taken => Poll::Ready(taken),
+    });
+    assert_eq!(terms.counters.messages_delivered.load(Ordering::Relaxed), 1);
+}
+
+/// Whether nothing waits: what comes next is written through, and needs no task.
+fn push_is_idle(queue: &Queue) -> bool {
+    queue.depth().0 == 0
+}
+
+fn counted_once() {
+    let (queue, terms) = queue(1);
+    queue.open(None);
+    let (pushing, counting) = (Arc::clone(&queue), Arc::clone(&terms));
+    let manager = thread::spawn(move || {
+        let pushes = [push(&pushing, &counting), push(&pushing, &counting)];
+        pushes.iter().filter(|&&push| push != Push::Gone).count() as u64
+    });
+    queue.kill();
+    let recipients = manager.join().expect("no panic");
+    let counters = &terms.counters;
+    let fates = [&counters.messages_delivered, &counters.messages_dropped, &counters.messages_lost];
+    let fates: u64 = fates.iter().map(|fate| fate.load(Ordering::Relaxed)).sum();
+    assert_eq!(recipients, fates, "every recipient has one fate");
+}
+
+fn queued_before_the_end() {
+    let (queue, terms) = queue(9);
+    queue.open(None);
+    let sealing = Arc::clone(&queue);
+    let manager = thread::spawn(move || {
+        assert_eq!(push(&sealing, &terms), Push::Ok);
+        sealing.seal(Disconnect::NORMAL);
+    });
+    assert_eq!(drain(&queue, usize::MAX), (FRAME, Phase::Sealed));
+    manager.join().expect("no panic");
+}
+
+fn overflow_is_told() {
+    let (queue, terms) = queue(1);
+    queue.open(None);
+    let pushing = Arc::clone(&queue);
+    let manager = thread::spawn(move || {
+        assert_eq!(push(&pushing, &terms), Push::Ok);
+        assert_eq!(push(&pushing, &terms), Push::Full);
+    });
+    // A socket that takes nothing: the task hears of the eviction, or waits for ever.
+    let phase = block_on(poll_fn(|cx| {
+        let drained = queue.poll_drain(cx, usize::MAX, |_, _| Poll::Pending);
+        if drained.phase == Phase::Open { Poll::Pending } else { Poll::Ready(drained.phase) }
+    }));
+    assert_eq!(phase, Phase::Evicted);
+    manager.join().expect("no panic");
+}
+
+fn an_answer_is_heard() {
+    for answers in [true, false] {
+        let (reply, answer) = reply();
+        let manager = thread::spawn(move || {
+            if answers {
+                reply.answer(7)
+            }
+        });
+        assert_eq!(block_on(answer), answers.then_some(7));
+        manager.join().expect("no panic");
+    }
+}
+
+fn a_turn_is_handed_on() {
+    let turn = Arc::new(Turn::default());
+    let inside = Arc::new(Mutex::new(false));
+    let enter = |turn: Arc<Turn>, inside: Arc<Mutex<bool>>| {
+        let _taken = block_on(turn.take());
+        assert!(!std::mem::replace(&mut *inside.lock().expect("alone"), true), "one at a time");
+        *inside.lock().expect("alone") = false;
+    };
+    let (other, within) = (Arc::clone(&turn), Arc::clone(&inside));
+    let second = thread::spawn(move || enter(other, within));
+    {
+        // Another asks, and gives up before its turn.
+        let mut impatient = pin!(turn.take());
+        let mut cx = Context::from_waker(Waker::noop());
+        drop(impatient.as_mut().poll(&mut cx));
+    }
+    enter(turn, inside);
+    second.join().expect("no panic");
+}
