@@ -112,7 +112,9 @@ fn no_unbounded_channel(source: &Source) -> Vec<String> {
 fn one_owner_of_the_registry(source: &Source) -> Vec<String> {
     let locks = ["Mutex<Registry", "RwLock<Registry", "Arc<Registry", "RefCell<Registry", "RwLock"];
     let mut offences = source.lines_with(&locks);
-    if !["hub/mod.rs", "hub/manager.rs", "hub/registry.rs"].contains(&source.path.as_str()) {
+    // The relief is the manager's, and borrows the registry from it.
+    let owners = ["hub/mod.rs", "hub/manager.rs", "hub/relief.rs", "hub/registry.rs"];
+    if !owners.contains(&source.path.as_str()) {
         offences.extend(source.lines_with(&["Registry"]));
     }
     offences
