@@ -131,16 +131,17 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
         loop {
             let late = place.as_ref().is_none_or(Handshake::is_late);
             // Boxed, so that a connection that waits has no room for what a request needs.
-            let (idle, status) = match Box::pin(self.exchange(late)).await? {
+            let (mut idle, status) = match Box::pin(self.exchange(late)).await? {
                 Next::Client(begun) => return Ok(begun),
                 Next::Request(idle, status) => (idle, status),
             };
             if self.buffer.is_empty() {
                 drop(place.take());
-                if !self.wait(idle).await {
+                if !self.wait(&mut idle).await {
                     let sentence = Cow::Borrowed("the last request was answered");
                     return Err(Error::new(Kind::Refused(status, sentence)));
                 }
+                // Until then it keeps the one it has: without any, nobody would count it.
                 place = Some(gate.handshake().await);
             } else {
                 // Who sends many requests at once does not keep others waiting.
@@ -151,7 +152,7 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
 
     /// Waits for the first bytes of the next request; `false` if there will be none: the peer has
     /// left, time is over, the hub ends, or a client needs the place.
-    async fn wait(&mut self, mut idle: Idle) -> bool {
+    async fn wait(&mut self, idle: &mut Idle) -> bool {
         self.buffer = Vec::new();
         self.held.resize(0);
         let mut timer = Timer::after(self.hub.shared().config.idle_timeout);
@@ -385,6 +386,7 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
         };
         if let Err(error) = goodbye.or(timed_out(timeout)).await {
             log::debug!("a response did not reach its peer: {error}");
+            self.transport.abort();
         }
     }
 }
