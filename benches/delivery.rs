@@ -1,0 +1,227 @@
+//! What a delivery and an idle client cost, counted and not timed.
+//!
+//! `cargo bench --bench delivery -- [--gate] [BINARY]`
+//!
+//! User-space instructions and system calls for each delivery to one of 100 clients, and what an
+//! idle client holds on the heap. BINARY (default: the binary of this build) runs under valgrind
+//! and strace, which must be there. The difference of two runs is taken, so that start, handshakes
+//! and end do not count. The heap is that of the binary of this build, since valgrind cannot see
+//! into the allocator of a static one. With `--gate` a figure past its budget fails.
+//!
+//! A busy machine changes little here. One message at a time is answered by two threads that take
+//! turns at the poller, so its system calls vary by a few for each message.
+
+mod server;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use server::{Options, Outcome, PATIENCE, Server};
+
+/// Clients that get each message.
+const CLIENTS: usize = 100;
+/// Messages by which two runs differ.
+const MESSAGES: usize = 192;
+
+/// A way to publish, and the budget of its figures: what is there now and a little. The aims are 400
+/// and 1,000 instructions and 1.03 system calls, one at a time.
+struct Case {
+    name: &'static str,
+    /// Bytes of payload.
+    size: usize,
+    /// Messages that are sent at once; the next follow when everyone has had them.
+    burst: usize,
+    instructions_max: f64,
+    system_calls_max: f64,
+}
+
+const CASES: [Case; 3] = [
+    Case {
+        name: "64 B, one at a time",
+        size: 64,
+        burst: 1,
+        instructions_max: 600.0,
+        system_calls_max: 1.2,
+    },
+    Case {
+        name: "64 B, bursts of 32",
+        size: 64,
+        burst: 32,
+        instructions_max: 150.0,
+        system_calls_max: 0.06,
+    },
+    Case {
+        name: "16 KiB, one at a time",
+        size: 16 * 1024,
+        burst: 1,
+        instructions_max: 1250.0,
+        system_calls_max: 1.2,
+    },
+];
+
+/// Bytes on the heap for each idle client, at most.
+const HEAP_MAX: f64 = 1900.0;
+/// Allocations for each idle client, at most.
+const BLOCKS_MAX: f64 = 9.0;
+
+fn main() -> Outcome<()> {
+    let options = Options::parse(CLIENTS)?;
+    let report = Report(std::env::temp_dir().join(format!("hublet-{}", std::process::id())));
+    println!("{:<24}{:>14}{:>14}", "for each delivery", "instructions", "system calls");
+    let mut figures = Vec::new();
+    for case in &CASES {
+        let instructions = for_each(|messages| instructions(&options, case, messages, &report))?;
+        let calls = for_each(|messages| system_calls(&options, case, messages, &report))?;
+        println!("{:<24}{instructions:>14.0}{calls:>14.3}", case.name);
+        figures.push((case, instructions, calls));
+    }
+    let (few_bytes, few_blocks) = heap(CLIENTS, &report)?;
+    let (bytes, blocks) = heap(3 * CLIENTS, &report)?;
+    let each = |more: f64, less: f64| (more - less) / (2 * CLIENTS) as f64;
+    let (bytes, blocks) = (each(bytes, few_bytes), each(blocks, few_blocks));
+    println!("for each idle client    {bytes:.0} bytes on the heap in {blocks:.1} allocations");
+    for (case, instructions, calls) in figures {
+        let name = case.name;
+        options.gate(&format!("instructions, {name}"), instructions, case.instructions_max)?;
+        options.gate(&format!("system calls, {name}"), calls, case.system_calls_max)?;
+    }
+    options.gate("bytes on the heap", bytes, HEAP_MAX)?;
+    options.gate("allocations", blocks, BLOCKS_MAX)
+}
+
+/// What a tool counts for each delivery: the difference of two runs.
+fn for_each(mut count: impl FnMut(usize) -> Outcome<f64>) -> Outcome<f64> {
+    Ok((count(MESSAGES + 32)? - count(32)?) / (MESSAGES * CLIENTS) as f64)
+}
+
+fn instructions(options: &Options, case: &Case, messages: usize, report: &Report) -> Outcome<f64> {
+    let log = format!("--log-file={}", report.path());
+    let tool = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", &log];
+    run(&[&tool[..], &[&options.binary]].concat(), case, messages)?;
+    let (_, collected) = number_behind(&report.whole("Collected :")?, "Collected :")?;
+    Ok(collected)
+}
+
+fn system_calls(options: &Options, case: &Case, messages: usize, report: &Report) -> Outcome<f64> {
+    // With -D the hublet is our child and strace its observer.
+    let tool = ["strace", "-D", "-f", "-c", "-o", report.path(), &options.binary];
+    run(&tool, case, messages)?;
+    let table = report.whole(" total\n")?;
+    let total = table.lines().last().ok_or("strace counted nothing")?;
+    // The share of time, seconds, microseconds a call, calls.
+    Ok(total.split_whitespace().nth(3).ok_or("strace has another table here")?.parse()?)
+}
+
+/// Lets one of the clients send messages, and everyone receive them.
+fn run(command: &[&str], case: &Case, messages: usize) -> Outcome<()> {
+    let server = Server::start(command)?;
+    let mut clients = server.connect(CLIENTS)?;
+    let burst = sent(case.size).repeat(case.burst);
+    for _ in 0..messages / case.burst {
+        clients[0].write_all(&burst)?;
+        for client in &mut clients {
+            receive(client, case)?;
+        }
+    }
+    drop(clients);
+    end(server, Signal::TERM)
+}
+
+/// A masked text frame, with a mask of zeros.
+fn sent(size: usize) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    match size {
+        0..=125 => frame.push(0x80 | size as u8),
+        _ => {
+            frame.push(0x80 | 126);
+            frame.extend((size as u16).to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend(vec![b'x'; size]);
+    frame
+}
+
+/// Takes the frames of a burst.
+fn receive(client: &mut TcpStream, case: &Case) -> Outcome<()> {
+    let frame = if case.size > 125 { 4 } else { 2 } + case.size;
+    let mut frames = vec![0; frame * case.burst];
+    client.read_exact(&mut frames)?;
+    if frames.chunks(frame).any(|frame| frame[0] != 0x81) {
+        return Err("something else than the message came back".into());
+    }
+    Ok(())
+}
+
+/// Bytes and allocations on the heap with so many idle clients.
+fn heap(clients: usize, report: &Report) -> Outcome<(f64, f64)> {
+    let log = format!("--log-file={}", report.path());
+    let binary = env!("CARGO_BIN_EXE_hublet");
+    let server = Server::start(&["valgrind", "--leak-check=no", &log, binary])?;
+    let open = server.connect(clients)?;
+    // Killed with everyone connected, it has given nothing back.
+    end(server, Signal::QUIT)?;
+    drop(open);
+    let summary = report.whole("blocks")?;
+    let (rest, bytes) = number_behind(&summary, "in use at exit:")?;
+    let (_, blocks) = number_behind(rest, "bytes in")?;
+    Ok((bytes, blocks))
+}
+
+/// Sends a signal and waits for the end.
+fn end(mut server: Server, signal: Signal) -> Outcome<()> {
+    let pid = i32::try_from(server.child.id())?;
+    kill_process(Pid::from_raw(pid).ok_or("no process id")?, signal)?;
+    let begin = Instant::now();
+    while server.child.try_wait()?.is_none() {
+        if begin.elapsed() > PATIENCE {
+            return Err("the server does not end".into());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+/// A number with commas behind some words, and what follows it.
+fn number_behind<'a>(text: &'a str, words: &str) -> Outcome<(&'a str, f64)> {
+    let (_, rest) = text.split_once(words).ok_or_else(|| format!("no {words:?} in {text}"))?;
+    let rest = rest.trim_start();
+    let end = rest.find(|c: char| !c.is_ascii_digit() && c != ',').unwrap_or(rest.len());
+    Ok((&rest[end..], rest[..end].replace(',', "").parse()?))
+}
+
+/// The file that a tool writes its figures to; removed when dropped.
+struct Report(PathBuf);
+
+impl Report {
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap_or("hublet-report")
+    }
+
+    /// What the tool wrote, once `mark` is there: it may end a little after what it observes.
+    fn whole(&self, mark: &str) -> Outcome<String> {
+        let begin = Instant::now();
+        loop {
+            let text = fs::read_to_string(&self.0)?;
+            if text.contains(mark) {
+                fs::remove_file(&self.0)?;
+                return Ok(text);
+            }
+            if begin.elapsed() > PATIENCE {
+                return Err(format!("no {mark:?} in {text:?}").into());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        // It is there only if something failed.
+        drop(fs::remove_file(&self.0));
+    }
+}

@@ -1,0 +1,114 @@
+//! A hublet that runs for a measurement, and clients that do as little as clients can.
+
+use std::error::Error;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+pub(crate) type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// How long anything may take before the run fails.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the command line of a bench says.
+pub(crate) struct Options {
+    /// The binary to measure; the one of this build unless another is named.
+    pub(crate) binary: String,
+    pub(crate) clients: usize,
+    /// Whether a figure past its budget fails.
+    pub(crate) gate: bool,
+}
+
+impl Options {
+    pub(crate) fn parse(clients: usize) -> Outcome<Self> {
+        let binary = env!("CARGO_BIN_EXE_hublet").to_owned();
+        let mut options = Self { binary, clients, gate: false };
+        let mut args = std::env::args().skip(1);
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                // Cargo says so to every bench.
+                "--bench" => {}
+                "--gate" => options.gate = true,
+                "--clients" => {
+                    options.clients = args.next().ok_or("--clients needs a number")?.parse()?;
+                }
+                _ => options.binary = arg,
+            }
+        }
+        Ok(options)
+    }
+
+    /// Fails if a figure is over its budget and that counts.
+    pub(crate) fn gate(&self, name: &str, value: f64, max: f64) -> Outcome<()> {
+        if self.gate && value > max {
+            return Err(format!("{name}: {value} is over the budget of {max}").into());
+        }
+        Ok(())
+    }
+}
+
+/// A server, killed when it is dropped.
+pub(crate) struct Server {
+    pub(crate) child: Child,
+    pub(crate) address: String,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already; then there is nothing to end.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Server {
+    /// Starts `command`, which may be a tool with its flags and then a hublet, on a free port.
+    pub(crate) fn start(command: &[&str]) -> Outcome<Self> {
+        let mut child = Command::new(command[0])
+            .args(&command[1..])
+            .args(["--listen", "127.0.0.1:0", "--log", "warn"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("{} cannot be started: {error}", command[0]))?;
+        let stdout = child.stdout.take().ok_or("no standard output")?;
+        let mut server = Self { child, address: String::new() };
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let address = line.trim().strip_prefix("listening on ").ok_or("no line of the listener")?;
+        server.address = address.to_owned();
+        Ok(server)
+    }
+
+    /// Opens clients one after another.
+    pub(crate) fn connect(&self, clients: usize) -> Outcome<Vec<TcpStream>> {
+        (0..clients)
+            .map(|nth| self.client().map_err(|error| format!("client {nth}: {error}").into()))
+            .collect()
+    }
+
+    fn client(&self) -> Outcome<TcpStream> {
+        let mut stream = TcpStream::connect(&self.address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let address = &self.address;
+        stream.write_all(
+            format!(
+                "GET /ws HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n\
+                 Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            .as_bytes(),
+        )?;
+        let mut response = Vec::new();
+        while !response.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            response.push(byte[0]);
+        }
+        if !response.starts_with(b"HTTP/1.1 101 ") {
+            return Err(String::from_utf8_lossy(&response).into());
+        }
+        Ok(stream)
+    }
+}
