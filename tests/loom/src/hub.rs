@@ -6,6 +6,8 @@ pub(crate) mod queue;
 mod registry;
 #[path = "../../../src/hub/reply.rs"]
 pub(crate) mod reply;
+#[path = "../../../src/hub/sizing.rs"]
+mod sizing;
 #[path = "../../../src/hub/stats.rs"]
 pub(crate) mod stats;
 #[path = "../../../src/hub/turn.rs"]
