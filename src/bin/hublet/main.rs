@@ -3,6 +3,7 @@
 mod access;
 mod flags;
 mod fold;
+mod handover;
 mod health;
 mod jwt;
 mod lines;
@@ -20,6 +21,7 @@ use std::pin::{Pin, pin};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::task::Poll;
+use std::thread::JoinHandle;
 
 use async_signal::{Signal, Signals};
 use event_listener::Event;
@@ -117,16 +119,14 @@ fn serve(options: Options) -> Result<(), Failure> {
     let mut threads = Vec::new();
     for _ in 1..options.threads {
         let (executor, stopped) = (Arc::clone(&executor), stop.listen());
-        let thread = std::thread::Builder::new()
-            .spawn(move || smol::block_on(executor.run(stopped)))
-            .map_err(|error| Failure::running(format!("a thread cannot be started: {error}")))?;
-        threads.push(thread);
+        threads.push(thread(Box::new(move || smol::block_on(executor.run(stopped))))?);
     }
     // A task of its own: what the executor runs beside its tasks is polled whenever one is woken,
     // and this would look for signals each time.
     let main = executor.spawn({
         let executor = Arc::clone(&executor);
-        async move { run(&executor, options).await }
+        // Of one type with the halves of a pipe, so that the code for a task is there once.
+        async move { run(&executor, options).await }.boxed()
     });
     let outcome = smol::block_on(executor.run(main));
     stop.notify(usize::MAX);
@@ -137,6 +137,13 @@ fn serve(options: Options) -> Result<(), Failure> {
     }
     ::log::logger().flush();
     outcome
+}
+
+/// Starts a thread.
+pub(crate) fn thread(work: Box<dyn FnOnce() + Send>) -> Result<JoinHandle<()>, Failure> {
+    std::thread::Builder::new()
+        .spawn(work)
+        .map_err(|error| Failure::running(format!("a thread cannot be started: {error}")))
 }
 
 async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), Failure> {

@@ -1,33 +1,24 @@
 //! Pipe mode: lines of standard input go to a room, messages of a room are lines of standard output.
 //!
-//! Both streams may be files, which no reactor can wait for, so a thread each reads and writes
-//! them. What is between a thread and the hub is bounded.
+//! A thread each reads and writes the streams. Nobody waits for it: it ends with its stream, or
+//! with the process.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use async_channel::{Receiver, Sender};
-use event_listener::Event;
 use futures_lite::future::{Future, FutureExt, or};
 use hublet::{Admission, Client, ClientId, Config, Disconnect, Error, Hub, Message, Subscription};
 use smol::{Executor, Task, Timer};
 
-use super::Failure;
 use super::flags::Options;
+use super::handover::Handover;
 use super::lines::{self, Lines, TooLong};
-
-/// Bytes that are read of standard input at a time. Three times that is held: what is being read,
-/// what waits, and what is being published.
-const CHUNK: usize = 32 * 1024;
-
-/// Bytes of lines that wait for standard output to take them, about: what a pipe of Linux holds,
-/// four times. Beyond it messages wait in the member's queue, and its bounds hold.
-const UNWRITTEN_MAX: usize = 256 * 1024;
+use super::{Failure, thread};
 
 /// The first pause for a member that is behind; it doubles up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(1);
@@ -60,19 +51,20 @@ impl Pipe {
         let own = Arc::<Mutex<Option<Client>>>::default();
         if let Some(room) = &options.stdout {
             let subscription = subscribe(hub, room).await?;
-            let output = Output { own: Arc::clone(&own), pending: Arc::default() };
-            let pending = Arc::clone(&output.pending);
-            spawn("stdout", move || pending.write(io::stdout().lock()))?;
+            let output = Output { own: Arc::clone(&own), lines: Arc::default() };
+            let lines = Arc::clone(&output.lines);
+            thread(Box::new(move || lines.write(&mut io::stdout().lock())))?;
             let (hub, room) = (hub.clone(), Arc::clone(room));
             pipe.output = Some(executor.spawn(output.run(hub, room, subscription).boxed()));
         }
         if let Some(room) = &options.stdin {
-            let (sender, chunks) = async_channel::bounded(1);
-            spawn("stdin", move || read(io::stdin().lock(), &sender))?;
+            let chunks = Arc::<Handover>::default();
+            let reader = Arc::clone(&chunks);
+            thread(Box::new(move || reader.read(&mut io::stdin().lock())))?;
             // The pipe is one client, which does not hear itself if clients do not.
             let itself = (!options.echo && options.stdout.as_ref() == Some(room)).then_some(own);
-            let input = Input { pace: Pace::new(hub, room, config), itself };
-            pipe.input = Some(executor.spawn(input.run(chunks, config.max_message).boxed()));
+            let input = Input { pace: Pace::new(hub, room, config), itself, chunks };
+            pipe.input = Some(executor.spawn(input.run(config.max_message).boxed()));
         }
         Ok(pipe)
     }
@@ -116,49 +108,20 @@ async fn end_of(half: &mut Option<Half>) -> Result<(), Failure> {
     ended
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
-    // Nobody waits for it: it ends with its stream, or with the process.
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
-    thread
-        .map(drop)
-        .map_err(|error| Failure::running(format!("a thread cannot be started: {error}")))
-}
-
-/// Reads a stream to its end, a chunk ahead of who takes them.
-fn read(mut stream: impl Read, chunks: &Sender<io::Result<Vec<u8>>>) {
-    let mut buffer = vec![0; CHUNK];
-    loop {
-        let chunk = match stream.read(&mut buffer) {
-            Ok(0) => return,
-            Ok(n) => Ok(buffer[..n].to_vec()),
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => Err(error),
-        };
-        let failed = chunk.is_err();
-        if chunks.send_blocking(chunk).is_err() || failed {
-            return;
-        }
-    }
-}
-
 /// What becomes of standard input.
 struct Input {
     pace: Pace,
     /// The pipe's other half, if it must not hear this one.
     itself: Option<Arc<Mutex<Option<Client>>>>,
+    /// What the thread has read.
+    chunks: Arc<Handover>,
 }
 
 impl Input {
     /// Publishes the lines, and waits at their end until the members have them.
-    async fn run(
-        mut self,
-        chunks: Receiver<io::Result<Vec<u8>>>,
-        max: usize,
-    ) -> Result<(), Failure> {
+    async fn run(mut self, max: usize) -> Result<(), Failure> {
         let mut lines = Lines::new(max);
-        while let Ok(chunk) = chunks.recv().await {
-            let chunk = chunk
-                .map_err(|error| Failure::running(format!("standard input failed: {error}")))?;
+        while let Some(chunk) = self.chunks.take().await {
             let mut rest = &chunk[..];
             while let Some(line) = lines.next(&mut rest) {
                 if self.take(line, max).await.is_err() {
@@ -166,6 +129,9 @@ impl Input {
                 }
             }
         }
+        self.chunks
+            .result()
+            .map_err(|error| Failure::running(format!("standard input failed: {error}")))?;
         if let Some(line) = lines.last() {
             if self.take(line, max).await.is_err() {
                 return Ok(());
@@ -293,7 +259,8 @@ impl Pace {
 struct Output {
     /// The pipe as the room knows it, for its other half.
     own: Arc<Mutex<Option<Client>>>,
-    pending: Arc<Pending>,
+    /// The lines on their way to the thread that writes them.
+    lines: Arc<Handover>,
 }
 
 impl Output {
@@ -309,17 +276,15 @@ impl Output {
             let Some(reason) = self.hand_on(&mut subscription).await else { break };
             drop(subscription);
             if ![Disconnect::SLOW.code(), Disconnect::TRY_LATER.code()].contains(&reason.code()) {
-                lock(&self.pending.state).ended = true;
-                self.pending.filled.notify_one();
-                self.pending.until(|_| false).await;
+                self.lines.end();
+                self.lines.over().await;
                 break;
             }
             ::log::error!(
                 "standard output is {}; it joins again now that it is read",
                 reason.reason()
             );
-            let is_written = |state: &State| state.bytes.is_empty() && !state.writing;
-            if !self.pending.until(is_written).await {
+            if !self.lines.written().await {
                 break;
             }
             subscription = match subscribe(&hub, &room).await {
@@ -327,8 +292,8 @@ impl Output {
                 Err(_) => break,
             };
         }
-        match lock(&self.pending.state).result.take() {
-            Some(Err(error)) if !is_unread(&error) => {
+        match self.lines.result() {
+            Err(error) if !is_unread(&error) => {
                 Err(Failure::running(format!("standard output failed: {error}")))
             }
             _ => Ok(()),
@@ -341,7 +306,7 @@ impl Output {
         loop {
             let next = async { Some(subscription.next().await) };
             let gone = async {
-                self.pending.until(|_| false).await;
+                self.lines.over().await;
                 None
             };
             let message = match or(next, gone).await? {
@@ -353,11 +318,9 @@ impl Output {
                 missed += more;
                 ::log::error!("standard output is too slow: missed {more} messages");
             }
-            if !self.pending.until(|state| state.bytes.len() < UNWRITTEN_MAX).await {
+            if !self.lines.put(|bytes| lines::append(&message, bytes)).await {
                 return None;
             }
-            lines::append(&message, &mut lock(&self.pending.state).bytes);
-            self.pending.filled.notify_one();
         }
     }
 }
@@ -372,74 +335,6 @@ async fn subscribe(hub: &Hub, room: &Arc<str>) -> Result<Subscription, Failure> 
     hub.subscribe(admission)
         .await
         .map_err(|error| Failure::running(format!("--stdout cannot join its room: {error}")))
-}
-
-/// Lines on their way to the thread that writes them.
-#[derive(Debug, Default)]
-struct Pending {
-    state: Mutex<State>,
-    /// Tells the thread that there are lines, or will be none.
-    filled: Condvar,
-    /// Tells the hub's side that lines were written, or that no more will be.
-    written: Event,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// The lines; little over [`UNWRITTEN_MAX`].
-    bytes: Vec<u8>,
-    /// Whether the thread has lines in hand that are not yet written.
-    writing: bool,
-    /// Whether no more lines come.
-    ended: bool,
-    /// How the thread's work ended.
-    result: Option<io::Result<()>>,
-}
-
-impl Pending {
-    /// Writes what comes until no more does or nobody reads.
-    fn write(&self, mut stream: impl Write) {
-        let mut batch = Vec::new();
-        let result = loop {
-            let mut state = lock(&self.state);
-            state.writing = false;
-            self.written.notify(usize::MAX);
-            while state.bytes.is_empty() && !state.ended {
-                state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
-            }
-            if state.bytes.is_empty() {
-                break Ok(());
-            }
-            state.writing = true;
-            std::mem::swap(&mut batch, &mut state.bytes);
-            drop(state);
-            if let Err(error) = stream.write_all(&batch).and_then(|()| stream.flush()) {
-                break Err(error);
-            }
-            batch.clear();
-            batch.shrink_to(UNWRITTEN_MAX);
-        };
-        lock(&self.state).result = Some(result);
-        self.written.notify(usize::MAX);
-    }
-
-    /// Waits until something is so; returns whether it is, and not that nobody writes any more.
-    async fn until(&self, is_so: impl Fn(&State) -> bool) -> bool {
-        let look = || {
-            let state = lock(&self.state);
-            if state.result.is_some() { Some(false) } else { is_so(&state).then_some(true) }
-        };
-        loop {
-            if let Some(seen) = look() {
-                return seen;
-            }
-            let listener = self.written.listen();
-            if let Some(seen) = look() {
-                return seen;
-            }
-            listener.await;
-        }
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
