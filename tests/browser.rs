@@ -77,6 +77,13 @@ fn everybody_can_use_it() {
 }
 
 #[test]
+fn a_token_lets_in_and_its_want_is_told() {
+    if tools::program("curl").is_some() {
+        story("a_token_lets_in_and_its_want_is_told");
+    }
+}
+
+#[test]
 fn who_may_not_ask_who_is_here_is_told_so() {
     story("who_may_not_ask_who_is_here_is_told_so");
 }

@@ -307,6 +307,30 @@ const stories = {
     }
   },
 
+  async a_token_lets_in_and_its_want_is_told(browser) {
+    const hub = await start(['--token', 'to listen', '--publish-token', 'to-send']);
+    const page = await browser.tab(`${hub.url}#lobby`);
+    await page.locator('#state', { hasText: /Closed \(1006\), next try in .*: .*token/ }).waitFor();
+    const join = async token => {
+      await page.locator('#token').fill(token);
+      await page.locator('#token').press('Enter');
+    };
+    // One that cannot be a subprotocol, and may not send.
+    await join('to listen');
+    await joined(page, 'lobby');
+    assert.equal(await curl('-d', 'hello', '-H', 'Authorization: Bearer to-send', `${hub.url}pub/lobby`), '{"recipients":1}\n');
+    await line(page, 'hello').waitFor();
+    await say(page, 'may I?');
+    await page.locator('#state', { hasText: /\(1008\)$/ }).waitFor();
+    await join('to-send');
+    await joined(page, 'lobby');
+    await say(page, 'I may');
+    await line(page, 'I may').waitFor();
+    assert.deepEqual(await texts(page), ['I may']);
+    // A refusal is what the browser complains of, and all that it does.
+    browser.faults = browser.faults.filter(fault => !/401|WebSocket connection to/.test(fault));
+  },
+
   async who_may_not_ask_who_is_here_is_told_so(browser) {
     const hub = await start();
     const page = await browser.tab('about:blank');

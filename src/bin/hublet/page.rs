@@ -13,7 +13,7 @@ macro_rules! policy {
     () => {
         concat!(
             "default-src 'none'; connect-src 'self'; img-src data:; script-src 'self' 'sha256-",
-            "veyDmrYQwOM3WUQ9z0lu+QDx85WW3TeJt87xTloR1o0=",
+            "trgd7OsyS4rSrXAq68lOmJlq9msP+NcbGdR2P7JCXCo=",
             "'; style-src 'sha256-",
             "Wi1oqttGFQqwxBosVBfVw52kC5OHqjdYIgfDofJzmCE=",
             "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
