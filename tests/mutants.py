@@ -60,8 +60,8 @@ FAULTS = [
     (
         "lost wake: who departs does not wake the manager",
         "src/hub/inbox.rs",
-        "drop(self.sender.try_send(Command::Reap));",
-        "",
+        "self.ledger.any_departed.store(true, Ordering::SeqCst);\n        self.rouse();",
+        "self.ledger.any_departed.store(true, Ordering::SeqCst);",
     ),
     (
         "lost wake: whose turn it is to wait for a place is not told",
@@ -84,9 +84,8 @@ FAULTS = [
     (
         "skipped yield: the manager goes on while there are commands",
         "src/hub/manager.rs",
-        "                self.registry.remove(id, Disconnect::ABNORMAL);\n            }\n"
-        "            yield_now().await;",
-        "                self.registry.remove(id, Disconnect::ABNORMAL);\n            }",
+        "self.relief.look(&mut self.registry);\n            yield_now().await;",
+        "self.relief.look(&mut self.registry);",
     ),
     (
         "a batch of more than a queue",

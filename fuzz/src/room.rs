@@ -13,10 +13,11 @@ pub fn run(bytes: &[u8]) {
 
 /// The room of a path, by splitting at percent signs.
 fn expected(path: &str) -> Option<String> {
-    if path == "/ws" {
+    let rest = ["/ws", "/sse", "/pub"].iter().find_map(|route| path.strip_prefix(route))?;
+    if rest.is_empty() {
         return Some("main".to_owned());
     }
-    let segment = path.strip_prefix("/ws/")?;
+    let segment = rest.strip_prefix('/')?;
     if segment.contains('/') {
         return None;
     }
