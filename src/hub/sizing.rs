@@ -104,7 +104,7 @@ impl Sizing {
     /// and its place in the registry, in the kernel its socket, its file and its place in epoll.
     ///
     /// `cargo bench --bench ceiling` measures it in a cgroup, and fails when it is more.
-    pub const IDLE_CLIENT: usize = 7_400;
+    pub const IDLE_CLIENT: usize = 6_600;
 
     /// Derives the sizes; `None` without a ceiling. `fds` is how many clients the limit on file
     /// descriptors lets in.
