@@ -82,8 +82,13 @@ mod cgroup {
 
     impl Drop for Cgroup {
         fn drop(&mut self) {
-            // The last process is gone, or the folder stays and says so by being there.
-            drop(fs::remove_dir(&self.folder));
+            // The kernel lets a group go a moment after its last process.
+            for _ in 0..100 {
+                if fs::remove_dir(&self.folder).is_ok() {
+                    return;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
         }
     }
 }
@@ -287,6 +292,15 @@ mod attack {
                 .spawn()?;
             let stdout = child.stdout.take().ok_or("no standard output")?;
             let stderr = child.stderr.take().ok_or("no standard error")?;
+            let pid = child.id();
+            // From here on it is ended however this ends.
+            let mut server = Self {
+                child: Mutex::new(child),
+                pid,
+                address: Address(([127, 0, 0, 1], 0).into()),
+                arithmetic: String::new(),
+                sockets_at_start: 0,
+            };
             let (said, hears) = mpsc::channel();
             thread::spawn(move || {
                 for line in BufReader::new(stderr).lines().map_while(Result::ok) {
@@ -298,10 +312,8 @@ mod attack {
             let mut line = String::new();
             BufReader::new(stdout).read_line(&mut line)?;
             let address = line.trim().strip_prefix("listening on ").ok_or("it does not listen")?;
-            let pid = child.id();
-            let arithmetic = hears.recv_timeout(PATIENCE)?;
-            let (child, address) = (Mutex::new(child), Address(address.parse()?));
-            let mut server = Self { child, pid, address, arithmetic, sockets_at_start: 0 };
+            server.address = Address(address.parse()?);
+            server.arithmetic = hears.recv_timeout(PATIENCE)?;
             server.sockets_at_start = server.sockets()?;
             Ok(server)
         }
