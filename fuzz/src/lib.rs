@@ -5,6 +5,7 @@
 pub mod connection;
 pub mod frames;
 pub mod head;
+pub mod jwt;
 pub mod meter;
 pub mod reference;
 pub mod room;

@@ -13,7 +13,7 @@ use futures_lite::io::AsyncWriteExt;
 use http::{HeaderMap, Method, StatusCode, header};
 
 use super::access::{self, Reader};
-use super::handshake::{self, Admitted, ask, draining, short_of_memory};
+use super::handshake::{self, Admitted, ask, draining, full, short_of_memory};
 use super::http::{Head, Response, parse};
 use super::routes::{Route, route};
 use super::sse;
@@ -74,6 +74,8 @@ struct Seen {
     keeps_alive: bool,
     /// Bytes of its body that were announced and not read.
     unread: usize,
+    /// All of its body has come.
+    is_whole: bool,
     /// Who may read the response, whatever it is.
     reader: Reader,
     /// Who asks, where a trusted proxy has said so.
@@ -192,7 +194,12 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
             }
             Err(Ended::Late) => {
                 seen.keeps_alive = false;
-                Response::new(StatusCode::REQUEST_TIMEOUT, "the request took too long")
+                if seen.is_whole {
+                    // It waits for us: the inbox is full, or a hook takes its time.
+                    full("the request was not done in time")
+                } else {
+                    Response::new(StatusCode::REQUEST_TIMEOUT, "the request took too long")
+                }
             }
             Err(Ended::Silently) => {
                 shared.counters.refuse(Wrong::Left);
@@ -335,6 +342,7 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
             }
         }
         seen.unread = 0;
+        seen.is_whole = true;
         let message = message(&self.buffer[..len], head.request.headers());
         message.hold(self.hub.memory());
         self.buffer = self.buffer.split_off(len);

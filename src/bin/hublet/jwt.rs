@@ -227,19 +227,19 @@ impl Reader<'_> {
     fn seconds(&mut self) -> Option<(u64, bool)> {
         let number = self.number()?;
         let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-        let seconds = whole.parse().ok()?;
+        // One with an exponent is written as no date is.
         fraction.bytes().all(|digit| digit.is_ascii_digit()).then_some(())?;
+        let seconds = whole.parse().ok()?;
         Some((seconds, fraction.bytes().any(|digit| digit != b'0')))
     }
 
-    /// The signs of a number; what a number may look like is for who reads it.
     fn number(&mut self) -> Option<&str> {
         self.space();
         let is_sign = |c: char| c.is_ascii_digit() || "+-.eE".contains(c);
         let end = self.rest.find(|c| !is_sign(c)).unwrap_or(self.rest.len());
         let (number, rest) = self.rest.split_at(end);
         self.rest = rest;
-        number.starts_with(|c: char| c.is_ascii_digit() || c == '-').then_some(number)
+        is_number(number).then_some(number)
     }
 
     /// Any value, with at most `depth` lists and objects inside of each other.
@@ -264,6 +264,20 @@ impl Reader<'_> {
             _ => self.number().map(drop),
         }
     }
+}
+
+/// Whether this is a number (RFC 8259 section 6).
+fn is_number(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let text = text.strip_prefix('-').unwrap_or(text);
+    let (text, exponent) = match text.find(['e', 'E']) {
+        Some(at) => (&text[..at], &text[at + 1..]),
+        None => (text, "0"),
+    };
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let exponent = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+    let leads = whole.len() > 1 && whole.starts_with('0');
+    digits(whole) && !leads && digits(fraction) && digits(exponent)
 }
 
 /// The character of an escape behind its `\u`, or of two that are a pair (RFC 8259 section 7).
@@ -368,6 +382,11 @@ pub(crate) mod tests {
             (HEADER, r#"{"exp":999.9}"#),
             (HEADER, r#"{"exp":"2000"}"#),
             (HEADER, r#"{"exp":2e3}"#),
+            (HEADER, r#"{"exp":2000.}"#),
+            (HEADER, r#"{"exp":02000}"#),
+            (HEADER, r#"{"exp":+2000}"#),
+            (HEADER, r#"{"x":1.e3}"#),
+            (HEADER, r#"{"x":-}"#),
             (HEADER, r#"{"exp":-1}"#),
             (HEADER, r#"{"exp":99999999999999999999}"#),
             (HEADER, r#"{"exp":2000,"exp":3000}"#),

@@ -1,0 +1,57 @@
+//! A token: what is accepted was signed, says HS256, and says what a second reader reads in it.
+
+#[path = "../../src/bin/hublet/jwt.rs"]
+#[allow(dead_code, reason = "the binary uses all of it")]
+mod token;
+
+use data_encoding::BASE64URL_NOPAD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde_json::Value;
+use sha2::Sha256;
+
+const SECRET: &[u8] = b"a secret of at least 256 bits, as HS256 wants it";
+const NOW: u64 = 1_000_000_000;
+
+/// Takes the bytes for a token, and for a header and claims, a line each, which are signed.
+pub fn run(bytes: &[u8]) {
+    let key = token::Key::new(SECRET);
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        if let Some((signed, signature)) = text.rsplit_once('.') {
+            if key.verify(text, NOW).is_some() {
+                assert_eq!(signature, sign(signed), "{text:?}");
+            }
+        }
+    }
+    let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return };
+    let (header, claims) = (&bytes[..end], &bytes[end + 1..]);
+    let [head, body] = [header, claims].map(|part| BASE64URL_NOPAD.encode(part));
+    let signed = format!("{head}.{body}");
+    let token = format!("{signed}.{}", sign(&signed));
+    let Some(said) = key.verify(&token, NOW) else { return };
+    let header: Value = serde_json::from_slice(header).expect("what is accepted is JSON");
+    let claims: Value = serde_json::from_slice(claims).expect("what is accepted is JSON");
+    assert_eq!(header["alg"], "HS256");
+    assert!(header.get("crit").is_none());
+    assert_eq!(said.sub.as_deref(), claims.get("sub").and_then(Value::as_str));
+    // Numbers are kept as they were written, so that no rounding comes between.
+    let seconds = |name: &str| {
+        let text = claims.get(name)?.as_number().expect("a number").to_string();
+        let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+        Some((whole.parse::<u64>().expect("seconds"), fraction.bytes().any(|digit| digit != b'0')))
+    };
+    assert_eq!(said.exp, seconds("exp").map(|(exp, _)| exp));
+    assert!(seconds("exp").is_none_or(|(exp, _)| exp > NOW));
+    assert!(seconds("nbf").is_none_or(|(nbf, more)| nbf + u64::from(more) <= NOW));
+    for (rooms, name) in [(&said.rooms, "rooms"), (&said.publish, "publish")] {
+        let value = claims.get(name).map(|value| match value {
+            Value::Array(list) => list.iter().filter_map(Value::as_str).collect(),
+            value => vec![value.as_str().expect("a name")],
+        });
+        assert_eq!(rooms.as_ref().map(|rooms| rooms.iter().map(String::as_str).collect()), value);
+    }
+}
+
+fn sign(signed: &str) -> String {
+    let mac = Hmac::<Sha256>::new_from_slice(SECRET).expect("any length will do");
+    BASE64URL_NOPAD.encode(&mac.chain_update(signed).finalize().into_bytes())
+}
