@@ -39,15 +39,16 @@ pub(crate) struct Clock<'a> {
     pinged: Option<Instant>,
     /// Since when writing has made no progress while something waits.
     stuck: Option<Instant>,
-    /// The ping interval, give or take a tenth, so that clients that came together part.
-    ping_interval: Duration,
+    /// The client's own ping interval, in thousandths of the configured one: give or take a tenth,
+    /// so that clients that came together part.
+    share: u32,
 }
 
 impl<'a> Clock<'a> {
     pub(crate) fn new(config: &'a Config) -> Self {
         let now = now();
-        let ping_interval = config.ping_interval / 1000 * fastrand::u32(900..=1100);
-        let set_for = now + ping_interval;
+        let share = fastrand::u32(900..=1100);
+        let set_for = now + config.ping_interval / 1000 * share;
         Self {
             config,
             timer: Timer::at(set_for),
@@ -55,7 +56,7 @@ impl<'a> Clock<'a> {
             heard: now,
             pinged: None,
             stuck: None,
-            ping_interval,
+            share,
         }
     }
 
@@ -117,10 +118,10 @@ impl<'a> Clock<'a> {
     /// The earliest deadline and what it means.
     fn next(&self, listening: bool, began: Option<Instant>) -> (Instant, Verdict) {
         let mut next = match self.pinged {
-            None => (self.heard + self.ping_interval, Verdict::Ping),
+            None => (self.heard + self.ping_interval(), Verdict::Ping),
             Some(pinged) if listening => (pinged + self.config.pong_timeout, Verdict::PongTimeout),
             // A deadline that does not count now must not keep the timer busy either.
-            Some(_) => (now() + self.ping_interval, Verdict::Ping),
+            Some(_) => (now() + self.ping_interval(), Verdict::Ping),
         };
         if let Some(stuck) = self.stuck {
             next = earlier(next, (stuck + self.config.write_timeout, Verdict::WriteTimeout));
@@ -129,6 +130,10 @@ impl<'a> Clock<'a> {
             next = earlier(next, (began + self.config.message_timeout, Verdict::MessageTimeout));
         }
         next
+    }
+
+    fn ping_interval(&self) -> Duration {
+        self.config.ping_interval / 1000 * self.share
     }
 
     fn set(&mut self, due: Instant) {

@@ -254,16 +254,15 @@ fn connect<'a, T: Transport + 'a, H: Handler>(
         Ok::<_, Error>((begun, transport))
     });
     async move {
-        let (begun, transport) = beginning.await?;
-        Ok(match begun {
-            Begun::WebSocket(admitted, early) => {
-                websocket::run(hub, transport, admitted, early, handler).await
-            }
+        // Each is taken out here: what is matched around an await stays in the future.
+        let (admitted, early, transport) = match beginning.await? {
+            (Begun::WebSocket(admitted, early), transport) => (admitted, early, transport),
             // Boxed, so that a WebSocket's connection has no room for it.
-            Begun::Events(admitted, head) => {
-                Box::pin(sse::run(hub, transport, admitted, head, handler)).await
+            (Begun::Events(admitted, head), transport) => {
+                return Ok(Box::pin(sse::run(hub, transport, admitted, head, handler)).await);
             }
-        })
+        };
+        Ok(websocket::run(hub, transport, admitted, early, handler).await)
     }
 }
 

@@ -22,7 +22,7 @@ use crate::hub::{Command, Drained, Phase, SCRATCH_BYTES, add};
 use crate::{Client, Disconnect, Hub, Message};
 
 /// Bytes that one poll reads from or writes to a peer, about, before others get their turn.
-const TURN: usize = 64 * 1024;
+const TURN: u32 = 64 * 1024;
 
 /// A ping without payload (RFC 6455 5.5.2).
 const PING: [u8; 2] = [0x89, 0];
@@ -96,7 +96,7 @@ struct Connection<'a, T> {
     registered: Registered,
     clock: Clock<'a>,
     /// Bytes that may still be read in this turn.
-    turn: usize,
+    turn: u32,
     /// A read is worth trying: the last one filled its buffer, so the socket probably holds more,
     /// or a wake was armed, and this may be it. The reactor cannot tell: what it delivers in the
     /// round in which it was asked, it takes for an answer to an earlier question, and while it
@@ -269,7 +269,7 @@ impl<'a, T: Transport> Connection<'a, T> {
         match &filled {
             Poll::Ready(Ok(n)) => {
                 self.more = *n == SCRATCH_BYTES;
-                self.turn = self.turn.saturating_sub(*n);
+                self.turn = self.turn.saturating_sub(*n as u32);
                 self.clock.heard();
                 add(&self.hub.shared().counters.bytes_received, *n as u64);
                 let memory = self.hub.memory();
@@ -354,7 +354,8 @@ impl<'a, T: Transport> Connection<'a, T> {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Drained {
         let queue = &self.registered.queue;
         let wire = self.protocol.wire_mut();
-        let drained = queue.poll_drain(cx, TURN, |cx, frames| wire.poll_write_frames(cx, frames));
+        let drained =
+            queue.poll_drain(cx, TURN as usize, |cx, frames| wire.poll_write_frames(cx, frames));
         self.unflushed |= drained.wrote;
         if self.unflushed && wire.poll_flush_transport(cx).is_ready() {
             self.unflushed = false;
@@ -472,7 +473,7 @@ impl<'a, T: Transport> Connection<'a, T> {
                 while turn < TURN {
                     match ready!(wire.poll_fill(cx, scratch)) {
                         Ok(0) => return Poll::Ready(Ok(())),
-                        Ok(n) => turn += n,
+                        Ok(n) => turn += n as u32,
                         Err(error) => return Poll::Ready(Err(error)),
                     }
                     wire.discard(scratch);
