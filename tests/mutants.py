@@ -221,12 +221,6 @@ FAULTS = [
         "Err(_) => Err(End::Ours(Disconnect::NORMAL)),",
     ),
     (
-        "a kick throws the backlog away",
-        "src/serve/websocket.rs",
-        "End::Sealed => self.registered.queue.reason().unwrap_or(Disconnect::GOING_AWAY),",
-        "End::Sealed => return self.cut_off(End::Sealed).await,",
-    ),
-    (
         "the room is left at a leave, and not the client's own note of it",
         "src/hub/registry.rs",
         "let membership = entry.memberships.swap_remove(at);\n            self.vacate(&membership);",

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::notes::{NEVER, Notes, Span};
 use super::peer::frames_of;
 use super::world::World;
-use crate::Disconnect;
 use crate::hub::tests::support::{Frame, decode, number_of};
+use crate::{Disconnect, Overflow};
 
 /// What one peer has heard.
 struct Heard {
@@ -29,7 +29,7 @@ pub(super) fn check(world: &World) {
         .collect();
     check_order(&notes, &heard);
     for (n, heard) in heard.iter().enumerate() {
-        check_peer(&notes, n, heard);
+        check_peer(&notes, n, heard, world.hub.shared().config.overflow);
     }
     for number in 0..notes.messages.len() {
         check_recipients(&notes, number);
@@ -104,14 +104,20 @@ fn check_order(notes: &Notes, heard: &[Heard]) {
 }
 
 /// Who heard a message was meant, who was meant and steady heard it, once.
-fn check_peer(notes: &Notes, n: usize, heard: &Heard) {
+fn check_peer(notes: &Notes, n: usize, heard: &Heard, overflow: Overflow) {
     let peer = &notes.peers[n];
     let mut numbers = heard.messages.clone();
     numbers.sort_unstable();
     numbers.dedup();
     assert_eq!(numbers.len(), heard.messages.len(), "peer {n} heard a message twice");
+    // Whoever hears that it was kicked has heard before what was queued for it, however slow it is.
+    let kicked = peer.kicks.iter().find(|(_, code)| heard.close == Some(Some(*code)));
+    let end = match kicked {
+        Some((moment, _)) if overflow == Overflow::Disconnect => *moment,
+        _ => peer.gone.from,
+    };
     for (number, message) in notes.messages.iter().enumerate() {
-        let (mut surely, perhaps) = notes.got(n, message.to, message.span);
+        let (mut surely, perhaps) = notes.got_before(n, message.to, message.span, end);
         // Nobody knows that what was not waited for was dispatched.
         surely &= message.span.by != NEVER;
         let except = message.except == Some(n);

@@ -36,6 +36,8 @@ pub(super) struct PeerNote {
     pub(super) gone: Span,
     /// Whether it reads all it is sent and answers pings, so that it must not be ended by the hub.
     pub(super) steady: bool,
+    /// When it was kicked, and with which code.
+    pub(super) kicks: Vec<(Moment, u16)>,
     /// Close codes that it may be sent.
     pub(super) codes: Vec<u16>,
     /// The reasons that `on_disconnect` was given.
@@ -93,6 +95,7 @@ impl Notes {
             here,
             gone: Span { from: if steady { NEVER } else { 0 }, by: NEVER },
             steady,
+            kicks: Vec::new(),
             codes: Vec::new(),
             reasons: Vec::new(),
             cancelled: false,
@@ -122,10 +125,14 @@ impl Notes {
         note.codes.extend(codes);
     }
 
-    /// A close code that no other kick has.
-    pub(super) fn kick_code(&mut self) -> u16 {
+    /// A peer is about to be kicked, with a code that no other kick has.
+    pub(super) fn kick(&mut self, peer: usize) -> u16 {
         self.kicks += 1;
-        4200 + self.kicks
+        let code = 4200 + self.kicks;
+        self.may_end(peer, &[code]);
+        let now = self.moment();
+        self.peers[peer].kicks.push((now, code));
+        code
     }
 
     pub(super) fn publish(&mut self, to: To, except: Option<usize>) -> u32 {
@@ -165,8 +172,13 @@ impl Notes {
 
     /// Whether a peer was a recipient of what was published in a span: surely, and perhaps.
     pub(super) fn got(&self, peer: usize, to: To, span: Span) -> (bool, bool) {
+        self.got_before(peer, to, span, self.peers[peer].gone.from)
+    }
+
+    /// As [`got`](Self::got), for a peer that was here until a moment at least.
+    pub(super) fn got_before(&self, peer: usize, to: To, span: Span, end: Moment) -> (bool, bool) {
         let note = &self.peers[peer];
-        let surely_here = note.here.by < span.from && span.by < note.gone.from;
+        let surely_here = note.here.by < span.from && span.by < end;
         let perhaps_here = note.here.from < span.by && span.from < note.gone.by;
         let (surely, perhaps) = match to {
             To::All => (true, true),

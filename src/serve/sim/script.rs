@@ -213,8 +213,7 @@ impl Script {
             let Some(note) = notes.peers.get(peer) else { return };
             let Some(id) = note.id else { return };
             let (was_gone, was_ending) = (note.gone.by != NEVER, note.gone.from != NEVER);
-            let code = notes.kick_code();
-            notes.may_end(peer, &[code]);
+            let code = notes.kick(peer);
             (id, code, was_gone, was_ending)
         };
         let kicked = hub.disconnect(id, Disconnect::new(code, "as the script says")).await;

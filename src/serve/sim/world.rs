@@ -84,8 +84,8 @@ impl World {
             70..=77 => self.listen(),
             78..=81 => self.leave(),
             82 => self.misbehave(),
-            83..=90 => self.program(),
-            91 => self.flood(),
+            83..=89 => self.program(),
+            90..=91 => self.flood(),
             92..=95 => self.rest(),
             96..=98 => self.pass_time(),
             _ => self.oversleep(),
@@ -139,6 +139,16 @@ impl World {
         });
         let (half, seen, silent, dawdled) = (Vec::new(), 0, false, false);
         self.peers.push(Peer { line, task, steady, answers, asks, half, seen, silent, dawdled });
+        if !steady && self.rng.u8(..8) == 0 {
+            // The program changes its mind while the client is being registered.
+            for _ in 0..self.rng.u8(..6) {
+                self.executor.tick(&mut self.rng);
+            }
+            trace!(self, "peer {number} is dropped at once");
+            self.script.notes().may_end(number, &[1005, 1006]);
+            self.drop_connection(number);
+            self.peers[number].silent = true;
+        }
     }
 
     fn any_peer(&mut self) -> Option<usize> {
@@ -182,7 +192,7 @@ impl World {
     fn listen(&mut self) {
         let Some(n) = self.any_peer() else { return };
         if !self.peers[n].steady {
-            let most = if self.rng.u8(..8) == 0 { 1 << 20 } else { 3_000 };
+            let most = if self.rng.u8(..3) == 0 { 1 << 20 } else { 3_000 };
             let bytes = self.rng.usize(..most);
             trace!(self, "peer {n} reads {bytes}");
             self.peers[n].line.grant(bytes);
@@ -218,21 +228,24 @@ impl World {
             }
             _ => {
                 self.lose(n);
-                self.script.notes().peers[n].cancelled = true;
-                self.executor.cancel(self.peers[n].task);
-                let mut notes = self.script.notes();
-                let now = notes.moment();
-                // The registry hears of it soon.
-                notes.peers[n].gone.from = notes.peers[n].gone.from.min(now);
+                self.drop_connection(n);
             }
         }
         self.peers[n].silent = true;
     }
 
+    /// The program drops a connection where it stands; the registry hears of it soon.
+    fn drop_connection(&mut self, n: usize) {
+        self.script.notes().peers[n].cancelled = true;
+        self.executor.cancel(self.peers[n].task);
+    }
+
     /// What is on the way to a peer may be lost from here on.
     fn lose(&mut self, n: usize) {
         // Let it have what it is owed before.
-        self.rest();
+        if self.peers[n].steady {
+            self.rest();
+        }
         self.script.notes().may_end(n, &[1005, 1006]);
     }
 
@@ -284,7 +297,7 @@ impl World {
     /// The program publishes as much as it can to one room.
     fn flood(&mut self) {
         let (to, len) = (To::Room(self.rng.usize(..ROOMS)), self.len_max);
-        let times = self.rng.usize(1..80);
+        let times = self.rng.usize(1..40);
         trace!(self, "the program floods {to:?}, {times} times {len} bytes");
         let (hub, script) = (self.hub.clone(), self.script.clone());
         let verb = self.executor.spawn(async move {
@@ -348,6 +361,10 @@ impl World {
         self.finish_halves();
         self.rest();
         trace!(self, "the process oversleeps");
+        // Pings may be under way, and their answers.
+        self.time.advance(self.time.until_next().unwrap_or_default());
+        while self.executor.tick(&mut self.rng) {}
+        self.answer();
         for peer in self.peers.iter_mut().filter(|peer| peer.steady && !peer.silent) {
             peer.line.send(&frame(0x8a, b"still here"));
         }
