@@ -204,9 +204,9 @@ FAULTS = [
     (
         "a ping is sent again and again, and its answer never missed",
         "src/serve/clock.rs",
-        "None => (self.heard + self.ping_interval, Verdict::Ping),",
-        "_ if self.set_for >= self.heard => (now() + self.ping_interval, Verdict::Ping),\n"
-        "            None => (self.heard + self.ping_interval, Verdict::Ping),",
+        "None => (self.heard + self.ping_interval(), Verdict::Ping),",
+        "_ if self.set_for >= self.heard => (now() + self.ping_interval(), Verdict::Ping),\n"
+        "            None => (self.heard + self.ping_interval(), Verdict::Ping),",
     ),
     (
         "the write deadline is moved by every drain",
