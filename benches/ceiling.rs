@@ -692,19 +692,27 @@ mod attack {
     /// Fills memory with debtors, one of them larger than the others: it must be the first to go.
     fn largest_first(server: &Server) -> Outcome<()> {
         let long = message(&[7; LONG]);
+        // Its words reach nobody, but wait to be read while memory is short.
+        let mut waiter = server.address.join("nobody?echo=0")?;
         let mut debtors = Vec::new();
-        while debtors.len() < 1000 {
+        for _ in 0..1000 {
             let nth = debtors.len();
             let room = format!("debtor-{nth}");
-            debtors.push(server.address.join(&room)?);
-            let mut publisher = server.address.join(&format!("{room}?echo=0"))?;
-            publisher.set_write_timeout(Some(PATIENCE))?;
-            for _ in 0..if nth == 7 { 3 } else { 2 } {
-                publisher.write_all(&long)?;
+            let pair = server
+                .address
+                .join(&room)
+                .and_then(|debtor| Ok((debtor, server.address.join(&format!("{room}?echo=0"))?)));
+            match pair {
+                Ok((debtor, mut publisher)) => {
+                    debtors.push(debtor);
+                    publish(&mut publisher, &long, if nth == 7 { 3 } else { 2 })?;
+                }
+                // Nobody is admitted any more, and nobody has to go before somebody waits.
+                Err(error) if error.to_string().starts_with("HTTP/1.1 503 ") => {
+                    publish(&mut waiter, &long, 1)?;
+                }
+                Err(error) => return Err(error.into()),
             }
-            // A pong says that all of it was read.
-            publisher.write_all(&header(0x89, 0))?;
-            publisher.read_exact(&mut [0; 2])?;
             let gone = |debtor: &TcpStream| !matches!(debtor.take_error(), Ok(None));
             let first: Vec<_> = (0..debtors.len()).filter(|&n| gone(&debtors[n])).collect();
             match first[..] {
@@ -714,7 +722,7 @@ mod attack {
                     let others = first.len() - 1;
                     println!(
                         "  the largest of {:>3} debtors went first, {others} with it",
-                        nth + 1
+                        debtors.len()
                     );
                     return Ok(());
                 }
@@ -722,5 +730,15 @@ mod attack {
             }
         }
         Err("nobody was evicted".into())
+    }
+
+    /// Sends a message some times, and waits until all of it was read: a pong says so.
+    fn publish(stream: &mut TcpStream, message: &[u8], times: usize) -> io::Result<()> {
+        stream.set_write_timeout(Some(PATIENCE))?;
+        for _ in 0..times {
+            stream.write_all(message)?;
+        }
+        stream.write_all(&header(0x89, 0))?;
+        stream.read_exact(&mut [0; 2])
     }
 }
