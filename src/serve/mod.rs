@@ -4,6 +4,7 @@ mod access;
 mod clock;
 mod drain;
 mod events;
+mod goodbye;
 mod handler;
 mod handshake;
 mod http;

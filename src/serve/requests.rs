@@ -13,6 +13,7 @@ use futures_lite::io::AsyncWriteExt;
 use http::{HeaderMap, Method, StatusCode, header};
 
 use super::access::{self, Reader};
+use super::goodbye::{say_goodbye, timed_out};
 use super::handshake::{self, Admitted, ask, draining, full, short_of_memory};
 use super::http::{Head, Response, parse};
 use super::routes::{Route, route};
@@ -31,10 +32,6 @@ const SILENCE: Duration = Duration::from_secs(1);
 
 /// Bytes that one read of a head takes at most, of what comes behind it too.
 const READ: usize = 1024;
-
-/// Bytes that are read and thrown away after a last response, so that it arrives: four bodies of
-/// the longest message at the defaults.
-const DISCARD_MAX: usize = 256 * 1024;
 
 /// A connection whose peer asks and is answered.
 pub(crate) struct Requests<'a, T, H> {
@@ -227,7 +224,10 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
                 Ok(Next::Request(idle, status))
             }
             None => {
-                self.say_goodbye(&bytes).await;
+                if let Err(error) = say_goodbye(hub, self.transport, &bytes).await {
+                    log::debug!("a response did not reach its peer: {error}");
+                    self.transport.abort();
+                }
                 Err(Error::new(Kind::Refused(status, response.into_body())))
             }
         }
@@ -373,30 +373,6 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
         };
         written.or(timed_out(timeout)).await
     }
-
-    /// Writes a last response and lets the peer read it: a socket that is closed with unread bytes
-    /// resets the connection and may destroy what was sent.
-    async fn say_goodbye(&mut self, response: &[u8]) {
-        let timeout = self.hub.shared().config.close_timeout;
-        let goodbye = async {
-            self.transport.write_all(response).await?;
-            self.transport.flush().await?;
-            self.transport.close().await?;
-            let mut discarded = 0;
-            while discarded < DISCARD_MAX {
-                self.buffer.clear();
-                match poll_fn(|cx| self.poll_read(cx, READ)).await? {
-                    0 => break,
-                    n => discarded += n,
-                }
-            }
-            Ok(())
-        };
-        if let Err(error) = goodbye.or(timed_out(timeout)).await {
-            log::debug!("a response did not reach its peer: {error}");
-            self.transport.abort();
-        }
-    }
 }
 
 /// The message that a body makes: text, unless it is not UTF-8 or its type says otherwise.
@@ -414,10 +390,4 @@ fn message(body: &[u8], headers: &HeaderMap) -> Message {
 fn published(recipients: usize) -> Response {
     let body = format!("{{\"recipients\":{recipients}}}");
     Response::with_type(StatusCode::ACCEPTED, "application/json", body.into())
-}
-
-/// Fails after `wait`.
-async fn timed_out(wait: Duration) -> io::Result<()> {
-    Timer::after(wait).await;
-    Err(io::ErrorKind::TimedOut.into())
 }

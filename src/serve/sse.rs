@@ -1,7 +1,6 @@
 //! A client that hears its room as server-sent events: it is written to, and only its end is read.
 
 use std::future::poll_fn;
-use std::io;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,12 +11,12 @@ use http::StatusCode;
 use super::Handler;
 use super::clock::{Clock, Verdict};
 use super::events::Encoder;
+use super::goodbye::{poll_discard, say_goodbye};
 use super::handshake::{Admitted, Registered};
 use super::http::Response;
 use super::json;
-use super::time::Timer;
 use super::transport::Transport;
-use crate::hub::{Phase, SCRATCH_BYTES, add};
+use crate::hub::Phase;
 use crate::memory::Held;
 use crate::{Client, Disconnect, Hub};
 
@@ -186,9 +185,12 @@ impl<T: Transport> Stream<'_, T> {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
             ready!(self.transport.poll_readable(cx));
-            match ready!(self.poll_discard(cx)) {
-                Ok(n) if n > 0 && self.discarded <= DISCARD_MAX => {}
+            match ready!(poll_discard(self.hub, &mut self.transport, cx)) {
                 Ok(n) if n > 0 => {
+                    self.discarded += n;
+                    if self.discarded <= DISCARD_MAX {
+                        continue;
+                    }
                     let reason = "it sends what nobody reads";
                     let code = Disconnect::POLICY.code();
                     return Poll::Ready(End::Lost(Disconnect::new(code, reason)));
@@ -196,18 +198,6 @@ impl<T: Transport> Stream<'_, T> {
                 _ => return Poll::Ready(End::Lost(Disconnect::ABNORMAL)),
             }
         }
-    }
-
-    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let pool = &self.hub.shared().scratch;
-        let mut bytes = pool.take();
-        let read = Pin::new(&mut self.transport).poll_read(cx, &mut bytes);
-        pool.give(bytes);
-        if let Poll::Ready(Ok(n)) = &read {
-            self.discarded += *n.min(&SCRATCH_BYTES);
-            add(&self.hub.shared().counters.bytes_received, *n as u64);
-        }
-        read
     }
 
     /// Ends the connection as `end` asks for; returns why it ended.
@@ -228,7 +218,10 @@ impl<T: Transport> Stream<'_, T> {
         if !self.write_out(None).await || !self.write_out(Some(&reason)).await {
             return self.cut_off();
         }
-        self.await_goodbye().await;
+        if let Err(error) = say_goodbye(self.hub, &mut self.transport, &[]).await {
+            log::debug!("a peer did not read to the end of its events: {error}");
+            self.transport.abort();
+        }
         reason
     }
 
@@ -252,29 +245,6 @@ impl<T: Transport> Stream<'_, T> {
             }
         })
         .await
-    }
-
-    /// Shuts the write side down and waits for the peer to do the same, so that it reads all.
-    async fn await_goodbye(&mut self) {
-        let timer = Timer::after(self.hub.shared().config.close_timeout);
-        let goodbye = async {
-            poll_fn(|cx| Pin::new(&mut self.transport).poll_close(cx)).await?;
-            while poll_fn(|cx| self.poll_discard(cx)).await? > 0 {
-                if self.discarded > DISCARD_MAX {
-                    break;
-                }
-            }
-            Ok(())
-        };
-        let said: io::Result<()> = goodbye
-            .or(async {
-                timer.await;
-                Err(io::ErrorKind::TimedOut.into())
-            })
-            .await;
-        if let Err(error) = said {
-            log::debug!("a peer did not read to the end of its events: {error}");
-        }
     }
 
     /// Ends without ceremony: one try at the last event, unless another is half written.

@@ -1,21 +1,17 @@
 //! Clients whose requests another HTTP server reads and answers.
 
-use futures_lite::future::or;
-use futures_lite::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use futures_lite::io::{AsyncRead, AsyncWrite};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Request, StatusCode};
 
+use super::goodbye::say_goodbye;
 use super::handshake::{self, accept_key, check_protocol, draining};
 use super::http::Response;
 use super::routes::check_upgrade_elsewhere;
-use super::time::Timer;
 use super::transport::Foreign;
 use super::{Admission, Handler, websocket};
 use crate::hub::add;
 use crate::{Disconnect, Error, Hub};
-
-/// Bytes that are read and thrown away after the close frame of a client that was turned away.
-const DISCARD_MAX: usize = 64 * 1024;
 
 impl Hub {
     /// Makes the response to an upgrade that another HTTP server has read.
@@ -161,7 +157,7 @@ impl Hub {
     /// ```
     pub async fn serve_upgraded<S, H>(
         &self,
-        stream: S,
+        mut stream: S,
         admission: Admission,
         handler: &H,
     ) -> Result<Disconnect, Error>
@@ -182,40 +178,12 @@ impl Hub {
                     Some(StatusCode::SERVICE_UNAVAILABLE) => Disconnect::TRY_LATER,
                     _ => Disconnect::INTERNAL,
                 };
-                self.turn_away(stream, &reason).await;
+                // It has its 101 already.
+                if let Err(error) = say_goodbye(self, &mut stream, &reason.frame()).await {
+                    log::debug!("a client that was turned away did not answer: {error}");
+                }
                 Err(error)
             }
-        }
-    }
-
-    /// Tells a client why there is no place for it, since it has its 101 already.
-    async fn turn_away(
-        &self,
-        mut stream: impl AsyncRead + AsyncWrite + Unpin,
-        reason: &Disconnect,
-    ) {
-        let goodbye = async {
-            stream.write_all(&reason.frame()).await?;
-            stream.flush().await?;
-            stream.close().await?;
-            // A stream that is dropped with unread bytes may take the close frame with it.
-            let mut buffer = [0; 256];
-            let mut discarded = 0;
-            while discarded < DISCARD_MAX {
-                match stream.read(&mut buffer).await? {
-                    0 => break,
-                    n => discarded += n,
-                }
-            }
-            Ok(())
-        };
-        let timeout = async {
-            Timer::after(self.shared().config.close_timeout).await;
-            Err(std::io::ErrorKind::TimedOut.into())
-        };
-        let said: std::io::Result<()> = or(goodbye, timeout).await;
-        if let Err(error) = said {
-            log::debug!("a client that was turned away did not answer: {error}");
         }
     }
 }
