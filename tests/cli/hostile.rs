@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
 use crate::peer::{PING, PONG, frame, upgrade};
-use crate::support::{CLOSE, Folder, Peer, Server, TEXT, hublet};
+use crate::support::{CLOSE, DEADLINE, Folder, Peer, Server, TEXT, hublet};
 use crate::tools;
 
 /// How late a message to a healthy client may be.
@@ -122,7 +122,7 @@ impl Siege {
     /// Waits until something is so.
     #[track_caller]
     fn settles(&self, is_so: impl Fn(&Self) -> bool) {
-        let end = Instant::now() + crate::support::DEADLINE;
+        let end = Instant::now() + DEADLINE;
         while !is_so(self) {
             assert!(
                 Instant::now() < end,
@@ -349,6 +349,8 @@ fn prlimit_of(pid: Pid) -> Rlimit {
 fn answering(address: &str) -> (TcpStream, JoinHandle<bool>) {
     let mut peer = Peer::<TcpStream>::connect(address, "/ws/answering");
     let stream = peer.stream().try_clone().expect("a copy");
+    // The hub may sleep for longer than a step of a test may take.
+    stream.set_read_timeout(Some(long() + DEADLINE)).expect("a deadline");
     let answer = thread::spawn(move || {
         loop {
             match peer.try_receive() {
@@ -423,7 +425,7 @@ fn a_full_disk_behind_stdout_and_stderr() {
     let full = || OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
     let mut command = hublet(&["--listen", &address, "--log", "debug"]);
     let mut server = Server::spawn(command.stdout(full()).stderr(Stdio::from(full())));
-    let end = Instant::now() + crate::support::DEADLINE;
+    let end = Instant::now() + DEADLINE;
     while !path.exists() {
         assert!(Instant::now() < end, "it does not listen");
         thread::sleep(Duration::from_millis(10));
