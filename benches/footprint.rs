@@ -1,10 +1,12 @@
-//! What the binary costs: size, memory at start, memory per idle client, and one message to all.
+//! What the binary costs: size, memory at start, memory per idle client of each kind, and one
+//! message to all.
 //!
 //! `cargo bench --bench footprint -- [--gate] [--clients N] [BINARY]`
 //!
 //! Starts BINARY (default: the binary of this build) on a free port of 127.0.0.1, opens N idle
 //! WebSocket clients (default 10,000), lets one of them send one message, and sees it reach all of
-//! them, every second one gone, and then the rest gone. With `--gate` a figure past its budget
+//! them, and all of them gone. Two more servers have N idle readers of events, and N idle connections
+//! whose request was answered and that may send another. With `--gate` a figure past its budget
 //! fails.
 
 mod server;
@@ -19,8 +21,12 @@ use server::{Options, Outcome, PATIENCE, Server};
 const BINARY_MAX: f64 = 1_060_000.0;
 /// Bytes resident at start, at most. The aim is 1 MB.
 const START_MAX: f64 = 1_300_000.0;
-/// Bytes resident per idle client, at most.
+/// Bytes resident per idle WebSocket client, at most.
 const CLIENT_MAX: f64 = 2048.0;
+/// Bytes resident per idle reader of server-sent events, at most. The aim is 2 KiB.
+const EVENTS_MAX: f64 = 6.0 * 1024.0;
+/// Bytes resident per idle connection that waits for its next request, at most. The aim is 1.5 KiB.
+const KEPT_MAX: f64 = 4.0 * 1024.0;
 /// Bytes resident over those at start when all have left, at most.
 const LEFT_MAX: f64 = 1_000_000.0;
 /// The message that goes to all, as a masked frame with a mask of zeros and as it comes back.
@@ -48,20 +54,40 @@ fn main() -> Outcome<()> {
     let last = begin.elapsed();
     drop(clients);
     let after = settle(&server, at_start)?;
+    drop(server);
+    let per_reader = idle(&options, "/sse")?;
+    let per_kept = idle(&options, "/health")?;
 
-    println!("binary                    {size:>9} bytes");
-    println!("resident at start         {at_start:>9} bytes");
-    println!("resident per idle client  {per_client:>9} bytes, {} clients", options.clients);
-    println!("one message to all        {reached:>9} reached, the last after {last:.1?}");
-    println!("resident when all left    {after:>9} bytes");
+    let clients = options.clients;
+    println!("binary                        {size:>9} bytes");
+    println!("resident at start             {at_start:>9} bytes");
+    println!("resident per idle client      {per_client:>9} bytes, {clients} clients");
+    println!("resident per idle SSE client  {per_reader:>9} bytes, {clients} clients");
+    println!("resident per idle keep-alive  {per_kept:>9} bytes, {clients} connections");
+    println!("one message to all            {reached:>9} reached, the last after {last:.1?}");
+    println!("resident when all left        {after:>9} bytes");
     if reached != options.clients {
         return Err(format!("only {reached} of {} were reached", options.clients).into());
     }
     options.gate("binary", size as f64, BINARY_MAX)?;
     options.gate("resident at start", at_start as f64, START_MAX)?;
     options.gate("resident per idle client", per_client as f64, CLIENT_MAX)?;
+    options.gate("resident per idle SSE client", per_reader as f64, EVENTS_MAX)?;
+    options.gate("resident per idle keep-alive", per_kept as f64, KEPT_MAX)?;
     let left = after.saturating_sub(at_start);
     options.gate("resident when all left, over start", left as f64, LEFT_MAX)
+}
+
+/// Bytes resident per connection that has asked for a path and is idle, of a server of their own.
+fn idle(options: &Options, path: &str) -> Outcome<u64> {
+    let server = Server::start(&[&options.binary])?;
+    let at_start = rss(&server)?;
+    let mut open = server.open(options.clients, path, "", "200")?;
+    for stream in &mut open {
+        // What follows the head, so that all of the answer has been written.
+        stream.read_exact(&mut [0; 2])?;
+    }
+    Ok(rss(&server)?.saturating_sub(at_start) / options.clients as u64)
 }
 
 /// Waits until the server holds no client's descriptor any more; returns what it then holds.

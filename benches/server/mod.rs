@@ -80,35 +80,43 @@ impl Server {
         Ok(server)
     }
 
-    /// Opens clients one after another.
+    /// Opens WebSocket clients one after another.
     pub(crate) fn connect(&self, clients: usize) -> Outcome<Vec<TcpStream>> {
-        (0..clients)
-            .map(|nth| self.client().map_err(|error| format!("client {nth}: {error}").into()))
-            .collect()
+        let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        self.open(clients, "/ws", upgrade, "101")
     }
 
-    fn client(&self) -> Outcome<TcpStream> {
-        let mut stream = TcpStream::connect(&self.address)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+    /// Opens connections one after another, each with a request whose answer has this status; what
+    /// comes behind its head is not read.
+    pub(crate) fn open(
+        &self,
+        connections: usize,
+        path: &str,
+        headers: &str,
+        status: &str,
+    ) -> Outcome<Vec<TcpStream>> {
         let address = &self.address;
-        stream.write_all(
-            format!(
-                "GET /ws HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n\
-                 Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-            )
-            .as_bytes(),
-        )?;
-        let mut response = Vec::new();
-        while !response.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte)?;
-            response.push(byte[0]);
-        }
-        if !response.starts_with(b"HTTP/1.1 101 ") {
-            return Err(String::from_utf8_lossy(&response).into());
-        }
-        Ok(stream)
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n");
+        let begin = format!("HTTP/1.1 {status} ");
+        let open = || -> Outcome<TcpStream> {
+            let mut stream = TcpStream::connect(address)?;
+            stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.write_all(request.as_bytes())?;
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte)?;
+                head.push(byte[0]);
+            }
+            if !head.starts_with(begin.as_bytes()) {
+                return Err(String::from_utf8_lossy(&head).into());
+            }
+            Ok(stream)
+        };
+        (0..connections)
+            .map(|nth| open().map_err(|error| format!("connection {nth}: {error}").into()))
+            .collect()
     }
 }
