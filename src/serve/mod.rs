@@ -155,8 +155,16 @@ impl Hub {
             log::warn!("accepting on {listener} failed, next try in {millis} ms: {error}");
             let slept = async {
                 Timer::after(pause).await;
+                false
             };
-            or(slept, closed.as_mut()).await;
+            // Told once, that future may not be asked again.
+            let ended = async {
+                closed.as_mut().await;
+                true
+            };
+            if or(slept, ended).await {
+                return Ok(());
+            }
             pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
         }
     }

@@ -3,10 +3,12 @@
 use std::fs::File;
 use std::net::TcpStream;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hublet::Config;
+use futures_lite::future::block_on;
+use hublet::{Config, Disconnect};
 
 use crate::peer::{Peer, TEXT, frame, upgrade};
 use crate::support::{Chat, TestHub, alone, can_open, fds, rss, skip, until};
@@ -117,35 +119,89 @@ fn ticks(stat: &File) -> u64 {
     fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
 }
 
-/// Out of descriptors the accept loop neither ends nor spins, and goes on when some are free.
+/// A process that can open nothing more, at whose hub somebody knocks.
 #[cfg(target_os = "linux")]
-#[test]
-fn an_accept_loop_without_descriptors_waits_and_recovers() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    alone(an_accept_loop_without_descriptors_waits_and_recovers, || {
-        let hub = TestHub::start();
-        let mut inside = hub.join();
-        let mut waits: Vec<Peer<TcpStream>> = (0..3).map(|_| hub.dial()).collect();
-        until("they are accepted", || hub.hub.stats().connections == 4);
-        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-        let limit =
-            |current| setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum });
-        // Nothing more can be opened here; the kernel still completes connections.
-        let socket = rustix::net::socket(
-            rustix::net::AddressFamily::INET,
-            rustix::net::SocketType::STREAM,
-            None,
-        );
-        let socket = socket.expect("a socket");
-        let full = fds() as u64 + 50;
-        limit(full).expect("set");
-        let stat = File::open("/proc/self/stat").expect("Linux has it");
+struct Exhausted {
+    /// Completed by the kernel and not accepted.
+    knocking: rustix::fd::OwnedFd,
+    /// What may be opened, beside what is open already.
+    limit: u64,
+    _fill: Vec<File>,
+}
+
+#[cfg(target_os = "linux")]
+impl Exhausted {
+    fn at(hub: &TestHub) -> Self {
+        use rustix::net::{AddressFamily, SocketType, connect, socket};
+        let knocking = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        let limit = fds() as u64 + 50;
+        Self::limit(limit);
         let mut fill = Vec::new();
         while let Ok(file) = File::open("/dev/null") {
             fill.push(file);
         }
         let address: std::net::SocketAddr = hub.address.parse().expect("an address");
-        rustix::net::connect(&socket, &address).expect("the backlog takes it");
+        connect(&knocking, &address).expect("the backlog takes it");
+        Self { knocking, limit, _fill: fill }
+    }
+
+    /// Lets the process open some more again.
+    fn ease(self) -> Peer<TcpStream> {
+        Self::limit(self.limit + 100);
+        self.into_peer()
+    }
+
+    /// Who knocked.
+    fn into_peer(self) -> Peer<TcpStream> {
+        Peer::over(self.knocking.into())
+    }
+
+    fn limit(fds: u64) {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: Some(fds), maximum }).expect("set");
+    }
+}
+
+/// Counts the accepts that failed, as the log tells of them.
+struct FailedAccepts(AtomicUsize);
+
+static FAILED_ACCEPTS: FailedAccepts = FailedAccepts(AtomicUsize::new(0));
+
+impl FailedAccepts {
+    /// Begins to count, in a process of its own.
+    fn listen() -> &'static AtomicUsize {
+        log::set_logger(&FAILED_ACCEPTS).expect("the process has no other");
+        log::set_max_level(log::LevelFilter::Warn);
+        &FAILED_ACCEPTS.0
+    }
+}
+
+impl log::Log for FailedAccepts {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if record.args().to_string().starts_with("accepting on ") {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Out of descriptors the accept loop neither ends nor spins, and goes on when some are free.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_accept_loop_without_descriptors_waits_and_recovers() {
+    alone(an_accept_loop_without_descriptors_waits_and_recovers, || {
+        let hub = TestHub::start();
+        let mut inside = hub.join();
+        let mut waits: Vec<Peer<TcpStream>> = (0..3).map(|_| hub.dial()).collect();
+        until("they are accepted", || hub.hub.stats().connections == 4);
+        let stat = File::open("/proc/self/stat").expect("Linux has it");
+        let exhausted = Exhausted::at(&hub);
         let before = ticks(&stat);
         let begin = Instant::now();
         // Those who are inside are served meanwhile.
@@ -158,10 +214,33 @@ fn an_accept_loop_without_descriptors_waits_and_recovers() {
         assert!(used < 60, "{used} hundredths of a second in one and a half");
         assert_eq!(hub.hub.stats().connections, 4);
         waits.pop();
-        let mut late = Peer::over(socket.into()).join("/ws");
+        let mut late = exhausted.ease().join("/ws");
         late.say("late, but in");
         late.hears("late, but in");
-        limit(full + 100).expect("set");
+    });
+}
+
+/// A stop that comes while the accept loop waits for descriptors is a stop like any other: the loop
+/// ends, and who is inside is told.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_accept_loop_without_descriptors_ends_with_a_drain() {
+    alone(an_accept_loop_without_descriptors_ends_with_a_drain, || {
+        let failed = FailedAccepts::listen();
+        let hub = TestHub::with(Config::default().drain(Duration::ZERO));
+        let mut inside = hub.join();
+        let exhausted = Exhausted::at(&hub);
+        // Six pauses are 630 ms together, the next is 640 ms: the drain falls into it.
+        until("accepting fails", || failed.load(Ordering::Relaxed) == 7);
+        thread::scope(|scope| {
+            let drain = scope.spawn(|| block_on(hub.hub.drain(Disconnect::RESTART)));
+            inside.is_closed(1012);
+            inside.goodbye(1012);
+            drain.join().expect("the drain ends");
+        });
+        // The listener is closed, with whom nobody accepted.
+        exhausted.into_peer().is_gone();
+        hub.empties();
     });
 }
 
