@@ -6,10 +6,10 @@
 //! Starts BINARY (default: the binary of this build) with 16 MiB and with 32 MiB, in a cgroup of
 //! just that (v2, or v1 with the kernel's socket memory limited as well), and checks what it costs
 //! at its start and for an idle client against what the arithmetic says. Then, for N seconds
-//! (default 10), slow readers with rooms full of large messages, unfinished messages, fragments
-//! without an end, pings whose pongs nobody reads, half heads and a flood of connections, against a
-//! few healthy clients, who must lose nothing. At last the largest of several debtors must be the
-//! first to go, and memory must be back where it was.
+//! (default 10), slow readers with rooms full of large messages, slow readers of events, unfinished
+//! messages, fragments without an end, pings whose pongs nobody reads, half heads and a flood of
+//! connections, against a few healthy clients, who must lose nothing. At last the largest of several
+//! debtors must be the first to go, and memory must be back where it was.
 //!
 //! Without a cgroup it says `skipped`, and fails where REQUIRE_TEST_TOOLS is set. Linux, as root.
 
@@ -248,23 +248,34 @@ mod attack {
             self.upgrade(stream, room)
         }
 
-        fn upgrade(self, mut stream: TcpStream, room: &str) -> io::Result<TcpStream> {
+        /// Becomes a reader of a room's events, one that takes little at a time.
+        fn listen(self, room: &str) -> io::Result<TcpStream> {
+            let request = format!("GET /sse/{room} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            ask(self.dial()?, &request, "200")
+        }
+
+        fn upgrade(self, stream: TcpStream, room: &str) -> io::Result<TcpStream> {
             let request = format!(
                 "GET /ws/{room} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
                  Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             );
-            stream.write_all(request.as_bytes())?;
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                stream.read_exact(&mut byte)?;
-                head.push(byte[0]);
-            }
-            match head.starts_with(b"HTTP/1.1 101 ") {
-                true => Ok(stream),
-                false => Err(io::Error::other(String::from_utf8_lossy(&head).into_owned())),
-            }
+            ask(stream, &request, "101")
+        }
+    }
+
+    /// Sends a request whose answer has this status, and reads the head of it.
+    fn ask(mut stream: TcpStream, request: &str, status: &str) -> io::Result<TcpStream> {
+        stream.write_all(request.as_bytes())?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            head.push(byte[0]);
+        }
+        match head.starts_with(format!("HTTP/1.1 {status} ").as_bytes()) {
+            true => Ok(stream),
+            false => Err(io::Error::other(String::from_utf8_lossy(&head).into_owned())),
         }
     }
 
@@ -445,6 +456,13 @@ mod attack {
         published: AtomicUsize,
     }
 
+    impl Weather {
+        /// Counts an attacker that was not let in.
+        fn refuse(&self) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     struct Storm {
         weather: Arc<Weather>,
         attackers: Vec<thread::JoinHandle<()>>,
@@ -502,8 +520,9 @@ mod attack {
                     Ok(peak)
                 }
             });
-            let kinds: [(usize, Attack); 6] = [
+            let kinds: [(usize, Attack); 7] = [
                 (24, slow_reader),
+                (24, slow_events),
                 (60, unfinished),
                 (20, fragments),
                 (10, pings),
@@ -605,9 +624,7 @@ mod attack {
 
     /// Lets an attacker in, or counts the refusal.
     fn enter(server: Address, room: &str, weather: &Weather) -> io::Result<TcpStream> {
-        server.join(room).inspect_err(|_| {
-            weather.refused.fetch_add(1, Ordering::Relaxed);
-        })
+        server.join(room).inspect_err(|_| weather.refuse())
     }
 
     /// Waits until the hub cuts a connection off, or the storm is over. Nothing is read.
@@ -632,6 +649,18 @@ mod attack {
             publisher.write_all(&long)?;
             weather.published.fetch_add(LONG, Ordering::Relaxed);
         }
+        wait_for_the_end(&slow, weather);
+        Ok(())
+    }
+
+    /// Joins a room of eight readers of events who never read, and says a long message to them all: it
+    /// is encoded for each.
+    fn slow_events(server: Address, nth: usize, weather: &Weather) -> io::Result<()> {
+        let room = format!("events-{}", nth / 8);
+        let slow = server.listen(&room).inspect_err(|_| weather.refuse())?;
+        let mut publisher = enter(server, &format!("{room}?echo=0"), weather)?;
+        publisher.write_all(&message(&vec![nth as u8; LONG]))?;
+        weather.published.fetch_add(LONG, Ordering::Relaxed);
         wait_for_the_end(&slow, weather);
         Ok(())
     }

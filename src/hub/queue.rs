@@ -150,9 +150,9 @@ struct State {
     reason: Option<Box<Disconnect>>,
     /// The tick since which something has waited all the time.
     behind_since: u32,
-    /// Memory that the client's unfinished message takes, and the tick in which it began.
-    incoming: usize,
-    incoming_since: u32,
+    /// Memory that the connection holds for the client alone, and the tick since which it does.
+    own: usize,
+    own_since: u32,
 }
 
 /// The bounded channel of a client that is behind.
@@ -197,8 +197,8 @@ impl Queue {
             outlet: None,
             reason: None,
             behind_since: 0,
-            incoming: 0,
-            incoming_since: 0,
+            own: 0,
+            own_since: 0,
         };
         Arc::new(Self { terms: Arc::clone(terms), state: Mutex::new(state) })
     }
@@ -398,16 +398,17 @@ impl Queue {
         }
     }
 
-    /// Notes the memory that the client's unfinished message takes, and the tick in which it began.
-    pub(crate) fn owe(&self, incoming: usize, since: u32) {
+    /// Notes the memory that the connection holds for the client alone, and the tick since which it
+    /// does: a message that is not finished, or events that are encoded and not taken.
+    pub(crate) fn owe(&self, bytes: usize, since: u32) {
         let mut state = self.lock();
-        state.incoming = incoming;
-        state.incoming_since = since;
+        state.own = bytes;
+        state.own_since = since;
     }
 
     /// The memory that this client pins, as far as it has pinned it since before `tick`.
     ///
-    /// Its unfinished message is its own. A message that waits for it is shared with whoever else
+    /// What its connection holds is its own. A message that waits for it is shared with whoever else
     /// holds it, and so is the debt: what waits for a thousand pins little in each of them, and the
     /// one that lags behind them all comes to owe it alone.
     pub(crate) fn debt(&self, tick: u32) -> usize {
@@ -416,12 +417,12 @@ impl Queue {
             return 0;
         }
         let waiting = if state.behind_since < tick { state.share() } else { 0 };
-        let incoming = if state.incoming_since < tick { state.incoming } else { 0 };
-        waiting + incoming
+        let own = if state.own_since < tick { state.own } else { 0 };
+        waiting + own
     }
 
-    /// Evicts the client because memory is short: what waits is let go, what it was sending goes
-    /// with its connection.
+    /// Evicts the client because memory is short: what waits is let go, what its connection holds
+    /// goes with that.
     ///
     /// For the registry, which lets the client go.
     pub(crate) fn shed(&self) {
@@ -442,7 +443,7 @@ impl Queue {
     /// The memory that goes when the connection of an evicted client has ended.
     pub(crate) fn going(&self) -> usize {
         let state = self.lock();
-        if state.phase == Phase::Evicted { state.incoming } else { 0 }
+        if state.phase == Phase::Evicted { state.own } else { 0 }
     }
 
     /// Ends the queue with its connection; what still waits is lost.

@@ -127,9 +127,11 @@ impl Encoder {
             }
             let first = nth == 0 && begun;
             if written > whole || first {
-                // It is half written: what follows it may still be dropped.
+                // It is half written: what follows it may still be dropped. Its rest waits in as
+                // much memory as it needs.
                 self.out.truncate(end);
-                self.at = written;
+                self.out.drain(..written);
+                self.out.shrink_to_fit();
                 self.middle = middle;
                 self.owed = taken;
                 if !first {
@@ -314,6 +316,23 @@ mod tests {
             {}
             assert!(out == expected.as_bytes(), "seed {seed}");
         }
+    }
+
+    /// Many short events are encoded at once, and of those one is half written.
+    #[test]
+    fn what_waits_takes_no_more_memory_than_it_needs() {
+        let mut encoder = Encoder::default();
+        let message = Message::from("x".repeat(100));
+        let frames = [(); 64].map(|()| IoSlice::new(message.frame()));
+        let mut taken = 0;
+        let told = encoder.poll_write(&frames, |_| {
+            taken += 1;
+            if taken == 1 { Poll::Ready(Ok(1_000)) } else { Poll::Pending }
+        });
+        // Nine whole frames of 102 bytes, and the first byte of the tenth.
+        assert!(matches!(told, Poll::Ready(Ok(919))));
+        assert!(!encoder.settle(), "the rest of the tenth event");
+        assert!(encoder.size() < allocation(108), "{} bytes", encoder.size());
     }
 
     #[test]

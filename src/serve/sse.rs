@@ -65,8 +65,19 @@ pub(super) async fn run<T: Transport, H: Handler>(
     let clock = Clock::new(&hub.shared().config);
     let encoder = Encoder::new(head);
     let held = hub.memory().hold(encoder.size());
-    let mut stream =
-        Stream { hub, transport, registered, clock, encoder, unflushed: false, discarded: 0, held };
+    let held_since = hub.memory().tick();
+    let (unflushed, discarded) = (false, 0);
+    let mut stream = Stream {
+        hub,
+        transport,
+        registered,
+        clock,
+        encoder,
+        unflushed,
+        discarded,
+        held,
+        held_since,
+    };
     let end = stream.serve(&client, handler).await;
     // Boxed, so that the long life before does not carry room for the end.
     Box::pin(finish(stream, end, client, handler)).await
@@ -104,6 +115,8 @@ struct Stream<'a, T> {
     discarded: usize,
     /// The memory of what is encoded and not yet written.
     held: Held,
+    /// The tick since which there has been some all the time.
+    held_since: u32,
 }
 
 impl<T: Transport> Stream<'_, T> {
@@ -175,10 +188,24 @@ impl<T: Transport> Stream<'_, T> {
             self.unflushed = false;
         }
         let empty = drained.empty && self.encoder.settle() && !self.unflushed;
-        self.held.resize(self.encoder.size());
+        self.count();
         self.clock.wrote(progress, empty);
         let failed = matches!(own, Poll::Ready(Err(_)));
         (if failed { Phase::Dead } else { drained.phase }, empty)
+    }
+
+    /// Counts what is encoded and not yet written. Under a ceiling the client owes it, alone: a
+    /// message that many wait for is held once, and encoded for each of them.
+    fn count(&mut self) {
+        let size = self.encoder.size();
+        let memory = self.held.memory();
+        if memory.is_limited() && size != self.held.bytes() {
+            if self.held.bytes() == 0 {
+                self.held_since = memory.tick();
+            }
+            self.registered.queue.owe(size, self.held_since);
+        }
+        self.held.resize(size);
     }
 
     /// Throws away what the peer sends; ready when it has left, or sends too much.
@@ -266,4 +293,150 @@ fn close(reason: &Disconnect) -> Vec<u8> {
     json::string(&mut event, reason.reason());
     event.push_str("}\n\n");
     event.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use fastrand::Rng;
+    use futures_lite::future::block_on;
+    use smol::Executor;
+
+    use super::*;
+    use crate::memory::TICK;
+    use crate::serve::handshake;
+    use crate::serve::sim::network::{Line, Socket};
+    use crate::serve::sim::time::{VirtualTime, now};
+    use crate::{Admission, Config, Message};
+
+    struct Anyone;
+
+    impl Handler for Anyone {
+        async fn on_message(&self, _: &Client, _: Message) -> Result<(), Disconnect> {
+            Ok(())
+        }
+    }
+
+    /// A hub and its readers, on an executor and a clock that the test moves.
+    struct Stage {
+        time: VirtualTime,
+        executor: Executor<'static>,
+        hub: Hub,
+    }
+
+    impl Stage {
+        fn new(config: Config) -> Self {
+            let (time, executor) = (VirtualTime::start(), Executor::new());
+            let (hub, manager) = Hub::new(config).expect("valid");
+            executor.spawn(manager).detach();
+            hub.memory().set_time(now());
+            Self { time, executor, hub }
+        }
+
+        /// A reader of the room `main` that has read so far, and for which the kernel takes `room`
+        /// bytes more.
+        fn reader(&self, room: usize) -> Arc<Line> {
+            let head = response().encode(false, false);
+            let line = Line::new(head.len().saturating_add(room), usize::MAX, Rng::with_seed(1));
+            let (hub, socket) = (self.hub.clone(), Socket::new(&line, false));
+            let connection = async move {
+                let _counted = hub.shared().gate.connection();
+                let admission = Admission::anonymous().room("main");
+                let admitted = handshake::admit(&hub, admission).await.expect("a place");
+                run(&hub, socket, admitted, head, &Anyone).await;
+            };
+            self.executor.spawn(connection).detach();
+            self.rest();
+            line
+        }
+
+        fn publish(&self, message: Message) {
+            block_on(self.executor.run(self.hub.publish("main", message))).expect("it runs");
+            self.rest();
+        }
+
+        fn rest(&self) {
+            while self.executor.try_tick() {}
+        }
+
+        /// Lets time pass until something is so; returns how much.
+        fn until(&self, is_so: impl Fn(&Self) -> bool) -> Duration {
+            let begin = now();
+            while !is_so(self) {
+                self.time.advance(self.time.until_next().expect("nothing will come of it"));
+                self.rest();
+            }
+            now() - begin
+        }
+    }
+
+    #[test]
+    fn what_is_encoded_and_not_taken_is_counted() {
+        let stage = Stage::new(Config::default());
+        let slow = stage.reader(100);
+        assert_eq!(stage.hub.memory().held(), 0, "an idle reader holds nothing");
+        stage.publish("x".repeat(60_000).into());
+        let message = stage.hub.memory().held();
+        let quick = stage.reader(usize::MAX);
+        let slower = stage.reader(100);
+        stage.publish("y".repeat(60_000).into());
+        let both = stage.hub.memory().held();
+        assert!(message > 60_000 + 16 * 1024, "{message} bytes for a message and a piece of it");
+        assert!(both > 2 * message - 16 * 1024, "{both} bytes for two of each");
+        assert!(quick.lock().taken.len() > 60_000, "it has all of the second");
+        slow.grant(usize::MAX);
+        slower.grant(usize::MAX);
+        stage.rest();
+        assert_eq!(stage.hub.memory().held(), 0);
+    }
+
+    /// A message for all is owed by each in part, which is little; what it became for a reader that
+    /// does not take it is that one's alone.
+    #[test]
+    fn readers_that_take_nothing_are_evicted_when_memory_is_short() {
+        const SLOW: usize = 6;
+        let config = Config::default().max_memory(Some(4 << 20)).queue_bytes(4 << 20);
+        let stage = Stage::new(config);
+        let memory = Arc::clone(stage.hub.memory());
+        let quick = stage.reader(usize::MAX);
+        let slow: Vec<_> = (0..SLOW).map(|_| stage.reader(100)).collect();
+        let before = memory.used();
+        let message = Message::from("x".repeat(20_000));
+        let share = message.size() / SLOW;
+        assert!(share < memory.least_debt(), "of a message, {share} bytes are no debt");
+        stage.publish(message);
+        let encoded = memory.used() - before;
+        assert!(encoded > SLOW * 16 * 1024, "{encoded} bytes are encoded");
+        // Others take the rest, and one of them waits.
+        let _others = memory.hold(memory.levels().high.saturating_sub(memory.used()));
+        for _ in 0..2 {
+            stage.time.advance(TICK);
+            memory.set_time(now());
+        }
+        stage.hub.want_relief();
+        stage.rest();
+        assert_eq!(stage.hub.stats().clients_evicted as usize, SLOW);
+        assert!(slow.iter().all(|line| line.lock().closed), "they have ended");
+        assert!(memory.used() < memory.levels().low, "{} bytes are used", memory.used());
+        assert!(!quick.lock().closed && stage.hub.stats().clients == 1);
+        assert!(quick.lock().taken.len() > 20_000, "it has heard all");
+    }
+
+    /// No message comes, so that it is the heartbeat that nobody takes.
+    #[test]
+    fn one_that_has_vanished_is_noticed_within_a_ping_interval_and_twenty_seconds() {
+        let stage = Stage::new(Config::default());
+        let gone = stage.reader(0);
+        let here = stage.reader(usize::MAX);
+        let noticed = stage.until(|_| gone.lock().closed);
+        let (soonest, latest) = (Config::PING_INTERVAL * 9 / 10, Config::PING_INTERVAL * 11 / 10);
+        assert!(noticed >= soonest + Config::WRITE_TIMEOUT, "{noticed:?}");
+        assert!(noticed <= latest + Config::WRITE_TIMEOUT, "{noticed:?}");
+        assert!(noticed <= Config::PING_INTERVAL + Duration::from_secs(20), "{noticed:?}");
+        assert_eq!(stage.hub.stats().clients_stuck, 1);
+        assert!(!here.lock().closed && stage.hub.stats().clients == 1);
+        assert!(here.lock().taken.ends_with(HEARTBEAT));
+    }
 }

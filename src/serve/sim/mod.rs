@@ -15,7 +15,7 @@
 
 mod executor;
 mod invariants;
-mod network;
+pub(crate) mod network;
 mod notes;
 mod peer;
 mod script;

@@ -14,10 +14,10 @@ use crate::serve::transport::Transport;
 
 /// One connection as the kernel has it; the peer's end is this, the server's a [`Socket`].
 #[derive(Debug)]
-pub(super) struct Line(Mutex<Kernel>);
+pub(in crate::serve) struct Line(Mutex<Kernel>);
 
 #[derive(Debug)]
-pub(super) struct Kernel {
+pub(in crate::serve) struct Kernel {
     /// Bytes on their way to the server.
     to_server: VecDeque<u8>,
     /// The peer has shut its side down.
@@ -25,15 +25,15 @@ pub(super) struct Kernel {
     /// The peer has reset the connection.
     reset: bool,
     /// Everything that was taken for the peer.
-    pub(super) taken: Vec<u8>,
+    pub(in crate::serve) taken: Vec<u8>,
     /// Bytes that are taken for the peer before writing would block.
     room: usize,
     /// Bytes that one write takes at most.
     at_most: usize,
     /// The server has shut its write side down.
-    pub(super) shut: bool,
+    pub(in crate::serve) shut: bool,
     /// The server holds no descriptor of it any more.
-    pub(super) closed: bool,
+    pub(in crate::serve) closed: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
     rng: Rng,
@@ -41,7 +41,7 @@ pub(super) struct Kernel {
 
 impl Line {
     /// A line that takes `room` bytes for the peer, and at most `at_most` in one write.
-    pub(super) fn new(room: usize, at_most: usize, rng: Rng) -> Arc<Self> {
+    pub(in crate::serve) fn new(room: usize, at_most: usize, rng: Rng) -> Arc<Self> {
         Arc::new(Self(Mutex::new(Kernel {
             to_server: VecDeque::new(),
             ended: false,
@@ -57,22 +57,22 @@ impl Line {
         })))
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Kernel> {
+    pub(in crate::serve) fn lock(&self) -> MutexGuard<'_, Kernel> {
         self.0.lock().expect("not poisoned")
     }
 
     /// The peer sends.
-    pub(super) fn send(&self, bytes: &[u8]) {
+    pub(in crate::serve) fn send(&self, bytes: &[u8]) {
         self.change(|kernel| kernel.to_server.extend(bytes));
     }
 
     /// The peer shuts its side down.
-    pub(super) fn end(&self) {
+    pub(in crate::serve) fn end(&self) {
         self.change(|kernel| kernel.ended = true);
     }
 
     /// The peer resets the connection: what was on its way is lost.
-    pub(super) fn reset(&self) {
+    pub(in crate::serve) fn reset(&self) {
         self.change(|kernel| {
             kernel.reset = true;
             kernel.to_server.clear();
@@ -80,12 +80,12 @@ impl Line {
     }
 
     /// The peer reads: there is room for `bytes` more.
-    pub(super) fn grant(&self, bytes: usize) {
+    pub(in crate::serve) fn grant(&self, bytes: usize) {
         self.change(|kernel| kernel.room = kernel.room.saturating_add(bytes));
     }
 
     /// Whether writing would block.
-    pub(super) fn is_full(&self) -> bool {
+    pub(in crate::serve) fn is_full(&self) -> bool {
         self.lock().room == 0
     }
 
@@ -138,14 +138,14 @@ impl Outlet for Descriptor {
 
 /// The server's end.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(in crate::serve) struct Socket {
     descriptor: Arc<Descriptor>,
     /// Whether pushes may write to it, as to a socket of a listener, or only its task, as to TLS.
     outlet: bool,
 }
 
 impl Socket {
-    pub(super) fn new(line: &Arc<Line>, outlet: bool) -> Self {
+    pub(in crate::serve) fn new(line: &Arc<Line>, outlet: bool) -> Self {
         Self { descriptor: Arc::new(Descriptor(Arc::clone(line))), outlet }
     }
 
