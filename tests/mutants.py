@@ -165,9 +165,9 @@ FAULTS = [
     ),
     (
         "a message behind the close frame",
-        "src/hub/queue.rs",
-        "if state.closing {\n            return true;\n        }",
-        "",
+        "src/serve/websocket.rs",
+        "for frame in [None, Some(reason.frame())] {",
+        "for frame in [Some(reason.frame()), None] {",
     ),
     (
         "order: the newest that waits goes first",
