@@ -34,6 +34,17 @@ pub(super) struct Encoder {
     middle: Option<Middle>,
 }
 
+/// What a frame, or a piece of one, became.
+#[derive(Debug, Clone, Copy)]
+struct Event {
+    /// Where it ends in the buffer.
+    end: usize,
+    /// Bytes of the frame that it stands for.
+    taken: usize,
+    /// Where the message goes on behind it.
+    middle: Option<Middle>,
+}
+
 /// Where a message goes on that was begun.
 #[derive(Debug, Clone, Copy)]
 enum Middle {
@@ -104,48 +115,65 @@ impl Encoder {
             return Poll::Ready(Ok(std::mem::take(&mut self.owed)));
         }
         let begun = self.middle.is_some();
-        // For each frame: where its event ends, how many of its bytes that took, what is open.
-        let mut ends = Vec::new();
+        let events = self.encode_all(frames);
+        let written = match write(&self.out) {
+            Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Poll::Ready(written) => Some(written?),
+            Poll::Pending => None,
+        };
+        let told = self.keep_rest(written.unwrap_or(0), &events, begun);
+        if told > 0 {
+            return Poll::Ready(Ok(told));
+        }
+        if written.is_some() {
+            // It took a part of what the queue knows to have begun. Only a stream that has just
+            // said that it is full wakes us, so it is asked until it does.
+            ready!(self.poll_flush(&mut write))?;
+            return Poll::Ready(Ok(std::mem::take(&mut self.owed)));
+        }
+        Poll::Pending
+    }
+
+    /// Encodes frames, the first of them perhaps the rest of one, as far as the buffer goes.
+    fn encode_all(&mut self, frames: &[IoSlice<'_>]) -> Vec<Event> {
+        let mut events = Vec::new();
         for frame in frames {
             let taken = self.encode(frame);
-            ends.push((self.out.len(), taken, self.middle));
+            events.push(Event { end: self.out.len(), taken, middle: self.middle });
             if taken < frame.len() || self.out.len() >= BATCH {
                 break;
             }
         }
-        let written = match write(&self.out) {
-            Poll::Ready(written) => written?,
-            Poll::Pending => 0,
+        events
+    }
+
+    /// Keeps of the buffer what belongs to the event of which `written` bytes end in the middle, and
+    /// forgets the events behind it; returns what the queue is to be told.
+    ///
+    /// `begun` is whether the queue knows that the first one has been begun.
+    fn keep_rest(&mut self, written: usize, events: &[Event], begun: bool) -> usize {
+        let whole = events.iter().take_while(|event| event.end <= written).count();
+        let told = events[..whole].iter().map(|event| event.taken).sum();
+        let begins = events[..whole].last().map_or(0, |event| event.end);
+        let Some(event) = events.get(whole) else {
+            self.out.clear();
+            return told;
         };
-        let mut told = 0;
-        let mut whole = 0;
-        for (nth, (end, taken, middle)) in ends.into_iter().enumerate() {
-            if end <= written {
-                told += taken;
-                whole = end;
-                continue;
-            }
-            let first = nth == 0 && begun;
-            if written > whole || first {
-                // It is half written: what follows it may still be dropped. Its rest waits in as
-                // much memory as it needs.
-                self.out.truncate(end);
-                self.out.drain(..written);
-                self.out.shrink_to_fit();
-                self.middle = middle;
-                self.owed = taken;
-                if !first {
-                    self.owed -= 1;
-                    told += 1;
-                }
-            } else {
-                self.out.clear();
-                self.middle = None;
-            }
-            return if told > 0 { Poll::Ready(Ok(told)) } else { Poll::Pending };
+        let is_known = whole == 0 && begun;
+        if written == begins && !is_known {
+            self.out.clear();
+            self.middle = None;
+            return told;
         }
-        self.out.clear();
-        Poll::Ready(Ok(told))
+        // It is half written: what follows it may still be dropped. Its rest waits in as much memory
+        // as it needs.
+        self.out.truncate(event.end);
+        self.out.drain(..written);
+        self.out.shrink_to_fit();
+        self.middle = event.middle;
+        let telling = usize::from(!is_known);
+        self.owed = event.taken - telling;
+        told + telling
     }
 
     /// Encodes a frame, or the rest of one, as far as the buffer goes; returns how far.
@@ -266,7 +294,8 @@ mod tests {
     }
 
     /// However a stream takes the events, they come out the same, a frame that has begun is never
-    /// told as untouched, and no buffer grows with a message that encodes badly.
+    /// told as untouched, no buffer grows with a message that encodes badly, and nobody waits for a
+    /// stream that has not said that it is full.
     #[test]
     fn streams_that_take_little_make_no_difference() {
         let newlines = "\r\n".repeat(30_000);
@@ -288,17 +317,21 @@ mod tests {
             while !queue.is_empty() {
                 let frames: Vec<_> = queue.iter().map(|frame| IoSlice::new(frame)).collect();
                 let before = out.len();
+                let mut full = false;
                 let told = encoder.poll_write(&frames, |bytes| {
+                    assert!(!full, "seed {seed}: asked again before it can have room");
                     let most = if random.bool() { 7 } else { 9_000 };
                     let n = random.usize(..=bytes.len().min(most));
                     out.extend_from_slice(&bytes[..n]);
-                    if n == 0 { Poll::Pending } else { Poll::Ready(Ok(n)) }
+                    full = n == 0;
+                    if full { Poll::Pending } else { Poll::Ready(Ok(n)) }
                 });
                 assert!(encoder.out.len() < 2 * BATCH, "{}", encoder.out.len());
                 match told {
                     Poll::Ready(told) => advance(&mut queue, told.expect("no error")),
                     // What is untouched may be dropped by the queue.
                     Poll::Pending => {
+                        assert!(full, "seed {seed}: nothing is armed");
                         let untouched = messages.iter().any(|m| {
                             Some(m.frame().len()) == queue.front().map(|f| f.len())
                                 && std::ptr::eq(m.frame(), queue[0])
@@ -333,6 +366,24 @@ mod tests {
         assert!(matches!(told, Poll::Ready(Ok(919))));
         assert!(!encoder.settle(), "the rest of the tenth event");
         assert!(encoder.size() < allocation(108), "{} bytes", encoder.size());
+    }
+
+    #[test]
+    fn a_stream_that_takes_nothing_has_failed() {
+        let message = Message::from("x".repeat(60_000));
+        let mut encoder = Encoder::default();
+        let write = |encoder: &mut Encoder, at: usize, takes_all: bool| {
+            let frames = [IoSlice::new(&message.frame()[at..])];
+            encoder
+                .poll_write(&frames, |out| Poll::Ready(Ok(if takes_all { out.len() } else { 0 })))
+        };
+        let failed = |told| match told {
+            Poll::Ready(Err(error)) => io::Error::kind(&error) == io::ErrorKind::WriteZero,
+            _ => false,
+        };
+        assert!(failed(write(&mut Encoder::default(), 0, false)), "where a message begins");
+        let Poll::Ready(Ok(at)) = write(&mut encoder, 0, true) else { panic!("it takes all") };
+        assert!(failed(write(&mut encoder, at, false)), "where it goes on");
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! Server-sent events: the same room, the same limits, heard by whoever can read lines.
 
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
 use futures_lite::future::block_on;
-use hublet::{Config, Disconnect, Message};
+use hublet::{Config, Disconnect, Message, Peer as Source};
 
 use crate::peer::Peer;
-use crate::support::{TestHub, until};
+use crate::pipe::pipe;
+use crate::support::{Chat, TestHub, until};
 
 fn routed(config: Config) -> TestHub {
     TestHub::with(config.http(true))
@@ -38,7 +40,7 @@ fn begin(mut peer: Peer<TcpStream>, path: &str) -> Peer<TcpStream> {
 
 /// Reads an event, or a comment.
 #[track_caller]
-fn event(peer: &mut Peer<TcpStream>) -> String {
+fn event(peer: &mut Peer<impl Read + Write>) -> String {
     let mut event = Vec::new();
     while !event.ends_with(b"\n\n") {
         event.extend(peer.read(1));
@@ -57,6 +59,34 @@ fn a_room_is_heard_as_events() {
     assert_eq!(event(&mut events), "event: binary\ndata: AP8=\n\n");
     assert_eq!(hub.ask(hub.hub.publish("b", "elsewhere")), 0);
     drop((events, speaker));
+    hub.empties();
+}
+
+/// Messages that are encoded in many pieces, through streams that take a part of each: whoever reads
+/// is never left waiting, which no other wake would end before the deadlines of minutes do.
+#[test]
+fn one_that_reads_a_narrow_stream_never_waits() {
+    let minutes = Duration::from_secs(600);
+    let hub = routed(Config::default().write_timeout(minutes).ping_interval(minutes));
+    let text = "x".repeat(60_000);
+    let lines = "\n".repeat(20_000);
+    for room in [100, 4096, 10_000, 50_000] {
+        let (stream, end) = pipe(room);
+        let serving = hub.hub.clone();
+        let connection = hub
+            .spawn(async move { serving.serve_connection(stream, Source::unknown(), &Chat).await });
+        let mut events = Peer::at(end);
+        assert_eq!(events.request(&request("/sse")).status, 200);
+        assert_eq!(events.read(3), b":\n\n");
+        for message in [text.as_str(), lines.as_str(), "short"] {
+            hub.broadcast(message);
+        }
+        assert_eq!(event(&mut events), format!("data: {text}\n\n"));
+        assert_eq!(event(&mut events), "data: \n".repeat(20_001) + "\n");
+        assert_eq!(event(&mut events), "data: short\n\n");
+        drop(events);
+        block_on(connection).expect("it was a client");
+    }
     hub.empties();
 }
 
