@@ -197,3 +197,35 @@ fn what_nobody_reads_is_taken_up_to_a_limit() {
     drop(events);
     hub.empties();
 }
+
+/// As when a machine loses its power or its network: no FIN, no reset, no acknowledgement.
+#[cfg(target_os = "linux")]
+#[test]
+fn one_that_vanishes_without_a_word_is_noticed() {
+    use std::time::Instant;
+
+    use socket2::{SockFilter, SockRef};
+
+    /// The filter that passes nothing (BPF_RET | BPF_K, 0): the kernel throws every segment away
+    /// that comes for the socket, before it would acknowledge it.
+    const NOTHING: SockFilter = SockFilter::new(0x06, 0, 0, 0);
+    let ping = Duration::from_secs(1);
+    let hub = routed(Config::default().ping_interval(ping));
+    let gone = listen(&hub, "/sse");
+    let mut here = listen(&hub, "/sse");
+    SockRef::from(gone.stream()).attach_filter(&[NOTHING]).expect("set");
+    let begin = Instant::now();
+    while hub.hub.stats().clients == 2 {
+        assert_eq!(event(&mut here), ":\n\n", "a heartbeat");
+        // One interval for the heartbeat, a tenth longer for some; the kernel counts from when it
+        // sends that again; and here is looked once in an interval.
+        let late = begin.elapsed().saturating_sub(3 * ping);
+        assert!(late < Duration::from_secs(20), "it is not noticed");
+    }
+    let after = begin.elapsed();
+    assert!(after > Duration::from_secs(20), "{after:?}: it was not the kernel that gave it up");
+    assert_eq!(hub.hub.stats().clients_evicted, 0, "its window was open");
+    drop(here);
+    hub.empties();
+    drop(gone);
+}
