@@ -197,8 +197,10 @@ fn a_fast_writer_waits_for_a_slow_handler_and_loses_nothing() {
         last = n;
     }
     assert!(last < MESSAGES - 1, "it must wait");
+    // One message is with the handler, one read of what follows is kept, and if the next has begun
+    // in it, room for that is set aside twice.
     let held = hub.hub.stats().held_bytes;
-    assert!(held <= 2 * LEN, "{held} bytes are held for it");
+    assert!(held <= 5 * LEN, "{held} bytes are held for it");
     drop(words);
     for n in 0..MESSAGES {
         let (first, message) = peer.receive();
