@@ -45,6 +45,18 @@ fn an_event_source_hears_what_curl_says() {
 }
 
 #[test]
+fn the_events_of_the_readme_run_as_printed() {
+    if tools::program("curl").is_some() {
+        story("the_events_of_the_readme_run_as_printed");
+    }
+}
+
+#[test]
+fn the_module_of_the_readme_runs_as_printed() {
+    story("the_module_of_the_readme_runs_as_printed");
+}
+
+#[test]
 fn a_foreign_page_is_refused_on_every_route() {
     story("a_foreign_page_is_refused_on_every_route");
 }

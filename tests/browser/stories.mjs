@@ -1,7 +1,8 @@
 // What people do with the page, by name: node stories.mjs two_tabs_chat
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { createServer } from 'node:http';
+import { readFileSync } from 'node:fs';
+import { createServer, request } from 'node:http';
 
 import { launch } from '../tools/chromium.mjs';
 import { curl, start } from './hub.mjs';
@@ -45,15 +46,31 @@ async function askEverything(url) {
   return answers;
 }
 
-/** Serves an empty page of another origin. */
-async function foreign() {
-  const server = createServer((_, response) => {
-    response.setHeader('Content-Type', 'text/html').end('<!doctype html><link rel=icon href=data:,><title>foreign</title>');
+/** Serves a page of another origin, empty unless told; a hub, if given, answers for all other paths. */
+async function foreign(body = '', hub = undefined) {
+  const server = createServer((asked, response) => {
+    if (asked.url == '/' || !hub) {
+      response.setHeader('Content-Type', 'text/html').end(`<!doctype html><link rel=icon href=data:,><title>foreign</title>${body}`);
+      return;
+    }
+    const { url: path, method, headers } = asked;
+    const passed = request({ host: '127.0.0.1', port: hub.port, path, method, headers }, answer => {
+      answer.pipe(response.writeHead(answer.statusCode, answer.headers));
+    });
+    asked.pipe(passed.on('error', () => response.destroy()));
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   server.unref();
   return `http://127.0.0.1:${server.address().port}/`;
+}
+
+/** The one block of the README that is marked as `kind`. */
+function readme(kind) {
+  const text = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
+  const blocks = [...text.matchAll(/^```(\w+)\n([^]*?)^```$/gm)].filter(([, marked]) => marked == kind);
+  assert.equal(blocks.length, 1, `blocks of ${kind} in the README`);
+  return blocks[0][2];
 }
 
 /** A browser and what went wrong in any of its pages. */
@@ -76,6 +93,18 @@ class Browser {
     page.on('pageerror', error => this.faults.push(error.message));
     await page.goto(url);
     return page;
+  }
+
+  /** A tab, what it logs, and a wait for a line of that. */
+  async logging(url) {
+    const page = await this.tab('about:blank');
+    const logged = [];
+    page.on('console', message => logged.push(message.text()));
+    await page.goto(url);
+    const logs = async words => {
+      while (!logged.some(line => line.match(words))) await page.waitForEvent('console');
+    };
+    return { page, logged, logs };
   }
 
   /** A tab that has joined a room. */
@@ -169,6 +198,40 @@ const stories = {
     await line(room, 'for the page').waitFor();
     await curl('-H', 'Content-Type: application/octet-stream', '-d', 'bytes', `${hub.url}pub/lobby`);
     await line(room, '5 bytes: 62 79 74 65 73').waitFor();
+  },
+
+  async the_events_of_the_readme_run_as_printed(browser) {
+    const hub = await start();
+    const lines = readme('js');
+    assert.equal(lines.trim().split('\n').length, 6);
+    const { logs } = await browser.logging(await foreign(`<script>\n${lines}</script>`, hub));
+    // Its own word may be said before it hears, and is heard by nobody then.
+    await logs(/^{recipients: [01]}$/);
+    const publish = (...args) => curl(...args, `${hub.url}pub/news`);
+    while ((await publish('-d', 'two words')) != '{"recipients":1}\n');
+    await logs(/^two words$/);
+    await publish('-H', 'Content-Type: application/octet-stream', '-d', 'bytes');
+    await logs(/^bytes$/);
+    assert.equal(await hub.stop(), 0);
+    await logs(/^restarting$/);
+    // It tries to come back, as event sources do.
+    browser.faults = browser.faults.filter(fault => !/ERR_EMPTY_RESPONSE/.test(fault));
+  },
+
+  async the_module_of_the_readme_runs_as_printed(browser) {
+    const hub = await start(['--allow-origin', '*']);
+    const lines = readme('html');
+    assert.ok(lines.includes("'http://127.0.0.1:8080/hublet.js'"), 'the address of the README');
+    const { page, logged, logs } = await browser.logging(await foreign(lines.replace('http://127.0.0.1:8080/', hub.url)));
+    await logs(/^connected$/);
+    const witness = await browser.room(hub, 'lobby');
+    await page.mouse.click(10, 10);
+    await logs(/^hello$/);
+    await line(witness, 'hello').waitFor();
+    assert.deepEqual(logged, ['connecting', 'connected', 'hello']);
+    assert.equal(await hub.stop(), 0);
+    await logs(/^restarting \(1012\), next try in \d\.\d s$/);
+    browser.faults = browser.faults.filter(fault => !/ERR_CONNECTION_REFUSED/.test(fault));
   },
 
   async a_foreign_page_is_refused_on_every_route(browser) {
