@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use event_listener::{Event, EventListener, IntoNotification as _};
 
+use super::places::Places;
 use super::stats::Counters;
 use crate::memory::Memory;
 
@@ -25,15 +26,10 @@ pub(crate) struct Gate {
     idle: AtomicUsize,
     /// Tells as many of those as clients need the places of, and all when the gate is shut.
     leave: Event,
-    /// Handshakes in flight.
-    handshakes: AtomicUsize,
-    handshakes_max: usize,
-    /// Accept loops that wait for a handshake to end.
-    crowded: AtomicUsize,
+    /// For the handshakes in flight.
+    handshakes: Places,
     /// Set once, when the hub begins to drain.
     closed: AtomicBool,
-    /// Tells an accept loop that a handshake ended.
-    freed: Event,
     /// Tells who waits for it that the last connection ended.
     emptied: Event,
     /// Tells who waits for it that the gate was shut.
@@ -68,11 +64,8 @@ impl Gate {
             per_ip_max,
             idle: AtomicUsize::new(0),
             leave: Event::new(),
-            handshakes: AtomicUsize::new(0),
-            handshakes_max,
-            crowded: AtomicUsize::new(0),
+            handshakes: Places::new(handshakes_max),
             closed: AtomicBool::new(false),
-            freed: Event::new(),
             emptied: Event::new(),
             shut: Event::new(),
             counters,
@@ -103,25 +96,16 @@ impl Gate {
         wait(&self.emptied, is_empty).await;
     }
 
-    /// Waits for a place among the handshakes. `self` is shared because the place outlives the
-    /// accept loop.
+    /// Waits for a place among the handshakes, behind everyone who waits already. `self` is shared
+    /// because the place outlives the accept loop.
     pub(crate) async fn handshake(self: &Arc<Self>) -> Handshake {
-        if let Some(place) = self.try_handshake() {
-            return place;
-        }
-        let _waiting = Waiting::new(&self.crowded);
-        loop {
-            let listener = self.freed.listen();
-            if let Some(place) = self.try_handshake() {
-                return place;
-            }
-            listener.await;
-        }
+        self.handshakes.take().await;
+        Handshake { gate: Arc::clone(self), late: self.is_closed() }
     }
 
-    /// Whether an accept loop waits for a place among the handshakes.
+    /// Whether somebody waits for a place among the handshakes.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.crowded.load(Ordering::Relaxed) > 0
+        self.handshakes.is_crowded()
     }
 
     /// Counts a connection until the guard is dropped.
@@ -165,12 +149,6 @@ impl Gate {
             self.idle.fetch_add(1, Ordering::Relaxed) + self.clients.load(Ordering::Relaxed);
         (taken < self.clients_max && !self.is_closed()).then_some(idle)
     }
-
-    fn try_handshake(self: &Arc<Self>) -> Option<Handshake> {
-        let below = |n: usize| (n < self.handshakes_max).then_some(n + 1);
-        self.handshakes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below).ok()?;
-        Some(Handshake { gate: Arc::clone(self), late: self.is_closed() })
-    }
 }
 
 /// Waits until something is so; `event` tells when to look again.
@@ -202,9 +180,7 @@ impl Handshake {
 
 impl Drop for Handshake {
     fn drop(&mut self) {
-        self.gate.handshakes.fetch_sub(1, Ordering::Relaxed);
-        // Additional: two places that are freed at once must let two accept loops go on.
-        self.gate.freed.notify(1.additional());
+        self.gate.handshakes.give_back();
     }
 }
 
@@ -266,28 +242,9 @@ impl Drop for Permit {
     }
 }
 
-/// An accept loop that waits.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::future::Future as _;
-
     use super::*;
-    use crate::hub::tests::support::Wakes;
 
     fn gate(clients: usize, per_ip: Option<usize>) -> Arc<Gate> {
         Arc::new(Gate::new(clients, per_ip, 2, Arc::default(), Arc::default()))
@@ -316,21 +273,6 @@ mod tests {
     }
 
     #[test]
-    fn two_handshakes_that_end_at_once_let_two_others_begin() {
-        let gate = gate(1, None);
-        let first = [gate.try_handshake(), gate.try_handshake()];
-        let mut third = std::pin::pin!(gate.handshake());
-        let mut fourth = std::pin::pin!(gate.handshake());
-        let wakes = [Arc::new(Wakes::default()), Arc::new(Wakes::default())];
-        let wakers = wakes.clone().map(std::task::Waker::from);
-        let mut contexts = wakers.each_ref().map(std::task::Context::from_waker);
-        assert!(third.as_mut().poll(&mut contexts[0]).is_pending());
-        assert!(fourth.as_mut().poll(&mut contexts[1]).is_pending());
-        drop(first);
-        assert_eq!(wakes.map(|wakes| wakes.take()), [1, 1]);
-    }
-
-    #[test]
     fn an_idle_connection_leaves_for_a_client_and_at_the_end() {
         let gate = gate(2, None);
         let leaves = |idle: &mut Idle| {
@@ -352,15 +294,10 @@ mod tests {
     }
 
     #[test]
-    fn a_third_handshake_waits_for_the_first_to_end() {
+    fn a_handshake_is_late_once_the_gate_is_shut() {
         let gate = gate(1, None);
-        let first = gate.try_handshake().expect("first");
-        let _second = gate.try_handshake().expect("second");
-        let mut third = std::pin::pin!(gate.handshake());
-        assert!(smol::block_on(smol::future::poll_once(&mut third)).is_none());
-        assert!(gate.is_crowded());
-        drop(first);
-        let _third = smol::block_on(third);
-        assert!(!gate.is_crowded());
+        assert!(!smol::block_on(gate.handshake()).is_late());
+        gate.close();
+        assert!(smol::block_on(gate.handshake()).is_late());
     }
 }

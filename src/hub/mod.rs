@@ -4,6 +4,7 @@ mod client;
 mod gate;
 mod inbox;
 mod manager;
+mod places;
 mod queue;
 mod registry;
 mod relief;

@@ -142,6 +142,10 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
                 }
                 // Until then it keeps the one it has: without any, nobody would count it.
                 place = Some(gate.handshake().await);
+            } else if gate.is_crowded() {
+                // Who sends the next request with the last keeps nobody out: it waits in line.
+                drop(place.take());
+                place = Some(gate.handshake().await);
             } else {
                 // Who sends many requests at once does not keep others waiting.
                 yield_now().await;

@@ -2,6 +2,8 @@
 //! another out.
 
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use hublet::http::{Request, StatusCode};
@@ -194,6 +196,43 @@ fn half_handshakes_do_not_keep_a_client_out() {
             hub.empties();
         }
     });
+}
+
+/// Who always has its next request on the way has no place for ever, whether the hub has read the
+/// beginning of it with the last or finds it in the socket.
+#[test]
+fn one_request_after_another_does_not_keep_a_client_out() {
+    // As long as one read, so that nothing is read ahead of it; and a byte longer.
+    let request = "GET /health HTTP/1.1\r\nHost: x\r\nX-Long: ";
+    let request = format!("{request}{}\r\n\r\n", "x".repeat(1024 - request.len() - 4));
+    let (beginning, rest) = request.as_bytes().split_at(1);
+    for (ahead, then) in [
+        (beginning.to_vec(), [rest, beginning].concat()),
+        (request.as_bytes().repeat(9), request.as_bytes().to_vec()),
+    ] {
+        let hub = TestHub::with(Config::default().http(true).handshakes(2));
+        let over = AtomicBool::new(false);
+        let answered = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                let mut peer = hub.dial();
+                let (ahead, then, over, answered) = (&ahead, &then, &over, &answered);
+                scope.spawn(move || {
+                    peer.write(ahead);
+                    while !over.load(Ordering::Relaxed) {
+                        peer.write(then);
+                        assert_eq!(peer.response().status, 200);
+                        peer.read("ok".len());
+                        answered.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            until("they have places", || answered.load(Ordering::Relaxed) > 100);
+            let joined = scope.spawn(|| drop(hub.join())).join();
+            over.store(true, Ordering::Relaxed);
+            joined.expect("it gets in meanwhile");
+        });
+    }
 }
 
 #[test]
