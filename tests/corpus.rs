@@ -7,6 +7,8 @@ mod connection;
 mod frames;
 #[path = "../fuzz/src/head.rs"]
 mod head;
+#[path = "../fuzz/src/jwt.rs"]
+mod jwt;
 #[path = "../fuzz/src/reference.rs"]
 mod reference;
 #[path = "../fuzz/src/room.rs"]
@@ -51,4 +53,9 @@ fn connections() {
 #[test]
 fn sequences_of_frames() {
     replay("frames", frames::run);
+}
+
+#[test]
+fn tokens() {
+    replay("jwt", jwt::run);
 }
