@@ -1,17 +1,16 @@
 //! Tungstenite over the wire, for as long as the peer is saying something.
 //!
 //! Between two messages tungstenite knows nothing that a new one would not know, but it holds a
-//! read buffer and the wakers of its stream: half a kilobyte. So it is made when bytes have come
-//! and let go when it holds nothing, and a quiet client is its wire alone.
+//! read buffer and its state: two kilobytes. So a connection borrows one when bytes have come and
+//! gives it back once it holds nothing: a quiet client is its wire alone, and a message costs no
+//! allocation here.
 
-use std::future::Future as _;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::io;
 
-use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::error::Error as WsError;
-use async_tungstenite::tungstenite::protocol::{Message as WsMessage, Role, WebSocketConfig};
-use futures_lite::Stream as _;
+use async_tungstenite::tungstenite::protocol::{
+    Message as WsMessage, Role, WebSocketConfig, WebSocketContext,
+};
 
 use super::transport::Transport;
 use super::wire::{CHUNK, Wire};
@@ -25,83 +24,54 @@ const WRITE_BUFFER: usize = 160;
 
 /// A wire, and tungstenite over it while there is something for it to do.
 pub(super) struct Protocol<T> {
-    state: State<T>,
-}
-
-enum State<T> {
-    /// The peer has said all that it has begun to say.
-    Quiet(Wire<T>),
-    /// Bytes have come, or tungstenite holds a frame that is not whole or not written.
-    Speaking(Box<WebSocketStream<Wire<T>>>),
-    /// Only inside a change from one to the other.
-    Turning,
+    pub(super) wire: Wire<T>,
+    /// There while the peer has begun something, or a frame of ours is not written.
+    tungstenite: Option<Box<WebSocketContext>>,
 }
 
 impl<T: Transport> Protocol<T> {
     pub(super) fn new(wire: Wire<T>) -> Self {
-        Self { state: State::Quiet(wire) }
+        Self { wire, tungstenite: None }
     }
 
-    pub(super) fn wire(&self) -> &Wire<T> {
-        match &self.state {
-            State::Quiet(wire) => wire,
-            State::Speaking(websocket) => websocket.get_ref(),
-            State::Turning => unreachable!("a change of state is over when it returns"),
+    /// The next message that the wire's bytes make, or what is wrong with them; `None` when they
+    /// are not enough for one.
+    pub(super) fn next(&mut self, pool: &Scratch) -> Option<Result<WsMessage, WsError>> {
+        let max = self.wire.message_max();
+        let borrow = || pool.take_tungstenite().unwrap_or_else(|| Box::new(tungstenite(max)));
+        match self.tungstenite.get_or_insert_with(borrow).read(&mut self.wire) {
+            Err(WsError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => None,
+            next => Some(next),
         }
     }
 
-    pub(super) fn wire_mut(&mut self) -> &mut Wire<T> {
-        match &mut self.state {
-            State::Quiet(wire) => wire,
-            State::Speaking(websocket) => websocket.get_mut(),
-            State::Turning => unreachable!("a change of state is over when it returns"),
-        }
-    }
-
-    /// Reads the wire through tungstenite.
-    pub(super) fn poll_next(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<WsMessage, WsError>>> {
-        if let State::Quiet(_) = self.state {
-            self.begin(cx);
-        }
-        let State::Speaking(websocket) = &mut self.state else { return Poll::Pending };
-        Pin::new(&mut **websocket).poll_next(cx)
-    }
-
-    /// Before a poll ends: gives the borrowed buffer back, and lets tungstenite go if it holds
-    /// nothing. `pending` is whether it has to be asked again.
+    /// Before a poll ends: gives the borrowed buffer back, and tungstenite if it holds nothing.
+    /// `pending` is whether it has to be asked again.
     pub(super) fn settle(&mut self, pool: &Scratch, pending: bool) {
-        self.wire_mut().settle(pool);
-        if !pending && self.wire().is_quiet() {
-            self.state = match std::mem::replace(&mut self.state, State::Turning) {
-                State::Speaking(websocket) => State::Quiet(websocket.into_inner()),
-                state => state,
-            };
-        }
-    }
-
-    fn begin(&mut self, cx: &mut Context<'_>) {
-        let State::Quiet(wire) = std::mem::replace(&mut self.state, State::Turning) else { return };
-        // The longest frame is the wire's affair: what it hands on is cut into short ones.
-        let limits = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(0)
-            .max_write_buffer_size(WRITE_BUFFER)
-            .max_message_size(Some(wire.message_max()))
-            .max_frame_size(Some(CHUNK as usize));
-        let websocket = pin!(WebSocketStream::from_raw_socket(wire, Role::Server, Some(limits)));
-        // It is async for no reason but uniformity: there is no handshake to wait for.
-        if let Poll::Ready(websocket) = websocket.poll(cx) {
-            self.state = State::Speaking(Box::new(websocket));
+        self.wire.settle(pool);
+        if !pending && self.wire.is_quiet() {
+            if let Some(tungstenite) = self.tungstenite.take() {
+                pool.give_tungstenite(tungstenite);
+            }
         }
     }
 }
 
+/// A tungstenite for one of the hub's clients, or for one after another of them.
+fn tungstenite(message_max: usize) -> WebSocketContext {
+    // The longest frame is the wire's affair: what it hands on is cut into short ones.
+    let limits = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
+        .max_write_buffer_size(WRITE_BUFFER)
+        .max_message_size(Some(message_max))
+        .max_frame_size(Some(CHUNK as usize));
+    WebSocketContext::new(Role::Server, Some(limits))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::task::Waker;
+    use std::task::{Context, Waker};
 
     use futures_lite::io::Cursor;
 
@@ -129,20 +99,20 @@ mod tests {
             let cx = &mut Context::from_waker(Waker::noop());
             let pool = &self.hub.shared().scratch;
             if !bytes.is_empty() {
-                let wire = self.protocol.wire_mut();
+                let wire = &mut self.protocol.wire;
                 wire.transport.0 = Cursor::new(bytes.to_vec());
                 assert!(wire.poll_fill(cx, pool).is_ready());
             }
             let mut heard = Vec::new();
-            while let Poll::Ready(next) = self.protocol.poll_next(cx) {
-                heard.push(next.expect("it goes on").expect("well-formed"));
+            while let Some(next) = self.protocol.next(pool) {
+                heard.push(next.expect("well-formed"));
             }
             self.protocol.settle(pool, false);
             heard
         }
 
         fn is_quiet(&self) -> bool {
-            matches!(self.protocol.state, State::Quiet(_))
+            self.protocol.tungstenite.is_none()
         }
     }
 

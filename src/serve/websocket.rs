@@ -97,11 +97,11 @@ struct Connection<'a, T> {
     clock: Clock<'a>,
     /// Bytes that may still be read in this turn.
     turn: u32,
-    /// A read is worth trying: the last one filled its buffer, so the socket probably holds more,
-    /// or a wake was armed, and this may be it. The reactor cannot tell: what it delivers in the
-    /// round in which it was asked, it takes for an answer to an earlier question, and while it
-    /// runs on another thread that is every time.
+    /// The last read filled its buffer, so the socket probably holds more.
     more: bool,
+    /// A wake was armed, and this may be it, even if the transport denies it: what the reactor
+    /// delivers in the round in which it was asked, it takes for an answer to an earlier question.
+    armed: bool,
     /// Tungstenite may have a frame to write, or has not been asked since it gave one.
     pending: bool,
     /// Frames were written that the transport may still hold back.
@@ -124,6 +124,7 @@ impl<'a, T: Transport> Connection<'a, T> {
             clock: Clock::new(config),
             turn: TURN,
             more: false,
+            armed: false,
             pending: false,
             unflushed: false,
             strain: Strain::default(),
@@ -204,28 +205,25 @@ impl<'a, T: Transport> Connection<'a, T> {
                 self.turn = TURN;
                 return Poll::Pending;
             }
-            if self.pending || self.protocol.wire().has_unread() {
+            if self.pending || self.protocol.wire.has_unread() {
                 self.pending = true;
-                match self.protocol.poll_next(cx) {
-                    Poll::Ready(Some(Ok(WsMessage::Text(text)))) => {
+                match self.protocol.next(&self.hub.shared().scratch) {
+                    Some(Ok(WsMessage::Text(text))) => {
                         return Poll::Ready(Ok(self.received(Message::text(text.as_str()))));
                     }
-                    Poll::Ready(Some(Ok(WsMessage::Binary(bytes)))) => {
+                    Some(Ok(WsMessage::Binary(bytes))) => {
                         return Poll::Ready(Ok(self.received(Message::binary(&bytes))));
                     }
-                    Poll::Ready(Some(Ok(WsMessage::Close(frame)))) => {
+                    Some(Ok(WsMessage::Close(frame))) => {
                         let disconnect = frame.map_or(Disconnect::NO_STATUS, |frame| {
                             Disconnect::new(frame.code.into(), frame.reason.as_str().to_owned())
                         });
                         return Poll::Ready(Err(End::Ours(disconnect)));
                     }
                     // A ping is answered by the next read, a pong has been heard.
-                    Poll::Ready(Some(Ok(_))) => continue,
-                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(self.fault(error))),
-                    Poll::Ready(None) => {
-                        return Poll::Ready(Err(End::Ours(Disconnect::ABNORMAL)));
-                    }
-                    Poll::Pending => self.pending = false,
+                    Some(Ok(_)) => continue,
+                    Some(Err(error)) => return Poll::Ready(Err(self.fault(error))),
+                    None => self.pending = false,
                 }
             }
             if self.turn == 0 {
@@ -233,9 +231,11 @@ impl<'a, T: Transport> Connection<'a, T> {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let wire = self.protocol.wire_mut();
-            if !self.more && wire.transport.poll_readable(cx).is_pending() {
-                self.more = true;
+            let wire = &mut self.protocol.wire;
+            // Asked before the read, so that an answer that has come is used up by it: one left
+            // over would cost a read that finds nothing.
+            let quiet = !self.more && wire.transport.poll_readable(cx).is_pending();
+            if quiet && !std::mem::replace(&mut self.armed, true) {
                 self.turn = TURN;
                 return Poll::Pending;
             }
@@ -255,7 +255,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     /// Ready when reading may go on: a message that has begun has its memory set aside, another one
     /// waits while memory is short.
     fn poll_strain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.protocol.wire().has_begun() {
+        if self.protocol.wire.has_begun() {
             self.strain.leave();
         } else if ready!(self.strain.poll_eased(cx, self.hub)) {
             self.clock.listens_again();
@@ -265,10 +265,11 @@ impl<'a, T: Transport> Connection<'a, T> {
 
     /// Reads once from the transport.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let filled = self.protocol.wire_mut().poll_fill(cx, &self.hub.shared().scratch);
+        let filled = self.protocol.wire.poll_fill(cx, &self.hub.shared().scratch);
         match &filled {
             Poll::Ready(Ok(n)) => {
                 self.more = *n == SCRATCH_BYTES;
+                self.armed = false;
                 self.turn = self.turn.saturating_sub(*n as u32);
                 self.clock.heard();
                 add(&self.hub.shared().counters.bytes_received, *n as u64);
@@ -279,7 +280,8 @@ impl<'a, T: Transport> Connection<'a, T> {
             }
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
-                self.more = true;
+                self.more = false;
+                self.armed = true;
                 self.turn = TURN;
             }
         }
@@ -299,7 +301,7 @@ impl<'a, T: Transport> Connection<'a, T> {
             if let Poll::Ready(end) = self.poll_write(cx) {
                 return Poll::Ready(end);
             }
-            let began = self.protocol.wire().began();
+            let began = self.protocol.wire.began();
             match ready!(self.clock.poll(cx, listening, began)) {
                 Verdict::Ping => {
                     // Without a place for it the write deadline judges the peer instead.
@@ -332,7 +334,7 @@ impl<'a, T: Transport> Connection<'a, T> {
 
     /// Whether the socket holds bytes that have not been read; they are read.
     fn has_news(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.protocol.wire().has_unread() {
+        if self.protocol.wire.has_unread() {
             return true;
         }
         let news = matches!(self.poll_fill(cx), Poll::Ready(Ok(n)) if n > 0);
@@ -353,7 +355,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     /// Drains the queue into the transport and notes progress.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Drained {
         let queue = &self.registered.queue;
-        let wire = self.protocol.wire_mut();
+        let wire = &mut self.protocol.wire;
         let drained =
             queue.poll_drain(cx, TURN as usize, |cx, frames| wire.poll_write_frames(cx, frames));
         self.unflushed |= drained.wrote;
@@ -372,7 +374,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     fn fault(&mut self, error: WsError) -> End {
         End::Ours(match error {
             // The wire looks ahead of tungstenite: its fault counts once tungstenite has come to it.
-            WsError::Io(error) => match self.protocol.wire_mut().take_fault() {
+            WsError::Io(error) => match self.protocol.wire.take_fault() {
                 Some(fault) => fault,
                 None => return lost(&error),
             },
@@ -389,7 +391,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     /// Ends the connection as `end` asks for; returns why it ended.
     async fn end(&mut self, end: End, client: &Client) -> Disconnect {
         // Nothing that came behind the end is read, and the borrowed buffer is not kept over it.
-        self.protocol.wire_mut().discard(&self.hub.shared().scratch);
+        self.protocol.wire.discard(&self.hub.shared().scratch);
         self.strain.leave();
         let reason = match end {
             End::Ours(reason) => {
@@ -464,7 +466,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     async fn await_goodbye(&mut self) {
         let timeout = self.hub.shared().config.close_timeout;
         let scratch = &self.hub.shared().scratch;
-        let wire = self.protocol.wire_mut();
+        let wire = &mut self.protocol.wire;
         let goodbye = async {
             wire.shutdown().await?;
             poll_fn(|cx| {
@@ -490,7 +492,7 @@ impl<'a, T: Transport> Connection<'a, T> {
         let said: io::Result<()> = goodbye.or(timer).await;
         if let Err(error) = said {
             log::debug!("a peer did not answer its close frame: {error}");
-            self.protocol.wire_mut().transport.abort();
+            self.protocol.wire.transport.abort();
         }
     }
 
@@ -509,7 +511,7 @@ impl<'a, T: Transport> Connection<'a, T> {
                 reason
             }
         };
-        self.protocol.wire_mut().transport.abort();
+        self.protocol.wire.transport.abort();
         reason
     }
 }

@@ -11,13 +11,11 @@
 //! frames, and they enter the same lane as everything else that goes to the client.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read, Write};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
-
-use futures_lite::io::{AsyncRead, AsyncWrite};
 
 use super::time::now;
 use super::transport::Transport;
@@ -217,57 +215,43 @@ impl<T: Transport> Wire<T> {
     }
 }
 
-impl<T: Transport> AsyncRead for Wire<T> {
-    /// Hands on what was read; `Pending` when there is none. No wake is armed: the pump reads the
-    /// transport and comes back.
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        into: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        if this.fault.is_none() {
-            let unread = match &this.scratch {
-                Some((buffer, filled)) => &buffer[this.at..*filled],
-                None => &this.kept[this.at..],
+impl<T: Transport> Read for Wire<T> {
+    /// Hands on what was read; `WouldBlock` when there is none. The pump reads the transport and
+    /// comes back.
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.fault.is_none() {
+            let unread = match &self.scratch {
+                Some((buffer, filled)) => &buffer[self.at..*filled],
+                None => &self.kept[self.at..],
             };
-            let handed = this.scan.hand_on(unread, into);
-            this.at += handed.taken;
-            this.fault = handed.fault.map(Box::new);
+            let handed = self.scan.hand_on(unread, into);
+            self.at += handed.taken;
+            self.fault = handed.fault.map(Box::new);
             // What came before the fault is heard first.
             if handed.given > 0 {
-                return Poll::Ready(Ok(handed.given));
+                return Ok(handed.given);
             }
         }
-        if this.fault.is_some() {
-            return Poll::Ready(Err(io::Error::other("the peer broke a rule")));
+        if self.fault.is_some() {
+            return Err(io::Error::other("the peer broke a rule"));
         }
-        if this.ended { Poll::Ready(Ok(0)) } else { Poll::Pending }
+        if self.ended { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) }
     }
 }
 
-impl<T: Transport> AsyncWrite for Wire<T> {
+impl<T: Transport> Write for Wire<T> {
     /// Takes control frames into the queue; the pump's next drain writes them.
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        frames: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
         if self.queue.control(frames) {
-            Poll::Ready(Ok(frames.len()))
+            Ok(frames.len())
         } else {
             self.starved = true;
-            Poll::Pending
+            Err(io::ErrorKind::WouldBlock.into())
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    /// Never asked for: the pump closes the transport itself.
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -729,7 +713,7 @@ mod tests {
             assert!(wire.poll_fill(cx, pool).is_ready());
         }
         let mut into = [0; 256];
-        while Pin::new(&mut *wire).poll_read(cx, &mut into).is_ready() {}
+        while wire.read(&mut into).is_ok() {}
         wire.settle(pool);
     }
 
