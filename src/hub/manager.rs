@@ -15,8 +15,8 @@ use super::reply::Reply;
 use super::stats::{Counters, add};
 use crate::{Disconnect, Message};
 
-/// Commands taken between two yields at most.
-const BATCH: usize = 32;
+/// Commands taken between two yields at most, and so messages of a run.
+pub(super) const BATCH: usize = 32;
 
 /// Members served between two yields: about a millisecond of writes.
 const FANOUT: usize = 128;
@@ -82,6 +82,8 @@ pub(crate) struct Manager {
     batch_bytes: usize,
     /// Who goes when memory is short.
     relief: Relief,
+    /// The run in hand; empty between two, and kept for its room.
+    run: Publishes,
 }
 
 /// A run of consecutive publishes to one target.
@@ -90,6 +92,8 @@ struct Publishes {
     messages: Vec<Message>,
     except: Vec<Option<ClientId>>,
     replies: Vec<Option<Reply<usize>>>,
+    /// For each message, how many members took it.
+    recipients: Vec<usize>,
 }
 
 impl Manager {
@@ -103,8 +107,9 @@ impl Manager {
         queue_bytes: usize,
     ) -> Self {
         let batch = (queue / 2).clamp(1, BATCH);
-        let relief = Relief::default();
-        Self { outbox, registry, counters, batch, batch_bytes: queue_bytes / 2, relief }
+        let batch_bytes = queue_bytes / 2;
+        let (relief, run) = (Relief::default(), Publishes::default());
+        Self { outbox, registry, counters, batch, batch_bytes, relief, run }
     }
 
     /// Runs until the last hub and client are gone, or the hub has drained.
@@ -150,14 +155,13 @@ impl Manager {
         while let Some(command) = commands.next() {
             match command {
                 Command::Publish { target, except, message, reply } => {
-                    let mut run = Publishes::default();
-                    run.add(except, message, reply);
+                    self.run.add(except, message, reply);
                     while let Some(Command::Publish { except, message, reply, .. }) = commands
                         .next_if(|next| matches!(next, Command::Publish { target: t, .. } if *t == target))
                     {
-                        run.add(except, message, reply);
+                        self.run.add(except, message, reply);
                     }
-                    self.deliver(&target, run).await;
+                    self.deliver(&target).await;
                 }
                 Command::Register { queue, user, rooms, since, reply } => {
                     reply.answer(self.registry.insert(queue, user, &rooms, since));
@@ -191,20 +195,24 @@ impl Manager {
         std::ops::ControlFlow::Continue(())
     }
 
-    /// Pushes a run to every member of its target, yielding between slices of a large room.
-    async fn deliver(&mut self, target: &Target, run: Publishes) {
-        let mut delivery = Delivery::new(target, &run.messages, &run.except);
-        while !self.registry.deliver(&mut delivery, FANOUT) {
+    /// Pushes the run in hand to every member of its target, yielding between slices of a large
+    /// room.
+    async fn deliver(&mut self, target: &Target) {
+        let Self { registry, counters, run, .. } = self;
+        let recipients = &mut run.recipients;
+        let mut delivery = Delivery::new(target, &run.messages, &run.except, recipients);
+        while !registry.deliver(&mut delivery, FANOUT) {
             yield_now().await;
         }
-        add(&self.counters.messages_dispatched, run.messages.len() as u64);
-        add(&self.counters.recipients, delivery.recipients.iter().sum::<usize>() as u64);
-        let recipients = delivery.recipients;
-        for (reply, recipients) in run.replies.into_iter().zip(recipients) {
+        add(&counters.messages_dispatched, run.messages.len() as u64);
+        add(&counters.recipients, run.recipients.iter().sum::<usize>() as u64);
+        for (reply, recipients) in run.replies.drain(..).zip(run.recipients.drain(..)) {
             if let Some(reply) = reply {
                 reply.answer(recipients);
             }
         }
+        run.messages.clear();
+        run.except.clear();
     }
 }
 
@@ -213,5 +221,6 @@ impl Publishes {
         self.messages.push(message);
         self.except.push(except);
         self.replies.push(reply);
+        self.recipients.push(0);
     }
 }

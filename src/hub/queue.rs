@@ -68,12 +68,24 @@ impl Terms {
 /// Messages for one client, in order, and their frames.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Run<'a> {
-    /// The messages.
-    pub(crate) messages: &'a [Message],
-    /// Their frames, ready for a vectored write: one slice a message.
-    pub(crate) frames: &'a [IoSlice<'a>],
-    /// Where it is counted what was written at once.
-    pub(crate) tally: &'a Tally<'a>,
+    messages: &'a [Message],
+    frames: &'a [IoSlice<'a>],
+    /// Bytes of the frames.
+    bytes: usize,
+    tally: &'a Tally<'a>,
+}
+
+impl<'a> Run<'a> {
+    /// `frames` are those of the messages, ready for a vectored write: one slice a message. What is
+    /// written at once is counted in `tally`.
+    pub(crate) fn new(
+        messages: &'a [Message],
+        frames: &'a [IoSlice<'a>],
+        tally: &'a Tally<'a>,
+    ) -> Self {
+        let bytes = frames.iter().map(|frame| frame.len()).sum();
+        Self { messages, frames, bytes, tally }
+    }
 }
 
 /// What became of a push.
@@ -226,30 +238,39 @@ impl Queue {
     pub(crate) fn push(&self, run: Run<'_>) -> Push {
         let mut state = self.lock();
         let was_empty = state.is_empty();
-        let first = match state.phase {
-            Phase::Open if state.is_idle() => match state.write_through(run) {
-                Ok(Written { whole, cut, bytes }) => {
-                    run.tally.wrote(whole, bytes);
-                    if whole == run.messages.len() {
-                        return Push::Ok;
-                    }
-                    if cut > 0 {
-                        state.cut(&run.messages[whole], cut);
-                        whole + 1
-                    } else {
-                        whole
-                    }
+        let mut first = 0;
+        if let (true, Phase::Open, Some(outlet)) = (was_empty, state.phase, &state.outlet) {
+            match outlet.try_write(run.frames) {
+                Ok(bytes) if bytes == run.bytes => {
+                    run.tally.wrote(run.messages.len(), bytes);
+                    return Push::Ok;
                 }
-                Err(_) => {
+                Ok(bytes) if bytes > 0 => first = state.begin(run, bytes),
+                Err(error) if is_transient(&error) => {}
+                Ok(_) | Err(_) => {
                     let waker = self.die(&mut state, run.messages.len());
                     drop(state);
                     wake(waker);
                     return Push::Ok;
                 }
-            },
-            Phase::Held | Phase::Open => 0,
-            Phase::Sealed | Phase::Evicted | Phase::Dead => return Push::Gone,
-        };
+            }
+        }
+        self.let_wait(state, was_empty, run, first)
+    }
+
+    /// Lets the messages of a run wait, from the one at `first` on. Apart, since it is the rare way
+    /// of a push and takes more of the stack than the common one.
+    #[inline(never)]
+    fn let_wait(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        was_empty: bool,
+        run: Run<'_>,
+        first: usize,
+    ) -> Push {
+        if !matches!(state.phase, Phase::Held | Phase::Open) {
+            return Push::Gone;
+        }
         let mut outcome = Push::Ok;
         for (index, message) in run.messages.iter().enumerate().skip(first) {
             if !state.wait(message, &self.terms) {
@@ -495,44 +516,27 @@ impl Queue {
     }
 }
 
-/// How far a write through came: whole messages, and bytes of the one after them.
-struct Written {
-    whole: usize,
-    cut: usize,
-    /// All of it in bytes.
-    bytes: usize,
-}
-
 impl State {
     fn is_empty(&self) -> bool {
         self.waiting == 0 && self.control.is_empty()
     }
 
-    /// Whether a push may write through: nothing waits, and there is an outlet.
-    fn is_idle(&self) -> bool {
-        self.is_empty() && self.outlet.is_some()
-    }
-
-    fn write_through(&self, run: Run<'_>) -> io::Result<Written> {
-        let Some(outlet) = &self.outlet else {
-            return Ok(Written { whole: 0, cut: 0, bytes: 0 });
-        };
-        match outlet.try_write(run.frames) {
-            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-            Ok(bytes) => {
-                let (mut whole, mut taken) = (0, bytes);
-                for frame in run.frames {
-                    if taken < frame.len() {
-                        break;
-                    }
-                    taken -= frame.len();
-                    whole += 1;
-                }
-                Ok(Written { whole, cut: taken, bytes })
+    /// Takes note that `bytes` of a run are written, and keeps the message that they end in; returns
+    /// how many messages need not wait any more.
+    fn begin(&mut self, run: Run<'_>, bytes: usize) -> usize {
+        let (mut whole, mut cut) = (0, bytes);
+        for frame in run.frames {
+            if cut < frame.len() {
+                break;
             }
-            Err(error) if is_transient(&error) => Ok(Written { whole: 0, cut: 0, bytes: 0 }),
-            Err(error) => Err(error),
+            cut -= frame.len();
+            whole += 1;
         }
+        run.tally.wrote(whole, bytes);
+        if cut > 0 {
+            self.cut(&run.messages[whole], cut);
+        }
+        whole + usize::from(cut > 0)
     }
 
     /// Keeps a message of which `cut` bytes are written.

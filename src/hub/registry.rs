@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 
 use slab::Slab;
 
+use super::manager::BATCH;
 use super::queue::{Push, Queue, Run};
 use super::sizing::NAME;
 use super::stats::{Counters, Tally};
@@ -167,20 +168,21 @@ pub(crate) struct Delivery<'a> {
     /// How many members have been served; for `All`, how many slots.
     place: usize,
     /// For each message, how many members took it.
-    pub(crate) recipients: Vec<usize>,
+    recipients: &'a mut [usize],
     /// Clients that overflowed or had gone; removed when the last member is served.
     ended: Vec<u32>,
 }
 
 impl<'a> Delivery<'a> {
-    /// `except` names, for each message, the client that must not get it.
+    /// At most [`BATCH`] messages. `except` names, for each of them, the client that must not get
+    /// it, and to `recipients` is added how many members took it.
     pub(crate) fn new(
         target: &'a Target,
         messages: &'a [Message],
         except: &'a [Option<ClientId>],
+        recipients: &'a mut [usize],
     ) -> Self {
-        debug_assert_eq!(messages.len(), except.len());
-        let recipients = vec![0; messages.len()];
+        debug_assert_eq!((messages.len(), messages.len()), (except.len(), recipients.len()));
         let excepting = except.iter().any(Option::is_some);
         Self { target, messages, except, excepting, place: 0, recipients, ended: Vec::new() }
     }
@@ -292,9 +294,13 @@ impl Registry {
     /// A client whose queue overflows is evicted in place. The registry must not change between
     /// the calls of one delivery.
     pub(crate) fn deliver(&mut self, delivery: &mut Delivery<'_>, budget: usize) -> bool {
-        let frames: Vec<_> = delivery.messages.iter().map(|m| IoSlice::new(m.frame())).collect();
+        let mut frames = [IoSlice::new(&[]); BATCH];
+        let frames = &mut frames[..delivery.messages.len()];
+        for (frame, message) in frames.iter_mut().zip(delivery.messages) {
+            *frame = IoSlice::new(message.frame());
+        }
         let tally = Tally::new(&self.counters);
-        let run = Run { messages: delivery.messages, frames: &frames, tally: &tally };
+        let run = Run::new(delivery.messages, frames, &tally);
         let one;
         let (slots, len): (Option<&[u32]>, usize) = match delivery.target {
             Target::All => (None, self.entries.capacity()),
@@ -307,6 +313,8 @@ impl Registry {
             Target::Client(_) => (None, 0),
         };
         let end = len.min(delivery.place.saturating_add(budget));
+        // How many took all of it.
+        let mut whole = 0;
         for place in delivery.place..end {
             let slot = slots.map_or(place as u32, |slots| slots[place]);
             let Some(entry) = self.entries.get(slot as usize) else { continue };
@@ -315,9 +323,7 @@ impl Registry {
                 push_rest(entry, id, delivery, &tally)
             } else {
                 let outcome = entry.queue.push(run);
-                if outcome != Push::Gone {
-                    delivery.recipients.iter_mut().for_each(|n| *n += 1);
-                }
+                whole += usize::from(outcome != Push::Gone);
                 outcome
             };
             if outcome != Push::Ok {
@@ -325,6 +331,7 @@ impl Registry {
             }
         }
         drop(tally);
+        delivery.recipients.iter_mut().for_each(|recipients| *recipients += whole);
         delivery.place = end;
         if end < len {
             return false;
@@ -577,7 +584,7 @@ fn push_rest(entry: &Entry, id: ClientId, delivery: &mut Delivery<'_>, tally: &T
     }
     let messages: Vec<_> = rest.iter().map(|&index| delivery.messages[index].clone()).collect();
     let frames: Vec<_> = messages.iter().map(|m| IoSlice::new(m.frame())).collect();
-    let outcome = entry.queue.push(Run { messages: &messages, frames: &frames, tally });
+    let outcome = entry.queue.push(Run::new(&messages, &frames, tally));
     if outcome != Push::Gone {
         rest.iter().for_each(|&index| delivery.recipients[index] += 1);
     }

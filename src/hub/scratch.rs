@@ -16,6 +16,7 @@ const KEPT: usize = 8;
 ///
 /// So ten thousand idle connections own neither, and a read is still a large one.
 #[derive(Debug, Default)]
+#[expect(clippy::vec_box, reason = "who borrows a tungstenite keeps a pointer, to stay small")]
 pub(crate) struct Scratch {
     buffers: Mutex<Vec<Box<[u8]>>>,
     tungstenites: Mutex<Vec<Box<WebSocketContext>>>,

@@ -103,6 +103,7 @@ impl Socket {
 }
 
 impl Shared {
+    #[inline]
     fn write(&self, frames: &[IoSlice<'_>]) -> io::Result<usize> {
         let stream = self.stream.get_ref();
         match self.write_max {
@@ -251,6 +252,7 @@ mod sys {
     }
 
     /// One plain send for one frame, a vectored one for several.
+    #[inline]
     pub(crate) fn write(stream: &Stream, frames: &[IoSlice<'_>]) -> io::Result<usize> {
         write_with(stream, frames, FLAGS)
     }
@@ -264,6 +266,7 @@ mod sys {
         return write_with(stream, frames, FLAGS);
     }
 
+    #[inline]
     fn write_with(stream: &Stream, frames: &[IoSlice<'_>], flags: SendFlags) -> io::Result<usize> {
         Ok(retry_on_intr(|| match frames {
             [frame] => net::send(stream, frame, flags),

@@ -39,7 +39,7 @@ impl Lane {
     fn push(&self, messages: &[Message]) -> Push {
         let frames: Vec<_> = messages.iter().map(|m| IoSlice::new(m.frame())).collect();
         let tally = Tally::new(&self.terms.counters);
-        self.queue.push(Run { messages, frames: &frames, tally: &tally })
+        self.queue.push(Run::new(messages, &frames, &tally))
     }
 
     /// Pushes small messages one by one, numbered as `numbers` says.

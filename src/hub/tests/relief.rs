@@ -57,7 +57,8 @@ impl Table {
         self.number += 1;
         message.hold(&self.memory);
         let messages = [message];
-        let mut delivery = Delivery::new(target, &messages, &[None]);
+        let mut recipients = [0];
+        let mut delivery = Delivery::new(target, &messages, &[None], &mut recipients);
         assert!(self.registry.deliver(&mut delivery, usize::MAX));
     }
 

@@ -46,7 +46,7 @@ fn push(queue: &Queue, terms: &Terms) -> Push {
     let tally = Tally::new(&terms.counters);
     let message = Message::text("x");
     let frames = [IoSlice::new(message.frame())];
-    queue.push(Run { messages: std::slice::from_ref(&message), frames: &frames, tally: &tally })
+    queue.push(Run::new(std::slice::from_ref(&message), &frames, &tally))
 }
 
 /// Drains as the connection's task does, until `bytes` have gone or the queue takes no more.
