@@ -144,6 +144,7 @@ mod hub;
 mod memory;
 mod message;
 mod network;
+mod scratch;
 mod serve;
 mod sync;
 

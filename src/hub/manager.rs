@@ -8,15 +8,12 @@ use std::sync::Arc;
 use futures_lite::future::yield_now;
 
 use super::inbox::Outbox;
-use super::queue::Queue;
+use super::queue::{Queue, RUN_MAX};
 use super::registry::{ClientId, Delivery, Member, Refusal, Registry, Target};
 use super::relief::Relief;
 use super::reply::Reply;
 use super::stats::{Counters, add};
 use crate::{Disconnect, Message};
-
-/// Commands taken between two yields at most, and so messages of a run.
-pub(super) const BATCH: usize = 32;
 
 /// Members served between two yields: about a millisecond of writes.
 const FANOUT: usize = 128;
@@ -76,7 +73,7 @@ pub(crate) struct Manager {
     outbox: Outbox,
     registry: Registry,
     counters: Arc<Counters>,
-    /// Commands taken between two yields at most: half a queue.
+    /// Commands taken between two yields at most, and so messages of a run: half a queue.
     batch: usize,
     /// Bytes of frames taken between two yields at most, past the first: half a queue.
     batch_bytes: usize,
@@ -106,7 +103,7 @@ impl Manager {
         queue: usize,
         queue_bytes: usize,
     ) -> Self {
-        let batch = (queue / 2).clamp(1, BATCH);
+        let batch = (queue / 2).clamp(1, RUN_MAX);
         let batch_bytes = queue_bytes / 2;
         let (relief, run) = (Relief::default(), Publishes::default());
         Self { outbox, registry, counters, batch, batch_bytes, relief, run }

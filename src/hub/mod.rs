@@ -9,7 +9,6 @@ mod queue;
 mod registry;
 mod relief;
 mod reply;
-mod scratch;
 mod sizing;
 mod stats;
 #[cfg(test)]
@@ -29,7 +28,6 @@ pub(crate) use gate::{Connection, Crowded, Gate, Handshake, Idle, Permit};
 pub(crate) use manager::Command;
 pub(crate) use queue::{Drained, Outlet, Phase, Queue};
 pub(crate) use registry::Refusal;
-pub(crate) use scratch::{SCRATCH_BYTES, Scratch};
 pub(crate) use stats::{Counters, Wrong, add};
 
 use inbox::{Inbox, Refused};
@@ -40,6 +38,7 @@ use reply::{Reply, reply};
 
 use crate::error::Kind;
 use crate::memory::Memory;
+use crate::scratch::Scratch;
 use crate::{Config, Disconnect, Error, Message};
 
 /// The longest name of a room or a user, in bytes.

@@ -28,6 +28,9 @@ use crate::{Disconnect, Message, Overflow};
 /// 1,024.
 const WRITE_FRAMES: usize = 64;
 
+/// Messages that are pushed together at most. Half a queue at the defaults.
+pub(crate) const RUN_MAX: usize = 32;
+
 /// Messages taken out of the channel at a time, so that one write has several to carry.
 const TAKE: usize = 32;
 

@@ -8,8 +8,7 @@ use std::sync::{Arc, Weak};
 
 use slab::Slab;
 
-use super::manager::BATCH;
-use super::queue::{Push, Queue, Run};
+use super::queue::{Push, Queue, RUN_MAX, Run};
 use super::sizing::NAME;
 use super::stats::{Counters, Tally};
 use crate::memory::Memory;
@@ -174,7 +173,7 @@ pub(crate) struct Delivery<'a> {
 }
 
 impl<'a> Delivery<'a> {
-    /// At most [`BATCH`] messages. `except` names, for each of them, the client that must not get
+    /// At most [`RUN_MAX`] messages. `except` names, for each of them, the client that must not get
     /// it, and to `recipients` is added how many members took it.
     pub(crate) fn new(
         target: &'a Target,
@@ -294,7 +293,7 @@ impl Registry {
     /// A client whose queue overflows is evicted in place. The registry must not change between
     /// the calls of one delivery.
     pub(crate) fn deliver(&mut self, delivery: &mut Delivery<'_>, budget: usize) -> bool {
-        let mut frames = [IoSlice::new(&[]); BATCH];
+        let mut frames = [IoSlice::new(&[]); RUN_MAX];
         let frames = &mut frames[..delivery.messages.len()];
         for (frame, message) in frames.iter_mut().zip(delivery.messages) {
             *frame = IoSlice::new(message.frame());

@@ -11,7 +11,8 @@ use futures_lite::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use super::time::Timer;
 use crate::Hub;
-use crate::hub::{SCRATCH_BYTES, add};
+use crate::hub::add;
+use crate::scratch::SCRATCH_BYTES;
 
 /// Bytes that are read and thrown away after the last that were written: four bodies of the longest
 /// message at the defaults.

@@ -14,7 +14,7 @@ use async_tungstenite::tungstenite::protocol::{
 
 use super::transport::Transport;
 use super::wire::{CHUNK, Wire};
-use crate::hub::Scratch;
+use crate::scratch::Scratch;
 
 /// The buffer that tungstenite reads the wire into. The wire has the large one.
 const READ_BUFFER: usize = 1024;

@@ -18,7 +18,8 @@ use super::strain::Strain;
 use super::time::{Timer, now};
 use super::transport::Transport;
 use super::wire::Wire;
-use crate::hub::{Command, Drained, Phase, SCRATCH_BYTES, add};
+use crate::hub::{Command, Drained, Phase, add};
+use crate::scratch::SCRATCH_BYTES;
 use crate::{Client, Disconnect, Hub, Message};
 
 /// Bytes that one poll reads from or writes to a peer, about, before others get their turn.
