@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "the binary uses all of it")]
 mod token;
 
-use data_encoding::BASE64URL_NOPAD;
+use base64ct::{Base64UrlUnpadded, Encoding as _};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::Value;
 use sha2::Sha256;
@@ -24,7 +24,7 @@ pub fn run(bytes: &[u8]) {
     }
     let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return };
     let (header, claims) = (&bytes[..end], &bytes[end + 1..]);
-    let [head, body] = [header, claims].map(|part| BASE64URL_NOPAD.encode(part));
+    let [head, body] = [header, claims].map(Base64UrlUnpadded::encode_string);
     let signed = format!("{head}.{body}");
     let token = format!("{signed}.{}", sign(&signed));
     let Some(said) = key.verify(&token, NOW) else { return };
@@ -53,5 +53,5 @@ pub fn run(bytes: &[u8]) {
 
 fn sign(signed: &str) -> String {
     let mac = Hmac::<Sha256>::new_from_slice(SECRET).expect("any length will do");
-    BASE64URL_NOPAD.encode(&mac.chain_update(signed).finalize().into_bytes())
+    Base64UrlUnpadded::encode_string(&mac.chain_update(signed).finalize().into_bytes())
 }

@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::task::{Poll, ready};
 
-use data_encoding::BASE64;
+use base64ct::{Base64, Encoding as _};
 
 use crate::memory::allocation;
 use crate::message::payload;
@@ -227,9 +227,7 @@ fn text<'a>(mut text: &'a [u8], after_cr: &mut bool, out: &mut Vec<u8>) -> &'a [
 /// Encodes a piece of binary; returns the rest.
 fn binary<'a>(bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
     let (piece, rest) = bytes.split_at(bytes.len().min(PIECE));
-    let at = out.len();
-    out.resize(at + BASE64.encode_len(piece.len()), 0);
-    BASE64.encode_mut(piece, &mut out[at..]);
+    out.extend_from_slice(Base64::encode_string(piece).as_bytes());
     rest
 }
 
@@ -288,7 +286,7 @@ mod tests {
         let long = vec![7u8; 100_001];
         for bytes in [&b""[..], b"\0\xff", &long] {
             let event = events(&[bytes.into()]);
-            let encoded = BASE64.encode(bytes);
+            let encoded = Base64::encode_string(bytes);
             assert_eq!(event, format!("event: binary\ndata: {encoded}\n\n"));
         }
     }

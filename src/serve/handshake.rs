@@ -4,9 +4,10 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use async_tungstenite::tungstenite::handshake::derive_accept_key;
+use base64ct::{Base64, Encoding as _};
 use futures_lite::FutureExt as _;
 use http::{Request, StatusCode, header};
+use sha1::{Digest as _, Sha1};
 
 use super::http::{Response, tokens};
 use super::time::unix_seconds;
@@ -121,8 +122,12 @@ pub(crate) fn switching(request: &Request<()>, protocol: Option<&str>) -> String
 
 /// What proves to a client that its request was understood (RFC 6455 4.2.2, step 5).
 pub(crate) fn accept_key(request: &Request<()>) -> String {
+    /// What is hashed behind the key (RFC 6455 1.3).
+    const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     let key = request.headers().get(header::SEC_WEBSOCKET_KEY);
-    derive_accept_key(key.map_or(&[], |key| key.as_bytes()))
+    let mut hash = Sha1::new_with_prefix(key.map_or(&[][..], |key| key.as_bytes()));
+    hash.update(GUID);
+    Base64::encode_string(&hash.finalize())
 }
 
 /// Refuses to answer a subprotocol that the request did not offer.

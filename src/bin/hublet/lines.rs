@@ -1,6 +1,6 @@
 //! Messages as lines of text, in both directions.
 
-use data_encoding::BASE64;
+use base64ct::{Base64, Encoding as _};
 use hublet::Message;
 
 /// What stays allocated for the line that is coming in, once it has been sent.
@@ -86,9 +86,7 @@ pub(crate) fn append(message: &Message, to: &mut Vec<u8>) {
         let is_break = |byte| matches!(byte, b'\n' | b'\r');
         to.extend(text.iter().map(|&byte| if is_break(byte) { b' ' } else { byte }));
     } else {
-        let at = to.len();
-        to.resize(at + BASE64.encode_len(bytes.len()), 0);
-        BASE64.encode_mut(bytes, &mut to[at..]);
+        to.extend_from_slice(Base64::encode_string(bytes).as_bytes());
     }
     to.push(b'\n');
 }
