@@ -33,7 +33,7 @@ use smol::{Executor, Task};
 use access::Access;
 use flags::{Options, Wish};
 use fold::Fold;
-use pipe::Pipe;
+use pipe::{Pipe, Plan};
 use relay::Relay;
 
 /// A part of the hub that runs while it serves: the manager, an accept loop, the folded log.
@@ -119,7 +119,7 @@ fn serve(options: Options) -> Result<(), Failure> {
     let mut threads = Vec::new();
     for _ in 1..options.threads {
         let (executor, stopped) = (Arc::clone(&executor), stop.listen());
-        threads.push(thread(Box::new(move || smol::block_on(executor.run(stopped))))?);
+        threads.push(thread(Box::new(move || work(&executor, stopped.boxed())))?);
     }
     // A task of its own: what the executor runs beside its tasks is polled whenever one is woken,
     // and this would look for signals each time.
@@ -128,7 +128,8 @@ fn serve(options: Options) -> Result<(), Failure> {
         // Of one type with the halves of a pipe, so that the code for a task is there once.
         async move { run(&executor, options).await }.boxed()
     });
-    let outcome = smol::block_on(executor.run(main));
+    let mut outcome = Ok(());
+    work(&executor, Box::pin(async { outcome = main.await }));
     stop.notify(usize::MAX);
     for thread in threads {
         if thread.join().is_err() {
@@ -137,6 +138,11 @@ fn serve(options: Options) -> Result<(), Failure> {
     }
     ::log::logger().flush();
     outcome
+}
+
+/// Runs the executor's tasks in this thread, until `end`; of one type for all threads.
+fn work(executor: &Executor<'static>, end: Pin<Box<dyn Future<Output = ()> + '_>>) {
+    smol::block_on(executor.run(end));
 }
 
 /// Starts a thread.
@@ -150,7 +156,8 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
     let mut signals = Signals::new([Signal::Term, Signal::Int])
         .map_err(|error| Failure::running(format!("signals cannot be caught: {error}")))?;
     let wanted = options.config.max_clients;
-    let (hub, manager) = Hub::new(options.config.clone())
+    let plan = Plan::of(&options);
+    let (hub, manager) = Hub::new(options.config)
         .map_err(|error| Failure::usage(flags::in_flags(&error.to_string())))?;
     if let Some(sizing) = hub.sizing() {
         ::log::info!("memory: {sizing}");
@@ -164,7 +171,7 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
     let (listeners, _files): (Vec<_>, Vec<_>) = bound.into_iter().unzip();
 
     let fold = Arc::new(Fold::new(hub.clone()));
-    let access = Access::new(options.secrets.clone());
+    let access = Access::new(options.secrets);
     let relay = Arc::new(Relay::new(options.echo, Arc::clone(&fold), access, executor));
     let names: Vec<_> = listeners.iter().map(ToString::to_string).collect();
     let parts = parts(&hub, manager, &fold, &relay, executor, listeners);
@@ -172,8 +179,8 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
         .into_iter()
         .map(|Part { name, future }| Running { name, task: executor.spawn(future) })
         .collect();
-    let mut pipe = Pipe::start(&hub, executor, &options).await?;
-    announce(&options, &names);
+    let mut pipe = Pipe::start(&hub, executor, &plan).await?;
+    announce(&plan, &names);
     supervisor::ready();
 
     let signal = async {
@@ -193,7 +200,7 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
     let drained = async {
         pipe.stop_reading();
         hub.drain(reason).await;
-        pipe.flush(options.config.write_timeout).await
+        pipe.flush(plan.write_timeout).await
     };
     let impatient = async {
         signals.next().await;
@@ -247,8 +254,8 @@ fn parts(
 
 /// Tells where connections are accepted, a line for each listener: on standard output, unless that
 /// is a room's.
-fn announce(options: &Options, names: &[String]) {
-    let mut stream: Box<dyn Write> = match options.stdout {
+fn announce(plan: &Plan, names: &[String]) {
+    let mut stream: Box<dyn Write> = match plan.stdout {
         Some(_) => Box::new(io::stderr().lock()),
         None => Box::new(io::stdout().lock()),
     };

@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_lite::future::{Future, FutureExt, or};
-use hublet::{Admission, Client, ClientId, Config, Disconnect, Error, Hub, Message, Subscription};
+use hublet::{Admission, Client, ClientId, Disconnect, Error, Hub, Message, Subscription};
 use smol::{Executor, Task, Timer};
 
 use super::flags::Options;
@@ -29,6 +29,40 @@ const PAUSE_MAX: Duration = Duration::from_millis(32);
 /// Bytes of a frame beyond its payload, at most (RFC 6455 5.2).
 const FRAMING: usize = 10;
 
+/// What the options say of the pipe.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// The room that lines of standard input go to.
+    stdin: Option<Arc<str>>,
+    /// The room whose messages are lines of standard output.
+    pub(crate) stdout: Option<Arc<str>>,
+    /// Whether the pipe hears itself, if it is in one room.
+    echo: bool,
+    /// The longest line, in bytes.
+    max_message: usize,
+    /// Messages that the queue of a member holds.
+    queue: usize,
+    /// Bytes that it holds.
+    queue_bytes: usize,
+    /// How long anybody may stay behind before nobody waits any more.
+    pub(crate) write_timeout: Duration,
+}
+
+impl Plan {
+    pub(crate) fn of(options: &Options) -> Self {
+        let config = &options.config;
+        Self {
+            stdin: options.stdin.clone(),
+            stdout: options.stdout.clone(),
+            echo: options.echo,
+            max_message: config.max_message,
+            queue: config.queue,
+            queue_bytes: config.queue_bytes,
+            write_timeout: config.write_timeout,
+        }
+    }
+}
+
 /// A half of a pipe, at work.
 type Half = Task<Result<(), Failure>>;
 
@@ -40,16 +74,15 @@ pub(crate) struct Pipe {
 }
 
 impl Pipe {
-    /// Joins the room of `--stdout` and begins to read standard input, as the options say.
+    /// Joins the room of `--stdout` and begins to read standard input, as planned.
     pub(crate) async fn start(
         hub: &Hub,
         executor: &Executor<'static>,
-        options: &Options,
+        plan: &Plan,
     ) -> Result<Self, Failure> {
-        let config = &options.config;
         let mut pipe = Self::default();
         let own = Arc::<Mutex<Option<Client>>>::default();
-        if let Some(room) = &options.stdout {
+        if let Some(room) = &plan.stdout {
             let subscription = subscribe(hub, room).await?;
             let output = Output { own: Arc::clone(&own), lines: Arc::default() };
             let lines = Arc::clone(&output.lines);
@@ -57,14 +90,14 @@ impl Pipe {
             let (hub, room) = (hub.clone(), Arc::clone(room));
             pipe.output = Some(executor.spawn(output.run(hub, room, subscription).boxed()));
         }
-        if let Some(room) = &options.stdin {
+        if let Some(room) = &plan.stdin {
             let chunks = Arc::<Handover>::default();
             let reader = Arc::clone(&chunks);
             thread(Box::new(move || reader.read(&mut io::stdin().lock())))?;
             // The pipe is one client, which does not hear itself if clients do not.
-            let itself = (!options.echo && options.stdout.as_ref() == Some(room)).then_some(own);
-            let input = Input { pace: Pace::new(hub, room, config), itself, chunks };
-            pipe.input = Some(executor.spawn(input.run(config.max_message).boxed()));
+            let itself = (!plan.echo && plan.stdout.as_ref() == Some(room)).then_some(own);
+            let input = Input { pace: Pace::new(hub, room, plan), itself, chunks };
+            pipe.input = Some(executor.spawn(input.run(plan.max_message).boxed()));
         }
         Ok(pipe)
     }
@@ -201,13 +234,13 @@ struct Pace {
 }
 
 impl Pace {
-    fn new(hub: &Hub, room: &Arc<str>, config: &Config) -> Self {
+    fn new(hub: &Hub, room: &Arc<str>, plan: &Plan) -> Self {
         Self {
             hub: hub.clone(),
             room: Arc::clone(room),
-            queue: config.queue,
-            queue_bytes: config.queue_bytes,
-            patience: config.write_timeout,
+            queue: plan.queue,
+            queue_bytes: plan.queue_bytes,
+            patience: plan.write_timeout,
             messages: 0,
             bytes: 0,
             behind: HashMap::new(),
