@@ -4,8 +4,6 @@
 //! unfinished message, and its part of every message that waits for it. What it has owed for less
 //! than a moment does not count, so who keeps up owes nothing, however much passes through.
 
-use std::cmp::Reverse;
-
 use super::registry::{Debtor, Registry};
 
 /// Debtors that are found in one pass over the clients, the largest of them.
@@ -71,17 +69,15 @@ fn relieve(registry: &mut Registry, tick: u32, target: usize) -> usize {
     }
 }
 
-/// The largest of the debtors, in order.
+/// The largest of the debtors, in order; of two that owe as much, the one that came first.
 fn largest(debtors: impl Iterator<Item = Debtor>) -> Vec<Debtor> {
-    let mut largest: Vec<Debtor> = Vec::with_capacity(2 * AT_A_TIME);
+    let mut largest: Vec<Debtor> = Vec::with_capacity(AT_A_TIME);
     for debtor in debtors {
-        if largest.len() == largest.capacity() {
-            largest.sort_by_key(|debtor| Reverse(debtor.bytes));
-            largest.truncate(AT_A_TIME);
+        let at = largest.partition_point(|other| other.bytes >= debtor.bytes);
+        if at < AT_A_TIME {
+            largest.truncate(AT_A_TIME - 1);
+            largest.insert(at, debtor);
         }
-        largest.push(debtor);
     }
-    largest.sort_by_key(|debtor| Reverse(debtor.bytes));
-    largest.truncate(AT_A_TIME);
     largest
 }
