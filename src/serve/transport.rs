@@ -1,5 +1,6 @@
 //! What carries bytes to a peer: the sockets of our listeners, or any stream of the embedder's.
 
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::pin::Pin;
@@ -84,7 +85,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Foreign<S> {
 #[derive(Debug, Clone)]
 pub(crate) struct Socket(Arc<Shared>);
 
-#[derive(Debug)]
 struct Shared {
     stream: Async<sys::Stream>,
     /// Under a ceiling: bytes of one write at most. The kernel looks at the size of its buffer
@@ -99,6 +99,13 @@ impl Socket {
         write_max: Option<usize>,
     ) -> io::Result<Self> {
         Ok(Self(Arc::new(Shared { stream: Async::new(stream.into())?, write_max })))
+    }
+}
+
+impl fmt::Debug for Shared {
+    /// Names the descriptor: what the reactor knows of it is of no use to whoever reads a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.stream.get_ref().fmt(f)
     }
 }
 
