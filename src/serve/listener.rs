@@ -1,9 +1,12 @@
 //! Where connections come from.
 
 use std::fmt;
+use std::future::poll_fn;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 #[cfg(unix)]
 use std::os::unix::net::UnixListener;
+use std::task::{Context, Poll, ready};
 
 use smol::Async;
 
@@ -93,7 +96,7 @@ impl Listener {
             }
             Kind::Unix(listener) => {
                 let backlog = sizing.backlog as i32;
-                rustix::net::listen(listener.get_ref(), backlog).map_err(std::io::Error::from)
+                rustix::net::listen(listener.get_ref(), backlog).map_err(io::Error::from)
             }
         };
         #[cfg(unix)]
@@ -102,10 +105,25 @@ impl Listener {
         Ok(())
     }
 
-    pub(crate) async fn accept(&self) -> std::io::Result<(Socket, Peer)> {
+    /// Waits for a connection. Cancel safe; for one task at a time.
+    pub(crate) async fn accept(&self) -> io::Result<(Socket, Peer)> {
+        poll_fn(|cx| {
+            loop {
+                match self.try_accept() {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        ready!(self.poll_readable(cx))?;
+                    }
+                    accepted => return Poll::Ready(accepted),
+                }
+            }
+        })
+        .await
+    }
+
+    fn try_accept(&self) -> io::Result<(Socket, Peer)> {
         match &self.kind {
             Kind::Tcp(listener) => {
-                let (stream, address) = listener.read_with(TcpListener::accept).await?;
+                let (stream, address) = listener.get_ref().accept()?;
                 // Linux hands the listener's options down.
                 #[cfg(not(target_os = "linux"))]
                 stream.set_nodelay(true)?;
@@ -113,13 +131,21 @@ impl Listener {
             }
             #[cfg(unix)]
             Kind::Unix(listener) => {
-                let (stream, _) = listener.read_with(UnixListener::accept).await?;
+                let (stream, _) = listener.get_ref().accept()?;
                 if let Some(bytes) = self.socket_buffer {
                     // The kernel hands a Unix listener's down to nobody.
                     set_buffers(&stream, bytes)?;
                 }
                 Ok((Socket::new(stream, self.socket_buffer)?, Peer::unix()))
             }
+        }
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.kind {
+            Kind::Tcp(listener) => listener.poll_readable(cx),
+            #[cfg(unix)]
+            Kind::Unix(listener) => listener.poll_readable(cx),
         }
     }
 }
@@ -141,7 +167,7 @@ impl TryFrom<TcpListener> for Listener {
     /// ```
     fn try_from(listener: TcpListener) -> Result<Self, Error> {
         #[cfg(unix)]
-        rustix::net::listen(&listener, BACKLOG).map_err(std::io::Error::from)?;
+        rustix::net::listen(&listener, BACKLOG).map_err(io::Error::from)?;
         #[cfg(target_os = "linux")]
         hand_down(&listener)?;
         Ok(Self { kind: Kind::Tcp(Async::new(listener)?), socket_buffer: None })
@@ -167,14 +193,14 @@ impl TryFrom<UnixListener> for Listener {
     /// # std::fs::remove_file(path).expect("it is there");
     /// ```
     fn try_from(listener: UnixListener) -> Result<Self, Error> {
-        rustix::net::listen(&listener, BACKLOG).map_err(std::io::Error::from)?;
+        rustix::net::listen(&listener, BACKLOG).map_err(io::Error::from)?;
         Ok(Self { kind: Kind::Unix(Async::new(listener)?), socket_buffer: None })
     }
 }
 
 /// Sets what every accepted connection shall have: on Linux they inherit it, for no call each.
 #[cfg(target_os = "linux")]
-fn hand_down(listener: &TcpListener) -> std::io::Result<()> {
+fn hand_down(listener: &TcpListener) -> io::Result<()> {
     use rustix::net::sockopt;
     use std::time::Duration;
 
@@ -187,7 +213,7 @@ fn hand_down(listener: &TcpListener) -> std::io::Result<()> {
 
 /// Sets both buffers of a socket to `bytes` as the kernel counts them: twice what it is told.
 #[cfg(unix)]
-fn set_buffers(socket: &impl std::os::fd::AsFd, bytes: usize) -> std::io::Result<()> {
+fn set_buffers(socket: &impl std::os::fd::AsFd, bytes: usize) -> io::Result<()> {
     rustix::net::sockopt::set_socket_send_buffer_size(socket, bytes / 2)?;
     Ok(rustix::net::sockopt::set_socket_recv_buffer_size(socket, bytes / 2)?)
 }
