@@ -11,6 +11,7 @@ mod log;
 mod page;
 mod pipe;
 mod relay;
+mod signals;
 mod socket;
 mod supervisor;
 
@@ -23,9 +24,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::thread::JoinHandle;
 
-use async_signal::{Signal, Signals};
 use event_listener::Event;
-use futures_lite::StreamExt;
 use futures_lite::future::{FutureExt, or};
 use hublet::{Disconnect, Hub, Listener};
 use smol::{Executor, Task};
@@ -35,6 +34,7 @@ use flags::{Options, Wish};
 use fold::Fold;
 use pipe::{Pipe, Plan};
 use relay::Relay;
+use signals::Signals;
 
 /// A part of the hub that runs while it serves: the manager, an accept loop, the folded log.
 ///
@@ -153,8 +153,7 @@ pub(crate) fn thread(work: Box<dyn FnOnce() + Send>) -> Result<JoinHandle<()>, F
 }
 
 async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), Failure> {
-    let mut signals = Signals::new([Signal::Term, Signal::Int])
-        .map_err(|error| Failure::running(format!("signals cannot be caught: {error}")))?;
+    let signals = Signals::new()?;
     let wanted = options.config.max_clients;
     let plan = Plan::of(&options);
     let (hub, manager) = Hub::new(options.config)
@@ -184,7 +183,7 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
     supervisor::ready();
 
     let signal = async {
-        signals.next().await;
+        signals.next().await?;
         Ok((Disconnect::RESTART, Ok(())))
     };
     // A stream that failed is no reason to leave the clients without a word.
@@ -203,7 +202,7 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
         pipe.flush(plan.write_timeout).await
     };
     let impatient = async {
-        signals.next().await;
+        signals.next().await?;
         Err(Failure::running("stopped at once by a second signal"))
     };
     // They may end now, but not by a panic.
