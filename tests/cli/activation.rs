@@ -12,15 +12,14 @@ use std::thread;
 
 use rustix::process::Signal;
 
-use crate::support::{DEADLINE, Folder, Peer, Server, hublet, run};
+use crate::support::{DEADLINE, Folder, HUBLET, Peer, Server, alone, hublet, hublet_by, run};
 use crate::tools::program;
 
 /// The binary with a socket handed over as its descriptor 3, as systemd does it.
 fn handed(socket: impl Into<OwnedFd>, flags: &[&str]) -> Command {
-    let mut command = Command::new("sh");
     // The shell takes the socket as its standard input, and `$$` outlives the `exec`.
     let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
-    command.args(["-c", script, env!("CARGO_BIN_EXE_hublet")]).args(flags).env_clear();
+    let mut command = hublet_by(script, flags);
     command.stdin(Stdio::from(socket.into())).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -182,9 +181,8 @@ fn systemds_own_activation_starts_it() {
     let Some(activate) = program("systemd-socket-activate") else { return };
     let folder = Folder::new("activate");
     let (path, unix) = folder.socket();
-    let mut command = Command::new(activate);
-    command.arg("--listen").arg(&path).arg(env!("CARGO_BIN_EXE_hublet"));
-    let mut server = Server::of(command.stdin(Stdio::null()));
+    let mut command = alone(activate);
+    let mut server = Server::of(command.arg("--listen").arg(&path).arg(HUBLET));
     server.logged("Listening on");
     // The first connection starts the hub, which then serves it.
     let mut peer = Peer::<UnixStream>::connect(&path);

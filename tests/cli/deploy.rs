@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::peer::{PING, PONG, upgrade};
-use crate::support::{DEADLINE, Folder, Peer, Server, hublet};
+use crate::support::{DEADLINE, Folder, HUBLET, Peer, Server, hublet};
 use crate::tools::{file, program};
 
 /// What the files call the port of the hub.
@@ -196,8 +196,7 @@ fn caddy_hands_on() {
 fn systemd_finds_the_units_sound_and_safe() {
     let Some(analyze) = program("systemd-analyze") else { return };
     let folder = Folder::new("units");
-    let service =
-        put(&deployed("hublet.service"), "/usr/local/bin/hublet", env!("CARGO_BIN_EXE_hublet"));
+    let service = put(&deployed("hublet.service"), "/usr/local/bin/hublet", HUBLET);
     let units: Vec<PathBuf> =
         [("hublet.service", service), ("hublet.socket", deployed("hublet.socket"))]
             .into_iter()

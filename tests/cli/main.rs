@@ -18,12 +18,12 @@ use std::io::{ErrorKind, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc::RecvTimeoutError;
 
 use rustix::process::Signal;
 
-use support::{BINARY, CLOSE, DEADLINE, Folder, Peer, Server, hublet, run};
+use support::{BINARY, CLOSE, DEADLINE, Folder, Peer, Server, hublet, hublet_by, run};
 
 #[test]
 fn it_says_where_it_listens_and_echoes() {
@@ -422,9 +422,8 @@ fn a_full_disk_does_not_stop_the_hub() {
 #[cfg(target_os = "linux")]
 #[test]
 fn the_soft_limit_on_descriptors_is_raised_to_the_hard_one() {
-    let mut command = Command::new("sh");
-    let script = "ulimit -Sn 128 && exec \"$0\" --listen 127.0.0.1:0";
-    command.args(["-c", script, env!("CARGO_BIN_EXE_hublet")]);
+    let mut command =
+        hublet_by("ulimit -Sn 128 && exec \"$0\" \"$@\"", &["--listen", "127.0.0.1:0"]);
     let mut server = Server::of(&mut command);
     server.listening();
     let limits = fs::read_to_string(format!("/proc/{}/limits", server.child.id())).expect("limits");
@@ -437,9 +436,7 @@ fn the_soft_limit_on_descriptors_is_raised_to_the_hard_one() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_limit_on_descriptors_that_is_too_low_is_one_sentence() {
-    let mut command = Command::new("sh");
-    let script = "ulimit -n 60 && exec \"$0\" --listen 127.0.0.1:0";
-    command.args(["-c", script, env!("CARGO_BIN_EXE_hublet")]);
+    let mut command = hublet_by("ulimit -n 60 && exec \"$0\" \"$@\"", &["--listen", "127.0.0.1:0"]);
     let output = run(&mut command);
     assert_eq!(output.status.code(), Some(1));
     let sentence = "hublet: 1 clients need 65 file descriptors and the limit is 60: raise it \

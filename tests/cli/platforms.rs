@@ -1,10 +1,9 @@
 //! The binary on other processors, which an emulator stands in for. `.ci/run` builds both.
 
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
 
 use crate::peer::Peer;
-use crate::support::Server;
+use crate::support::{Server, alone};
 use crate::tools::{file, program, tool};
 
 /// Serves and echoes one message, then drains.
@@ -12,9 +11,7 @@ fn serves_under(emulator: &str, binary: &str) {
     let Some(emulator) = program(emulator) else { return };
     let path = file(binary);
     let Some(()) = tool(binary, path.is_file().then_some(())) else { return };
-    let mut command = Command::new(emulator);
-    command.arg(path).args(["--listen", "127.0.0.1:0"]).env_clear().stdin(Stdio::null());
-    let mut server = Server::of(&mut command);
+    let mut server = Server::of(alone(emulator).arg(path).args(["--listen", "127.0.0.1:0"]));
     let address = server.listening();
     let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
     peer.say("hello");

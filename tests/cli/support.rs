@@ -1,5 +1,6 @@
 //! The binary, its clients and its files, for every test.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
@@ -11,10 +12,28 @@ use rustix::process::{Pid, Signal, kill_process};
 
 pub(crate) use crate::peer::{BINARY, CLOSE, DEADLINE, Peer, TEXT};
 
-/// The binary with an empty environment, so that the caller's does not change what is tested.
+/// The binary.
+pub(crate) const HUBLET: &str = env!("CARGO_BIN_EXE_hublet");
+
+/// The binary, with flags.
 pub(crate) fn hublet(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hublet"));
-    command.args(arguments).env_clear().stdin(Stdio::null());
+    let mut command = alone(HUBLET);
+    command.args(arguments);
+    command
+}
+
+/// A shell that prepares what the script says and becomes the binary: `exec "$0" "$@"`.
+pub(crate) fn hublet_by(script: &str, arguments: &[&str]) -> Command {
+    let mut command = alone("sh");
+    command.args(["-c", script, HUBLET]).args(arguments);
+    command
+}
+
+/// A program with an empty environment and no input, so that the caller's do not change what is
+/// tested.
+pub(crate) fn alone(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().stdin(Stdio::null());
     command
 }
 
