@@ -35,7 +35,7 @@ const RECEIVED: &[u8] = b"\x81\x05hello";
 
 fn main() -> Outcome<()> {
     let options = Options::parse(10_000)?;
-    raise_fd_limit();
+    server::raise_fd_limit();
     let size = fs::metadata(&options.binary)?.len();
     let server = Server::start(&[&options.binary])?;
     let at_start = rss(&server)?;
@@ -111,15 +111,3 @@ fn rss(server: &Server) -> Outcome<u64> {
     let kib = line.and_then(|line| line.split_whitespace().next()).ok_or("no VmRSS")?;
     Ok(kib.parse::<u64>()? * 1024)
 }
-
-/// Lets this process open as many connections as it may.
-#[cfg(unix)]
-fn raise_fd_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    // If it cannot be raised, connecting says so.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-}
-
-#[cfg(not(unix))]
-fn raise_fd_limit() {}

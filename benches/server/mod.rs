@@ -1,4 +1,5 @@
 //! A hublet that runs for a measurement, and clients that do as little as clients can.
+#![allow(dead_code, reason = "each of the benches uses its part")]
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -6,7 +7,7 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-pub(crate) type Outcome<T> = Result<T, Box<dyn Error>>;
+pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// How long anything may take before the run fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -120,3 +121,15 @@ impl Server {
             .collect()
     }
 }
+
+/// Lets this process open as many connections as it may.
+#[cfg(unix)]
+pub(crate) fn raise_fd_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    // If it cannot be raised, connecting says so.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+#[cfg(not(unix))]
+pub(crate) fn raise_fd_limit() {}

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use futures_lite::future::or;
 use smol::{Executor, Task, Timer};
 
-use server::{Sample, Server};
+use server::{Outcome, Sample, Server};
 
 /// How long anything may take before the run fails.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,8 +38,6 @@ const REST_MAX: u64 = 2 * 1024 * 1024;
 
 /// Descriptors that the last quarter may have over the second: peers that happen to be there.
 const FDS_MAX: u64 = 40;
-
-type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 struct Options {
     binary: String,
@@ -105,7 +103,7 @@ async fn soak(executor: &Executor<'static>, options: &Options) -> Outcome<()> {
     let mut server = Server::start(&options.binary)?;
     let at_start = server.sample()?;
     let world = Arc::new(World {
-        address: server.address.clone(),
+        address: server.address().to_owned(),
         rate: options.rate,
         ended: AtomicBool::new(false),
         counts: Counts::default(),
@@ -132,7 +130,7 @@ async fn soak(executor: &Executor<'static>, options: &Options) -> Outcome<()> {
     println!("when all have gone: {at_end}");
     println!("{:?}", world.counts);
     judge(&samples, &at_start, &at_end)?;
-    server.account(&world.address).await?;
+    server.account().await?;
     server.stop()?;
     println!("nothing missed, nothing grown, nothing left, every recipient accounted for");
     Ok(())
@@ -191,7 +189,8 @@ struct Check(&'static str, fn(&Sample) -> u64, u64, u64);
 fn judge(samples: &[Sample], at_start: &Sample, at_end: &Sample) -> Outcome<()> {
     let quarter = samples.len() / 4;
     let (second, last) = (&samples[quarter..2 * quarter], &samples[3 * quarter..]);
-    let highest = |samples: &[Sample], of: fn(&Sample) -> u64| samples.iter().map(of).max();
+    let highest =
+        |samples: &[Sample], of: fn(&Sample) -> u64| samples.iter().map(of).max().unwrap_or(0);
     let checks = [
         Check("resident bytes", |sample| sample.rss, GROWTH_MAX, REST_MAX),
         Check("descriptors", |sample| sample.fds, FDS_MAX, 0),
@@ -199,8 +198,8 @@ fn judge(samples: &[Sample], at_start: &Sample, at_end: &Sample) -> Outcome<()> 
     ];
     for Check(what, of, growth_max, rest_max) in checks {
         let (before, after) = (highest(second, of), highest(last, of));
-        println!("{what}: at most {before:?} in the second quarter, {after:?} in the last");
-        if after > before.map(|before| before + growth_max) {
+        println!("{what}: at most {before} in the second quarter, {after} in the last");
+        if after > before + growth_max {
             return Err(format!("{what} grew").into());
         }
         if of(at_end) > of(at_start) + rest_max {

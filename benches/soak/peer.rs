@@ -1,45 +1,18 @@
 //! A WebSocket client that behaves, and one request over HTTP.
 
+// The tests have one that blocks; what both say is there.
+#[path = "../../tests/peer/mod.rs"]
+mod blocking;
+
 use std::net::{SocketAddr, TcpStream};
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use smol::Async;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+pub(crate) use blocking::{BINARY, CLOSE, PING, PONG, TEXT, frame, upgrade};
+
 use crate::{Outcome, within};
-
-// First bytes of frames: FIN and the opcode (RFC 6455 5.2).
-pub(crate) const TEXT: u8 = 0x81;
-pub(crate) const BINARY: u8 = 0x82;
-pub(crate) const CLOSE: u8 = 0x88;
-pub(crate) const PING: u8 = 0x89;
-pub(crate) const PONG: u8 = 0x8a;
-
-pub(crate) fn upgrade(path: &str) -> String {
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
-}
-
-/// A masked frame whose mask is zeros.
-pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![first];
-    match payload.len() {
-        len @ 0..=125 => frame.push(0x80 | len as u8),
-        len @ 126..=0xffff => {
-            frame.push(0x80 | 126);
-            frame.extend((len as u16).to_be_bytes());
-        }
-        len => {
-            frame.push(0x80 | 127);
-            frame.extend((len as u64).to_be_bytes());
-        }
-    }
-    frame.extend([0; 4]);
-    frame.extend(payload);
-    frame
-}
 
 pub(crate) async fn dial(address: &str) -> Outcome<Async<TcpStream>> {
     let address: SocketAddr = address.parse()?;

@@ -1,28 +1,20 @@
 //! The hub under test, and what /proc and its own metrics tell of it.
 
+#[path = "../server/mod.rs"]
+mod process;
+
 use std::fmt;
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use smol::Timer;
 
-use crate::{Outcome, PATIENCE, peer};
+pub(crate) use process::{Outcome, raise_fd_limit};
 
-pub(crate) struct Server {
-    child: Child,
-    pub(crate) address: String,
-}
+use crate::{PATIENCE, peer};
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It has ended already, unless the run failed.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
+pub(crate) struct Server(process::Server);
 
 /// What the process holds at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -41,22 +33,16 @@ impl fmt::Display for Sample {
 
 impl Server {
     pub(crate) fn start(binary: &str) -> Outcome<Self> {
-        let mut child = Command::new(binary)
-            // A machine that has other things to do must not look like a peer that trickles.
-            .args(["--listen", "127.0.0.1:0", "--log", "warn", "--handshake-timeout", "15s"])
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let stdout = child.stdout.take().ok_or("no standard output")?;
-        let mut server = Self { child, address: String::new() };
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line)?;
-        let address = line.trim().strip_prefix("listening on ").ok_or("no line of the listener")?;
-        server.address = address.to_owned();
-        Ok(server)
+        // A machine that has other things to do must not look like a peer that trickles.
+        Ok(Self(process::Server::start(&[binary, "--handshake-timeout", "15s"])?))
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.0.address
     }
 
     pub(crate) fn sample(&self) -> Outcome<Sample> {
-        let proc = format!("/proc/{}", self.child.id());
+        let proc = format!("/proc/{}", self.0.child.id());
         let status = fs::read_to_string(format!("{proc}/status"))?;
         let number = |name: &str| -> Outcome<u64> {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -71,10 +57,10 @@ impl Server {
     }
 
     /// Adds up what became of every recipient, from the hub's metrics.
-    pub(crate) async fn account(&self, address: &str) -> Outcome<()> {
+    pub(crate) async fn account(&self) -> Outcome<()> {
         let end = Instant::now() + PATIENCE;
         loop {
-            let text = peer::get(address, "/metrics").await?;
+            let text = peer::get(self.address(), "/metrics").await?;
             let number = |name: &str| -> Outcome<u64> {
                 let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
                 Ok(line.ok_or_else(|| format!("no {name} in the metrics"))?.parse()?)
@@ -100,15 +86,8 @@ impl Server {
 
     /// Sends SIGTERM; it has to end well, at once.
     pub(crate) fn stop(&mut self) -> Outcome<()> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
-        let status = self.child.wait()?;
+        kill_process(Pid::from_child(&self.0.child), Signal::TERM)?;
+        let status = self.0.child.wait()?;
         if status.success() { Ok(()) } else { Err(format!("it ended with {status}").into()) }
     }
-}
-
-pub(crate) fn raise_fd_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    // If it cannot be raised, connecting says so.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
