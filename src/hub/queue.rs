@@ -456,6 +456,7 @@ impl Queue {
                 let code = Disconnect::TRY_LATER.code();
                 Box::new(Disconnect::new(code, "memory is short here, try again later"))
             });
+            add(&self.terms.counters.clients_shed, 1);
             state.evict(&self.terms, 0);
             state.id = None;
             let waker = state.waker.take();

@@ -78,10 +78,14 @@ stats! {
     messages_dropped: AtomicU64 => u64;
     /// Of the recipients: those whose connection ended while the message waited.
     messages_lost: AtomicU64 => u64;
-    /// Clients evicted because their queue overflowed or their socket took nothing in time.
+    /// Clients evicted because their queue overflowed, their socket took nothing in time, or memory
+    /// was short.
     clients_evicted: AtomicU64 => u64;
     /// Of the evicted: those whose socket took nothing in time.
     clients_stuck: AtomicU64 => u64;
+    /// Of the evicted: those that pinned the most of
+    /// [`Config::max_memory`](crate::Config#structfield.max_memory) when it was short.
+    clients_shed: AtomicU64 => u64;
     /// Upgrades that became clients.
     upgrades_accepted: AtomicU64 => u64;
     /// Requests that were refused before an upgrade, failed handshakes included.

@@ -55,9 +55,9 @@ pub(super) fn response(hub: &Hub) -> Response {
     }
     let name = "evictions_total";
     declare(&mut text, "hublet_", name, "Clients that were too slow, by how that was noticed.");
-    let stuck = stats.clients_stuck;
-    let overflow = stats.clients_evicted.saturating_sub(stuck);
-    for (reason, value) in [("overflow", overflow), ("stuck", stuck)] {
+    let (stuck, memory) = (stats.clients_stuck, stats.clients_shed);
+    let overflow = stats.clients_evicted.saturating_sub(stuck + memory);
+    for (reason, value) in [("overflow", overflow), ("stuck", stuck), ("memory", memory)] {
         sample(&mut text, "hublet_", name, reason, value);
     }
     let name = "handshakes_refused_total";

@@ -317,6 +317,8 @@ fn metrics_count_what_happened_and_promtool_reads_them() {
         "hublet_messages_delivered_total 2",
         "hublet_handshakes_refused_total{reason=\"not_found\"} 1",
         "hublet_evictions_total{reason=\"overflow\"} 0",
+        "hublet_evictions_total{reason=\"stuck\"} 0",
+        "hublet_evictions_total{reason=\"memory\"} 0",
     ] {
         assert!(text.lines().any(|other| other == line), "{line} in\n{text}");
     }

@@ -95,6 +95,8 @@ fn largest_debtor_goes_first_and_no_more_go_than_must() {
     assert!(table.memory.used() < CEILING * 85 / 100);
     table.look();
     assert_eq!(evicted(&clients), [1], "memory is not short any more");
+    let stats = table.terms.counters.read(0);
+    assert_eq!((stats.clients_evicted, stats.clients_shed, stats.clients_stuck), (1, 1, 0));
 }
 
 /// What passes through is no debt, however much it is.
