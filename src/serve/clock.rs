@@ -42,6 +42,8 @@ pub(crate) struct Clock<'a> {
     /// The client's own ping interval, in thousandths of the configured one: give or take a tenth,
     /// so that clients that came together part.
     share: u32,
+    /// Whether the message that has begun was granted one more turn when its time was over.
+    granted: bool,
 }
 
 impl<'a> Clock<'a> {
@@ -57,6 +59,7 @@ impl<'a> Clock<'a> {
             pinged: None,
             stuck: None,
             share,
+            granted: false,
         }
     }
 
@@ -71,6 +74,11 @@ impl<'a> Clock<'a> {
         if self.pinged.is_some() {
             self.pinged = Some(now());
         }
+    }
+
+    /// Whether a message whose time is over may be read for one more turn: once.
+    pub(crate) fn grants_a_turn(&mut self) -> bool {
+        !std::mem::replace(&mut self.granted, true)
     }
 
     /// A ping was sent.
@@ -97,6 +105,7 @@ impl<'a> Clock<'a> {
         listening: bool,
         began: Option<Instant>,
     ) -> Poll<Verdict> {
+        self.granted &= began.is_some();
         loop {
             let (due, verdict) = self.next(listening, began);
             if due < self.set_for {

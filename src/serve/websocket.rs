@@ -314,8 +314,13 @@ impl<'a, T: Transport> Connection<'a, T> {
                     return Poll::Ready(End::Evicted);
                 }
                 // What the socket holds already is heard before the peer is judged: a process
-                // that was stopped wakes up late, not deaf.
-                Verdict::PongTimeout | Verdict::MessageTimeout if self.has_news(cx) => {
+                // that was stopped wakes up late, not deaf. A message has one turn for that, or
+                // whoever sends anything but its rest would put its end off for ever.
+                Verdict::PongTimeout if self.has_news(cx) => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Verdict::MessageTimeout if self.clock.grants_a_turn() && self.has_news(cx) => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use hublet::{Client, Config, Disconnect, Handler, Message, Overflow};
 
-use crate::peer::{BINARY, CLOSE, PING, PONG, Peer, TEXT, frame, upgrade};
+use crate::peer::{BINARY, CLOSE, DEADLINE, PING, PONG, Peer, TEXT, frame, upgrade};
 use crate::support::{Chat, TestHub, alone, gone, rss, until};
 
 #[test]
@@ -218,6 +218,30 @@ fn a_window_of_zero_holds_one_queue_and_no_more() {
     let held = hub.hub.stats().held_bytes;
     assert!(held <= 10 * Config::QUEUE_BYTES, "{held} bytes are held");
     drop(closed);
+    hub.empties();
+}
+
+/// Who begins a message and then sends anything but its rest is judged as one who sends nothing.
+#[test]
+fn a_flood_of_pings_does_not_put_the_end_of_a_message_off() {
+    let config = Config::default().message_timeout(Duration::from_millis(300));
+    let hub = TestHub::with(config);
+    let mut peer = hub.join();
+    peer.send(0x01, b"begun");
+    let flood = frame(PING, b"and on").repeat(1000);
+    let socket = peer.stream().try_clone().expect("a second handle");
+    thread::scope(|scope| {
+        scope.spawn(move || while (&socket).write_all(&flood).is_ok() {});
+        let end = Instant::now() + DEADLINE;
+        let mut last = peer.receive();
+        while last.0 == PONG && Instant::now() < end {
+            last = peer.receive();
+        }
+        // Whatever came, the flood has an end.
+        peer.stream().shutdown(Shutdown::Both).expect("it is open");
+        assert_eq!((last.0, &last.1[..2]), (CLOSE, &1008u16.to_be_bytes()[..]));
+    });
+    drop(peer);
     hub.empties();
 }
 
