@@ -183,14 +183,19 @@ impl<T: Transport> Stream<'_, T> {
         let drained = self.registered.queue.poll_drain(cx, TURN, |cx, frames| {
             encoder.poll_write(frames, |bytes| write(cx, bytes))
         });
+        let mut failed = matches!(own, Poll::Ready(Err(_)));
         self.unflushed |= progress;
-        if self.unflushed && Pin::new(&mut self.transport).poll_flush(cx).is_ready() {
-            self.unflushed = false;
+        if self.unflushed {
+            match Pin::new(&mut self.transport).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                // A stream that keeps what it was given to itself is as good as gone.
+                Poll::Ready(Err(_)) => failed = true,
+                Poll::Pending => {}
+            }
         }
         let empty = drained.empty && self.encoder.settle() && !self.unflushed;
         self.count();
         self.clock.wrote(progress, empty);
-        let failed = matches!(own, Poll::Ready(Err(_)));
         (if failed { Phase::Dead } else { drained.phase }, empty)
     }
 

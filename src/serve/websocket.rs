@@ -362,11 +362,16 @@ impl<'a, T: Transport> Connection<'a, T> {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Drained {
         let queue = &self.registered.queue;
         let wire = &mut self.protocol.wire;
-        let drained =
+        let mut drained =
             queue.poll_drain(cx, TURN as usize, |cx, frames| wire.poll_write_frames(cx, frames));
         self.unflushed |= drained.wrote;
-        if self.unflushed && wire.poll_flush_transport(cx).is_ready() {
-            self.unflushed = false;
+        if self.unflushed {
+            match wire.poll_flush_transport(cx) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                // A stream that keeps what it was given to itself is as good as gone.
+                Poll::Ready(Err(_)) => drained.phase = Phase::Dead,
+                Poll::Pending => {}
+            }
         }
         self.clock.wrote(drained.wrote, drained.empty && !self.unflushed);
         if drained.empty && wire.take_starved() {

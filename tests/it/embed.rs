@@ -1,17 +1,22 @@
 //! A hub inside a program: streams of any kind, hooks, and what is the program's own.
 
+use std::io;
 use std::net::TcpStream;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::task::{Context, Poll};
 
+use futures_lite::io::{AsyncRead, AsyncWrite};
 use hublet::{
     Admission, Client, Config, Disconnect, Error, Handler, Hub, Listener, Message, Peer as Source,
 };
 use smol::{Executor, Task, block_on};
 
 use crate::peer::{BINARY, CLOSE, DEADLINE, Peer, TEXT, frame, upgrade};
-use crate::pipe::{TestEnd, pipe};
+use crate::pipe::{HubEnd, TestEnd, pipe};
 use crate::support::{Chat, TestHub, alone, gone, until};
 
 /// A client whose stream is a pipe, and what becomes of its connection.
@@ -85,6 +90,68 @@ fn a_stream_that_was_upgraded_elsewhere_speaks_frames_at_once() {
     drop(ada);
     assert_eq!(block_on(connection).expect("it was a client").code(), 1006);
     hub.empties();
+}
+
+/// A stream with a layer, as of TLS, that fails to hand on what it took.
+struct Stuck {
+    inner: HubEnd,
+    stuck: Arc<AtomicBool>,
+}
+
+impl AsyncRead for Stuck {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Stuck {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.stuck.load(Ordering::Relaxed) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_close(cx)
+    }
+}
+
+#[test]
+fn a_stream_that_cannot_be_flushed_is_lost() {
+    let hub = TestHub::with(Config::default().http(true));
+    let events = "GET /sse HTTP/1.1\r\nHost: x\r\n\r\n".to_owned();
+    for (request, status, greeting) in
+        [(upgrade("/ws"), 101, &b"\x81\x05hello"[..]), (events, 200, b":\n\ndata: hello\n\n")]
+    {
+        let (inner, end) = pipe(1024);
+        let stuck = Arc::new(AtomicBool::new(false));
+        let stream = Stuck { inner, stuck: Arc::clone(&stuck) };
+        let serving = hub.hub.clone();
+        let connection = hub
+            .spawn(async move { serving.serve_connection(stream, Source::unknown(), &Chat).await });
+        let mut peer = Peer::at(end);
+        assert_eq!(peer.request(&request).status, status);
+        assert_eq!(hub.broadcast("hello"), 1);
+        assert_eq!(peer.read(greeting.len()), greeting);
+        stuck.store(true, Ordering::Relaxed);
+        hub.broadcast("who knows");
+        until("it is lost", || connection.is_finished());
+        assert_eq!(block_on(connection).expect("it was a client").code(), 1006);
+        hub.empties();
+    }
 }
 
 /// RFC 6455 7.1.5: the close frame that came first says why, whether or not the answer arrives.
