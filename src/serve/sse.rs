@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use futures_lite::FutureExt as _;
@@ -239,11 +239,14 @@ impl<T: Transport> Stream<'_, T> {
                 self.transport.abort();
                 return reason;
             }
-            End::Ours(reason) => {
-                // An error means that it is out of the registry already.
-                drop(self.hub.disconnect(client.id(), reason.clone()).await);
-                reason
-            }
+            End::Ours(reason) => match self.unregister(client, reason.clone()).await {
+                None => reason,
+                Some(End::Lost(_)) => {
+                    self.transport.abort();
+                    return reason;
+                }
+                Some(_) => return self.cut_off(),
+            },
             End::Sealed => self.registered.queue.reason().unwrap_or(Disconnect::GOING_AWAY),
             End::Evicted => return self.cut_off(),
         };
@@ -255,6 +258,24 @@ impl<T: Transport> Stream<'_, T> {
             self.transport.abort();
         }
         reason
+    }
+
+    /// Tells the manager, and waits until it has let the client go; meanwhile the client is written
+    /// to, and its deadlines count.
+    async fn unregister(&mut self, client: &Client, reason: Disconnect) -> Option<End> {
+        let mut told = pin!(self.hub.disconnect(client.id(), reason));
+        poll_fn(|cx| {
+            if let Poll::Ready(told) = told.as_mut().poll(cx) {
+                // An error means that it is out of the registry already.
+                drop(told);
+                return Poll::Ready(None);
+            }
+            match ready!(self.poll(cx)) {
+                End::Sealed => Poll::Ready(None),
+                end => Poll::Ready(Some(end)),
+            }
+        })
+        .await
     }
 
     /// Writes what waits, behind it perhaps the last event, under the write deadline; whether it
@@ -395,6 +416,47 @@ mod tests {
         slower.grant(usize::MAX);
         stage.rest();
         assert_eq!(stage.hub.memory().held(), 0);
+    }
+
+    struct Nobody;
+
+    impl Handler for Nobody {
+        async fn on_connect(&self, _: &Client) -> Result<(), Disconnect> {
+            Err(Disconnect::new(4000, "not today"))
+        }
+
+        async fn on_message(&self, _: &Client, _: Message) -> Result<(), Disconnect> {
+            Ok(())
+        }
+    }
+
+    /// The inbox is full and the manager busy, so that nobody hears that it goes: its deadlines
+    /// count all the same.
+    #[test]
+    fn one_that_is_sent_away_is_kept_time_for_while_it_waits_for_the_manager() {
+        let stage = Stage::new(Config::default().inbox(1));
+        let (line, beside) = (Line::new(0, usize::MAX, Rng::with_seed(1)), Executor::new());
+        let (hub, socket) = (stage.hub.clone(), Socket::new(&line, false));
+        let admitting = handshake::admit(&hub, Admission::anonymous());
+        let admitted = block_on(stage.executor.run(admitting)).expect("a place");
+        hub.try_publish("nobody is there", "x").expect("there is room");
+        let head = response().encode(false, false);
+        let ending = hub.clone();
+        let connection =
+            beside.spawn(async move { run(&ending, socket, admitted, head, &Nobody).await });
+        let begin = now();
+        while beside.try_tick() {}
+        while !line.lock().closed {
+            stage.time.advance(stage.time.until_next().expect("nothing will come of it"));
+            while beside.try_tick() {}
+        }
+        assert_eq!(now() - begin, Config::WRITE_TIMEOUT);
+        assert_eq!(hub.stats().clients_stuck, 1);
+        stage.rest();
+        while beside.try_tick() {}
+        stage.rest();
+        assert_eq!(hub.stats().clients, 0);
+        drop(connection);
     }
 
     /// A message for all is owed by each in part, which is little; what it became for a reader that
