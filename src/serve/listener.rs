@@ -3,9 +3,10 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 #[cfg(unix)]
 use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use smol::Async;
@@ -39,6 +40,9 @@ pub struct Listener {
     kind: Kind,
     /// Under a ceiling: bytes of each of a connection's two buffers, as the kernel counts them.
     socket_buffer: Option<usize>,
+    /// Connections may wait that came before the listener had its options, as while a supervisor
+    /// held it, and have inherited none.
+    early: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -101,6 +105,7 @@ impl Listener {
         };
         #[cfg(unix)]
         restrained?;
+        self.early = true.into();
         self.socket_buffer = Some(sizing.socket_buffer);
         Ok(())
     }
@@ -123,10 +128,13 @@ impl Listener {
     fn try_accept(&self) -> io::Result<(Socket, Peer)> {
         match &self.kind {
             Kind::Tcp(listener) => {
-                let (stream, address) = listener.get_ref().accept()?;
-                // Linux hands the listener's options down.
-                #[cfg(not(target_os = "linux"))]
-                stream.set_nodelay(true)?;
+                let accepted = listener.get_ref().accept();
+                if matches!(&accepted, Err(error) if error.kind() == ErrorKind::WouldBlock) {
+                    // They come in order: whoever was there before is out.
+                    self.early.store(false, Ordering::Relaxed);
+                }
+                let (stream, address) = accepted?;
+                self.equip(&stream).map_err(about_one)?;
                 Ok((Socket::new(stream, self.socket_buffer)?, Peer::from(address)))
             }
             #[cfg(unix)]
@@ -134,11 +142,28 @@ impl Listener {
                 let (stream, _) = listener.get_ref().accept()?;
                 if let Some(bytes) = self.socket_buffer {
                     // The kernel hands a Unix listener's down to nobody.
-                    set_buffers(&stream, bytes)?;
+                    set_buffers(&stream, bytes).map_err(about_one)?;
                 }
                 Ok((Socket::new(stream, self.socket_buffer)?, Peer::unix()))
             }
         }
+    }
+
+    /// Gives a connection the options that it has not inherited.
+    #[cfg(target_os = "linux")]
+    fn equip(&self, stream: &TcpStream) -> io::Result<()> {
+        if self.early.load(Ordering::Relaxed) {
+            hand_down(stream)?;
+            if let Some(bytes) = self.socket_buffer {
+                set_buffers(stream, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn equip(&self, stream: &TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)
     }
 
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -170,7 +195,8 @@ impl TryFrom<TcpListener> for Listener {
         rustix::net::listen(&listener, BACKLOG).map_err(io::Error::from)?;
         #[cfg(target_os = "linux")]
         hand_down(&listener)?;
-        Ok(Self { kind: Kind::Tcp(Async::new(listener)?), socket_buffer: None })
+        let kind = Kind::Tcp(Async::new(listener)?);
+        Ok(Self { kind, socket_buffer: None, early: true.into() })
     }
 }
 
@@ -194,21 +220,29 @@ impl TryFrom<UnixListener> for Listener {
     /// ```
     fn try_from(listener: UnixListener) -> Result<Self, Error> {
         rustix::net::listen(&listener, BACKLOG).map_err(io::Error::from)?;
-        Ok(Self { kind: Kind::Unix(Async::new(listener)?), socket_buffer: None })
+        let kind = Kind::Unix(Async::new(listener)?);
+        Ok(Self { kind, socket_buffer: None, early: true.into() })
     }
 }
 
-/// Sets what every accepted connection shall have: on Linux they inherit it, for no call each.
+/// Sets what every connection shall have: on Linux they inherit it from their listener, for no call
+/// each.
 #[cfg(target_os = "linux")]
-fn hand_down(listener: &TcpListener) -> io::Result<()> {
+fn hand_down(socket: &impl std::os::fd::AsFd) -> io::Result<()> {
     use rustix::net::sockopt;
     use std::time::Duration;
 
-    sockopt::set_tcp_nodelay(listener, true)?;
-    sockopt::set_socket_keepalive(listener, true)?;
-    sockopt::set_tcp_keepidle(listener, Duration::from_secs(UNANSWERED_SECONDS.into()))?;
-    sockopt::set_tcp_user_timeout(listener, UNANSWERED_SECONDS * 1000)?;
+    sockopt::set_tcp_nodelay(socket, true)?;
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, Duration::from_secs(UNANSWERED_SECONDS.into()))?;
+    sockopt::set_tcp_user_timeout(socket, UNANSWERED_SECONDS * 1000)?;
     Ok(())
+}
+
+/// The error of an accepted socket that takes no option, as some systems have it when its peer has
+/// reset it: it is no more, and others follow.
+fn about_one(_: io::Error) -> io::Error {
+    ErrorKind::ConnectionAborted.into()
 }
 
 /// Sets both buffers of a socket to `bytes` as the kernel counts them: twice what it is told.

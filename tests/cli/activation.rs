@@ -12,6 +12,7 @@ use std::thread;
 
 use rustix::process::Signal;
 
+use crate::peer::upgrade;
 use crate::support::{DEADLINE, Folder, HUBLET, Peer, Server, alone, hublet, hublet_by, run};
 use crate::tools::program;
 
@@ -36,6 +37,29 @@ fn a_socket_that_is_handed_over_takes_the_place_of_the_default() {
     drop(peer);
     assert_eq!(server.stop(), Some(0));
     // A second line would have said that it listens at the default as well.
+}
+
+/// Who was there before the hub has inherited nothing from its listener: neither the small buffers
+/// of a ceiling nor the deadline for what nobody acknowledges.
+#[cfg(target_os = "linux")]
+#[test]
+fn who_waits_for_the_hub_is_held_to_the_ceiling_as_well() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let mut early = Peer::<TcpStream>::dial_narrow(&address);
+    early.write(upgrade("/ws").as_bytes());
+    let mut server = Server::spawn(&mut handed(listener, &["--max-memory", "16m"]));
+    server.listening();
+    assert_eq!(early.response().status, 101);
+    let mut late = Peer::<TcpStream>::connect(&address, "/ws?echo=0");
+    // A queue of 256 KiB, and not the megabytes that a socket holds without a limit.
+    let message = "x".repeat(16 * 1024);
+    for _ in 0..32 {
+        late.say(&message);
+    }
+    server.logged("(4108");
+    drop((early, late));
+    assert_eq!(server.stop(), Some(0));
 }
 
 #[test]
