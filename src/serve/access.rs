@@ -5,11 +5,16 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
-use http::{HeaderMap, Request, StatusCode, header};
+use http::header::{self, HeaderName};
+use http::{HeaderMap, Request, StatusCode};
 
 use super::Peer;
 use super::http::{Response, tokens};
 use crate::{Config, Network};
+
+static FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+static FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Who may read the answer beside pages of the hub's own: what `Access-Control-Allow-Origin` says.
 pub(crate) type Reader = Option<Cow<'static, str>>;
@@ -88,9 +93,9 @@ fn reader(request: &Request<()>, host: &str, origins: &[String]) -> Option<Reade
     let mut values = headers.get_all(header::ORIGIN).iter();
     let Some(origin) = values.next() else {
         let says = |name, value| headers.get(name).is_some_and(|header| header == value);
-        let foreign = says("sec-fetch-site", "cross-site") || says("sec-fetch-site", "same-site");
+        let foreign = says(&FETCH_SITE, "cross-site") || says(&FETCH_SITE, "same-site");
         // Somebody may follow a link; a page reads nothing of it.
-        return (any || !foreign || says("sec-fetch-dest", "document")).then_some(None);
+        return (any || !foreign || says(&FETCH_DEST, "document")).then_some(None);
     };
     if values.next().is_some() {
         return None;
@@ -163,8 +168,7 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
 /// client's; what stands before it anybody may have written.
 pub(crate) fn asker(peer: &Peer, headers: &HeaderMap, trusted: &[Network]) -> Peer {
     let mut asker = *peer;
-    let mut hops: Vec<_> =
-        tokens(headers, header::HeaderName::from_static("x-forwarded-for")).collect();
+    let mut hops: Vec<_> = tokens(headers, &FORWARDED_FOR).collect();
     while trusted.iter().any(|network| asker.is_in(network)) {
         let Some(address) = hops.pop().and_then(hop) else { break };
         asker = Peer::forwarded(address);

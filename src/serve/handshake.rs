@@ -136,7 +136,7 @@ pub(crate) fn check_protocol(
     protocol: Option<&str>,
 ) -> Result<(), Response> {
     let Some(protocol) = protocol else { return Ok(()) };
-    if tokens(request.headers(), header::SEC_WEBSOCKET_PROTOCOL).any(|offer| offer == protocol) {
+    if tokens(request.headers(), &header::SEC_WEBSOCKET_PROTOCOL).any(|offer| offer == protocol) {
         return Ok(());
     }
     Err(our_fault("a subprotocol was chosen that was not offered"))

@@ -101,7 +101,7 @@ fn process(text: &mut String) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let kib = |name| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+        Some(line.trim_ascii().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
     };
     add("virtual_memory_bytes", "Virtual memory size.", kib("VmSize:"));
     add("resident_memory_bytes", "Resident memory size.", kib("VmRSS:"));

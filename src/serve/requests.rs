@@ -382,7 +382,7 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
 /// The message that a body makes: text, unless it is not UTF-8 or its type says otherwise.
 fn message(body: &[u8], headers: &HeaderMap) -> Message {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    let kind = kind.unwrap_or_default().trim_start().to_ascii_lowercase();
+    let kind = kind.unwrap_or_default().trim_ascii_start().to_ascii_lowercase();
     let binary = ["application/octet-stream", "image/", "audio/", "video/"];
     match std::str::from_utf8(body) {
         Ok(text) if !binary.iter().any(|binary| kind.starts_with(binary)) => Message::text(text),

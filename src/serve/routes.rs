@@ -90,7 +90,7 @@ pub(crate) fn check_upgrade_elsewhere(
 
 /// Refuses a method that is not among `methods`, a list as the Allow header has it.
 fn allow(method: &Method, methods: &'static str) -> Result<(), Response> {
-    if methods.split(", ").any(|name| name == method.as_str()) {
+    if methods.split([',', ' ']).any(|name| name == method.as_str()) {
         return Ok(());
     }
     let sentence = "another method is allowed here";
@@ -151,7 +151,7 @@ fn room_under(path: &str, prefix: &str) -> Option<String> {
 /// The name of a room or a user that a path segment encodes.
 fn name(segment: &str) -> Option<String> {
     let is_dots = |name: &str| name == "." || name == "..";
-    if segment.contains('/') || is_dots(segment) {
+    if segment.bytes().any(|byte| byte == b'/') || is_dots(segment) {
         return None;
     }
     percent_decode(segment).filter(|name| is_name(name) && !is_dots(name))

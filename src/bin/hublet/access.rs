@@ -7,7 +7,8 @@ use std::net::IpAddr;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use hublet::Peer;
-use hublet::http::{HeaderMap, Request, StatusCode, header};
+use hublet::http::header::{self, HeaderName};
+use hublet::http::{HeaderMap, Request, StatusCode};
 use sha2::Sha256;
 
 use super::jwt::{Claims, Key};
@@ -17,6 +18,14 @@ pub(crate) const PROTOCOL: &str = "hublet.token";
 
 /// Bytes of a key for HS256, at least (RFC 7518 3.2).
 const KEY_BYTES_MIN: usize = 32;
+
+/// What a proxy adds to the requests of others.
+static PROXIED: [HeaderName; 4] = [
+    header::FORWARDED,
+    header::VIA,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-real-ip"),
+];
 
 /// A token or a key, which is never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -166,8 +175,7 @@ impl Access {
         }
         // Who comes through a proxy on this machine is not on it, and neither is a page whose name
         // was made to lead here.
-        let proxied = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
-        let proxied = proxied.iter().any(|name| request.headers().contains_key(*name));
+        let proxied = PROXIED.iter().any(|name| request.headers().contains_key(name));
         let local = peer.is_local() && !proxied && is_plain(request);
         if local { Ok(()) } else { Err(StatusCode::FORBIDDEN) }
     }
@@ -226,7 +234,7 @@ fn shown(request: &Request<()>) -> Option<String> {
     if let Some(value) = headers.get(header::AUTHORIZATION) {
         // Another scheme is no token of ours, and nothing valid either.
         let (scheme, token) = value.to_str().ok()?.split_once(' ').unwrap_or_default();
-        let token = if scheme.eq_ignore_ascii_case("bearer") { token.trim() } else { "" };
+        let token = if scheme.eq_ignore_ascii_case("bearer") { token.trim_ascii() } else { "" };
         return Some(token.to_owned());
     }
     let query = request.uri().query().unwrap_or_default();
@@ -242,7 +250,10 @@ pub(crate) fn offers_protocol(request: &Request<()>) -> bool {
 
 fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter();
-    values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim)
+    values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim_ascii)
 }
 
 /// Decodes the percent-encoding of a query's value; what is not UTF-8 then is no token of ours.

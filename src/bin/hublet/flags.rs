@@ -465,7 +465,7 @@ pub(crate) fn parse(
         match (from_arguments.is_empty(), from_environment) {
             (true, Some(text)) if list.is_some() => {
                 for text in text.split(',') {
-                    flag.set(&mut options, &variable, text.trim())?;
+                    flag.set(&mut options, &variable, text.trim_ascii())?;
                 }
             }
             (true, Some(text)) => flag.set(&mut options, &variable, &text)?,
@@ -658,7 +658,9 @@ fn time(text: &str, min: Duration) -> Result<Duration, String> {
 /// An origin as a browser sends it: scheme, host, perhaps a port, no path.
 fn origin(text: &str) -> Result<String, String> {
     let rest = text.split_once(':').and_then(|(_, rest)| rest.strip_prefix("//"));
-    if text == "*" || rest.is_some_and(|rest| !rest.is_empty() && !rest.contains('/')) {
+    if text == "*"
+        || rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte != b'/'))
+    {
         return Ok(text.to_owned());
     }
     Err("an origin like https://example.org, without a path, or *".to_owned())
@@ -677,7 +679,7 @@ fn once(slot: &mut Option<Secret>, text: &str) -> Result<(), String> {
 fn read_secret(path: &str) -> Result<String, String> {
     let text = std::fs::read_to_string(path);
     let text = text.map_err(|error| format!("a file that can be read ({error})"))?;
-    Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+    Ok(text.lines().next().unwrap_or_default().trim_ascii().to_owned())
 }
 
 /// A host as a request names it: without a scheme or a path.

@@ -216,7 +216,7 @@ impl Reader<'_> {
 
     fn number(&mut self) -> Option<&str> {
         self.space();
-        let is_sign = |c: char| c.is_ascii_digit() || "+-.eE".contains(c);
+        let is_sign = |c: char| matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E');
         let end = self.rest.find(|c| !is_sign(c)).unwrap_or(self.rest.len());
         let (number, rest) = self.rest.split_at(end);
         self.rest = rest;
