@@ -1,6 +1,6 @@
 //! Joins and leaves in the log: a line each, or, past ten a second, one line a second for all.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use event_listener::Event;
@@ -60,7 +60,7 @@ impl Fold {
     }
 
     /// Writes a line for what was folded, a second after the first of it; again and again.
-    pub(crate) async fn run(&self) {
+    pub(crate) async fn run(self: Arc<Self>) {
         loop {
             let folded = self.folded.listen();
             if !self.has_folded() {

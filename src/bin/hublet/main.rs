@@ -36,31 +36,43 @@ use pipe::{Pipe, Plan};
 use relay::Relay;
 use signals::Signals;
 
-/// A part of the hub that runs while it serves: the manager, an accept loop, the folded log.
-///
-/// Its future is of one type for all, so that the executor's code for a task is there once.
-struct Part {
-    /// What it is, for the sentence about its end.
-    name: String,
-    future: Pin<Box<dyn Future<Output = ()> + Send>>,
-}
+/// A task: of one type for all, so that the executor's code for a task is there once.
+pub(crate) type Work = Task<Result<(), Failure>>;
 
-impl Part {
-    fn new(name: impl Into<String>, future: impl Future<Output = ()> + Send + 'static) -> Self {
-        let name = name.into();
-        #[cfg(test)]
-        let future = tests::or_fault(name.clone(), future);
-        Self { name, future: future.boxed() }
-    }
+/// Spawns a task.
+pub(crate) fn spawn(
+    executor: &Executor<'static>,
+    work: impl Future<Output = Result<(), Failure>> + Send + 'static,
+) -> Work {
+    executor.spawn(work.boxed())
 }
 
 /// File descriptors beside those of clients: listeners, the log, handshakes that are refused.
 const SPARE_FDS: u64 = 64;
 
-/// A part that runs.
-struct Running {
+/// A part of the hub that runs while it serves: the manager, an accept loop, the folded log.
+struct Part {
+    /// What it is, for the sentence about its end.
     name: String,
-    task: Task<()>,
+    /// It has no failure of its own: whatever way it ends, it ends the process.
+    task: Work,
+}
+
+impl Part {
+    fn start(
+        executor: &Executor<'static>,
+        name: impl Into<String>,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        let name = name.into();
+        #[cfg(test)]
+        let work = tests::or_fault(name.clone(), work);
+        let task = spawn(executor, async {
+            work.await;
+            Ok(())
+        });
+        Self { name, task }
+    }
 }
 
 /// Why the process ends with a code other than 0.
@@ -123,10 +135,9 @@ fn serve(options: Options) -> Result<(), Failure> {
     }
     // A task of its own: what the executor runs beside its tasks is polled whenever one is woken,
     // and this would look for signals each time.
-    let main = executor.spawn({
+    let main = spawn(&executor, {
         let executor = Arc::clone(&executor);
-        // Of one type with the halves of a pipe, so that the code for a task is there once.
-        async move { run(&executor, options).await }.boxed()
+        async move { run(&executor, options).await }
     });
     let mut outcome = Ok(());
     work(&executor, Box::pin(async { outcome = main.await }));
@@ -165,19 +176,24 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
             ::log::warn!("{fit} clients fit into --max-memory, not {wanted} of --max-clients");
         }
     }
-    // The files of Unix sockets are removed when this is dropped.
     let bound = socket::listen(&options.listen)?;
-    let (listeners, _files): (Vec<_>, Vec<_>) = bound.into_iter().unzip();
-
     let fold = Arc::new(Fold::new(hub.clone()));
     let access = Access::new(options.secrets);
     let relay = Arc::new(Relay::new(options.echo, Arc::clone(&fold), access, executor));
-    let names: Vec<_> = listeners.iter().map(ToString::to_string).collect();
-    let parts = parts(&hub, manager, &fold, &relay, executor, listeners);
-    let mut running: Vec<_> = parts
-        .into_iter()
-        .map(|Part { name, future }| Running { name, task: executor.spawn(future) })
-        .collect();
+    let mut parts = vec![Part::start(executor, "the manager", manager)];
+    parts.push(Part::start(executor, "the log of joins and leaves", Arc::clone(&fold).run()));
+    if let Some(interval) = supervisor::watchdog() {
+        let pulse = supervisor::pulse(hub.clone(), interval);
+        parts.push(Part::start(executor, "the watchdog's pulse", pulse));
+    }
+    let mut names = Vec::new();
+    // The files of Unix sockets are removed when this is dropped.
+    let mut files = Vec::new();
+    for (listener, file) in bound {
+        names.push(listener.to_string());
+        files.push(file);
+        parts.push(accept(executor, &hub, &relay, listener));
+    }
     let mut pipe = Pipe::start(&hub, executor, &plan).await?;
     announce(&plan, &names);
     supervisor::ready();
@@ -189,7 +205,7 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
     // A stream that failed is no reason to leave the clients without a word.
     let piped = async { Ok((Disconnect::GOING_AWAY, pipe.ended().await)) };
     let ended = async {
-        let name = first_end(&mut running).await?;
+        let name = first_end(&mut parts).await?;
         Err(Failure::running(format!("{name} ended too early")))
     };
     let (reason, outcome) = or(or(ended, signal), piped).await?;
@@ -208,7 +224,7 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
     // They may end now, but not by a panic.
     let failed = async {
         loop {
-            first_end(&mut running).await?;
+            first_end(&mut parts).await?;
         }
     };
     let drained = or(or(failed, drained), impatient).await;
@@ -217,38 +233,21 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
     outcome.and(drained)
 }
 
-/// What runs while the hub serves, each of which ends the process by its own end.
-fn parts(
-    hub: &Hub,
-    manager: impl Future<Output = ()> + Send + 'static,
-    fold: &Arc<Fold>,
-    relay: &Arc<Relay>,
+/// Starts an accept loop.
+fn accept(
     executor: &Arc<Executor<'static>>,
-    listeners: Vec<Listener>,
-) -> Vec<Part> {
-    let folding = Arc::clone(fold);
-    let mut parts = vec![
-        Part::new("the manager", manager),
-        Part::new("the log of joins and leaves", async move { folding.run().await }),
-    ];
-    for listener in listeners {
-        let name = format!("the accept loop on {listener}");
-        let (hub, relay, spawner) = (hub.clone(), Arc::clone(relay), Arc::clone(executor));
-        let accepting = async move {
-            if let Err(error) = hub.serve(&spawner, listener, relay).await {
-                let cause = std::error::Error::source(&error);
-                ::log::error!(
-                    "{error}{}",
-                    cause.map(|cause| format!(": {cause}")).unwrap_or_default()
-                );
-            }
-        };
-        parts.push(Part::new(name, accepting));
-    }
-    if let Some(interval) = supervisor::watchdog() {
-        parts.push(Part::new("the watchdog's pulse", supervisor::pulse(hub.clone(), interval)));
-    }
-    parts
+    hub: &Hub,
+    relay: &Arc<Relay>,
+    listener: Listener,
+) -> Part {
+    let name = format!("the accept loop on {listener}");
+    let (hub, relay, spawner) = (hub.clone(), Arc::clone(relay), Arc::clone(executor));
+    Part::start(executor, name, async move {
+        if let Err(error) = hub.serve(&spawner, listener, relay).await {
+            let cause = std::error::Error::source(&error);
+            ::log::error!("{error}{}", cause.map(|cause| format!(": {cause}")).unwrap_or_default());
+        }
+    })
 }
 
 /// Tells where connections are accepted, a line for each listener: on standard output, unless that
@@ -273,18 +272,18 @@ fn announce(plan: &Plan, names: &[String]) {
 /// # Errors
 ///
 /// If it panicked: async-task hands a panic on to whoever awaits the task.
-async fn first_end(running: &mut Vec<Running>) -> Result<String, Failure> {
+async fn first_end(parts: &mut Vec<Part>) -> Result<String, Failure> {
     let ended = poll_fn(|cx| {
-        for nth in 0..running.len() {
-            let task = AssertUnwindSafe(&mut running[nth].task).catch_unwind();
+        for nth in 0..parts.len() {
+            let task = AssertUnwindSafe(&mut parts[nth].task).catch_unwind();
             if let Poll::Ready(ended) = pin!(task).poll(cx) {
-                return Poll::Ready((running.swap_remove(nth).name, ended));
+                return Poll::Ready((parts.swap_remove(nth).name, ended));
             }
         }
         Poll::Pending
     });
     match ended.await {
-        (name, Ok(())) => Ok(name),
+        (name, Ok(_)) => Ok(name),
         (name, Err(_)) => Err(Failure::running(format!("{name} panicked"))),
     }
 }

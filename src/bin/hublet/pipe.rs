@@ -11,14 +11,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use futures_lite::future::{Future, FutureExt, or};
+use futures_lite::future::{Future, or};
 use hublet::{Admission, Client, ClientId, Disconnect, Error, Hub, Message, Subscription};
-use smol::{Executor, Task, Timer};
+use smol::{Executor, Timer};
 
 use super::flags::Options;
 use super::handover::Handover;
 use super::lines::{self, Lines, TooLong};
-use super::{Failure, thread};
+use super::{Failure, Work, spawn, thread};
 
 /// The first pause for a member that is behind; it doubles up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(1);
@@ -63,14 +63,11 @@ impl Plan {
     }
 }
 
-/// A half of a pipe, at work.
-type Half = Task<Result<(), Failure>>;
-
 /// The pipe: either half, both, or none.
 #[derive(Debug, Default)]
 pub(crate) struct Pipe {
-    input: Option<Half>,
-    output: Option<Half>,
+    input: Option<Work>,
+    output: Option<Work>,
 }
 
 impl Pipe {
@@ -88,7 +85,7 @@ impl Pipe {
             let lines = Arc::clone(&output.lines);
             thread(Box::new(move || lines.write(&mut io::stdout().lock())))?;
             let (hub, room) = (hub.clone(), Arc::clone(room));
-            pipe.output = Some(executor.spawn(output.run(hub, room, subscription).boxed()));
+            pipe.output = Some(spawn(executor, output.run(hub, room, subscription)));
         }
         if let Some(room) = &plan.stdin {
             let chunks = Arc::<Handover>::default();
@@ -97,7 +94,7 @@ impl Pipe {
             // The pipe is one client, which does not hear itself if clients do not.
             let itself = (!plan.echo && plan.stdout.as_ref() == Some(room)).then_some(own);
             let input = Input { pace: Pace::new(hub, room, plan), itself, chunks };
-            pipe.input = Some(executor.spawn(input.run(plan.max_message).boxed()));
+            pipe.input = Some(spawn(executor, input.run(plan.max_message)));
         }
         Ok(pipe)
     }
@@ -131,7 +128,7 @@ impl Pipe {
 }
 
 /// Waits for the end of a half, which is gone then; for ever if there is none.
-async fn end_of(half: &mut Option<Half>) -> Result<(), Failure> {
+async fn end_of(half: &mut Option<Work>) -> Result<(), Failure> {
     let ended = poll_fn(|cx| match half {
         Some(half) => Pin::new(half).poll(cx),
         None => Poll::Pending,

@@ -3,14 +3,14 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures_lite::FutureExt as _;
 use hublet::http::{Request, StatusCode};
 use hublet::{Admission, Client, Disconnect, Error, Handler, Message, Peer, Target, room_of};
 
-use smol::{Executor, Task, Timer};
+use smol::{Executor, Timer};
 
 use super::access::{Access, PROTOCOL, offers_protocol};
 use super::fold::Fold;
+use super::{Work, spawn};
 
 /// The handler of the binary.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ struct Expiry {
     /// In seconds of Unix time.
     at: u64,
     /// Waits for it, and ends with the client.
-    clock: OnceLock<Task<()>>,
+    clock: OnceLock<Work>,
 }
 
 impl Relay {
@@ -107,9 +107,10 @@ impl Handler for Relay {
                 Timer::after(left).await;
                 // It may have left in this moment.
                 drop(hub.disconnect(id, Disconnect::new(1008, "token expired")).await);
+                Ok(())
             };
             // It is set once, here.
-            drop(expiry.clock.set(self.executor.spawn(clock.boxed())));
+            drop(expiry.clock.set(spawn(&self.executor, clock)));
         }
         Ok(())
     }

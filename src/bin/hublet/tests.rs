@@ -99,11 +99,10 @@ fn the_process_ends_with_any_part_of_the_hub() {
 #[test]
 fn the_end_of_a_task_is_told_from_its_panic() {
     let executor = Executor::new();
-    let running = |name: &str, task| Running { name: name.to_owned(), task };
     let mut tasks = vec![
-        running("waits", executor.spawn(std::future::pending())),
-        running("panics", executor.spawn(async { panic!("as a test") })),
-        running("ends", executor.spawn(async {})),
+        Part::start(&executor, "waits", std::future::pending()),
+        Part::start(&executor, "panics", async { panic!("as a test") }),
+        Part::start(&executor, "ends", async {}),
     ];
     let mut ends = Vec::new();
     while tasks.len() > 1 {
