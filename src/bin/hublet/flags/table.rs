@@ -1,0 +1,399 @@
+//! The table of flags: what each is called, what it means, and what it sets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hublet::{Config, Overflow};
+
+use super::Options;
+use super::value::{
+    bytes, count, host, once, origin, read_secret, room, show_bytes, show_time, switch, time,
+};
+use crate::Failure;
+use crate::access::{Secret, Secrets};
+use crate::page::PAGES;
+use crate::socket::DEFAULT;
+
+/// What comes before a flag's name in the environment.
+pub(super) const PREFIX: &str = "HUBLET_";
+
+/// Executor threads at most: more than any machine this is meant for has cores.
+const THREADS_MAX: usize = 64;
+
+/// The levels of `--log`.
+const LEVELS: [&str; 4] = ["error", "warn", "info", "debug"];
+
+/// What `--listen` takes.
+const ADDRESSES: &str =
+    "an address and port like 127.0.0.1:8080, a port like :8080, or unix: and a path";
+
+/// What `--trusted-proxy` takes.
+const NETWORKS: &str = "an address, a network like 10.0.0.0/8, or unix";
+
+/// Bytes of a frame's header and of slack that a queue must hold beyond two messages.
+pub(super) const FRAMING: usize = 2 * 10;
+
+/// The longest message at most: the queue's bytes, which grow with it, end at their own limit.
+const MESSAGE_MAX: usize = (Config::LIMIT_MAX - FRAMING) / 2;
+
+/// The shortest wait, where none makes no sense.
+const WAIT_MIN: Duration = Duration::from_millis(1);
+
+/// One flag.
+pub(super) struct Flag {
+    pub(super) name: &'static str,
+    /// The word for its value in the help; empty for a switch, which has none.
+    pub(super) value: &'static str,
+    pub(super) help: &'static str,
+    /// What it sets, and by that how its value reads.
+    pub(super) sets: Sets,
+}
+
+/// What a flag sets.
+pub(super) enum Sets {
+    /// A list of addresses.
+    Listen,
+    NoEcho,
+    NoPage,
+    Threads,
+    /// A list of origins.
+    Origins,
+    /// A list of hosts.
+    Hosts,
+    /// A list of networks.
+    Proxies,
+    Overflow,
+    Log,
+    /// The queue's bytes, which follow the message limit unless they are given.
+    QueueBytes,
+    /// A number from 1 up.
+    Count(fn(&mut Config) -> &mut usize),
+    /// A number from 1 up, or no limit.
+    SomeCount(fn(&mut Config) -> &mut Option<usize>),
+    MaxMessage,
+    /// A number of bytes, or no ceiling.
+    MaxMemory,
+    /// A wait.
+    Time(fn(&mut Config) -> &mut Duration),
+    /// The window of the drain, which may be nothing.
+    Drain,
+    /// A token or a key.
+    Secret(fn(&mut Secrets) -> &mut Option<Secret>),
+    /// A file that a token or a key is in.
+    SecretFile(fn(&mut Secrets) -> &mut Option<Secret>),
+    /// A room.
+    Room(fn(&mut Options) -> &mut Option<Arc<str>>),
+}
+
+pub(super) const FLAGS: &[Flag] = &[
+    Flag {
+        name: "listen",
+        value: "ADDR",
+        help: "where to listen; 127.0.0.1:8080, :8080 for all interfaces, [::1]:8080, port 0 for \
+               any free one, unix:/run/hublet.sock; sockets that systemd hands over come on top",
+        sets: Sets::Listen,
+    },
+    Flag {
+        name: "no-echo",
+        value: "",
+        help: "a message goes to everyone else in the room; ?echo=1 asks for the sender too",
+        sets: Sets::NoEcho,
+    },
+    Flag {
+        name: "no-page",
+        value: "",
+        help: "no page at / and no client module at /hublet.js",
+        sets: Sets::NoPage,
+    },
+    Flag { name: "threads", value: "N", help: "executor threads", sets: Sets::Threads },
+    Flag {
+        name: "allow-origin",
+        value: "ORIGIN",
+        help: "an origin whose pages may connect beside the hub's own; * for any",
+        sets: Sets::Origins,
+    },
+    Flag {
+        name: "allow-host",
+        value: "HOST",
+        help: "a name that the hub is asked for under, beside addresses and localhost; without a \
+               token any other is answered 421; * for any",
+        sets: Sets::Hosts,
+    },
+    Flag {
+        name: "trusted-proxy",
+        value: "ADDR",
+        help: "a proxy whose X-Forwarded-For is believed: an address, a network like 10.0.0.0/8, \
+               or unix",
+        sets: Sets::Proxies,
+    },
+    Flag {
+        name: "token",
+        value: "TOKEN",
+        help: "what listening takes, and sending unless that has its own; shown as Authorization: \
+               Bearer, ?token= or the subprotocols hublet.token and the token",
+        sets: Sets::Secret(|secrets| &mut secrets.token),
+    },
+    Flag {
+        name: "token-file",
+        value: "FILE",
+        help: "a file that has it; files and variables do not show in the list of processes",
+        sets: Sets::SecretFile(|secrets| &mut secrets.token),
+    },
+    Flag {
+        name: "publish-token",
+        value: "TOKEN",
+        help: "what sending takes, by POST and by WebSocket; who has it may listen too",
+        sets: Sets::Secret(|secrets| &mut secrets.publish_token),
+    },
+    Flag {
+        name: "publish-token-file",
+        value: "FILE",
+        help: "a file that has it",
+        sets: Sets::SecretFile(|secrets| &mut secrets.publish_token),
+    },
+    Flag {
+        name: "admin-token",
+        value: "TOKEN",
+        help: "what /metrics and /rooms take; without one they answer this machine only",
+        sets: Sets::Secret(|secrets| &mut secrets.admin_token),
+    },
+    Flag {
+        name: "admin-token-file",
+        value: "FILE",
+        help: "a file that has it",
+        sets: Sets::SecretFile(|secrets| &mut secrets.admin_token),
+    },
+    Flag {
+        name: "jwt-secret",
+        value: "KEY",
+        help: "what JSON Web Tokens are signed with (HS256): sub is the user, exp and nbf hold, \
+               rooms and publish limit where to listen and to send",
+        sets: Sets::Secret(|secrets| &mut secrets.jwt_secret),
+    },
+    Flag {
+        name: "jwt-secret-file",
+        value: "FILE",
+        help: "a file that has it",
+        sets: Sets::SecretFile(|secrets| &mut secrets.jwt_secret),
+    },
+    Flag {
+        name: "max-clients",
+        value: "N",
+        help: "clients at once; beyond it 503 (default: the limit on file descriptors less 64)",
+        sets: Sets::SomeCount(|config| &mut config.max_clients),
+    },
+    Flag {
+        name: "max-clients-per-ip",
+        value: "N",
+        help: "clients at once from one IPv4 address or IPv6 /64",
+        sets: Sets::SomeCount(|config| &mut config.max_clients_per_ip),
+    },
+    Flag {
+        name: "max-rooms",
+        value: "N",
+        help: "rooms at once; beyond it 503",
+        sets: Sets::Count(|config| &mut config.max_rooms),
+    },
+    Flag {
+        name: "max-rooms-per-client",
+        value: "N",
+        help: "rooms that one client may be in",
+        sets: Sets::Count(|config| &mut config.max_rooms_per_client),
+    },
+    Flag {
+        name: "max-message",
+        value: "BYTES",
+        help: "the longest message; a longer one is closed with 1009",
+        sets: Sets::MaxMessage,
+    },
+    Flag {
+        name: "max-memory",
+        value: "BYTES",
+        help: "the ceiling for the whole process, like 32m; clients and inbox follow from it, and \
+               the clients that pin the most are closed with 1013 before it is reached",
+        sets: Sets::MaxMemory,
+    },
+    Flag {
+        name: "max-fragments",
+        value: "N",
+        help: "frames that one message may consist of; more are closed with 1008",
+        sets: Sets::Count(|config| &mut config.max_fragments),
+    },
+    Flag {
+        name: "queue",
+        value: "N",
+        help: "messages that may wait for one client",
+        sets: Sets::Count(|config| &mut config.queue),
+    },
+    Flag {
+        name: "queue-bytes",
+        value: "BYTES",
+        help: "bytes that may wait for one client; unless given it grows to two of --max-message",
+        sets: Sets::QueueBytes,
+    },
+    Flag {
+        name: "overflow",
+        value: "POLICY",
+        help: "what happens to a client whose queue is full: disconnect (4108), drop-newest, \
+               drop-oldest",
+        sets: Sets::Overflow,
+    },
+    Flag {
+        name: "handshake-timeout",
+        value: "TIME",
+        help: "for the whole request and its answer",
+        sets: Sets::Time(|config| &mut config.handshake_timeout),
+    },
+    Flag {
+        name: "ping-interval",
+        value: "TIME",
+        help: "silence after which a client is pinged",
+        sets: Sets::Time(|config| &mut config.ping_interval),
+    },
+    Flag {
+        name: "pong-timeout",
+        value: "TIME",
+        help: "silence after a ping that ends the connection",
+        sets: Sets::Time(|config| &mut config.pong_timeout),
+    },
+    Flag {
+        name: "write-timeout",
+        value: "TIME",
+        help: "writing without progress that ends the connection",
+        sets: Sets::Time(|config| &mut config.write_timeout),
+    },
+    Flag {
+        name: "close-timeout",
+        value: "TIME",
+        help: "for a peer to answer a close frame",
+        sets: Sets::Time(|config| &mut config.close_timeout),
+    },
+    Flag {
+        name: "drain",
+        value: "TIME",
+        help: "the time over which a stop spreads its close frames (1012)",
+        sets: Sets::Drain,
+    },
+    Flag {
+        name: "stdin",
+        value: "ROOM",
+        help: "each line of standard input goes to this room; at its end the hub drains",
+        sets: Sets::Room(|options| &mut options.stdin),
+    },
+    Flag {
+        name: "stdout",
+        value: "ROOM",
+        help: "each message of this room is a line of standard output, a binary one in base64; \
+               the hub drains when nobody reads it",
+        sets: Sets::Room(|options| &mut options.stdout),
+    },
+    Flag { name: "log", value: "LEVEL", help: "error, warn, info or debug", sets: Sets::Log },
+];
+
+impl Sets {
+    /// Sets a value; `Err` is what is allowed instead.
+    fn set(&self, options: &mut Options, text: &str) -> Result<(), String> {
+        let config = &mut options.config;
+        match self {
+            Self::Listen => options.listen.push(text.parse().map_err(|()| ADDRESSES.to_owned())?),
+            Self::NoEcho => options.echo = !switch(text)?,
+            Self::NoPage => {
+                config.pages = if switch(text)? { Vec::new() } else { PAGES.to_vec() };
+            }
+            Self::Threads => options.threads = count(text, THREADS_MAX)?,
+            Self::Origins => config.origins.push(origin(text)?),
+            Self::Hosts => config.hosts.push(host(text)?),
+            Self::Proxies => {
+                let network = text.parse().map_err(|_| NETWORKS.to_owned())?;
+                config.trusted_proxies.push(network);
+            }
+            Self::Overflow => {
+                config.overflow = text.parse().map_err(|_| Overflow::WORDS.join(", "))?;
+            }
+            Self::Log => {
+                let level = text.parse().ok().filter(|_| LEVELS.contains(&text));
+                options.level = level.ok_or_else(|| LEVELS.join(", "))?;
+            }
+            Self::QueueBytes => {
+                config.queue_bytes = bytes(text, Config::LIMIT_MAX)?;
+                options.queue_bytes_follow = false;
+            }
+            Self::Count(field) => *field(config) = count(text, Config::LIMIT_MAX)?,
+            Self::SomeCount(field) => *field(config) = Some(count(text, Config::LIMIT_MAX)?),
+            Self::MaxMessage => config.max_message = bytes(text, MESSAGE_MAX)?,
+            Self::MaxMemory => config.max_memory = Some(bytes(text, usize::MAX)?),
+            Self::Time(field) => *field(config) = time(text, WAIT_MIN)?,
+            Self::Drain => config.drain = time(text, Duration::ZERO)?,
+            Self::Room(field) => *field(options) = Some(room(text)?),
+            Self::Secret(field) => once(field(&mut options.secrets), text)?,
+            Self::SecretFile(field) => once(field(&mut options.secrets), &read_secret(text)?)?,
+        }
+        Ok(())
+    }
+
+    /// The value that is set, for the help to show the default; empty where that is none.
+    pub(super) fn show(&self, options: &mut Options) -> String {
+        let config = &mut options.config;
+        match self {
+            Self::Listen => DEFAULT.to_string(),
+            Self::NoEcho
+            | Self::NoPage
+            | Self::Origins
+            | Self::Hosts
+            | Self::Proxies
+            | Self::SomeCount(_)
+            | Self::Secret(_)
+            | Self::SecretFile(_)
+            | Self::MaxMemory
+            | Self::Room(_) => String::new(),
+            Self::Threads => options.threads.to_string(),
+            Self::Overflow => config.overflow.to_string(),
+            Self::Log => options.level.to_string().to_ascii_lowercase(),
+            Self::QueueBytes => show_bytes(config.queue_bytes),
+            Self::Count(field) => field(config).to_string(),
+            Self::MaxMessage => show_bytes(config.max_message),
+            Self::Time(field) => show_time(*field(config)),
+            Self::Drain => show_time(config.drain),
+        }
+    }
+
+    /// Whether it is a list, to which each value adds.
+    pub(super) fn list(&self) -> Option<fn(&mut Options)> {
+        match self {
+            Self::Listen => Some(|options| options.listen.clear()),
+            Self::Origins => Some(|options| options.config.origins.clear()),
+            Self::Hosts => Some(|options| options.config.hosts.clear()),
+            Self::Proxies => Some(|options| options.config.trusted_proxies.clear()),
+            _ => None,
+        }
+    }
+}
+
+impl Flag {
+    /// The flag's name in the environment.
+    pub(super) fn variable(&self) -> String {
+        format!("{PREFIX}{}", self.name.replace('-', "_").to_ascii_uppercase())
+    }
+
+    pub(super) fn is_switch(&self) -> bool {
+        self.value.is_empty()
+    }
+
+    /// Sets a value that `origin` gave: `--queue` or `HUBLET_QUEUE`.
+    pub(super) fn set(
+        &self,
+        options: &mut Options,
+        origin: &str,
+        text: &str,
+    ) -> Result<(), Failure> {
+        self.sets.set(options, text).map_err(|allowed| {
+            // What was meant to be secret is not shown, not even to who gave it wrongly.
+            let given = if matches!(self.sets, Sets::Secret(_)) {
+                "a secret".to_owned()
+            } else {
+                format!("{text:?}")
+            };
+            Failure::usage(format!("{origin} was given {given}; allowed is {allowed}"))
+        })
+    }
+}
