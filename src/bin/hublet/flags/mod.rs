@@ -81,23 +81,22 @@ pub(crate) fn parse(
         let variable = flag.variable();
         let at = variables.iter().position(|(name, _)| *name == variable);
         let from_environment = at.map(|at| variables.swap_remove(at).1);
-        let from_arguments: Vec<_> =
-            given.iter().filter(|(name, _)| *name == flag.name).map(|(_, text)| text).collect();
+        let of_flag = |(name, _): &&(&str, String)| *name == flag.name;
+        let from_arguments = || given.iter().filter(of_flag).map(|(_, text)| text);
+        let is_given = from_arguments().next().is_some();
         let list = flag.sets.list();
-        if let Some(clear) = list {
-            if from_environment.is_some() || !from_arguments.is_empty() {
-                clear(&mut options);
-            }
+        if let Some(clear) = list.filter(|_| is_given || from_environment.is_some()) {
+            clear(&mut options);
         }
-        match (from_arguments.is_empty(), from_environment) {
-            (true, Some(text)) if list.is_some() => {
+        match from_environment {
+            Some(text) if !is_given && list.is_some() => {
                 for text in text.split(',') {
                     flag.set(&mut options, &variable, text.trim_ascii())?;
                 }
             }
-            (true, Some(text)) => flag.set(&mut options, &variable, &text)?,
+            Some(text) if !is_given => flag.set(&mut options, &variable, &text)?,
             _ => {
-                for text in from_arguments {
+                for text in from_arguments() {
                     flag.set(&mut options, &format!("--{}", flag.name), text)?;
                 }
             }
@@ -123,12 +122,17 @@ pub(crate) fn parse(
 /// Says a sentence about the configuration in the words of the command line: `queue_bytes` is
 /// `--queue-bytes` there.
 pub(crate) fn in_flags(sentence: &str) -> String {
-    let words = sentence.split(' ').map(|word| {
+    let mut told = String::new();
+    for word in sentence.split(' ') {
         let name = word.replace('_', "-");
         let is_flag = name != word && FLAGS.iter().any(|flag| flag.name == name);
-        if is_flag { format!("--{name}") } else { word.to_owned() }
-    });
-    words.collect::<Vec<_>>().join(" ")
+        let (space, dashes) =
+            (if told.is_empty() { "" } else { " " }, if is_flag { "--" } else { "" });
+        for part in [space, dashes, if is_flag { &name } else { word }] {
+            told.push_str(part);
+        }
+    }
+    told
 }
 
 /// What the arguments say.
