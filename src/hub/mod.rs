@@ -34,7 +34,7 @@ use inbox::{Inbox, Refused};
 use manager::Manager;
 use queue::Terms;
 use registry::Registry;
-use reply::{Reply, reply};
+use reply::{Answer, Reply, reply};
 
 use crate::error::Kind;
 use crate::memory::Memory;
@@ -563,12 +563,17 @@ impl Hub {
     }
 
     /// Sends a command and waits for its answer.
-    pub(crate) async fn ask<T>(
+    pub(crate) fn ask<T>(
         &self,
         command: impl FnOnce(Reply<T>) -> Command,
-    ) -> Result<T, Error> {
+    ) -> impl Future<Output = Result<T, Error>> {
         let (reply, answer) = reply();
-        self.shared.inbox.send(command(reply)).await.map_err(Refused::into_error)?;
+        // Made here, so that there is one future for each kind of answer and not for each command.
+        self.answered(command(reply), answer)
+    }
+
+    async fn answered<T>(&self, command: Command, answer: Answer<T>) -> Result<T, Error> {
+        self.tell(command).await?;
         answer.await.ok_or_else(Error::closed)
     }
 
