@@ -285,8 +285,8 @@ struct Scan {
     out: [u8; 8],
     out_at: u8,
     out_len: u8,
-    /// Payload left of the piece.
-    piece: u64,
+    /// Payload left of the piece, [`CHUNK`] at most.
+    piece: u16,
     /// Payload left of the frame behind the piece.
     rest: u64,
     /// The first byte of the next piece's header, with the FIN of the peer's frame.
@@ -340,9 +340,9 @@ impl Scan {
                 self.out_at += n as u8;
                 (0, n)
             } else if self.piece > 0 {
-                let n = from.len().min(into.len()).min(self.piece as usize);
+                let n = from.len().min(into.len()).min(usize::from(self.piece));
                 into[..n].copy_from_slice(&from[..n]);
-                self.piece -= n as u64;
+                self.piece -= n as u16;
                 (n, n)
             } else if self.rest > 0 {
                 if from.is_empty() {
@@ -449,8 +449,8 @@ impl Scan {
     /// keeps the peer's opcode and reserved bits, the others continue it, the last has the peer's
     /// FIN.
     fn begin_piece(&mut self, there: u64) {
-        self.piece = self.rest.min(CHUNK).min(there);
-        self.rest -= self.piece;
+        self.piece = self.rest.min(CHUNK).min(there) as u16;
+        self.rest -= u64::from(self.piece);
         let fin = if self.rest == 0 { self.next_first & FIN } else { 0 };
         let masked = if self.masked { MASKED } else { 0 };
         self.out[0] = fin | (self.next_first & !FIN);
@@ -459,7 +459,7 @@ impl Scan {
             self.out[1] = masked | self.piece as u8;
         } else {
             self.out[1] = masked | 126;
-            self.out[2..4].copy_from_slice(&(self.piece as u16).to_be_bytes());
+            self.out[2..4].copy_from_slice(&self.piece.to_be_bytes());
             len = 4;
         }
         if self.masked {
@@ -467,7 +467,7 @@ impl Scan {
             len += 4;
         }
         (self.out_at, self.out_len) = (0, len as u8);
-        self.mask.rotate_left((self.piece % 4) as usize);
+        self.mask.rotate_left(usize::from(self.piece % 4));
         // Pieces behind the first continue it: opcode 0, no reserved bits.
         self.next_first &= FIN;
     }
@@ -488,7 +488,7 @@ impl Scan {
         match (self.fragments, self.last) {
             (0, _) => 0,
             (_, false) => self.message_max as usize,
-            (_, true) if self.rest + self.piece > 0 => self.message as usize,
+            (_, true) if self.rest > 0 || self.piece > 0 => self.message as usize,
             (_, true) => 0,
         }
     }
