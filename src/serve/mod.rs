@@ -135,10 +135,17 @@ impl Hub {
                     pause = ACCEPT_PAUSE;
                     let (hub, handler) = (self.clone(), Arc::clone(&handler));
                     let counted = gate.connection();
+                    // What a task is given keeps its place for as long as it lives, moved on or not,
+                    // and a pointer is the smallest.
+                    let arrived = Box::new((socket, peer, place));
                     let connection = async move {
                         let _counted = counted;
+                        let (socket, peer, place) = {
+                            let arrived = arrived;
+                            *arrived
+                        };
                         // Whoever wants to know was told by the log and the hooks.
-                        drop(connect(&hub, socket, &peer, &*handler, place).await);
+                        drop(connect(&hub, socket, peer, &*handler, place).await);
                     };
                     executor.spawn(connection).detach();
                     continue;
@@ -243,7 +250,7 @@ impl Hub {
         let gate = &self.shared().gate;
         let _counted = gate.connection();
         let place = gate.handshake().await;
-        connect(self, Foreign(stream), &peer, handler, place).await
+        connect(self, Foreign(stream), peer, handler, place).await
     }
 }
 
@@ -253,13 +260,13 @@ impl Hub {
 fn connect<'a, T: Transport + 'a, H: Handler>(
     hub: &'a Hub,
     mut transport: T,
-    peer: &'a Peer,
+    peer: Peer,
     handler: &'a H,
     place: crate::hub::Handshake,
 ) -> impl Future<Output = Result<Disconnect, Error>> + Send {
     // Boxed, so that its state is freed before the client's long life begins.
     let beginning = Box::pin(async move {
-        let begun = Requests::new(hub, &mut transport, peer, handler).run(place).await?;
+        let begun = Requests::new(hub, &mut transport, &peer, handler).run(place).await?;
         Ok::<_, Error>((begun, transport))
     });
     async move {

@@ -132,7 +132,7 @@ impl World {
             // A refusal is an answer too.
             if asks {
                 let place = gate.handshake().await;
-                drop(connect(&hub, socket, &Origin::unknown(), &script, place).await);
+                drop(connect(&hub, socket, Origin::unknown(), &script, place).await);
             } else if let Ok(admitted) = handshake::admit(&hub, script.admission(number)).await {
                 websocket::run(&hub, socket, admitted, Vec::new(), &script).await;
             }
