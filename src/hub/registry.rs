@@ -282,7 +282,8 @@ impl Registry {
     pub(crate) fn leave(&mut self, id: ClientId, room: &str) -> Result<(), Refusal> {
         let entry = self.get_mut(id).ok_or(Refusal::UnknownClient)?;
         if let Some(at) = entry.memberships.iter().position(|m| &*m.room == room) {
-            let membership = entry.memberships.swap_remove(at);
+            // The others keep the order in which they were joined.
+            let membership = entry.memberships.remove(at);
             self.vacate(&membership);
         }
         Ok(())

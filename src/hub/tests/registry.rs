@@ -305,8 +305,8 @@ impl Pair {
             assert_eq!(member.waiting, client.wire.waiting.len(), "waiting for {}", client.id);
             assert_eq!(member.missed, client.wire.missed, "missed by {}", client.id);
             let rooms = self.registry.rooms_of(client.id).expect("it is there");
-            let rooms: BTreeSet<_> = rooms.iter().map(|room| &**room).collect();
-            assert_eq!(rooms, client.rooms.iter().copied().collect());
+            let rooms: Vec<_> = rooms.iter().map(|room| &**room).collect();
+            assert_eq!(rooms, client.rooms, "in the order in which {} joined them", client.id);
         }
         for room in ROOMS {
             let present = self.registry.presence(room).iter().map(|member| member.id).collect();
