@@ -191,7 +191,8 @@ impl Backlog {
 pub(crate) const fn backlog_size(messages: usize) -> usize {
     const CHANNEL: usize = 768;
     const PLACE: usize = size_of::<Message>() + size_of::<usize>();
-    allocation(CHANNEL + messages * PLACE) + allocation(messages * size_of::<Message>())
+    let channel = allocation(messages.saturating_mul(PLACE).saturating_add(CHANNEL));
+    channel.saturating_add(allocation(messages.saturating_mul(size_of::<Message>())))
 }
 
 impl Queue {

@@ -130,11 +130,12 @@ impl Sizing {
         let max_clients = config.max_clients.unwrap_or(fds).min(most);
         // What is left by a smaller number of clients makes their buffers larger.
         let mut socket_buffer = smallest;
-        while socket_buffer < BUFFER_MAX
-            && max_clients * connection(config, 2 * socket_buffer)
-                + handshakes * handshake(config, 2 * socket_buffer)
-                <= share
-        {
+        let fit = |buffer: usize| {
+            let clients = connection(config, buffer).saturating_mul(max_clients);
+            let others = handshake(config, buffer).saturating_mul(handshakes);
+            clients.saturating_add(others) <= share
+        };
+        while socket_buffer < BUFFER_MAX && fit(2 * socket_buffer) {
             socket_buffer *= 2;
         }
         let backlog = 2 * handshakes;
@@ -196,31 +197,31 @@ fn share(max_memory: usize) -> usize {
 
 /// What is there before the first connection.
 fn fixed(config: &Config) -> usize {
-    Sizing::START + config.inbox * COMMAND
+    config.inbox.saturating_mul(COMMAND).saturating_add(Sizing::START)
 }
 
 /// What a client can come to at its limits, with socket buffers of `buffer` bytes.
 fn connection(config: &Config, buffer: usize) -> usize {
-    let names = NAME + config.max_rooms_per_client.saturating_mul(MEMBERSHIP);
-    let filled = BUFFERS + names + backlog_size(config.queue);
+    let names = config.max_rooms_per_client.saturating_mul(MEMBERSHIP).saturating_add(NAME);
+    let filled = names.saturating_add(backlog_size(config.queue));
     // Writes are of a buffer's length at most, and the kernel looks at its limit before a write.
     let send = buffer.max(SEND_MIN) + buffer;
-    Sizing::IDLE_CLIENT + filled + send + buffer + OVERHANG
+    filled.saturating_add(Sizing::IDLE_CLIENT + BUFFERS + send + buffer + OVERHANG)
 }
 
 /// What a handshake can come to, and two connections that wait behind it.
 fn handshake(config: &Config, buffer: usize) -> usize {
-    connection(config, buffer) + HEAD + 2 * (KERNEL + buffer + OVERHANG / 2)
+    connection(config, buffer).saturating_add(HEAD + 2 * (KERNEL + buffer + OVERHANG / 2))
 }
 
 /// The smallest ceiling that works: one client and two handshakes within the share of connections,
 /// and a message, gathered in a buffer that doubles, is a tenth at most.
 fn least(config: &Config) -> usize {
     let connections = fixed(config)
-        + connection(config, BUFFER_MIN)
-        + HANDSHAKES_MIN * handshake(config, BUFFER_MIN);
-    let share = (connections / 65 + 1) * 100;
-    share.max(10 * allocation(2 * config.max_message))
+        .saturating_add(connection(config, BUFFER_MIN))
+        .saturating_add(handshake(config, BUFFER_MIN).saturating_mul(HANDSHAKES_MIN));
+    let share = (connections / 65 + 1).saturating_mul(100);
+    share.max(allocation(config.max_message.saturating_mul(2)).saturating_mul(10))
 }
 
 #[cfg(test)]
@@ -252,6 +253,26 @@ mod tests {
             assert!(sizing(&config, least - 1).is_err());
             let smallest = sizing(&config, least).expect("as it was told");
             assert!(smallest.max_clients >= 1 && smallest.handshakes >= 1);
+        }
+    }
+
+    /// As on a machine of 32 bits, where much less is too much.
+    #[test]
+    fn what_cannot_be_reckoned_is_too_much_for_any_ceiling() {
+        for config in [
+            Config::default().inbox(usize::MAX),
+            Config::default().inbox(usize::MAX / COMMAND),
+            Config::default().queue(usize::MAX / 16),
+            Config::default().max_message(usize::MAX / 2),
+            Config::default().max_message(usize::MAX / 10),
+            Config::default().max_rooms_per_client(usize::MAX),
+        ] {
+            let error = sizing(&config, usize::MAX - 1).expect_err("more than there is");
+            let sentence = error.to_string();
+            assert!(
+                sentence.ends_with(&format!("at least {} is needed", usize::MAX)),
+                "{sentence}"
+            );
         }
     }
 
