@@ -190,7 +190,7 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
             }
             Ok(Answer::Response(response)) | Err(Ended::With(response)) => response,
             Err(Ended::Late) if seen.upgraded => {
-                add(&shared.counters.upgrades_refused, 1);
+                shared.counters.refuse(Wrong::Late);
                 return Err(Error::new(Kind::Io(io::ErrorKind::TimedOut.into())));
             }
             Err(Ended::Late) => {

@@ -10,7 +10,7 @@ use super::http::Response;
 use super::routes::check_upgrade_elsewhere;
 use super::transport::Foreign;
 use super::{Admission, Handler, websocket};
-use crate::hub::add;
+use crate::hub::{Wrong, add};
 use crate::{Disconnect, Error, Hub};
 
 impl Hub {
@@ -69,7 +69,7 @@ impl Hub {
         *head.version_mut() = request.version();
         *head.headers_mut() = request.headers().clone();
         self.answer(&head, admission).unwrap_or_else(|response| {
-            add(&self.shared().counters.upgrades_refused, 1);
+            self.shared().counters.refuse(Wrong::of(response.status));
             response.into_http()
         })
     }
@@ -173,7 +173,7 @@ impl Hub {
                 Ok(websocket::run(self, Foreign(stream), admitted, Vec::new(), handler).await)
             }
             Err(error) => {
-                add(&counters.upgrades_refused, 1);
+                counters.refuse(error.status().map_or(Wrong::Other, Wrong::of));
                 let reason = match error.status() {
                     Some(StatusCode::SERVICE_UNAVAILABLE) => Disconnect::TRY_LATER,
                     _ => Disconnect::INTERNAL,
@@ -185,5 +185,45 @@ impl Hub {
                 Err(error)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use futures_lite::future::{block_on, or};
+    use futures_lite::io::Cursor;
+
+    use super::*;
+    use crate::{Client, Config, Message};
+
+    struct Anyone;
+
+    impl Handler for Anyone {
+        async fn on_message(&self, _: &Client, _: Message) -> Result<(), Disconnect> {
+            Ok(())
+        }
+    }
+
+    /// What is refused is counted once more under what was wrong with it, also where another server
+    /// has read the request.
+    #[test]
+    fn every_refusal_has_its_reason() {
+        let (hub, manager) = Hub::new(Config::default()).expect("valid");
+        let response = hub.upgrade(&Request::new(()), &Admission::anonymous());
+        assert!(response.status().is_client_error());
+        let nameless = hub.serve_upgraded(Cursor::new(vec![]), Admission::user(""), &Anyone);
+        let refused = async { Some(nameless.await.expect_err("no name")) };
+        let ended = async {
+            manager.await;
+            None
+        };
+        let error = block_on(or(refused, ended)).expect("the manager runs");
+        assert_eq!(error.status(), Some(StatusCode::INTERNAL_SERVER_ERROR));
+        let counters = &hub.shared().counters;
+        let count = |wrong: Wrong| counters.refused[wrong as usize].load(Ordering::Relaxed);
+        let (malformed, other) = (count(Wrong::of(response.status())), count(Wrong::Other));
+        assert_eq!((malformed, other, hub.stats().upgrades_refused), (1, 1, 2));
     }
 }
