@@ -16,6 +16,8 @@ use crate::{Client, Disconnect, Message, Target};
 /// Only [`on_message`](Handler::on_message) has to be written. A hook may await: it makes its own
 /// client wait and no other, and while it waits the client is still written to and kept alive. A
 /// panic in a hook closes its client with 1011 (before the upgrade: status 500) and harms no other.
+/// The status of a refusal is one of an error, 400 to 599; any other is answered with 500, since it
+/// is the hook's mistake.
 ///
 /// # Cancel safety
 ///

@@ -101,6 +101,9 @@ pub(crate) async fn ask<T>(
     hook: impl Future<Output = Result<T, StatusCode>>,
 ) -> Result<T, Response> {
     match AssertUnwindSafe(hook).catch_unwind().await {
+        Ok(Err(status)) if !status.is_client_error() && !status.is_server_error() => {
+            Err(our_fault("a hook refused with a status that refuses nothing"))
+        }
         Ok(answer) => answer.map_err(refused_by_hook),
         Err(_) => Err(our_fault("a hook panicked")),
     }
@@ -225,6 +228,19 @@ mod tests {
 
     use super::*;
     use crate::Config;
+
+    /// What is no error would be read as something else: as a 101, or as a response without a body.
+    #[test]
+    fn hook_refuses_with_an_error_or_has_failed() {
+        for (status, answered) in [(400, 400), (404, 404), (418, 418), (503, 503), (599, 599)]
+            .into_iter()
+            .chain([100, 101, 200, 204, 304, 399, 600, 999].map(|status| (status, 500)))
+        {
+            let status = StatusCode::from_u16(status).expect("three digits");
+            let asked = block_on(ask(async { Err::<(), _>(status) }));
+            assert_eq!(asked.expect_err("refused").status.as_u16(), answered, "{status}");
+        }
+    }
 
     /// Invariant 6: a connection that is dropped while it waits for a place in the inbox to say
     /// goodbye is still let go.
