@@ -28,6 +28,8 @@ pub(crate) struct Gate {
     leave: Event,
     /// For the handshakes in flight.
     handshakes: Places,
+    /// Accept loops that pause because accepting failed.
+    pausing: AtomicUsize,
     /// Set once, when the hub begins to drain.
     closed: AtomicBool,
     /// Tells who waits for it that the last connection ended.
@@ -65,6 +67,7 @@ impl Gate {
             idle: AtomicUsize::new(0),
             leave: Event::new(),
             handshakes: Places::new(handshakes_max),
+            pausing: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             emptied: Event::new(),
             shut: Event::new(),
@@ -103,9 +106,16 @@ impl Gate {
         Handshake { gate: Arc::clone(self), late: self.is_closed() }
     }
 
-    /// Whether somebody waits for a place among the handshakes.
+    /// Counts an accept loop until the guard is dropped that pauses because accepting failed.
+    pub(crate) fn pause(&self) -> Pause<'_> {
+        self.pausing.fetch_add(1, Ordering::Relaxed);
+        Pause(self)
+    }
+
+    /// Whether others need what a handshake holds: a place among the handshakes, or the descriptor
+    /// for want of which nobody can be accepted.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.handshakes.is_crowded()
+        self.handshakes.is_crowded() || self.pausing.load(Ordering::Relaxed) > 0
     }
 
     /// Counts a connection until the guard is dropped.
@@ -181,6 +191,16 @@ impl Handshake {
 impl Drop for Handshake {
     fn drop(&mut self) {
         self.gate.handshakes.give_back();
+    }
+}
+
+/// An accept loop that pauses.
+#[derive(Debug)]
+pub(crate) struct Pause<'a>(&'a Gate);
+
+impl Drop for Pause<'_> {
+    fn drop(&mut self) {
+        self.0.pausing.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -160,6 +160,7 @@ impl Hub {
             }
             let millis = pause.as_millis() as u64;
             log::warn!("accepting on {listener} failed, next try in {millis} ms: {error}");
+            let _pausing = gate.pause();
             let slept = async {
                 Timer::after(pause).await;
                 false

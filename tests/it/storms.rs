@@ -123,10 +123,11 @@ fn ticks(stat: &File) -> u64 {
 #[cfg(target_os = "linux")]
 struct Exhausted {
     /// Completed by the kernel and not accepted.
-    knocking: rustix::fd::OwnedFd,
-    /// What may be opened, beside what is open already.
+    knocking: Peer<TcpStream>,
+    /// The highest descriptor that may be opened.
     limit: u64,
-    _fill: Vec<File>,
+    /// Holds what there was.
+    fill: Vec<File>,
 }
 
 #[cfg(target_os = "linux")]
@@ -142,18 +143,12 @@ impl Exhausted {
         }
         let address: std::net::SocketAddr = hub.address.parse().expect("an address");
         connect(&knocking, &address).expect("the backlog takes it");
-        Self { knocking, limit, _fill: fill }
+        Self { knocking: Peer::over(knocking.into()), limit, fill }
     }
 
     /// Lets the process open some more again.
-    fn ease(self) -> Peer<TcpStream> {
+    fn ease(&self) {
         Self::limit(self.limit + 100);
-        self.into_peer()
-    }
-
-    /// Who knocked.
-    fn into_peer(self) -> Peer<TcpStream> {
-        Peer::over(self.knocking.into())
     }
 
     fn limit(fds: u64) {
@@ -198,8 +193,7 @@ fn an_accept_loop_without_descriptors_waits_and_recovers() {
     alone(an_accept_loop_without_descriptors_waits_and_recovers, || {
         let hub = TestHub::start();
         let mut inside = hub.join();
-        let mut waits: Vec<Peer<TcpStream>> = (0..3).map(|_| hub.dial()).collect();
-        until("they are accepted", || hub.hub.stats().connections == 4);
+        let mut others: Vec<Peer<TcpStream>> = (0..3).map(|_| hub.join()).collect();
         let stat = File::open("/proc/self/stat").expect("Linux has it");
         let exhausted = Exhausted::at(&hub);
         let before = ticks(&stat);
@@ -208,15 +202,33 @@ fn an_accept_loop_without_descriptors_waits_and_recovers() {
         while begin.elapsed() < Duration::from_millis(1500) {
             inside.say("hello");
             inside.hears("hello");
+            others.iter_mut().for_each(|other| other.hears("hello"));
             thread::sleep(Duration::from_millis(20));
         }
         let used = ticks(&stat) - before;
         assert!(used < 60, "{used} hundredths of a second in one and a half");
         assert_eq!(hub.hub.stats().connections, 4);
-        waits.pop();
-        let mut late = exhausted.ease().join("/ws");
+        others.pop();
+        exhausted.ease();
+        let mut late = exhausted.knocking.join("/ws");
         late.say("late, but in");
         late.hears("late, but in");
+    });
+}
+
+/// Out of descriptors, those who say nothing give theirs up to those who cannot come in.
+#[cfg(target_os = "linux")]
+#[test]
+fn silent_peers_keep_nobody_out_who_needs_their_descriptors() {
+    alone(silent_peers_keep_nobody_out_who_needs_their_descriptors, || {
+        let hub = TestHub::with(Config::default().handshake_timeout(Duration::from_secs(600)));
+        let mut silent = hub.dial();
+        until("it is accepted", || hub.hub.stats().connections == 1);
+        let Exhausted { knocking, fill: _fill, .. } = Exhausted::at(&hub);
+        let mut waits = knocking.join("/ws");
+        silent.ends();
+        waits.say("in");
+        waits.hears("in");
     });
 }
 
@@ -229,7 +241,7 @@ fn an_accept_loop_without_descriptors_ends_with_a_drain() {
         let failed = FailedAccepts::listen();
         let hub = TestHub::with(Config::default().drain(Duration::ZERO));
         let mut inside = hub.join();
-        let exhausted = Exhausted::at(&hub);
+        let mut exhausted = Exhausted::at(&hub);
         // Six pauses are 630 ms together, the next is 640 ms: the drain falls into it.
         until("accepting fails", || failed.load(Ordering::Relaxed) == 7);
         thread::scope(|scope| {
@@ -239,7 +251,7 @@ fn an_accept_loop_without_descriptors_ends_with_a_drain() {
             drain.join().expect("the drain ends");
         });
         // The listener is closed, with whom nobody accepted.
-        exhausted.into_peer().is_gone();
+        exhausted.knocking.is_gone();
         hub.empties();
     });
 }
