@@ -177,6 +177,8 @@ fn a_future_that_is_dropped_leaves_no_client() {
     assert_eq!(hub.hub.stats().clients, 1);
     drop(connection);
     peer.ends();
+    // Nobody has waited for the manager to hear of it.
+    until("it has been let go", || hub.hub.stats().clients == 0);
     hub.empties();
     assert_eq!(hub.broadcast("anyone?"), 0);
 }
