@@ -598,6 +598,19 @@ impl Hub {
         self.ask(|reply| Command::Publish { target, except, message, reply: Some(reply) }).await
     }
 
+    /// Sends a message to a target. Ready when the inbox has it: from then on it will be dispatched,
+    /// and what comes is how many took it, or `None` if the hub ends before it can say so.
+    pub(crate) async fn post(
+        &self,
+        target: Target,
+        message: Message,
+    ) -> Result<Answer<usize>, Error> {
+        let message = self.take_in(&target, message)?;
+        let (reply, answer) = reply();
+        self.tell(Command::Publish { target, except: None, message, reply: Some(reply) }).await?;
+        Ok(answer)
+    }
+
     fn try_deliver(
         &self,
         target: Target,

@@ -1,9 +1,10 @@
 //! A connection before it is a client: one request after another, each under one deadline.
 
 use std::borrow::Cow;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -179,11 +180,17 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
         let shared = hub.shared();
         let deadline = now() + shared.config.handshake_timeout;
         let mut seen = Seen::default();
+        let posted = AtomicBool::new(false);
         let overdue = async {
             Timer::at(deadline).await;
+            // What the inbox has is done, and soon, since the manager waits for no peer. To say that
+            // it was not would have it sent twice.
+            if posted.load(Ordering::Relaxed) {
+                pending::<()>().await;
+            }
             Err(Ended::Late)
         };
-        let response = match or(self.answer(&mut seen, late), overdue).await {
+        let response = match or(self.answer(&mut seen, &posted, late), overdue).await {
             Ok(Answer::Client(begun)) => {
                 add(&shared.counters.upgrades_accepted, 1);
                 return Ok(Next::Client(begun));
@@ -237,7 +244,13 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
         }
     }
 
-    async fn answer(&mut self, seen: &mut Seen, late: bool) -> Result<Answer, Ended> {
+    /// `posted` becomes true when it is too late to refuse the request.
+    async fn answer(
+        &mut self,
+        seen: &mut Seen,
+        posted: &AtomicBool,
+        late: bool,
+    ) -> Result<Answer, Ended> {
         let head = self.read_head().await?;
         seen.head_only = head.request.method() == Method::HEAD;
         // A body whose length nobody told may follow a POST, and is no request.
@@ -269,8 +282,11 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
                 ask(self.handler.on_publish(request, &peer, &target)).await?;
                 let message = self.read_message(&head, seen).await?;
                 add(&shared.counters.messages_received, 1);
-                match hub.deliver(target, None, message).await {
-                    Ok(recipients) => published(recipients),
+                match hub.post(target, message).await {
+                    Ok(answer) => {
+                        posted.store(true, Ordering::Relaxed);
+                        answer.await.map_or_else(unknown, published)
+                    }
                     Err(_) => draining(),
                 }
             }
@@ -390,8 +406,119 @@ fn message(body: &[u8], headers: &HeaderMap) -> Message {
     }
 }
 
+/// The answer to a message of which nobody can say whether it was dispatched. It says nothing of
+/// trying again, which could send it twice.
+fn unknown() -> Response {
+    let sentence = "the hub ended before it could say whether the message was sent";
+    Response::new(StatusCode::INTERNAL_SERVER_ERROR, sentence)
+}
+
 /// The answer to a message that was dispatched.
 fn published(recipients: usize) -> Response {
     let body = format!("{{\"recipients\":{recipients}}}");
     Response::with_type(StatusCode::ACCEPTED, "application/json", body.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use fastrand::Rng;
+    use http::Request;
+    use smol::{Executor, Task};
+
+    use super::*;
+    use crate::serve::sim::network::{Line, Socket};
+    use crate::serve::sim::time::VirtualTime;
+    use crate::{Client, Config, Disconnect, Target};
+
+    struct Open;
+
+    impl Handler for Open {
+        async fn on_publish(
+            &self,
+            _: &Request<()>,
+            _: &Peer,
+            _: &Target,
+        ) -> Result<(), StatusCode> {
+            Ok(())
+        }
+
+        async fn on_message(&self, _: &Client, _: Message) -> Result<(), Disconnect> {
+            Ok(())
+        }
+    }
+
+    /// A publisher whose message has come, and a manager that runs when the test lets it.
+    struct Post {
+        time: VirtualTime,
+        hub: Hub,
+        manager: Option<Task<()>>,
+        managers: Executor<'static>,
+        connections: Executor<'static>,
+        line: Arc<Line>,
+    }
+
+    impl Post {
+        /// `before` is how many commands wait in an inbox of two.
+        fn new(before: usize) -> Self {
+            let (time, managers) = (VirtualTime::start(), Executor::new());
+            let (hub, manager) = Hub::new(Config::default().http(true).inbox(2)).expect("valid");
+            for _ in 0..before {
+                hub.try_publish("main", "before").expect("there is room");
+            }
+            let line = Line::new(usize::MAX, usize::MAX, Rng::with_seed(1));
+            line.send(b"POST /pub HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello");
+            let connections = Executor::new();
+            let (serving, socket) = (hub.clone(), Socket::new(&line, false));
+            let connection =
+                async move { drop(serving.serve_connection(socket, Peer::unix(), &Open).await) };
+            connections.spawn(connection).detach();
+            let manager = Some(managers.spawn(manager));
+            let post = Self { time, hub, manager, managers, connections, line };
+            post.rest();
+            post.time.advance(Config::HANDSHAKE_TIMEOUT);
+            post.rest();
+            post
+        }
+
+        /// All but the manager.
+        fn rest(&self) {
+            while self.connections.try_tick() {}
+        }
+
+        fn answer(&self) -> String {
+            String::from_utf8(self.line.lock().taken.clone()).expect("text")
+        }
+    }
+
+    #[test]
+    fn a_message_in_the_inbox_is_answered_for_when_it_is_dispatched() {
+        let post = Post::new(1);
+        assert_eq!(post.answer(), "", "it will be sent, and who is told otherwise sends it again");
+        while post.managers.try_tick() {}
+        post.rest();
+        let answer = post.answer();
+        assert!(answer.starts_with("HTTP/1.1 202 ") && answer.ends_with("{\"recipients\":0}\n"));
+        assert_eq!(post.hub.stats().messages_dispatched, 2);
+    }
+
+    #[test]
+    fn a_message_that_finds_no_room_in_time_is_refused_and_never_sent() {
+        let post = Post::new(2);
+        let answer = post.answer();
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("Retry-After"), "{answer}");
+        while post.managers.try_tick() {}
+        assert_eq!(post.hub.stats().messages_dispatched, 2);
+    }
+
+    #[test]
+    fn of_a_message_that_was_in_the_inbox_at_the_end_nothing_is_claimed() {
+        let mut post = Post::new(0);
+        drop(post.manager.take());
+        while post.managers.try_tick() {}
+        post.rest();
+        let answer = post.answer();
+        assert!(answer.starts_with("HTTP/1.1 500 ") && !answer.contains("Retry-After"), "{answer}");
+    }
 }
