@@ -670,8 +670,16 @@ impl Refused {
     }
 }
 
-/// Whether a room or a user may be called `name`: 1 to 128 bytes, no control characters.
-pub(crate) fn is_name(name: &str) -> bool {
+/// Returns whether a room or a user may be called `name`: 1 to 128 bytes, no control characters.
+///
+/// # Examples
+///
+/// ```
+/// assert!(hublet::is_name("caf\u{e9}"));
+/// assert!(!hublet::is_name("") && !hublet::is_name("a\nb") && !hublet::is_name(&"a".repeat(129)));
+/// ```
+#[must_use]
+pub fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
 }
 

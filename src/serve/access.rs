@@ -15,6 +15,7 @@ use crate::{Config, Network};
 static FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 static FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Who may read the answer beside pages of the hub's own: what `Access-Control-Allow-Origin` says.
 pub(crate) type Reader = Option<Cow<'static, str>>;
@@ -73,12 +74,43 @@ fn is_served(host: &str, hosts: &[String]) -> bool {
         return true;
     }
     let Some((name, _)) = split_port(host) else { return false };
+    let is_listed =
+        |listed: &String| listed.eq_ignore_ascii_case(name) || listed.eq_ignore_ascii_case(host);
+    is_plain(name) || hosts.iter().any(is_listed)
+}
+
+/// Whether a host is `localhost` or an address: what no stranger can make lead here.
+fn is_plain(name: &str) -> bool {
     let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    address.parse::<IpAddr>().is_ok()
-        || name.eq_ignore_ascii_case("localhost")
-        || hosts
-            .iter()
-            .any(|listed| listed.eq_ignore_ascii_case(name) || listed.eq_ignore_ascii_case(host))
+    address.parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost")
+}
+
+/// Returns whether a request comes from this machine itself: from a local peer
+/// ([`Peer::is_local`]), for whom no proxy speaks, and for a host that is an address or `localhost`.
+///
+/// A page whose name was made to lead to the hub (DNS rebinding) comes from a local peer too, its
+/// visitor's browser, but asks for that name.
+///
+/// # Examples
+///
+/// ```
+/// use hublet::http::Request;
+/// use hublet::{Peer, is_local};
+///
+/// let peer = Peer::unix();
+/// let request = Request::get("/metrics").header("Host", "localhost:8080").body(()).expect("plain");
+/// assert!(is_local(&request, &peer));
+///
+/// let rebound = Request::get("/metrics").header("Host", "evil.example").body(()).expect("plain");
+/// assert!(!is_local(&rebound, &peer));
+/// assert!(!is_local(&request, &Peer::unknown()));
+/// ```
+#[must_use]
+pub fn is_local(request: &Request<()>, peer: &Peer) -> bool {
+    let said_by_proxies = [&header::FORWARDED, &header::VIA, &FORWARDED_FOR, &REAL_IP];
+    let proxied = said_by_proxies.iter().any(|name| request.headers().contains_key(*name));
+    let plain = || split_port(host(request)).is_some_and(|(name, _)| is_plain(name));
+    peer.is_local() && !proxied && plain()
 }
 
 /// The origin rule: no Origin, the hub's own, or one that is listed; `None` for any other.
@@ -197,6 +229,30 @@ mod tests {
 
     fn status(config: &Config, headers: &[(&'static str, &str)]) -> u16 {
         check(&request(headers), config).map_or_else(|response| response.status.as_u16(), |_| 200)
+    }
+
+    #[test]
+    fn who_looks_inside_is_on_this_machine_under_no_name_of_its_own() {
+        let here = [Peer::unix(), Peer::from(SocketAddr::from(([127, 0, 0, 1], 1)))];
+        for (headers, expected) in [
+            (&[("host", "localhost:8080")][..], true),
+            (&[("host", "127.0.0.1")], true),
+            (&[("host", "[::1]:8080")], true),
+            (&[("host", "evil.example")], false),
+            (&[("host", "127.0.0.1.evil.example:80")], false),
+            (&[("host", "localhost@evil.example")], false),
+            (&[], false),
+            (&[("host", "localhost"), ("x-forwarded-for", "127.0.0.1")], false),
+            (&[("host", "localhost"), ("forwarded", "for=127.0.0.1")], false),
+            (&[("host", "localhost"), ("x-real-ip", "127.0.0.1")], false),
+            (&[("host", "localhost"), ("via", "1.1 proxy")], false),
+        ] {
+            for peer in here {
+                assert_eq!(is_local(&request(headers), &peer), expected, "{peer} {headers:?}");
+            }
+            let elsewhere = Peer::from(SocketAddr::from(([192, 0, 2, 1], 1)));
+            assert!(!is_local(&request(headers), &elsewhere), "{headers:?}");
+        }
     }
 
     #[test]

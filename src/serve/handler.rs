@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::{Request, StatusCode};
 
 use super::Peer;
+use super::access::is_local;
 use super::routes::room_of;
 use crate::{Client, Disconnect, Message, Target};
 
@@ -102,16 +103,14 @@ pub trait Handler: Send + Sync + 'static {
     /// Decides on a look inside, where [`Config::http`](crate::Config::http) is on: `/metrics`,
     /// `/rooms` and `/rooms/{room}`; an `Err` is the status of the refusal.
     ///
-    /// The default allows it to peers on this machine ([`Peer::is_local`]), and refuses those that
-    /// a proxy speaks for with 403.
+    /// The default allows it to who is on this machine ([`is_local`](crate::is_local)), and refuses
+    /// everyone else with 403.
     fn on_inspect(
         &self,
         request: &Request<()>,
         peer: &Peer,
     ) -> impl Future<Output = Result<(), StatusCode>> + Send {
-        let proxied = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
-        let proxied = proxied.iter().any(|name| request.headers().contains_key(*name));
-        ready(if peer.is_local() && !proxied { Ok(()) } else { Err(StatusCode::FORBIDDEN) })
+        ready(if is_local(request, peer) { Ok(()) } else { Err(StatusCode::FORBIDDEN) })
     }
 
     /// Runs when a client has been registered and has its 101; an `Err` closes it.

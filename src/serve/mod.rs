@@ -34,6 +34,7 @@ use futures_lite::future::or;
 use futures_lite::io::{AsyncRead, AsyncWrite};
 use smol::Executor;
 
+pub use access::is_local;
 pub use handler::{Admission, Handler};
 pub use listener::{Listener, Peer};
 pub use routes::room_of;

@@ -3,12 +3,11 @@
 //! It is the binary's policy and not the library's: who embeds the hub has users of their own.
 
 use std::fmt;
-use std::net::IpAddr;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use hublet::Peer;
-use hublet::http::header::{self, HeaderName};
+use hublet::http::header;
 use hublet::http::{HeaderMap, Request, StatusCode};
+use hublet::{Peer, is_local, is_name};
 use sha2::Sha256;
 
 use super::jwt::{Claims, Key};
@@ -18,14 +17,6 @@ pub(crate) const PROTOCOL: &str = "hublet.token";
 
 /// Bytes of a key for HS256, at least (RFC 7518 3.2).
 const KEY_BYTES_MIN: usize = 32;
-
-/// What a proxy adds to the requests of others.
-static PROXIED: [HeaderName; 4] = [
-    header::FORWARDED,
-    header::VIA,
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("x-real-ip"),
-];
 
 /// A token or a key, which is never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -173,11 +164,7 @@ impl Access {
             let valid = shown.is_some_and(|shown| is(&self.secrets.admin_token, &shown));
             return if valid { Ok(()) } else { Err(StatusCode::UNAUTHORIZED) };
         }
-        // Who comes through a proxy on this machine is not on it, and neither is a page whose name
-        // was made to lead here.
-        let proxied = PROXIED.iter().any(|name| request.headers().contains_key(name));
-        let local = peer.is_local() && !proxied && is_plain(request);
-        if local { Ok(()) } else { Err(StatusCode::FORBIDDEN) }
+        if is_local(request, peer) { Ok(()) } else { Err(StatusCode::FORBIDDEN) }
     }
 }
 
@@ -220,11 +207,6 @@ impl Pass {
             false => Err(StatusCode::UNAUTHORIZED),
         }
     }
-}
-
-/// Whether a user can have this name: what the hub would not take is no fault of ours.
-fn is_name(name: &str) -> bool {
-    (1..=128).contains(&name.len()) && !name.chars().any(char::is_control)
 }
 
 /// The token that a request shows: `Authorization: Bearer`, or `?token=`, or behind
@@ -279,19 +261,6 @@ fn is(secret: &Option<Secret>, shown: &str) -> bool {
     };
     let (Some(expected), Some(shown)) = (mac(&secret.0), mac(shown)) else { return false };
     shown.verify(&expected.finalize().into_bytes()).is_ok()
-}
-
-/// Whether a request is for this machine under no name that somebody else could have made.
-fn is_plain(request: &Request<()>) -> bool {
-    let header = || request.headers().get(header::HOST)?.to_str().ok();
-    let host = request.uri().authority().map(|authority| authority.as_str()).or_else(header);
-    let Some(host) = host else { return false };
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hublet::Config;
+use hublet::{Config, is_name};
 
 use crate::access::Secret;
 
@@ -80,8 +80,7 @@ pub(super) fn host(text: &str) -> Result<String, String> {
 
 /// A room that clients can name in a path as well.
 pub(super) fn room(text: &str) -> Result<Arc<str>, String> {
-    let named = (1..=128).contains(&text.len()) && !text.chars().any(char::is_control);
-    if named && text != "." && text != ".." {
+    if is_name(text) && text != "." && text != ".." {
         return Ok(text.into());
     }
     Err("the name of a room, 1 to 128 bytes without control characters".to_owned())
