@@ -196,8 +196,12 @@ config! {
     /// Proxies whose `X-Forwarded-For` is believed: hooks, the limit per address and the log see
     /// the client's address instead of theirs. Default none.
     trusted_proxies: Vec<Network> = Vec::new();
-    /// Whether the routes of the binary (`/ws`, `/ws/{room}`, `/health`) are served. Default
-    /// false: an upgrade on any path reaches the handler, anything else is answered 404.
+    /// Whether the routes of the binary are served: `/ws`, `/sse` and `/pub`, each also with a
+    /// `/{room}`, `/user/{user}`, `/rooms`, `/rooms/{room}`, `/metrics`, `/health` and the
+    /// [`pages`](Self::pages). Who may use them is up to
+    /// [`on_upgrade`](crate::Handler::on_upgrade), [`on_publish`](crate::Handler::on_publish) and
+    /// [`on_inspect`](crate::Handler::on_inspect). Default false: an upgrade on any path reaches
+    /// the handler, anything else is answered 404.
     http: bool = false;
     /// Pages that are served as they are, where [`http`](Self#structfield.http) is on. Default none.
     pages: Vec<Page> = Vec::new();

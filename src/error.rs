@@ -145,6 +145,8 @@ impl Error {
     }
 
     /// Returns the message that was refused, if the call had taken one: to try again, or elsewhere.
+    ///
+    /// `None` for one that was in the inbox when the hub ended: it may have been sent.
     #[must_use]
     pub fn into_message(self) -> Option<Message> {
         self.message

@@ -194,7 +194,8 @@ impl Hub {
     /// # Errors
     ///
     /// [`Error::is_too_long`], or [`Error::is_closed`] once the hub has ended; the message comes
-    /// back with [`Error::into_message`].
+    /// back with [`Error::into_message`]. If the hub ended with the message in its inbox it does not
+    /// come back: nobody can say whether it was sent.
     ///
     /// # Examples
     ///

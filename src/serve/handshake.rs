@@ -26,7 +26,7 @@ const RETRY_AFTER: &str = "5";
 pub(crate) struct Registered {
     hub: Hub,
     pub(crate) queue: Arc<Queue>,
-    /// The client's place; `None` only for a stream that came upgraded to a hub that is full.
+    /// The client's place, given back when the connection is gone.
     _permit: Permit,
 }
 
