@@ -31,6 +31,9 @@ use crate::{Error, Hub, Message};
 /// How long a peer may stay silent while others wait for its place among the handshakes.
 const SILENCE: Duration = Duration::from_secs(1);
 
+/// How long `/health` waits for the manager: less than those who ask wait for `/health`.
+const PULSE: Duration = Duration::from_secs(1);
+
 /// Bytes that one read of a head takes at most, of what comes behind it too.
 const READ: usize = 1024;
 
@@ -267,7 +270,7 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
             return Err(draining().into());
         }
         Ok(Answer::Response(match route {
-            Route::Health => Response::new(StatusCode::OK, "ok"),
+            Route::Health => health(hub).await,
             Route::Page(page) => Response::page(page),
             Route::Options(methods) => access::options(methods),
             Route::Metrics | Route::Rooms | Route::Members(_) => {
@@ -406,6 +409,23 @@ fn message(body: &[u8], headers: &HeaderMap) -> Message {
     }
 }
 
+/// The answer to whether the hub serves: it does if its manager answers.
+async fn health(hub: &Hub) -> Response {
+    let answers = async {
+        // A room that nobody can be in: the answer is short.
+        hub.presence("").await.is_ok()
+    };
+    let too_late = async {
+        Timer::after(PULSE).await;
+        false
+    };
+    if or(answers, too_late).await {
+        Response::new(StatusCode::OK, "ok")
+    } else {
+        full("the hub does not answer in time")
+    }
+}
+
 /// The answer to a message of which nobody can say whether it was dispatched. It says nothing of
 /// trying again, which could send it twice.
 fn unknown() -> Response {
@@ -449,8 +469,10 @@ mod tests {
         }
     }
 
-    /// A publisher whose message has come, and a manager that runs when the test lets it.
-    struct Post {
+    const POST: &str = "POST /pub HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello";
+
+    /// A peer that has asked something, and a manager that runs when the test lets it.
+    struct Stage {
         time: VirtualTime,
         hub: Hub,
         manager: Option<Task<()>>,
@@ -459,66 +481,96 @@ mod tests {
         line: Arc<Line>,
     }
 
-    impl Post {
+    impl Stage {
         /// `before` is how many commands wait in an inbox of two.
-        fn new(before: usize) -> Self {
+        fn new(before: usize, request: &str) -> Self {
             let (time, managers) = (VirtualTime::start(), Executor::new());
             let (hub, manager) = Hub::new(Config::default().http(true).inbox(2)).expect("valid");
             for _ in 0..before {
                 hub.try_publish("main", "before").expect("there is room");
             }
             let line = Line::new(usize::MAX, usize::MAX, Rng::with_seed(1));
-            line.send(b"POST /pub HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello");
+            line.send(request.as_bytes());
             let connections = Executor::new();
             let (serving, socket) = (hub.clone(), Socket::new(&line, false));
             let connection =
                 async move { drop(serving.serve_connection(socket, Peer::unix(), &Open).await) };
             connections.spawn(connection).detach();
             let manager = Some(managers.spawn(manager));
-            let post = Self { time, hub, manager, managers, connections, line };
-            post.rest();
-            post.time.advance(Config::HANDSHAKE_TIMEOUT);
-            post.rest();
-            post
+            let stage = Self { time, hub, manager, managers, connections, line };
+            stage.wait(Duration::ZERO);
+            stage
         }
 
-        /// All but the manager.
-        fn rest(&self) {
+        /// Lets time pass, and all run but the manager.
+        fn wait(&self, wait: Duration) {
+            self.time.advance(wait);
             while self.connections.try_tick() {}
         }
 
-        fn answer(&self) -> String {
-            String::from_utf8(self.line.lock().taken.clone()).expect("text")
+        /// Lets the manager run too.
+        fn manage(&self) {
+            while self.managers.try_tick() || self.connections.try_tick() {}
+        }
+
+        #[track_caller]
+        fn is_answered(&self, status: u16, retry_after: bool) {
+            let answer = String::from_utf8(self.line.lock().taken.clone()).expect("text");
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+            assert_eq!(answer.contains("Retry-After"), retry_after, "{answer}");
+        }
+
+        #[track_caller]
+        fn is_not_answered(&self) {
+            assert_eq!(self.line.lock().taken, b"");
         }
     }
 
     #[test]
     fn a_message_in_the_inbox_is_answered_for_when_it_is_dispatched() {
-        let post = Post::new(1);
-        assert_eq!(post.answer(), "", "it will be sent, and who is told otherwise sends it again");
-        while post.managers.try_tick() {}
-        post.rest();
-        let answer = post.answer();
-        assert!(answer.starts_with("HTTP/1.1 202 ") && answer.ends_with("{\"recipients\":0}\n"));
-        assert_eq!(post.hub.stats().messages_dispatched, 2);
+        let stage = Stage::new(1, POST);
+        stage.wait(Config::HANDSHAKE_TIMEOUT);
+        stage.is_not_answered();
+        stage.manage();
+        stage.is_answered(202, false);
+        assert_eq!(stage.hub.stats().messages_dispatched, 2);
     }
 
     #[test]
     fn a_message_that_finds_no_room_in_time_is_refused_and_never_sent() {
-        let post = Post::new(2);
-        let answer = post.answer();
-        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("Retry-After"), "{answer}");
-        while post.managers.try_tick() {}
-        assert_eq!(post.hub.stats().messages_dispatched, 2);
+        let stage = Stage::new(2, POST);
+        stage.wait(Config::HANDSHAKE_TIMEOUT);
+        stage.is_answered(503, true);
+        stage.manage();
+        assert_eq!(stage.hub.stats().messages_dispatched, 2);
     }
 
     #[test]
     fn of_a_message_that_was_in_the_inbox_at_the_end_nothing_is_claimed() {
-        let mut post = Post::new(0);
-        drop(post.manager.take());
-        while post.managers.try_tick() {}
-        post.rest();
-        let answer = post.answer();
-        assert!(answer.starts_with("HTTP/1.1 500 ") && !answer.contains("Retry-After"), "{answer}");
+        let mut stage = Stage::new(0, POST);
+        drop(stage.manager.take());
+        stage.manage();
+        stage.is_answered(500, false);
+    }
+
+    #[test]
+    fn a_hub_is_healthy_if_its_manager_answers_in_time() {
+        const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let stage = Stage::new(2, HEALTH);
+        stage.is_not_answered();
+        stage.manage();
+        stage.is_answered(200, false);
+        drop(stage);
+        for before in [0, 2] {
+            let stage = Stage::new(before, HEALTH);
+            stage.wait(PULSE - Duration::from_millis(1));
+            stage.is_not_answered();
+            stage.wait(Duration::from_millis(1));
+            stage.is_answered(503, true);
+        }
+        let mut ended = Stage::new(0, HEALTH);
+        drop(ended.manager.take());
+        ended.manage();
+        ended.is_answered(503, true);
     }
 }
