@@ -40,7 +40,7 @@ struct State {
 
 impl Handover {
     /// The thread that reads a stream, to its end or until it fails.
-    pub(crate) fn read(&self, stream: &mut dyn Read) {
+    pub(crate) fn read(&self, mut stream: impl Read) {
         let mut buffer = vec![0; CHUNK];
         let result = loop {
             match stream.read(&mut buffer) {
@@ -61,7 +61,7 @@ impl Handover {
     }
 
     /// The thread that writes a stream, until no more comes or nobody reads it.
-    pub(crate) fn write(&self, stream: &mut dyn Write) {
+    pub(crate) fn write(&self, mut stream: impl Write) {
         let mut batch = Vec::new();
         let result = loop {
             let mut state = self.lock();

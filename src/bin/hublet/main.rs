@@ -98,8 +98,7 @@ fn main() -> ExitCode {
     let outcome = match flags::parse(std::env::vars_os(), std::env::args_os()) {
         Ok(Wish::Serve(options)) => serve(*options),
         Ok(Wish::Health(addresses)) => health::ask(&addresses),
-        Ok(Wish::Say(text)) => io::stdout()
-            .write_all(text.as_bytes())
+        Ok(Wish::Say(text)) => print(text.as_bytes())
             .map_err(|error| Failure::running(format!("standard output failed: {error}"))),
         Err(failure) => Err(failure),
     };
@@ -110,8 +109,15 @@ fn main() -> ExitCode {
 fn code(outcome: Result<(), Failure>) -> u8 {
     let Err(failure) = outcome else { return 0 };
     // If standard error is gone too, the exit code has to say it all.
-    drop(writeln!(io::stderr(), "hublet: {}", failure.sentence));
+    drop(io::stderr().write_all(format!("hublet: {}\n", failure.sentence).as_bytes()));
     failure.code
+}
+
+/// Writes to standard output, at once.
+fn print(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes)?;
+    stdout.flush()
 }
 
 /// Serves until a signal has drained the hub, or something failed.
@@ -253,14 +259,12 @@ fn accept(
 /// Tells where connections are accepted, a line for each listener: on standard output, unless that
 /// is a room's.
 fn announce(plan: &Plan, names: &[String]) {
-    let mut stream: Box<dyn Write> = match plan.stdout {
-        Some(_) => Box::new(io::stderr().lock()),
-        None => Box::new(io::stdout().lock()),
+    let lines: String = names.iter().map(|name| format!("listening on {name}\n")).collect();
+    let lines = lines.as_bytes();
+    let written = match plan.stdout {
+        Some(_) => io::stderr().write_all(lines),
+        None => print(lines),
     };
-    let written = names
-        .iter()
-        .try_for_each(|name| writeln!(stream, "listening on {name}"))
-        .and_then(|()| stream.flush());
     if let Err(error) = written {
         ::log::warn!("standard output failed, the hub serves all the same: {error}");
     }

@@ -83,14 +83,14 @@ impl Pipe {
             let subscription = subscribe(hub, room).await?;
             let output = Output { own: Arc::clone(&own), lines: Arc::default() };
             let lines = Arc::clone(&output.lines);
-            thread(Box::new(move || lines.write(&mut io::stdout().lock())))?;
+            thread(Box::new(move || lines.write(io::stdout().lock())))?;
             let (hub, room) = (hub.clone(), Arc::clone(room));
             pipe.output = Some(spawn(executor, output.run(hub, room, subscription)));
         }
         if let Some(room) = &plan.stdin {
             let chunks = Arc::<Handover>::default();
             let reader = Arc::clone(&chunks);
-            thread(Box::new(move || reader.read(&mut io::stdin().lock())))?;
+            thread(Box::new(move || reader.read(io::stdin().lock())))?;
             // The pipe is one client, which does not hear itself if clients do not.
             let itself = (!plan.echo && plan.stdout.as_ref() == Some(room)).then_some(own);
             let input = Input { pace: Pace::new(hub, room, plan), itself, chunks };
