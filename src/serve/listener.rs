@@ -112,10 +112,17 @@ impl Listener {
 
     /// Waits for a connection. Cancel safe; for one task at a time.
     pub(crate) async fn accept(&self) -> io::Result<(Socket, Peer)> {
+        let mut armed = false;
         poll_fn(|cx| {
+            // The reactor's answer is used up by the accept that it announced: left over, it would
+            // cost another that finds nobody. It may deny what it has just announced.
+            if std::mem::take(&mut armed) {
+                let _: Poll<()> = self.poll_readable(cx)?;
+            }
             loop {
                 match self.try_accept() {
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        armed = true;
                         ready!(self.poll_readable(cx))?;
                     }
                     accepted => return Poll::Ready(accepted),
