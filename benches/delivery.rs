@@ -63,7 +63,7 @@ const CASES: [Case; 3] = [
 ];
 
 /// Bytes on the heap for each idle client, at most.
-const HEAP_MAX: f64 = 1900.0;
+const HEAP_MAX: f64 = 1700.0;
 /// Allocations for each idle client, at most.
 const BLOCKS_MAX: f64 = 9.0;
 
