@@ -12,10 +12,10 @@ use super::Peer;
 use super::http::{Response, tokens};
 use crate::{Config, Network};
 
-static FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-static FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
-static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-static REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Who may read the answer beside pages of the hub's own: what `Access-Control-Allow-Origin` says.
 pub(crate) type Reader = Option<Cow<'static, str>>;
@@ -124,10 +124,11 @@ fn reader(request: &Request<()>, host: &str, origins: &[String]) -> Option<Reade
     let any = origins.iter().any(|listed| listed == "*");
     let mut values = headers.get_all(header::ORIGIN).iter();
     let Some(origin) = values.next() else {
-        let says = |name, value| headers.get(name).is_some_and(|header| header == value);
-        let foreign = says(&FETCH_SITE, "cross-site") || says(&FETCH_SITE, "same-site");
+        let says =
+            |name: HeaderName, value| headers.get(name).is_some_and(|header| header == value);
+        let foreign = says(FETCH_SITE, "cross-site") || says(FETCH_SITE, "same-site");
         // Somebody may follow a link; a page reads nothing of it.
-        return (any || !foreign || says(&FETCH_DEST, "document")).then_some(None);
+        return (any || !foreign || says(FETCH_DEST, "document")).then_some(None);
     };
     if values.next().is_some() {
         return None;
