@@ -90,8 +90,8 @@ FAULTS = [
     (
         "a batch of more than a queue",
         "src/hub/manager.rs",
-        "let batch = (queue / 2).clamp(1, BATCH);",
-        "let batch = 4 * queue.max(BATCH);",
+        "let batch = (queue / 2).clamp(1, RUN_MAX);",
+        "let batch = 4 * queue.max(RUN_MAX);",
     ),
     (
         "count off by one: what is dropped by an eviction",
@@ -223,8 +223,8 @@ FAULTS = [
     (
         "the room is left at a leave, and not the client's own note of it",
         "src/hub/registry.rs",
-        "let membership = entry.memberships.swap_remove(at);\n            self.vacate(&membership);",
-        "let membership = entry.memberships.swap_remove(at);\n            drop(membership);",
+        "let membership = entry.memberships.remove(at);\n            self.vacate(&membership);",
+        "let membership = entry.memberships.remove(at);\n            drop(membership);",
     ),
 ]
 
