@@ -14,6 +14,9 @@ use super::stats::{Counters, Tally};
 use crate::memory::Memory;
 use crate::{Disconnect, Message};
 
+/// Empty slots that are passed over in less than the time of one push.
+const GAPS: usize = 64;
+
 /// Names one client of a hub, and no other for as long as the hub lives.
 ///
 /// A slot of the registry is used again by the very next client, so an id carries the slot's
@@ -290,6 +293,7 @@ impl Registry {
     }
 
     /// Pushes a delivery's messages to at most `budget` of its members; `true` once all are served.
+    /// Where everyone is meant, [`GAPS`] empty slots on the way count as one member.
     ///
     /// A client whose queue overflows is evicted in place. The registry must not change between
     /// the calls of one delivery.
@@ -312,12 +316,18 @@ impl Registry {
             }
             Target::Client(_) => (None, 0),
         };
-        let end = len.min(delivery.place.saturating_add(budget));
+        let mut budget = budget.saturating_mul(GAPS);
+        let mut place = delivery.place;
         // How many took all of it.
         let mut whole = 0;
-        for place in delivery.place..end {
+        while place < len && budget > 0 {
             let slot = slots.map_or(place as u32, |slots| slots[place]);
-            let Some(entry) = self.entries.get(slot as usize) else { continue };
+            place += 1;
+            let Some(entry) = self.entries.get(slot as usize) else {
+                budget -= 1;
+                continue;
+            };
+            budget = budget.saturating_sub(GAPS);
             let id = ClientId { slot, generation: entry.generation };
             let outcome = if delivery.excepting && delivery.except.contains(&Some(id)) {
                 push_rest(entry, id, delivery, &tally)
@@ -332,8 +342,8 @@ impl Registry {
         }
         drop(tally);
         delivery.recipients.iter_mut().for_each(|recipients| *recipients += whole);
-        delivery.place = end;
-        if end < len {
+        delivery.place = place;
+        if place < len {
             return false;
         }
         for slot in std::mem::take(&mut delivery.ended) {

@@ -372,11 +372,19 @@ fn insert(registry: &mut Registry, terms: &Arc<Terms>, rooms: &[&str]) -> (Clien
 }
 
 fn deliver(registry: &mut Registry, target: Target) -> usize {
+    deliver_in_slices(registry, target).0
+}
+
+/// Delivers to 128 at a time; returns how many took it, and how many slices that was.
+fn deliver_in_slices(registry: &mut Registry, target: Target) -> (usize, usize) {
     let run = [Message::from("hello")];
     let mut recipients = [0];
     let mut delivery = Delivery::new(&target, &run, &[None], &mut recipients);
-    while !registry.deliver(&mut delivery, 128) {}
-    recipients[0]
+    let mut slices = 1;
+    while !registry.deliver(&mut delivery, 128) {
+        slices += 1;
+    }
+    (recipients[0], slices)
 }
 
 /// Invariant 4: the slot of a client is used again by the next one, its id is not.
@@ -455,6 +463,22 @@ fn every_one_of_5000_idle_clients_is_reached() {
     assert_eq!(deliver(&mut registry, Target::All), 5_000);
     assert_eq!(fates(&terms.counters), [10_000, 0, 0]);
     assert!(sinks.iter().all(|(sink, _)| sink.lock().taken.len() == 2 * 7));
+}
+
+/// One who came last stays in a high slot when the others have gone; a message for all need not make
+/// a hundred turns of the way to it.
+#[test]
+fn who_is_left_of_a_storm_is_reached_in_few_slices() {
+    let (mut registry, terms) = registry();
+    let mut ids: Vec<_> = (0..16_384).map(|_| insert(&mut registry, &terms, &[]).0).collect();
+    let (served, slices) = deliver_in_slices(&mut registry, Target::All);
+    assert_eq!((served, slices), (16_384, 128), "128 at a time");
+    ids.pop();
+    for id in ids {
+        assert!(registry.remove(id, Disconnect::NORMAL));
+    }
+    let (served, slices) = deliver_in_slices(&mut registry, Target::All);
+    assert!(served == 1 && slices <= 3, "{slices} slices for {served}");
 }
 
 /// Invariant 13: after a storm the registry holds memory for who is left, not for who was there.
