@@ -73,10 +73,14 @@ pub(crate) async fn eased(hub: &Hub) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::task::Waker;
+
     use futures_lite::future::{block_on, poll_once};
     use smol::Executor;
 
     use super::*;
+    use crate::hub::tests::support::Wakes;
     use crate::serve::handshake;
     use crate::serve::sim::time::VirtualTime;
     use crate::{Admission, Config, Message};
@@ -97,13 +101,45 @@ mod tests {
         let cx = &mut Context::from_waker(std::task::Waker::noop());
         assert_eq!(free.poll_eased(cx, &hub), Poll::Ready(false), "nobody has to wait");
         let held = hub.memory().hold(4 << 20);
-        let mut waiting = [Box::pin(eased(&hub)), Box::pin(eased(&hub))];
-        for waiting in &mut waiting {
-            assert!(block_on(poll_once(waiting)).is_none());
-        }
+        let mut waiting = [Waiting::at(&hub), Waiting::at(&hub)];
+        assert!(waiting.iter_mut().all(|waiting| !waiting.is_eased()));
         drop(held);
         for waiting in &mut waiting {
-            assert!(block_on(poll_once(waiting)).is_some());
+            assert_eq!(waiting.wakes.take(), 1, "it hears of it");
+            assert!(waiting.is_eased());
+        }
+    }
+
+    #[test]
+    fn who_comes_too_late_for_free_memory_waits_for_more() {
+        let executor = Executor::new();
+        let hub = hub(&executor);
+        let held = hub.memory().hold(4 << 20);
+        let mut waiting = Waiting::at(&hub);
+        assert!(!waiting.is_eased());
+        drop(held);
+        let held = hub.memory().hold(4 << 20);
+        assert!(waiting.wakes.take() == 1 && !waiting.is_eased(), "somebody was quicker");
+        drop(held);
+        assert!(waiting.wakes.take() == 1 && waiting.is_eased());
+    }
+
+    /// One who waits, with a waker of its own.
+    struct Waiting<'a> {
+        strain: Strain,
+        hub: &'a Hub,
+        wakes: Arc<Wakes>,
+    }
+
+    impl<'a> Waiting<'a> {
+        fn at(hub: &'a Hub) -> Self {
+            Self { strain: Strain::default(), hub, wakes: Arc::default() }
+        }
+
+        fn is_eased(&mut self) -> bool {
+            let waker = Waker::from(Arc::clone(&self.wakes));
+            let cx = &mut Context::from_waker(&waker);
+            self.strain.poll_eased(cx, self.hub).is_ready()
         }
     }
 

@@ -194,7 +194,7 @@ impl Outlet for Sink {
 
 /// Counts how often it was woken.
 #[derive(Debug, Default)]
-pub(in crate::hub) struct Wakes(AtomicUsize);
+pub(crate) struct Wakes(AtomicUsize);
 
 impl Wake for Wakes {
     fn wake(self: Arc<Self>) {
@@ -204,7 +204,7 @@ impl Wake for Wakes {
 
 impl Wakes {
     /// How often since the last time this was asked.
-    pub(in crate::hub) fn take(&self) -> usize {
+    pub(crate) fn take(&self) -> usize {
         self.0.swap(0, Ordering::Relaxed)
     }
 }
