@@ -161,10 +161,13 @@ config! {
     /// How long nothing may be heard from a client before it is pinged, give or take a tenth.
     /// Default 25 s: proxies cut idle connections at 60 s.
     ping_interval: Duration = Self::PING_INTERVAL;
-    /// How long a ping may stay unanswered. Default 20 s; then the connection counts as lost.
+    /// How long a ping may stay unanswered. Default 20 s; then the connection counts as lost. On
+    /// Linux the kernel gives a TCP connection of a [`Listener`](crate::Listener) up after 20 s in
+    /// which the peer's host takes none of what was written, whatever this says.
     pong_timeout: Duration = Self::PONG_TIMEOUT;
     /// How long writing may make no progress while something waits to be written. Default 10 s;
-    /// then the client counts as slow.
+    /// then the client counts as slow. As for [`pong_timeout`](Self#structfield.pong_timeout), on
+    /// Linux the kernel has the last word after 20 s.
     write_timeout: Duration = Self::WRITE_TIMEOUT;
     /// How long a peer has to answer a close frame. Default 2 s.
     close_timeout: Duration = Self::CLOSE_TIMEOUT;
