@@ -1,4 +1,4 @@
-//! What `docs/dependencies.md` and `SECURITY.md` say, held to what is there.
+//! What `docs/dependencies.md`, `SECURITY.md` and others say, held to what is there.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -149,4 +149,16 @@ fn every_promise_names_tests_that_are_there() {
             assert!(is_target || names.contains(&format!("fn {name}(")), "no test {name}");
         }
     }
+}
+
+/// The number of clients that the smallest box has room for, wherever it is told.
+#[test]
+fn sixteen_mebibytes_hold_as_many_clients_as_is_said() {
+    let config = hublet::Config::default().max_memory(Some(16 << 20));
+    let (hub, _manager) = hublet::Hub::new(config).expect("enough");
+    let clients = hub.sizing().expect("there is a ceiling").max_clients;
+    let row = format!("| `16m` | {clients} |");
+    assert!(read("README.md").contains(&row), "README.md: {row}");
+    let comment = format!("# 16 MiB for all of it, whatever comes in: {clients} clients");
+    assert!(read("deploy/openwrt.init").contains(&comment), "deploy/openwrt.init: {comment}");
 }
