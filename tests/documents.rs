@@ -85,6 +85,15 @@ fn every_direct_dependency_has_its_reason_and_its_weight() {
 }
 
 #[test]
+fn the_binary_has_one_size() {
+    let page = read("docs/dependencies.md").replace(',', "");
+    let readme = read("README.md");
+    let size = readme.lines().find_map(|line| line.strip_prefix("binary "));
+    let size = size.expect("the README quotes what footprint prints").trim();
+    assert!(page.contains(&format!("The static x86-64 binary is {size}.")), "{size}");
+}
+
+#[test]
 fn every_crate_that_comes_along_is_listed() {
     let page = read("docs/dependencies.md");
     let listed: Vec<_> = rows(&page, "What comes along")
