@@ -111,7 +111,8 @@ impl Sizing {
     pub(crate) fn of(config: &Config, fds: usize) -> Result<Option<Self>, Error> {
         let Some(max_memory) = config.max_memory else { return Ok(None) };
         let least = least(config);
-        if max_memory < least {
+        // What cannot be reckoned in an integer cannot be had either.
+        if max_memory < least || least == usize::MAX {
             return Err(Error::config(format!(
                 "max_memory of {max_memory} bytes cannot hold one client with max_message = {}: at \
                  least {least} is needed",
@@ -267,7 +268,7 @@ mod tests {
             Config::default().max_message(usize::MAX / 10),
             Config::default().max_rooms_per_client(usize::MAX),
         ] {
-            let error = sizing(&config, usize::MAX - 1).expect_err("more than there is");
+            let error = sizing(&config, usize::MAX).expect_err("more than there is");
             let sentence = error.to_string();
             assert!(
                 sentence.ends_with(&format!("at least {} is needed", usize::MAX)),

@@ -39,9 +39,17 @@ impl<T: Transport> Protocol<T> {
     pub(super) fn next(&mut self, pool: &Scratch) -> Option<Result<WsMessage, WsError>> {
         let max = self.wire.message_max();
         let borrow = || pool.take_tungstenite().unwrap_or_else(|| Box::new(tungstenite(max)));
-        match self.tungstenite.get_or_insert_with(borrow).read(&mut self.wire) {
-            Err(WsError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => None,
-            next => Some(next),
+        let tungstenite = self.tungstenite.get_or_insert_with(borrow);
+        loop {
+            match tungstenite.read(&mut self.wire) {
+                Err(WsError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // It holds one frame back behind another, and writes one in a read.
+                    if !self.wire.take_wrote() {
+                        return None;
+                    }
+                }
+                next => return Some(next),
+            }
         }
     }
 
@@ -51,7 +59,10 @@ impl<T: Transport> Protocol<T> {
         self.wire.settle(pool);
         if !pending && self.wire.is_quiet() {
             if let Some(tungstenite) = self.tungstenite.take() {
-                pool.give_tungstenite(tungstenite);
+                // One that has answered is not lent on: what it says is never another client's.
+                if !self.wire.take_answered() {
+                    pool.give_tungstenite(tungstenite);
+                }
             }
         }
     }
@@ -71,7 +82,8 @@ fn tungstenite(message_max: usize) -> WebSocketContext {
 
 #[cfg(test)]
 mod tests {
-    use std::task::{Context, Waker};
+    use std::sync::Arc;
+    use std::task::{Context, Poll, Waker};
 
     use futures_lite::io::Cursor;
 
@@ -83,6 +95,7 @@ mod tests {
     /// A client's protocol, and what the peer says next.
     struct Peer {
         hub: Hub,
+        queue: Arc<Queue>,
         protocol: Protocol<Foreign<Cursor<Vec<u8>>>>,
     }
 
@@ -90,8 +103,9 @@ mod tests {
         fn new(hub: Hub) -> Self {
             let queue = Queue::new(&hub.shared().terms);
             queue.open(None);
-            let wire = Wire::new(Foreign(Cursor::new(Vec::new())), queue, Vec::new(), &hub);
-            Self { hub, protocol: Protocol::new(wire) }
+            let stream = Foreign(Cursor::new(Vec::new()));
+            let wire = Wire::new(stream, Arc::clone(&queue), Vec::new(), &hub);
+            Self { hub, queue, protocol: Protocol::new(wire) }
         }
 
         /// What tungstenite makes of `bytes`, asked until it has nothing more.
@@ -109,6 +123,18 @@ mod tests {
             }
             self.protocol.settle(pool, false);
             heard
+        }
+
+        /// What tungstenite has written, taken out of the queue.
+        fn sent(&mut self) -> Vec<u8> {
+            let cx = &mut Context::from_waker(Waker::noop());
+            let mut sent = Vec::new();
+            self.queue.poll_drain(cx, usize::MAX, |_, frames| {
+                let before = sent.len();
+                frames.iter().for_each(|frame| sent.extend_from_slice(frame));
+                Poll::Ready(Ok(sent.len() - before))
+            });
+            sent
         }
 
         fn is_quiet(&self) -> bool {
@@ -130,6 +156,28 @@ mod tests {
         assert!(!peer.is_quiet(), "half a header");
         assert_eq!(peer.say(b"\x83\0\0\0\0llo"), [WsMessage::text("hello")]);
         assert!(peer.is_quiet());
+    }
+
+    #[test]
+    fn every_pong_goes_to_who_asked_and_to_nobody_else() {
+        let (hub, _manager) = Hub::new(Config::default()).expect("valid");
+        let mut first = Peer::new(hub.clone());
+        let pings: Vec<u8> =
+            (0..4).flat_map(|number| [&b"\x89\xfd\0\0\0\0"[..], &[number; 125]].concat()).collect();
+        assert_eq!(first.say(&pings).len(), 4);
+        assert!(!first.is_quiet(), "two pongs have no place in the queue");
+        let mut pongs = first.sent();
+        assert!(first.protocol.wire.take_starved());
+        assert_eq!(first.say(b""), []);
+        pongs.extend(first.sent());
+        let expected: Vec<u8> =
+            (0..4).flat_map(|number| [&[0x8a, 125][..], &[number; 125]].concat()).collect();
+        assert_eq!(pongs, expected);
+        assert!(first.is_quiet());
+
+        let mut second = Peer::new(hub);
+        assert_eq!(second.say(b"\x81\x82\0\0\0\0hi"), [WsMessage::text("hi")]);
+        assert_eq!(second.sent(), []);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A connection before it is a client: one request after another, each under one deadline.
 
 use std::borrow::Cow;
-use std::future::{pending, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -138,21 +138,26 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
                 Next::Client(begun) => return Ok(begun),
                 Next::Request(idle, status) => (idle, status),
             };
-            if self.buffer.is_empty() {
+            let goes_on = if self.buffer.is_empty() {
                 drop(place.take());
-                if !self.wait(&mut idle).await {
-                    let sentence = Cow::Borrowed("the last request was answered");
-                    return Err(Error::new(Kind::Refused(status, sentence)));
-                }
                 // Until then it keeps the one it has: without any, nobody would count it.
-                place = Some(gate.handshake().await);
+                if self.wait(&mut idle).await {
+                    place = Box::pin(stand_in_line(self.hub)).await;
+                }
+                place.is_some()
             } else if gate.is_crowded() {
-                // Who sends the next request with the last keeps nobody out: it waits in line.
+                // Who sends the next request with the last keeps nobody out.
                 drop(place.take());
-                place = Some(gate.handshake().await);
+                place = Box::pin(stand_in_line(self.hub)).await;
+                place.is_some()
             } else {
                 // Who sends many requests at once does not keep others waiting.
                 yield_now().await;
+                true
+            };
+            if !goes_on {
+                let sentence = Cow::Borrowed("the last request was answered");
+                return Err(Error::new(Kind::Refused(status, sentence)));
             }
         }
     }
@@ -189,7 +194,8 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
             // What the inbox has is done, and soon, since the manager waits for no peer. To say that
             // it was not would have it sent twice.
             if posted.load(Ordering::Relaxed) {
-                pending::<()>().await;
+                Timer::after(shared.config.handshake_timeout).await;
+                return Err(Ended::With(unknown()));
             }
             Err(Ended::Late)
         };
@@ -270,7 +276,10 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
             return Err(draining().into());
         }
         Ok(Answer::Response(match route {
-            Route::Health => health(hub).await,
+            Route::Health => {
+                seen.is_whole = true;
+                health(hub).await
+            }
             Route::Page(page) => Response::page(page),
             Route::Options(methods) => access::options(methods),
             Route::Metrics | Route::Rooms | Route::Members(_) => {
@@ -398,6 +407,18 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
     }
 }
 
+/// Waits for a place among the handshakes; `None` if none is free in the time of a handshake:
+/// an accept loop may have the last one, and nobody for it.
+async fn stand_in_line(hub: &Hub) -> Option<Handshake> {
+    let shared = hub.shared();
+    let place = async { Some(shared.gate.handshake().await) };
+    let too_late = async {
+        Timer::after(shared.config.handshake_timeout).await;
+        None
+    };
+    or(place, too_late).await
+}
+
 /// The message that a body makes: text, unless it is not UTF-8 or its type says otherwise.
 fn message(body: &[u8], headers: &HeaderMap) -> Message {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
@@ -429,7 +450,7 @@ async fn health(hub: &Hub) -> Response {
 /// The answer to a message of which nobody can say whether it was dispatched. It says nothing of
 /// trying again, which could send it twice.
 fn unknown() -> Response {
-    let sentence = "the hub ended before it could say whether the message was sent";
+    let sentence = "the hub cannot say whether the message was sent";
     Response::new(StatusCode::INTERNAL_SERVER_ERROR, sentence)
 }
 

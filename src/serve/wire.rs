@@ -59,6 +59,10 @@ pub(crate) struct Wire<T> {
     ended: bool,
     /// Tungstenite had a control frame that did not fit the queue.
     starved: bool,
+    /// Tungstenite has written since this was last asked.
+    wrote: bool,
+    /// Tungstenite has written, once or more.
+    answered: bool,
     /// Why nothing more is handed on, once the peer broke a rule. Boxed, since few do.
     fault: Option<Box<Disconnect>>,
 }
@@ -77,6 +81,8 @@ impl<T: Transport> Wire<T> {
             held: hub.memory().hold(0),
             ended: false,
             starved: false,
+            wrote: false,
+            answered: false,
             fault: None,
         };
         wire.scan.parts = hub.memory().is_limited();
@@ -103,6 +109,16 @@ impl<T: Transport> Wire<T> {
     /// Whether tungstenite holds a control frame back that may fit now; asked once per drain.
     pub(crate) fn take_starved(&mut self) -> bool {
         std::mem::take(&mut self.starved)
+    }
+
+    /// Whether tungstenite has written a control frame since this was last asked.
+    pub(crate) fn take_wrote(&mut self) -> bool {
+        std::mem::take(&mut self.wrote)
+    }
+
+    /// Whether tungstenite has written since it was borrowed; forgotten with it.
+    pub(crate) fn take_answered(&mut self) -> bool {
+        std::mem::take(&mut self.answered)
     }
 
     /// The rule that the peer broke, if reading failed for that.
@@ -243,7 +259,9 @@ impl<T: Transport> Read for Wire<T> {
 impl<T: Transport> Write for Wire<T> {
     /// Takes control frames into the queue; the pump's next drain writes them.
     fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
+        self.answered = true;
         if self.queue.control(frames) {
+            self.wrote = true;
             Ok(frames.len())
         } else {
             self.starved = true;
