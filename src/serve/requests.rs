@@ -138,24 +138,18 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
                 Next::Client(begun) => return Ok(begun),
                 Next::Request(idle, status) => (idle, status),
             };
-            let goes_on = if self.buffer.is_empty() {
-                drop(place.take());
-                // Until then it keeps the one it has: without any, nobody would count it.
-                if self.wait(&mut idle).await {
-                    place = Box::pin(stand_in_line(self.hub)).await;
-                }
-                place.is_some()
-            } else if gate.is_crowded() {
-                // Who sends the next request with the last keeps nobody out.
-                drop(place.take());
-                place = Box::pin(stand_in_line(self.hub)).await;
-                place.is_some()
-            } else {
+            if !self.buffer.is_empty() && !gate.is_crowded() {
                 // Who sends many requests at once does not keep others waiting.
                 yield_now().await;
-                true
-            };
-            if !goes_on {
+                continue;
+            }
+            // Who sends the next request with the last keeps nobody out.
+            drop(place.take());
+            // Until it has another it keeps the one of the idle: without any, nobody would count it.
+            if !self.buffer.is_empty() || self.wait(&mut idle).await {
+                place = Box::pin(stand_in_line(self.hub)).await;
+            }
+            if place.is_none() {
                 let sentence = Cow::Borrowed("the last request was answered");
                 return Err(Error::new(Kind::Refused(status, sentence)));
             }

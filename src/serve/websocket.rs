@@ -12,10 +12,11 @@ use futures_lite::FutureExt as _;
 
 use super::Handler;
 use super::clock::{Clock, Verdict};
+use super::goodbye::timed_out;
 use super::handshake::{Admitted, Registered};
 use super::protocol::Protocol;
 use super::strain::Strain;
-use super::time::{Timer, now};
+use super::time::now;
 use super::transport::Transport;
 use super::wire::Wire;
 use crate::hub::{Command, Drained, Phase, add};
@@ -500,11 +501,7 @@ impl<'a, T: Transport> Connection<'a, T> {
             })
             .await
         };
-        let timer = async {
-            Timer::after(timeout).await;
-            Err(io::ErrorKind::TimedOut.into())
-        };
-        let said: io::Result<()> = goodbye.or(timer).await;
+        let said: io::Result<()> = goodbye.or(timed_out(timeout)).await;
         if let Err(error) = said {
             log::debug!("a peer did not answer its close frame: {error}");
             self.protocol.wire.transport.abort();
