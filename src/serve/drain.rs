@@ -6,7 +6,7 @@ use futures_lite::future::or;
 
 use super::time::{Timer, now};
 use crate::hub::Command;
-use crate::{Disconnect, Error, Hub};
+use crate::{Config, Disconnect, Error, Hub};
 
 /// How long a client may take at a drain for what still waits in its queue. Shorter than the
 /// write timeout, since supervisors wait ten seconds: 5 s of window, this, and 2 s for its answer.
@@ -15,6 +15,27 @@ const WRITE_OUT: Duration = Duration::from_secs(2);
 /// How often a drain looks for clients whose requests were under way when it began.
 const LATECOMERS: Duration = Duration::from_millis(50);
 
+impl Config {
+    /// Returns how long a [`drain`](Hub::drain) takes at most: the window, 2 s (or the write
+    /// timeout, if that is shorter) for what still waits, and the close timeout.
+    ///
+    /// A supervisor should wait for longer before it kills.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let config = hublet::Config::default();
+    /// assert_eq!(config.drain_max(), Duration::from_secs(9));
+    /// assert_eq!(config.drain(Duration::ZERO).drain_max(), Duration::from_secs(4));
+    /// ```
+    #[must_use]
+    pub fn drain_max(&self) -> Duration {
+        self.drain + WRITE_OUT.min(self.write_timeout) + self.close_timeout
+    }
+}
+
 impl Hub {
     /// Stops gracefully: accepts nothing more, closes every client with `reason`, and waits for
     /// the connections to end. A connection that was accepted before still has its request
@@ -22,9 +43,8 @@ impl Hub {
     ///
     /// The close frames are spread evenly over [`Config::drain`](crate::Config::drain), so that
     /// the clients do not all come back at once; what is queued for a client goes before its close
-    /// frame. With no client left it returns at once, and at the latest after the window, 2 s (or
-    /// the write timeout, if that is shorter) and the close timeout: 9 s at the defaults. Then the
-    /// manager's future ends.
+    /// frame. With no client left it returns at once, and at the latest after
+    /// [`Config::drain_max`]: 9 s at the defaults. Then the manager's future ends.
     ///
     /// # Cancel safety
     ///
@@ -60,7 +80,6 @@ impl Hub {
         let shared = self.shared();
         shared.gate.close();
         let config = &shared.config;
-        let deadline = config.drain + WRITE_OUT.min(config.write_timeout) + config.close_timeout;
         let all_gone = or(
             async {
                 // An error means that the manager has ended: nobody is left to be told.
@@ -69,7 +88,7 @@ impl Hub {
             },
             shared.gate.empty(),
         );
-        or(all_gone, after(deadline)).await;
+        or(all_gone, after(config.drain_max())).await;
         let stop = async { drop(self.tell(Command::Stop).await) };
         or(stop, after(config.close_timeout)).await;
     }

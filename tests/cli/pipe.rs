@@ -301,3 +301,102 @@ fn standard_output_that_was_not_read_for_a_while_goes_on_when_it_is() {
     let told = server.logged("standard output is");
     assert!(told.starts_with("ERROR standard output is too slow: missed "), "{told}");
 }
+
+/// A hub whose standard output nobody reads: stuck in a write, with more handed over and more than
+/// that queued.
+struct Unread {
+    server: Server,
+    /// The other end, which stays open.
+    reader: UnixStream,
+}
+
+/// Lines of [`FLOOD_LINE`] that are printed before a hub is [`Unread`]: a stream holds about 200 KiB,
+/// the hub up to 640 KiB on their way to it, and the rest is queued.
+const UNREAD: usize = 1_100;
+
+impl Unread {
+    /// Starts one that has printed [`UNREAD`] lines from its standard input.
+    fn by_input(flags: &[&str]) -> Self {
+        // The reader of standard input waits only when half of this is queued.
+        let roomy = ["--stdin", "n", "--queue", "100000", "--queue-bytes", "4m"];
+        let (mut unread, address) = Self::start(&[&roomy[..], flags].concat());
+        let mut witness = Peer::<TcpStream>::connect(&address, "/ws/n");
+        let stdin = unread.server.child.stdin.as_mut().expect("piped");
+        for nth in 0..UNREAD {
+            writeln!(stdin, "{}", flood_line(nth)).expect("it reads");
+        }
+        for nth in 0..UNREAD {
+            witness.hears(&flood_line(nth));
+        }
+        unread
+    }
+
+    /// Starts one that was to print three times as much as it can hold, from a client.
+    fn by_client(flags: &[&str]) -> Self {
+        let (unread, address) = Self::start(flags);
+        let mut peer = Peer::<TcpStream>::connect(&address, "/ws/n?echo=0");
+        for nth in 0..3 * UNREAD {
+            peer.say(&flood_line(nth));
+        }
+        // The answer comes when all that it said before has been dispatched.
+        peer.send(CLOSE, &1000u16.to_be_bytes());
+        peer.is_closed(1000);
+        peer.goodbye(1000);
+        unread
+    }
+
+    fn start(flags: &[&str]) -> (Self, String) {
+        let (reader, writer) = UnixStream::pair().expect("a pair");
+        let mut command = hublet(&["--listen", "127.0.0.1:0", "--stdout", "n"]);
+        command.args(flags).stdin(Stdio::piped()).stdout(OwnedFd::from(writer));
+        let mut server = Server::spawn(command.stderr(Stdio::piped()));
+        let address = address(&mut server);
+        (Self { server, reader }, address)
+    }
+}
+
+#[test]
+fn a_stop_ends_in_time_though_nobody_reads_standard_output() {
+    // What deploy/README.md says of it: the window, 2 s and the close timeout.
+    let quick = ["--drain", "200ms", "--close-timeout", "100ms"];
+    let bound = Duration::from_millis(200 + 2_000 + 100);
+    let dropping = ["--overflow", "drop-oldest"];
+    let mut stuck = [
+        Unread::by_input(&quick),
+        Unread::by_client(&quick),
+        Unread::by_client(&[&quick[..], &dropping].concat()),
+    ];
+    let begin = Instant::now();
+    for Unread { server, .. } in &stuck {
+        server.signal(Signal::TERM);
+    }
+    for Unread { server, .. } in &mut stuck {
+        assert_eq!(server.exit_code(), Some(0));
+        let took = begin.elapsed();
+        assert!(took < bound + Duration::from_secs(3), "it took {took:?}");
+        server.logged("WARN standard output is not read, its last lines are lost");
+    }
+}
+
+#[test]
+fn a_second_signal_stops_at_once_though_nobody_reads_standard_output() {
+    let Unread { mut server, reader: _reader } = Unread::by_input(&["--drain", "1m"]);
+    server.signal(Signal::TERM);
+    server.logged("draining");
+    server.signal(Signal::TERM);
+    assert_eq!(server.exit_code(), Some(1));
+    server.logged("stopped at once by a second signal");
+}
+
+#[test]
+fn what_was_queued_when_a_stop_began_is_printed_once_it_is_read() {
+    let Unread { mut server, reader } = Unread::by_input(&[]);
+    server.signal(Signal::TERM);
+    server.logged("draining");
+    let stdout = lines(Some(reader));
+    for nth in 0..UNREAD {
+        assert_eq!(stdout.recv_timeout(DEADLINE), Ok(flood_line(nth)));
+    }
+    assert_eq!(server.exit_code(), Some(0));
+    assert_eq!(stdout.iter().next(), None);
+}

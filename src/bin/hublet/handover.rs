@@ -32,6 +32,8 @@ struct State {
     bytes: Vec<u8>,
     /// Whether the thread has bytes in hand that are not yet written.
     writing: bool,
+    /// Whether what comes to be written is the last, which need not wait for room.
+    draining: bool,
     /// Whether no more bytes come to be written.
     ended: bool,
     /// How the thread's work ended.
@@ -95,7 +97,7 @@ impl Handover {
 
     /// Appends bytes to be written, once there is room; `false` if nobody writes any more.
     pub(crate) async fn put(&self, append: impl FnOnce(&mut Vec<u8>)) -> bool {
-        self.wait(&|state| state.bytes.len() < UNWRITTEN_MAX).await;
+        self.wait(&|state| state.bytes.len() < UNWRITTEN_MAX || state.draining).await;
         let mut state = self.lock();
         if state.result.is_some() {
             return false;
@@ -105,10 +107,23 @@ impl Handover {
         true
     }
 
-    /// Waits until all is written; `false` if nobody writes any more.
+    /// Waits until all is written; `false` if nothing more is to come, or nobody writes any more.
     pub(crate) async fn written(&self) -> bool {
-        self.wait(&|state| state.bytes.is_empty() && !state.writing).await;
-        self.lock().result.is_none()
+        self.wait(&|state| (state.bytes.is_empty() && !state.writing) || state.draining).await;
+        let state = self.lock();
+        state.result.is_none() && !state.draining
+    }
+
+    /// Lets nobody wait for room any more: whoever calls it has seen to it that what still comes is
+    /// bounded otherwise.
+    pub(crate) fn drain(&self) {
+        self.lock().draining = true;
+        self.hub.notify(usize::MAX);
+    }
+
+    /// Whether what comes is the last.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.lock().draining
     }
 
     /// Says that nothing more comes to be written.

@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::task::Poll;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use event_listener::Event;
 use futures_lite::future::{FutureExt, or};
@@ -218,10 +219,11 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
 
     supervisor::stopping();
     ::log::info!("draining: {} clients are told {reason}", hub.stats().clients);
+    let deadline = Instant::now() + plan.drain_max;
     let drained = async {
-        pipe.stop_reading();
+        pipe.stop(&hub).await;
         hub.drain(reason).await;
-        pipe.flush(plan.write_timeout).await
+        pipe.flush(deadline).await
     };
     let impatient = async {
         signals.next().await?;

@@ -45,7 +45,9 @@ pub(crate) struct Plan {
     /// Bytes that it holds.
     queue_bytes: usize,
     /// How long anybody may stay behind before nobody waits any more.
-    pub(crate) write_timeout: Duration,
+    write_timeout: Duration,
+    /// How long a drain takes at most, standard output included.
+    pub(crate) drain_max: Duration,
 }
 
 impl Plan {
@@ -59,6 +61,7 @@ impl Plan {
             queue: config.queue,
             queue_bytes: config.queue_bytes,
             write_timeout: config.write_timeout,
+            drain_max: config.drain_max(),
         }
     }
 }
@@ -68,6 +71,8 @@ impl Plan {
 pub(crate) struct Pipe {
     input: Option<Work>,
     output: Option<Work>,
+    /// What the output's work goes on with, to end it in order.
+    ends: Output,
 }
 
 impl Pipe {
@@ -78,10 +83,9 @@ impl Pipe {
         plan: &Plan,
     ) -> Result<Self, Failure> {
         let mut pipe = Self::default();
-        let own = Arc::<Mutex<Option<Client>>>::default();
         if let Some(room) = &plan.stdout {
             let subscription = subscribe(hub, room).await?;
-            let output = Output { own: Arc::clone(&own), lines: Arc::default() };
+            let output = pipe.ends.clone();
             let lines = Arc::clone(&output.lines);
             thread(Box::new(move || lines.write(io::stdout().lock())))?;
             let (hub, room) = (hub.clone(), Arc::clone(room));
@@ -92,7 +96,8 @@ impl Pipe {
             let reader = Arc::clone(&chunks);
             thread(Box::new(move || reader.read(io::stdin().lock())))?;
             // The pipe is one client, which does not hear itself if clients do not.
-            let itself = (!plan.echo && plan.stdout.as_ref() == Some(room)).then_some(own);
+            let itself = !plan.echo && plan.stdout.as_ref() == Some(room);
+            let itself = itself.then(|| Arc::clone(&pipe.ends.own));
             let input = Input { pace: Pace::new(hub, room, plan), itself, chunks };
             pipe.input = Some(spawn(executor, input.run(plan.max_message)));
         }
@@ -108,18 +113,28 @@ impl Pipe {
         or(end_of(&mut self.input), end_of(&mut self.output)).await
     }
 
-    /// Reads nothing more: the hub is about to drain.
-    pub(crate) fn stop_reading(&mut self) {
+    /// Reads nothing more and leaves the room: the hub is about to drain, which waits for this
+    /// client as for any other, and not for whoever reads standard output. What is queued for it
+    /// still comes.
+    pub(crate) async fn stop(&mut self, hub: &Hub) {
         self.input = None;
+        // Before it leaves, which takes no longer than what is in the inbox: nothing but that and
+        // what is in the queue finds room without waiting.
+        self.ends.lines.drain();
+        let own = lock(&self.ends.own).clone();
+        if let Some(own) = own {
+            // An error means that it has left already.
+            drop(hub.disconnect(own.id(), Disconnect::GOING_AWAY).await);
+        }
     }
 
-    /// Waits until standard output has taken what it was owed, for at most `timeout`; after a drain.
-    pub(crate) async fn flush(&mut self, timeout: Duration) -> Result<(), Failure> {
+    /// Waits until standard output has taken what it was owed, or until `deadline`; after a drain.
+    pub(crate) async fn flush(&mut self, deadline: Instant) -> Result<(), Failure> {
         if self.output.is_none() {
             return Ok(());
         }
         let late = async {
-            Timer::after(timeout).await;
+            Timer::at(deadline).await;
             ::log::warn!("standard output is not read, its last lines are lost");
             Ok(())
         };
@@ -286,6 +301,7 @@ impl Pace {
 }
 
 /// What becomes of the messages for standard output.
+#[derive(Debug, Default, Clone)]
 struct Output {
     /// The pipe as the room knows it, for its other half.
     own: Arc<Mutex<Option<Client>>>,
@@ -294,7 +310,8 @@ struct Output {
 }
 
 impl Output {
-    /// Hands messages to the thread that writes them, until the hub drains or nobody reads.
+    /// Hands messages to the thread that writes them, until the hub drains or nobody reads, and
+    /// waits for the thread.
     async fn run(
         self,
         hub: Hub,
@@ -303,15 +320,17 @@ impl Output {
     ) -> Result<(), Failure> {
         loop {
             *lock(&self.own) = Some(subscription.client().clone());
+            // Looked at only now: whoever stops the pipe disconnects the client that stands there.
+            if self.lines.is_draining() {
+                break;
+            }
             let Some(reason) = self.hand_on(&mut subscription).await else { break };
             drop(subscription);
             if ![Disconnect::SLOW.code(), Disconnect::TRY_LATER.code()].contains(&reason.code()) {
-                self.lines.end();
-                self.lines.over().await;
                 break;
             }
             ::log::error!(
-                "standard output is {}; it joins again now that it is read",
+                "standard output is {}; it hears no more until it is read",
                 reason.reason()
             );
             if !self.lines.written().await {
@@ -322,6 +341,8 @@ impl Output {
                 Err(_) => break,
             };
         }
+        self.lines.end();
+        self.lines.over().await;
         match self.lines.result() {
             Err(error) if !is_unread(&error) => {
                 Err(Failure::running(format!("standard output failed: {error}")))
@@ -369,4 +390,56 @@ async fn subscribe(hub: &Hub, room: &Arc<str>) -> Result<Subscription, Failure> 
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use hublet::Config;
+
+    use super::*;
+
+    /// Lines that wait, 1.9 MB: the handover takes a few of them and the queue has the rest.
+    const LINES: usize = 32;
+    const LINE: usize = 60_000;
+
+    #[test]
+    fn a_drain_does_not_wait_for_whoever_reads_standard_output() {
+        let day = Config::WAIT_MAX;
+        let config = Config::default().queue_bytes(LINES * LINE * 2);
+        let (hub, manager) = Hub::new(config.drain(day).close_timeout(day)).expect("valid");
+        let executor = Executor::new();
+        let _manager = executor.spawn(manager);
+        smol::block_on(executor.run(async {
+            // No thread writes: as if it were stuck in its first write.
+            let mut pipe = Pipe::default();
+            let (room, output) = (Arc::<str>::from("n"), pipe.ends.clone());
+            let subscription = subscribe(&hub, &room).await.expect("a place");
+            let work = output.run(hub.clone(), Arc::clone(&room), subscription);
+            pipe.output = Some(spawn(&executor, work));
+            for nth in 0..LINES {
+                assert_eq!(hub.publish(&room, format!("{nth:0LINE$}")).await.ok(), Some(1));
+            }
+            let waiting = hub.presence(&room).await.expect("it runs")[0].waiting;
+            assert!(waiting > LINES / 2, "{waiting} are queued");
+
+            pipe.stop(&hub).await;
+            let drained = async {
+                hub.drain(Disconnect::RESTART).await;
+                true
+            };
+            let late = async {
+                Timer::after(Duration::from_secs(20)).await;
+                false
+            };
+            assert!(or(drained, late).await, "it waits for a stream");
+
+            // Once the thread goes on, it finds all that was queued.
+            let mut written = Vec::new();
+            pipe.ends.lines.write(&mut written);
+            pipe.flush(Instant::now() + Duration::from_secs(20)).await.expect("no stream failed");
+            assert!(pipe.output.is_none(), "it goes on");
+            let lines: String = (0..LINES).map(|nth| format!("{nth:0LINE$}\n")).collect();
+            assert!(written == lines.as_bytes(), "{} bytes of {}", written.len(), lines.len());
+        }));
+    }
 }
