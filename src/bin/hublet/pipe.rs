@@ -26,6 +26,9 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// The longest pause: how late the reader notices that a member has caught up.
 const PAUSE_MAX: Duration = Duration::from_millis(32);
 
+/// How long the output waits before it asks again whether there is a place for it.
+const PLACE_PAUSE: Duration = Duration::from_millis(100);
+
 /// Bytes of a frame beyond its payload, at most (RFC 6455 5.2).
 const FRAMING: usize = 10;
 
@@ -84,7 +87,9 @@ impl Pipe {
     ) -> Result<Self, Failure> {
         let mut pipe = Self::default();
         if let Some(room) = &plan.stdout {
-            let subscription = subscribe(hub, room).await?;
+            let subscription = subscribe(hub, room).await.map_err(|error| {
+                Failure::running(format!("--stdout cannot join its room: {error}"))
+            })?;
             let output = pipe.ends.clone();
             let lines = Arc::clone(&output.lines);
             thread(Box::new(move || lines.write(io::stdout().lock())))?;
@@ -333,13 +338,8 @@ impl Output {
                 "standard output is {}; it hears no more until it is read",
                 reason.reason()
             );
-            if !self.lines.written().await {
-                break;
-            }
-            subscription = match subscribe(&hub, &room).await {
-                Ok(subscription) => subscription,
-                Err(_) => break,
-            };
+            let Some(again) = self.join_again(&hub, &room).await else { break };
+            subscription = again;
         }
         self.lines.end();
         self.lines.over().await;
@@ -349,6 +349,19 @@ impl Output {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Joins again once all is written and there is a place; `None` if nothing more is to come.
+    async fn join_again(&self, hub: &Hub, room: &Arc<str>) -> Option<Subscription> {
+        while self.lines.written().await {
+            match subscribe(hub, room).await {
+                Ok(subscription) => return Some(subscription),
+                // Others have come meanwhile. They may stay, and so does the hub.
+                Err(error) if error.status().is_some() => Timer::after(PLACE_PAUSE).await,
+                Err(_) => break,
+            };
+        }
+        None
     }
 
     /// Hands messages on; returns why there are no more, or `None` if nobody reads them.
@@ -381,11 +394,8 @@ fn is_unread(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
 }
 
-async fn subscribe(hub: &Hub, room: &Arc<str>) -> Result<Subscription, Failure> {
-    let admission = Admission::anonymous().room(Arc::clone(room));
-    hub.subscribe(admission)
-        .await
-        .map_err(|error| Failure::running(format!("--stdout cannot join its room: {error}")))
+async fn subscribe(hub: &Hub, room: &Arc<str>) -> Result<Subscription, Error> {
+    hub.subscribe(Admission::anonymous().room(Arc::clone(room))).await
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -394,6 +404,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use hublet::Config;
 
     use super::*;
@@ -440,6 +452,25 @@ mod tests {
             assert!(pipe.output.is_none(), "it goes on");
             let lines: String = (0..LINES).map(|nth| format!("{nth:0LINE$}\n")).collect();
             assert!(written == lines.as_bytes(), "{} bytes of {}", written.len(), lines.len());
+        }));
+    }
+
+    #[test]
+    fn standard_output_joins_again_when_there_is_a_place() {
+        let (hub, manager) = Hub::new(Config::default().max_clients(Some(1))).expect("valid");
+        let executor = Executor::new();
+        let _manager = executor.spawn(manager);
+        smol::block_on(executor.run(async {
+            let (room, output) = (Arc::<str>::from("n"), Output::default());
+            let other = subscribe(&hub, &room).await.expect("a place");
+            let mut again = pin!(output.join_again(&hub, &room));
+            let waited = async {
+                Timer::after(PLACE_PAUSE * 2).await;
+                None
+            };
+            assert!(or(again.as_mut(), waited).await.is_none(), "every place is taken");
+            drop(other);
+            assert!(again.await.is_some(), "there is a place");
         }));
     }
 }
