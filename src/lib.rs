@@ -154,7 +154,7 @@ pub use http;
 pub use hub::{Client, ClientId, Hub, Member, Sizing, Stats, Target, is_name};
 pub use message::Message;
 pub use network::Network;
-pub use serve::{Admission, Handler, Listener, Peer, Subscription, is_local, room_of};
+pub use serve::{Admission, Handler, Listener, Peer, Subscription, is_local, query_of, room_of};
 
 /// The program in the README is compiled with the examples here.
 #[cfg(doctest)]

@@ -37,7 +37,7 @@ use smol::Executor;
 pub use access::is_local;
 pub use handler::{Admission, Handler};
 pub use listener::{Listener, Peer};
-pub use routes::room_of;
+pub use routes::{query_of, room_of};
 pub use subscription::Subscription;
 
 use requests::{Begun, Requests};

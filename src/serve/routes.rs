@@ -1,9 +1,9 @@
 //! What each path and method does.
 
-use http::{HeaderMap, Method, Request, StatusCode, Version, header};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header};
 
 use super::access::{self, Reader};
-use super::http::{Head, Response, has_token, percent_decode};
+use super::http::{Head, Response, has_token, percent_decode, query};
 use crate::hub::is_name;
 use crate::{Config, Page, Target};
 
@@ -139,6 +139,25 @@ fn find<'a>(path: &str, config: &'a Config) -> Option<Route<'a>> {
 #[must_use]
 pub fn room_of(path: &str) -> Option<String> {
     ["/ws", "/sse", "/pub"].iter().find_map(|prefix| room_under(path, prefix))
+}
+
+/// Returns the first value of `name` in the query of a request, percent-decoded once: empty if it
+/// stands there without one, as it stands if what it encodes is not UTF-8.
+///
+/// Browsers cannot set headers for a WebSocket or for events, so a token comes this way.
+///
+/// # Examples
+///
+/// ```
+/// let uri: hublet::http::Uri = "/ws?token=a%2Fb&echo".parse().expect("a target");
+/// assert_eq!(hublet::query_of(&uri, "token").as_deref(), Some("a/b"));
+/// assert_eq!(hublet::query_of(&uri, "echo").as_deref(), Some(""));
+/// assert_eq!(hublet::query_of(&uri, "user"), None);
+/// ```
+#[must_use]
+pub fn query_of(uri: &Uri, name: &str) -> Option<String> {
+    let value = query(uri, name)?;
+    Some(percent_decode(value).unwrap_or_else(|| value.to_owned()))
 }
 
 fn room_under(path: &str, prefix: &str) -> Option<String> {

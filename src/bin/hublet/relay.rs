@@ -4,7 +4,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hublet::http::{Request, StatusCode};
-use hublet::{Admission, Client, Disconnect, Error, Handler, Message, Peer, Target, room_of};
+use hublet::{
+    Admission, Client, Disconnect, Error, Handler, Message, Peer, Target, query_of, room_of,
+};
 
 use smol::{Executor, Timer};
 
@@ -64,7 +66,7 @@ impl Handler for Relay {
         peer: &Peer,
     ) -> Result<Admission, StatusCode> {
         let room = room_of(request.uri().path()).ok_or(StatusCode::NOT_FOUND)?;
-        let echo = match query(request, "echo") {
+        let echo = match query_of(request.uri(), "echo").as_deref() {
             None => self.echo,
             Some("1") => true,
             Some("0") => false,
@@ -163,13 +165,4 @@ fn disconnect(error: &Error) -> Disconnect {
 /// The time since 1970; nothing, where the clock stands before.
 fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-/// The first value of `name` in a request's query; empty if it stands there without one.
-fn query<'a>(request: &'a Request<()>, name: &str) -> Option<&'a str> {
-    let pairs = request.uri().query()?.split('&');
-    pairs
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .find(|(key, _)| *key == name)
-        .map(|(_, value)| value)
 }
