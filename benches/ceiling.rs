@@ -13,6 +13,8 @@
 //!
 //! Without a cgroup it says `skipped`, and fails where REQUIRE_TEST_TOOLS is set. Linux, as root.
 
+mod server;
+
 #[cfg(target_os = "linux")]
 mod cgroup {
     use std::error::Error;
@@ -117,6 +119,7 @@ mod attack {
     use rustix::net::{AddressFamily, SocketType, sockopt};
 
     use super::cgroup::{Cgroup, Outcome};
+    use super::server::ask;
 
     /// How long anything may take before the run fails.
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -263,21 +266,6 @@ mod attack {
                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             );
             ask(stream, &request, "101")
-        }
-    }
-
-    /// Sends a request whose answer has this status, and reads the head of it.
-    fn ask(mut stream: TcpStream, request: &str, status: &str) -> io::Result<TcpStream> {
-        stream.write_all(request.as_bytes())?;
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte)?;
-            head.push(byte[0]);
-        }
-        match head.starts_with(format!("HTTP/1.1 {status} ").as_bytes()) {
-            true => Ok(stream),
-            false => Err(io::Error::other(String::from_utf8_lossy(&head).into_owned())),
         }
     }
 

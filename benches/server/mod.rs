@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each of the benches uses its part")]
 
 use std::error::Error;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -99,26 +99,31 @@ impl Server {
     ) -> Outcome<Vec<TcpStream>> {
         let address = &self.address;
         let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n");
-        let begin = format!("HTTP/1.1 {status} ");
         let open = || -> Outcome<TcpStream> {
-            let mut stream = TcpStream::connect(address)?;
+            let stream = TcpStream::connect(address)?;
             stream.set_nodelay(true)?;
             stream.set_read_timeout(Some(PATIENCE))?;
-            stream.write_all(request.as_bytes())?;
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                stream.read_exact(&mut byte)?;
-                head.push(byte[0]);
-            }
-            if !head.starts_with(begin.as_bytes()) {
-                return Err(String::from_utf8_lossy(&head).into());
-            }
-            Ok(stream)
+            Ok(ask(stream, &request, status)?)
         };
         (0..connections)
             .map(|nth| open().map_err(|error| format!("connection {nth}: {error}").into()))
             .collect()
+    }
+}
+
+/// Sends a request whose answer has this status, and reads the head of it; what comes behind it is
+/// not read.
+pub(crate) fn ask(mut stream: TcpStream, request: &str, status: &str) -> io::Result<TcpStream> {
+    stream.write_all(request.as_bytes())?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    match head.starts_with(format!("HTTP/1.1 {status} ").as_bytes()) {
+        true => Ok(stream),
+        false => Err(io::Error::other(String::from_utf8_lossy(&head).into_owned())),
     }
 }
 
