@@ -129,7 +129,10 @@ impl Manager {
                 self.registry.remove(id, Disconnect::ABNORMAL);
             }
             self.relief.look(&mut self.registry);
-            yield_now().await;
+            // Who waits for the next command lets the others run as well.
+            if carry.is_some() || !self.outbox.is_empty() {
+                yield_now().await;
+            }
         }
     }
 
