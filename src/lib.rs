@@ -102,8 +102,10 @@
 //!
 //! The library spawns on the executor that it is given and nowhere else, starts no thread (the
 //! reactor's, which every program on smol has, is async-io's), keeps no global, reads no
-//! environment, installs no signal handler and prints nothing; it logs by the facade `log`. One
-//! thread serves ten thousand clients. For more, run the same executor on each:
+//! environment, installs no signal handler and prints nothing; it logs by the facade `log`. A
+//! program that is mostly its hub may have its sockets watched by a [`Reactor`] in the thread that
+//! runs it, for fewer system calls. One thread serves ten thousand clients. For more, run the same
+//! executor on each:
 //!
 //! ```
 //! # use std::sync::Arc;
@@ -154,7 +156,9 @@ pub use http;
 pub use hub::{Client, ClientId, Hub, Member, Sizing, Stats, Target, is_name};
 pub use message::Message;
 pub use network::Network;
-pub use serve::{Admission, Handler, Listener, Peer, Subscription, is_local, query_of, room_of};
+pub use serve::{
+    Admission, Handler, Listener, Peer, Reactor, Subscription, is_local, query_of, room_of,
+};
 
 /// The program in the README is compiled with the examples here.
 #[cfg(doctest)]

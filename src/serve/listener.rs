@@ -6,11 +6,16 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 #[cfg(unix)]
 use std::os::unix::net::UnixListener;
+#[cfg(target_os = "linux")]
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 
 use smol::Async;
 
+#[cfg(target_os = "linux")]
+use super::epoll::Poller;
+use super::reactor::Io;
 use super::transport::Socket;
 use crate::network::to_bits;
 use crate::{Error, Network, Sizing};
@@ -47,9 +52,9 @@ pub struct Listener {
 
 #[derive(Debug)]
 enum Kind {
-    Tcp(Async<TcpListener>),
+    Tcp(Io<TcpListener>),
     #[cfg(unix)]
-    Unix(Async<UnixListener>),
+    Unix(Io<UnixListener>),
 }
 
 impl Listener {
@@ -87,6 +92,16 @@ impl Listener {
         }
     }
 
+    /// Has the listener and its connections told of by a poller of our own.
+    #[cfg(target_os = "linux")]
+    pub(super) fn attach(self, poller: &Arc<Poller>) -> io::Result<Self> {
+        let kind = match self.kind {
+            Kind::Tcp(listener) => Kind::Tcp(listener.attach(poller)?),
+            Kind::Unix(listener) => Kind::Unix(listener.attach(poller)?),
+        };
+        Ok(Self { kind, ..self })
+    }
+
     /// Gives the connections of this listener the buffers that a ceiling leaves room for, and fewer
     /// of them a place to wait.
     pub(crate) fn restrain(&mut self, sizing: &Sizing) -> Result<(), Error> {
@@ -110,48 +125,43 @@ impl Listener {
         Ok(())
     }
 
-    /// Waits for a connection. Cancel safe; for one task at a time.
-    pub(crate) async fn accept(&self) -> io::Result<(Socket, Peer)> {
+    /// Waits until an accept is worth trying. Cancel safe; for one task at a time.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
         let mut armed = false;
         poll_fn(|cx| {
-            // The reactor's answer is used up by the accept that it announced: left over, it would
-            // cost another that finds nobody. It may deny what it has just announced.
-            if std::mem::take(&mut armed) {
-                let _: Poll<()> = self.poll_readable(cx)?;
-            }
-            loop {
-                match self.try_accept() {
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        armed = true;
-                        ready!(self.poll_readable(cx))?;
-                    }
-                    accepted => return Poll::Ready(accepted),
-                }
-            }
+            let readable = match &self.kind {
+                Kind::Tcp(listener) => listener.poll_readable(cx)?,
+                #[cfg(unix)]
+                Kind::Unix(listener) => listener.poll_readable(cx)?,
+            };
+            // Async-io may deny what it has just announced.
+            if std::mem::replace(&mut armed, true) { Poll::Ready(Ok(())) } else { readable.map(Ok) }
         })
         .await
     }
 
-    fn try_accept(&self) -> io::Result<(Socket, Peer)> {
+    /// Accepts a connection that waits; [`ErrorKind::WouldBlock`] if none does.
+    pub(crate) fn accept(&self) -> io::Result<(Socket, Peer)> {
         match &self.kind {
             Kind::Tcp(listener) => {
-                let accepted = listener.get_ref().accept();
+                let accepted = sys::accept_tcp(listener.get_ref());
                 if matches!(&accepted, Err(error) if error.kind() == ErrorKind::WouldBlock) {
                     // They come in order: whoever was there before is out.
                     self.early.store(false, Ordering::Relaxed);
                 }
                 let (stream, address) = accepted?;
                 self.equip(&stream).map_err(about_one)?;
-                Ok((Socket::new(stream, self.socket_buffer)?, Peer::from(address)))
+                let stream = Socket::new(listener, stream, self.socket_buffer)?;
+                Ok((stream, Peer::from(address)))
             }
             #[cfg(unix)]
             Kind::Unix(listener) => {
-                let (stream, _) = listener.get_ref().accept()?;
+                let stream = sys::accept_unix(listener.get_ref())?;
                 if let Some(bytes) = self.socket_buffer {
                     // The kernel hands a Unix listener's down to nobody.
                     set_buffers(&stream, bytes).map_err(about_one)?;
                 }
-                Ok((Socket::new(stream, self.socket_buffer)?, Peer::unix()))
+                Ok((Socket::new(listener, stream, self.socket_buffer)?, Peer::unix()))
             }
         }
     }
@@ -171,14 +181,6 @@ impl Listener {
     #[cfg(not(target_os = "linux"))]
     fn equip(&self, stream: &TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)
-    }
-
-    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &self.kind {
-            Kind::Tcp(listener) => listener.poll_readable(cx),
-            #[cfg(unix)]
-            Kind::Unix(listener) => listener.poll_readable(cx),
-        }
     }
 }
 
@@ -202,7 +204,7 @@ impl TryFrom<TcpListener> for Listener {
         rustix::net::listen(&listener, BACKLOG).map_err(io::Error::from)?;
         #[cfg(target_os = "linux")]
         hand_down(&listener)?;
-        let kind = Kind::Tcp(Async::new(listener)?);
+        let kind = Kind::Tcp(Io::Async(Async::new(listener)?));
         Ok(Self { kind, socket_buffer: None, early: true.into() })
     }
 }
@@ -227,7 +229,7 @@ impl TryFrom<UnixListener> for Listener {
     /// ```
     fn try_from(listener: UnixListener) -> Result<Self, Error> {
         rustix::net::listen(&listener, BACKLOG).map_err(io::Error::from)?;
-        let kind = Kind::Unix(Async::new(listener)?);
+        let kind = Kind::Unix(Io::Async(Async::new(listener)?));
         Ok(Self { kind, socket_buffer: None, early: true.into() })
     }
 }
@@ -244,6 +246,45 @@ fn hand_down(socket: &impl std::os::fd::AsFd) -> io::Result<()> {
     sockopt::set_tcp_keepidle(socket, Duration::from_secs(UNANSWERED_SECONDS.into()))?;
     sockopt::set_tcp_user_timeout(socket, UNANSWERED_SECONDS * 1000)?;
     Ok(())
+}
+
+/// Accepts a connection that does not block.
+#[cfg(target_os = "linux")]
+mod sys {
+    use super::*;
+    use rustix::net::{SocketFlags, acceptfrom_with};
+    use std::os::fd::OwnedFd;
+
+    const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
+
+    pub(super) fn accept_tcp(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, address) = acceptfrom_with(listener, FLAGS)?;
+        let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+        Ok((stream.into(), address.ok_or(ErrorKind::ConnectionAborted)?))
+    }
+
+    pub(super) fn accept_unix(listener: &UnixListener) -> io::Result<OwnedFd> {
+        Ok(rustix::net::accept_with(listener, FLAGS)?)
+    }
+}
+
+/// As the standard library has it: the connection is made non-blocking by a call of its own.
+#[cfg(not(target_os = "linux"))]
+mod sys {
+    use super::*;
+
+    pub(super) fn accept_tcp(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, address) = listener.accept()?;
+        stream.set_nonblocking(true)?;
+        Ok((stream, address))
+    }
+
+    #[cfg(unix)]
+    pub(super) fn accept_unix(listener: &UnixListener) -> io::Result<std::os::fd::OwnedFd> {
+        let (stream, _) = listener.accept()?;
+        stream.set_nonblocking(true)?;
+        Ok(stream.into())
+    }
 }
 
 /// The error of an accepted socket that takes no option, as some systems have it when its peer has

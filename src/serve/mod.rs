@@ -3,6 +3,8 @@
 mod access;
 mod clock;
 mod drain;
+#[cfg(target_os = "linux")]
+mod epoll;
 mod events;
 mod goodbye;
 mod handler;
@@ -13,6 +15,7 @@ mod listener;
 mod listing;
 mod metrics;
 mod protocol;
+mod reactor;
 mod requests;
 mod routes;
 #[cfg(test)]
@@ -23,9 +26,12 @@ mod subscription;
 mod time;
 mod transport;
 mod upgrade;
+#[cfg(target_os = "linux")]
+mod watch;
 mod websocket;
 mod wire;
 
+use std::io::{self, ErrorKind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +43,7 @@ use smol::Executor;
 pub use access::is_local;
 pub use handler::{Admission, Handler};
 pub use listener::{Listener, Peer};
+pub use reactor::Reactor;
 pub use routes::{query_of, room_of};
 pub use subscription::Subscription;
 
@@ -115,13 +122,20 @@ impl Hub {
         let gate = &self.shared().gate;
         let mut closed = pin!(gate.closed());
         let mut pause = ACCEPT_PAUSE;
+        // Whether another connection may wait: there is no use in asking who knows it has come.
+        let mut more = false;
         loop {
             let accept = async {
+                if !more {
+                    if let Err(error) = listener.readable().await {
+                        return Some(Err(error));
+                    }
+                }
                 // The place is taken before the connection is, so that none is refused for want of
                 // one: it waits in the backlog.
                 strain::eased(self).await;
                 let place = gate.handshake().await;
-                Some((place, listener.accept().await))
+                Some(listener.accept().map(|(socket, peer)| (socket, peer, place)))
             };
             // Before another is accepted: what waits in the backlog is for whoever has the socket
             // next.
@@ -132,8 +146,8 @@ impl Hub {
             let accepted = or(ended, accept);
             let error = match accepted.await {
                 None => return Ok(()),
-                Some((place, Ok((socket, peer)))) => {
-                    pause = ACCEPT_PAUSE;
+                Some(Ok((socket, peer, place))) => {
+                    (pause, more) = (ACCEPT_PAUSE, true);
                     let (hub, handler) = (self.clone(), Arc::clone(&handler));
                     let counted = gate.connection();
                     // What a task is given keeps its place for as long as it lives, moved on or not,
@@ -151,9 +165,10 @@ impl Hub {
                     executor.spawn(connection).detach();
                     continue;
                 }
-                Some((_, Err(error))) => error,
+                Some(Err(error)) => error,
             };
-            if is_about_one_connection(&error) {
+            more = error.kind() != ErrorKind::WouldBlock;
+            if !more || is_about_one_connection(&error) {
                 continue;
             }
             if is_for_good(&error) {
@@ -285,12 +300,12 @@ fn connect<'a, T: Transport + 'a, H: Handler>(
 }
 
 /// Whether a listener does not listen any more (EINVAL, `accept(2)`).
-fn is_for_good(error: &std::io::Error) -> bool {
-    error.kind() == std::io::ErrorKind::InvalidInput
+fn is_for_good(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::InvalidInput
 }
 
 /// Whether an accept failed for the connection that was to be accepted, and not for all.
-fn is_about_one_connection(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_lite::io::{AsyncRead, AsyncWrite};
-use smol::Async;
 
+use super::reactor::{Descriptor, Io};
 use crate::hub::Outlet;
 
 /// A stream, and what some streams can do beyond reading and writing.
@@ -86,19 +86,21 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Foreign<S> {
 pub(crate) struct Socket(Arc<Shared>);
 
 struct Shared {
-    stream: Async<sys::Stream>,
+    stream: Io<sys::Stream>,
     /// Under a ceiling: bytes of one write at most. The kernel looks at the size of its buffer
     /// before a write and not within it, nor while it appends to a packet that waits already.
     write_max: Option<usize>,
 }
 
 impl Socket {
-    /// Registers an accepted stream with the reactor.
-    pub(crate) fn new(
+    /// A stream that does not block, told of by who tells of its listener.
+    pub(super) fn new<L: Descriptor>(
+        listener: &Io<L>,
         stream: impl Into<sys::Stream>,
         write_max: Option<usize>,
     ) -> io::Result<Self> {
-        Ok(Self(Arc::new(Shared { stream: Async::new(stream.into())?, write_max })))
+        let stream = listener.register(stream.into())?;
+        Ok(Self(Arc::new(Shared { stream, write_max })))
     }
 }
 
@@ -190,10 +192,16 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         into: &mut [u8],
     ) -> Poll<io::Result<usize>> {
+        let stream = &self.0.stream;
         loop {
-            match sys::read(self.0.stream.get_ref(), into) {
-                Err(error) if is_early(&error) => ready!(self.0.stream.poll_readable(cx))?,
-                read => return Poll::Ready(read),
+            match sys::read(stream.get_ref(), into) {
+                Err(error) if is_early(&error) => ready!(stream.poll_readable(cx))?,
+                read => {
+                    if matches!(read, Ok(n) if n == into.len()) {
+                        stream.expect_more();
+                    }
+                    return Poll::Ready(read);
+                }
             }
         }
     }

@@ -2,15 +2,17 @@
 //! another out.
 
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use hublet::http::{Request, StatusCode};
-use hublet::{Admission, Client, Config, Disconnect, Handler, Message, Peer as Source};
+use hublet::{Admission, Client, Config, Disconnect, Handler, Listener, Message, Peer as Source};
+use smol::{Executor, block_on};
 
 use crate::peer::{DEADLINE, Peer, TEXT, frame, upgrade};
-use crate::support::{TestHub, alone, can_open, skip, until};
+use crate::support::{Chat, TestHub, alone, can_open, skip, until};
 
 fn routed() -> TestHub {
     TestHub::with(Config::default().http(true))
@@ -232,6 +234,36 @@ fn one_request_after_another_does_not_keep_a_client_out() {
             over.store(true, Ordering::Relaxed);
             joined.expect("it gets in meanwhile");
         });
+    }
+}
+
+/// An accept loop that waits for a connection has no place that a connection could use.
+#[test]
+fn accept_loops_keep_no_place_from_who_asks_again() {
+    let timeout = Duration::from_millis(500);
+    for (places, listeners) in [(1, 1), (2, 2)] {
+        let config = Config::default().http(true).handshakes(places).handshake_timeout(timeout);
+        let config = config.drain(Duration::ZERO);
+        let hub = TestHub::with(config);
+        let others: Vec<_> = (1..listeners)
+            .map(|_| {
+                let listener = Listener::bind("127.0.0.1:0").expect("a free port");
+                let (hub, executor) = (hub.hub.clone(), Arc::new(Executor::new()));
+                thread::spawn(move || {
+                    let serving = hub.serve(&executor, listener, Chat);
+                    block_on(executor.run(serving)).expect("it serves until a drain");
+                })
+            })
+            .collect();
+        let mut peer = hub.dial();
+        for nth in 0..3 {
+            let answer = peer.request("GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
+            assert_eq!(answer.status, 200, "request {nth}, {places} places");
+            peer.read("ok".len());
+        }
+        drop(peer.join("/ws"));
+        block_on(hub.hub.drain(Disconnect::GOING_AWAY));
+        others.into_iter().for_each(|other| other.join().expect("it ends with the drain"));
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use async_channel::Sender;
 use futures_lite::future::{or, zip};
-use hublet::{Client, Config, Disconnect, Error, Handler, Hub, Listener, Message};
+use hublet::{Client, Config, Disconnect, Error, Handler, Hub, Listener, Message, Reactor};
 use smol::block_on;
 use smol::{Executor, Task};
 
@@ -32,19 +32,37 @@ pub(crate) fn gone(error: Error) -> Disconnect {
     if error.is_closed() { Disconnect::GOING_AWAY } else { Disconnect::INTERNAL }
 }
 
-/// Where async-io watches the sockets.
-#[derive(Clone, Copy)]
-enum Reactor {
-    /// On the threads of the executor, while they have nothing else to do.
-    Here,
-    /// On async-io's own thread.
+/// Who watches the sockets.
+#[derive(Clone)]
+enum Watching {
+    /// The hub's own reactor, on a thread of the executor.
+    Hublet(Reactor),
+    /// Async-io, on the threads of the executor, while they have nothing else to do.
+    AsyncIo,
+    /// Async-io, on its own thread.
     Elsewhere,
 }
 
-impl Reactor {
-    fn block_on<T>(self, future: impl Future<Output = T>) -> T {
+impl Watching {
+    /// As the environment has it: what holds with one holds with the other.
+    fn chosen() -> Self {
+        match std::env::var_os("HUBLET_TEST_ASYNC_IO") {
+            Some(_) => Self::AsyncIo,
+            None => Self::Hublet(Reactor::new().expect("descriptors")),
+        }
+    }
+
+    fn attach(&self, listener: Listener) -> Listener {
         match self {
-            Self::Here => block_on(future),
+            Self::Hublet(reactor) => reactor.attach(listener).expect("it is watched"),
+            Self::AsyncIo | Self::Elsewhere => listener,
+        }
+    }
+
+    fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        match self {
+            Self::Hublet(reactor) => reactor.block_on(future),
+            Self::AsyncIo => block_on(future),
             Self::Elsewhere => futures_lite::future::block_on(future),
         }
     }
@@ -79,22 +97,24 @@ impl TestHub {
     }
 
     pub(crate) fn on_threads(threads: usize, config: Config, handler: impl Handler) -> Self {
-        Self::driven(Reactor::Here, threads, config, handler)
+        Self::driven(Watching::chosen(), threads, config, handler)
     }
 
     /// One thread that runs the executor and nothing else: sockets are watched on another.
     pub(crate) fn beside_the_reactor(config: Config, handler: impl Handler) -> Self {
-        Self::driven(Reactor::Elsewhere, 1, config, handler)
+        Self::driven(Watching::Elsewhere, 1, config, handler)
     }
 
-    fn driven(reactor: Reactor, threads: usize, config: Config, handler: impl Handler) -> Self {
+    fn driven(watching: Watching, threads: usize, config: Config, handler: impl Handler) -> Self {
         let (hub, manager) = Hub::new(config).expect("a valid configuration");
         let listener = Listener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.to_string();
+        let listener = watching.attach(listener);
         let executor = Arc::new(Executor::new());
         let (stop, stopped) = async_channel::bounded::<Infallible>(1);
         let serve = {
             let (hub, executor, stopped) = (hub.clone(), Arc::clone(&executor), stopped.clone());
+            let watching = watching.clone();
             move || {
                 let served = async {
                     let serving = hub.serve(&executor, listener, handler);
@@ -106,14 +126,15 @@ impl TestHub {
                 let stopped = async {
                     let _ = stopped.recv().await;
                 };
-                reactor.block_on(executor.run(or(stopped, served)));
+                watching.block_on(executor.run(or(stopped, served)));
             }
         };
         let mut running = vec![std::thread::spawn(serve)];
         for _ in 1..threads {
             let (executor, stopped) = (Arc::clone(&executor), stopped.clone());
+            let watching = watching.clone();
             running.push(std::thread::spawn(move || {
-                let _ = reactor.block_on(executor.run(stopped.recv()));
+                let _ = watching.block_on(executor.run(stopped.recv()));
             }));
         }
         Self { hub, address, executor, stop: Some(stop), threads: running }

@@ -27,7 +27,7 @@ use std::time::Instant;
 
 use event_listener::Event;
 use futures_lite::future::{FutureExt, or};
-use hublet::{Disconnect, Hub, Listener};
+use hublet::{Disconnect, Hub, Listener, Reactor};
 use smol::{Executor, Task};
 
 use access::Access;
@@ -134,20 +134,23 @@ fn serve(options: Options) -> Result<(), Failure> {
     }
     check_fd_limit(raise_fd_limit(), options.config.max_clients)?;
     let executor = Arc::new(Executor::new());
+    let reactor =
+        Reactor::new().map_err(|error| Failure::running(format!("no reactor: {error}")))?;
     let stop = Event::new();
     let mut threads = Vec::new();
     for _ in 1..options.threads {
         let (executor, stopped) = (Arc::clone(&executor), stop.listen());
-        threads.push(thread(Box::new(move || work(&executor, stopped.boxed())))?);
+        let reactor = reactor.clone();
+        threads.push(thread(Box::new(move || work(&executor, &reactor, stopped.boxed())))?);
     }
     // A task of its own: what the executor runs beside its tasks is polled whenever one is woken,
     // and this would look for signals each time.
     let main = spawn(&executor, {
-        let executor = Arc::clone(&executor);
-        async move { run(&executor, options).await }
+        let (executor, reactor) = (Arc::clone(&executor), reactor.clone());
+        async move { run(&executor, &reactor, options).await }
     });
     let mut outcome = Ok(());
-    work(&executor, Box::pin(async { outcome = main.await }));
+    work(&executor, &reactor, Box::pin(async { outcome = main.await }));
     stop.notify(usize::MAX);
     for thread in threads {
         if thread.join().is_err() {
@@ -159,8 +162,12 @@ fn serve(options: Options) -> Result<(), Failure> {
 }
 
 /// Runs the executor's tasks in this thread, until `end`; of one type for all threads.
-fn work(executor: &Executor<'static>, end: Pin<Box<dyn Future<Output = ()> + '_>>) {
-    smol::block_on(executor.run(end));
+fn work(
+    executor: &Executor<'static>,
+    reactor: &Reactor,
+    end: Pin<Box<dyn Future<Output = ()> + '_>>,
+) {
+    reactor.block_on(executor.run(end));
 }
 
 /// Starts a thread.
@@ -170,7 +177,11 @@ pub(crate) fn thread(work: Box<dyn FnOnce() + Send>) -> Result<JoinHandle<()>, F
         .map_err(|error| Failure::running(format!("a thread cannot be started: {error}")))
 }
 
-async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), Failure> {
+async fn run(
+    executor: &Arc<Executor<'static>>,
+    reactor: &Reactor,
+    options: Options,
+) -> Result<(), Failure> {
     let signals = Signals::new()?;
     let wanted = options.config.max_clients;
     let plan = Plan::of(&options);
@@ -197,6 +208,8 @@ async fn run(executor: &Arc<Executor<'static>>, options: Options) -> Result<(), 
     // The files of Unix sockets are removed when this is dropped.
     let mut files = Vec::new();
     for (listener, file) in bound {
+        let listener =
+            reactor.attach(listener).map_err(|error| Failure::running(error.to_string()))?;
         names.push(listener.to_string());
         files.push(file);
         parts.push(accept(executor, &hub, &relay, listener));

@@ -121,9 +121,10 @@ pub(crate) fn sources() -> Vec<Source> {
 /// What lib.rs takes out of each storey, so that a name at the root is known by where it lives.
 pub(crate) fn names_of(storey: &str) -> Vec<String> {
     let lib = code(&read("src/lib.rs"));
-    let line = lib.lines().find_map(|line| line.strip_prefix(&format!("pub use {storey}::")));
-    let names = line.expect("lib.rs has it").trim_matches(['{', '}', ';']);
-    names.trim_end_matches("};").split(',').map(|name| name.trim().to_owned()).collect()
+    let (_, rest) = lib.split_once(&format!("pub use {storey}::")).expect("lib.rs has it");
+    let (names, _) = rest.split_once(';').expect("it has an end");
+    let names = names.trim_matches(['{', '}']).split(',').map(str::trim);
+    names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 /// The first two segments of every path in `code` that begins with `start`, groups opened.

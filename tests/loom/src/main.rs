@@ -1,5 +1,5 @@
-//! A client's queue, the slot of an answer and the line for the inbox, in every order of the
-//! threads that meet in them.
+//! A client's queue, the slot of an answer, the line for the inbox and the news of a socket, in every
+//! order of the threads that meet in them.
 //!
 //! The sources are the hub's own; only the lock is loom's. A wake that is lost is a deadlock to
 //! loom, and it tells the order that led there.
@@ -18,6 +18,8 @@ mod models;
 #[path = "../../../src/network.rs"]
 mod network;
 mod sync;
+#[path = "../../../src/serve/watch.rs"]
+mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -15,10 +15,11 @@ use crate::hub::reply::reply;
 use crate::hub::stats::Tally;
 use crate::hub::turn::Turn;
 use crate::sync::Mutex;
+use crate::watch::{READABLE, WRITABLE, Watch};
 use crate::{Disconnect, Message, Overflow};
 
 /// Each model by its name.
-pub(crate) const ALL: [(&str, fn()); 7] = [
+pub(crate) const ALL: [(&str, fn()); 8] = [
     ("what is pushed while the task drains is drained", pushed_while_drained),
     ("what does not fit is written when there is room", written_when_there_is_room),
     ("what is pushed while the connection ends is counted once", counted_once),
@@ -26,6 +27,7 @@ pub(crate) const ALL: [(&str, fn()); 7] = [
     ("who overflows is told, however late its task comes", overflow_is_told),
     ("an answer, or that there is none, is heard", an_answer_is_heard),
     ("a turn is one's own and is handed on", a_turn_is_handed_on),
+    ("news of a socket wake its task", news_wake),
 ];
 
 /// Bytes of the frame of "x".
@@ -220,4 +222,19 @@ fn a_turn_is_handed_on() {
     }
     enter(turn, inside);
     second.join().expect("no panic");
+}
+
+fn news_wake() {
+    let watch = Arc::new(Watch::default());
+    let telling = Arc::clone(&watch);
+    let poller = thread::spawn(move || {
+        telling.tell(WRITABLE);
+        telling.tell(READABLE);
+    });
+    block_on(poll_fn(|cx| watch.poll(cx, READABLE)));
+    block_on(poll_fn(|cx| watch.poll(cx, WRITABLE)));
+    poller.join().expect("no panic");
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(watch.poll(&mut cx, READABLE).is_pending(), "used up");
+    watch.end();
 }

@@ -1,0 +1,453 @@
+//! Sockets that the kernel tells of itself, once for every change (`epoll(7)`, edge-triggered).
+//!
+//! A socket is registered once for its life, so that a wait is one system call and a message needs
+//! no other to be waited for.
+
+use std::future::Future;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, TryLockError};
+use std::task::{Context, Poll, Wake, Waker};
+
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::io::Errno;
+use slab::Slab;
+
+use super::watch::{ENDED, READABLE, WRITABLE, Watch};
+use crate::sync::{Mutex, MutexGuard};
+
+/// Sockets that one wait tells of at most; the next tells of the others.
+const EVENTS: usize = 256;
+
+/// The token of the eventfd that ends a wait. No socket has it: the lower half is a key.
+const WAKE: u64 = u64::MAX;
+
+/// What the kernel is to tell of every socket. It tells of errors unasked.
+const READING: EventFlags = EventFlags::ET.union(EventFlags::IN).union(EventFlags::RDHUP);
+
+/// An epoll instance, and who waits for its sockets.
+#[derive(Debug)]
+pub(crate) struct Poller {
+    epoll: OwnedFd,
+    /// Ends a wait from another thread.
+    wake: OwnedFd,
+    watches: Mutex<Watches>,
+    /// Held by the thread that waits.
+    waiting: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Watches {
+    watches: Slab<(u32, Arc<Watch>)>,
+    /// How many there have been: tells a socket from the one that had its key before.
+    number: u32,
+}
+
+impl Watches {
+    fn find(&self, token: u64) -> Option<Arc<Watch>> {
+        let (number, watch) = self.watches.get(token as u32 as usize)?;
+        (*number == (token >> 32) as u32).then(|| Arc::clone(watch))
+    }
+}
+
+/// What the kernel's words mean.
+fn news(flags: EventFlags) -> u8 {
+    let failed = EventFlags::HUP | EventFlags::ERR;
+    let mut news = 0;
+    if flags.intersects(EventFlags::IN | EventFlags::RDHUP | failed) {
+        news |= READABLE;
+    }
+    if flags.intersects(EventFlags::OUT | failed) {
+        news |= WRITABLE;
+    }
+    if flags.contains(EventFlags::RDHUP) {
+        news |= ENDED;
+    }
+    news
+}
+
+impl Poller {
+    pub(crate) fn new() -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        // Every write is an edge, read or not.
+        epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN | EventFlags::ET)?;
+        Ok(Self { epoll, wake, watches: Mutex::default(), waiting: Mutex::default() })
+    }
+
+    /// Runs a future, and waits for sockets while it has nothing to do; `Err` with the future if
+    /// another thread does that already.
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> Result<F::Output, F> {
+        let _waiting = match self.waiting.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(error)) => error.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(future),
+        };
+        let Ok(wake) = self.wake.try_clone() else { return Err(future) };
+        let sleeper = Arc::new(Sleeper { wake, woken: false.into(), asleep: false.into() });
+        let waker = Waker::from(Arc::clone(&sleeper));
+        let mut cx = Context::from_waker(&waker);
+        let mut future = pin!(future);
+        loop {
+            // Before the poll, so that who is woken within it is polled again.
+            sleeper.woken.store(false, Ordering::SeqCst);
+            if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
+                return Ok(output);
+            }
+            self.wait(&sleeper);
+        }
+    }
+
+    /// Waits for sockets, or until the sleeper is woken; wakes who waits for them.
+    fn wait(&self, sleeper: &Sleeper) {
+        let mut events = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS];
+        sleeper.asleep.store(true, Ordering::SeqCst);
+        // Whoever wakes it now either is seen here, or sees it asleep.
+        let at_once = sleeper.woken.load(Ordering::SeqCst).then(Timespec::default);
+        let events = match epoll::wait(&self.epoll, &mut events[..], at_once.as_ref()) {
+            Ok((events, _)) => events,
+            Err(Errno::INTR) => &mut [],
+            // The descriptors are its own and open: it cannot fail in another way (epoll_wait(2)).
+            Err(error) => panic!("epoll_wait failed: {error}"),
+        };
+        sleeper.asleep.store(false, Ordering::SeqCst);
+        for event in events {
+            self.tell(event.data.u64(), event.flags);
+        }
+    }
+
+    /// Tells who waits for a socket; nobody, if the socket was dropped since the kernel spoke of it.
+    fn tell(&self, token: u64, flags: EventFlags) {
+        let watch = self.watches().find(token);
+        if let Some(watch) = watch {
+            watch.tell(news(flags));
+        }
+    }
+
+    fn watches(&self) -> MutexGuard<'_, Watches> {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A thread that waits.
+struct Sleeper {
+    wake: OwnedFd,
+    /// It is to poll its future again.
+    woken: AtomicBool,
+    /// It waits in the kernel, or is about to.
+    asleep: AtomicBool,
+}
+
+impl Wake for Sleeper {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.woken.swap(true, Ordering::SeqCst) && self.asleep.load(Ordering::SeqCst) {
+            // It fails only when 2^64 wakes are unread, and then the descriptor is readable.
+            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+/// A non-blocking socket whose readiness is known; for one task.
+///
+/// What is ready is used up by asking for it: after an answer, read or write until the kernel has
+/// no more, or say that there is [more](Self::expect_more).
+#[derive(Debug)]
+pub(crate) struct Watched<T> {
+    // Dropped before the socket: the kernel forgets one that is closed, and nobody else has it open.
+    place: Place,
+    socket: T,
+}
+
+/// A socket's place among those of a poller.
+#[derive(Debug)]
+struct Place {
+    watch: Arc<Watch>,
+    number: u32,
+    key: u32,
+    poller: Arc<Poller>,
+}
+
+impl<T: AsFd> Watched<T> {
+    pub(crate) fn new(poller: &Arc<Poller>, socket: T) -> io::Result<Self> {
+        let place = Place::new(poller);
+        epoll::add(&poller.epoll, &socket, place.token(), READING)?;
+        Ok(Self { place, socket })
+    }
+
+    /// Takes the socket away from its poller.
+    pub(crate) fn into_inner(self) -> io::Result<T> {
+        epoll::delete(&self.place.poller.epoll, &self.socket)?;
+        Ok(self.socket)
+    }
+
+    pub(crate) fn get_ref(&self) -> &T {
+        &self.socket
+    }
+
+    pub(crate) fn poller(&self) -> &Arc<Poller> {
+        &self.place.poller
+    }
+
+    /// Ready when a read is worth trying.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.place.watch.poll(cx, READABLE)
+    }
+
+    /// Ready when a write is worth trying again.
+    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Place { watch, poller, .. } = &self.place;
+        // Not from the start: a Unix socket tells of every message that its peer takes.
+        if !watch.is_told_of_room() {
+            let both = READING | EventFlags::OUT;
+            epoll::modify(&poller.epoll, &self.socket, self.place.token(), both)?;
+        }
+        watch.poll(cx, WRITABLE).map(Ok)
+    }
+
+    /// A read took as much as it could: there may be more, of which nobody tells.
+    pub(crate) fn expect_more(&self) {
+        self.place.watch.expect(READABLE);
+    }
+}
+
+impl Place {
+    fn new(poller: &Arc<Poller>) -> Self {
+        let mut watches = poller.watches();
+        watches.number = watches.number.wrapping_add(1);
+        let number = watches.number;
+        let watch = Arc::new(Watch::default());
+        let key = watches.watches.insert((number, Arc::clone(&watch))) as u32;
+        drop(watches);
+        // What came before nobody tells of.
+        watch.expect(READABLE);
+        Self { watch, number, key, poller: Arc::clone(poller) }
+    }
+
+    /// What the kernel calls the socket.
+    fn token(&self) -> EventData {
+        EventData::new_u64(u64::from(self.number) << 32 | u64::from(self.key))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _watch = self.poller.watches().watches.try_remove(self.key as usize);
+        self.watch.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::Shutdown;
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+
+    use futures_lite::future::{poll_fn, yield_now, zip};
+
+    use super::*;
+
+    /// A poller, a socket of its own, and the socket's other end.
+    fn pair() -> (Arc<Poller>, Watched<UnixStream>, UnixStream) {
+        let poller = Arc::new(Poller::new().expect("descriptors"));
+        let (ours, theirs) = UnixStream::pair().expect("descriptors");
+        ours.set_nonblocking(true).expect("a socket");
+        let watched = Watched::new(&poller, ours).expect("room in epoll");
+        (poller, watched, theirs)
+    }
+
+    fn run<F: Future>(poller: &Poller, future: F) -> F::Output {
+        poller.block_on(future).unwrap_or_else(|_| panic!("nobody else waits"))
+    }
+
+    async fn readable(socket: &Watched<UnixStream>) {
+        poll_fn(|cx| socket.poll_readable(cx)).await;
+    }
+
+    /// Whether a socket has nothing to tell, after the kernel was asked.
+    async fn is_quiet(socket: &Watched<UnixStream>) -> bool {
+        // Whoever wakes itself is polled after a look at the sockets.
+        yield_now().await;
+        poll_fn(|cx| Poll::Ready(socket.poll_readable(cx).is_pending())).await
+    }
+
+    #[test]
+    fn what_came_before_and_what_comes_later_is_told_once() {
+        let (poller, socket, mut peer) = pair();
+        run(&poller, async {
+            readable(&socket).await;
+            assert!(is_quiet(&socket).await, "nothing came");
+            for _ in 0..3 {
+                peer.write_all(b"news").expect("room");
+                readable(&socket).await;
+                assert!(is_quiet(&socket).await, "told twice");
+            }
+        });
+    }
+
+    #[test]
+    fn a_read_that_took_all_it_could_is_followed_by_another() {
+        let (poller, socket, mut peer) = pair();
+        peer.write_all(b"news").expect("room");
+        run(&poller, async {
+            readable(&socket).await;
+            assert_eq!(socket.get_ref().read(&mut [0; 4]).expect("it came"), 4);
+            assert!(is_quiet(&socket).await);
+            socket.expect_more();
+            assert!(!is_quiet(&socket).await);
+            assert!(is_quiet(&socket).await);
+        });
+    }
+
+    #[test]
+    fn the_end_is_told_for_ever() {
+        let (poller, socket, mut peer) = pair();
+        peer.write_all(b"the last").expect("room");
+        peer.shutdown(Shutdown::Write).expect("connected");
+        run(&poller, async {
+            readable(&socket).await;
+            yield_now().await;
+            // The end came with the last bytes, and a read of those takes no end with it.
+            for _ in 0..3 {
+                assert!(!is_quiet(&socket).await);
+            }
+        });
+    }
+
+    #[test]
+    fn a_full_socket_tells_when_it_has_room() {
+        let (poller, socket, mut peer) = pair();
+        let fill = || {
+            let mut written = 0;
+            loop {
+                match socket.get_ref().write(&[7; 4096]) {
+                    Ok(n) => written += n,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return written,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        };
+        run(&poller, async {
+            let mut left = 3 * fill();
+            let reader = thread::spawn(move || {
+                let mut read = 0;
+                let mut bytes = [0; 65536];
+                loop {
+                    match peer.read(&mut bytes).expect("connected") {
+                        0 => return read,
+                        n => read += n,
+                    }
+                }
+            });
+            let total = left;
+            left -= left / 3;
+            while left > 0 {
+                poll_fn(|cx| socket.poll_writable(cx)).await.expect("epoll takes it");
+                left = left.saturating_sub(fill());
+            }
+            socket.get_ref().shutdown(Shutdown::Write).expect("connected");
+            assert!(reader.join().expect("it read") >= total);
+        });
+    }
+
+    #[test]
+    fn the_next_socket_with_a_key_is_told_nothing_of_the_last() {
+        let (poller, socket, _peer) = pair();
+        let key = socket.place.key;
+        let token = socket.place.token().u64();
+        drop(socket);
+        let (ours, _theirs) = UnixStream::pair().expect("descriptors");
+        let socket = Watched::new(&poller, ours).expect("room in epoll");
+        assert_eq!(socket.place.key, key);
+        assert_ne!(socket.place.token().u64(), token);
+        run(&poller, readable(&socket));
+        poller.tell(token, EventFlags::IN | EventFlags::RDHUP);
+        assert!(run(&poller, is_quiet(&socket)));
+        poller.tell(socket.place.token().u64(), EventFlags::IN);
+        assert!(!run(&poller, is_quiet(&socket)));
+    }
+
+    #[test]
+    fn a_socket_that_is_given_away_is_told_of_no_more() {
+        let (poller, socket, mut peer) = pair();
+        assert_eq!(poller.watches().watches.len(), 1);
+        let socket = socket.into_inner().expect("it was there");
+        assert_eq!(poller.watches().watches.len(), 0);
+        let other = Arc::new(Poller::new().expect("descriptors"));
+        let socket = Watched::new(&other, socket).expect("room in epoll");
+        run(&other, async {
+            readable(&socket).await;
+            peer.write_all(b"news").expect("room");
+            readable(&socket).await;
+        });
+    }
+
+    #[test]
+    fn a_wake_from_another_thread_ends_the_wait() {
+        let (poller, _socket, _peer) = pair();
+        for _ in 0..1000 {
+            let mut waker = None;
+            let woken = Arc::new(AtomicBool::new(false));
+            run(&poller, async {
+                let waits = poll_fn(|cx| {
+                    if woken.load(Ordering::SeqCst) {
+                        return Poll::Ready(());
+                    }
+                    if waker.is_none() {
+                        let (waking, woken) = (cx.waker().clone(), Arc::clone(&woken));
+                        waker = Some(thread::spawn(move || {
+                            woken.store(true, Ordering::SeqCst);
+                            waking.wake();
+                        }));
+                    }
+                    Poll::Pending
+                });
+                waits.await;
+            });
+            waker.expect("it waited").join().expect("it woke");
+        }
+    }
+
+    #[test]
+    fn one_thread_waits_and_the_others_only_run() {
+        let (poller, socket, mut peer) = pair();
+        run(&poller, async {
+            assert!(poller.block_on(async {}).is_err());
+            readable(&socket).await;
+            let other = thread::spawn({
+                let poller = Arc::clone(&poller);
+                move || poller.block_on(async {}).is_err()
+            });
+            assert!(other.join().expect("it returns"));
+            zip(readable(&socket), async { peer.write_all(b"news").expect("room") }).await;
+        });
+        assert!(poller.block_on(async {}).is_ok());
+    }
+
+    #[test]
+    fn a_waker_does_not_outlive_its_socket() {
+        let (poller, socket, _peer) = pair();
+        let sleeper = Arc::new(());
+        struct Nobody(#[allow(dead_code, reason = "it is counted")] Arc<()>);
+        impl Wake for Nobody {
+            fn wake(self: Arc<Self>) {}
+        }
+        let waker = Waker::from(Arc::new(Nobody(Arc::clone(&sleeper))));
+        let mut cx = Context::from_waker(&waker);
+        assert!(socket.poll_readable(&mut cx).is_ready());
+        assert!(socket.poll_readable(&mut cx).is_pending());
+        drop(waker);
+        assert_eq!(Arc::strong_count(&sleeper), 2);
+        drop(socket);
+        assert_eq!(Arc::strong_count(&sleeper), 1);
+        assert_eq!(Arc::strong_count(&poller), 1);
+    }
+}
