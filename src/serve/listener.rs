@@ -3,9 +3,11 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 #[cfg(unix)]
 use std::os::unix::net::UnixListener;
+#[cfg(unix)]
+use std::path::{Path, PathBuf};
 #[cfg(target_os = "linux")]
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +18,7 @@ use smol::Async;
 #[cfg(target_os = "linux")]
 use super::epoll::Poller;
 use super::reactor::Io;
+use super::sys;
 use super::transport::Socket;
 use crate::network::to_bits;
 use crate::{Error, Network, Sizing};
@@ -42,7 +45,8 @@ const UNANSWERED_SECONDS: u32 = 20;
 /// ```
 #[derive(Debug)]
 pub struct Listener {
-    kind: Kind,
+    socket: Io<sys::Listener>,
+    name: Name,
     /// Under a ceiling: bytes of each of a connection's two buffers, as the kernel counts them.
     socket_buffer: Option<usize>,
     /// Connections may wait that came before the listener had its options, as while a supervisor
@@ -50,11 +54,13 @@ pub struct Listener {
     early: AtomicBool,
 }
 
+/// Where it listens.
 #[derive(Debug)]
-enum Kind {
-    Tcp(Io<TcpListener>),
+enum Name {
+    Tcp(SocketAddr),
+    /// A file, or nothing that has a name.
     #[cfg(unix)]
-    Unix(Io<UnixListener>),
+    Unix(Option<PathBuf>),
 }
 
 impl Listener {
@@ -85,41 +91,31 @@ impl Listener {
     /// socket, whose path [`Display`](fmt::Display) writes.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        match &self.kind {
-            Kind::Tcp(listener) => listener.get_ref().local_addr().ok(),
+        match self.name {
+            Name::Tcp(address) => Some(address),
             #[cfg(unix)]
-            Kind::Unix(_) => None,
+            Name::Unix(_) => None,
         }
     }
 
     /// Has the listener and its connections told of by a poller of our own.
     #[cfg(target_os = "linux")]
     pub(super) fn attach(self, poller: &Arc<Poller>) -> io::Result<Self> {
-        let kind = match self.kind {
-            Kind::Tcp(listener) => Kind::Tcp(listener.attach(poller)?),
-            Kind::Unix(listener) => Kind::Unix(listener.attach(poller)?),
-        };
-        Ok(Self { kind, ..self })
+        Ok(Self { socket: self.socket.attach(poller)?, ..self })
     }
 
     /// Gives the connections of this listener the buffers that a ceiling leaves room for, and fewer
     /// of them a place to wait.
     pub(crate) fn restrain(&mut self, sizing: &Sizing) -> Result<(), Error> {
         #[cfg(unix)]
-        let restrained = match &self.kind {
+        {
+            let listener = self.socket.get_ref();
             // TCP inherits the sizes, and has agreed on a window before it is accepted.
-            Kind::Tcp(listener) => {
-                let listener = listener.get_ref();
-                set_buffers(listener, sizing.socket_buffer)
-                    .and_then(|()| Ok(rustix::net::listen(listener, sizing.backlog as i32)?))
+            if matches!(self.name, Name::Tcp(_)) {
+                set_buffers(listener, sizing.socket_buffer)?;
             }
-            Kind::Unix(listener) => {
-                let backlog = sizing.backlog as i32;
-                rustix::net::listen(listener.get_ref(), backlog).map_err(io::Error::from)
-            }
-        };
-        #[cfg(unix)]
-        restrained?;
+            rustix::net::listen(listener, sizing.backlog as i32).map_err(io::Error::from)?;
+        }
         self.early = true.into();
         self.socket_buffer = Some(sizing.socket_buffer);
         Ok(())
@@ -129,11 +125,7 @@ impl Listener {
     pub(crate) async fn readable(&self) -> io::Result<()> {
         let mut armed = false;
         poll_fn(|cx| {
-            let readable = match &self.kind {
-                Kind::Tcp(listener) => listener.poll_readable(cx)?,
-                #[cfg(unix)]
-                Kind::Unix(listener) => listener.poll_readable(cx)?,
-            };
+            let readable = self.socket.poll_readable(cx)?;
             // Async-io may deny what it has just announced.
             if std::mem::replace(&mut armed, true) { Poll::Ready(Ok(())) } else { readable.map(Ok) }
         })
@@ -142,45 +134,50 @@ impl Listener {
 
     /// Accepts a connection that waits; [`ErrorKind::WouldBlock`] if none does.
     pub(crate) fn accept(&self) -> io::Result<(Socket, Peer)> {
-        match &self.kind {
-            Kind::Tcp(listener) => {
-                let accepted = sys::accept_tcp(listener.get_ref());
-                if matches!(&accepted, Err(error) if error.kind() == ErrorKind::WouldBlock) {
-                    // They come in order: whoever was there before is out.
-                    self.early.store(false, Ordering::Relaxed);
-                }
-                let (stream, address) = accepted?;
-                self.equip(&stream).map_err(about_one)?;
-                let stream = Socket::new(listener, stream, self.socket_buffer)?;
-                Ok((stream, Peer::from(address)))
-            }
-            #[cfg(unix)]
-            Kind::Unix(listener) => {
-                let stream = sys::accept_unix(listener.get_ref())?;
-                if let Some(bytes) = self.socket_buffer {
-                    // The kernel hands a Unix listener's down to nobody.
-                    set_buffers(&stream, bytes).map_err(about_one)?;
-                }
-                Ok((Socket::new(listener, stream, self.socket_buffer)?, Peer::unix()))
-            }
+        let accepted = sys::accept(self.socket.get_ref());
+        if matches!(&accepted, Err(error) if error.kind() == ErrorKind::WouldBlock) {
+            // They come in order: whoever was there before is out.
+            self.early.store(false, Ordering::Relaxed);
         }
+        let (stream, address) = accepted?;
+        self.equip(&stream).map_err(about_one)?;
+        let peer = match self.name {
+            Name::Tcp(_) => Peer::from(address.ok_or(ErrorKind::ConnectionAborted)?),
+            #[cfg(unix)]
+            Name::Unix(_) => Peer::unix(),
+        };
+        Ok((Socket::new(self.socket.register(stream)?, self.socket_buffer), peer))
     }
 
     /// Gives a connection the options that it has not inherited.
-    #[cfg(target_os = "linux")]
-    fn equip(&self, stream: &TcpStream) -> io::Result<()> {
-        if self.early.load(Ordering::Relaxed) {
+    #[cfg(unix)]
+    fn equip(&self, stream: &sys::Stream) -> io::Result<()> {
+        let is_early = self.early.load(Ordering::Relaxed);
+        let is_tcp = matches!(self.name, Name::Tcp(_));
+        #[cfg(target_os = "linux")]
+        if is_early && is_tcp {
             hand_down(stream)?;
-            if let Some(bytes) = self.socket_buffer {
-                set_buffers(stream, bytes)?;
-            }
         }
-        Ok(())
+        #[cfg(not(target_os = "linux"))]
+        if is_tcp {
+            rustix::net::sockopt::set_tcp_nodelay(stream, true)?;
+        }
+        match self.socket_buffer {
+            // The kernel hands a Unix listener's down to nobody.
+            Some(bytes) if is_early || !is_tcp => set_buffers(stream, bytes),
+            _ => Ok(()),
+        }
     }
 
-    #[cfg(not(target_os = "linux"))]
-    fn equip(&self, stream: &TcpStream) -> io::Result<()> {
+    #[cfg(not(unix))]
+    fn equip(&self, stream: &sys::Stream) -> io::Result<()> {
         stream.set_nodelay(true)
+    }
+
+    /// A socket that listens becomes non-blocking, and async-io's until it is given to a reactor.
+    fn new(socket: impl Into<sys::Listener>, name: Name) -> Result<Self, Error> {
+        let socket = Io::Async(Async::new(socket.into())?);
+        Ok(Self { socket, name, socket_buffer: None, early: true.into() })
     }
 }
 
@@ -204,8 +201,8 @@ impl TryFrom<TcpListener> for Listener {
         rustix::net::listen(&listener, BACKLOG).map_err(io::Error::from)?;
         #[cfg(target_os = "linux")]
         hand_down(&listener)?;
-        let kind = Kind::Tcp(Io::Async(Async::new(listener)?));
-        Ok(Self { kind, socket_buffer: None, early: true.into() })
+        let name = Name::Tcp(listener.local_addr()?);
+        Self::new(listener, name)
     }
 }
 
@@ -229,8 +226,8 @@ impl TryFrom<UnixListener> for Listener {
     /// ```
     fn try_from(listener: UnixListener) -> Result<Self, Error> {
         rustix::net::listen(&listener, BACKLOG).map_err(io::Error::from)?;
-        let kind = Kind::Unix(Io::Async(Async::new(listener)?));
-        Ok(Self { kind, socket_buffer: None, early: true.into() })
+        let name = listener.local_addr()?.as_pathname().map(Path::to_owned);
+        Self::new(listener, Name::Unix(name))
     }
 }
 
@@ -246,45 +243,6 @@ fn hand_down(socket: &impl std::os::fd::AsFd) -> io::Result<()> {
     sockopt::set_tcp_keepidle(socket, Duration::from_secs(UNANSWERED_SECONDS.into()))?;
     sockopt::set_tcp_user_timeout(socket, UNANSWERED_SECONDS * 1000)?;
     Ok(())
-}
-
-/// Accepts a connection that does not block.
-#[cfg(target_os = "linux")]
-mod sys {
-    use super::*;
-    use rustix::net::{SocketFlags, acceptfrom_with};
-    use std::os::fd::OwnedFd;
-
-    const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
-
-    pub(super) fn accept_tcp(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
-        let (stream, address) = acceptfrom_with(listener, FLAGS)?;
-        let address = address.and_then(|address| SocketAddr::try_from(address).ok());
-        Ok((stream.into(), address.ok_or(ErrorKind::ConnectionAborted)?))
-    }
-
-    pub(super) fn accept_unix(listener: &UnixListener) -> io::Result<OwnedFd> {
-        Ok(rustix::net::accept_with(listener, FLAGS)?)
-    }
-}
-
-/// As the standard library has it: the connection is made non-blocking by a call of its own.
-#[cfg(not(target_os = "linux"))]
-mod sys {
-    use super::*;
-
-    pub(super) fn accept_tcp(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
-        let (stream, address) = listener.accept()?;
-        stream.set_nonblocking(true)?;
-        Ok((stream, address))
-    }
-
-    #[cfg(unix)]
-    pub(super) fn accept_unix(listener: &UnixListener) -> io::Result<std::os::fd::OwnedFd> {
-        let (stream, _) = listener.accept()?;
-        stream.set_nonblocking(true)?;
-        Ok(stream.into())
-    }
 }
 
 /// The error of an accepted socket that takes no option, as some systems have it when its peer has
@@ -303,19 +261,12 @@ fn set_buffers(socket: &impl std::os::fd::AsFd, bytes: usize) -> io::Result<()> 
 impl fmt::Display for Listener {
     /// Writes `127.0.0.1:8080`, or `unix:/run/hublet.sock`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.kind {
-            Kind::Tcp(listener) => match listener.get_ref().local_addr() {
-                Ok(address) => address.fmt(f),
-                Err(_) => f.write_str("tcp"),
-            },
+        match &self.name {
+            Name::Tcp(address) => address.fmt(f),
             #[cfg(unix)]
-            Kind::Unix(listener) => {
-                let address = listener.get_ref().local_addr().ok();
-                match address.as_ref().and_then(|address| address.as_pathname()) {
-                    Some(path) => write!(f, "unix:{}", path.display()),
-                    None => f.write_str("unix"),
-                }
-            }
+            Name::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
+            #[cfg(unix)]
+            Name::Unix(None) => f.write_str("unix"),
         }
     }
 }

@@ -23,6 +23,7 @@ mod sim;
 mod sse;
 mod strain;
 mod subscription;
+mod sys;
 mod time;
 mod transport;
 mod upgrade;

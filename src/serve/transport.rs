@@ -9,7 +9,8 @@ use std::task::{Context, Poll, ready};
 
 use futures_lite::io::{AsyncRead, AsyncWrite};
 
-use super::reactor::{Descriptor, Io};
+use super::reactor::Io;
+use super::sys;
 use crate::hub::Outlet;
 
 /// A stream, and what some streams can do beyond reading and writing.
@@ -93,14 +94,8 @@ struct Shared {
 }
 
 impl Socket {
-    /// A stream that does not block, told of by who tells of its listener.
-    pub(super) fn new<L: Descriptor>(
-        listener: &Io<L>,
-        stream: impl Into<sys::Stream>,
-        write_max: Option<usize>,
-    ) -> io::Result<Self> {
-        let stream = listener.register(stream.into())?;
-        Ok(Self(Arc::new(Shared { stream, write_max })))
+    pub(super) fn new(stream: Io<sys::Stream>, write_max: Option<usize>) -> Self {
+        Self(Arc::new(Shared { stream, write_max }))
     }
 }
 
@@ -241,97 +236,6 @@ impl AsyncWrite for Socket {
 /// Whether a call only came too early: the socket has nothing, or no room, just now.
 fn is_early(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
-}
-
-/// Sockets by descriptor, so that a TCP and a Unix socket are one type. No write raises SIGPIPE,
-/// whatever program the library is embedded in.
-#[cfg(unix)]
-mod sys {
-    use std::io::{self, IoSlice};
-    use std::net::Shutdown;
-
-    use rustix::io::retry_on_intr;
-    use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags};
-
-    pub(crate) use std::os::fd::OwnedFd as Stream;
-
-    #[cfg(not(target_vendor = "apple"))]
-    const FLAGS: SendFlags = SendFlags::NOSIGNAL;
-    /// Here it is an option, which the standard library has set on the socket.
-    #[cfg(target_vendor = "apple")]
-    const FLAGS: SendFlags = SendFlags::empty();
-
-    pub(crate) fn read(stream: &Stream, into: &mut [u8]) -> io::Result<usize> {
-        let (read, _) = retry_on_intr(|| net::recv(stream, &mut *into, RecvFlags::empty()))?;
-        Ok(read)
-    }
-
-    /// One plain send for one frame, a vectored one for several.
-    #[inline]
-    pub(crate) fn write(stream: &Stream, frames: &[IoSlice<'_>]) -> io::Result<usize> {
-        write_with(stream, frames, FLAGS)
-    }
-
-    /// As a record: TCP appends nothing to its last packet, and so looks at the size of its buffer
-    /// before the next write.
-    pub(crate) fn write_record(stream: &Stream, frames: &[IoSlice<'_>]) -> io::Result<usize> {
-        #[cfg(target_os = "linux")]
-        return write_with(stream, frames, FLAGS.union(SendFlags::EOR));
-        #[cfg(not(target_os = "linux"))]
-        return write_with(stream, frames, FLAGS);
-    }
-
-    #[inline]
-    fn write_with(stream: &Stream, frames: &[IoSlice<'_>], flags: SendFlags) -> io::Result<usize> {
-        Ok(retry_on_intr(|| match frames {
-            [frame] => net::send(stream, frame, flags),
-            frames => net::sendmsg(stream, frames, &mut SendAncillaryBuffer::default(), flags),
-        })?)
-    }
-
-    /// Lets the close of a socket throw away what it holds, and reset the connection.
-    pub(crate) fn reset_when_closed(stream: &Stream) -> io::Result<()> {
-        Ok(net::sockopt::set_socket_linger(stream, Some(std::time::Duration::ZERO))?)
-    }
-
-    pub(crate) fn shutdown(stream: &Stream, how: Shutdown) -> io::Result<()> {
-        let how = match how {
-            Shutdown::Read => net::Shutdown::Read,
-            Shutdown::Write => net::Shutdown::Write,
-            Shutdown::Both => net::Shutdown::Both,
-        };
-        Ok(net::shutdown(stream, how)?)
-    }
-}
-
-/// Sockets as the standard library has them.
-#[cfg(not(unix))]
-mod sys {
-    use std::io::{self, IoSlice, Read, Write};
-    use std::net::Shutdown;
-
-    pub(crate) use std::net::TcpStream as Stream;
-
-    pub(crate) fn read(mut stream: &Stream, into: &mut [u8]) -> io::Result<usize> {
-        stream.read(into)
-    }
-
-    pub(crate) fn write(mut stream: &Stream, frames: &[IoSlice<'_>]) -> io::Result<usize> {
-        stream.write_vectored(frames)
-    }
-
-    pub(crate) fn write_record(stream: &Stream, frames: &[IoSlice<'_>]) -> io::Result<usize> {
-        write(stream, frames)
-    }
-
-    /// The standard library cannot ask for it.
-    pub(crate) fn reset_when_closed(_: &Stream) -> io::Result<()> {
-        Ok(())
-    }
-
-    pub(crate) fn shutdown(stream: &Stream, how: Shutdown) -> io::Result<()> {
-        stream.shutdown(how)
-    }
 }
 
 #[cfg(test)]
