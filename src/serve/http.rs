@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::ops::Deref;
 
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Uri, Version};
 
@@ -171,11 +172,7 @@ fn line(text: &mut String, name: &str, value: &str) {
 /// `searched` is how many bytes an earlier call has seen already, so that a head that trickles in
 /// is searched once.
 pub(crate) fn parse(buffer: &[u8], searched: usize) -> Result<Option<Head>, Response> {
-    let from = searched.saturating_sub(END.len() - 1);
-    let end = buffer[from..].windows(END.len()).position(|window| window == END);
-    let len = end.map(|at| from + at + END.len());
-    check_line_ends(&buffer[..len.unwrap_or(buffer.len())], searched)?;
-    match len {
+    match end_of_head(buffer, searched)? {
         Some(len) if len <= HEAD_BYTES_MAX => parse_whole(&buffer[..len]).map(Some),
         None if buffer.len() < HEAD_BYTES_MAX => Ok(None),
         _ => Err(Response::new(
@@ -185,20 +182,28 @@ pub(crate) fn parse(buffer: &[u8], searched: usize) -> Result<Option<Head>, Resp
     }
 }
 
-/// Lines end with CR LF and nothing else does: a bare one of either splits requests.
-fn check_line_ends(head: &[u8], searched: usize) -> Result<(), Response> {
-    let bare = |at: usize| match head[at] {
-        b'\n' => at == 0 || head[at - 1] != b'\r',
-        b'\r' => head.get(at + 1).is_some_and(|&next| next != b'\n'),
-        _ => false,
-    };
-    if (searched.saturating_sub(1)..head.len()).any(bare) {
-        return Err(Response::bad_request("a line of the request does not end with CR LF"));
+/// Finds the end of a head. Up to there lines end with CR LF and nothing else does: a bare one of
+/// either splits requests.
+fn end_of_head(buffer: &[u8], searched: usize) -> Result<Option<usize>, Response> {
+    for at in searched.saturating_sub(END.len() - 1)..buffer.len() {
+        let is_bare = match buffer[at] {
+            b'\n' => at == 0 || buffer[at - 1] != b'\r',
+            b'\r' => buffer.get(at + 1).is_some_and(|&next| next != b'\n'),
+            _ => continue,
+        };
+        if is_bare {
+            return Err(Response::bad_request("a line of the request does not end with CR LF"));
+        }
+        if buffer[..=at].ends_with(END) {
+            return Ok(Some(at + 1));
+        }
     }
-    Ok(())
+    Ok(None)
 }
 
 fn parse_whole(head: &[u8]) -> Result<Head, Response> {
+    // One copy, which all values share.
+    let head = &Bytes::copy_from_slice(head);
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut headers);
     match parsed.parse(head) {
@@ -229,7 +234,7 @@ fn parse_whole(head: &[u8]) -> Result<Head, Response> {
     let map = request.headers_mut();
     for header in parsed.headers.iter() {
         let name = HeaderName::from_bytes(header.name.as_bytes());
-        let value = HeaderValue::from_bytes(header.value);
+        let value = HeaderValue::from_maybe_shared(head.slice_ref(header.value));
         let (Ok(name), Ok(value)) = (name, value) else {
             return Err(Response::bad_request("a header of the request is malformed"));
         };
