@@ -149,6 +149,7 @@ mod network;
 mod scratch;
 mod serve;
 mod sync;
+mod time;
 
 pub use config::{Config, Overflow, Page};
 pub use error::{Disconnect, Error};

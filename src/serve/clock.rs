@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use smol::future::Future as _;
 
-use super::time::{Timer, now};
 use crate::Config;
+use crate::time::{Timer, now};
 
 /// What has come due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,7 +160,7 @@ mod tests {
     use std::task::Waker;
 
     use super::*;
-    use crate::serve::sim::time::VirtualTime;
+    use crate::time::virtual_time::VirtualTime;
 
     /// What comes due next, and after how long; the clock of the test moves there.
     fn next(

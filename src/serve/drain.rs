@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures_lite::future::or;
 
-use super::time::{Timer, now};
 use crate::hub::Command;
+use crate::time::{Timer, now};
 use crate::{Config, Disconnect, Error, Hub};
 
 /// How long a client may take at a drain for what still waits in its queue. Shorter than the

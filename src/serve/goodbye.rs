@@ -9,10 +9,10 @@ use std::time::Duration;
 use futures_lite::FutureExt as _;
 use futures_lite::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
-use super::time::Timer;
 use crate::Hub;
 use crate::hub::add;
 use crate::scratch::SCRATCH_BYTES;
+use crate::time::Timer;
 
 /// Bytes that are read and thrown away after the last that were written: four bodies of the longest
 /// message at the defaults.

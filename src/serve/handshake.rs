@@ -10,10 +10,10 @@ use http::{Request, StatusCode, header};
 use sha1::{Digest as _, Sha1};
 
 use super::http::{Response, tokens};
-use super::time::unix_seconds;
 use super::{Admission, Handler, Peer};
 use crate::error::Kind;
 use crate::hub::{Command, Crowded, Permit, Queue, Refusal, is_name};
+use crate::time::unix_seconds;
 use crate::{Client, ClientId, Disconnect, Error, Hub};
 
 /// What clients are told to wait when there is no place for them, in seconds.

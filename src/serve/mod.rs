@@ -24,7 +24,6 @@ mod sse;
 mod strain;
 mod subscription;
 mod sys;
-mod time;
 mod transport;
 mod upgrade;
 #[cfg(target_os = "linux")]
@@ -48,8 +47,8 @@ pub use reactor::Reactor;
 pub use routes::{query_of, room_of};
 pub use subscription::Subscription;
 
+use crate::time::{Timer, unix_seconds};
 use requests::{Begun, Requests};
-use time::{Timer, unix_seconds};
 use transport::{Foreign, Transport};
 
 use crate::{Disconnect, Error, Hub};

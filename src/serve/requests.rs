@@ -19,13 +19,13 @@ use super::handshake::{self, Admitted, ask, draining, full, short_of_memory};
 use super::http::{Head, Response, parse};
 use super::routes::{Route, route};
 use super::sse;
-use super::time::{Timer, now};
 use super::transport::Transport;
 use super::{Handler, Peer};
 use super::{listing, metrics};
 use crate::error::Kind;
 use crate::hub::{Handshake, Idle, Wrong, add};
 use crate::memory::{Held, allocation};
+use crate::time::{Timer, now};
 use crate::{Error, Hub, Message};
 
 /// How long a peer may stay silent while others wait for its place among the handshakes.
@@ -464,7 +464,7 @@ mod tests {
 
     use super::*;
     use crate::serve::sim::network::{Line, Socket};
-    use crate::serve::sim::time::VirtualTime;
+    use crate::time::virtual_time::VirtualTime;
     use crate::{Client, Config, Disconnect, Target};
 
     struct Open;

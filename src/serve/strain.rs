@@ -6,9 +6,9 @@ use std::task::{Context, Poll};
 
 use event_listener::EventListener;
 
-use super::time::{Timer, now};
 use crate::Hub;
 use crate::memory::TICK;
+use crate::time::{Timer, now};
 
 /// One who may have to wait for memory; empty while it does not.
 #[derive(Debug, Default)]
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
     use crate::hub::tests::support::Wakes;
     use crate::serve::handshake;
-    use crate::serve::sim::time::VirtualTime;
+    use crate::time::virtual_time::VirtualTime;
     use crate::{Admission, Config, Message};
 
     /// A hub with a ceiling of 4 MiB, on an executor that the test ticks.

@@ -16,11 +16,11 @@ use super::goodbye::timed_out;
 use super::handshake::{Admitted, Registered};
 use super::protocol::Protocol;
 use super::strain::Strain;
-use super::time::now;
 use super::transport::Transport;
 use super::wire::Wire;
 use crate::hub::{Command, Drained, Phase, add};
 use crate::scratch::SCRATCH_BYTES;
+use crate::time::now;
 use crate::{Client, Disconnect, Hub, Message};
 
 /// Bytes that one poll reads from or writes to a peer, about, before others get their turn.

@@ -17,12 +17,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::time::now;
 use super::transport::Transport;
 use crate::hub::{Outlet, Queue};
 use crate::memory::{Held, allocation};
 use crate::message::FRAME_HEADER_MAX;
 use crate::scratch::{SCRATCH_BYTES, Scratch};
+use crate::time::now;
 use crate::{Disconnect, Hub};
 
 /// The longest frame that tungstenite sees, in bytes of payload; longer ones are handed on in

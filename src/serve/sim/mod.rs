@@ -19,7 +19,6 @@ pub(crate) mod network;
 mod notes;
 mod peer;
 mod script;
-pub(crate) mod time;
 mod world;
 
 use std::sync::Arc;

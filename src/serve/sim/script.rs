@@ -9,7 +9,7 @@ use http::{Request, StatusCode};
 
 use super::notes::{NEVER, Notes, To};
 use crate::hub::tests::support::numbered;
-use crate::serve::time::Timer;
+use crate::time::Timer;
 use crate::{Admission, Client, Disconnect, Error, Handler, Hub, Message, Peer};
 
 /// Rooms that are spoken of.

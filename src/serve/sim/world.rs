@@ -13,8 +13,8 @@ use super::network::{Line, Socket};
 use super::notes::{Span, To};
 use super::peer::{Peer, frame};
 use super::script::{Op, ROOMS, Script, USERS, room};
-use super::time::VirtualTime;
 use crate::serve::{connect, handshake, websocket};
+use crate::time::virtual_time::VirtualTime;
 use crate::{Disconnect, Hub, Peer as Origin};
 
 /// Ticks after which a world that still moves never rests.

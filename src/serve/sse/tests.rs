@@ -11,7 +11,7 @@ use super::*;
 use crate::memory::TICK;
 use crate::serve::handshake;
 use crate::serve::sim::network::{Line, Socket};
-use crate::serve::sim::time::{VirtualTime, now};
+use crate::time::virtual_time::{VirtualTime, now};
 use crate::{Admission, Config, Message};
 
 struct Anyone;

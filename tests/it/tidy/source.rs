@@ -113,7 +113,7 @@ pub(crate) fn sources() -> Vec<Source> {
     };
     let is_test = |path: &PathBuf| {
         let path = path.to_string_lossy();
-        path.contains("/tests") || path.contains("/sim/")
+        ["/tests", "/sim/", "/virtual_time"].iter().any(|test| path.contains(test))
     };
     files(&root().join("src")).iter().filter(|path| !is_test(path)).map(source).collect()
 }

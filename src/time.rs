@@ -1,13 +1,16 @@
-//! The time: the one place where serving asks for it and waits for it.
+//! The time: the one place where the library asks for it and waits for it.
 //!
 //! A simulation puts its own in its place, so that a run of hours takes milliseconds and comes out
 //! the same every time.
+
+#[cfg(test)]
+pub(crate) mod virtual_time;
 
 #[cfg(not(test))]
 pub(crate) use real::{Timer, now};
 
 #[cfg(test)]
-pub(crate) use super::sim::time::{Timer, now};
+pub(crate) use virtual_time::{Timer, now};
 
 /// The time of the world, in seconds since 1970; 0 where the clock stands before.
 pub(crate) fn unix_seconds() -> u64 {

@@ -23,10 +23,10 @@ struct Virtual {
 
 /// While this lives, the time of its thread is virtual.
 #[derive(Debug)]
-pub(in crate::serve) struct VirtualTime(());
+pub(crate) struct VirtualTime(());
 
 impl VirtualTime {
-    pub(in crate::serve) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let time = Virtual { now: Instant::now(), alarms: BTreeMap::new(), next: 0 };
         let before = VIRTUAL.with(|time_now| time_now.borrow_mut().replace(time));
         assert!(before.is_none(), "one simulation a thread");
@@ -34,12 +34,12 @@ impl VirtualTime {
     }
 
     /// Timers that exist.
-    pub(in crate::serve) fn timers(&self) -> usize {
+    pub(crate) fn timers(&self) -> usize {
         with(|time| time.alarms.len()).unwrap_or(0)
     }
 
     /// How long until the first timer that has not fired is due.
-    pub(in crate::serve) fn until_next(&self) -> Option<Duration> {
+    pub(crate) fn until_next(&self) -> Option<Duration> {
         with(|time| {
             let next = time.alarms.iter().find(|(_, waker)| waker.is_some());
             next.map(|((due, _), _)| due.saturating_duration_since(time.now))
@@ -48,7 +48,7 @@ impl VirtualTime {
     }
 
     /// Moves the clock, and wakes who waited for that.
-    pub(in crate::serve) fn advance(&self, by: Duration) {
+    pub(crate) fn advance(&self, by: Duration) {
         let due = with(|time| {
             time.now += by;
             let now = time.now;
