@@ -250,7 +250,8 @@ impl Config {
 
     /// No limit may be past this: 2^30. It keeps every sum of limits inside 32 bits' reach.
     pub const LIMIT_MAX: usize = 1 << 30;
-    /// No wait may be past this: a day.
+    /// No wait may be past this: a day. One for a peer ends with the first thirty-second of a second
+    /// that is not before its time, at most two of them late, so that clients are woken together.
     pub const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
     /// Checks every value and every relation between values.

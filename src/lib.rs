@@ -141,6 +141,7 @@
 //! said where it does ([`Listener::bind`], [`Config::max_clients`](Config#structfield.max_clients)).
 
 mod config;
+mod deadlines;
 mod error;
 mod hub;
 mod memory;
@@ -150,6 +151,7 @@ mod scratch;
 mod serve;
 mod sync;
 mod time;
+mod timekeeper;
 
 pub use config::{Config, Overflow, Page};
 pub use error::{Disconnect, Error};

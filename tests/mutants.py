@@ -207,9 +207,11 @@ FAULTS = [
     (
         "a ping is sent again and again, and its answer never missed",
         "src/serve/clock.rs",
-        "None => (self.heard + self.ping_interval(), Verdict::Ping),",
-        "_ if self.set_for >= self.heard => (now() + self.ping_interval(), Verdict::Ping),\n"
-        "            None => (self.heard + self.ping_interval(), Verdict::Ping),",
+        "None => (self.heard.plus(ping_interval), Verdict::Ping),",
+        "_ if self.share > 0 => {\n"
+        "                (self.pinged.unwrap_or(self.heard).plus(ping_interval), Verdict::Ping)\n"
+        "            }\n"
+        "            None => (self.heard.plus(ping_interval), Verdict::Ping),",
     ),
     (
         "the write deadline is moved by every drain",
@@ -251,6 +253,81 @@ FAULTS = [
         "return Poll::Ready(true);",
         "serve::strain",
     ),
+    (
+        "the timekeeper does not wait for the next deadline",
+        "src/timekeeper.rs",
+        "next.is_none_or(|next| self.set(waiting, next))",
+        "next.is_none_or(|_| true)",
+    ),
+    (
+        "the timekeeper leaves an earlier deadline to a later one",
+        "src/timekeeper.rs",
+        "let is_set = waiting.set_for.is_some_and(|set_for| !due.is_before(set_for));",
+        "let is_set = waiting.set_for.is_some();",
+    ),
+    (
+        "the timekeeper takes what has fired for what will",
+        "src/timekeeper.rs",
+        "waiting.set_for = None;",
+        "",
+        "timekeeper::",
+    ),
+    (
+        "a deadline that has come while the timer was set is left to it",
+        "src/timekeeper.rs",
+        "if !fires {",
+        "if false {",
+        "timekeeper::",
+    ),
+    (
+        "one that panics takes the wakes of the rest with it",
+        "src/timekeeper.rs",
+        "drop(catch_unwind(AssertUnwindSafe(|| waker.wake())));",
+        "waker.wake();",
+        "timekeeper::",
+    ),
+    (
+        "who has given up a deadline is woken",
+        "src/deadlines.rs",
+        "entry.waker.take()\n    }",
+        "entry.waker.clone()\n    }",
+        "timekeeper::",
+    ),
+    (
+        "who polls with another waker is not woken by it",
+        "src/deadlines.rs",
+        ".is_some_and(|held| held.will_wake(waker));",
+        ".is_some();",
+        "timekeeper::",
+    ),
+    (
+        "a deadline that was moved ahead comes when it would have",
+        "src/deadlines.rs",
+        "if entry.waker.is_none() || due.is_before(entry.due) {",
+        "if entry.waker.is_none() {",
+        "timekeeper::",
+    ),
+    (
+        "deadlines come early",
+        "src/deadlines.rs",
+        "u64::from(time.subsec_nanos().div_ceil(GRAIN))",
+        "u64::from(time.subsec_nanos() / GRAIN)",
+        "timekeeper::tests::each",
+    ),
+    (
+        "the wrap of the moments turns the past into the future",
+        "src/deadlines.rs",
+        "(self.0.wrapping_sub(other.0) as i32) < 0",
+        "self.0 < other.0",
+        "deadlines::",
+    ),
+    (
+        "a slot that is free is lost when memory is given back",
+        "src/deadlines.rs",
+        "if entry.next != Slot::TAKEN {\n                entry.next",
+        "if entry.next == Slot::NONE {\n                entry.next",
+        "deadlines::",
+    ),
 ]
 
 # What CI runs each time: one of each kind.
@@ -263,7 +340,9 @@ def prepare():
         shutil.copy2(ROOT / name, COPY / name)
     for name in ["src", "benches", "tests", "examples"]:
         shutil.rmtree(COPY / name, ignore_errors=True)
-        shutil.copytree(ROOT / name, COPY / name)
+        # With the time of the copy: cargo takes what is older than its last build, which was of a
+        # fault, for built.
+        shutil.copytree(ROOT / name, COPY / name, copy_function=shutil.copy)
 
 
 def cargo(arguments, seeds, log):

@@ -39,6 +39,7 @@ use reply::{Answer, Reply, reply};
 use crate::error::Kind;
 use crate::memory::Memory;
 use crate::scratch::Scratch;
+use crate::timekeeper::Timekeeper;
 use crate::{Config, Disconnect, Error, Message};
 
 /// The longest name of a room or a user, in bytes.
@@ -114,6 +115,8 @@ pub(crate) struct Shared {
     pub(crate) gate: Arc<Gate>,
     /// Read buffers for the connections.
     pub(crate) scratch: Scratch,
+    /// Whom connections ask to be woken.
+    pub(crate) timekeeper: Arc<Timekeeper>,
     /// When serving began, in seconds of Unix time; set by whoever serves first.
     pub(crate) started: OnceLock<u64>,
 }
@@ -184,6 +187,7 @@ impl Hub {
             terms: Arc::new(terms),
             gate: Arc::new(gate),
             scratch: Scratch::default(),
+            timekeeper: Timekeeper::new(),
             started: OnceLock::new(),
         };
         Ok((Self { shared: Arc::new(shared) }, manager.run()))

@@ -1,13 +1,13 @@
-//! One coarse timer for each connection: when to ping, and when to stop waiting.
+//! The clock of a client: when to ping it, and when to stop waiting.
 
+use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use smol::future::Future as _;
-
-use crate::Config;
-use crate::time::{Timer, now};
+use crate::deadlines::Moment;
+use crate::timekeeper::Deadline;
+use crate::{Config, Hub};
 
 /// What has come due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,57 +22,50 @@ pub(crate) enum Verdict {
     MessageTimeout,
 }
 
-/// The moments of a connection that deadlines count from, and the timer for the next of them.
+/// The moments of a connection that deadlines count from, and the next of these.
 ///
-/// The timer is not moved when a moment is: it fires, the moments are compared, and it is set for
-/// the next. It is moved only when a deadline comes up that is earlier than it.
+/// The deadline is not waited for anew when a moment is moved: it comes, the moments are compared,
+/// and the next one is waited for. Only an earlier one moves the wait.
 #[derive(Debug)]
 pub(crate) struct Clock<'a> {
-    /// Where the deadlines stand.
-    config: &'a Config,
-    timer: Timer,
-    /// When the timer fires.
-    set_for: Instant,
+    deadline: Deadline<'a>,
     /// When bytes last came from the peer.
-    heard: Instant,
+    heard: Moment,
     /// When the ping was sent that nothing has been heard since.
-    pinged: Option<Instant>,
+    pinged: Option<Moment>,
     /// Since when writing has made no progress while something waits.
-    stuck: Option<Instant>,
+    stuck: Option<Moment>,
     /// The client's own ping interval, in thousandths of the configured one: give or take a tenth,
     /// so that clients that came together part.
-    share: u32,
+    share: u16,
     /// Whether the message that has begun was granted one more turn when its time was over.
     granted: bool,
 }
 
 impl<'a> Clock<'a> {
-    pub(crate) fn new(config: &'a Config) -> Self {
-        let now = now();
-        let share = fastrand::u32(900..=1100);
-        let set_for = now + config.ping_interval / 1000 * share;
+    pub(crate) fn new(hub: &'a Hub) -> Self {
+        let keeper = &hub.shared().timekeeper;
+        let heard = keeper.now();
         Self {
-            config,
-            timer: Timer::at(set_for),
-            set_for,
-            heard: now,
+            deadline: keeper.at(heard),
+            heard,
             pinged: None,
             stuck: None,
-            share,
+            share: fastrand::u16(900..=1100),
             granted: false,
         }
     }
 
     /// Bytes came from the peer.
     pub(crate) fn heard(&mut self) {
-        self.heard = now();
+        self.heard = self.now();
         self.pinged = None;
     }
 
     /// The peer is being read again after a time in which it was not.
     pub(crate) fn listens_again(&mut self) {
         if self.pinged.is_some() {
-            self.pinged = Some(now());
+            self.pinged = Some(self.now());
         }
     }
 
@@ -83,7 +76,7 @@ impl<'a> Clock<'a> {
 
     /// A ping was sent.
     pub(crate) fn pinged(&mut self) {
-        self.pinged = Some(now());
+        self.pinged = Some(self.now());
     }
 
     /// A drain wrote something or nothing, and left nothing or something.
@@ -91,89 +84,86 @@ impl<'a> Clock<'a> {
         if empty {
             self.stuck = None;
         } else if progress || self.stuck.is_none() {
-            self.stuck = Some(now());
+            self.stuck = Some(self.now());
         }
     }
 
-    /// Ready with what has come due; pending, and armed for the next deadline, when nothing has.
+    /// Ready with what has come due; pending, and woken at the next deadline, when nothing has.
     ///
     /// `listening` is whether the peer is being read: what it is not heard to say is not held
     /// against it. `began` is when the message began that is not finished.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
+        config: &Config,
         listening: bool,
         began: Option<Instant>,
     ) -> Poll<Verdict> {
         self.granted &= began.is_some();
-        loop {
-            let (due, verdict) = self.next(listening, began);
-            if due < self.set_for {
-                self.set(due);
-            }
-            if Pin::new(&mut self.timer).poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            let now = now();
-            if due <= now {
-                // Whoever acts on the verdict moves its moment; until then it stays due.
-                self.set(now);
-                return Poll::Ready(verdict);
-            }
-            self.set(due);
-        }
+        let (due, verdict) = self.next(config, listening, began);
+        // Whoever acts on the verdict moves its moment; until then it stays due.
+        self.deadline.set(due);
+        Pin::new(&mut self.deadline).poll(cx).map(|()| verdict)
     }
 
     /// The earliest deadline and what it means.
-    fn next(&self, listening: bool, began: Option<Instant>) -> (Instant, Verdict) {
+    fn next(&self, config: &Config, listening: bool, began: Option<Instant>) -> (Moment, Verdict) {
+        let ping_interval = config.ping_interval / 1000 * u32::from(self.share);
         let mut next = match self.pinged {
-            None => (self.heard + self.ping_interval(), Verdict::Ping),
-            Some(pinged) if listening => (pinged + self.config.pong_timeout, Verdict::PongTimeout),
-            // A deadline that does not count now must not keep the timer busy either.
-            Some(_) => (now() + self.ping_interval(), Verdict::Ping),
+            None => (self.heard.plus(ping_interval), Verdict::Ping),
+            Some(pinged) if listening => (pinged.plus(config.pong_timeout), Verdict::PongTimeout),
+            // A deadline that does not count now must not keep the client awake either.
+            Some(_) => (self.now().plus(ping_interval), Verdict::Ping),
         };
         if let Some(stuck) = self.stuck {
-            next = earlier(next, (stuck + self.config.write_timeout, Verdict::WriteTimeout));
+            next = earlier(next, (stuck.plus(config.write_timeout), Verdict::WriteTimeout));
         }
         if let (true, Some(began)) = (listening, began) {
-            next = earlier(next, (began + self.config.message_timeout, Verdict::MessageTimeout));
+            let due = self.deadline.keeper().moment_of(began + config.message_timeout);
+            next = earlier(next, (due, Verdict::MessageTimeout));
         }
         next
     }
 
-    fn ping_interval(&self) -> Duration {
-        self.config.ping_interval / 1000 * self.share
-    }
-
-    fn set(&mut self, due: Instant) {
-        self.set_for = due;
-        self.timer.set_at(due);
+    fn now(&self) -> Moment {
+        self.deadline.keeper().now()
     }
 }
 
-fn earlier(a: (Instant, Verdict), b: (Instant, Verdict)) -> (Instant, Verdict) {
-    if b.0 < a.0 { b } else { a }
+fn earlier(a: (Moment, Verdict), b: (Moment, Verdict)) -> (Moment, Verdict) {
+    if b.0.is_before(a.0) { b } else { a }
 }
 
 #[cfg(test)]
 mod tests {
     use std::task::Waker;
+    use std::time::Duration;
 
     use super::*;
+    use crate::time::now;
     use crate::time::virtual_time::VirtualTime;
+
+    fn hub(config: Config) -> Hub {
+        Hub::new(config).expect("valid").0
+    }
+
+    fn config(hub: &Hub) -> &Config {
+        &hub.shared().config
+    }
 
     /// What comes due next, and after how long; the clock of the test moves there.
     fn next(
         clock: &mut Clock<'_>,
+        hub: &Hub,
         time: &VirtualTime,
         began: Option<Instant>,
     ) -> (Verdict, Duration) {
         let start = now();
         let mut cx = Context::from_waker(Waker::noop());
         loop {
-            match clock.poll(&mut cx, true, began) {
+            match clock.poll(&mut cx, config(hub), true, began) {
                 Poll::Ready(verdict) => return (verdict, now() - start),
-                Poll::Pending => time.advance(time.until_next().expect("the timer is armed")),
+                Poll::Pending => time.advance(time.until_next().expect("the timer is set")),
             }
         }
     }
@@ -181,50 +171,50 @@ mod tests {
     #[test]
     fn silence_is_pinged_and_then_given_up() {
         let time = VirtualTime::start();
-        let config = Config::default();
-        let mut clock = Clock::new(&config);
-        let (verdict, after) = next(&mut clock, &time, None);
+        let hub = hub(Config::default());
+        let mut clock = Clock::new(&hub);
+        let (verdict, after) = next(&mut clock, &hub, &time, None);
+        let interval = Config::PING_INTERVAL;
         assert_eq!(verdict, Verdict::Ping);
-        assert!(after >= config.ping_interval * 9 / 10 && after <= config.ping_interval * 11 / 10);
+        assert!(after >= interval * 9 / 10 && after <= interval * 11 / 10);
         clock.pinged();
-        assert_eq!(next(&mut clock, &time, None), (Verdict::PongTimeout, config.pong_timeout));
+        let given_up = (Verdict::PongTimeout, Config::PONG_TIMEOUT);
+        assert_eq!(next(&mut clock, &hub, &time, None), given_up);
         clock.heard();
-        assert_eq!(next(&mut clock, &time, None), (Verdict::Ping, after));
-        assert_eq!(time.timers(), 1);
+        assert_eq!(next(&mut clock, &hub, &time, None), (Verdict::Ping, after));
+        assert_eq!(hub.shared().timekeeper.len().0, 1);
         drop(clock);
-        assert_eq!(time.timers(), 0);
+        assert_eq!(hub.shared().timekeeper.len().0, 0);
     }
 
     #[test]
     fn a_write_deadline_counts_from_the_last_progress() {
         let time = VirtualTime::start();
-        let config = Config::default();
-        let mut clock = Clock::new(&config);
+        let hub = hub(Config::default());
+        let timeout = config(&hub).write_timeout;
+        let mut clock = Clock::new(&hub);
         clock.wrote(true, false);
-        time.advance(config.write_timeout / 2);
+        time.advance(timeout / 2);
         clock.wrote(false, false);
-        assert_eq!(
-            next(&mut clock, &time, None),
-            (Verdict::WriteTimeout, config.write_timeout / 2)
-        );
+        assert_eq!(next(&mut clock, &hub, &time, None), (Verdict::WriteTimeout, timeout / 2));
         clock.wrote(true, false);
-        assert_eq!(next(&mut clock, &time, None), (Verdict::WriteTimeout, config.write_timeout));
+        assert_eq!(next(&mut clock, &hub, &time, None), (Verdict::WriteTimeout, timeout));
         clock.wrote(false, true);
-        assert_eq!(next(&mut clock, &time, None).0, Verdict::Ping);
+        assert_eq!(next(&mut clock, &hub, &time, None).0, Verdict::Ping);
     }
 
     #[test]
     fn a_message_is_timed_only_while_its_peer_is_read() {
         let time = VirtualTime::start();
-        let config = Config::default().message_timeout(Duration::from_secs(3));
-        let mut clock = Clock::new(&config);
+        let hub = hub(Config::default().message_timeout(Duration::from_secs(3)));
+        let mut clock = Clock::new(&hub);
         let began = Some(now());
         let mut cx = Context::from_waker(Waker::noop());
         time.advance(Duration::from_secs(2));
         assert_eq!(
-            next(&mut clock, &time, began),
+            next(&mut clock, &hub, &time, began),
             (Verdict::MessageTimeout, Duration::from_secs(1))
         );
-        assert!(clock.poll(&mut cx, false, began).is_pending());
+        assert!(clock.poll(&mut cx, config(&hub), false, began).is_pending());
     }
 }

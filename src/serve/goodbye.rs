@@ -12,7 +12,6 @@ use futures_lite::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use crate::Hub;
 use crate::hub::add;
 use crate::scratch::SCRATCH_BYTES;
-use crate::time::Timer;
 
 /// Bytes that are read and thrown away after the last that were written: four bodies of the longest
 /// message at the defaults.
@@ -39,7 +38,7 @@ where
         }
         Ok(())
     };
-    goodbye.or(timed_out(hub.shared().config.close_timeout)).await
+    goodbye.or(timed_out(hub, hub.shared().config.close_timeout)).await
 }
 
 /// Reads once and throws away what came; ready with how much.
@@ -61,7 +60,7 @@ pub(super) fn poll_discard<S: AsyncRead + Unpin>(
 }
 
 /// Fails after `wait`.
-pub(super) async fn timed_out(wait: Duration) -> io::Result<()> {
-    Timer::after(wait).await;
+pub(super) async fn timed_out(hub: &Hub, wait: Duration) -> io::Result<()> {
+    hub.shared().timekeeper.after(wait).await;
     Err(io::ErrorKind::TimedOut.into())
 }

@@ -25,7 +25,6 @@ use super::{listing, metrics};
 use crate::error::Kind;
 use crate::hub::{Handshake, Idle, Wrong, add};
 use crate::memory::{Held, allocation};
-use crate::time::{Timer, now};
 use crate::{Error, Hub, Message};
 
 /// How long a peer may stay silent while others wait for its place among the handshakes.
@@ -161,12 +160,13 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
     async fn wait(&mut self, idle: &mut Idle) -> bool {
         self.buffer = Vec::new();
         self.held.resize(0);
-        let mut timer = Timer::after(self.hub.shared().config.idle_timeout);
+        let shared = self.hub.shared();
+        let mut over = shared.timekeeper.after(shared.config.idle_timeout);
         poll_fn(|cx| {
             if let Poll::Ready(read) = self.poll_read(cx, READ) {
                 return Poll::Ready(read.is_ok_and(|n| n > 0));
             }
-            if Pin::new(&mut timer).poll(cx).is_ready() || idle.poll_leave(cx).is_ready() {
+            if Pin::new(&mut over).poll(cx).is_ready() || idle.poll_leave(cx).is_ready() {
                 return Poll::Ready(false);
             }
             Poll::Pending
@@ -180,15 +180,15 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
     async fn exchange(&mut self, late: bool) -> Result<Next, Error> {
         let hub = self.hub;
         let shared = hub.shared();
-        let deadline = now() + shared.config.handshake_timeout;
+        let deadline = shared.timekeeper.after(shared.config.handshake_timeout);
         let mut seen = Seen::default();
         let posted = AtomicBool::new(false);
         let overdue = async {
-            Timer::at(deadline).await;
+            deadline.await;
             // What the inbox has is done, and soon, since the manager waits for no peer. To say that
             // it was not would have it sent twice.
             if posted.load(Ordering::Relaxed) {
-                Timer::after(shared.config.handshake_timeout).await;
+                shared.timekeeper.after(shared.config.handshake_timeout).await;
                 return Err(Ended::With(unknown()));
             }
             Err(Ended::Late)
@@ -331,11 +331,11 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
                 searched = self.buffer.len();
             }
             let silent = self.buffer.is_empty();
-            let gate = &self.hub.shared().gate;
+            let shared = self.hub.shared();
             let crowded_out = async {
                 loop {
-                    Timer::after(SILENCE).await;
-                    if silent && gate.is_crowded() {
+                    shared.timekeeper.after(SILENCE).await;
+                    if silent && shared.gate.is_crowded() {
                         return Ok(0);
                     }
                 }
@@ -397,7 +397,7 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
             self.transport.write_all(response).await?;
             self.transport.flush().await
         };
-        written.or(timed_out(timeout)).await
+        written.or(timed_out(self.hub, timeout)).await
     }
 }
 
@@ -407,7 +407,7 @@ async fn stand_in_line(hub: &Hub) -> Option<Handshake> {
     let shared = hub.shared();
     let place = async { Some(shared.gate.handshake().await) };
     let too_late = async {
-        Timer::after(shared.config.handshake_timeout).await;
+        shared.timekeeper.after(shared.config.handshake_timeout).await;
         None
     };
     or(place, too_late).await
@@ -431,7 +431,7 @@ async fn health(hub: &Hub) -> Response {
         hub.presence("").await.is_ok()
     };
     let too_late = async {
-        Timer::after(PULSE).await;
+        hub.shared().timekeeper.after(PULSE).await;
         false
     };
     if or(answers, too_late).await {

@@ -65,7 +65,7 @@ pub(super) async fn run<T: Transport, H: Handler>(
     let Admitted { registered, client } = admitted;
     // There is no outlet: what is pushed waits until it has been encoded.
     registered.queue.open(None);
-    let clock = Clock::new(&hub.shared().config);
+    let clock = Clock::new(hub);
     let encoder = Encoder::new(head);
     let held = hub.memory().hold(encoder.size());
     let held_since = hub.memory().tick();
@@ -157,7 +157,7 @@ impl<T: Transport> Stream<'_, T> {
             if let Poll::Ready(end) = self.poll_read(cx) {
                 return Poll::Ready(end);
             }
-            match ready!(self.clock.poll(cx, false, None)) {
+            match ready!(self.clock.poll(cx, &self.hub.shared().config, false, None)) {
                 Verdict::WriteTimeout => {
                     self.registered.queue.evict();
                     return Poll::Ready(End::Evicted);
@@ -294,7 +294,7 @@ impl<T: Transport> Stream<'_, T> {
                     (_, true) => return Poll::Ready(true),
                     _ => {}
                 }
-                match ready!(self.clock.poll(cx, false, None)) {
+                match ready!(self.clock.poll(cx, &self.hub.shared().config, false, None)) {
                     Verdict::WriteTimeout => self.registered.queue.evict(),
                     _ => self.clock.heard(),
                 }

@@ -8,25 +8,27 @@ use event_listener::EventListener;
 
 use crate::Hub;
 use crate::memory::TICK;
-use crate::time::{Timer, now};
+use crate::time::now;
+use crate::timekeeper::Deadline;
 
 /// One who may have to wait for memory; empty while it does not.
 #[derive(Debug, Default)]
-pub(crate) struct Strain(Option<Box<Wait>>);
+pub(crate) struct Strain<'a>(Option<Box<Wait<'a>>>);
 
 #[derive(Debug)]
-struct Wait {
+struct Wait<'a> {
     eased: EventListener,
     /// When the manager is asked to evict somebody: what nobody gives back will not come by itself.
-    patience: Timer,
+    patience: Deadline<'a>,
 }
 
-impl Strain {
+impl<'a> Strain<'a> {
     /// Ready while memory is not short; pending, and armed, until it is no more.
     ///
     /// Ready with `true` for one who has waited.
-    pub(crate) fn poll_eased(&mut self, cx: &mut Context<'_>, hub: &Hub) -> Poll<bool> {
+    pub(crate) fn poll_eased(&mut self, cx: &mut Context<'_>, hub: &'a Hub) -> Poll<bool> {
         let memory = hub.memory();
+        let patience = || hub.shared().timekeeper.after(TICK);
         loop {
             if !memory.is_high() {
                 let waited = self.0.take().is_some();
@@ -36,7 +38,7 @@ impl Strain {
                 return Poll::Ready(waited);
             }
             let Some(wait) = &mut self.0 else {
-                let (eased, patience) = (memory.listen(), Timer::after(TICK));
+                let (eased, patience) = (memory.listen(), patience());
                 self.0 = Some(Box::new(Wait { eased, patience }));
                 // It may have eased before it was listened for.
                 continue;
@@ -46,7 +48,7 @@ impl Strain {
             } else if Pin::new(&mut wait.patience).poll(cx).is_ready() {
                 memory.set_time(now());
                 hub.want_relief();
-                wait.patience = Timer::after(TICK);
+                wait.patience = patience();
             } else {
                 return Poll::Pending;
             }
@@ -126,7 +128,7 @@ mod tests {
 
     /// One who waits, with a waker of its own.
     struct Waiting<'a> {
-        strain: Strain,
+        strain: Strain<'a>,
         hub: &'a Hub,
         wakes: Arc<Wakes>,
     }

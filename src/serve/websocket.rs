@@ -109,7 +109,7 @@ struct Connection<'a, T> {
     /// Frames were written that the transport may still hold back.
     unflushed: bool,
     /// Whether reading waits because memory is short.
-    strain: Strain,
+    strain: Strain<'a>,
 }
 
 /// An idle client is mostly this: past 396 bytes musl's next larger piece of memory takes 96 more.
@@ -119,7 +119,6 @@ const _: () = assert!(size_of::<Connection<'_, super::transport::Socket>>() <= 3
 impl<'a, T: Transport> Connection<'a, T> {
     /// Boxed, since a future that holds it by value holds it twice where it hands it on.
     fn new(hub: &'a Hub, transport: T, registered: Registered, early: Vec<u8>) -> Box<Self> {
-        let config = &hub.shared().config;
         let queue = &registered.queue;
         let wire = Wire::new(transport, std::sync::Arc::clone(queue), early, hub);
         queue.open(wire.outlet());
@@ -127,7 +126,7 @@ impl<'a, T: Transport> Connection<'a, T> {
             hub,
             protocol: Protocol::new(wire),
             registered,
-            clock: Clock::new(config),
+            clock: Clock::new(hub),
             turn: TURN,
             more: false,
             armed: false,
@@ -308,7 +307,7 @@ impl<'a, T: Transport> Connection<'a, T> {
                 return Poll::Ready(end);
             }
             let began = self.protocol.wire.began();
-            match ready!(self.clock.poll(cx, listening, began)) {
+            match ready!(self.clock.poll(cx, &self.hub.shared().config, listening, began)) {
                 Verdict::Ping => {
                     // Without a place for it the write deadline judges the peer instead.
                     self.registered.queue.control(&PING);
@@ -462,7 +461,7 @@ impl<'a, T: Transport> Connection<'a, T> {
                         _ if drained.empty && !self.unflushed => return Poll::Ready(None),
                         _ => {}
                     }
-                    match ready!(self.clock.poll(cx, false, None)) {
+                    match ready!(self.clock.poll(cx, &self.hub.shared().config, false, None)) {
                         Verdict::WriteTimeout => self.registered.queue.evict(),
                         // Nobody is pinged who is being told goodbye.
                         _ => self.clock.pinged(),
@@ -501,7 +500,7 @@ impl<'a, T: Transport> Connection<'a, T> {
             })
             .await
         };
-        let said: io::Result<()> = goodbye.or(timed_out(timeout)).await;
+        let said: io::Result<()> = goodbye.or(timed_out(self.hub, timeout)).await;
         if let Err(error) = said {
             log::debug!("a peer did not answer its close frame: {error}");
             self.protocol.wire.transport.abort();

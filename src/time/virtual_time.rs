@@ -19,6 +19,8 @@ struct Virtual {
     /// Who is to be woken when, by the time and a number of its own.
     alarms: BTreeMap<(Instant, u64), Option<Waker>>,
     next: u64,
+    /// How often a timer was set.
+    set: usize,
 }
 
 /// While this lives, the time of its thread is virtual.
@@ -27,7 +29,7 @@ pub(crate) struct VirtualTime(());
 
 impl VirtualTime {
     pub(crate) fn start() -> Self {
-        let time = Virtual { now: Instant::now(), alarms: BTreeMap::new(), next: 0 };
+        let time = Virtual { now: Instant::now(), alarms: BTreeMap::new(), next: 0, set: 0 };
         let before = VIRTUAL.with(|time_now| time_now.borrow_mut().replace(time));
         assert!(before.is_none(), "one simulation a thread");
         Self(())
@@ -36,6 +38,11 @@ impl VirtualTime {
     /// Timers that exist.
     pub(crate) fn timers(&self) -> usize {
         with(|time| time.alarms.len()).unwrap_or(0)
+    }
+
+    /// How often a timer was set: each time wakes a reactor.
+    pub(crate) fn timers_set(&self) -> usize {
+        with(|time| time.set).unwrap_or(0)
     }
 
     /// How long until the first timer that has not fired is due.
@@ -85,6 +92,7 @@ impl Timer {
     pub(crate) fn at(due: Instant) -> Self {
         let number = with(|time| {
             time.next += 1;
+            time.set += 1;
             time.alarms.insert((due, time.next), None);
             time.next
         });
@@ -101,6 +109,7 @@ impl Timer {
             Self::Real(timer) => timer.set_at(at),
             Self::Virtual { due, number } => {
                 with(|time| {
+                    time.set += 1;
                     let waker = time.alarms.remove(&(*due, *number)).flatten();
                     time.alarms.insert((at, *number), waker);
                 });

@@ -23,7 +23,7 @@ const TICKS_MAX: usize = 2_000_000;
 
 /// Runs a test with `rounds` seeds, or with the one that HUBLET_TEST_SEED gives; names the seed
 /// when the test fails.
-pub(super) fn seeded(rounds: u64, test: impl Fn(&mut Rng)) {
+pub(crate) fn seeded(rounds: u64, test: impl Fn(&mut Rng)) {
     seeded_from(0..rounds, test);
 }
 

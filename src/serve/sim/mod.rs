@@ -48,9 +48,12 @@ fn run(rng: &mut Rng, trace: bool) -> Stats {
 fn end(world: World) {
     let World { mut executor, mut rng, time, hub, script, peers, .. } = world;
     let terms = Arc::downgrade(&hub.shared().terms);
+    let timekeeper = Arc::clone(&hub.shared().timekeeper);
     drop((hub, script));
     while executor.tick(&mut rng) {}
     assert_eq!(executor.tasks(), 0, "no task is left");
+    assert_eq!(timekeeper.len(), (0, 0), "no deadline is left");
+    drop(timekeeper);
     assert_eq!(time.timers(), 0, "no timer is left");
     assert!(peers.iter().all(|peer| peer.line.lock().closed), "no descriptor is left");
     drop(executor);
