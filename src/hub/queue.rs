@@ -137,6 +137,7 @@ pub(crate) struct Queue {
     state: Mutex<State>,
 }
 
+/// Sizes are 32 bits wide, as no limit is past 2^30 ([`Config::LIMIT_MAX`](crate::Config::LIMIT_MAX)).
 struct State {
     phase: Phase,
     /// The client's id once the registry has taken it in.
@@ -144,7 +145,7 @@ struct State {
     /// Messages taken out of the channel, the first of them perhaps half written.
     front: VecDeque<Message>,
     /// Bytes of the first message in `front` that are written already.
-    cut: usize,
+    cut: u32,
     /// Control frames that wait: after a cut frame, before whole messages.
     control: Vec<u8>,
     /// Whether the close frame waits or is written: nothing may follow it (RFC 6455 5.5.1).
@@ -152,9 +153,9 @@ struct State {
     /// What does not fit the socket; made by the first push that finds it full, dropped when empty.
     backlog: Option<Box<Backlog>>,
     /// Messages that wait, in `front` and `backlog`.
-    waiting: usize,
+    waiting: u32,
     /// Bytes of their frames, those already written of a cut one included.
-    bytes: usize,
+    bytes: u32,
     /// Messages this client has missed to the overflow policy.
     missed: u64,
     /// Wakes the connection's task; stored by each of its polls, taken by who wakes it.
@@ -166,9 +167,14 @@ struct State {
     /// The tick since which something has waited all the time.
     behind_since: u32,
     /// Memory that the connection holds for the client alone, and the tick since which it does.
-    own: usize,
+    own: u32,
     own_since: u32,
 }
+
+/// Each client has one, in 32 bytes more for its lock and its holders: past 188 in all, musl's next
+/// larger piece of memory takes 48 more.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<State>() <= 188 - 32);
 
 /// The bounded channel of a client that is behind.
 struct Backlog {
@@ -374,7 +380,7 @@ impl Queue {
         if state.refill() {
             if let Some(message) = state.front.pop_front() {
                 state.waiting -= 1;
-                state.bytes -= message.frame().len();
+                state.bytes -= length(&message);
                 if state.waiting == 0 {
                     state.clear();
                 }
@@ -427,7 +433,7 @@ impl Queue {
     /// does: a message that is not finished, or events that are encoded and not taken.
     pub(crate) fn owe(&self, bytes: usize, since: u32) {
         let mut state = self.lock();
-        state.own = bytes;
+        state.own = bytes as u32;
         state.own_since = since;
     }
 
@@ -443,7 +449,7 @@ impl Queue {
         }
         let waiting = if state.behind_since < tick { state.share() } else { 0 };
         let own = if state.own_since < tick { state.own } else { 0 };
-        waiting + own
+        waiting + own as usize
     }
 
     /// Evicts the client because memory is short: what waits is let go, what its connection holds
@@ -469,7 +475,7 @@ impl Queue {
     /// The memory that goes when the connection of an evicted client has ended.
     pub(crate) fn going(&self) -> usize {
         let state = self.lock();
-        if state.phase == Phase::Evicted { state.own } else { 0 }
+        if state.phase == Phase::Evicted { state.own as usize } else { 0 }
     }
 
     /// Ends the queue with its connection; what still waits is lost.
@@ -492,7 +498,7 @@ impl Queue {
     /// Messages and bytes that wait now.
     pub(crate) fn depth(&self) -> (usize, usize) {
         let state = self.lock();
-        (state.waiting, state.bytes)
+        (state.waiting as usize, state.bytes as usize)
     }
 
     /// Messages this client has missed to the overflow policy.
@@ -513,7 +519,7 @@ impl Queue {
 
     /// Marks the connection as gone, counting what waits and `more` as lost.
     fn die(&self, state: &mut State, more: usize) -> Option<Waker> {
-        add(&self.terms.counters.messages_lost, (state.waiting + more) as u64);
+        add(&self.terms.counters.messages_lost, u64::from(state.waiting) + more as u64);
         state.clear();
         state.phase = Phase::Dead;
         state.outlet = None;
@@ -539,23 +545,26 @@ impl State {
         }
         run.tally.wrote(whole, bytes);
         if cut > 0 {
-            self.cut(&run.messages[whole], cut);
+            self.cut(&run.messages[whole], cut as u32);
         }
         whole + usize::from(cut > 0)
     }
 
     /// Keeps a message of which `cut` bytes are written.
-    fn cut(&mut self, message: &Message, cut: usize) {
+    fn cut(&mut self, message: &Message, cut: u32) {
         self.waiting += 1;
-        self.bytes += message.frame().len();
+        self.bytes += length(message);
         self.front.push_back(message.clone());
         self.cut = cut;
     }
 
     /// Lets a message wait; `false` if it does not fit and the policy is to evict.
     fn wait(&mut self, message: &Message, terms: &Terms) -> bool {
-        let bytes = message.frame().len();
-        while self.waiting >= terms.messages || self.bytes + bytes > terms.bytes {
+        let bytes = length(message);
+        let is_full = |state: &Self| {
+            state.waiting as usize >= terms.messages || (state.bytes + bytes) as usize > terms.bytes
+        };
+        while is_full(self) {
             match terms.overflow {
                 Overflow::Disconnect => return false,
                 Overflow::DropOldest if self.drop_oldest() => self.miss(1, terms),
@@ -594,7 +603,7 @@ impl State {
         };
         let Some(oldest) = oldest else { return false };
         self.waiting -= 1;
-        self.bytes -= oldest.frame().len();
+        self.bytes -= length(&oldest);
         true
     }
 
@@ -607,8 +616,8 @@ impl State {
     /// frames, the first of which may be cut.
     fn evict(&mut self, terms: &Terms, more: usize) {
         let cut = if self.cut > 0 { self.front.pop_front() } else { None };
-        let kept = usize::from(cut.is_some());
-        self.miss((self.waiting - kept + more) as u64, terms);
+        let kept = u32::from(cut.is_some());
+        self.miss(u64::from(self.waiting - kept) + more as u64, terms);
         let offset = self.cut;
         let control = std::mem::take(&mut self.control);
         self.clear();
@@ -640,7 +649,7 @@ impl State {
 
     /// Takes messages out of the channel; `false` if nothing at all waits.
     fn refill(&mut self) -> bool {
-        if self.front.len() < self.waiting && self.front.len() < TAKE {
+        if self.front.len() < self.waiting as usize && self.front.len() < TAKE {
             if let Some(backlog) = &self.backlog {
                 while self.front.len() < TAKE {
                     let Ok(message) = backlog.receiver.try_recv() else { break };
@@ -667,7 +676,7 @@ impl State {
         let mut messages = self.front.iter();
         if self.cut > 0 {
             if let Some(message) = messages.next() {
-                put(&message.frame()[self.cut..]);
+                put(&message.frame()[self.cut as usize..]);
             }
         }
         if !self.control.is_empty() {
@@ -700,10 +709,10 @@ impl State {
             *n = 0;
             return 0;
         };
-        let len = message.frame().len();
-        let step = (*n).min(len - self.cut);
+        let len = length(message);
+        let step = (*n).min((len - self.cut) as usize);
         *n -= step;
-        self.cut += step;
+        self.cut += step as u32;
         if self.cut < len {
             return 0;
         }
@@ -724,6 +733,11 @@ impl fmt::Debug for State {
             .field("missed", &self.missed)
             .finish_non_exhaustive()
     }
+}
+
+/// The length of a message's frame.
+fn length(message: &Message) -> u32 {
+    message.frame().len() as u32
 }
 
 /// Whether a write may simply be tried again later.
