@@ -1,5 +1,5 @@
-//! A client's queue, the slot of an answer, the line for the inbox and the news of a socket, in every
-//! order of the threads that meet in them.
+//! A client's queue, the slot of an answer, the line for the inbox, the news of a socket and the
+//! deadlines of a hub, in every order of the threads that meet in them.
 //!
 //! The sources are the hub's own; only the lock is loom's. A wake that is lost is a deadlock to
 //! loom, and it tells the order that led there.
@@ -7,6 +7,8 @@
 
 #[path = "../../../src/config.rs"]
 mod config;
+#[path = "../../../src/deadlines.rs"]
+mod deadlines;
 #[path = "../../../src/error.rs"]
 mod error;
 mod hub;
@@ -18,6 +20,9 @@ mod models;
 #[path = "../../../src/network.rs"]
 mod network;
 mod sync;
+mod time;
+#[path = "../../../src/timekeeper.rs"]
+mod timekeeper;
 #[path = "../../../src/serve/watch.rs"]
 mod watch;
 

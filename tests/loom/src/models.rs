@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use loom::future::block_on;
 use loom::thread;
@@ -15,11 +16,13 @@ use crate::hub::reply::reply;
 use crate::hub::stats::Tally;
 use crate::hub::turn::Turn;
 use crate::sync::Mutex;
+use crate::time;
+use crate::timekeeper::Timekeeper;
 use crate::watch::{READABLE, WRITABLE, Watch};
 use crate::{Disconnect, Message, Overflow};
 
 /// Each model by its name.
-pub(crate) const ALL: [(&str, fn()); 8] = [
+pub(crate) const ALL: [(&str, fn()); 10] = [
     ("what is pushed while the task drains is drained", pushed_while_drained),
     ("what does not fit is written when there is room", written_when_there_is_room),
     ("what is pushed while the connection ends is counted once", counted_once),
@@ -28,6 +31,8 @@ pub(crate) const ALL: [(&str, fn()); 8] = [
     ("an answer, or that there is none, is heard", an_answer_is_heard),
     ("a turn is one's own and is handed on", a_turn_is_handed_on),
     ("news of a socket wake its task", news_wake),
+    ("who waits is woken, while others come, give up and are woken", deadlines_come),
+    ("an earlier deadline comes in time while a later one fires", earlier_deadlines_come),
 ];
 
 /// Bytes of the frame of "x".
@@ -237,4 +242,37 @@ fn news_wake() {
     let mut cx = Context::from_waker(Waker::noop());
     assert!(watch.poll(&mut cx, READABLE).is_pending(), "used up");
     watch.end();
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The timer fires for a first deadline, which is given up, while a second is registered.
+fn deadlines_come() {
+    time::start();
+    let keeper = Timekeeper::new();
+    let [first, second] = [1, 2].map(|n| keeper.after(n * SECOND));
+    let mut first = Box::pin(first);
+    assert!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let reactor = thread::spawn(|| {
+        time::advance(SECOND);
+        time::advance(SECOND);
+    });
+    drop(first);
+    block_on(second);
+    reactor.join().expect("no panic");
+}
+
+/// What comes before the timer's time is registered while the timer fires.
+fn earlier_deadlines_come() {
+    time::start();
+    let keeper = Timekeeper::new();
+    let due = [1, 2].map(|n| keeper.moment_of(time::now() + n * SECOND));
+    let mut last = Box::pin(keeper.at(due[1]));
+    assert!(last.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let reactor = thread::spawn(|| {
+        time::advance(SECOND);
+        time::advance(SECOND);
+    });
+    block_on(keeper.at(due[0]));
+    reactor.join().expect("no panic");
 }
