@@ -1,5 +1,6 @@
 //! Who is to be woken when: plain data, without a lock and without a clock.
 
+use std::num::NonZeroU32;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -13,61 +14,70 @@ use crate::Config;
 const PER_SECOND: u32 = 32;
 
 /// The time from one moment to the next, in nanoseconds.
-const GRAIN: u32 = 1_000_000_000 / PER_SECOND;
+const GRAIN: u64 = 1_000_000_000 / PER_SECOND as u64;
 
 /// What lies further ahead than half the way around would be taken for the past.
-const _: () = assert!(Config::WAIT_MAX.as_secs() * (PER_SECOND as u64) < i32::MAX as u64 / 2);
+const _: () = assert!(Config::WAIT_MAX.as_secs() * (PER_SECOND as u64) < i32::MAX as u64 / 4);
 
 /// A moment, counted in grains. The count wraps: one is before another if it is the shorter way
-/// there, and the ways are four years long together.
+/// there, and the ways are two years long together.
+///
+/// The lowest bit is always set: so none is 0, and a moment that there may not be takes no more room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Moment(u32);
+pub(crate) struct Moment(NonZeroU32);
 
 impl Moment {
     /// The first moment of a hub: it wraps for the first time five minutes later, so that whoever
-    /// compares moments in another way is found out by the tests and not after four years.
-    const FIRST: Self = Self((5 * 60 * PER_SECOND).wrapping_neg());
+    /// compares moments in another way is found out by the tests and not after two years.
+    const FIRST: Self = Self::at((2 * 5 * 60 * PER_SECOND).wrapping_neg());
+
+    const fn at(count: u32) -> Self {
+        match NonZeroU32::new(count | 1) {
+            Some(count) => Self(count),
+            None => unreachable!(),
+        }
+    }
 
     /// The last moment that is not after `since` from the first.
     pub(crate) fn passed(since: Duration) -> Self {
-        Self::nth(grains(since))
+        Self::FIRST.ahead(grains(since))
     }
 
     /// The first moment that is not before `since` from the first.
     pub(crate) fn coming(since: Duration) -> Self {
-        Self::nth(grains_up(since))
+        Self::FIRST.plus(since)
     }
 
     /// How long after the first moment this one is, as it is seen `since` from the first: what wraps
     /// does not say by itself how often it has.
     pub(crate) fn since_first(self, since: Duration) -> Duration {
         let passed = grains(since);
-        let ahead = self.0.wrapping_sub(Self::nth(passed).0) as i32;
-        let grains = passed.saturating_add_signed(ahead.into());
-        let per_second = u64::from(PER_SECOND);
-        Duration::new(grains / per_second, (grains % per_second) as u32 * GRAIN)
+        let ahead = self.minus(Self::FIRST.ahead(passed)) / 2;
+        Duration::from_nanos(passed.saturating_add_signed(ahead.into()) * GRAIN)
     }
 
     /// The first moment that is not before `wait` from this one.
+    #[inline(never)]
     pub(crate) fn plus(self, wait: Duration) -> Self {
-        Self(self.0.wrapping_add(grains_up(wait) as u32))
+        self.ahead((wait.as_nanos() as u64).div_ceil(GRAIN))
     }
 
     pub(crate) fn is_before(self, other: Self) -> bool {
-        (self.0.wrapping_sub(other.0) as i32) < 0
+        self.minus(other) < 0
     }
 
-    fn nth(grains: u64) -> Self {
-        Self(Self::FIRST.0.wrapping_add(grains as u32))
+    fn ahead(self, grains: u64) -> Self {
+        Self::at(self.0.get().wrapping_add(2 * grains as u32))
+    }
+
+    /// The way from another one to this, in halves of a grain.
+    fn minus(self, other: Self) -> i32 {
+        self.0.get().wrapping_sub(other.0.get()) as i32
     }
 }
 
 fn grains(time: Duration) -> u64 {
-    time.as_secs() * u64::from(PER_SECOND) + u64::from(time.subsec_nanos() / GRAIN)
-}
-
-fn grains_up(time: Duration) -> u64 {
-    time.as_secs() * u64::from(PER_SECOND) + u64::from(time.subsec_nanos().div_ceil(GRAIN))
+    time.as_nanos() as u64 / GRAIN
 }
 
 /// Deadlines, and whom to wake at each, in no order: a list that is searched when a deadline comes.
@@ -137,18 +147,10 @@ impl Deadlines {
         earliest
     }
 
-    /// Whether `slot` wakes `waker` at `due` or earlier.
-    pub(crate) fn holds(&self, slot: Slot, due: Moment, waker: &Waker) -> bool {
-        self.entries.get(slot.0 as usize).is_some_and(|entry| {
-            let wakes = entry.waker.as_ref().is_some_and(|held| held.will_wake(waker));
-            wakes && !due.is_before(entry.due)
-        })
-    }
-
     /// Has `slot` wake `waker` at `due`, or where it waits for an earlier deadline, at that; gives
-    /// it a place if it has none. Returns whom it would have woken: what that takes with it when it
-    /// is dropped may free slots.
-    pub(crate) fn put(&mut self, slot: &mut Slot, due: Moment, waker: Waker) -> Option<Waker> {
+    /// it a place if it has none. Returns whom it would have woken instead: what that takes with it
+    /// when it is dropped may free slots.
+    pub(crate) fn put(&mut self, slot: &mut Slot, due: Moment, waker: &Waker) -> Option<Waker> {
         if *slot == Slot::NONE {
             *slot = self.take();
         }
@@ -156,7 +158,10 @@ impl Deadlines {
         if entry.waker.is_none() || due.is_before(entry.due) {
             entry.due = due;
         }
-        entry.waker.replace(waker)
+        if entry.waker.as_ref().is_some_and(|held| held.will_wake(waker)) {
+            return None;
+        }
+        entry.waker.replace(waker.clone())
     }
 
     /// Gives a slot up; returns whom it would have woken.
@@ -218,12 +223,12 @@ mod tests {
     use crate::hub::tests::support::{Wakes, seeded};
 
     fn moment(nth: u64) -> Moment {
-        Moment::nth(nth)
+        Moment::FIRST.ahead(nth)
     }
 
     #[test]
     fn moments_are_rounded_up_and_never_down() {
-        let grain = Duration::from_nanos(GRAIN.into());
+        let grain = Duration::from_nanos(GRAIN);
         let nano = Duration::from_nanos(1);
         assert_eq!(32 * grain, Duration::from_secs(1));
         assert_eq!(Moment::passed(grain - nano), Moment::FIRST);
@@ -238,8 +243,8 @@ mod tests {
     #[test]
     fn moments_go_on_when_their_count_wraps() {
         let mut rng = Rng::with_seed(1);
-        // Ten years, the count wraps twice in them, and first after five minutes.
-        for begin in [0, 299, 300, 4 * 365 * 86_400, 10 * 365 * 86_400] {
+        // Ten years: the count wraps again every two, and first after five minutes.
+        for begin in [0, 299, 300, 2 * 365 * 86_400, 10 * 365 * 86_400] {
             for _ in 0..100 {
                 let since = Duration::from_millis(begin * 1000 + rng.u64(..2000));
                 let wait = Duration::from_millis(rng.u64(1..86_400_000));
@@ -272,13 +277,12 @@ mod tests {
                         let (slot, waits) = rng.choice(&mut model).expect("some");
                         let (due, wakes) = (now + rng.u64(1..50), Arc::<Wakes>::default());
                         let waker = Waker::from(Arc::clone(&wakes));
-                        drop(deadlines.put(slot, moment(due), waker.clone()));
+                        let before = deadlines.put(slot, moment(due), &waker);
+                        assert_eq!(before.is_some(), waits.is_some(), "another waker");
+                        let later = deadlines.put(slot, moment(due + 1), &waker);
+                        assert!(later.is_none(), "it holds that already");
                         let earlier = waits.as_ref().map_or(due, |(before, _)| due.min(*before));
                         *waits = Some((earlier, wakes));
-                        assert!(deadlines.holds(*slot, moment(earlier), &waker));
-                        assert!(deadlines.holds(*slot, moment(due), &waker));
-                        assert!(!deadlines.holds(*slot, moment(earlier - 1), &waker));
-                        assert!(!deadlines.holds(*slot, moment(due), Waker::noop()));
                     }
                     3 if !model.is_empty() => {
                         let (slot, waits) = model.swap_remove(rng.usize(..model.len()));
@@ -314,7 +318,7 @@ mod tests {
         let mut deadlines = Deadlines::default();
         let mut slots = vec![Slot::NONE; 10_000];
         let put = |deadlines: &mut Deadlines, slot: &mut Slot| {
-            drop(deadlines.put(slot, moment(1), Waker::noop().clone()));
+            drop(deadlines.put(slot, moment(1), Waker::noop()));
         };
         slots.iter_mut().for_each(|slot| put(&mut deadlines, slot));
         assert!(deadlines.entries.capacity() < slots.len() * 9 / 8 + 8);

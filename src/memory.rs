@@ -176,7 +176,7 @@ impl Memory {
     }
 
     /// The tick of a moment.
-    pub(crate) fn tick_of(&self, moment: Instant) -> u32 {
+    fn tick_of(&self, moment: Instant) -> u32 {
         let origin = *self.origin.get_or_init(|| moment);
         (moment.saturating_duration_since(origin).as_millis() / TICK.as_millis()) as u32
     }

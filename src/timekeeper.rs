@@ -27,11 +27,10 @@ pub(crate) struct Timekeeper {
     bell: Waker,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Waiting {
     deadlines: Deadlines,
-    /// None before the first deadline: a hub that nobody waits in needs no reactor.
-    timer: Option<Timer>,
+    timer: Timer,
     /// What the timer is set for, if for anything; no deadline is earlier.
     set_for: Option<Moment>,
 }
@@ -40,7 +39,11 @@ impl Timekeeper {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new_cyclic(|keeper| Self {
             origin: now(),
-            waiting: Mutex::default(),
+            waiting: Mutex::new(Waiting {
+                deadlines: Deadlines::default(),
+                timer: Timer::never(),
+                set_for: None,
+            }),
             bell: Waker::from(Arc::new(Bell(Weak::clone(keeper)))),
         })
     }
@@ -87,15 +90,8 @@ impl Timekeeper {
     /// Sets the timer for `due`; `false` if that has come meanwhile, so that nothing will fire.
     fn set(&self, waiting: &mut Waiting, due: Moment) -> bool {
         waiting.set_for = Some(due);
-        let at = self.origin + due.since_first(self.elapsed());
-        let timer = match &mut waiting.timer {
-            Some(timer) => {
-                timer.set_at(at);
-                timer
-            }
-            none => none.insert(Timer::at(at)),
-        };
-        Pin::new(timer).poll(&mut Context::from_waker(&self.bell)).is_pending()
+        waiting.timer.set_at(self.origin + due.since_first(self.elapsed()));
+        Pin::new(&mut waiting.timer).poll(&mut Context::from_waker(&self.bell)).is_pending()
     }
 
     /// The timer has fired: wakes who is due, and sets it for the next.
@@ -168,7 +164,7 @@ impl<'a> Deadline<'a> {
     }
 
     /// Has `waker` woken when it is due, or earlier.
-    fn wake(&mut self, waker: Waker) {
+    fn wake(&mut self, waker: &Waker) {
         let Self { keeper, due, slot } = self;
         let (before, fires) = {
             let waiting = &mut *keeper.lock();
@@ -188,13 +184,10 @@ impl Future for Deadline<'_> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { keeper, due, slot } = *self;
-        if keeper.has_come(due) {
+        if self.keeper.has_come(self.due) {
             return Poll::Ready(());
         }
-        if !keeper.lock().deadlines.holds(slot, due, cx.waker()) {
-            self.wake(cx.waker().clone());
-        }
+        self.wake(cx.waker());
         Poll::Pending
     }
 }
@@ -387,7 +380,7 @@ mod tests {
         let mut deadline = keeper.after(SECOND);
         // Between the look at the clock and the wait.
         time.advance(SECOND);
-        deadline.wake(Waker::from(Arc::clone(&wakes)));
+        deadline.wake(&Waker::from(Arc::clone(&wakes)));
         assert_eq!((wakes.take(), keeper.len(), time.until_next()), (1, (1, 0), None));
     }
 

@@ -3,7 +3,6 @@
 use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use crate::deadlines::Moment;
 use crate::timekeeper::Deadline;
@@ -97,7 +96,7 @@ impl<'a> Clock<'a> {
         cx: &mut Context<'_>,
         config: &Config,
         listening: bool,
-        began: Option<Instant>,
+        began: Option<Moment>,
     ) -> Poll<Verdict> {
         self.granted &= began.is_some();
         let (due, verdict) = self.next(config, listening, began);
@@ -107,7 +106,7 @@ impl<'a> Clock<'a> {
     }
 
     /// The earliest deadline and what it means.
-    fn next(&self, config: &Config, listening: bool, began: Option<Instant>) -> (Moment, Verdict) {
+    fn next(&self, config: &Config, listening: bool, began: Option<Moment>) -> (Moment, Verdict) {
         let ping_interval = config.ping_interval / 1000 * u32::from(self.share);
         let mut next = match self.pinged {
             None => (self.heard.plus(ping_interval), Verdict::Ping),
@@ -119,8 +118,7 @@ impl<'a> Clock<'a> {
             next = earlier(next, (stuck.plus(config.write_timeout), Verdict::WriteTimeout));
         }
         if let (true, Some(began)) = (listening, began) {
-            let due = self.deadline.keeper().moment_of(began + config.message_timeout);
-            next = earlier(next, (due, Verdict::MessageTimeout));
+            next = earlier(next, (began.plus(config.message_timeout), Verdict::MessageTimeout));
         }
         next
     }
@@ -156,7 +154,7 @@ mod tests {
         clock: &mut Clock<'_>,
         hub: &Hub,
         time: &VirtualTime,
-        began: Option<Instant>,
+        began: Option<Moment>,
     ) -> (Verdict, Duration) {
         let start = now();
         let mut cx = Context::from_waker(Waker::noop());
@@ -208,7 +206,7 @@ mod tests {
         let time = VirtualTime::start();
         let hub = hub(Config::default().message_timeout(Duration::from_secs(3)));
         let mut clock = Clock::new(&hub);
-        let began = Some(now());
+        let began = Some(hub.shared().timekeeper.now());
         let mut cx = Context::from_waker(Waker::noop());
         time.advance(Duration::from_secs(2));
         assert_eq!(

@@ -14,6 +14,7 @@ use async_tungstenite::tungstenite::protocol::{
 
 use super::transport::Transport;
 use super::wire::{CHUNK, Wire};
+use crate::hub::Shared;
 use crate::scratch::Scratch;
 
 /// The buffer that tungstenite reads the wire into. The wire has the large one.
@@ -55,8 +56,9 @@ impl<T: Transport> Protocol<T> {
 
     /// Before a poll ends: gives the borrowed buffer back, and tungstenite if it holds nothing.
     /// `pending` is whether it has to be asked again.
-    pub(super) fn settle(&mut self, pool: &Scratch, pending: bool) {
-        self.wire.settle(pool);
+    pub(super) fn settle(&mut self, shared: &Shared, pending: bool) {
+        let pool = &shared.scratch;
+        self.wire.settle(pool, &shared.timekeeper);
         if !pending && self.wire.is_quiet() {
             if let Some(tungstenite) = self.tungstenite.take() {
                 // One that has answered is not lent on: what it says is never another client's.
@@ -121,7 +123,7 @@ mod tests {
             while let Some(next) = self.protocol.next(pool) {
                 heard.push(next.expect("well-formed"));
             }
-            self.protocol.settle(pool, false);
+            self.protocol.settle(self.hub.shared(), false);
             heard
         }
 

@@ -15,14 +15,14 @@ use std::io::{self, IoSlice, Read, Write};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use super::transport::Transport;
+use crate::deadlines::Moment;
 use crate::hub::{Outlet, Queue};
 use crate::memory::{Held, allocation};
 use crate::message::FRAME_HEADER_MAX;
 use crate::scratch::{SCRATCH_BYTES, Scratch};
-use crate::time::now;
+use crate::timekeeper::Timekeeper;
 use crate::{Disconnect, Hub};
 
 /// The longest frame that tungstenite sees, in bytes of payload; longer ones are handed on in
@@ -55,6 +55,8 @@ pub(crate) struct Wire<T> {
     scan: Scan,
     /// The memory of `kept` and of a message that has begun, between two polls.
     held: Held,
+    /// The tick in which the message began that is not finished, if one has.
+    since: u32,
     /// The peer has shut its side down.
     ended: bool,
     /// Tungstenite had a control frame that did not fit the queue.
@@ -79,6 +81,7 @@ impl<T: Transport> Wire<T> {
             scratch: None,
             scan: Scan::new(config.max_message as u64, config.max_fragments as u32),
             held: hub.memory().hold(0),
+            since: 0,
             ended: false,
             starved: false,
             wrote: false,
@@ -127,7 +130,7 @@ impl<T: Transport> Wire<T> {
     }
 
     /// When the message began that is not finished.
-    pub(crate) fn began(&self) -> Option<Instant> {
+    pub(crate) fn began(&self) -> Option<Moment> {
         self.scan.began
     }
 
@@ -157,7 +160,7 @@ impl<T: Transport> Wire<T> {
     }
 
     /// Keeps what is left over and gives the borrowed buffer back. Before a poll ends.
-    pub(crate) fn settle(&mut self, pool: &Scratch) {
+    pub(crate) fn settle(&mut self, pool: &Scratch, keeper: &Timekeeper) {
         if let Some((buffer, filled)) = self.scratch.take() {
             self.kept = buffer[self.at..filled].to_vec();
             self.at = 0;
@@ -166,7 +169,11 @@ impl<T: Transport> Wire<T> {
             self.kept = Vec::new();
             self.at = 0;
         }
-        self.scan.settle();
+        let began = self.scan.began;
+        self.scan.settle(keeper);
+        if self.scan.began != began {
+            self.since = self.held.memory().tick();
+        }
         self.count();
     }
 
@@ -213,8 +220,8 @@ impl<T: Transport> Wire<T> {
         let memory = self.held.memory();
         if memory.is_limited() && (message > 0 || self.held.bytes() > 0) {
             // What is kept between two messages is not the peer's to move.
-            let began = self.scan.began;
-            self.queue.owe(message, began.map_or_else(|| memory.tick(), |at| memory.tick_of(at)));
+            let since = self.scan.began.map_or_else(|| memory.tick(), |_| self.since);
+            self.queue.owe(message, since);
         }
         self.held.resize(size(self.kept.capacity()) + message);
     }
@@ -320,7 +327,7 @@ struct Scan {
     /// Whether the frame now is the last of its message.
     last: bool,
     /// When the message began that is not finished; set when a poll ends in the middle of one.
-    began: Option<Instant>,
+    began: Option<Moment>,
 }
 
 impl Scan {
@@ -518,12 +525,12 @@ impl Scan {
     }
 
     /// Remembers when the message began, if a poll ends in the middle of one.
-    fn settle(&mut self) {
+    fn settle(&mut self, keeper: &Timekeeper) {
         let whole = self.last && self.have == 0 && self.piece == 0 && self.rest == 0;
         if whole || self.is_between() {
             self.began = None;
         } else if self.began.is_none() {
-            self.began = Some(now());
+            self.began = Some(keeper.now());
         }
     }
 }
@@ -703,22 +710,22 @@ mod tests {
 
     #[test]
     fn a_message_is_timed_from_its_first_byte_to_its_last() {
-        let mut scan = Scan::new(65536, 1024);
+        let (mut scan, keeper) = (Scan::new(65536, 1024), Timekeeper::new());
         let stream = frame(0x81, b"hello");
         hand_on(&mut scan, &stream[..1], (9, 9)).expect("fine");
-        scan.settle();
+        scan.settle(&keeper);
         let began = scan.began.expect("a byte of a header begins a message");
         hand_on(&mut scan, &stream[1..8], (9, 9)).expect("fine");
-        scan.settle();
+        scan.settle(&keeper);
         assert_eq!(scan.began, Some(began), "more bytes do not start it anew");
         hand_on(&mut scan, &stream[8..], (9, 9)).expect("fine");
-        scan.settle();
+        scan.settle(&keeper);
         assert_eq!(scan.began, None);
         hand_on(&mut scan, &frame(0x01, b"first"), (99, 99)).expect("fine");
-        scan.settle();
+        scan.settle(&keeper);
         assert!(scan.began.is_some(), "a message that awaits its next fragment is not finished");
         hand_on(&mut scan, &frame(0x89, b"ping"), (99, 99)).expect("fine");
-        scan.settle();
+        scan.settle(&keeper);
         assert!(scan.began.is_some(), "a control frame between does not finish it");
     }
 
@@ -733,7 +740,7 @@ mod tests {
         }
         let mut into = [0; 256];
         while wire.read(&mut into).is_ok() {}
-        wire.settle(pool);
+        wire.settle(pool, &Timekeeper::new());
     }
 
     #[test]

@@ -100,6 +100,16 @@ impl Timer {
             .map_or_else(|| Self::Real(smol::Timer::at(due)), |n| Self::Virtual { due, number: n })
     }
 
+    /// One that is set later.
+    pub(crate) fn never() -> Self {
+        let number = with(|time| {
+            time.next += 1;
+            time.next
+        });
+        let virtual_timer = |number| Self::Virtual { due: now(), number };
+        number.map_or_else(|| Self::Real(smol::Timer::never()), virtual_timer)
+    }
+
     pub(crate) fn after(wait: Duration) -> Self {
         Self::at(now() + wait)
     }
