@@ -185,6 +185,7 @@ impl<'a, T: Transport> Connection<'a, T> {
         .await;
         if waited {
             self.clock.listens_again();
+            self.protocol.wire.listens_again(&self.hub.shared().timekeeper);
         }
         end
     }

@@ -134,6 +134,14 @@ impl<T: Transport> Wire<T> {
         self.scan.began
     }
 
+    /// The peer is being read again after a time in which it was not, which is not held against it:
+    /// the time of a message that has begun begins anew.
+    pub(crate) fn listens_again(&mut self, keeper: &Timekeeper) {
+        if self.scan.began.is_some() {
+            self.scan.began = Some(keeper.now());
+        }
+    }
+
     /// Reads once from the transport, all that fits a scratch buffer; returns how much. 0 at the
     /// end of the stream. What was read before must have been handed on.
     pub(crate) fn poll_fill(

@@ -6,7 +6,7 @@ use async_channel::Receiver;
 use hublet::{Client, Config, Disconnect, Handler, Message, Overflow};
 
 use crate::peer::{BINARY, PING, PONG, TEXT, frame};
-use crate::support::{Chat, TestHub, until};
+use crate::support::{Chat, TestHub, gone, until};
 
 /// Pings after a fifth of a second, patient for longer than any test runs.
 fn attentive() -> Config {
@@ -181,4 +181,32 @@ fn a_pong_goes_ahead_of_the_messages_that_wait() {
     for _ in 1..behind {
         assert_eq!(peer.receive().0, BINARY);
     }
+}
+
+/// Takes its time over a text, and answers anything else.
+struct Slow;
+
+impl Handler for Slow {
+    async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
+        if message.is_text() {
+            smol::Timer::after(LATE * 2).await;
+            return Ok(());
+        }
+        client.send("whole").await.map(drop).map_err(gone)
+    }
+}
+
+/// The time for a message, and half of what a hook takes.
+const LATE: Duration = Duration::from_millis(400);
+
+/// The hook of the message before keeps the hub from reading, and not the peer from sending.
+#[test]
+fn a_message_that_waits_for_a_hook_is_not_late() {
+    // More than the hub reads at once.
+    let len = 1 << 20;
+    let config = Config::default().max_message(len).queue_bytes(2 * len).inbox_bytes(2 * len);
+    let hub = TestHub::serving(config.message_timeout(LATE), Slow);
+    let mut peer = hub.join();
+    peer.write(&[frame(TEXT, b"wait"), frame(BINARY, &vec![0; len])].concat());
+    peer.hears("whole");
 }
