@@ -237,7 +237,36 @@ FAULTS = [
         "ready!(self.poll_flush(&mut write))?;\n"
         "            return Poll::Ready(Ok(std::mem::take(&mut self.owed)));",
         "return Poll::Pending;",
-        "serve::events",
+    ),
+    (
+        "a torn event: the rest of one that is half written is lost",
+        "src/serve/events.rs",
+        "self.out.drain(..written);",
+        "self.out.clear();",
+    ),
+    (
+        "two lines of an event for one end of a line",
+        "src/serve/events.rs",
+        "*after_cr = text[end] == b'\\r';",
+        "*after_cr = false;",
+    ),
+    (
+        "events stay open when their client is told to go",
+        "src/serve/sse.rs",
+        "Phase::Sealed => return Poll::Ready(End::Sealed),",
+        "Phase::Sealed => {}",
+    ),
+    (
+        "count off by one: a post tells of a recipient too many",
+        "src/serve/requests.rs",
+        "answer.await.map_or_else(unknown, published)",
+        "answer.await.map_or_else(unknown, |n| published(n + n.min(1)))",
+    ),
+    (
+        "what is posted behind a request is lost with it",
+        "src/serve/requests.rs",
+        "self.buffer = self.buffer.split_off(len);",
+        "self.buffer.clear();",
     ),
     (
         "who waits for memory has nobody evicted",

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::notes::{NEVER, Notes, Span};
-use super::peer::frames_of;
+use super::peer::{Way, frames_of};
+use super::script::number_of_text;
 use super::world::World;
-use crate::hub::tests::support::{Frame, decode, number_of};
+use crate::hub::tests::support::{Frame, number_of};
 use crate::{Disconnect, Overflow};
 
 /// What one peer has heard.
@@ -24,7 +25,7 @@ pub(super) fn check(world: &World) {
         .iter()
         .map(|peer| {
             let kernel = peer.line.lock();
-            hear(frames_of(&kernel.taken, peer.asks).unwrap_or_default())
+            hear(&frames_of(&kernel.taken, peer.way).unwrap_or_default(), peer.way)
         })
         .collect();
     check_order(&notes, &heard);
@@ -51,13 +52,13 @@ pub(super) fn check(world: &World) {
     assert!(evicted <= stats.clients_evicted && stats.clients_evicted <= evicted + unheard);
 }
 
-/// The frames of a stream: whole, none behind a close frame, the last one perhaps cut off.
-fn hear(stream: &[u8]) -> Heard {
-    let (frames, _) = decode(stream);
+/// What the frames of a stream say: none is behind a close frame.
+fn hear(frames: &[Frame], way: Way) -> Heard {
     let mut heard = Heard { messages: Vec::new(), close: None };
-    for Frame { opcode, payload } in &frames {
+    for Frame { opcode, payload } in frames {
         assert!(heard.close.is_none(), "nothing follows a close frame");
         match opcode {
+            1 => heard.messages.push(number_of_text(payload, way)),
             2 => heard.messages.push(number_of(payload)),
             8 => {
                 let code = payload.first_chunk::<2>().map(|code| u16::from_be_bytes(*code));

@@ -2,14 +2,16 @@
 //! drives.
 //!
 //! What runs is what is shipped: the manager, the registry, the queues, the inbox, the gate, the
-//! handshake, the pump, the drain. What does not: the accept loop and real sockets, HTTP beyond
-//! the upgrade, and threads (one task runs at a time, in any order).
+//! handshake, the requests, the pump, the stream of events, the drain. What does not: the accept
+//! loop and real sockets, what is asked beyond upgrades, events and posts, and threads (one task
+//! runs at a time, in any order).
 //!
-//! A run connects peers, some of them steady (they read everything and answer pings), some that
-//! stall, break off in the middle of a frame, break the rules, vanish; it lets handlers publish,
-//! join, leave, kick, fail, panic and take their time; it lets a program around the hub do the same
-//! and change its mind; it lets time pass, or the whole process oversleep. Everything is noted,
-//! and at rest and at the end the invariants are held against the notes.
+//! A run connects peers, over WebSocket and for events, some of them steady (they read everything
+//! and answer pings), some that stall, break off in the middle of a frame, break the rules, vanish;
+//! others post, one request after another; it lets handlers publish, join, leave, kick, fail, panic
+//! and take their time; it lets a program around the hub do the same and change its mind; it lets
+//! time pass, or the whole process oversleep. Everything is noted, and at rest and at the end the
+//! invariants are held against the notes.
 //!
 //! HUBLET_SIM_SEEDS=A..B chooses the seeds; HUBLET_TEST_SEED=N replays one and tells what happens.
 
@@ -18,6 +20,7 @@ mod invariants;
 pub(crate) mod network;
 mod notes;
 mod peer;
+mod poster;
 mod script;
 mod world;
 
@@ -46,7 +49,7 @@ fn run(rng: &mut Rng, trace: bool) -> Stats {
 
 /// The last handle goes, and the hub with it.
 fn end(world: World) {
-    let World { mut executor, mut rng, time, hub, script, peers, .. } = world;
+    let World { mut executor, mut rng, time, hub, script, peers, posters, .. } = world;
     let terms = Arc::downgrade(&hub.shared().terms);
     let timekeeper = Arc::clone(&hub.shared().timekeeper);
     drop((hub, script));
@@ -55,7 +58,9 @@ fn end(world: World) {
     assert_eq!(timekeeper.len(), (0, 0), "no deadline is left");
     drop(timekeeper);
     assert_eq!(time.timers(), 0, "no timer is left");
-    assert!(peers.iter().all(|peer| peer.line.lock().closed), "no descriptor is left");
+    let mut lines =
+        peers.iter().map(|peer| &peer.line).chain(posters.iter().map(|poster| &poster.line));
+    assert!(lines.all(|line| line.lock().closed), "no descriptor is left");
     drop(executor);
     assert_eq!(terms.strong_count(), 0, "no queue is left");
 }
@@ -71,6 +76,7 @@ fn any_config(rng: &mut Rng) -> Config {
     };
     let queue_bytes = (max_message + 10) * rng.usize(1..10).max(2);
     Config::default()
+        .http(true)
         .max_message(max_message)
         .max_fragments(8)
         .queue(rng.usize(1..=64))

@@ -117,6 +117,18 @@ impl Notes {
         assert_eq!(twins, 1, "no two clients have one id");
     }
 
+    /// A peer that has not connected yet may be ended by the hub from its beginning on; `false` if it
+    /// has.
+    pub(super) fn unsettle(&mut self, peer: usize) -> bool {
+        let note = &mut self.peers[peer];
+        if note.id.is_some() {
+            return false;
+        }
+        note.steady = false;
+        note.gone.from = 0;
+        true
+    }
+
     /// Something begins that may end a peer with one of `codes`.
     pub(super) fn may_end(&mut self, peer: usize, codes: &[u16]) {
         let now = self.moment();
@@ -146,6 +158,11 @@ impl Notes {
         let note = &mut self.messages[number as usize];
         note.span.by = by;
         note.recipients = recipients;
+    }
+
+    /// The hub has said that it did not take a message.
+    pub(super) fn refused(&mut self, number: u32) {
+        self.messages[number as usize].refused = true;
     }
 
     /// A peer is about to be in a room, or out of it; `None` if such a wish is under way.

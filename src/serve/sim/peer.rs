@@ -2,9 +2,22 @@
 
 use std::sync::Arc;
 
+use base64ct::{Base64, Encoding as _};
+
 use super::executor::TaskId;
 use super::network::Line;
-use crate::hub::tests::support::decode;
+use crate::hub::tests::support::{Frame, decode};
+
+/// How a peer comes, and so what it hears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// It asks for a WebSocket.
+    Asks,
+    /// It was upgraded elsewhere.
+    Upgraded,
+    /// It asks for events.
+    Events,
+}
 
 /// A peer's end.
 pub(super) struct Peer {
@@ -14,8 +27,7 @@ pub(super) struct Peer {
     pub(super) steady: bool,
     /// It reads what it is sent, answers pings and closes in return.
     pub(super) answers: bool,
-    /// It came with a request, so what it hears begins with a response.
-    pub(super) asks: bool,
+    pub(super) way: Way,
     /// What it has begun to send and not finished.
     pub(super) half: Vec<u8>,
     /// How much of what was taken for it, in bytes, it has looked at.
@@ -29,6 +41,9 @@ pub(super) struct Peer {
 impl Peer {
     /// Reads what has come, and answers it; `false` if there is nothing to answer.
     pub(super) fn answer(&mut self) -> bool {
+        if self.way == Way::Events {
+            return self.answer_events();
+        }
         let (heard, closed) = {
             let kernel = self.line.lock();
             if !self.answers || kernel.taken.len() == self.seen {
@@ -40,7 +55,7 @@ impl Peer {
         if !self.steady {
             self.line.grant(200);
         }
-        let frames = frames_of(&heard, self.asks).map(|frames| decode(frames).0);
+        let frames = frames_of(&heard, self.way);
         let Some(last) = frames.as_ref().and_then(|frames| frames.last()) else {
             return !self.steady;
         };
@@ -60,6 +75,28 @@ impl Peer {
             _ => !self.steady,
         }
     }
+
+    /// Reads the events that have come, and leaves at the end of them; `false` if neither.
+    fn answer_events(&mut self) -> bool {
+        let (taken, shut) = {
+            let kernel = self.line.lock();
+            (kernel.taken.len(), kernel.shut)
+        };
+        if !self.answers {
+            return false;
+        }
+        let reads = taken > self.seen && !self.steady;
+        self.seen = taken;
+        if reads {
+            self.line.grant(200);
+        }
+        let leaves = shut && !self.silent;
+        if leaves {
+            self.line.end();
+            self.silent = true;
+        }
+        reads || leaves
+    }
 }
 
 /// A masked frame.
@@ -77,12 +114,45 @@ pub(super) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The frames of what a peer has heard: behind the 101, if it asked for it. `None` before that,
-/// and for a refusal.
-pub(super) fn frames_of(heard: &[u8], asks: bool) -> Option<&[u8]> {
-    if !asks {
-        return Some(heard);
+/// The frames of what a peer has heard, or what stands for them: behind a response, if it asked.
+/// `None` before that, and for a refusal.
+pub(super) fn frames_of(heard: &[u8], way: Way) -> Option<Vec<Frame>> {
+    let welcome = match way {
+        Way::Asks => "HTTP/1.1 101 ",
+        Way::Upgraded => "",
+        Way::Events => "HTTP/1.1 200 ",
+    };
+    let body = if way == Way::Upgraded {
+        heard
+    } else {
+        let end = heard.windows(4).position(|window| window == b"\r\n\r\n")?;
+        &heard[end + 4..]
+    };
+    let of = if way == Way::Events { events } else { |body: &[u8]| decode(body).0 };
+    heard.starts_with(welcome.as_bytes()).then(|| of(body))
+}
+
+/// The events of a stream as the frames that they stand for; the last one may be cut off.
+fn events(stream: &[u8]) -> Vec<Frame> {
+    let mut rest = std::str::from_utf8(stream).expect("events are text");
+    let mut frames = Vec::new();
+    while let Some((event, behind)) = rest.split_once("\n\n") {
+        rest = behind;
+        if event == ":" {
+            continue;
+        }
+        frames.push(if let Some(encoded) = event.strip_prefix("event: binary\ndata: ") {
+            let payload = Base64::decode_vec(encoded).expect("the base64 of one message");
+            Frame { opcode: 2, payload }
+        } else if let Some(lines) = event.strip_prefix("data: ") {
+            Frame { opcode: 1, payload: lines.replace("\ndata: ", "\n").into_bytes() }
+        } else if let Some(close) = event.strip_prefix("event: close\ndata: {\"code\":") {
+            let code = close.split_once(',').and_then(|(code, _)| code.parse().ok());
+            let code: u16 = code.expect("a close code");
+            Frame { opcode: 8, payload: code.to_be_bytes().to_vec() }
+        } else {
+            panic!("nobody sent an event like {event:?}")
+        });
     }
-    let end = heard.windows(4).position(|window| window == b"\r\n\r\n")?;
-    heard.starts_with(b"HTTP/1.1 101 ").then(|| &heard[end + 4..])
+    frames
 }

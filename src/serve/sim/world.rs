@@ -11,7 +11,8 @@ use super::any_config;
 use super::executor::{Executor, Order, TaskId};
 use super::network::{Line, Socket};
 use super::notes::{Span, To};
-use super::peer::{Peer, frame};
+use super::peer::{Peer, Way, frame};
+use super::poster::Poster;
 use super::script::{Op, ROOMS, Script, USERS, room};
 use crate::serve::{connect, handshake, websocket};
 use crate::time::virtual_time::VirtualTime;
@@ -32,12 +33,13 @@ pub(super) struct World {
     pub(super) hub: Hub,
     pub(super) script: Script,
     pub(super) peers: Vec<Peer>,
+    pub(super) posters: Vec<Poster>,
     /// Tasks of the program that must end without help from any peer and from time.
     verbs: Vec<TaskId>,
     order: Order,
     manager: TaskId,
-    len_max: usize,
-    trace: bool,
+    pub(super) len_max: usize,
+    pub(super) trace: bool,
 }
 
 macro_rules! trace {
@@ -47,6 +49,7 @@ macro_rules! trace {
         }
     };
 }
+pub(super) use trace;
 
 impl World {
     pub(super) fn new(mut rng: Rng, trace: bool) -> Self {
@@ -63,8 +66,21 @@ impl World {
         let mut executor = Executor::new(order);
         let manager = executor.spawn(manager);
         let script = Script::default();
-        let (peers, verbs) = (Vec::new(), Vec::new());
-        Self { rng, executor, time, hub, script, peers, verbs, order, manager, len_max, trace }
+        let (peers, posters, verbs) = (Vec::new(), Vec::new(), Vec::new());
+        Self {
+            rng,
+            executor,
+            time,
+            hub,
+            script,
+            peers,
+            posters,
+            verbs,
+            order,
+            manager,
+            len_max,
+            trace,
+        }
     }
 
     /// Does one thing, chosen by chance.
@@ -76,9 +92,14 @@ impl World {
                 }
             }
             40..=45 => self.connect(),
-            46..=69 => {
+            46..=65 => {
                 for _ in 0..self.rng.u8(1..5) {
                     self.speak();
+                }
+            }
+            66..=69 => {
+                for _ in 0..self.rng.u8(1..5) {
+                    self.post();
                 }
             }
             70..=77 => self.listen(),
@@ -98,10 +119,15 @@ impl World {
             return;
         }
         let rng = &mut self.rng;
-        let (outlet, asks) = (rng.bool(), rng.bool());
+        let outlet = rng.bool();
+        let way = match rng.u8(..8) {
+            0..=2 => Way::Asks,
+            3..=5 => Way::Upgraded,
+            _ => Way::Events,
+        };
         let at_most = if rng.bool() { usize::MAX } else { rng.usize(1..300) };
         // Out of order, the manager may run often enough to overrun whoever needs its task to run.
-        let at_once = outlet && at_most == usize::MAX;
+        let at_once = outlet && at_most == usize::MAX && way != Way::Events;
         let steady = rng.bool() && (at_once || self.order == Order::Fair);
         let user = rng.bool().then(|| rng.usize(..USERS));
         let mut rooms: Vec<_> = (0..ROOMS).filter(|_| rng.u8(..3) == 0).collect();
@@ -112,25 +138,33 @@ impl World {
         let number = self.script.peer(user, rooms.clone(), steady);
         trace!(
             self,
-            "peer {number} comes, outlet {outlet} asks {asks} steady {steady} answers {answers} room {room} at most {at_most} rooms {rooms:?}"
+            "peer {number} comes, outlet {outlet} {way:?} steady {steady} answers {answers} room {room} at most {at_most} rooms {rooms:?}"
         );
+        let overrun = steady && self.order == Order::Wild;
+        if overrun {
+            self.rest();
+        }
         let (hub, script, socket) =
             (self.hub.clone(), self.script.clone(), Socket::new(&line, outlet));
-        if asks {
-            line.send(
+        match way {
+            Way::Asks => line.send(
                 format!(
-                    "GET /{number} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
+                    "GET /ws/{number} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
                      Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
                      Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
                 )
                 .as_bytes(),
-            );
+            ),
+            Way::Events => {
+                line.send(format!("GET /sse/{number} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+            }
+            Way::Upgraded => {}
         }
         let task = self.executor.spawn(async move {
             let gate = &hub.shared().gate;
             let _counted = gate.connection();
             // A refusal is an answer too.
-            if asks {
+            if way != Way::Upgraded {
                 let place = gate.handshake().await;
                 drop(connect(&hub, socket, Origin::unknown(), &script, place).await);
             } else if let Ok(admitted) = handshake::admit(&hub, script.admission(number)).await {
@@ -138,7 +172,14 @@ impl World {
             }
         });
         let (half, seen, silent, dawdled) = (Vec::new(), 0, false, false);
-        self.peers.push(Peer { line, task, steady, answers, asks, half, seen, silent, dawdled });
+        self.peers.push(Peer { line, task, steady, answers, way, half, seen, silent, dawdled });
+        if overrun {
+            // Until it is open it needs its task to run, so nothing is published meanwhile.
+            self.rest();
+            if self.script.notes().unsettle(number) {
+                self.peers[number].steady = false;
+            }
+        }
         if !steady && self.rng.u8(..8) == 0 {
             // The program changes its mind while the client is being registered.
             for _ in 0..self.rng.u8(..6) {
@@ -161,6 +202,10 @@ impl World {
         let Some(n) = self.any_peer() else { return };
         if self.peers[n].silent {
             return;
+        }
+        if self.peers[n].way == Way::Events {
+            // Nobody reads it.
+            return self.peers[n].line.send(b"and then?");
         }
         if self.peers[n].half.is_empty() {
             let frame = match self.rng.u8(..12) {
@@ -211,6 +256,10 @@ impl World {
         trace!(self, "peer {n} goes ({how})");
         let peer = &mut self.peers[n];
         match how {
+            0..=5 if peer.way == Way::Events => {
+                self.script.notes().may_end(n, &[1006]);
+                peer.line.end();
+            }
             0..=3 => {
                 // Its last frame is finished before, so that the close frame is one.
                 peer.line.send(&std::mem::take(&mut peer.half));
@@ -256,6 +305,7 @@ impl World {
             return;
         }
         let (code, bytes) = match self.rng.u8(..6) {
+            _ if self.peers[n].way == Way::Events => (1008, vec![b'x'; 80_000]),
             0 => (1007, frame(0x81, b"\xff\xfe")),
             1 => (1002, frame(0xc2, b"reserved")),
             2 => (1002, vec![0x81, 1, b'x']),
@@ -268,7 +318,8 @@ impl World {
         let peer = &mut self.peers[n];
         peer.line.send(&std::mem::take(&mut peer.half));
         peer.line.send(&bytes);
-        peer.silent = true;
+        // Who reads events still leaves at their end.
+        peer.silent = peer.way != Way::Events;
     }
 
     /// The program around the hub asks for something, and perhaps does not wait for it.
@@ -328,7 +379,9 @@ impl World {
 
     /// Peers that answer do; `false` if none had anything to answer.
     fn answer(&mut self) -> bool {
-        self.peers.iter_mut().fold(false, |answered, peer| peer.answer() | answered)
+        let answered = self.peers.iter_mut().fold(false, |any, peer| peer.answer() | any);
+        let mut notes = self.script.notes();
+        self.posters.iter_mut().fold(answered, |any, poster| poster.answer(&mut notes) | any)
     }
 
     /// Lets time pass while all rest.
@@ -365,7 +418,8 @@ impl World {
         self.time.advance(self.time.until_next().unwrap_or_default());
         while self.executor.tick(&mut self.rng) {}
         self.answer();
-        for peer in self.peers.iter_mut().filter(|peer| peer.steady && !peer.silent) {
+        let speaks = |peer: &&mut Peer| peer.steady && !peer.silent && peer.way != Way::Events;
+        for peer in self.peers.iter_mut().filter(speaks) {
             peer.line.send(&frame(0x8a, b"still here"));
         }
         self.time.advance(Duration::from_secs(self.rng.u64(..200)));
@@ -388,15 +442,23 @@ impl World {
         self.rest();
         self.everyone_may_end(&[1005, 1006, 1008]);
         for peer in self.peers.iter_mut().filter(|peer| !peer.silent) {
-            if self.rng.u8(..4) > 0 {
+            if self.rng.u8(..4) > 0 || peer.steady {
                 peer.line.end();
-            } else if !peer.steady {
+            } else {
                 // Nobody is there any more, and no one says so.
                 peer.answers = false;
-            } else {
-                peer.line.end();
+                if peer.way == Way::Events {
+                    // But the kernel, of whoever is only written to.
+                    peer.line.reset();
+                }
             }
             peer.silent = true;
+        }
+        for poster in self.posters.iter_mut().filter(|poster| !poster.silent) {
+            if self.rng.bool() {
+                poster.line.end();
+            }
+            poster.silent = true;
         }
         self.wait_for_all();
     }
@@ -442,13 +504,19 @@ impl World {
     fn wait_for_all(&mut self) {
         let mut waited = Duration::ZERO;
         self.rest();
-        while self.peers.iter().any(|peer| self.executor.runs(peer.task)) {
+        while self.tasks().any(|task| self.executor.runs(task)) {
             let next = self.time.until_next().expect("a connection waits for time");
             self.time.advance(next);
             waited += next;
             assert!(waited < ENDING_MAX, "a connection never ends");
             self.rest();
         }
+    }
+
+    /// The tasks of all connections.
+    fn tasks(&self) -> impl Iterator<Item = TaskId> {
+        let posters = self.posters.iter().map(|poster| poster.task);
+        self.peers.iter().map(|peer| peer.task).chain(posters)
     }
 
     /// Asks the hub something and waits for its answer, in a world at rest.
@@ -477,6 +545,10 @@ impl World {
                 assert!(peer.line.lock().closed, "peer {n}'s descriptor is closed with its task");
             }
         }
+        for poster in &self.posters {
+            let closed = poster.line.lock().closed;
+            assert!(closed || self.executor.runs(poster.task), "a poster's descriptor is left");
+        }
         if !self.executor.runs(self.manager) || self.rng.u8(..4) > 0 {
             return;
         }
@@ -503,11 +575,21 @@ impl World {
             }
         }
         let before = self.hub.stats();
-        let op = Op::Publish { to: To::Room(which), through_client: false, waits: true, len: 4 };
-        let (hub, script) = (self.hub.clone(), self.script.clone());
-        self.executor.spawn(async move { drop(script.act(&hub, None, op).await) });
+        let (to, number) = (To::Room(which), self.script.notes().messages.len());
+        let poster = if self.rng.bool() { self.ready_poster() } else { None };
+        if let Some(poster) = poster {
+            self.ask_by_post(poster, to, 4, true);
+        } else {
+            let op = Op::Publish { to, through_client: false, waits: true, len: 4 };
+            let (hub, script) = (self.hub.clone(), self.script.clone());
+            self.executor.spawn(async move { drop(script.act(&hub, None, op).await) });
+        }
         while self.executor.tick(&mut self.rng) {}
-        let told = self.script.notes().messages.last().and_then(|message| message.recipients);
+        if let Some(poster) = poster {
+            self.posters[poster].answer(&mut self.script.notes());
+        }
+        // Its place may have been for another, who was not at rest then.
+        let told = self.script.notes().messages[number].recipients;
         let counted = self.hub.stats().recipients - before.recipients;
         if let Some(told) = told {
             assert_eq!(told, members.len(), "as many recipients as members");
@@ -528,8 +610,12 @@ impl World {
             let runs = self.executor.runs(peer.task);
             assert!(is_client || was_told_to_go || !runs, "peer {n} was evicted and is still here");
             assert!(runs || !is_client, "peer {n} is a client without a connection");
+            let hears_the_end = peer.way == Way::Events && peer.steady && note.id.is_some();
+            assert!(is_client || !hears_the_end || !runs, "peer {n} does not hear of its end");
             let waiting = clients.iter().any(|client| client.id == id && client.waiting > 0);
-            assert!(!waiting || peer.line.is_full(), "messages wait for peer {n}, who has room");
+            let cut = peer.way == Way::Events && !peer.line.lock().taken.ends_with(b"\n\n");
+            let waits = waiting || (cut && is_client);
+            assert!(!waits || peer.line.is_full(), "something waits for peer {n}, who has room");
         }
     }
 }
