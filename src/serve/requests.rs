@@ -297,8 +297,8 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
                 }
             }
             Route::Events => {
-                let admitting = handshake::admit_request(hub, &peer, self.handler, request);
-                let (admitted, _) = admitting.await?;
+                let (admitted, _) =
+                    handshake::admit_request(hub, &peer, self.handler, request).await?;
                 let response = access::tell(sse::response(), seen.reader.take());
                 let head = response.encode(false, false);
                 return Ok(Answer::Client(Begun::Events(admitted, head)));
@@ -306,8 +306,8 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
             Route::Upgrade => {
                 // Frames may be on their way, which are no requests.
                 seen.keeps_alive = false;
-                let admitting = handshake::admit_request(hub, &peer, self.handler, request);
-                let (admitted, protocol) = admitting.await?;
+                let (admitted, protocol) =
+                    handshake::admit_request(hub, &peer, self.handler, request).await?;
                 // Written when the manager has inserted it: who sees the 101 misses nothing.
                 let response = handshake::switching(request, protocol.as_deref());
                 seen.upgraded = true;
