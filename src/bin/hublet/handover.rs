@@ -32,8 +32,8 @@ struct State {
     bytes: Vec<u8>,
     /// Whether the thread has bytes in hand that are not yet written.
     writing: bool,
-    /// Whether what comes to be written is the last, which need not wait for room.
-    draining: bool,
+    /// Bytes beyond [`UNWRITTEN_MAX`] that may wait to be written, the last; none before a drain.
+    last: usize,
     /// Whether no more bytes come to be written.
     ended: bool,
     /// How the thread's work ended.
@@ -97,7 +97,7 @@ impl Handover {
 
     /// Appends bytes to be written, once there is room; `false` if nobody writes any more.
     pub(crate) async fn put(&self, append: impl FnOnce(&mut Vec<u8>)) -> bool {
-        self.wait(&|state| state.bytes.len() < UNWRITTEN_MAX || state.draining).await;
+        self.wait(&|state| state.bytes.len() < UNWRITTEN_MAX + state.last).await;
         let mut state = self.lock();
         if state.result.is_some() {
             return false;
@@ -109,21 +109,15 @@ impl Handover {
 
     /// Waits until all is written; `false` if nothing more is to come, or nobody writes any more.
     pub(crate) async fn written(&self) -> bool {
-        self.wait(&|state| (state.bytes.is_empty() && !state.writing) || state.draining).await;
+        self.wait(&|state| (state.bytes.is_empty() && !state.writing) || state.last > 0).await;
         let state = self.lock();
-        state.result.is_none() && !state.draining
+        state.result.is_none() && state.last == 0
     }
 
-    /// Lets nobody wait for room any more: whoever calls it has seen to it that what still comes is
-    /// bounded otherwise.
-    pub(crate) fn drain(&self) {
-        self.lock().draining = true;
+    /// Makes room for so many bytes more, the last to come.
+    pub(crate) fn drain(&self, bytes: usize) {
+        self.lock().last = bytes;
         self.hub.notify(usize::MAX);
-    }
-
-    /// Whether what comes is the last.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.lock().draining
     }
 
     /// Says that nothing more comes to be written.

@@ -234,7 +234,7 @@ async fn run(
     ::log::info!("draining: {} clients are told {reason}", hub.stats().clients);
     let deadline = Instant::now() + plan.drain_max;
     let drained = async {
-        pipe.stop(&hub).await;
+        pipe.stop(&plan);
         hub.drain(reason).await;
         pipe.flush(deadline).await
     };

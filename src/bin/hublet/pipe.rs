@@ -32,6 +32,10 @@ const PLACE_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of a frame beyond its payload, at most (RFC 6455 5.2).
 const FRAMING: usize = 10;
 
+/// How many times as long as its frame a line is, at most: one byte of binary is a frame of 3 bytes
+/// (RFC 6455 5.2), and 5 as a line of base64.
+const LINE_PER_FRAME: usize = 2;
+
 /// What the options say of the pipe.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -74,8 +78,8 @@ impl Plan {
 pub(crate) struct Pipe {
     input: Option<Work>,
     output: Option<Work>,
-    /// What the output's work goes on with, to end it in order.
-    ends: Output,
+    /// The lines on their way to standard output.
+    lines: Arc<Handover>,
 }
 
 impl Pipe {
@@ -86,12 +90,13 @@ impl Pipe {
         plan: &Plan,
     ) -> Result<Self, Failure> {
         let mut pipe = Self::default();
+        let own = Arc::<Mutex<Option<Client>>>::default();
         if let Some(room) = &plan.stdout {
             let subscription = subscribe(hub, room).await.map_err(|error| {
                 Failure::running(format!("--stdout cannot join its room: {error}"))
             })?;
-            let output = pipe.ends.clone();
-            let lines = Arc::clone(&output.lines);
+            let output = Output { own: Arc::clone(&own), lines: Arc::clone(&pipe.lines) };
+            let lines = Arc::clone(&pipe.lines);
             thread(Box::new(move || lines.write(io::stdout().lock())))?;
             let (hub, room) = (hub.clone(), Arc::clone(room));
             pipe.output = Some(spawn(executor, output.run(hub, room, subscription)));
@@ -101,8 +106,7 @@ impl Pipe {
             let reader = Arc::clone(&chunks);
             thread(Box::new(move || reader.read(io::stdin().lock())))?;
             // The pipe is one client, which does not hear itself if clients do not.
-            let itself = !plan.echo && plan.stdout.as_ref() == Some(room);
-            let itself = itself.then(|| Arc::clone(&pipe.ends.own));
+            let itself = (!plan.echo && plan.stdout.as_ref() == Some(room)).then_some(own);
             let input = Input { pace: Pace::new(hub, room, plan), itself, chunks };
             pipe.input = Some(spawn(executor, input.run(plan.max_message)));
         }
@@ -118,19 +122,11 @@ impl Pipe {
         or(end_of(&mut self.input), end_of(&mut self.output)).await
     }
 
-    /// Reads nothing more and leaves the room: the hub is about to drain, which waits for this
-    /// client as for any other, and not for whoever reads standard output. What is queued for it
-    /// still comes.
-    pub(crate) async fn stop(&mut self, hub: &Hub) {
+    /// Reads nothing more: the hub is about to drain. It waits for this client as for any other, and
+    /// not for whoever reads standard output: what is queued finds room on the way there.
+    pub(crate) fn stop(&mut self, plan: &Plan) {
         self.input = None;
-        // Before it leaves, which takes no longer than what is in the inbox: nothing but that and
-        // what is in the queue finds room without waiting.
-        self.ends.lines.drain();
-        let own = lock(&self.ends.own).clone();
-        if let Some(own) = own {
-            // An error means that it has left already.
-            drop(hub.disconnect(own.id(), Disconnect::GOING_AWAY).await);
-        }
+        self.lines.drain(LINE_PER_FRAME * plan.queue_bytes);
     }
 
     /// Waits until standard output has taken what it was owed, or until `deadline`; after a drain.
@@ -306,7 +302,7 @@ impl Pace {
 }
 
 /// What becomes of the messages for standard output.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 struct Output {
     /// The pipe as the room knows it, for its other half.
     own: Arc<Mutex<Option<Client>>>,
@@ -325,10 +321,6 @@ impl Output {
     ) -> Result<(), Failure> {
         loop {
             *lock(&self.own) = Some(subscription.client().clone());
-            // Looked at only now: whoever stops the pipe disconnects the client that stands there.
-            if self.lines.is_draining() {
-                break;
-            }
             let Some(reason) = self.hand_on(&mut subscription).await else { break };
             drop(subscription);
             if ![Disconnect::SLOW.code(), Disconnect::TRY_LATER.code()].contains(&reason.code()) {
@@ -417,14 +409,18 @@ mod tests {
     #[test]
     fn a_drain_does_not_wait_for_whoever_reads_standard_output() {
         let day = Config::WAIT_MAX;
-        let config = Config::default().queue_bytes(LINES * LINE * 2);
-        let (hub, manager) = Hub::new(config.drain(day).close_timeout(day)).expect("valid");
+        let mut options = Options::default();
+        options.config.queue_bytes = LINES * LINE * 2;
+        (options.config.drain, options.config.close_timeout) = (day, day);
+        let plan = Plan::of(&options);
+        let (hub, manager) = Hub::new(options.config).expect("valid");
         let executor = Executor::new();
         let _manager = executor.spawn(manager);
         smol::block_on(executor.run(async {
             // No thread writes: as if it were stuck in its first write.
             let mut pipe = Pipe::default();
-            let (room, output) = (Arc::<str>::from("n"), pipe.ends.clone());
+            let output = Output { lines: Arc::clone(&pipe.lines), ..Output::default() };
+            let room = Arc::<str>::from("n");
             let subscription = subscribe(&hub, &room).await.expect("a place");
             let work = output.run(hub.clone(), Arc::clone(&room), subscription);
             pipe.output = Some(spawn(&executor, work));
@@ -434,7 +430,7 @@ mod tests {
             let waiting = hub.presence(&room).await.expect("it runs")[0].waiting;
             assert!(waiting > LINES / 2, "{waiting} are queued");
 
-            pipe.stop(&hub).await;
+            pipe.stop(&plan);
             let drained = async {
                 hub.drain(Disconnect::RESTART).await;
                 true
@@ -447,7 +443,7 @@ mod tests {
 
             // Once the thread goes on, it finds all that was queued.
             let mut written = Vec::new();
-            pipe.ends.lines.write(&mut written);
+            pipe.lines.write(&mut written);
             pipe.flush(Instant::now() + Duration::from_secs(20)).await.expect("no stream failed");
             assert!(pipe.output.is_none(), "it goes on");
             let lines: String = (0..LINES).map(|nth| format!("{nth:0LINE$}\n")).collect();
