@@ -21,6 +21,7 @@ pub(crate) mod network;
 mod notes;
 mod peer;
 mod poster;
+mod rest;
 mod script;
 mod world;
 
