@@ -37,13 +37,11 @@ struct Waiting {
 
 impl Timekeeper {
     pub(crate) fn new() -> Arc<Self> {
+        let (deadlines, timer) = (Deadlines::default(), Timer::never());
+        let waiting = Waiting { deadlines, timer, set_for: None };
         Arc::new_cyclic(|keeper| Self {
             origin: now(),
-            waiting: Mutex::new(Waiting {
-                deadlines: Deadlines::default(),
-                timer: Timer::never(),
-                set_for: None,
-            }),
+            waiting: Mutex::new(waiting),
             bell: Waker::from(Arc::new(Bell(Weak::clone(keeper)))),
         })
     }

@@ -293,6 +293,7 @@ FAULTS = [
         "src/timekeeper.rs",
         "let is_set = waiting.set_for.is_some_and(|set_for| !due.is_before(set_for));",
         "let is_set = waiting.set_for.is_some();",
+        "timekeeper::",
     ),
     (
         "the timekeeper takes what has fired for what will",
