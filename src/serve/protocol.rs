@@ -13,7 +13,7 @@ use async_tungstenite::tungstenite::protocol::{
 };
 
 use super::transport::Transport;
-use super::wire::{CHUNK, Wire};
+use super::wire::{FRAME_MAX, Wire};
 use crate::hub::Shared;
 use crate::scratch::Scratch;
 
@@ -72,13 +72,14 @@ impl<T: Transport> Protocol<T> {
 
 /// A tungstenite for one of the hub's clients, or for one after another of them.
 fn tungstenite(message_max: usize) -> WebSocketContext {
-    // The longest frame is the wire's affair: what it hands on is cut into short ones.
+    // The longest frame is the wire's affair, and so are the masks.
     let limits = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(0)
         .max_write_buffer_size(WRITE_BUFFER)
         .max_message_size(Some(message_max))
-        .max_frame_size(Some(CHUNK as usize));
+        .max_frame_size(Some(FRAME_MAX))
+        .accept_unmasked_frames(true);
     WebSocketContext::new(Role::Server, Some(limits))
 }
 

@@ -4,8 +4,9 @@
 //! its header, and keeps a buffer of its largest frame for ever. The wire stands below it and
 //! bounds all three. It reads the socket in large pieces into a buffer that connections borrow for
 //! one poll; it counts fragments, empty ones too, and limits what a frame may announce; and it
-//! hands a frame on as it comes, in fragments of at most [`CHUNK`] bytes, so that nothing is
-//! allocated ahead of what a peer has really sent, and bad UTF-8 is found at its first byte.
+//! hands a frame on as it comes: one that is there whole as it is, any other in fragments of at most
+//! [`CHUNK`] bytes, so that nothing is allocated ahead of what a peer has really sent, and bad UTF-8
+//! is found at its first byte. It copies the payload anyway, and takes the mask off on the way.
 //!
 //! In the other direction it is the client's [`Queue`]: what tungstenite writes are control
 //! frames, and they enter the same lane as everything else that goes to the client.
@@ -25,10 +26,13 @@ use crate::scratch::{SCRATCH_BYTES, Scratch};
 use crate::timekeeper::Timekeeper;
 use crate::{Disconnect, Hub};
 
-/// The longest frame that tungstenite sees, in bytes of payload; longer ones are handed on in
-/// pieces. Its buffer keeps the length of the longest until the message is whole.
-pub(crate) const CHUNK: u64 = 4096;
-const _: () = assert!(CHUNK > 125 && CHUNK <= u16::MAX as u64);
+/// The longest piece of a frame that is not there whole, in bytes of payload. Tungstenite's buffer
+/// keeps the length of the longest until the message is whole.
+const CHUNK: usize = 4096;
+const _: () = assert!(CHUNK > 125 && SCRATCH_BYTES <= u16::MAX as usize);
+
+/// The longest frame that tungstenite sees, in bytes of payload: one that came with one read.
+pub(crate) const FRAME_MAX: usize = SCRATCH_BYTES;
 
 /// The longest header of a masked frame.
 const HEADER_MAX: usize = FRAME_HEADER_MAX + 4;
@@ -79,7 +83,7 @@ impl<T: Transport> Wire<T> {
             kept: early,
             at: 0,
             scratch: None,
-            scan: Scan::new(config.max_message as u64, config.max_fragments as u32),
+            scan: Scan::new(config.max_message as u32, config.max_fragments as u32),
             held: hub.memory().hold(0),
             since: 0,
             ended: false,
@@ -303,35 +307,33 @@ struct Handed {
 /// Follows the frames of a stream (RFC 6455 5.2) and cuts long ones into pieces.
 #[derive(Debug)]
 struct Scan {
-    /// The longest message, in bytes of payload.
-    message_max: u64,
+    /// The longest message, in bytes of payload; at most 2^30, as every limit is.
+    message_max: u32,
     /// The most frames of a message.
     fragments_max: u32,
-    /// Whether what comes behind a message is handed on apart: under a ceiling the next one may
-    /// have to wait.
+    /// Whether there is a ceiling: what comes behind a message is handed on apart, since the next one
+    /// may have to wait, and tungstenite's buffer is kept small.
     parts: bool,
     /// The header that is being collected.
     header: [u8; HEADER_MAX],
     /// How much of it is there. 0 between a header and the next.
     have: u8,
-    /// A header of ours on its way to tungstenite: two bytes, a 16-bit length, a mask.
-    out: [u8; 8],
+    /// A header of ours on its way to tungstenite: two bytes and a 16-bit length.
+    out: [u8; 4],
     out_at: u8,
     out_len: u8,
-    /// Payload left of the piece, [`CHUNK`] at most.
+    /// Payload left of the piece.
     piece: u16,
     /// Payload left of the frame behind the piece.
-    rest: u64,
+    rest: u32,
     /// The first byte of the next piece's header, with the FIN of the peer's frame.
     next_first: u8,
-    /// Whether the frame is masked.
-    masked: bool,
-    /// Its masking key, turned to where the next piece begins.
+    /// The masking key of the frame, turned to its next byte.
     mask: [u8; 4],
     /// Frames of the message so far; 0 between messages.
     fragments: u32,
     /// Payload of the message so far, as announced.
-    message: u64,
+    message: u32,
     /// Whether the frame now is the last of its message.
     last: bool,
     /// When the message began that is not finished; set when a poll ends in the middle of one.
@@ -339,20 +341,19 @@ struct Scan {
 }
 
 impl Scan {
-    fn new(message_max: u64, fragments_max: u32) -> Self {
+    fn new(message_max: u32, fragments_max: u32) -> Self {
         Self {
             message_max,
             fragments_max,
             parts: false,
             header: [0; HEADER_MAX],
             have: 0,
-            out: [0; 8],
+            out: [0; 4],
             out_at: 0,
             out_len: 0,
             piece: 0,
             rest: 0,
             next_first: 0,
-            masked: false,
             mask: [0; 4],
             fragments: 0,
             message: 0,
@@ -374,14 +375,15 @@ impl Scan {
                 (0, n)
             } else if self.piece > 0 {
                 let n = from.len().min(into.len()).min(usize::from(self.piece));
-                into[..n].copy_from_slice(&from[..n]);
+                unmask(&from[..n], &mut into[..n], self.mask);
+                self.mask.rotate_left(n % 4);
                 self.piece -= n as u16;
                 (n, n)
             } else if self.rest > 0 {
                 if from.is_empty() {
                     break;
                 }
-                self.begin_piece(from.len() as u64);
+                self.begin_piece(from.len());
                 continue;
             } else {
                 if self.parts && self.last && into.len() < into_len {
@@ -441,11 +443,13 @@ impl Scan {
             }
             length => (u64::from(length), 2),
         };
-        self.masked = second & MASKED != 0;
-        if self.masked {
-            self.mask.copy_from_slice(&self.header[after..after + 4]);
-        }
         self.have = 0;
+        if second & MASKED == 0 {
+            // RFC 6455 5.1.
+            let code = Disconnect::PROTOCOL_ERROR.code();
+            return Err(Disconnect::new(code, "a frame that is not masked"));
+        }
+        self.mask.copy_from_slice(&self.header[after..after + 4]);
         if first & CONTROL == 0 {
             self.last = first & FIN != 0;
             self.fragments += 1;
@@ -455,13 +459,13 @@ impl Scan {
                 return Err(Disconnect::new(code, format!("more than {max} fragments")));
             }
             // What is refused does not count as announced: nothing of it is gathered.
-            let message = self.message.saturating_add(length);
-            if message > self.message_max {
+            let message = u64::from(self.message).saturating_add(length);
+            if message > u64::from(self.message_max) {
                 let max = self.message_max;
                 let code = Disconnect::TOO_LONG.code();
                 return Err(Disconnect::new(code, format!("message longer than {max} bytes")));
             }
-            self.message = message;
+            self.message = message as u32;
         } else if length > 125 {
             // RFC 6455 5.5. Refused before any of it is read.
             return Err(Disconnect::new(
@@ -469,11 +473,11 @@ impl Scan {
                 "control frame longer than 125 bytes",
             ));
         }
-        self.rest = length;
+        self.rest = length as u32;
         self.next_first = first;
         if first & CONTROL != 0 || length == 0 {
             // A control frame is not cut (RFC 6455 5.5), and an empty one has nothing to wait for.
-            self.begin_piece(length);
+            self.begin_piece(length as usize);
         }
         Ok(())
     }
@@ -481,26 +485,22 @@ impl Scan {
     /// Writes the header of the next piece of a frame, of which `there` bytes have come: the first
     /// keeps the peer's opcode and reserved bits, the others continue it, the last has the peer's
     /// FIN.
-    fn begin_piece(&mut self, there: u64) {
-        self.piece = self.rest.min(CHUNK).min(there) as u16;
-        self.rest -= u64::from(self.piece);
+    fn begin_piece(&mut self, there: usize) {
+        let rest = self.rest as usize;
+        let is_whole = there >= rest && rest <= FRAME_MAX && !self.parts;
+        let most = if is_whole { rest } else { CHUNK };
+        self.piece = rest.min(most).min(there) as u16;
+        self.rest -= u32::from(self.piece);
         let fin = if self.rest == 0 { self.next_first & FIN } else { 0 };
-        let masked = if self.masked { MASKED } else { 0 };
         self.out[0] = fin | (self.next_first & !FIN);
-        let mut len = 2;
-        if self.piece <= 125 {
-            self.out[1] = masked | self.piece as u8;
+        (self.out_at, self.out_len) = if self.piece <= 125 {
+            self.out[1] = self.piece as u8;
+            (0, 2)
         } else {
-            self.out[1] = masked | 126;
-            self.out[2..4].copy_from_slice(&self.piece.to_be_bytes());
-            len = 4;
-        }
-        if self.masked {
-            self.out[len..len + 4].copy_from_slice(&self.mask);
-            len += 4;
-        }
-        (self.out_at, self.out_len) = (0, len as u8);
-        self.mask.rotate_left(usize::from(self.piece % 4));
+            self.out[1] = 126;
+            self.out[2..].copy_from_slice(&self.piece.to_be_bytes());
+            (0, 4)
+        };
         // Pieces behind the first continue it: opcode 0, no reserved bits.
         self.next_first &= FIN;
     }
@@ -540,6 +540,23 @@ impl Scan {
         } else if self.began.is_none() {
             self.began = Some(keeper.now());
         }
+    }
+}
+
+/// Copies a payload and takes its mask off (RFC 6455 5.3), eight bytes at a time.
+fn unmask(from: &[u8], into: &mut [u8], mask: [u8; 4]) {
+    let [a, b, c, d] = mask;
+    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let mut words = from.chunks_exact(8);
+    let mut places = into.chunks_exact_mut(8);
+    for (word, place) in words.by_ref().zip(places.by_ref()) {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(word);
+        place.copy_from_slice(&(u64::from_ne_bytes(bytes) ^ wide).to_ne_bytes());
+    }
+    let rest = words.remainder().iter().zip(places.into_remainder());
+    for ((byte, place), key) in rest.zip(mask.into_iter().cycle()) {
+        *place = byte ^ key;
     }
 }
 
@@ -591,7 +608,7 @@ mod tests {
         }
     }
 
-    /// Puts frames together again: for each its first byte and payload.
+    /// Takes unmasked frames apart: for each its first byte and payload.
     fn frames(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
         let mut frames = Vec::new();
         while !bytes.is_empty() {
@@ -599,10 +616,9 @@ mod tests {
                 126 => (usize::from(u16::from_be_bytes([bytes[2], bytes[3]])), 4),
                 length => (usize::from(length), 2),
             };
-            let mask = bytes[after..after + 4].iter().copied().cycle();
-            let payload = &bytes[after + 4..after + 4 + length];
-            frames.push((bytes[0], payload.iter().zip(mask).map(|(b, m)| b ^ m).collect()));
-            bytes = &bytes[after + 4 + length..];
+            assert_eq!(bytes[1] & MASKED, 0);
+            frames.push((bytes[0], bytes[after..after + length].to_vec()));
+            bytes = &bytes[after + length..];
         }
         frames
     }
@@ -621,7 +637,7 @@ mod tests {
             // What a peer sent, put together again: the opcode, the payload, the last FIN.
             let mut whole: Vec<(u8, Vec<u8>, bool)> = Vec::new();
             for (first, payload) in frames(&out) {
-                assert!(payload.len() as u64 <= CHUNK);
+                assert!(payload.len() <= CHUNK || step.0 == stream.len());
                 let open = whole.iter_mut().rfind(|(opcode, _, fin)| !fin && opcode & CONTROL == 0);
                 match (first & 0x0f, open) {
                     (0, Some(message)) => {
@@ -643,6 +659,23 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_that_is_there_is_handed_on_whole_and_under_a_ceiling_in_pieces() {
+        let payload: Vec<u8> = (0..FRAME_MAX).map(|n| (n % 251) as u8).collect();
+        for (len, ceiling, pieces) in
+            [(5000, false, 1), (5000, true, 2), (FRAME_MAX, false, 1), (FRAME_MAX, true, 8)]
+        {
+            let mut scan = Scan::new(65536, 1024);
+            scan.parts = ceiling;
+            let stream = frame(0x82, &payload[..len]);
+            let out = hand_on(&mut scan, &stream, (stream.len(), 777)).expect("fine");
+            let frames = frames(&out);
+            assert_eq!(frames.len(), pieces, "{len} bytes, ceiling: {ceiling}");
+            let whole: Vec<u8> = frames.into_iter().flat_map(|(_, payload)| payload).collect();
+            assert!(whole == payload[..len]);
+        }
+    }
+
+    #[test]
     fn a_frame_is_handed_on_as_it_comes() {
         let mut scan = Scan::new(65536, 1024);
         let stream = frame(0x81, b"hello world");
@@ -659,7 +692,7 @@ mod tests {
         scan.parts = true;
         let mut into = [0; 99];
         let first = scan.hand_on(&stream, &mut into);
-        assert_eq!((first.taken, first.given), (stream.len() / 2, stream.len() / 2));
+        assert_eq!((first.taken, first.given), (stream.len() / 2, 2 + 3));
         assert_eq!(scan.announced(), 0, "the second has not begun");
         let out = hand_on(&mut scan, &stream[first.taken..], (99, 99)).expect("fine");
         assert_eq!(frames(&out), [(0x81, b"two".to_vec())]);
@@ -668,7 +701,7 @@ mod tests {
     #[test]
     fn reserved_bits_and_opcodes_reach_tungstenite() {
         let mut scan = Scan::new(65536, 1024);
-        let out = hand_on(&mut scan, &frame(0xf3, &[0; 5000]), (9999, 9999)).expect("passes");
+        let out = hand_on(&mut scan, &frame(0xf3, &[0; 5000]), (5000, 9999)).expect("passes");
         assert_eq!(out[0], 0x73, "the first piece has the opcode and the reserved bits");
     }
 
@@ -695,6 +728,7 @@ mod tests {
             (&[0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 1], 1009),
             (&[0x89, 0xfe, 0, 126], 1002),
             (&[0x88, 0xff, 0, 0, 0, 0, 0, 1, 0, 0], 1002),
+            (&[0x82, 5], 1002),
         ] {
             let mut scan = Scan::new(65536, 1024);
             let stream = [header, &[0; 4]].concat();
@@ -713,7 +747,7 @@ mod tests {
         let mut scan = Scan::new(10, 1024);
         let stream = [frame(0x81, b"hello"), frame(0x82, &[0; 11])].concat();
         let handed = scan.hand_on(&stream, &mut [0; 99]);
-        assert_eq!((handed.given, handed.fault.map(|fault| fault.code())), (6 + 5, Some(1009)));
+        assert_eq!((handed.given, handed.fault.map(|fault| fault.code())), (2 + 5, Some(1009)));
     }
 
     #[test]
