@@ -112,9 +112,9 @@ struct Connection<'a, T> {
     strain: Strain<'a>,
 }
 
-/// An idle client is mostly this: past 284 bytes musl's next larger piece of memory takes 32 more.
+/// An idle client is mostly this: past 252 bytes musl's next larger piece of memory takes 32 more.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Connection<'_, super::transport::Socket>>() <= 284);
+const _: () = assert!(size_of::<Connection<'_, super::transport::Socket>>() <= 252);
 
 impl<'a, T: Transport> Connection<'a, T> {
     /// Boxed, since a future that holds it by value holds it twice where it hands it on.

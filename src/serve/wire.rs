@@ -51,11 +51,10 @@ pub(crate) struct Wire<T> {
     /// Read bytes that were left over when an earlier poll ended; empty and without capacity at
     /// most times, never more than one scratch buffer or one request head.
     kept: Vec<u8>,
-    /// How far `kept` or, while there is one, `scratch` has been handed on.
-    at: usize,
     /// The borrowed buffer and how much of it is filled. Only inside a poll.
     scratch: Option<(Box<[u8]>, usize)>,
-    /// Where in the stream of frames `at` is.
+    /// How far `kept` or, while there is one, `scratch` has been handed on, and where in the stream
+    /// of frames that is.
     scan: Scan,
     /// The memory of `kept` and of a message that has begun, between two polls.
     held: Held,
@@ -81,7 +80,6 @@ impl<T: Transport> Wire<T> {
             transport,
             queue,
             kept: early,
-            at: 0,
             scratch: None,
             scan: Scan::new(config.max_message as u32, config.max_fragments as u32),
             held: hub.memory().hold(0),
@@ -156,7 +154,7 @@ impl<T: Transport> Wire<T> {
         debug_assert!(self.unread().is_empty());
         let (mut buffer, _) = self.scratch.take().unwrap_or_else(|| (pool.take(), 0));
         self.kept = Vec::new();
-        self.at = 0;
+        self.scan.at = 0;
         let read = Pin::new(&mut self.transport).poll_read(cx, &mut buffer);
         match read {
             Poll::Ready(Ok(n)) if n > 0 => {
@@ -174,12 +172,12 @@ impl<T: Transport> Wire<T> {
     /// Keeps what is left over and gives the borrowed buffer back. Before a poll ends.
     pub(crate) fn settle(&mut self, pool: &Scratch, keeper: &Timekeeper) {
         if let Some((buffer, filled)) = self.scratch.take() {
-            self.kept = buffer[self.at..filled].to_vec();
-            self.at = 0;
+            self.kept = buffer[usize::from(self.scan.at)..filled].to_vec();
+            self.scan.at = 0;
             pool.give(buffer);
-        } else if self.at == self.kept.len() {
+        } else if usize::from(self.scan.at) == self.kept.len() {
             self.kept = Vec::new();
-            self.at = 0;
+            self.scan.at = 0;
         }
         let began = self.scan.began;
         self.scan.settle(keeper);
@@ -195,7 +193,7 @@ impl<T: Transport> Wire<T> {
             pool.give(buffer);
         }
         self.kept = Vec::new();
-        self.at = 0;
+        self.scan.at = 0;
         self.count();
     }
 
@@ -244,9 +242,10 @@ impl<T: Transport> Wire<T> {
     }
 
     fn unread(&self) -> &[u8] {
+        let at = usize::from(self.scan.at);
         match &self.scratch {
-            Some((buffer, filled)) => &buffer[self.at..*filled],
-            None => &self.kept[self.at..],
+            Some((buffer, filled)) => &buffer[at..*filled],
+            None => &self.kept[at..],
         }
     }
 }
@@ -256,12 +255,13 @@ impl<T: Transport> Read for Wire<T> {
     /// comes back.
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if self.fault.is_none() {
+            let at = usize::from(self.scan.at);
             let unread = match &self.scratch {
-                Some((buffer, filled)) => &buffer[self.at..*filled],
-                None => &self.kept[self.at..],
+                Some((buffer, filled)) => &buffer[at..*filled],
+                None => &self.kept[at..],
             };
             let handed = self.scan.hand_on(unread, into);
-            self.at += handed.taken;
+            self.scan.at += handed.taken as u16;
             self.fault = handed.fault.map(Box::new);
             // What came before the fault is heard first.
             if handed.given > 0 {
@@ -307,6 +307,8 @@ struct Handed {
 /// Follows the frames of a stream (RFC 6455 5.2) and cuts long ones into pieces.
 #[derive(Debug)]
 struct Scan {
+    /// How far the bytes that were read have been handed on; the wire moves it.
+    at: u16,
     /// The longest message, in bytes of payload; at most 2^30, as every limit is.
     message_max: u32,
     /// The most frames of a message.
@@ -343,6 +345,7 @@ struct Scan {
 impl Scan {
     fn new(message_max: u32, fragments_max: u32) -> Self {
         Self {
+            at: 0,
             message_max,
             fragments_max,
             parts: false,
