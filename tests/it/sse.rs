@@ -218,8 +218,8 @@ fn one_that_vanishes_without_a_word_is_noticed() {
     while hub.hub.stats().clients == 2 {
         assert_eq!(event(&mut here), ":\n\n", "a heartbeat");
         // One interval for the heartbeat, a tenth longer for some; the kernel counts from when it
-        // sends that again; and here is looked once in an interval.
-        let late = begin.elapsed().saturating_sub(3 * ping);
+        // sends that again; and here is looked once in an interval, on a machine that may be busy.
+        let late = begin.elapsed().saturating_sub(5 * ping);
         assert!(late < Duration::from_secs(20), "it is not noticed");
     }
     let after = begin.elapsed();
