@@ -87,8 +87,8 @@ FAULTS = [
     (
         "skipped yield: the manager goes on while there are commands",
         "src/hub/manager.rs",
-        "self.relief.look(&mut self.registry);\n            yield_now().await;",
-        "self.relief.look(&mut self.registry);",
+        "if carry.is_some() || !self.outbox.is_empty() {",
+        "if false {",
     ),
     (
         "a batch of more than a queue",
@@ -99,13 +99,13 @@ FAULTS = [
     (
         "count off by one: what is dropped by an eviction",
         "src/hub/queue.rs",
-        "self.miss((self.waiting - kept + more) as u64, terms);",
-        "self.miss((self.waiting + more) as u64, terms);",
+        "self.miss(u64::from(self.waiting - kept) + more as u64, terms);",
+        "self.miss(u64::from(self.waiting) + more as u64, terms);",
     ),
     (
         "count off by one: what is lost with a connection is not counted",
         "src/hub/queue.rs",
-        "(state.waiting + more) as u64",
+        "u64::from(state.waiting) + more as u64",
         "more as u64",
     ),
     (
@@ -154,11 +154,11 @@ FAULTS = [
         "a torn frame: control frames go before the rest of a cut one",
         "src/hub/queue.rs",
         "        if self.cut > 0 {\n            if let Some(message) = messages.next() {\n"
-        "                put(&message.frame()[self.cut..]);\n            }\n        }\n"
+        "                put(&message.frame()[self.cut as usize..]);\n            }\n        }\n"
         "        if !self.control.is_empty() {\n            put(&self.control);\n        }",
         "        if !self.control.is_empty() {\n            put(&self.control);\n        }\n"
         "        if self.cut > 0 {\n            if let Some(message) = messages.next() {\n"
-        "                put(&message.frame()[self.cut..]);\n            }\n        }",
+        "                put(&message.frame()[self.cut as usize..]);\n            }\n        }",
     ),
     (
         "a torn frame: the oldest is dropped though it is half written",
