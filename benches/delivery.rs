@@ -45,27 +45,27 @@ const CASES: [Case; 3] = [
         name: "64 B, one at a time",
         size: 64,
         burst: 1,
-        instructions_max: 425.0,
-        system_calls_max: 1.2,
+        instructions_max: 370.0,
+        system_calls_max: 1.03,
     },
     Case {
         name: "64 B, bursts of 32",
         size: 64,
         burst: 32,
-        instructions_max: 100.0,
+        instructions_max: 80.0,
         system_calls_max: 0.06,
     },
     Case {
         name: "16 KiB, one at a time",
         size: 16 * 1024,
         burst: 1,
-        instructions_max: 1000.0,
-        system_calls_max: 1.2,
+        instructions_max: 720.0,
+        system_calls_max: 1.04,
     },
 ];
 
 /// Bytes on the heap for each idle client, at most.
-const HEAP_MAX: f64 = 1700.0;
+const HEAP_MAX: f64 = 1350.0;
 /// Allocations for each idle client, at most.
 const BLOCKS_MAX: f64 = 9.0;
 
