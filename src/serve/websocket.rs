@@ -489,6 +489,8 @@ impl<'a, T: Transport> Connection<'a, T> {
                 wire.discard(scratch);
                 let mut turn = 0;
                 while turn < TURN {
+                    // Most have not answered yet: a read would find nothing.
+                    ready!(wire.transport.poll_readable(cx));
                     match ready!(wire.poll_fill(cx, scratch)) {
                         Ok(0) => return Poll::Ready(Ok(())),
                         Ok(n) => turn += n as u32,
