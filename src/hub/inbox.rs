@@ -176,11 +176,6 @@ impl Outbox {
         Some(command)
     }
 
-    /// Whether no command waits.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.receiver.is_empty()
-    }
-
     /// Takes the clients whose connection is gone.
     pub(crate) fn departed(&self) -> Vec<ClientId> {
         if !self.ledger.any_departed.swap(false, Ordering::SeqCst) {

@@ -3,6 +3,8 @@
 //! It awaits its inbox and a yield, nothing else: no client, no handler, no clock. So nothing that
 //! a client does can stop it, and there is no cycle of waits in which it could take part.
 
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures_lite::future::yield_now;
@@ -112,15 +114,20 @@ impl Manager {
     /// Runs until the last hub and client are gone, or the hub has drained.
     pub(crate) async fn run(mut self) {
         let mut batch = Vec::with_capacity(self.batch);
-        let mut carry = None;
+        let (mut carry, mut begun) = (None, false);
         loop {
-            match carry.take() {
-                Some(command) => batch.push(command),
-                None => match self.outbox.next().await {
-                    Some(command) => batch.push(command),
+            let command = match carry.take() {
+                Some(command) => {
+                    yield_now().await;
+                    command
+                }
+                None => match self.next(begun).await {
+                    Some(command) => command,
                     None => return,
                 },
-            }
+            };
+            begun = true;
+            batch.push(command);
             carry = self.fill(&mut batch);
             if self.dispatch(&mut batch).await.is_break() {
                 return;
@@ -129,11 +136,24 @@ impl Manager {
                 self.registry.remove(id, Disconnect::ABNORMAL);
             }
             self.relief.look(&mut self.registry);
-            // Who waits for the next command lets the others run as well.
-            if carry.is_some() || !self.outbox.is_empty() {
-                yield_now().await;
-            }
         }
+    }
+
+    /// Waits for a command. Who waits lets the others run; where one is there already, `behind` a
+    /// batch, they have their turn before it is done.
+    async fn next(&self, behind: bool) -> Option<Command> {
+        let mut next = pin!(self.outbox.next());
+        let mut waited = false;
+        let command = poll_fn(|cx| {
+            let command = next.as_mut().poll(cx);
+            waited |= command.is_pending();
+            command
+        })
+        .await;
+        if behind && !waited {
+            yield_now().await;
+        }
+        command
     }
 
     /// Adds what waits already; returns a command that was taken but is too much for this batch.
