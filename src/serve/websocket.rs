@@ -398,7 +398,7 @@ impl<'a, T: Transport> Connection<'a, T> {
             WsError::Utf8(_) => Disconnect::INVALID_TEXT,
             WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Disconnect::ABNORMAL,
             WsError::Protocol(error) => {
-                Disconnect::new(Disconnect::PROTOCOL_ERROR.code(), error.to_string())
+                Disconnect::new(Disconnect::PROTOCOL_ERROR.code(), broken_rule(&error))
             }
             _ => Disconnect::PROTOCOL_ERROR,
         })
@@ -527,6 +527,21 @@ impl<'a, T: Transport> Connection<'a, T> {
         };
         self.protocol.wire.transport.abort();
         reason
+    }
+}
+
+/// What a peer did wrong (RFC 6455 5.2, 5.4, 5.5), in few words: tungstenite's own take 2 KB.
+fn broken_rule(error: &ProtocolError) -> &'static str {
+    match error {
+        ProtocolError::NonZeroReservedBits => "a frame with reserved bits",
+        ProtocolError::InvalidOpcode(_)
+        | ProtocolError::UnknownControlFrameType(_)
+        | ProtocolError::UnknownDataFrameType(_) => "a frame with a reserved opcode",
+        ProtocolError::FragmentedControlFrame => "a control frame in fragments",
+        ProtocolError::UnexpectedContinueFrame => "a fragment of no message",
+        ProtocolError::ExpectedFragment(_) => "a message within a message",
+        ProtocolError::InvalidCloseSequence => "a close frame that is malformed",
+        _ => "protocol error",
     }
 }
 
