@@ -126,7 +126,7 @@ impl Pipe {
     /// not for whoever reads standard output: what is queued finds room on the way there.
     pub(crate) fn stop(&mut self, plan: &Plan) {
         self.input = None;
-        self.lines.drain(LINE_PER_FRAME * plan.queue_bytes);
+        self.lines.drain(LINE_PER_FRAME * (plan.queue_bytes + plan.max_message));
     }
 
     /// Waits until standard output has taken what it was owed, or until `deadline`; after a drain.
@@ -448,6 +448,37 @@ mod tests {
             assert!(pipe.output.is_none(), "it goes on");
             let lines: String = (0..LINES).map(|nth| format!("{nth:0LINE$}\n")).collect();
             assert!(written == lines.as_bytes(), "{} bytes of {}", written.len(), lines.len());
+        }));
+    }
+
+    /// A queue of one message: the line in hand is longer than all that waits.
+    #[test]
+    fn a_drain_does_not_wait_for_a_line_in_hand() {
+        let day = Config::WAIT_MAX;
+        let mut options = Options::default();
+        options.config.queue_bytes = options.config.max_message + 14;
+        (options.config.drain, options.config.close_timeout) = (day, day);
+        let plan = Plan::of(&options);
+        let (hub, manager) = Hub::new(options.config).expect("valid");
+        let executor = Executor::new();
+        let _manager = executor.spawn(manager);
+        smol::block_on(executor.run(async {
+            let mut pipe = Pipe::default();
+            let output = Output { lines: Arc::clone(&pipe.lines), ..Output::default() };
+            let room = Arc::<str>::from("n");
+            let subscription = subscribe(&hub, &room).await.expect("a place");
+            let work = output.run(hub.clone(), Arc::clone(&room), subscription);
+            pipe.output = Some(spawn(&executor, work));
+            // Until one waits: the lines before it are written, or in hand.
+            loop {
+                assert_eq!(hub.publish(&room, vec![7u8; 65_500]).await.ok(), Some(1));
+                smol::future::yield_now().await;
+                if hub.presence(&room).await.expect("it runs")[0].waiting > 0 {
+                    break;
+                }
+            }
+            pipe.stop(&plan);
+            hub.drain(Disconnect::RESTART).await;
         }));
     }
 
