@@ -100,12 +100,12 @@
 //!
 //! # Threads
 //!
-//! The library spawns on the executor that it is given and nowhere else, starts no thread (the
-//! reactor's, which every program on smol has, is async-io's), keeps no global, reads no
-//! environment, installs no signal handler and prints nothing; it logs by the facade `log`. A
-//! program that is mostly its hub may have its sockets watched by a [`Reactor`] in the thread that
-//! runs it, for fewer system calls. One thread serves ten thousand clients. For more, run the same
-//! executor on each:
+//! The library spawns on the executor that it is given and nowhere else, starts no thread (async-io
+//! has one, for timers and whatever else it watches, as in every program on smol), keeps no global,
+//! reads no environment, installs no signal handler and prints nothing; it logs by the facade
+//! `log`. A program that is mostly its hub may have its sockets watched by a [`Reactor`] in the
+//! thread that runs it, for fewer system calls. One thread serves ten thousand clients. For more,
+//! run the same executor on each:
 //!
 //! ```
 //! # use std::sync::Arc;

@@ -45,11 +45,6 @@ use crate::{Config, Disconnect, Error, Message};
 /// The longest name of a room or a user, in bytes.
 pub(crate) const NAME_BYTES_MAX: usize = 128;
 
-/// Bytes of the future that answers a request, as the binary has it. Musl gives the page with the
-/// last piece of a size back, and a handshake that is the only one would have it mapped and given
-/// back again: two system calls and a fault, a tenth of its time.
-const HANDSHAKE_BYTES: usize = 1760;
-
 /// File descriptors left for everything that is not a client, when the limit on clients follows
 /// the limit on descriptors.
 #[cfg(unix)]
@@ -122,8 +117,6 @@ pub(crate) struct Shared {
     pub(crate) scratch: Scratch,
     /// Whom connections ask to be woken.
     pub(crate) timekeeper: Arc<Timekeeper>,
-    /// Keeps the page mapped that handshakes take their memory from, one after another.
-    _foothold: Box<[u8; HANDSHAKE_BYTES]>,
     /// When serving began, in seconds of Unix time; set by whoever serves first.
     pub(crate) started: OnceLock<u64>,
 }
@@ -195,8 +188,6 @@ impl Hub {
             gate: Arc::new(gate),
             scratch: Scratch::default(),
             timekeeper: Timekeeper::new(),
-            // The compiler would leave out what nobody looks at.
-            _foothold: Box::new(std::hint::black_box([0; HANDSHAKE_BYTES])),
             started: OnceLock::new(),
         };
         Ok((Self { shared: Arc::new(shared) }, manager.run()))

@@ -6,7 +6,6 @@
 use std::borrow::Cow;
 use std::ops::Deref;
 
-use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Uri, Version};
 
@@ -202,8 +201,6 @@ fn end_of_head(buffer: &[u8], searched: usize) -> Result<Option<usize>, Response
 }
 
 fn parse_whole(head: &[u8]) -> Result<Head, Response> {
-    // One copy, which all values share.
-    let head = &Bytes::copy_from_slice(head);
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut headers);
     match parsed.parse(head) {
@@ -234,7 +231,7 @@ fn parse_whole(head: &[u8]) -> Result<Head, Response> {
     let map = request.headers_mut();
     for header in parsed.headers.iter() {
         let name = HeaderName::from_bytes(header.name.as_bytes());
-        let value = HeaderValue::from_maybe_shared(head.slice_ref(header.value));
+        let value = HeaderValue::from_bytes(header.value);
         let (Ok(name), Ok(value)) = (name, value) else {
             return Err(Response::bad_request("a header of the request is malformed"));
         };
