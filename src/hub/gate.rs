@@ -106,6 +106,11 @@ impl Gate {
         Handshake { gate: Arc::clone(self), late: self.is_closed() }
     }
 
+    /// Whether who asks for a place now has to wait for it.
+    pub(crate) fn is_full(&self) -> bool {
+        self.handshakes.is_full()
+    }
+
     /// Counts an accept loop until the guard is dropped that pauses because accepting failed.
     pub(crate) fn pause(&self) -> Pause<'_> {
         self.pausing.fetch_add(1, Ordering::Relaxed);

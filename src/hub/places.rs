@@ -49,6 +49,11 @@ impl Places {
         }
     }
 
+    /// Whether who asks now has to wait.
+    pub(crate) fn is_full(&self) -> bool {
+        self.lock().free == 0
+    }
+
     /// Whether somebody waits.
     pub(crate) fn is_crowded(&self) -> bool {
         !self.lock().line.is_empty()
@@ -145,7 +150,8 @@ mod tests {
     fn places_are_given_in_order_and_to_one_each() {
         let places = Places::new(2);
         let [mut first, mut second, mut third, mut fourth] = [(); 4].map(|()| Asking::at(&places));
-        assert!(first.has_place() && second.has_place() && !places.is_crowded());
+        assert!(first.has_place() && !places.is_full());
+        assert!(second.has_place() && places.is_full() && !places.is_crowded());
         assert!(!third.has_place() && !fourth.has_place() && places.is_crowded());
         places.give_back();
         assert_eq!((third.1.take(), fourth.1.take()), (1, 0));

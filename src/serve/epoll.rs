@@ -8,9 +8,10 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError, TryLockError};
 use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
@@ -34,10 +35,12 @@ const READING: EventFlags = EventFlags::ET.union(EventFlags::IN).union(EventFlag
 pub(crate) struct Poller {
     epoll: OwnedFd,
     /// Ends a wait from another thread.
-    wake: OwnedFd,
+    wake: Arc<OwnedFd>,
     watches: Mutex<Watches>,
     /// Held by the thread that waits.
     waiting: Mutex<()>,
+    /// Threads that would wait if nobody did; one entry for each that calls `block_on`.
+    parked: Mutex<Vec<Thread>>,
 }
 
 #[derive(Debug, Default)]
@@ -45,9 +48,31 @@ struct Watches {
     watches: Slab<(u32, Arc<Watch>)>,
     /// How many there have been: tells a socket from the one that had its key before.
     number: u32,
+    /// With no more sockets than this, memory is given back.
+    few: usize,
 }
 
 impl Watches {
+    fn insert(&mut self, watch: Arc<Watch>) -> (u32, u32) {
+        self.number = self.number.wrapping_add(1);
+        let before = self.watches.capacity();
+        let key = self.watches.insert((self.number, watch)) as u32;
+        if self.watches.capacity() > before {
+            self.few = self.watches.capacity() / 4;
+        }
+        (self.number, key)
+    }
+
+    fn remove(&mut self, key: u32) -> Option<(u32, Arc<Watch>)> {
+        let removed = self.watches.try_remove(key as usize);
+        if self.watches.len() <= self.few {
+            self.watches.shrink_to_fit();
+            // A socket at the end may have kept it large: the next try is worth it at half of them.
+            self.few = self.watches.len() / 2;
+        }
+        removed
+    }
+
     fn find(&self, token: u64) -> Option<Arc<Watch>> {
         let (number, watch) = self.watches.get(token as u32 as usize)?;
         (*number == (token >> 32) as u32).then(|| Arc::clone(watch))
@@ -76,36 +101,68 @@ impl Poller {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         // Every write is an edge, read or not.
         epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN | EventFlags::ET)?;
-        Ok(Self { epoll, wake, watches: Mutex::default(), waiting: Mutex::default() })
+        Ok(Self {
+            epoll,
+            wake: Arc::new(wake),
+            watches: Mutex::default(),
+            waiting: Mutex::default(),
+            parked: Mutex::default(),
+        })
     }
 
-    /// Runs a future, and waits for sockets while it has nothing to do; `Err` with the future if
-    /// another thread does that already.
-    pub(crate) fn block_on<F: Future>(&self, future: F) -> Result<F::Output, F> {
-        let _waiting = match self.waiting.try_lock() {
-            Ok(guard) => guard,
-            Err(TryLockError::Poisoned(error)) => error.into_inner(),
-            Err(TryLockError::WouldBlock) => return Err(future),
-        };
-        let Ok(wake) = self.wake.try_clone() else { return Err(future) };
-        let sleeper = Arc::new(Sleeper { wake, woken: false.into(), asleep: false.into() });
+    /// Runs a future, and while it has nothing to do waits for sockets, or where another thread does
+    /// that already, for a wake.
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let sleeper = Arc::new(Sleeper {
+            wake: Arc::clone(&self.wake),
+            thread: thread::current(),
+            woken: false.into(),
+            place: AWAKE.into(),
+        });
         let waker = Waker::from(Arc::clone(&sleeper));
         let mut cx = Context::from_waker(&waker);
         let mut future = pin!(future);
+        let mut waiting = None;
         loop {
-            // Before the poll, so that who is woken within it is polled again.
-            sleeper.woken.store(false, Ordering::SeqCst);
+            // Before the poll, so that who is woken within it is polled again; and a swap, so that
+            // the poll sees what was written before the wake.
+            sleeper.woken.swap(false, Ordering::SeqCst);
             if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
-                return Ok(output);
+                return output;
             }
-            self.wait(&sleeper);
+            if waiting.is_some() {
+                self.wait(&sleeper);
+            } else {
+                waiting = self.park(&sleeper);
+            }
         }
+    }
+
+    /// Becomes the thread that waits for sockets; or if there is one, parks until it leaves or the
+    /// sleeper is woken.
+    fn park(&self, sleeper: &Sleeper) -> Option<Waiting<'_>> {
+        // In the list before the look at who waits: who leaves behind that finds it there.
+        self.parked().push(sleeper.thread.clone());
+        let waiting = Waiting::take(self);
+        if waiting.is_none() {
+            sleeper.place.store(PARKED, Ordering::SeqCst);
+            if !sleeper.woken.load(Ordering::SeqCst) {
+                thread::park();
+            }
+            sleeper.place.store(AWAKE, Ordering::SeqCst);
+        }
+        self.parked().retain(|thread| thread.id() != sleeper.thread.id());
+        waiting
+    }
+
+    fn parked(&self) -> MutexGuard<'_, Vec<Thread>> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for sockets, or until the sleeper is woken; wakes who waits for them.
     fn wait(&self, sleeper: &Sleeper) {
         let mut events = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS];
-        sleeper.asleep.store(true, Ordering::SeqCst);
+        sleeper.place.store(WAITING, Ordering::SeqCst);
         // Whoever wakes it now either is seen here, or sees it asleep.
         let at_once = sleeper.woken.load(Ordering::SeqCst).then(Timespec::default);
         let events = match epoll::wait(&self.epoll, &mut events[..], at_once.as_ref()) {
@@ -114,7 +171,7 @@ impl Poller {
             // The descriptors are its own and open: it cannot fail in another way (epoll_wait(2)).
             Err(error) => panic!("epoll_wait failed: {error}"),
         };
-        sleeper.asleep.store(false, Ordering::SeqCst);
+        sleeper.place.store(AWAKE, Ordering::SeqCst);
         for event in events {
             self.tell(event.data.u64(), event.flags);
         }
@@ -133,13 +190,44 @@ impl Poller {
     }
 }
 
-/// A thread that waits.
+/// The turn to wait; whoever is parked is told when it is given up.
+struct Waiting<'a> {
+    poller: &'a Poller,
+    turn: Option<MutexGuard<'a, ()>>,
+}
+
+impl<'a> Waiting<'a> {
+    fn take(poller: &'a Poller) -> Option<Self> {
+        let turn = match poller.waiting.try_lock() {
+            Ok(turn) => turn,
+            Err(TryLockError::Poisoned(error)) => error.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(Self { poller, turn: Some(turn) })
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        drop(self.turn.take());
+        self.poller.parked().iter().for_each(Thread::unpark);
+    }
+}
+
+// Where a thread is that has called `block_on`.
+const AWAKE: u8 = 0;
+/// It waits for sockets, or is about to.
+const WAITING: u8 = 1;
+/// It is parked, or is about to be.
+const PARKED: u8 = 2;
+
+/// A thread that has called `block_on`.
 struct Sleeper {
-    wake: OwnedFd,
+    wake: Arc<OwnedFd>,
+    thread: Thread,
     /// It is to poll its future again.
     woken: AtomicBool,
-    /// It waits in the kernel, or is about to.
-    asleep: AtomicBool,
+    place: AtomicU8,
 }
 
 impl Wake for Sleeper {
@@ -148,9 +236,16 @@ impl Wake for Sleeper {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if !self.woken.swap(true, Ordering::SeqCst) && self.asleep.load(Ordering::SeqCst) {
-            // It fails only when 2^64 wakes are unread, and then the descriptor is readable.
-            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        if self.woken.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        match self.place.load(Ordering::SeqCst) {
+            WAITING => {
+                // It fails only when 2^64 wakes are unread, and then the descriptor is readable.
+                let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+            }
+            PARKED => self.thread.unpark(),
+            _ => {}
         }
     }
 }
@@ -160,10 +255,11 @@ impl Wake for Sleeper {
 /// What is ready is used up by asking for it: after an answer, read or write until the kernel has
 /// no more, or say that there is [more](Self::expect_more).
 #[derive(Debug)]
-pub(crate) struct Watched<T> {
-    // Dropped before the socket: the kernel forgets one that is closed, and nobody else has it open.
+pub(crate) struct Watched<T: AsFd> {
     place: Place,
     socket: T,
+    /// Others may have the socket open too.
+    shared: bool,
 }
 
 /// A socket's place among those of a poller.
@@ -176,16 +272,20 @@ struct Place {
 }
 
 impl<T: AsFd> Watched<T> {
+    /// A socket that nobody else has open.
     pub(crate) fn new(poller: &Arc<Poller>, socket: T) -> io::Result<Self> {
-        let place = Place::new(poller);
-        epoll::add(&poller.epoll, &socket, place.token(), READING)?;
-        Ok(Self { place, socket })
+        Self::watch(poller, socket, false)
     }
 
-    /// Takes the socket away from its poller.
-    pub(crate) fn into_inner(self) -> io::Result<T> {
-        epoll::delete(&self.place.poller.epoll, &self.socket)?;
-        Ok(self.socket)
+    /// A socket that others may have open, as whoever has handed on a listener.
+    pub(crate) fn shared(poller: &Arc<Poller>, socket: T) -> io::Result<Self> {
+        Self::watch(poller, socket, true)
+    }
+
+    fn watch(poller: &Arc<Poller>, socket: T, shared: bool) -> io::Result<Self> {
+        let place = Place::new(poller);
+        epoll::add(&poller.epoll, &socket, place.token(), READING)?;
+        Ok(Self { place, socket, shared })
     }
 
     pub(crate) fn get_ref(&self) -> &T {
@@ -212,20 +312,31 @@ impl<T: AsFd> Watched<T> {
         watch.poll(cx, WRITABLE).map(Ok)
     }
 
+    /// Whether a listener was shut down: nothing comes any more, whatever an accept says.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.place.watch.has_ended()
+    }
+
     /// A read took as much as it could: there may be more, of which nobody tells.
     pub(crate) fn expect_more(&self) {
         self.place.watch.expect(READABLE);
     }
 }
 
+impl<T: AsFd> Drop for Watched<T> {
+    /// The kernel forgets a socket by itself when the last who has it open closes it.
+    fn drop(&mut self) {
+        if self.shared {
+            // It fails only if it is forgotten already.
+            let _ = epoll::delete(&self.place.poller.epoll, &self.socket);
+        }
+    }
+}
+
 impl Place {
     fn new(poller: &Arc<Poller>) -> Self {
-        let mut watches = poller.watches();
-        watches.number = watches.number.wrapping_add(1);
-        let number = watches.number;
         let watch = Arc::new(Watch::default());
-        let key = watches.watches.insert((number, Arc::clone(&watch))) as u32;
-        drop(watches);
+        let (number, key) = poller.watches().insert(Arc::clone(&watch));
         Self { watch, number, key, poller: Arc::clone(poller) }
     }
 
@@ -237,7 +348,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let _watch = self.poller.watches().watches.try_remove(self.key as usize);
+        let _watch = self.poller.watches().remove(self.key);
         self.watch.end();
     }
 }
@@ -249,7 +360,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::thread;
 
-    use futures_lite::future::{poll_fn, yield_now, zip};
+    use futures_lite::future::{poll_fn, yield_now};
 
     use super::*;
 
@@ -263,7 +374,7 @@ mod tests {
     }
 
     fn run<F: Future>(poller: &Poller, future: F) -> F::Output {
-        poller.block_on(future).unwrap_or_else(|_| panic!("nobody else waits"))
+        poller.block_on(future)
     }
 
     async fn readable(socket: &Watched<UnixStream>) {
@@ -375,17 +486,29 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_is_given_away_is_told_of_no_more() {
-        let (poller, socket, mut peer) = pair();
-        assert_eq!(poller.watches().watches.len(), 1);
-        let socket = socket.into_inner().expect("it was there");
-        assert_eq!(poller.watches().watches.len(), 0);
-        let other = Arc::new(Poller::new().expect("descriptors"));
-        let socket = Watched::new(&other, socket).expect("room in epoll");
-        run(&other, async {
-            peer.write_all(b"news").expect("room");
-            readable(&socket).await;
-        });
+    fn a_socket_that_others_have_open_is_forgotten_with_its_own() {
+        let poller = Arc::new(Poller::new().expect("descriptors"));
+        let (ours, mut peer) = UnixStream::pair().expect("descriptors");
+        for _ in 0..3 {
+            let copy = ours.try_clone().expect("descriptors");
+            let socket = Watched::shared(&poller, copy).expect("the last one is forgotten");
+            run(&poller, async {
+                peer.write_all(b"news").expect("room");
+                readable(&socket).await;
+            });
+        }
+        assert!(poller.watches().watches.is_empty());
+    }
+
+    #[test]
+    fn memory_is_given_back_after_a_storm() {
+        let poller = Arc::new(Poller::new().expect("descriptors"));
+        let first = Place::new(&poller);
+        let places: Vec<_> = (0..10_000).map(|_| Place::new(&poller)).collect();
+        assert!(poller.watches().watches.capacity() >= 10_000);
+        drop(places);
+        assert!(poller.watches().watches.capacity() < 10);
+        drop(first);
     }
 
     #[test]
@@ -415,18 +538,45 @@ mod tests {
     }
 
     #[test]
-    fn one_thread_waits_and_the_others_only_run() {
+    fn another_thread_waits_when_the_one_that_waits_leaves() {
         let (poller, socket, mut peer) = pair();
-        run(&poller, async {
-            assert!(poller.block_on(async {}).is_err());
-            let other = thread::spawn({
-                let poller = Arc::clone(&poller);
-                move || poller.block_on(async {}).is_err()
+        let (leave, left) = async_channel::bounded::<()>(1);
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        thread::scope(|scope| {
+            let first = scope.spawn(|| {
+                poller.block_on(async {
+                    ready.send(()).expect("the test waits");
+                    left.recv().await
+                })
             });
-            assert!(other.join().expect("it returns"));
-            zip(readable(&socket), async { peer.write_all(b"news").expect("room") }).await;
+            is_ready.recv().expect("it runs");
+            let second = scope.spawn(|| run(&poller, readable(&socket)));
+            while poller.parked().is_empty() && !second.is_finished() {
+                thread::yield_now();
+            }
+            drop(leave);
+            assert!(first.join().expect("it leaves").is_err());
+            peer.write_all(b"news").expect("room");
+            second.join().expect("it was told");
         });
-        assert!(poller.block_on(async {}).is_ok());
+        assert!(poller.parked().is_empty());
+    }
+
+    #[test]
+    fn who_is_parked_is_woken() {
+        let (poller, _socket, _peer) = pair();
+        let (leave, left) = async_channel::bounded::<()>(1);
+        thread::scope(|scope| {
+            let first = scope.spawn(|| poller.block_on(async { left.recv().await }));
+            for _ in 0..100 {
+                let (sender, receiver) = async_channel::bounded(1);
+                let other = scope.spawn(|| poller.block_on(async move { receiver.recv().await }));
+                sender.send_blocking(7).expect("room");
+                assert_eq!(other.join().expect("it returns"), Ok(7));
+            }
+            drop(leave);
+            assert!(first.join().expect("it leaves").is_err());
+        });
     }
 
     #[test]

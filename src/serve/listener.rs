@@ -132,12 +132,32 @@ impl Listener {
         .await
     }
 
+    /// Whether a connection waits, or an accept would say why none ever will.
+    #[cfg(unix)]
+    pub(crate) fn has_waiting(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut listener = [PollFd::new(self.socket.get_ref(), PollFlags::IN)];
+        // What it fails for an accept fails for too.
+        poll(&mut listener, Some(&Timespec::default())).map_or(true, |ready| ready > 0)
+    }
+
+    /// Nobody can say.
+    #[cfg(not(unix))]
+    pub(crate) fn has_waiting(&self) -> bool {
+        true
+    }
+
     /// Accepts a connection that waits; [`ErrorKind::WouldBlock`] if none does.
     pub(crate) fn accept(&self) -> io::Result<(Socket, Peer)> {
         let accepted = sys::accept(self.socket.get_ref());
         if matches!(&accepted, Err(error) if error.kind() == ErrorKind::WouldBlock) {
             // They come in order: whoever was there before is out.
             self.early.store(false, Ordering::Relaxed);
+            // Of a Unix listener that was shut down the kernel says so to a poller, and to accept
+            // only that nobody waits.
+            if self.socket.has_ended() {
+                return Err(ErrorKind::InvalidInput.into());
+            }
         }
         let (stream, address) = accepted?;
         self.equip(&stream).map_err(about_one)?;

@@ -126,16 +126,22 @@ impl Hub {
         let mut more = false;
         loop {
             let accept = async {
-                if !more {
-                    if let Err(error) = listener.readable().await {
-                        return Some(Err(error));
+                let accepted = async {
+                    if !more {
+                        listener.readable().await?;
                     }
-                }
-                // The place is taken before the connection is, so that none is refused for want of
-                // one: it waits in the backlog.
-                strain::eased(self).await;
-                let place = gate.handshake().await;
-                Some(listener.accept().map(|(socket, peer)| (socket, peer, place)))
+                    // The place is taken before the connection is, so that none is refused for want
+                    // of one: it waits in the backlog.
+                    strain::eased(self).await;
+                    // Who stands in line has those inside hurry: only for somebody who has come.
+                    while gate.is_full() && !listener.has_waiting() {
+                        listener.readable().await?;
+                    }
+                    let place = gate.handshake().await;
+                    let (socket, peer) = listener.accept()?;
+                    Ok::<_, io::Error>((socket, peer, place))
+                };
+                Some(accepted.await)
             };
             // Before another is accepted: what waits in the backlog is for whoever has the socket
             // next.

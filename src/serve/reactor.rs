@@ -11,6 +11,8 @@ use smol::Async;
 #[cfg(target_os = "linux")]
 use super::epoll::{Poller, Watched};
 use super::listener::Listener;
+#[cfg(target_os = "linux")]
+use super::sys;
 use crate::Error;
 
 /// Waits for a hub's sockets in the thread that runs it, with fewer system calls.
@@ -68,7 +70,7 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// Makes a reactor; it takes two file descriptors.
+    /// Makes a reactor: two file descriptors.
     ///
     /// # Errors
     ///
@@ -96,11 +98,11 @@ impl Reactor {
     /// Runs a future to its end in this thread, and waits for sockets while it has nothing to do.
     ///
     /// One thread at a time waits for sockets, the first that calls this; in any other the future
-    /// only runs. So an executor on several threads is run by this in each, and what blocks the one
-    /// that waits keeps every socket waiting.
+    /// only runs, until the first leaves. So an executor on several threads is run by this in each.
+    /// What blocks the one that waits keeps every socket waiting, and so does a call within a call.
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         #[cfg(target_os = "linux")]
-        return self.poller.block_on(future).unwrap_or_else(futures_lite::future::block_on);
+        return self.poller.block_on(future);
         #[cfg(not(target_os = "linux"))]
         smol::block_on(future)
     }
@@ -127,16 +129,6 @@ impl<T: Descriptor> Io<T> {
             #[cfg(target_os = "linux")]
             Self::Watched(socket) => socket.get_ref(),
         }
-    }
-
-    /// Has the socket told of by a poller of our own.
-    #[cfg(target_os = "linux")]
-    pub(super) fn attach(self, poller: &Arc<Poller>) -> io::Result<Self> {
-        let socket = match self {
-            Self::Async(socket) => socket.into_inner()?,
-            Self::Watched(socket) => socket.into_inner()?,
-        };
-        Watched::new(poller, socket).map(Self::Watched)
     }
 
     /// Has another non-blocking socket told of by who tells of this one.
@@ -166,6 +158,15 @@ impl<T: Descriptor> Io<T> {
         }
     }
 
+    /// Whether a listener was shut down, as far as anybody has told.
+    pub(super) fn has_ended(&self) -> bool {
+        match self {
+            Self::Async(_) => false,
+            #[cfg(target_os = "linux")]
+            Self::Watched(socket) => socket.has_ended(),
+        }
+    }
+
     /// A read took as much as it could: there may be more.
     pub(super) fn expect_more(&self) {
         match self {
@@ -174,5 +175,17 @@ impl<T: Descriptor> Io<T> {
             #[cfg(target_os = "linux")]
             Self::Watched(socket) => socket.expect_more(),
         }
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Io<sys::Listener> {
+    /// Has the listener told of by a poller of our own.
+    pub(super) fn attach(self, poller: &Arc<Poller>) -> io::Result<Self> {
+        let socket = match self {
+            Self::Async(socket) => socket.into_inner()?,
+            Self::Watched(socket) => socket.get_ref().try_clone()?,
+        };
+        Watched::shared(poller, socket).map(Self::Watched)
     }
 }

@@ -54,6 +54,11 @@ impl Watch {
         Poll::Pending
     }
 
+    /// Whether the peer sends nothing more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.lock().news & ENDED != 0
+    }
+
     /// The next that ask for `what` will find news of it; for the task itself.
     pub(crate) fn expect(&self, what: u8) {
         self.lock().news |= what;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,9 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::{Context, Poll};
 
+use futures_lite::future::{or, yield_now};
 use futures_lite::io::{AsyncRead, AsyncWrite};
 use hublet::{
     Admission, Client, Config, Disconnect, Error, Handler, Hub, Listener, Message, Peer as Source,
+    Reactor,
 };
 use smol::{Executor, Task, block_on};
 
@@ -343,6 +346,35 @@ fn several_listeners_of_either_kind_serve_one_hub() {
     unix.say("to all three");
     unix.hears("to all three");
     tcp.iter_mut().for_each(|peer| peer.hears("to all three"));
+}
+
+/// Who shares a listener may shut it down, and Linux says so of each kind in a way of its own.
+#[test]
+fn an_accept_loop_ends_when_its_listener_is_shut_down() {
+    let path = std::env::temp_dir().join(format!("hublet-it-shut-{}.sock", std::process::id()));
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let unix = UnixListener::bind(&path).expect("bound");
+    std::fs::remove_file(&path).expect("it was bound");
+    let listeners: [(OwnedFd, Listener); 2] = [
+        (tcp.try_clone().expect("a descriptor").into(), tcp.try_into().expect("it listens")),
+        (unix.try_clone().expect("a descriptor").into(), unix.try_into().expect("it listens")),
+    ];
+    for (shared, listener) in listeners {
+        let (hub, manager) = Hub::new(Config::default()).expect("valid");
+        let reactor = Reactor::new().expect("descriptors");
+        let listener = reactor.attach(listener).expect("it is watched");
+        let name = listener.to_string();
+        let executor = Executor::new();
+        let shut = async {
+            // The loop is polled first, and waits.
+            yield_now().await;
+            rustix::net::shutdown(&shared, rustix::net::Shutdown::Both).expect("it listens");
+            std::future::pending().await
+        };
+        let served = or(hub.serve(&executor, listener, Chat), shut);
+        assert!(reactor.block_on(served).is_err(), "{name}");
+        drop(manager);
+    }
 }
 
 #[test]

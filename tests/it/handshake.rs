@@ -267,6 +267,16 @@ fn accept_loops_keep_no_place_from_who_asks_again() {
     }
 }
 
+/// Who has the only place and is slow to speak is not hurried while nobody else has come.
+#[test]
+fn who_is_alone_may_be_silent() {
+    let hub = TestHub::with(Config::default().http(true).handshakes(1));
+    let mut peer = hub.dial();
+    // Longer than who is silent may keep a place from others.
+    thread::sleep(Duration::from_millis(1500));
+    assert_eq!(peer.request("GET /health HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
+}
+
 #[test]
 fn over_the_limit_on_clients_it_is_503_until_a_place_is_free() {
     let hub = TestHub::with(Config::default().http(true).max_clients(Some(10)));
