@@ -29,7 +29,7 @@ const EVENTS_MAX: f64 = 2.0 * 1024.0;
 /// Bytes resident per idle connection that waits for its next request, at most.
 const KEPT_MAX: f64 = 1.5 * 1024.0;
 /// Bytes resident over those at start when all have left, at most.
-const LEFT_MAX: f64 = 1_000_000.0;
+const LEFT_MAX: f64 = 1_048_576.0;
 /// The message that goes to all, as a masked frame with a mask of zeros and as it comes back.
 const SENT: &[u8] = b"\x81\x85\0\0\0\0hello";
 const RECEIVED: &[u8] = b"\x81\x05hello";
