@@ -1,10 +1,13 @@
 //! The inbox: the manager's bounded command channel, bounded in commands and in bytes.
 
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_channel::{Receiver, Sender, TrySendError, bounded};
 use event_listener::Event;
+use futures_lite::future::yield_now;
 
 use super::manager::Command;
 use super::registry::ClientId;
@@ -162,9 +165,21 @@ impl Inbox {
 }
 
 impl Outbox {
-    /// Waits for a command; `None` when the last hub and client are gone.
-    pub(crate) async fn next(&self) -> Option<Command> {
-        let command = self.receiver.recv().await.ok()?;
+    /// Waits for a command; `None` when the last hub and client are gone. Who waits lets the others
+    /// run; where a command is there already, `behind` a batch, they have their turn first.
+    pub(crate) async fn next(&self, behind: bool) -> Option<Command> {
+        let mut received = pin!(self.receiver.recv());
+        let mut waited = false;
+        let command = poll_fn(|cx| {
+            let command = received.as_mut().poll(cx);
+            waited |= command.is_pending();
+            command
+        })
+        .await
+        .ok()?;
+        if behind && !waited {
+            yield_now().await;
+        }
         self.ledger.free(command.bytes());
         Some(command)
     }

@@ -3,8 +3,6 @@
 //! It awaits its inbox and a yield, nothing else: no client, no handler, no clock. So nothing that
 //! a client does can stop it, and there is no cycle of waits in which it could take part.
 
-use std::future::{Future as _, poll_fn};
-use std::pin::pin;
 use std::sync::Arc;
 
 use futures_lite::future::yield_now;
@@ -121,7 +119,7 @@ impl Manager {
                     yield_now().await;
                     command
                 }
-                None => match self.next(begun).await {
+                None => match self.outbox.next(begun).await {
                     Some(command) => command,
                     None => return,
                 },
@@ -137,23 +135,6 @@ impl Manager {
             }
             self.relief.look(&mut self.registry);
         }
-    }
-
-    /// Waits for a command. Who waits lets the others run; where one is there already, `behind` a
-    /// batch, they have their turn before it is done.
-    async fn next(&self, behind: bool) -> Option<Command> {
-        let mut next = pin!(self.outbox.next());
-        let mut waited = false;
-        let command = poll_fn(|cx| {
-            let command = next.as_mut().poll(cx);
-            waited |= command.is_pending();
-            command
-        })
-        .await;
-        if behind && !waited {
-            yield_now().await;
-        }
-        command
     }
 
     /// Adds what waits already; returns a command that was taken but is too much for this batch.
