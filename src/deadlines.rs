@@ -244,7 +244,8 @@ mod tests {
     fn moments_go_on_when_their_count_wraps() {
         let mut rng = Rng::with_seed(1);
         // Ten years: the count wraps again every two, and first after five minutes.
-        for begin in [0, 299, 300, 2, 3, 10].map(|n| if n < 299 { n * 365 * 86_400 } else { n }) {
+        const YEAR: u64 = 365 * 86_400;
+        for begin in [0, 299, 300, 2 * YEAR, 3 * YEAR, 10 * YEAR] {
             for _ in 0..100 {
                 let since = Duration::from_millis(begin * 1000 + rng.u64(..2000));
                 let wait = Duration::from_millis(rng.u64(1..86_400_000));

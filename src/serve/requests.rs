@@ -401,8 +401,7 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
     }
 }
 
-/// Waits for a place among the handshakes; `None` if none is free in the time of a handshake:
-/// an accept loop may have the last one, and nobody for it.
+/// Waits for a place among the handshakes; `None` if none is free in the time of a handshake.
 async fn stand_in_line(hub: &Hub) -> Option<Handshake> {
     let shared = hub.shared();
     let place = async { Some(shared.gate.handshake().await) };

@@ -406,80 +406,79 @@ mod tests {
     const LINES: usize = 32;
     const LINE: usize = 60_000;
 
-    #[test]
-    fn a_drain_does_not_wait_for_whoever_reads_standard_output() {
+    /// How long a step that waits for nobody may take.
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// Tells of a room that is printed, while no thread writes: as if it were stuck in its first
+    /// write. A drain has a day.
+    fn stuck(queue_bytes: usize, story: impl AsyncFnOnce(&Hub, &str, &mut Pipe, &Plan)) {
         let day = Config::WAIT_MAX;
         let mut options = Options::default();
-        options.config.queue_bytes = LINES * LINE * 2;
+        options.config.queue_bytes = queue_bytes;
         (options.config.drain, options.config.close_timeout) = (day, day);
         let plan = Plan::of(&options);
         let (hub, manager) = Hub::new(options.config).expect("valid");
         let executor = Executor::new();
         let _manager = executor.spawn(manager);
         smol::block_on(executor.run(async {
-            // No thread writes: as if it were stuck in its first write.
             let mut pipe = Pipe::default();
             let output = Output { lines: Arc::clone(&pipe.lines), ..Output::default() };
             let room = Arc::<str>::from("n");
             let subscription = subscribe(&hub, &room).await.expect("a place");
             let work = output.run(hub.clone(), Arc::clone(&room), subscription);
             pipe.output = Some(spawn(&executor, work));
-            for nth in 0..LINES {
-                assert_eq!(hub.publish(&room, format!("{nth:0LINE$}")).await.ok(), Some(1));
-            }
-            let waiting = hub.presence(&room).await.expect("it runs")[0].waiting;
-            assert!(waiting > LINES / 2, "{waiting} are queued");
+            story(&hub, &room, &mut pipe, &plan).await;
+        }));
+    }
 
-            pipe.stop(&plan);
-            let drained = async {
-                hub.drain(Disconnect::RESTART).await;
-                true
-            };
-            let late = async {
-                Timer::after(Duration::from_secs(20)).await;
-                false
-            };
-            assert!(or(drained, late).await, "it waits for a stream");
+    /// Stops the pipe and drains the hub, which is to wait for no stream.
+    async fn drain_soon(hub: &Hub, pipe: &mut Pipe, plan: &Plan) {
+        pipe.stop(plan);
+        let drained = async {
+            hub.drain(Disconnect::RESTART).await;
+            true
+        };
+        let late = async {
+            Timer::after(SOON).await;
+            false
+        };
+        assert!(or(drained, late).await, "it waits for a stream");
+    }
+
+    #[test]
+    fn a_drain_does_not_wait_for_whoever_reads_standard_output() {
+        stuck(LINES * LINE * 2, async |hub, room, pipe, plan| {
+            for nth in 0..LINES {
+                assert_eq!(hub.publish(room, format!("{nth:0LINE$}")).await.ok(), Some(1));
+            }
+            let waiting = hub.presence(room).await.expect("it runs")[0].waiting;
+            assert!(waiting > LINES / 2, "{waiting} are queued");
+            drain_soon(hub, pipe, plan).await;
 
             // Once the thread goes on, it finds all that was queued.
             let mut written = Vec::new();
             pipe.lines.write(&mut written);
-            pipe.flush(Instant::now() + Duration::from_secs(20)).await.expect("no stream failed");
+            pipe.flush(Instant::now() + SOON).await.expect("no stream failed");
             assert!(pipe.output.is_none(), "it goes on");
             let lines: String = (0..LINES).map(|nth| format!("{nth:0LINE$}\n")).collect();
             assert!(written == lines.as_bytes(), "{} bytes of {}", written.len(), lines.len());
-        }));
+        });
     }
 
     /// A queue of one message: the line in hand is longer than all that waits.
     #[test]
     fn a_drain_does_not_wait_for_a_line_in_hand() {
-        let day = Config::WAIT_MAX;
-        let mut options = Options::default();
-        options.config.queue_bytes = options.config.max_message + 14;
-        (options.config.drain, options.config.close_timeout) = (day, day);
-        let plan = Plan::of(&options);
-        let (hub, manager) = Hub::new(options.config).expect("valid");
-        let executor = Executor::new();
-        let _manager = executor.spawn(manager);
-        smol::block_on(executor.run(async {
-            let mut pipe = Pipe::default();
-            let output = Output { lines: Arc::clone(&pipe.lines), ..Output::default() };
-            let room = Arc::<str>::from("n");
-            let subscription = subscribe(&hub, &room).await.expect("a place");
-            let work = output.run(hub.clone(), Arc::clone(&room), subscription);
-            pipe.output = Some(spawn(&executor, work));
+        stuck(Config::MAX_MESSAGE + 14, async |hub, room, pipe, plan| {
             // Until one waits: the lines before it are written, or in hand.
             loop {
-                assert_eq!(hub.publish(&room, vec![7u8; 65_500]).await.ok(), Some(1));
+                assert_eq!(hub.publish(room, vec![7u8; 65_500]).await.ok(), Some(1));
                 smol::future::yield_now().await;
-                if hub.presence(&room).await.expect("it runs")[0].waiting > 0 {
+                if hub.presence(room).await.expect("it runs")[0].waiting > 0 {
                     break;
                 }
             }
-            pipe.stop(&plan);
-            hub.drain(Disconnect::RESTART).await;
-        }));
+            drain_soon(hub, pipe, plan).await;
+        });
     }
 
     #[test]
