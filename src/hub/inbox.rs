@@ -1,11 +1,12 @@
 //! The inbox: the manager's bounded command channel, bounded in commands and in bytes.
 
-use std::future::{Future as _, poll_fn};
-use std::pin::pin;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 
-use async_channel::{Receiver, Sender, TrySendError, bounded};
+use async_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
+use atomic_waker::AtomicWaker;
 use event_listener::Event;
 use futures_lite::future::yield_now;
 
@@ -34,6 +35,9 @@ struct Ledger {
     bytes: AtomicUsize,
     /// The bound of `bytes`; one message of any allowed length fits.
     bytes_max: usize,
+    /// Wakes the manager. It alone waits for commands, so it needs no list of listeners as the
+    /// channel keeps one.
+    manager: AtomicWaker,
     /// Tells the first of those who wait that bytes are free.
     freed: Event,
     /// Held by the first of those who wait; the others wait for it, one after another, so that a
@@ -63,6 +67,7 @@ pub(crate) fn inbox(commands: usize, bytes: usize) -> (Inbox, Outbox) {
     let ledger = Arc::new(Ledger {
         bytes: AtomicUsize::new(0),
         bytes_max: bytes,
+        manager: AtomicWaker::new(),
         freed: Event::new(),
         turn: Turn::default(),
         waiting: AtomicUsize::new(0),
@@ -87,7 +92,7 @@ impl Inbox {
         let reserved = self.reserve(command.bytes()).await;
         match self.sender.send(command).await {
             Ok(()) => {
-                reserved.keep();
+                self.sent(reserved);
                 Ok(())
             }
             Err(error) => Err(Refused::Closed(error.into_inner())),
@@ -107,7 +112,7 @@ impl Inbox {
         };
         match self.sender.try_send(command) {
             Ok(()) => {
-                reserved.keep();
+                self.sent(reserved);
                 Ok(())
             }
             Err(TrySendError::Full(command)) => Err(Refused::Full(command)),
@@ -128,6 +133,13 @@ impl Inbox {
     pub(crate) fn rouse(&self) {
         // A full inbox wakes the manager as well, and a closed one has no use for the news.
         drop(self.sender.try_send(Command::Rouse));
+        self.ledger.manager.wake();
+    }
+
+    /// A command is in the channel: the bytes are its own, and the manager is to look.
+    fn sent(&self, reserved: Reserved<'_>) {
+        reserved.keep();
+        self.ledger.manager.wake();
     }
 
     /// Bytes that wait, or are about to.
@@ -158,9 +170,17 @@ impl Inbox {
             (sum <= ledger.bytes_max || used == 0).then_some(sum)
         };
         if bytes > 0 {
-            ledger.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
+            ledger.bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).ok()?;
         }
         Some(Reserved { ledger, bytes })
+    }
+}
+
+impl Drop for Inbox {
+    /// The manager must see that the last hub and client are gone.
+    fn drop(&mut self) {
+        self.sender.close();
+        self.ledger.manager.wake();
     }
 }
 
@@ -168,15 +188,24 @@ impl Outbox {
     /// Waits for a command; `None` when the last hub and client are gone. Who waits lets the others
     /// run; where a command is there already, `behind` a batch, they have their turn first.
     pub(crate) async fn next(&self, behind: bool) -> Option<Command> {
-        let mut received = pin!(self.receiver.recv());
         let mut waited = false;
         let command = poll_fn(|cx| {
-            let command = received.as_mut().poll(cx);
-            waited |= command.is_pending();
-            command
+            let mut received = self.receiver.try_recv();
+            if let Err(TryRecvError::Empty) = received {
+                self.ledger.manager.register(cx.waker());
+                // Who sent before that has woken nobody.
+                received = self.receiver.try_recv();
+            }
+            match received {
+                Ok(command) => Poll::Ready(Some(command)),
+                Err(TryRecvError::Closed) => Poll::Ready(None),
+                Err(TryRecvError::Empty) => {
+                    waited = true;
+                    Poll::Pending
+                }
+            }
         })
-        .await
-        .ok()?;
+        .await?;
         if behind && !waited {
             yield_now().await;
         }
@@ -205,6 +234,8 @@ impl Drop for Outbox {
     /// Publishers that wait for bytes must see that the manager has ended.
     fn drop(&mut self) {
         self.receiver.close();
+        // The wakers of a task are not to outlive it, as the senders may.
+        drop(self.ledger.manager.take());
         while self.try_next().is_some() {}
         self.ledger.freed.notify(usize::MAX);
     }
@@ -213,8 +244,11 @@ impl Drop for Outbox {
 impl Ledger {
     fn free(&self, bytes: usize) {
         if bytes > 0 {
-            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            self.freed.notify(1);
+            self.bytes.fetch_sub(bytes, Ordering::SeqCst);
+            // In one order with those who wait: either one is seen here, or it sees the bytes.
+            if self.waiting.load(Ordering::SeqCst) > 0 {
+                self.freed.notify(1);
+            }
         }
     }
 }
@@ -243,7 +277,7 @@ struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
     fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
+        count.fetch_add(1, Ordering::SeqCst);
         Self(count)
     }
 }

@@ -337,36 +337,36 @@ impl Queue {
     ) -> Drained {
         let mut state = self.lock();
         let mut written = 0;
-        let mut delivered = 0;
-        while state.phase != Phase::Dead && state.phase != Phase::Held && state.refill() {
-            if written >= budget {
-                cx.waker().wake_by_ref();
-                break;
-            }
-            match state.write(|frames| write(cx, frames)) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(n)) if n > 0 => {
-                    written += n;
-                    delivered += state.advance(n);
+        // Most often nothing waits.
+        if !state.is_empty() {
+            let mut delivered = 0;
+            while state.phase != Phase::Dead && state.phase != Phase::Held && state.refill() {
+                if written >= budget {
+                    cx.waker().wake_by_ref();
+                    break;
                 }
-                Poll::Ready(Ok(_) | Err(_)) => {
-                    self.die(&mut state, 0);
+                match state.write(|frames| write(cx, frames)) {
+                    Poll::Pending => break,
+                    Poll::Ready(Ok(n)) if n > 0 => {
+                        written += n;
+                        delivered += state.advance(n);
+                    }
+                    Poll::Ready(Ok(_) | Err(_)) => {
+                        self.die(&mut state, 0);
+                    }
                 }
             }
-        }
-        add(&self.terms.counters.messages_delivered, delivered);
-        add(&self.terms.counters.bytes_sent, written as u64);
-        let empty = state.is_empty();
-        if empty {
-            state.backlog = None;
-            state.front = VecDeque::new();
-            state.control = Vec::new();
+            add(&self.terms.counters.messages_delivered, delivered);
+            add(&self.terms.counters.bytes_sent, written as u64);
+            if state.is_empty() {
+                state.clear();
+            }
         }
         match &state.waker {
             Some(waker) if waker.will_wake(cx.waker()) => {}
             _ => state.waker = Some(cx.waker().clone()),
         }
-        Drained { wrote: written > 0, empty, phase: state.phase }
+        Drained { wrote: written > 0, empty: state.is_empty(), phase: state.phase }
     }
 
     /// Takes the first message that waits, for a client without a stream; `Err` with the reason once

@@ -18,7 +18,6 @@ mod protocol;
 mod reactor;
 mod requests;
 mod routes;
-mod scan;
 #[cfg(test)]
 mod sim;
 mod sse;

@@ -12,9 +12,8 @@ use async_tungstenite::tungstenite::protocol::{
     Message as WsMessage, Role, WebSocketConfig, WebSocketContext,
 };
 
-use super::scan::FRAME_MAX;
 use super::transport::Transport;
-use super::wire::Wire;
+use super::wire::{FRAME_MAX, Wire};
 use crate::hub::Shared;
 use crate::scratch::Scratch;
 

@@ -26,7 +26,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use event_listener::Event;
-use futures_lite::future::{FutureExt, or};
+use futures_lite::future::{FutureExt, or, yield_now};
 use hublet::{Disconnect, Hub, Listener, Reactor};
 use smol::{Executor, Task};
 
@@ -161,13 +161,26 @@ fn serve(options: Options) -> Result<(), Failure> {
     outcome
 }
 
+/// Tasks that a thread runs between two looks at its sockets.
+const TICKS: usize = 200;
+
 /// Runs the executor's tasks in this thread, until `end`; of one type for all threads.
 fn work(
     executor: &Executor<'static>,
     reactor: &Reactor,
     end: Pin<Box<dyn Future<Output = ()> + '_>>,
 ) {
-    reactor.block_on(executor.run(end));
+    // Not `Executor::run`: a queue for each thread is looked through before every wait, and it pays
+    // where tasks are more work than these.
+    let tasks = async {
+        loop {
+            for _ in 0..TICKS {
+                executor.tick().await;
+            }
+            yield_now().await;
+        }
+    };
+    reactor.block_on(or(end, tasks));
 }
 
 /// Starts a thread.

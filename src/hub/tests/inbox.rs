@@ -77,6 +77,29 @@ fn command_without_a_message_needs_no_bytes() {
     inbox.try_send(Command::Rouse).expect("there is room");
 }
 
+/// Polls the manager's side for its next command; counts its wakes.
+fn poll_next(outbox: &Outbox, wakes: &Arc<Wakes>) -> Poll<Option<Command>> {
+    let waker = Waker::from(Arc::clone(wakes));
+    pin!(outbox.next(false)).poll(&mut Context::from_waker(&waker))
+}
+
+#[test]
+fn manager_that_waits_is_woken_by_a_command_and_by_the_end() {
+    let (inbox, outbox) = two_fit();
+    let wakes = Arc::new(Wakes::default());
+    assert!(poll_next(&outbox, &wakes).is_pending());
+    inbox.try_send(Command::Rouse).expect("there is room");
+    inbox.try_send(Command::Rouse).expect("there is room");
+    assert_eq!(wakes.take(), 1, "it has not looked since");
+    for _ in 0..2 {
+        assert!(matches!(poll_next(&outbox, &wakes), Poll::Ready(Some(Command::Rouse))));
+    }
+    assert!(poll_next(&outbox, &wakes).is_pending());
+    drop(inbox);
+    assert_eq!(wakes.take(), 1);
+    assert!(matches!(poll_next(&outbox, &wakes), Poll::Ready(None)));
+}
+
 #[test]
 fn publishers_that_wait_for_bytes_continue_in_order() {
     let (inbox, outbox) = two_fit();
