@@ -1,6 +1,6 @@
 //! The inbox: the manager's bounded command channel, bounded in commands and in bytes.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -78,15 +78,24 @@ pub(crate) fn inbox(commands: usize, bytes: usize) -> (Inbox, Outbox) {
 }
 
 impl Inbox {
-    /// Sends a command, waiting while the inbox is full, behind those who wait already; `Err` when
-    /// the manager has ended.
+    /// Sends a command, at once if there is room; else the future waits for it, behind those who
+    /// wait already. `Err` when the manager has ended.
     ///
     /// Cancel safety: if the future is dropped early the command is either sent or dropped whole.
-    pub(crate) async fn send(&self, command: Command) -> Result<(), Refused> {
-        let command = match self.try_send(command) {
-            Err(Refused::Full(command)) => command,
-            done => return done,
-        };
+    pub(crate) fn send(&self, command: Command) -> impl Future<Output = Result<(), Refused>> {
+        // Boxed, since it is rare and would give whoever asks for anything room for three commands.
+        let waiting = self.try_send(command).err().map(|refused| Box::pin(self.wait(refused)));
+        async {
+            match waiting {
+                None => Ok(()),
+                Some(waiting) => waiting.await,
+            }
+        }
+    }
+
+    /// Waits for room for a command that found none.
+    async fn wait(&self, refused: Refused) -> Result<(), Refused> {
+        let Refused::Full(command) = refused else { return Err(refused) };
         let _waiting = Waiting::new(&self.ledger.waiting);
         let _turn = self.ledger.turn.take().await;
         let reserved = self.reserve(command.bytes()).await;

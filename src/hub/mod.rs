@@ -577,14 +577,24 @@ impl Hub {
         self.answered(command(reply), answer)
     }
 
-    async fn answered<T>(&self, command: Command, answer: Answer<T>) -> Result<T, Error> {
-        self.tell(command).await?;
-        answer.await.ok_or_else(Error::closed)
+    #[inline(never)]
+    fn answered<T>(
+        &self,
+        command: Command,
+        answer: Answer<T>,
+    ) -> impl Future<Output = Result<T, Error>> {
+        let told = self.tell(command);
+        async {
+            told.await?;
+            answer.await.ok_or_else(Error::closed)
+        }
     }
 
     /// Tells the manager something that needs no answer.
-    pub(crate) async fn tell(&self, command: Command) -> Result<(), Error> {
-        self.shared.inbox.send(command).await.map_err(Refused::into_error)
+    #[inline(never)]
+    pub(crate) fn tell(&self, command: Command) -> impl Future<Output = Result<(), Error>> {
+        let sent = self.shared.inbox.send(command);
+        async { sent.await.map_err(Refused::into_error) }
     }
 
     /// Tells the manager that a client's connection is gone.
