@@ -18,6 +18,7 @@ mod protocol;
 mod reactor;
 mod requests;
 mod routes;
+mod scan;
 #[cfg(test)]
 mod sim;
 mod sse;

@@ -12,8 +12,9 @@ use async_tungstenite::tungstenite::protocol::{
     Message as WsMessage, Role, WebSocketConfig, WebSocketContext,
 };
 
+use super::scan::FRAME_MAX;
 use super::transport::Transport;
-use super::wire::{FRAME_MAX, Wire};
+use super::wire::Wire;
 use crate::hub::Shared;
 use crate::scratch::Scratch;
 

@@ -7,6 +7,7 @@ use base64ct::{Base64, Encoding as _};
 use super::executor::TaskId;
 use super::network::Line;
 use crate::hub::tests::support::{Frame, decode};
+use crate::serve::scan::tests::frame;
 
 /// How a peer comes, and so what it hears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,21 +98,6 @@ impl Peer {
         }
         reads || leaves
     }
-}
-
-/// A masked frame.
-pub(super) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![first];
-    if payload.len() < 126 {
-        frame.push(0x80 | payload.len() as u8);
-    } else {
-        frame.push(0x80 | 126);
-        frame.extend((payload.len() as u16).to_be_bytes());
-    }
-    let key = [1, 2, 3, 4];
-    frame.extend(key);
-    frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
-    frame
 }
 
 /// The frames of what a peer has heard, or what stands for them: behind a response, if it asked.
