@@ -11,9 +11,9 @@ use crate::memory::{Held, Memory, allocation};
 pub(crate) const FRAME_HEADER_MAX: usize = 10;
 
 /// FIN and the opcode of a text frame (RFC 6455 5.2).
-const TEXT: u8 = 0x81;
+pub(crate) const TEXT: u8 = 0x81;
 /// FIN and the opcode of a binary frame (RFC 6455 5.2).
-const BINARY: u8 = 0x82;
+pub(crate) const BINARY: u8 = 0x82;
 
 /// One WebSocket message, text or binary.
 ///

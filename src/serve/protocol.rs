@@ -1,9 +1,13 @@
-//! Tungstenite over the wire, for as long as the peer is saying something.
+//! What a peer says: tungstenite over the wire, for as long as it takes.
 //!
 //! Between two messages tungstenite knows nothing that a new one would not know, but it holds a
 //! read buffer and its state: two kilobytes. So a connection borrows one when bytes have come and
 //! gives it back once it holds nothing: a quiet client is its wire alone, and a message costs no
 //! allocation here.
+//!
+//! Most messages need none at all. One that lies in what was read, whole and in one frame, is made
+//! from where it lies: tungstenite would copy it twice on the way to the same. Everything else is
+//! tungstenite's to judge: fragments, control frames, and whatever breaks a rule.
 
 use std::io;
 
@@ -17,12 +21,22 @@ use super::transport::Transport;
 use super::wire::Wire;
 use crate::hub::Shared;
 use crate::scratch::Scratch;
+use crate::{Disconnect, Message};
 
 /// The buffer that tungstenite reads the wire into. The wire has the large one.
 const READ_BUFFER: usize = 1024;
 
 /// Control frames that tungstenite may hold back while the queue has no place for them: one pong.
 const WRITE_BUFFER: usize = 160;
+
+/// What a peer has said.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    Message(Message),
+    /// A ping, which the next call answers, or a pong.
+    Control,
+    Close(Disconnect),
+}
 
 /// A wire, and tungstenite over it while there is something for it to do.
 pub(super) struct Protocol<T> {
@@ -36,9 +50,17 @@ impl<T: Transport> Protocol<T> {
         Self { wire, tungstenite: None }
     }
 
-    /// The next message that the wire's bytes make, or what is wrong with them; `None` when they
-    /// are not enough for one.
-    pub(super) fn next(&mut self, pool: &Scratch) -> Option<Result<WsMessage, WsError>> {
+    /// The next that the wire's bytes say, or what is wrong with them; `None` when they are not
+    /// enough for anything.
+    pub(super) fn next(&mut self, pool: &Scratch) -> Option<Result<Said, WsError>> {
+        if self.tungstenite.is_none() {
+            if let Some(message) = self.wire.take_whole() {
+                return Some(Ok(Said::Message(message)));
+            }
+            if !self.wire.has_unread() {
+                return None;
+            }
+        }
         let max = self.wire.message_max();
         let borrow = || pool.take_tungstenite().unwrap_or_else(|| Box::new(tungstenite(max)));
         let tungstenite = self.tungstenite.get_or_insert_with(borrow);
@@ -50,7 +72,7 @@ impl<T: Transport> Protocol<T> {
                         return None;
                     }
                 }
-                next => return Some(next),
+                next => return Some(next.map(said)),
             }
         }
     }
@@ -71,6 +93,18 @@ impl<T: Transport> Protocol<T> {
     }
 }
 
+/// What tungstenite has heard, in our own words.
+fn said(heard: WsMessage) -> Said {
+    match heard {
+        WsMessage::Text(text) => Said::Message(Message::text(text.as_str())),
+        WsMessage::Binary(bytes) => Said::Message(Message::binary(&bytes)),
+        WsMessage::Close(frame) => Said::Close(frame.map_or(Disconnect::NO_STATUS, |frame| {
+            Disconnect::new(frame.code.into(), frame.reason.as_str().to_owned())
+        })),
+        _ => Said::Control,
+    }
+}
+
 /// A tungstenite for one of the hub's clients, or for one after another of them.
 fn tungstenite(message_max: usize) -> WebSocketContext {
     // The longest frame is the wire's affair, and so are the masks.
@@ -86,13 +120,17 @@ fn tungstenite(message_max: usize) -> WebSocketContext {
 
 #[cfg(test)]
 mod tests {
+    use std::str;
     use std::sync::Arc;
     use std::task::{Context, Poll, Waker};
 
+    use fastrand::Rng;
     use futures_lite::io::Cursor;
 
     use super::*;
     use crate::hub::Queue;
+    use crate::scratch::SCRATCH_BYTES;
+    use crate::serve::scan::tests::frame;
     use crate::serve::transport::Foreign;
     use crate::{Config, Hub};
 
@@ -113,7 +151,7 @@ mod tests {
         }
 
         /// What tungstenite makes of `bytes`, asked until it has nothing more.
-        fn say(&mut self, bytes: &[u8]) -> Vec<WsMessage> {
+        fn say(&mut self, bytes: &[u8]) -> Vec<Said> {
             let cx = &mut Context::from_waker(Waker::noop());
             let pool = &self.hub.shared().scratch;
             if !bytes.is_empty() {
@@ -146,19 +184,23 @@ mod tests {
         }
     }
 
+    fn text(text: &str) -> Said {
+        Said::Message(Message::text(text))
+    }
+
     #[test]
     fn tungstenite_is_there_only_while_something_is_being_said() {
         let (hub, _manager) = Hub::new(Config::default()).expect("valid");
         let mut peer = Peer::new(hub);
         assert!(peer.is_quiet(), "nobody has spoken");
-        assert_eq!(peer.say(b"\x81\x82\0\0\0\0hi"), [WsMessage::text("hi")]);
+        assert_eq!(peer.say(b"\x81\x82\0\0\0\0hi"), [text("hi")]);
         assert!(peer.is_quiet(), "a whole message leaves nothing behind");
 
         assert_eq!(peer.say(b"\x01\x82\0\0\0\0he"), []);
         assert!(!peer.is_quiet(), "a message has begun");
         assert_eq!(peer.say(b"\x80"), []);
         assert!(!peer.is_quiet(), "half a header");
-        assert_eq!(peer.say(b"\x83\0\0\0\0llo"), [WsMessage::text("hello")]);
+        assert_eq!(peer.say(b"\x83\0\0\0\0llo"), [text("hello")]);
         assert!(peer.is_quiet());
     }
 
@@ -180,7 +222,7 @@ mod tests {
         assert!(first.is_quiet());
 
         let mut second = Peer::new(hub);
-        assert_eq!(second.say(b"\x81\x82\0\0\0\0hi"), [WsMessage::text("hi")]);
+        assert_eq!(second.say(b"\x81\x82\0\0\0\0hi"), [text("hi")]);
         assert_eq!(second.sent(), []);
     }
 
@@ -193,5 +235,123 @@ mod tests {
         assert!(peer.is_quiet(), "two pongs wait in the queue");
         assert_eq!(peer.say(&ping).len(), 1);
         assert!(!peer.is_quiet(), "a third has no place there");
+    }
+
+    #[test]
+    fn a_message_in_one_frame_needs_no_tungstenite() {
+        let (hub, _manager) = Hub::new(Config::default()).expect("valid");
+        let mut peer = Peer::new(hub.clone());
+        let both = [text("one"), Said::Message(Message::binary([2; 30_000]))];
+        let stream = [frame(0x81, b"one"), frame(0x82, &[2; 30_000])].concat();
+        assert_eq!(peer.say(&stream), both);
+        assert_eq!(peer.say(&[&stream[..], b"\x8a\x80\0\0\0\0"].concat())[..2], both);
+        let pool = &hub.shared().scratch;
+        assert!(pool.take_tungstenite().is_some(), "the pong behind them was for one");
+        assert!(pool.take_tungstenite().is_none());
+    }
+
+    /// How much of `text` is UTF-8.
+    fn valid(text: &[u8]) -> usize {
+        str::from_utf8(text).map_or_else(|error| error.valid_up_to(), str::len)
+    }
+
+    /// A stream of a few frames, most of them in order.
+    fn stream(random: &mut Rng) -> Vec<u8> {
+        let mut stream = Vec::new();
+        for _ in 0..random.usize(1..8) {
+            let first = match random.u8(..) {
+                ..80 => 0x81,
+                80..160 => 0x82,
+                160..240 => [0x01, 0x02, 0x80, 0x00, 0x89, 0x8a][random.usize(..6)],
+                _ => [0x88, 0x83, 0x8b, 0xc1, 0xa2, 0x92, 0xc9, 0x09][random.usize(..8)],
+            };
+            let most = [4, 40, 125, 126, 130, 400, 24_000][random.usize(..7)];
+            let said = ["plain", "sch\u{f6}n", "\u{20ac}", "\u{1f980}"][random.usize(..4)];
+            let mut payload = said.repeat(most / said.len() + 1).into_bytes();
+            payload.truncate(random.usize(..=most));
+            if first & 0x0f == 1 {
+                // Most texts are whole.
+                match random.u8(..) {
+                    ..16 => payload = vec![0xff],
+                    16..32 => {}
+                    _ => payload.truncate(valid(&payload)),
+                }
+            }
+            let mut frame = frame(first, &payload);
+            let mut masked = frame.split_off(frame.len() - payload.len() - 4);
+            // Another key, for which all that is masked changes alike.
+            let key = random.u32(..).to_ne_bytes();
+            masked.iter_mut().zip(key.iter().cycle()).for_each(|(byte, key)| *byte ^= key);
+            if random.u8(..) < 20 {
+                // A length in more bytes than it needs.
+                frame = vec![first, 0x80 | 127];
+                frame.extend((payload.len() as u64).to_be_bytes());
+            }
+            frame.extend(masked);
+            if random.u8(..) < 4 {
+                frame[1] &= 0x7f;
+            }
+            stream.extend(frame);
+        }
+        stream.truncate(stream.len() - random.usize(..2));
+        stream
+    }
+
+    /// What is made of a stream that comes in reads of `piece` bytes: what the peer says, what it is
+    /// answered, and its end. `through` has all of it go through tungstenite.
+    fn hear(
+        config: &Config,
+        stream: &[u8],
+        piece: usize,
+        through: bool,
+    ) -> (Vec<Said>, Vec<u8>, String) {
+        let (hub, _manager) = Hub::new(config.clone()).expect("valid");
+        let mut peer = Peer::new(hub.clone());
+        let (cx, pool) = (&mut Context::from_waker(Waker::noop()), &hub.shared().scratch);
+        let (mut heard, mut sent) = (Vec::new(), Vec::new());
+        for piece in stream.chunks(piece).chain([&[][..]]) {
+            peer.protocol.wire.transport.0 = Cursor::new(piece.to_vec());
+            assert!(peer.protocol.wire.poll_fill(cx, pool).is_ready());
+            if through {
+                let max = peer.protocol.wire.message_max();
+                peer.protocol.tungstenite.get_or_insert_with(|| Box::new(tungstenite(max)));
+            }
+            while let Some(next) = peer.protocol.next(pool) {
+                sent.extend(peer.sent());
+                match next {
+                    Ok(Said::Close(reason)) => return (heard, sent, format!("{reason:?}")),
+                    Ok(said) => heard.push(said),
+                    Err(WsError::Utf8(_)) => return (heard, sent, "not UTF-8".into()),
+                    // The wire looks ahead: its fault is one when tungstenite has come to it.
+                    Err(WsError::Io(_)) => {
+                        return (heard, sent, format!("{:?}", peer.protocol.wire.take_fault()));
+                    }
+                    Err(error) => return (heard, sent, format!("{error:?}")),
+                }
+            }
+            sent.extend(peer.sent());
+            peer.protocol.settle(hub.shared(), false);
+        }
+        unreachable!("the end of the stream is an end");
+    }
+
+    #[test]
+    fn what_goes_past_tungstenite_means_what_it_would_through_it() {
+        for seed in 0..400 {
+            let random = &mut Rng::with_seed(seed);
+            let stream = stream(random);
+            let mut config = Config::default().max_message(20_000).max_fragments(3);
+            if random.bool() {
+                config = config.max_memory(Some(1 << 24));
+            }
+            let expected = hear(&config, &stream, SCRATCH_BYTES, true);
+            for piece in [SCRATCH_BYTES, random.usize(1..40), random.usize(40..9000)] {
+                let heard = hear(&config, &stream, piece, false);
+                assert!(
+                    heard == expected,
+                    "seed {seed}, in pieces of {piece}: {heard:?}\n{expected:?}"
+                );
+            }
+        }
     }
 }

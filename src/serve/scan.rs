@@ -3,11 +3,13 @@
 //! It follows frame headers, holds a message to its limits before its bytes have come, takes the
 //! masks off, and cuts what it hands on so that nothing behind it gathers more than has been sent.
 
-use crate::Disconnect;
+use std::str;
+
 use crate::deadlines::Moment;
-use crate::message::FRAME_HEADER_MAX;
+use crate::message::{BINARY, FRAME_HEADER_MAX, TEXT};
 use crate::scratch::SCRATCH_BYTES;
 use crate::timekeeper::Timekeeper;
+use crate::{Disconnect, Message};
 
 /// The longest piece of a frame whose end is not there, in bytes of payload. Tungstenite's buffer
 /// keeps the length of the longest until the message is whole.
@@ -97,6 +99,32 @@ impl Scan {
         }
     }
 
+    /// Takes a message that lies at the start of `from` in one frame, if it breaks no rule; returns how
+    /// long the frame is as well. Between two messages only.
+    ///
+    /// Anything else stays what it says, for [`hand_on`](Self::hand_on) and tungstenite to judge.
+    pub(super) fn take_whole(&self, from: &mut [u8]) -> Option<(Message, usize)> {
+        debug_assert!(self.is_between());
+        let (first, second) = (*from.first()?, *from.get(1)?);
+        let header = usize::from(header_len(second));
+        if !matches!(first, TEXT | BINARY) || second & MASKED == 0 || from.len() < header {
+            return None;
+        }
+        let (header, rest) = from.split_at_mut(header);
+        let length = payload_len(header);
+        if length > u64::from(self.message_max) {
+            return None;
+        }
+        let payload = rest.get_mut(..length as usize)?;
+        // The key stands last in a header. One of zeros says the same of what lies there now.
+        unmask(payload, std::mem::take(header.last_chunk_mut()?));
+        let message = match first {
+            TEXT => Message::text(str::from_utf8(payload).ok()?),
+            _ => Message::binary(&*payload),
+        };
+        Some((message, header.len() + payload.len()))
+    }
+
     /// Moves bytes on until one side has no more, or to the first fault.
     pub(super) fn hand_on(&mut self, mut from: &[u8], mut into: &mut [u8]) -> Handed {
         let (from_len, into_len) = (from.len(), into.len());
@@ -110,7 +138,8 @@ impl Scan {
                 (0, n)
             } else if self.piece > 0 {
                 let n = from.len().min(into.len()).min(usize::from(self.piece));
-                unmask(&from[..n], &mut into[..n], self.mask);
+                into[..n].copy_from_slice(&from[..n]);
+                unmask(&mut into[..n], self.mask);
                 self.mask.rotate_left(n % 4);
                 self.piece -= n as u16;
                 (n, n)
@@ -149,7 +178,7 @@ impl Scan {
             self.header[usize::from(self.have)] = from[taken];
             self.have += 1;
             taken += 1;
-            if self.have >= 2 && self.have == self.header_len() {
+            if self.have >= 2 && self.have == header_len(self.header[1]) {
                 self.begin_frame()?;
                 break;
             }
@@ -157,34 +186,16 @@ impl Scan {
         Ok(taken)
     }
 
-    /// The length of the header, which its second byte tells.
-    fn header_len(&self) -> u8 {
-        let length = match self.header[1] & LENGTH {
-            126 => 2,
-            127 => 8,
-            _ => 0,
-        };
-        2 + length + if self.header[1] & MASKED != 0 { 4 } else { 0 }
-    }
-
     fn begin_frame(&mut self) -> Result<(), Disconnect> {
         let [first, second, ..] = self.header;
-        let (length, after) = match second & LENGTH {
-            126 => (u64::from(u16::from_be_bytes([self.header[2], self.header[3]])), 4),
-            127 => {
-                let mut bytes = [0; 8];
-                bytes.copy_from_slice(&self.header[2..10]);
-                (u64::from_be_bytes(bytes), 10)
-            }
-            length => (u64::from(length), 2),
-        };
-        self.have = 0;
-        if second & MASKED == 0 {
+        let header = &self.header[..usize::from(std::mem::take(&mut self.have))];
+        let length = payload_len(header);
+        let (true, Some(key)) = (second & MASKED != 0, header.last_chunk()) else {
             // RFC 6455 5.1.
             let code = Disconnect::PROTOCOL_ERROR.code();
             return Err(Disconnect::new(code, "a frame that is not masked"));
-        }
-        self.mask.copy_from_slice(&self.header[after..after + 4]);
+        };
+        self.mask = *key;
         if first & CONTROL == 0 {
             self.last = first & FIN != 0;
             self.fragments += 1;
@@ -278,20 +289,41 @@ impl Scan {
     }
 }
 
-/// Copies a payload and takes its mask off (RFC 6455 5.3), eight bytes at a time.
-fn unmask(from: &[u8], into: &mut [u8], mask: [u8; 4]) {
+/// The length of a header, which its second byte tells.
+fn header_len(second: u8) -> u8 {
+    let length = match second & LENGTH {
+        126 => 2,
+        127 => 8,
+        _ => 0,
+    };
+    2 + length + if second & MASKED != 0 { 4 } else { 0 }
+}
+
+/// The length of the payload that a header announces.
+fn payload_len(header: &[u8]) -> u64 {
+    match header[1] & LENGTH {
+        126 => u64::from(u16::from_be_bytes([header[2], header[3]])),
+        127 => {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&header[2..10]);
+            u64::from_be_bytes(bytes)
+        }
+        length => u64::from(length),
+    }
+}
+
+/// Takes the mask off a payload where it lies (RFC 6455 5.3), eight bytes at a time.
+fn unmask(payload: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
-    let mut words = from.chunks_exact(8);
-    let mut places = into.chunks_exact_mut(8);
-    for (word, place) in words.by_ref().zip(places.by_ref()) {
+    let mut words = payload.chunks_exact_mut(8);
+    for word in words.by_ref() {
         let mut bytes = [0; 8];
         bytes.copy_from_slice(word);
-        place.copy_from_slice(&(u64::from_ne_bytes(bytes) ^ wide).to_ne_bytes());
+        word.copy_from_slice(&(u64::from_ne_bytes(bytes) ^ wide).to_ne_bytes());
     }
-    let rest = words.remainder().iter().zip(places.into_remainder());
-    for ((byte, place), key) in rest.zip(mask.into_iter().cycle()) {
-        *place = byte ^ key;
+    for (byte, key) in words.into_remainder().iter_mut().zip(mask.into_iter().cycle()) {
+        *byte ^= key;
     }
 }
 

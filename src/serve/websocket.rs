@@ -7,14 +7,13 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use async_tungstenite::tungstenite::error::{CapacityError, Error as WsError, ProtocolError};
-use async_tungstenite::tungstenite::protocol::Message as WsMessage;
 use futures_lite::FutureExt as _;
 
 use super::Handler;
 use super::clock::{Clock, Verdict};
 use super::goodbye::timed_out;
 use super::handshake::{Admitted, Registered};
-use super::protocol::Protocol;
+use super::protocol::{Protocol, Said};
 use super::strain::Strain;
 use super::transport::Transport;
 use super::wire::Wire;
@@ -214,20 +213,12 @@ impl<'a, T: Transport> Connection<'a, T> {
             if self.pending || self.protocol.wire.has_unread() {
                 self.pending = true;
                 match self.protocol.next(&self.hub.shared().scratch) {
-                    Some(Ok(WsMessage::Text(text))) => {
-                        return Poll::Ready(Ok(self.received(Message::text(text.as_str()))));
+                    Some(Ok(Said::Message(message))) => {
+                        message.hold(self.hub.memory());
+                        return Poll::Ready(Ok(message));
                     }
-                    Some(Ok(WsMessage::Binary(bytes))) => {
-                        return Poll::Ready(Ok(self.received(Message::binary(&bytes))));
-                    }
-                    Some(Ok(WsMessage::Close(frame))) => {
-                        let disconnect = frame.map_or(Disconnect::NO_STATUS, |frame| {
-                            Disconnect::new(frame.code.into(), frame.reason.as_str().to_owned())
-                        });
-                        return Poll::Ready(Err(End::Ours(disconnect)));
-                    }
-                    // A ping is answered by the next read, a pong has been heard.
-                    Some(Ok(_)) => continue,
+                    Some(Ok(Said::Control)) => continue,
+                    Some(Ok(Said::Close(reason))) => return Poll::Ready(Err(End::Ours(reason))),
                     Some(Err(error)) => return Poll::Ready(Err(self.fault(error))),
                     None => self.pending = false,
                 }
@@ -250,12 +241,6 @@ impl<'a, T: Transport> Connection<'a, T> {
                 Err(error) => return Poll::Ready(Err(lost(&error))),
             }
         }
-    }
-
-    /// A message that has come, counted as held from here on.
-    fn received(&self, message: Message) -> Message {
-        message.hold(self.hub.memory());
-        message
     }
 
     /// Ready when reading may go on: a message that has begun has its memory set aside, another one

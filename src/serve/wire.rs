@@ -25,7 +25,7 @@ use crate::hub::{Outlet, Queue};
 use crate::memory::{Held, allocation};
 use crate::scratch::{SCRATCH_BYTES, Scratch};
 use crate::timekeeper::Timekeeper;
-use crate::{Disconnect, Hub};
+use crate::{Disconnect, Hub, Message};
 
 /// A transport, the queue above it, and what has been read and not yet been handed on.
 #[derive(Debug)]
@@ -127,6 +127,19 @@ impl<T: Transport> Wire<T> {
         if self.scan.began.is_some() {
             self.scan.began = Some(keeper.now());
         }
+    }
+
+    /// Takes the next of what was read, if it is a whole message in one frame. Only while tungstenite
+    /// is not there, since it may hold what came before.
+    pub(super) fn take_whole(&mut self) -> Option<Message> {
+        let at = usize::from(self.scan.at);
+        let unread = match &mut self.scratch {
+            Some((buffer, filled)) => &mut buffer[at..*filled],
+            None => &mut self.kept[at..],
+        };
+        let (message, taken) = self.scan.take_whole(unread)?;
+        self.scan.at += taken as u16;
+        Some(message)
     }
 
     /// Reads once from the transport, all that fits a scratch buffer; returns how much. 0 at the
