@@ -1,9 +1,10 @@
 //! The inbox: the manager's bounded command channel, bounded in commands and in bytes.
 
 use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 
 use async_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use atomic_waker::AtomicWaker;
@@ -82,15 +83,10 @@ impl Inbox {
     /// wait already. `Err` when the manager has ended.
     ///
     /// Cancel safety: if the future is dropped early the command is either sent or dropped whole.
-    pub(crate) fn send(&self, command: Command) -> impl Future<Output = Result<(), Refused>> {
-        // Boxed, since it is rare and would give whoever asks for anything room for three commands.
-        let waiting = self.try_send(command).err().map(|refused| Box::pin(self.wait(refused)));
-        async {
-            match waiting {
-                None => Ok(()),
-                Some(waiting) => waiting.await,
-            }
-        }
+    #[inline(never)]
+    pub(crate) fn send(&self, command: Command) -> Sending<'_> {
+        let refused = self.try_send(command).err();
+        Sending(refused.map(|refused| Box::pin(self.wait(refused)) as _))
     }
 
     /// Waits for room for a command that found none.
@@ -182,6 +178,25 @@ impl Inbox {
             ledger.bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).ok()?;
         }
         Some(Reserved { ledger, bytes })
+    }
+}
+
+/// Ready once a command is in the inbox.
+///
+/// Boxed, where it waits, since that is rare and would give whoever asks for anything room for
+/// three commands.
+pub(crate) struct Sending<'a>(Option<Waits<'a>>);
+
+type Waits<'a> = Pin<Box<dyn Future<Output = Result<(), Refused>> + Send + 'a>>;
+
+impl Future for Sending<'_> {
+    type Output = Result<(), Refused>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Refused>> {
+        let Some(waiting) = &mut self.0 else { return Poll::Ready(Ok(())) };
+        let sent = ready!(waiting.as_mut().poll(cx));
+        self.0 = None;
+        Poll::Ready(sent)
     }
 }
 

@@ -17,7 +17,9 @@ mod turn;
 
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
 
 pub use client::Client;
 pub use registry::{ClientId, Member, Target};
@@ -30,7 +32,7 @@ pub(crate) use queue::{Drained, Outlet, Phase, Queue};
 pub(crate) use registry::Refusal;
 pub(crate) use stats::{Counters, Wrong, add};
 
-use inbox::{Inbox, Refused};
+use inbox::{Inbox, Refused, Sending};
 use manager::Manager;
 use queue::Terms;
 use registry::Registry;
@@ -567,34 +569,15 @@ impl Hub {
         &self.shared
     }
 
-    /// Sends a command and waits for its answer.
-    pub(crate) fn ask<T>(
-        &self,
-        command: impl FnOnce(Reply<T>) -> Command,
-    ) -> impl Future<Output = Result<T, Error>> {
+    /// Sends a command, and waits for its answer.
+    pub(crate) fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Asked<'_, T> {
         let (reply, answer) = reply();
-        // Made here, so that there is one future for each kind of answer and not for each command.
-        self.answered(command(reply), answer)
-    }
-
-    #[inline(never)]
-    fn answered<T>(
-        &self,
-        command: Command,
-        answer: Answer<T>,
-    ) -> impl Future<Output = Result<T, Error>> {
-        let told = self.tell(command);
-        async {
-            told.await?;
-            answer.await.ok_or_else(Error::closed)
-        }
+        Asked { sending: self.shared.inbox.send(command(reply)), answer }
     }
 
     /// Tells the manager something that needs no answer.
-    #[inline(never)]
-    pub(crate) fn tell(&self, command: Command) -> impl Future<Output = Result<(), Error>> {
-        let sent = self.shared.inbox.send(command);
-        async { sent.await.map_err(Refused::into_error) }
+    pub(crate) async fn tell(&self, command: Command) -> Result<(), Error> {
+        self.shared.inbox.send(command).await.map_err(Refused::into_error)
     }
 
     /// Tells the manager that a client's connection is gone.
@@ -663,6 +646,21 @@ impl Hub {
                 config.max_rooms_per_client
             )),
         })
+    }
+}
+
+/// Waits for the answer to a command. Cancel safe: the command is sent, or dropped whole.
+pub(crate) struct Asked<'a, T> {
+    sending: Sending<'a>,
+    answer: Answer<T>,
+}
+
+impl<T> Future for Asked<'_, T> {
+    type Output = Result<T, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, Error>> {
+        ready!(Pin::new(&mut self.sending).poll(cx)).map_err(Refused::into_error)?;
+        Pin::new(&mut self.answer).poll(cx).map(|answer| answer.ok_or_else(Error::closed))
     }
 }
 

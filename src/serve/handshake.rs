@@ -1,18 +1,21 @@
 //! The handshake: a request that asks for a client in, a registered client out.
 
+use std::any::Any;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use base64ct::{Base64, Encoding as _};
 use futures_lite::FutureExt as _;
 use http::{Request, StatusCode, header};
 use sha1::{Digest as _, Sha1};
 
+use super::Admission;
 use super::http::{Response, tokens};
-use super::{Admission, Handler, Peer};
 use crate::error::Kind;
-use crate::hub::{Command, Crowded, Permit, Queue, Refusal, is_name};
+use crate::hub::{Asked, Command, Crowded, Permit, Queue, Refusal, is_name};
 use crate::time::unix_seconds;
 use crate::{Client, ClientId, Disconnect, Error, Hub};
 
@@ -79,21 +82,7 @@ pub(crate) struct Admitted {
 pub(crate) async fn admit(hub: &Hub, admission: Admission) -> Result<Admitted, Error> {
     let refused =
         |response: Response| Error::new(Kind::Refused(response.status, response.into_body()));
-    register(hub, None, admission).await.map_err(refused)
-}
-
-/// Asks the handler about a request and registers the client; returns it, and the subprotocol
-/// that it is to be answered.
-pub(crate) async fn admit_request<H: Handler>(
-    hub: &Hub,
-    peer: &Peer,
-    handler: &H,
-    request: &Request<()>,
-) -> Result<(Admitted, Option<Arc<str>>), Response> {
-    let admission = ask(handler.on_upgrade(request, peer)).await?;
-    let protocol = admission.protocol.clone();
-    check_protocol(request, protocol.as_deref())?;
-    Ok((register(hub, peer.network(), admission).await?, protocol))
+    register(hub, None, admission).map_err(refused)?.await.map_err(refused)
 }
 
 /// Asks a hook that may refuse the request.
@@ -109,28 +98,28 @@ pub(crate) async fn ask<T>(
     }
 }
 
-/// The response that makes a request a WebSocket (RFC 6455 4.2.2).
-pub(crate) fn switching(request: &Request<()>, protocol: Option<&str>) -> String {
-    let mut response = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {}\r\n",
-        accept_key(request)
-    );
-    if let Some(protocol) = protocol {
-        response.push_str(&format!("Sec-WebSocket-Protocol: {protocol}\r\n"));
-    }
-    response.push_str("\r\n");
-    response
+/// The response that makes a request with this answer to its key a WebSocket (RFC 6455 4.2.2).
+pub(crate) fn switching(key: &AcceptKey, protocol: Option<&str>) -> Vec<u8> {
+    const BEGIN: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+        Connection: Upgrade\r\nSec-WebSocket-Accept: ";
+    let name = if protocol.is_some() { "\r\nSec-WebSocket-Protocol: " } else { "" };
+    let protocol = protocol.unwrap_or_default();
+    [BEGIN, key, name.as_bytes(), protocol.as_bytes(), b"\r\n\r\n"].concat()
 }
 
-/// What proves to a client that its request was understood (RFC 6455 4.2.2, step 5).
-pub(crate) fn accept_key(request: &Request<()>) -> String {
+/// What proves to a client that its request was understood: the base64 of a hash.
+pub(crate) type AcceptKey = [u8; 28];
+
+/// The answer to a request's key (RFC 6455 4.2.2, step 5).
+pub(crate) fn accept_key(request: &Request<()>) -> AcceptKey {
     /// What is hashed behind the key (RFC 6455 1.3).
     const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     let key = request.headers().get(header::SEC_WEBSOCKET_KEY);
     let mut hash = Sha1::new_with_prefix(key.map_or(&[][..], |key| key.as_bytes()));
     hash.update(GUID);
-    Base64::encode_string(&hash.finalize())
+    let mut answer = AcceptKey::default();
+    Base64::encode(&hash.finalize(), &mut answer).expect("20 bytes are 28 in base64");
+    answer
 }
 
 /// Refuses to answer a subprotocol that the request did not offer.
@@ -145,12 +134,12 @@ pub(crate) fn check_protocol(
     Err(our_fault("a subprotocol was chosen that was not offered"))
 }
 
-/// Takes a permit and puts the client into the registry.
-async fn register(
+/// Takes a permit and asks the manager to put the client into the registry.
+pub(crate) fn register(
     hub: &Hub,
     network: Option<u128>,
     admission: Admission,
-) -> Result<Admitted, Response> {
+) -> Result<Registering<'_>, Response> {
     let Admission { user, rooms, protocol: _, extension } = admission;
     if !rooms.iter().chain(&user).all(|name| is_name(name)) {
         return Err(our_fault("on_upgrade chose a room or user with a name that is not allowed"));
@@ -169,17 +158,36 @@ async fn register(
     let registered = Registered { hub: hub.clone(), queue: Arc::clone(&queue), _permit: permit };
     let name = user.clone();
     let since = unix_seconds() as u32;
-    let answer = hub.ask(|reply| Command::Register { queue, user, rooms, since, reply }).await;
-    match answer {
-        Ok(Ok(id)) => {
-            let client = Client::new(hub.clone(), id, name, extension);
-            Ok(Admitted { registered, client })
-        }
-        Ok(Err(Refusal::Rooms)) => Err(full("as many rooms as allowed exist")),
-        Ok(Err(Refusal::RoomsPerClient)) => {
-            Err(our_fault("on_upgrade chose more rooms than a client may be in"))
-        }
-        Ok(Err(Refusal::Gone | Refusal::UnknownClient)) | Err(_) => Err(draining()),
+    let id = hub.ask(move |reply| Command::Register { queue, user, rooms, since, reply });
+    Ok(Registering { registered: Some(registered), user: name, extension, id })
+}
+
+/// A client on its way into the registry. Dropped early, it is not there.
+pub(crate) struct Registering<'a> {
+    /// Taken by the last poll.
+    registered: Option<Registered>,
+    user: Option<Arc<str>>,
+    extension: Option<Arc<dyn Any + Send + Sync>>,
+    id: Asked<'a, Result<ClientId, Refusal>>,
+}
+
+impl Future for Registering<'_> {
+    type Output = Result<Admitted, Response>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let id = ready!(Pin::new(&mut self.id).poll(cx));
+        Poll::Ready(match (id, self.registered.take()) {
+            (Ok(Ok(id)), Some(registered)) => {
+                let (user, extension) = (self.user.take(), self.extension.take());
+                let client = Client::new(registered.hub.clone(), id, user, extension);
+                Ok(Admitted { registered, client })
+            }
+            (Ok(Err(Refusal::Rooms)), _) => Err(full("as many rooms as allowed exist")),
+            (Ok(Err(Refusal::RoomsPerClient)), _) => {
+                Err(our_fault("on_upgrade chose more rooms than a client may be in"))
+            }
+            _ => Err(draining()),
+        })
     }
 }
 
@@ -249,7 +257,7 @@ mod tests {
         let executor = smol::Executor::new();
         let (hub, manager) = Hub::new(Config::default().inbox(1)).expect("valid");
         let _manager = executor.spawn(manager);
-        let registering = register(&hub, None, Admission::anonymous());
+        let registering = register(&hub, None, Admission::anonymous()).expect("a place");
         let Admitted { registered, client: _client } =
             block_on(executor.run(registering)).expect("a place");
         assert_eq!(hub.stats().clients, 1);

@@ -3,6 +3,7 @@
 mod access;
 mod clock;
 mod drain;
+mod entrance;
 #[cfg(target_os = "linux")]
 mod epoll;
 mod events;
@@ -283,25 +284,23 @@ impl Hub {
 /// Not an `async fn`, which would keep a place for every argument beside what becomes of it.
 fn connect<'a, T: Transport + 'a, H: Handler>(
     hub: &'a Hub,
-    mut transport: T,
+    transport: T,
     peer: Peer,
     handler: &'a H,
     place: crate::hub::Handshake,
 ) -> impl Future<Output = Result<Disconnect, Error>> + Send {
     // Boxed, so that its state is freed before the client's long life begins.
-    let beginning = Box::pin(async move {
-        let begun = Requests::new(hub, &mut transport, &peer, handler).run(place).await?;
-        Ok::<_, Error>((begun, transport))
-    });
+    let beginning = Box::pin(Requests::new(hub, transport, peer, handler).run(place));
     async move {
         // Each is taken out here: what is matched around an await stays in the future.
-        let (admitted, early, transport) = match beginning.await? {
-            (Begun::WebSocket(admitted, early), transport) => (admitted, early, transport),
+        let (entrance, mut transport) = match beginning.await? {
+            (Begun::WebSocket(entrance), transport) => (entrance, transport),
             // Boxed, so that a WebSocket's connection has no room for it.
             (Begun::Events(admitted, head), transport) => {
                 return Ok(Box::pin(sse::run(hub, transport, admitted, head, handler)).await);
             }
         };
+        let (admitted, early) = entrance.enter(hub, &mut transport).await?;
         Ok(websocket::run(hub, transport, admitted, early, handler).await)
     }
 }

@@ -1,21 +1,26 @@
 //! A connection before it is a client: one request after another, each under one deadline.
 
 use std::borrow::Cow;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_lite::FutureExt as _;
-use futures_lite::future::{Future as _, or, yield_now};
+use futures_lite::future::{or, yield_now};
 use futures_lite::io::AsyncWriteExt;
 use http::{HeaderMap, Method, StatusCode, header};
 
 use super::access::{self, Reader};
+use super::entrance::Entrance;
 use super::goodbye::{say_goodbye, timed_out};
-use super::handshake::{self, Admitted, ask, draining, full, short_of_memory};
+use super::handshake::{
+    AcceptKey, Admitted, Registering, accept_key, ask, check_protocol, draining, full, register,
+    short_of_memory,
+};
 use super::http::{Head, Response, parse};
 use super::routes::{Route, route};
 use super::sse;
@@ -39,9 +44,9 @@ const READ: usize = 1024;
 /// A connection whose peer asks and is answered.
 pub(crate) struct Requests<'a, T, H> {
     hub: &'a Hub,
-    transport: &'a mut T,
+    transport: T,
     /// Where the connection comes from.
-    peer: &'a Peer,
+    peer: Peer,
     handler: &'a H,
     /// What was read and not yet understood; without capacity while the connection is idle.
     buffer: Vec<u8>,
@@ -50,17 +55,17 @@ pub(crate) struct Requests<'a, T, H> {
 }
 
 /// What a connection becomes with its last request.
-pub(crate) enum Begun {
-    /// A WebSocket, and what came behind its request.
-    WebSocket(Admitted, Vec<u8>),
+pub(crate) enum Begun<'a> {
+    /// A WebSocket, once its client is in the registry.
+    WebSocket(Box<Entrance<'a>>),
     /// A stream of events, and the head of its response, which is still to be written.
     Events(Admitted, Vec<u8>),
 }
 
 /// What follows a request that was answered.
-enum Next {
+enum Next<'a> {
     /// A client.
-    Client(Begun),
+    Client(Begun<'a>),
     /// The next request, in a place for idle connections; the last one had this status.
     Request(Idle, StatusCode),
 }
@@ -80,16 +85,25 @@ struct Seen {
     reader: Reader,
     /// Who asks, where a trusted proxy has said so.
     asker: Option<Peer>,
-    /// Its 101 is being written: no other response may follow.
-    upgraded: bool,
 }
 
 /// What a request leads to.
-enum Answer {
-    /// A client.
-    Client(Begun),
+enum Answer<'a> {
+    /// A WebSocket: its client on its way, the answer to its key, and its subprotocol.
+    WebSocket(Registering<'a>, AcceptKey, Option<Arc<str>>),
+    /// A client that hears events.
+    Events(Admitted),
     /// A response, and perhaps the next request.
     Response(Response),
+}
+
+/// What a request is found to ask for.
+enum Found<'a> {
+    /// Nothing more than a response.
+    Response(Response),
+    /// That a client is let in: a WebSocket's, if there is an answer to its key; and with this
+    /// subprotocol.
+    Client(Registering<'a>, Option<AcceptKey>, Option<Arc<str>>),
 }
 
 /// Why there is no answer.
@@ -118,39 +132,45 @@ impl From<io::Error> for Ended {
 }
 
 impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
-    pub(crate) fn new(hub: &'a Hub, transport: &'a mut T, peer: &'a Peer, handler: &'a H) -> Self {
+    pub(crate) fn new(hub: &'a Hub, transport: T, peer: Peer, handler: &'a H) -> Self {
         let held = hub.memory().hold(0);
         Self { hub, transport, peer, handler, buffer: Vec::new(), held }
     }
 
-    /// Answers requests until one of them makes the peer a client; `Err` when none does.
+    /// Answers requests until one of them makes the peer a client, and returns what carries its
+    /// bytes; `Err` when none does.
     ///
     /// `place` is held while a request is under way; a connection that waits for its next one has
     /// a place that no client needs instead.
-    pub(crate) async fn run(mut self, place: Handshake) -> Result<Begun, Error> {
-        let gate = &self.hub.shared().gate;
+    pub(crate) fn run(
+        mut self,
+        place: Handshake,
+    ) -> impl Future<Output = Result<(Begun<'a>, T), Error>> + Send {
         let mut place = Some(place);
-        loop {
-            let late = place.as_ref().is_none_or(Handshake::is_late);
-            // Boxed, so that a connection that waits has no room for what a request needs.
-            let (mut idle, status) = match Box::pin(self.exchange(late)).await? {
-                Next::Client(begun) => return Ok(begun),
-                Next::Request(idle, status) => (idle, status),
-            };
-            if !self.buffer.is_empty() && !gate.is_crowded() {
-                // Who sends many requests at once does not keep others waiting.
-                yield_now().await;
-                continue;
-            }
-            // Who sends the next request with the last keeps nobody out.
-            drop(place.take());
-            // Until it has another it keeps the one of the idle: without any, nobody would count it.
-            if !self.buffer.is_empty() || self.wait(&mut idle).await {
-                place = Box::pin(stand_in_line(self.hub)).await;
-            }
-            if place.is_none() {
-                let sentence = Cow::Borrowed("the last request was answered");
-                return Err(Error::new(Kind::Refused(status, sentence)));
+        async move {
+            let gate = &self.hub.shared().gate;
+            loop {
+                // Boxed, so that a connection that waits has no room for what a request needs.
+                let (mut idle, status) = match Box::pin(self.exchange(&mut place)).await? {
+                    Next::Client(begun) => return Ok((begun, self.transport)),
+                    Next::Request(idle, status) => (idle, status),
+                };
+                if !self.buffer.is_empty() && !gate.is_crowded() {
+                    // Who sends many requests at once does not keep others waiting.
+                    yield_now().await;
+                    continue;
+                }
+                // Who sends the next request with the last keeps nobody out.
+                drop(place.take());
+                // Until it has another it keeps the one of the idle: without any, nobody would
+                // count it.
+                if !self.buffer.is_empty() || self.wait(&mut idle).await {
+                    place = Box::pin(stand_in_line(self.hub)).await;
+                }
+                if place.is_none() {
+                    let sentence = Cow::Borrowed("the last request was answered");
+                    return Err(Error::new(Kind::Refused(status, sentence)));
+                }
             }
         }
     }
@@ -176,15 +196,16 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
 
     /// Reads a request and answers it, all of it under one deadline, however the bytes trickle.
     ///
-    /// `late` is whether it came after the gate was shut.
-    async fn exchange(&mut self, late: bool) -> Result<Next, Error> {
+    /// `place` is its own among the handshakes, which a WebSocket takes along.
+    async fn exchange(&mut self, place: &mut Option<Handshake>) -> Result<Next<'a>, Error> {
         let hub = self.hub;
         let shared = hub.shared();
-        let deadline = shared.timekeeper.after(shared.config.handshake_timeout);
+        let mut deadline = shared.timekeeper.after(shared.config.handshake_timeout);
         let mut seen = Seen::default();
         let posted = AtomicBool::new(false);
+        let late = place.as_ref().is_none_or(Handshake::is_late);
         let overdue = async {
-            deadline.await;
+            Pin::new(&mut deadline).await;
             // What the inbox has is done, and soon, since the manager waits for no peer. To say that
             // it was not would have it sent twice.
             if posted.load(Ordering::Relaxed) {
@@ -194,15 +215,25 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
             Err(Ended::Late)
         };
         let response = match or(self.answer(&mut seen, &posted, late), overdue).await {
-            Ok(Answer::Client(begun)) => {
+            Ok(Answer::WebSocket(registering, key, protocol)) => {
+                return Ok(Next::Client(Begun::WebSocket(Box::new(Entrance {
+                    registering,
+                    key,
+                    protocol,
+                    early: std::mem::take(&mut self.buffer),
+                    _held: std::mem::replace(&mut self.held, hub.memory().hold(0)),
+                    deadline,
+                    _place: place.take(),
+                    reader: seen.reader,
+                    asker: seen.asker.unwrap_or(self.peer),
+                }))));
+            }
+            Ok(Answer::Events(admitted)) => {
                 add(&shared.counters.upgrades_accepted, 1);
-                return Ok(Next::Client(begun));
+                let head = access::tell(sse::response(), seen.reader).encode(false, false);
+                return Ok(Next::Client(Begun::Events(admitted, head)));
             }
             Ok(Answer::Response(response)) | Err(Ended::With(response)) => response,
-            Err(Ended::Late) if seen.upgraded => {
-                shared.counters.refuse(Wrong::Late);
-                return Err(Error::new(Kind::Io(io::ErrorKind::TimedOut.into())));
-            }
             Err(Ended::Late) => {
                 seen.keeps_alive = false;
                 if seen.is_whole {
@@ -222,29 +253,16 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
             }
         };
         let response = access::tell(response, seen.reader);
-        let status = response.status;
-        if status.is_client_error() || status.is_server_error() {
-            shared.counters.refuse(Wrong::of(status));
-            let asker = seen.asker.as_ref().unwrap_or(self.peer);
-            log::debug!("{asker} refused: {} {}", status.as_u16(), response.body);
-        }
+        note(hub, seen.asker.as_ref().unwrap_or(&self.peer), &response);
         // Where a body was not read, nobody knows that the next request begins behind it.
         let next = (seen.keeps_alive && seen.unread == 0).then(|| shared.gate.idle()).flatten();
-        let bytes = response.encode(seen.head_only, next.is_some());
+        let Some(idle) = next else {
+            return Err(end_with(hub, &mut self.transport, response, seen.head_only).await);
+        };
+        let bytes = response.encode(seen.head_only, true);
         add(&shared.counters.bytes_sent, bytes.len() as u64);
-        match next {
-            Some(idle) => {
-                self.write(&bytes).await?;
-                Ok(Next::Request(idle, status))
-            }
-            None => {
-                if let Err(error) = say_goodbye(hub, self.transport, &bytes).await {
-                    log::debug!("a response did not reach its peer: {error}");
-                    self.transport.abort();
-                }
-                Err(Error::new(Kind::Refused(status, response.into_body())))
-            }
-        }
+        self.write(&bytes).await?;
+        Ok(Next::Request(idle, response.status))
     }
 
     /// `posted` becomes true when it is too late to refuse the request.
@@ -253,23 +271,41 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
         seen: &mut Seen,
         posted: &AtomicBool,
         late: bool,
-    ) -> Result<Answer, Ended> {
+    ) -> Result<Answer<'a>, Ended> {
         let head = self.read_head().await?;
+        // Boxed, so that who waits to be let in has no room for a request.
+        match Box::pin(self.find(head, seen, posted, late)).await? {
+            Found::Response(response) => Ok(Answer::Response(response)),
+            Found::Client(registering, Some(key), protocol) => {
+                Ok(Answer::WebSocket(registering, key, protocol))
+            }
+            Found::Client(registering, None, _) => Ok(Answer::Events(registering.await?)),
+        }
+    }
+
+    /// Finds out what a request asks for, and does it unless that is to let a client in.
+    async fn find(
+        &mut self,
+        head: Head,
+        seen: &mut Seen,
+        posted: &AtomicBool,
+        late: bool,
+    ) -> Result<Found<'a>, Ended> {
         seen.head_only = head.request.method() == Method::HEAD;
         // A body whose length nobody told may follow a POST, and is no request.
         let has_end = head.content_length.is_some() || head.request.method() != Method::POST;
         seen.keeps_alive = head.keeps_alive() && has_end;
-        seen.unread =
-            head.content_length.map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
+        let length = head.content_length.unwrap_or(0);
+        seen.unread = usize::try_from(length).unwrap_or(usize::MAX);
         let (hub, request) = (self.hub, &head.request);
         let shared = hub.shared();
-        let peer = access::asker(self.peer, request.headers(), &shared.config.trusted_proxies);
+        let peer = access::asker(&self.peer, request.headers(), &shared.config.trusted_proxies);
         seen.asker = Some(peer);
         let route = route(&head, &shared.config, &mut seen.reader)?;
         if late || (matches!(route, Route::Health) && shared.gate.is_closed()) {
             return Err(draining().into());
         }
-        Ok(Answer::Response(match route {
+        Ok(Found::Response(match route {
             Route::Health => {
                 seen.is_whole = true;
                 health(hub).await
@@ -296,25 +332,16 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
                     Err(_) => draining(),
                 }
             }
-            Route::Events => {
-                let (admitted, _) =
-                    handshake::admit_request(hub, &peer, self.handler, request).await?;
-                let response = access::tell(sse::response(), seen.reader.take());
-                let head = response.encode(false, false);
-                return Ok(Answer::Client(Begun::Events(admitted, head)));
-            }
-            Route::Upgrade => {
+            Route::Events | Route::Upgrade => {
+                let upgrades = matches!(route, Route::Upgrade);
                 // Frames may be on their way, which are no requests.
-                seen.keeps_alive = false;
-                let (admitted, protocol) =
-                    handshake::admit_request(hub, &peer, self.handler, request).await?;
-                // Written when the manager has inserted it: who sees the 101 misses nothing.
-                let response = handshake::switching(request, protocol.as_deref());
-                seen.upgraded = true;
-                self.transport.write_all(response.as_bytes()).await?;
-                self.transport.flush().await?;
-                let early = std::mem::take(&mut self.buffer);
-                return Ok(Answer::Client(Begun::WebSocket(admitted, early)));
+                seen.keeps_alive &= !upgrades;
+                let admission = ask(self.handler.on_upgrade(request, &peer)).await?;
+                check_protocol(request, admission.protocol.as_deref())?;
+                let key = upgrades.then(|| accept_key(request));
+                let protocol = admission.protocol.clone();
+                let registering = register(hub, peer.network(), admission)?;
+                return Ok(Found::Client(registering, key, protocol));
             }
         }))
     }
@@ -325,7 +352,8 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
         loop {
             if self.buffer.len() > searched {
                 if let Some(head) = parse(&self.buffer, searched)? {
-                    self.buffer.drain(..head.len);
+                    self.buffer = self.buffer.split_off(head.len);
+                    self.held.resize(allocation(self.buffer.capacity()));
                     return Ok(head);
                 }
                 searched = self.buffer.len();
@@ -381,7 +409,7 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
         let pool = &self.hub.shared().scratch;
         let mut bytes = pool.take();
         let most = most.min(bytes.len());
-        let read = Pin::new(&mut *self.transport).poll_read(cx, &mut bytes[..most]);
+        let read = Pin::new(&mut self.transport).poll_read(cx, &mut bytes[..most]);
         if let Poll::Ready(Ok(n)) = &read {
             add(&self.hub.shared().counters.bytes_received, *n as u64);
             self.buffer.extend_from_slice(&bytes[..*n.min(&most)]);
@@ -399,6 +427,31 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
         };
         written.or(timed_out(self.hub, timeout)).await
     }
+}
+
+/// Counts and logs a response that refuses what was asked.
+pub(super) fn note(hub: &Hub, asker: &Peer, response: &Response) {
+    let status = response.status;
+    if status.is_client_error() || status.is_server_error() {
+        hub.shared().counters.refuse(Wrong::of(status));
+        log::debug!("{asker} refused: {} {}", status.as_u16(), response.body);
+    }
+}
+
+/// Writes the last response of a connection; returns what it came to.
+pub(super) async fn end_with<T: Transport>(
+    hub: &Hub,
+    transport: &mut T,
+    response: Response,
+    head_only: bool,
+) -> Error {
+    let bytes = response.encode(head_only, false);
+    add(&hub.shared().counters.bytes_sent, bytes.len() as u64);
+    if let Err(error) = say_goodbye(hub, transport, &bytes).await {
+        log::debug!("a response did not reach its peer: {error}");
+        transport.abort();
+    }
+    Error::new(Kind::Refused(response.status, response.into_body()))
 }
 
 /// Waits for a place among the handshakes; `None` if none is free in the time of a handshake.

@@ -93,7 +93,8 @@ impl Hub {
         };
         insert(header::UPGRADE, "websocket");
         insert(header::CONNECTION, "Upgrade");
-        insert(header::SEC_WEBSOCKET_ACCEPT, &accept_key(request));
+        let key = accept_key(request);
+        insert(header::SEC_WEBSOCKET_ACCEPT, std::str::from_utf8(&key).expect("base64"));
         if let Some(protocol) = &admission.protocol {
             insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
         }
