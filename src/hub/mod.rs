@@ -576,8 +576,8 @@ impl Hub {
     }
 
     /// Tells the manager something that needs no answer.
-    pub(crate) async fn tell(&self, command: Command) -> Result<(), Error> {
-        self.shared.inbox.send(command).await.map_err(Refused::into_error)
+    pub(crate) fn tell(&self, command: Command) -> Sending<'_> {
+        self.shared.inbox.send(command)
     }
 
     /// Tells the manager that a client's connection is gone.
@@ -617,7 +617,7 @@ impl Hub {
     ) -> Result<(), Error> {
         let message = self.take_in(&target, message)?;
         let command = Command::Publish { target, except, message, reply: None };
-        self.shared.inbox.try_send(command).map_err(Refused::into_error)
+        self.shared.inbox.try_send(command).map_err(Error::from)
     }
 
     /// Checks a message's length and its target's name, and counts it as held.
@@ -659,7 +659,7 @@ impl<T> Future for Asked<'_, T> {
     type Output = Result<T, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, Error>> {
-        ready!(Pin::new(&mut self.sending).poll(cx)).map_err(Refused::into_error)?;
+        ready!(Pin::new(&mut self.sending).poll(cx))?;
         Pin::new(&mut self.answer).poll(cx).map(|answer| answer.ok_or_else(Error::closed))
     }
 }
@@ -670,11 +670,11 @@ impl fmt::Debug for Hub {
     }
 }
 
-impl Refused {
-    fn into_error(self) -> Error {
-        let (error, command) = match self {
-            Self::Full(command) => (Error::new(Kind::Full), command),
-            Self::Closed(command) => (Error::closed(), command),
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        let (error, command) = match refused {
+            Refused::Full(command) => (Self::new(Kind::Full), command),
+            Refused::Closed(command) => (Self::closed(), command),
         };
         match command {
             Command::Publish { message, .. } => error.with_message(message),

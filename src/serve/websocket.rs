@@ -31,8 +31,10 @@ const PING: [u8; 2] = [0x89, 0];
 /// Why a pump stopped.
 #[derive(Debug)]
 enum End {
-    /// The connection ends itself, with this: the peer's close, its mistake, the handler's wish.
+    /// The connection ends itself, with this: the peer's mistake, the handler's wish.
     Ours(Disconnect),
+    /// The peer has sent its close frame, with this.
+    Closed(Disconnect),
     /// The manager sealed the queue: a kick or a drain.
     Sealed,
     /// The queue overflowed, or the socket took nothing in time.
@@ -66,7 +68,9 @@ pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
     let mut connection = Connection::new(hub, transport, registered, early);
     async move {
         let end = connection.serve(&client, handler).await;
-        // Boxed, so that the long life before it does not carry room for it.
+        let end = connection.unregister(end, &client).await;
+        // Boxed, so that the long life before it does not carry room for it; and only now, so that
+        // of many that leave at once none has it while the manager is busy with the others.
         Box::pin(finish(connection, end, client, handler)).await
     }
 }
@@ -78,7 +82,7 @@ async fn finish<T: Transport, H: Handler>(
     client: Client,
     handler: &H,
 ) -> Disconnect {
-    let reason = connection.end(end, &client).await;
+    let reason = connection.end(end).await;
     // The socket is closed from here on, and the registry knows.
     connection.into_registered().leave().await;
     let hook = async { handler.on_disconnect(&client, &reason).await };
@@ -218,7 +222,7 @@ impl<'a, T: Transport> Connection<'a, T> {
                         return Poll::Ready(Ok(message));
                     }
                     Some(Ok(Said::Control)) => continue,
-                    Some(Ok(Said::Close(reason))) => return Poll::Ready(Err(End::Ours(reason))),
+                    Some(Ok(Said::Close(reason))) => return Poll::Ready(Err(End::Closed(reason))),
                     Some(Err(error)) => return Poll::Ready(Err(self.fault(error))),
                     None => self.pending = false,
                 }
@@ -389,47 +393,53 @@ impl<'a, T: Transport> Connection<'a, T> {
         })
     }
 
-    /// Ends the connection as `end` asks for; returns why it ended.
-    async fn end(&mut self, end: End, client: &Client) -> Disconnect {
+    /// Where the connection ends itself, tells the manager, in the order of the client's own
+    /// messages, and waits until it has let the client go, so that what it sent before still comes
+    /// back before the close frame. Returns how it ends after that.
+    async fn unregister(&mut self, end: End, client: &Client) -> End {
         // Nothing that came behind the end is read, and the borrowed buffer is not kept over it.
         self.protocol.wire.discard(&self.hub.shared().scratch);
         self.strain.leave();
-        let reason = match end {
-            End::Ours(reason) => {
-                if let Some(end) = self.unregister(client, reason.clone()).await {
-                    return self.cut_off(end.after(reason)).await;
-                }
-                reason
+        let (End::Ours(reason) | End::Closed(reason)) = &end else { return end };
+        let command = Command::Disconnect { id: client.id(), reason: reason.clone(), reply: None };
+        let mut told = self.hub.tell(command);
+        let cut_off = poll_fn(|cx| {
+            // Heard or not, the queue is sealed: by the manager, or with it where it has ended.
+            let _ = Pin::new(&mut told).poll(cx);
+            match self.poll_lane(cx, false) {
+                Poll::Ready(End::Sealed) => Poll::Ready(None),
+                Poll::Ready(end) => Poll::Ready(Some(end)),
+                Poll::Pending => Poll::Pending,
             }
+        });
+        match cut_off.await {
+            Some(cut_off) => cut_off.after(reason.clone()),
+            None => end,
+        }
+    }
+
+    /// Ends the connection as `end` asks for; returns why it ended.
+    async fn end(&mut self, end: End) -> Disconnect {
+        // Tungstenite makes a code that may not be sent 1002: whoever is told so may answer that.
+        let protocol_error = Disconnect::PROTOCOL_ERROR.code();
+        let closed = matches!(&end, End::Closed(reason) if reason.code() != protocol_error);
+        let reason = match end {
+            End::Ours(reason) | End::Closed(reason) => reason,
             End::Sealed => self.registered.queue.reason().unwrap_or(Disconnect::GOING_AWAY),
             End::Evicted | End::Lost(_) => return self.cut_off(end).await,
         };
         if let Some(end) = self.write_out(&reason).await {
             return self.cut_off(end.after(reason)).await;
         }
-        self.await_goodbye().await;
+        // Each has the other's close frame: the server's side is to close first (RFC 6455 7.1.1).
+        let heard_all = poll_fn(|cx| {
+            let transport = &mut self.protocol.wire.transport;
+            Poll::Ready(closed && !self.more && transport.may_drop(cx))
+        });
+        if !heard_all.await {
+            self.await_goodbye().await;
+        }
         reason
-    }
-
-    /// Tells the manager, in the order of the client's own messages, and waits until it has let
-    /// the client go, so that what it sent before still comes back before the close frame.
-    async fn unregister(&mut self, client: &Client, reason: Disconnect) -> Option<End> {
-        let hub = self.hub;
-        let id = client.id();
-        let command = |reply| Command::Disconnect { id, reason, reply: Some(reply) };
-        let mut told = pin!(hub.ask(command));
-        poll_fn(|cx| {
-            if let Poll::Ready(told) = told.as_mut().poll(cx) {
-                // An error means that the manager has ended and sealed every queue.
-                drop(told);
-                return Poll::Ready(None);
-            }
-            match ready!(self.poll_lane(cx, false)) {
-                End::Sealed => Poll::Ready(None),
-                end => Poll::Ready(Some(end)),
-            }
-        })
-        .await
     }
 
     /// Writes what is queued, then the close frame, all under the write deadline.
@@ -498,7 +508,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     /// Ends without ceremony: the evicted get one try at a close frame, without waiting.
     async fn cut_off(&mut self, end: End) -> Disconnect {
         let reason = match end {
-            End::Lost(reason) | End::Ours(reason) => reason,
+            End::Lost(reason) | End::Ours(reason) | End::Closed(reason) => reason,
             End::Evicted | End::Sealed => {
                 let reason = self.registered.queue.reason().unwrap_or(Disconnect::SLOW);
                 self.registered.queue.close_frame(&reason.frame());

@@ -156,6 +156,28 @@ fn nothing_behind_a_close_frame_is_taken_for_a_message() {
     other.hears("alive");
 }
 
+/// The server's side is to close first (RFC 6455 7.1.1).
+#[test]
+fn who_has_said_goodbye_is_not_waited_for() {
+    let hub = TestHub::with(Config::default().close_timeout(Config::WAIT_MAX));
+    let mut peer = hub.join();
+    peer.send(CLOSE, &1000u16.to_be_bytes());
+    hub.empties();
+    peer.is_closed(1000);
+    peer.ends();
+}
+
+/// With bytes that nobody has read the kernel would reset the connection, and its peer might never
+/// see the answer.
+#[test]
+fn who_sends_more_behind_its_goodbye_still_gets_the_answer() {
+    let hub = TestHub::start();
+    let mut peer = hub.join();
+    peer.write(&[frame(CLOSE, &1000u16.to_be_bytes()), vec![0; 200_000]].concat());
+    peer.is_closed(1000);
+    peer.ends();
+}
+
 /// Wishes for an end: the words are what the handler does.
 struct Wishes(Sender<(u16, String)>);
 
