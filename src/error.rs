@@ -282,10 +282,8 @@ impl Disconnect {
         if !is_sendable(self.code) {
             return vec![0x88, 0];
         }
-        let mut frame = vec![0x88, 2 + self.reason.len() as u8];
-        frame.extend_from_slice(&self.code.to_be_bytes());
-        frame.extend_from_slice(self.reason.as_bytes());
-        frame
+        let length = 2 + self.reason.len() as u8;
+        [&[0x88, length][..], &self.code.to_be_bytes(), self.reason.as_bytes()].concat()
     }
 }
 

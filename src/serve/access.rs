@@ -124,11 +124,12 @@ fn reader(request: &Request<()>, host: &str, origins: &[String]) -> Option<Reade
     let any = origins.iter().any(|listed| listed == "*");
     let mut values = headers.get_all(header::ORIGIN).iter();
     let Some(origin) = values.next() else {
-        let says =
-            |name: HeaderName, value| headers.get(name).is_some_and(|header| header == value);
-        let foreign = says(FETCH_SITE, "cross-site") || says(FETCH_SITE, "same-site");
+        let says = |name, values: &[&str]| {
+            headers.get(name).is_some_and(|header| values.iter().any(|value| header == value))
+        };
+        let foreign = says(FETCH_SITE, &["cross-site", "same-site"]);
         // Somebody may follow a link; a page reads nothing of it.
-        return (any || !foreign || says(FETCH_DEST, "document")).then_some(None);
+        return (any || !foreign || says(FETCH_DEST, &["document"])).then_some(None);
     };
     if values.next().is_some() {
         return None;
@@ -201,6 +202,9 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
 /// client's; what stands before it anybody may have written.
 pub(crate) fn asker(peer: &Peer, headers: &HeaderMap, trusted: &[Network]) -> Peer {
     let mut asker = *peer;
+    if trusted.is_empty() {
+        return asker;
+    }
     let mut hops: Vec<_> = tokens(headers, &FORWARDED_FOR).collect();
     while trusted.iter().any(|network| asker.is_in(network)) {
         let Some(address) = hops.pop().and_then(hop) else { break };

@@ -283,6 +283,10 @@ impl Admission {
     #[doc(alias = "topic")]
     #[must_use]
     pub fn room(mut self, name: impl Into<Arc<str>>) -> Self {
+        if self.rooms.is_empty() {
+            // Most are in one.
+            self.rooms.reserve_exact(1);
+        }
         self.rooms.push(name.into());
         self
     }

@@ -184,17 +184,19 @@ pub(crate) fn parse(buffer: &[u8], searched: usize) -> Result<Option<Head>, Resp
 /// Finds the end of a head. Up to there lines end with CR LF and nothing else does: a bare one of
 /// either splits requests.
 fn end_of_head(buffer: &[u8], searched: usize) -> Result<Option<usize>, Response> {
-    for at in searched.saturating_sub(END.len() - 1)..buffer.len() {
+    let mut at = searched.saturating_sub(END.len() - 1);
+    while let Some(plain) = buffer[at..].iter().position(|byte| matches!(byte, b'\r' | b'\n')) {
+        at += plain;
         let is_bare = match buffer[at] {
             b'\n' => at == 0 || buffer[at - 1] != b'\r',
-            b'\r' => buffer.get(at + 1).is_some_and(|&next| next != b'\n'),
-            _ => continue,
+            _ => buffer.get(at + 1).is_some_and(|&next| next != b'\n'),
         };
         if is_bare {
             return Err(Response::bad_request("a line of the request does not end with CR LF"));
         }
-        if buffer[..=at].ends_with(END) {
-            return Ok(Some(at + 1));
+        at += 1;
+        if buffer[..at].ends_with(END) {
+            return Ok(Some(at));
         }
     }
     Ok(None)
@@ -324,7 +326,10 @@ pub(crate) fn query<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
 
 /// Decodes the percent-encoding of one path segment, once; `None` if that is not UTF-8 or a `%`
 /// has no two digits after it.
-pub(crate) fn percent_decode(segment: &str) -> Option<String> {
+pub(crate) fn percent_decode(segment: &str) -> Option<Cow<'_, str>> {
+    if !segment.contains('%') {
+        return Some(segment.into());
+    }
     let mut bytes = Vec::with_capacity(segment.len());
     let mut rest = segment.bytes();
     while let Some(byte) = rest.next() {
@@ -336,7 +341,7 @@ pub(crate) fn percent_decode(segment: &str) -> Option<String> {
             bytes.push(byte);
         }
     }
-    String::from_utf8(bytes).ok()
+    String::from_utf8(bytes).ok().map(Cow::Owned)
 }
 
 #[cfg(test)]

@@ -21,9 +21,10 @@ const LIMIT_MAX: usize = 1000;
 pub(super) async fn rooms(hub: &Hub, uri: &Uri) -> Result<Response, Response> {
     let limit = limit(uri)?;
     let after = percent_decode(query(uri, "after").unwrap_or_default())
-        .ok_or_else(|| Response::bad_request("after must be the name of a room"))?;
+        .ok_or_else(|| Response::bad_request("after must be the name of a room"))?
+        .into_owned();
     // One more tells whether there is more.
-    let command = |reply| Command::ListRooms { after, limit: limit + 1, reply };
+    let command = move |reply| Command::ListRooms { after, limit: limit + 1, reply };
     let mut rooms = hub.ask(command).await.map_err(closed)?;
     let more = rooms.len() > limit;
     rooms.truncate(limit);

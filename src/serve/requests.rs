@@ -294,14 +294,17 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
         seen.head_only = head.request.method() == Method::HEAD;
         // A body whose length nobody told may follow a POST, and is no request.
         let has_end = head.content_length.is_some() || head.request.method() != Method::POST;
-        seen.keeps_alive = head.keeps_alive() && has_end;
         let length = head.content_length.unwrap_or(0);
         seen.unread = usize::try_from(length).unwrap_or(usize::MAX);
         let (hub, request) = (self.hub, &head.request);
         let shared = hub.shared();
         let peer = access::asker(&self.peer, request.headers(), &shared.config.trusted_proxies);
         seen.asker = Some(peer);
-        let route = route(&head, &shared.config, &mut seen.reader)?;
+        let route = route(&head, &shared.config, &mut seen.reader);
+        // Behind an upgrade frames may be on their way, which are no requests.
+        let upgrades = matches!(route, Ok(Route::Upgrade));
+        seen.keeps_alive = !upgrades && has_end && head.keeps_alive();
+        let route = route?;
         if late || (matches!(route, Route::Health) && shared.gate.is_closed()) {
             return Err(draining().into());
         }
@@ -333,9 +336,6 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
                 }
             }
             Route::Events | Route::Upgrade => {
-                let upgrades = matches!(route, Route::Upgrade);
-                // Frames may be on their way, which are no requests.
-                seen.keeps_alive &= !upgrades;
                 let admission = ask(self.handler.on_upgrade(request, &peer)).await?;
                 check_protocol(request, admission.protocol.as_deref())?;
                 let key = upgrades.then(|| accept_key(request));

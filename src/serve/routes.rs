@@ -1,5 +1,7 @@
 //! What each path and method does.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header};
 
 use super::access::{self, Reader};
@@ -71,7 +73,13 @@ pub(crate) fn route<'a>(
     allow(method, methods)?;
     match route {
         _ if method == Method::OPTIONS => return Ok(Route::Options(methods)),
-        Route::Upgrade => check_upgrade(request)?,
+        Route::Upgrade => {
+            check_upgrade(request)?;
+            // A transfer encoding was refused already.
+            if head.content_length.is_some_and(|length| length > 0) {
+                return Err(upgrade_with_body());
+            }
+        }
         Route::Publish(_) => check_body(head, config)?,
         _ => {}
     }
@@ -85,7 +93,13 @@ pub(crate) fn check_upgrade_elsewhere(
 ) -> Result<(), Response> {
     access::check(request, config)?;
     allow(request.method(), "GET")?;
-    check_upgrade(request)
+    check_upgrade(request)?;
+    let headers = request.headers();
+    let lengths = headers.get_all(header::CONTENT_LENGTH);
+    if headers.contains_key(header::TRANSFER_ENCODING) || lengths.iter().any(|n| n != "0") {
+        return Err(upgrade_with_body());
+    }
+    Ok(())
 }
 
 /// Refuses a method that is not among `methods`, a list as the Allow header has it.
@@ -110,7 +124,7 @@ fn find<'a>(path: &str, config: &'a Config) -> Option<Route<'a>> {
     } else if path == "/rooms" {
         Some(Route::Rooms)
     } else if let Some(room) = path.strip_prefix("/rooms/") {
-        name(room).map(Route::Members)
+        name(room).map(|room| Route::Members(room.into()))
     } else if room("/ws").is_some() {
         Some(Route::Upgrade)
     } else if room("/sse").is_some() {
@@ -138,7 +152,8 @@ fn find<'a>(path: &str, config: &'a Config) -> Option<Route<'a>> {
 /// ```
 #[must_use]
 pub fn room_of(path: &str) -> Option<String> {
-    ["/ws", "/sse", "/pub"].iter().find_map(|prefix| room_under(path, prefix))
+    let room = ["/ws", "/sse", "/pub"].iter().find_map(|prefix| room_under(path, prefix));
+    room.map(Cow::into_owned)
 }
 
 /// Returns the first value of `name` in the query of a request, percent-decoded once: empty if it
@@ -157,18 +172,18 @@ pub fn room_of(path: &str) -> Option<String> {
 #[must_use]
 pub fn query_of(uri: &Uri, name: &str) -> Option<String> {
     let value = query(uri, name)?;
-    Some(percent_decode(value).unwrap_or_else(|| value.to_owned()))
+    Some(percent_decode(value).unwrap_or(value.into()).into_owned())
 }
 
-fn room_under(path: &str, prefix: &str) -> Option<String> {
+fn room_under<'a>(path: &'a str, prefix: &str) -> Option<Cow<'a, str>> {
     match path.strip_prefix(prefix)? {
-        "" => Some(MAIN.to_owned()),
+        "" => Some(MAIN.into()),
         rest => rest.strip_prefix('/').and_then(name),
     }
 }
 
 /// The name of a room or a user that a path segment encodes.
-fn name(segment: &str) -> Option<String> {
+fn name(segment: &str) -> Option<Cow<'_, str>> {
     let is_dots = |name: &str| name == "." || name == "..";
     if segment.bytes().any(|byte| byte == b'/') || is_dots(segment) {
         return None;
@@ -191,7 +206,7 @@ fn check_body(head: &Head, config: &Config) -> Result<(), Response> {
     }
 }
 
-/// Checks that a request is an opening handshake (RFC 6455 4.2.1).
+/// Checks that a request is an opening handshake (RFC 6455 4.2.1), but for its body.
 fn check_upgrade(request: &Request<()>) -> Result<(), Response> {
     let headers = request.headers();
     let upgrade = request.version() == Version::HTTP_11
@@ -206,11 +221,11 @@ fn check_upgrade(request: &Request<()>) -> Result<(), Response> {
     if !single(headers, header::SEC_WEBSOCKET_KEY).is_some_and(is_key) {
         return Err(Response::bad_request("Sec-WebSocket-Key must be 16 bytes in base64"));
     }
-    let lengths = headers.get_all(header::CONTENT_LENGTH);
-    if headers.contains_key(header::TRANSFER_ENCODING) || lengths.iter().any(|n| n != "0") {
-        return Err(Response::bad_request("an upgrade has no body"));
-    }
     Ok(())
+}
+
+fn upgrade_with_body() -> Response {
+    Response::bad_request("an upgrade has no body")
 }
 
 fn upgrade_required(sentence: &'static str) -> Response {

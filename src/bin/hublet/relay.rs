@@ -30,7 +30,7 @@ pub(crate) struct Relay {
 /// What a client brought along from its request.
 #[derive(Debug)]
 struct Seat {
-    room: Box<str>,
+    room: Arc<str>,
     echo: bool,
     /// Whether it may send to the room.
     sends: bool,
@@ -76,7 +76,8 @@ impl Handler for Relay {
         pass.listens_to(&room)?;
         let sends = pass.sends_to(&room).is_ok();
         let expiry = pass.until.map(|at| Box::new(Expiry { at, clock: OnceLock::new() }));
-        let seat = Seat { room: room.as_str().into(), echo, sends, peer: *peer, expiry };
+        let room: Arc<str> = room.into();
+        let seat = Seat { room: Arc::clone(&room), echo, sends, peer: *peer, expiry };
         let admission = pass.user.map_or_else(Admission::anonymous, Admission::user);
         let admission = admission.room(room).extension(seat);
         Ok(if offers_protocol(request) { admission.protocol(PROTOCOL) } else { admission })
