@@ -266,8 +266,10 @@ fn hand_down(socket: &impl std::os::fd::AsFd) -> io::Result<()> {
 }
 
 /// The error of an accepted socket that takes no option, as some systems have it when its peer has
-/// reset it: it is no more, and others follow.
-fn about_one(_: io::Error) -> io::Error {
+/// reset it: it is no more, and others follow. One that is there all the same is not served
+/// without: a ceiling counts on the size of its buffers.
+fn about_one(error: io::Error) -> io::Error {
+    log::debug!("a connection that takes no options is dropped: {error}");
     ErrorKind::ConnectionAborted.into()
 }
 

@@ -380,7 +380,7 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
     async fn read_message(&mut self, head: &Head, seen: &mut Seen) -> Result<Message, Ended> {
         let len = seen.unread;
         if self.hub.memory().is_high() {
-            return Err(short_of_memory().into());
+            return Err(short_of_memory(self.hub).into());
         }
         // All of it at once, so that it can come when memory is short; the buffer doubles.
         self.held.resize(allocation(self.buffer.capacity().max(2 * len)));
@@ -511,13 +511,17 @@ mod tests {
     use std::sync::Arc;
 
     use fastrand::Rng;
+    use futures_lite::future::block_on;
     use http::Request;
     use smol::{Executor, Task};
 
     use super::*;
+    use crate::memory::TICK;
+    use crate::serve::handshake::admit;
     use crate::serve::sim::network::{Line, Socket};
+    use crate::time::now;
     use crate::time::virtual_time::VirtualTime;
-    use crate::{Client, Config, Disconnect, Target};
+    use crate::{Admission, Client, Config, Disconnect, Target};
 
     struct Open;
 
@@ -618,6 +622,42 @@ mod tests {
         drop(stage.manager.take());
         stage.manage();
         stage.is_answered(500, false);
+    }
+
+    /// What nobody gives back will not come by itself.
+    #[test]
+    fn who_is_refused_for_want_of_memory_has_the_debtor_evicted() {
+        let (time, executor) = (VirtualTime::start(), Executor::new());
+        let config = Config::default().http(true).max_memory(Some(4 << 20)).queue_bytes(4 << 20);
+        let (hub, manager) = Hub::new(config).expect("enough");
+        executor.spawn(manager).detach();
+        let run = || while executor.try_tick() {};
+        hub.memory().set_time(now());
+        let admission = Admission::anonymous().room("main");
+        let _debtor = block_on(executor.run(admit(&hub, admission))).expect("a place");
+        while !hub.memory().is_high() {
+            let message = Message::from(vec![7; Config::MAX_MESSAGE]);
+            hub.try_publish("main", message).expect("the inbox is empty");
+            run();
+        }
+        let post = || {
+            let line = Line::new(usize::MAX, usize::MAX, Rng::with_seed(1));
+            line.send(POST.as_bytes());
+            let (serving, socket) = (hub.clone(), Socket::new(&line, false));
+            let connection =
+                async move { drop(serving.serve_connection(socket, Peer::unix(), &Open).await) };
+            executor.spawn(connection).detach();
+            run();
+            let answer = String::from_utf8(line.lock().taken.clone()).expect("text");
+            (answer[9..12].to_owned(), hub.stats().clients)
+        };
+        assert_eq!(post(), ("503".into(), 1), "it has owed for a moment only");
+        time.advance(2 * TICK);
+        assert_eq!(post(), ("503".into(), 0));
+        // Those who were refused leave their places.
+        time.advance(Config::CLOSE_TIMEOUT);
+        run();
+        assert_eq!(post(), ("202".into(), 0));
     }
 
     #[test]
