@@ -1,7 +1,7 @@
 //! A message: text or binary, encoded once, shared by every queue it stands in.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
@@ -41,7 +41,7 @@ struct Frame {
     /// The frame as it goes to a socket: the unmasked header, then the payload.
     bytes: Box<[u8]>,
     /// The account of the first hub that took the message in; the entry ends with the last clone.
-    held: OnceLock<Held>,
+    held: Mutex<Option<Held>>,
 }
 
 /// What the clones of a message share beside its bytes: two counts and the frame's own fields.
@@ -118,7 +118,8 @@ impl Message {
     ///
     /// A message is counted once, by the first hub that takes it in.
     pub(crate) fn hold(&self, memory: &Arc<Memory>) {
-        self.0.held.get_or_init(|| memory.hold(self.size()));
+        let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.get_or_insert_with(|| memory.hold(self.size()));
     }
 
     /// The memory that the message takes, however many clones it has.
@@ -131,7 +132,8 @@ impl Message {
         Arc::strong_count(&self.0)
     }
 
-    fn encode(first: u8, payload: &[u8]) -> Self {
+    /// Makes a message with the first byte of its frame: [`BINARY`], or [`TEXT`] if it is UTF-8.
+    pub(crate) fn encode(first: u8, payload: &[u8]) -> Self {
         let header = match payload.len() {
             0..=125 => 2,
             126..=0xffff => 4,
@@ -152,7 +154,7 @@ impl Message {
             }
         }
         bytes.extend_from_slice(payload);
-        Self(Arc::new(Frame { bytes: bytes.into_boxed_slice(), held: OnceLock::new() }))
+        Self(Arc::new(Frame { bytes: bytes.into_boxed_slice(), held: Mutex::default() }))
     }
 }
 

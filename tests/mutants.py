@@ -297,9 +297,23 @@ FAULTS = [
     (
         "a text that goes past tungstenite is not checked",
         "src/serve/scan.rs",
-        "TEXT => Message::text(str::from_utf8(payload).ok()?),",
-        "TEXT => Message::text(String::from_utf8_lossy(payload)),",
+        "if first == TEXT && !is_ascii && str::from_utf8(payload).is_err() {",
+        "if false {",
         "serve::protocol",
+    ),
+    (
+        "the last bytes of a text are taken for ASCII",
+        "src/serve/scan.rs",
+        "seen & u128::from_ne_bytes([0x80; 16]) == 0 && last < 0x80",
+        "seen & u128::from_ne_bytes([0x80; 16]) == 0",
+        "serve::scan",
+    ),
+    (
+        "all but the last bytes of a text are taken for ASCII",
+        "src/serve/scan.rs",
+        "seen & u128::from_ne_bytes([0x80; 16]) == 0 && last < 0x80",
+        "last < 0x80",
+        "serve::scan",
     ),
     (
         "what is left to tungstenite after all has its mask twice",

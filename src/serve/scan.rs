@@ -110,19 +110,18 @@ impl Scan {
         if !matches!(first, TEXT | BINARY) || second & MASKED == 0 || from.len() < header {
             return None;
         }
-        let (header, rest) = from.split_at_mut(header);
-        let length = payload_len(header);
+        let length = payload_len(from);
         if length > u64::from(self.message_max) {
             return None;
         }
-        let payload = rest.get_mut(..length as usize)?;
+        let frame = from.get_mut(..header + length as usize)?;
+        let (head, payload) = frame.split_at_mut(header);
         // The key stands last in a header. One of zeros says the same of what lies there now.
-        unmask(payload, std::mem::take(header.last_chunk_mut()?));
-        let message = match first {
-            TEXT => Message::text(str::from_utf8(payload).ok()?),
-            _ => Message::binary(&*payload),
-        };
-        Some((message, header.len() + payload.len()))
+        let is_ascii = unmask(payload, std::mem::take(head.last_chunk_mut()?));
+        if first == TEXT && !is_ascii && str::from_utf8(payload).is_err() {
+            return None;
+        }
+        Some((Message::encode(first, payload), frame.len()))
     }
 
     /// Moves bytes on until one side has no more, or to the first fault.
@@ -312,19 +311,26 @@ fn payload_len(header: &[u8]) -> u64 {
     }
 }
 
-/// Takes the mask off a payload where it lies (RFC 6455 5.3), eight bytes at a time.
-fn unmask(payload: &mut [u8], mask: [u8; 4]) {
-    let [a, b, c, d] = mask;
-    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
-    let mut words = payload.chunks_exact_mut(8);
-    for word in words.by_ref() {
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(word);
-        word.copy_from_slice(&(u64::from_ne_bytes(bytes) ^ wide).to_ne_bytes());
+/// Takes the mask off a payload where it lies (RFC 6455 5.3), 16 bytes at a time; returns whether
+/// it is ASCII, and so needs no other look to be UTF-8.
+fn unmask(payload: &mut [u8], [a, b, c, d]: [u8; 4]) -> bool {
+    let keys = [a, b, c, d, a, b, c, d, a, b, c, d, a, b, c, d];
+    let wide = u128::from_ne_bytes(keys);
+    let mut seen = 0;
+    let mut blocks = payload.chunks_exact_mut(16);
+    for block in blocks.by_ref() {
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(block);
+        let plain = u128::from_ne_bytes(bytes) ^ wide;
+        seen |= plain;
+        block.copy_from_slice(&plain.to_ne_bytes());
     }
-    for (byte, key) in words.into_remainder().iter_mut().zip(mask.into_iter().cycle()) {
+    let mut last = 0;
+    for (byte, key) in blocks.into_remainder().iter_mut().zip(keys) {
         *byte ^= key;
+        last |= *byte;
     }
+    seen & u128::from_ne_bytes([0x80; 16]) == 0 && last < 0x80
 }
 
 #[cfg(test)]
@@ -382,6 +388,19 @@ pub(super) mod tests {
             bytes = &bytes[after + length..];
         }
         frames
+    }
+
+    #[test]
+    fn a_mask_comes_off_every_byte_and_one_that_is_not_ascii_is_seen() {
+        for len in 0..50 {
+            for odd in 0..=len {
+                let mut plain = vec![b'x'; len];
+                plain.iter_mut().skip(odd).take(1).for_each(|byte| *byte = 0x80);
+                let mut masked = frame(0x81, &plain).split_off(6);
+                assert_eq!(unmask(&mut masked, [1, 2, 3, 4]), odd == len, "{odd} of {len}");
+                assert_eq!(masked, plain);
+            }
+        }
     }
 
     #[test]
