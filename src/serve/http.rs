@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::ops::Deref;
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
 use http::{Method, Request, StatusCode, Uri, Version};
 
 use crate::Page;
@@ -233,7 +233,7 @@ fn parse_whole(head: &[u8]) -> Result<Head, Response> {
     let map = request.headers_mut();
     for header in parsed.headers.iter() {
         let name = HeaderName::from_bytes(header.name.as_bytes());
-        let value = HeaderValue::from_bytes(header.value);
+        let value = value(header.value);
         let (Ok(name), Ok(value)) = (name, value) else {
             return Err(Response::bad_request("a header of the request is malformed"));
         };
@@ -241,6 +241,14 @@ fn parse_whole(head: &[u8]) -> Result<Head, Response> {
     }
     let content_length = check_framing(&request)?;
     Ok(Head { request, content_length, len: head.len() })
+}
+
+/// The value of a header. What every upgrade says needs no memory of its own.
+fn value(bytes: &[u8]) -> Result<HeaderValue, InvalidHeaderValue> {
+    match ["websocket", "Upgrade", "13"].iter().find(|said| said.as_bytes() == bytes) {
+        Some(said) => Ok(HeaderValue::from_static(said)),
+        None => HeaderValue::from_bytes(bytes),
+    }
 }
 
 /// The target in origin form or, as RFC 9112 3.2.2 demands of servers, in absolute form.
