@@ -14,6 +14,7 @@ use futures_lite::future::yield_now;
 use super::manager::Command;
 use super::registry::ClientId;
 use super::turn::Turn;
+use crate::Error;
 
 /// The senders' side of the inbox. The manager's future ends when the last one is gone.
 #[derive(Debug)]
@@ -90,8 +91,8 @@ impl Inbox {
     }
 
     /// Waits for room for a command that found none.
-    async fn wait(&self, refused: Refused) -> Result<(), Refused> {
-        let Refused::Full(command) = refused else { return Err(refused) };
+    async fn wait(&self, refused: Refused) -> Result<(), Error> {
+        let Refused::Full(command) = refused else { return Err(refused.into()) };
         let _waiting = Waiting::new(&self.ledger.waiting);
         let _turn = self.ledger.turn.take().await;
         let reserved = self.reserve(command.bytes()).await;
@@ -100,7 +101,7 @@ impl Inbox {
                 self.sent(reserved);
                 Ok(())
             }
-            Err(error) => Err(Refused::Closed(error.into_inner())),
+            Err(error) => Err(Refused::Closed(error.into_inner()).into()),
         }
     }
 
@@ -187,12 +188,12 @@ impl Inbox {
 /// three commands.
 pub(crate) struct Sending<'a>(Option<Waits<'a>>);
 
-type Waits<'a> = Pin<Box<dyn Future<Output = Result<(), Refused>> + Send + 'a>>;
+type Waits<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
 
 impl Future for Sending<'_> {
-    type Output = Result<(), Refused>;
+    type Output = Result<(), Error>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Refused>> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let Some(waiting) = &mut self.0 else { return Poll::Ready(Ok(())) };
         let sent = ready!(waiting.as_mut().poll(cx));
         self.0 = None;

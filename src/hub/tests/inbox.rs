@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::support::{Stage, Wakes, finished, numbered};
-use crate::hub::inbox::{Inbox, Outbox, Refused, inbox};
+use crate::hub::inbox::{Inbox, Outbox, inbox};
 use crate::hub::manager::Command;
 use crate::hub::registry::Target;
 use crate::{Config, Hub, Message};
@@ -226,7 +226,8 @@ fn waiting_publishers_fail_when_the_manager_ends() {
     while executor.try_tick() {}
     let outcomes: Vec<_> = tasks.into_iter().map(finished).collect();
     assert!(outcomes[..2].iter().all(Result::is_ok), "sent before the end");
-    let refused = outcomes[2..].iter().all(|outcome| matches!(outcome, Err(Refused::Closed(_))));
+    let refused =
+        outcomes[2..].iter().all(|outcome| matches!(outcome, Err(error) if error.is_closed()));
     assert!(refused, "the others hear of it");
 }
 
