@@ -8,8 +8,7 @@
 //! and end do not count. The heap is that of the binary of this build, since valgrind cannot see
 //! into the allocator of a static one. With `--gate` a figure past its budget fails.
 //!
-//! A busy machine changes little here. One message at a time is answered by two threads that take
-//! turns at the poller, so its system calls vary by a few for each message.
+//! A busy machine changes little here.
 
 mod server;
 
@@ -27,8 +26,8 @@ const CLIENTS: usize = 100;
 /// Messages by which two runs differ.
 const MESSAGES: usize = 192;
 
-/// A way to publish, and the budget of its figures: what is there now and a little, since the threads
-/// do not take turns alike everywhere. The aims are 400 and 1,000 instructions and 1.03 system calls,
+/// A way to publish, and the budget of its figures: what is there now and a little, since another
+/// compiler inlines otherwise. The aims are 400 and 1,000 instructions and 1.03 system calls,
 /// one at a time.
 struct Case {
     name: &'static str,
