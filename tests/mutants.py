@@ -318,8 +318,8 @@ FAULTS = [
     (
         "what is left to tungstenite after all has its mask twice",
         "src/serve/scan.rs",
-        "std::mem::take(header.last_chunk_mut()?)",
-        "*header.last_chunk_mut()?",
+        "std::mem::take(head.last_chunk_mut()?)",
+        "*head.last_chunk_mut()?",
         "serve::protocol",
     ),
     (
