@@ -85,6 +85,13 @@ FAULTS = [
         "line.taken = false;\n        let next = None::<Waker>;",
     ),
     (
+        "lost wake: who is refused stands in the line for the inbox through its goodbye",
+        "src/serve/entrance.rs",
+        "drop(self.registering);",
+        "",
+        "serve::requests",
+    ),
+    (
         "missed generation: an id of an earlier client finds the next one of its slot",
         "src/hub/registry.rs",
         "self.entries.get(id.slot as usize).filter(|entry| entry.generation == id.generation)",

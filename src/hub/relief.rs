@@ -27,7 +27,8 @@ impl Relief {
             return;
         }
         let in_vain = self.in_vain.is_some_and(|(when, least)| when == tick && used < least);
-        if !wanted && (used < levels.critical || in_vain) {
+        // Nor is it for who asks: anybody may, and as often as it is refused.
+        if in_vain || (!wanted && used < levels.critical) {
             return;
         }
         // Who has owed since the last tick but one has owed for a whole tick at least.

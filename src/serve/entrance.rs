@@ -64,6 +64,9 @@ impl Entrance<'_> {
         let admitted = match registered {
             Ok(admitted) => admitted,
             Err(response) => {
+                // Before the goodbye, which takes as long as the peer likes: it may stand in the line
+                // for the inbox, where nobody passes it, and it has a place among the clients.
+                drop(self.registering);
                 let response = access::tell(response, self.reader.take());
                 note(hub, &self.asker, &response);
                 // Boxed, since it is rare.

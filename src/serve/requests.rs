@@ -680,4 +680,31 @@ mod tests {
         ended.manage();
         ended.is_answered(503, true);
     }
+
+    const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
+        Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+    /// Its goodbye is not over, and takes as long as its peer likes.
+    #[test]
+    fn who_came_too_late_keeps_nobody_out_of_the_inbox() {
+        let stage = Stage::new(2, UPGRADE);
+        stage.wait(Config::HANDSHAKE_TIMEOUT);
+        stage.is_answered(408, false);
+        stage.manage();
+        assert_eq!(stage.hub.stats().messages_dispatched, 2, "the inbox is empty");
+        stage.hub.try_publish("main", "at once").expect("nobody waits for room");
+        stage.manage();
+        assert_eq!(stage.hub.stats().messages_dispatched, 3);
+    }
+
+    #[test]
+    fn who_came_too_late_has_no_place() {
+        let stage = Stage::new(1, UPGRADE);
+        stage.wait(Config::HANDSHAKE_TIMEOUT);
+        stage.is_answered(408, false);
+        stage.manage();
+        assert_eq!(stage.hub.stats().clients, 0);
+        stage.hub.shared().gate.client(None).expect("a place");
+    }
 }

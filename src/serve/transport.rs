@@ -22,12 +22,6 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send {
     /// Where others may write without waiting, if they may.
     fn outlet(&self) -> Option<Arc<dyn Outlet>>;
 
-    /// Whether it may be dropped in the middle: the peer still reads all that it was sent, since
-    /// nothing has come since the last read that would have the kernel reset the connection, and
-    /// what it does not read is nobody's to count. Otherwise it is to be shut down and read to its
-    /// end.
-    fn may_drop(&mut self, cx: &mut Context<'_>) -> bool;
-
     /// Ends both directions at once, for what other holders of the socket still hold. Under a ceiling
     /// with a reset, so that the kernel keeps nothing of what the peer did not take.
     fn abort(&mut self);
@@ -44,11 +38,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Foreign<S> {
 
     fn outlet(&self) -> Option<Arc<dyn Outlet>> {
         None
-    }
-
-    /// Nobody knows what its end does, as of TLS.
-    fn may_drop(&mut self, _: &mut Context<'_>) -> bool {
-        false
     }
 
     /// Dropping the stream is all that can be done.
@@ -174,11 +163,6 @@ impl Transport for Socket {
 
     fn outlet(&self) -> Option<Arc<dyn Outlet>> {
         Some(Arc::clone(&self.0) as Arc<dyn Outlet>)
-    }
-
-    fn may_drop(&mut self, cx: &mut Context<'_>) -> bool {
-        // Under a ceiling what the kernel still holds for the peer counts until it is gone.
-        self.0.write_max.is_none() && self.poll_readable(cx).is_pending()
     }
 
     fn abort(&mut self) {

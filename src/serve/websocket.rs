@@ -31,10 +31,8 @@ const PING: [u8; 2] = [0x89, 0];
 /// Why a pump stopped.
 #[derive(Debug)]
 enum End {
-    /// The connection ends itself, with this: the peer's mistake, the handler's wish.
+    /// The connection ends itself, with this: the peer's close, its mistake, the handler's wish.
     Ours(Disconnect),
-    /// The peer has sent its close frame, with this.
-    Closed(Disconnect),
     /// The manager sealed the queue: a kick or a drain.
     Sealed,
     /// The queue overflowed, or the socket took nothing in time.
@@ -222,7 +220,7 @@ impl<'a, T: Transport> Connection<'a, T> {
                         return Poll::Ready(Ok(message));
                     }
                     Some(Ok(Said::Control)) => continue,
-                    Some(Ok(Said::Close(reason))) => return Poll::Ready(Err(End::Closed(reason))),
+                    Some(Ok(Said::Close(reason))) => return Poll::Ready(Err(End::Ours(reason))),
                     Some(Err(error)) => return Poll::Ready(Err(self.fault(error))),
                     None => self.pending = false,
                 }
@@ -400,7 +398,7 @@ impl<'a, T: Transport> Connection<'a, T> {
         // Nothing that came behind the end is read, and the borrowed buffer is not kept over it.
         self.protocol.wire.discard(&self.hub.shared().scratch);
         self.strain.leave();
-        let (End::Ours(reason) | End::Closed(reason)) = &end else { return end };
+        let End::Ours(reason) = &end else { return end };
         let command = Command::Disconnect { id: client.id(), reason: reason.clone(), reply: None };
         let mut told = self.hub.tell(command);
         let cut_off = poll_fn(|cx| {
@@ -420,25 +418,15 @@ impl<'a, T: Transport> Connection<'a, T> {
 
     /// Ends the connection as `end` asks for; returns why it ended.
     async fn end(&mut self, end: End) -> Disconnect {
-        // Tungstenite makes a code that may not be sent 1002: whoever is told so may answer that.
-        let protocol_error = Disconnect::PROTOCOL_ERROR.code();
-        let closed = matches!(&end, End::Closed(reason) if reason.code() != protocol_error);
         let reason = match end {
-            End::Ours(reason) | End::Closed(reason) => reason,
+            End::Ours(reason) => reason,
             End::Sealed => self.registered.queue.reason().unwrap_or(Disconnect::GOING_AWAY),
             End::Evicted | End::Lost(_) => return self.cut_off(end).await,
         };
         if let Some(end) = self.write_out(&reason).await {
             return self.cut_off(end.after(reason)).await;
         }
-        // Each has the other's close frame: the server's side is to close first (RFC 6455 7.1.1).
-        let heard_all = poll_fn(|cx| {
-            let transport = &mut self.protocol.wire.transport;
-            Poll::Ready(closed && !self.more && transport.may_drop(cx))
-        });
-        if !heard_all.await {
-            self.await_goodbye().await;
-        }
+        self.await_goodbye().await;
         reason
     }
 
@@ -508,7 +496,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     /// Ends without ceremony: the evicted get one try at a close frame, without waiting.
     async fn cut_off(&mut self, end: End) -> Disconnect {
         let reason = match end {
-            End::Lost(reason) | End::Ours(reason) | End::Closed(reason) => reason,
+            End::Lost(reason) | End::Ours(reason) => reason,
             End::Evicted | End::Sealed => {
                 let reason = self.registered.queue.reason().unwrap_or(Disconnect::SLOW);
                 self.registered.queue.close_frame(&reason.frame());

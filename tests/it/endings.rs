@@ -156,17 +156,6 @@ fn nothing_behind_a_close_frame_is_taken_for_a_message() {
     other.hears("alive");
 }
 
-/// The server's side is to close first (RFC 6455 7.1.1).
-#[test]
-fn who_has_said_goodbye_is_not_waited_for() {
-    let hub = TestHub::with(Config::default().close_timeout(Config::WAIT_MAX));
-    let mut peer = hub.join();
-    peer.send(CLOSE, &1000u16.to_be_bytes());
-    hub.empties();
-    peer.is_closed(1000);
-    peer.ends();
-}
-
 /// With bytes that nobody has read the kernel would reset the connection, and its peer might never
 /// see the answer.
 #[test]
@@ -176,6 +165,27 @@ fn who_sends_more_behind_its_goodbye_still_gets_the_answer() {
     peer.write(&[frame(CLOSE, &1000u16.to_be_bytes()), vec![0; 200_000]].concat());
     peer.is_closed(1000);
     peer.ends();
+}
+
+/// RFC 6455 5.5.1 forbids data behind a goodbye, and 5.5.2 demands a pong until ours has come: a
+/// socket that is closed by then would reset the connection, and with it what lies in its buffer.
+#[test]
+fn who_pongs_behind_its_goodbye_still_gets_everything() {
+    let hub = TestHub::with(Config::default().close_timeout(Config::WAIT_MAX));
+    let mut peer = hub.join_narrow();
+    for number in 0..10 {
+        assert_eq!(hub.broadcast(vec![number; 3_000]), 1);
+    }
+    peer.write(&frame(CLOSE, &1000u16.to_be_bytes()));
+    until("its goodbye is heard", || hub.hub.stats().clients == 0);
+    for number in 0..10 {
+        assert_eq!(peer.receive(), (BINARY, vec![number; 3_000]));
+        peer.write(&frame(PONG, b"late"));
+    }
+    peer.is_closed(1000);
+    peer.ends();
+    drop(peer);
+    hub.empties();
 }
 
 /// Wishes for an end: the words are what the handler does.

@@ -173,10 +173,6 @@ impl Transport for Socket {
         self.outlet.then(|| Arc::clone(&self.descriptor) as Arc<dyn Outlet>)
     }
 
-    fn may_drop(&mut self, cx: &mut Context<'_>) -> bool {
-        self.outlet && self.poll_readable(cx).is_pending()
-    }
-
     fn abort(&mut self) {
         let mut kernel = self.lock();
         kernel.shut = true;
