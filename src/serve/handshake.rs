@@ -16,7 +16,7 @@ use super::Admission;
 use super::http::{Response, tokens};
 use crate::error::Kind;
 use crate::hub::{Asked, Command, Crowded, Permit, Queue, Refusal, is_name};
-use crate::time::{now, unix_seconds};
+use crate::time::unix_seconds;
 use crate::{Client, ClientId, Disconnect, Error, Hub};
 
 /// What clients are told to wait when there is no place for them, in seconds.
@@ -145,7 +145,7 @@ pub(crate) fn register(
         return Err(our_fault("on_upgrade chose a room or user with a name that is not allowed"));
     }
     if hub.memory().is_high() {
-        return Err(short_of_memory(hub));
+        return Err(short_of_memory());
     }
     let permit = hub.shared().gate.client(network).map_err(|crowded| {
         full(match crowded {
@@ -201,11 +201,8 @@ pub(crate) fn full(sentence: &'static str) -> Response {
     Response::new(StatusCode::SERVICE_UNAVAILABLE, sentence).header("Retry-After", RETRY_AFTER)
 }
 
-/// Nothing that needs memory can begin. Who is refused for that does not wait, so it has the manager
-/// look at once for somebody who has owed some for too long.
-pub(crate) fn short_of_memory(hub: &Hub) -> Response {
-    hub.memory().set_time(now());
-    hub.want_relief();
+/// Nothing that needs memory can begin.
+pub(crate) fn short_of_memory() -> Response {
     full("memory is short here")
 }
 

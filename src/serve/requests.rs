@@ -30,6 +30,7 @@ use super::{listing, metrics};
 use crate::error::Kind;
 use crate::hub::{Handshake, Idle, Wrong, add};
 use crate::memory::{Held, allocation};
+use crate::time::now;
 use crate::{Error, Hub, Message};
 
 /// How long a peer may stay silent while others wait for its place among the handshakes.
@@ -380,7 +381,11 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
     async fn read_message(&mut self, head: &Head, seen: &mut Seen) -> Result<Message, Ended> {
         let len = seen.unread;
         if self.hub.memory().is_high() {
-            return Err(short_of_memory(self.hub).into());
+            // Who posts does not wait, as a client does, so it has the manager look at once for
+            // somebody who has owed some for too long. For newcomers nobody has to go.
+            self.hub.memory().set_time(now());
+            self.hub.want_relief();
+            return Err(short_of_memory().into());
         }
         // All of it at once, so that it can come when memory is short; the buffer doubles.
         self.held.resize(allocation(self.buffer.capacity().max(2 * len)));
@@ -519,7 +524,6 @@ mod tests {
     use crate::memory::TICK;
     use crate::serve::handshake::admit;
     use crate::serve::sim::network::{Line, Socket};
-    use crate::time::now;
     use crate::time::virtual_time::VirtualTime;
     use crate::{Admission, Client, Config, Disconnect, Target};
 
@@ -626,7 +630,7 @@ mod tests {
 
     /// What nobody gives back will not come by itself.
     #[test]
-    fn who_is_refused_for_want_of_memory_has_the_debtor_evicted() {
+    fn who_posts_while_memory_is_short_has_the_debtor_evicted() {
         let (time, executor) = (VirtualTime::start(), Executor::new());
         let config = Config::default().http(true).max_memory(Some(4 << 20)).queue_bytes(4 << 20);
         let (hub, manager) = Hub::new(config).expect("enough");
