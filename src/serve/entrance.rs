@@ -6,13 +6,11 @@ use std::sync::Arc;
 
 use futures_lite::future::or;
 use futures_lite::io::AsyncWriteExt as _;
-use http::StatusCode;
 
 use super::Peer;
 use super::access::{self, Reader};
 use super::handshake::{AcceptKey, Admitted, Registering, switching};
-use super::http::Response;
-use super::requests::{end_with, note};
+use super::requests::{end_with, note, too_late};
 use super::transport::Transport;
 use crate::error::Kind;
 use crate::hub::{Handshake, Wrong, add};
@@ -56,8 +54,7 @@ impl Entrance<'_> {
         let registered = {
             let late = async {
                 Pin::new(&mut self.deadline).await;
-                let sentence = "the request took too long";
-                Err(Response::new(StatusCode::REQUEST_TIMEOUT, sentence))
+                Err(too_late())
             };
             or(Pin::new(&mut self.registering), late).await
         };

@@ -241,7 +241,7 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
                     // It waits for us: the inbox is full, or a hook takes its time.
                     full("the request was not done in time")
                 } else {
-                    Response::new(StatusCode::REQUEST_TIMEOUT, "the request took too long")
+                    too_late()
                 }
             }
             Err(Ended::Silently) => {
@@ -434,6 +434,11 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
     }
 }
 
+/// The response to a request whose time is over.
+pub(super) fn too_late() -> Response {
+    Response::new(StatusCode::REQUEST_TIMEOUT, "the request took too long")
+}
+
 /// Counts and logs a response that refuses what was asked.
 pub(super) fn note(hub: &Hub, asker: &Peer, response: &Response) {
     let status = response.status;
@@ -546,6 +551,21 @@ mod tests {
 
     const POST: &str = "POST /pub HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello";
 
+    const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
+        Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+    /// A peer that has asked something, served by `connections`.
+    fn ask_for(request: &str, hub: &Hub, connections: &Executor<'static>) -> Arc<Line> {
+        let line = Line::new(usize::MAX, usize::MAX, Rng::with_seed(1));
+        line.send(request.as_bytes());
+        let (serving, socket) = (hub.clone(), Socket::new(&line, false));
+        let connection =
+            async move { drop(serving.serve_connection(socket, Peer::unix(), &Open).await) };
+        connections.spawn(connection).detach();
+        line
+    }
+
     /// A peer that has asked something, and a manager that runs when the test lets it.
     struct Stage {
         time: VirtualTime,
@@ -564,13 +584,8 @@ mod tests {
             for _ in 0..before {
                 hub.try_publish("main", "before").expect("there is room");
             }
-            let line = Line::new(usize::MAX, usize::MAX, Rng::with_seed(1));
-            line.send(request.as_bytes());
             let connections = Executor::new();
-            let (serving, socket) = (hub.clone(), Socket::new(&line, false));
-            let connection =
-                async move { drop(serving.serve_connection(socket, Peer::unix(), &Open).await) };
-            connections.spawn(connection).detach();
+            let line = ask_for(request, &hub, &connections);
             let manager = Some(managers.spawn(manager));
             let stage = Self { time, hub, manager, managers, connections, line };
             stage.wait(Duration::ZERO);
@@ -645,12 +660,7 @@ mod tests {
             run();
         }
         let post = || {
-            let line = Line::new(usize::MAX, usize::MAX, Rng::with_seed(1));
-            line.send(POST.as_bytes());
-            let (serving, socket) = (hub.clone(), Socket::new(&line, false));
-            let connection =
-                async move { drop(serving.serve_connection(socket, Peer::unix(), &Open).await) };
-            executor.spawn(connection).detach();
+            let line = ask_for(POST, &hub, &executor);
             run();
             let answer = String::from_utf8(line.lock().taken.clone()).expect("text");
             (answer[9..12].to_owned(), hub.stats().clients)
@@ -684,10 +694,6 @@ mod tests {
         ended.manage();
         ended.is_answered(503, true);
     }
-
-    const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
-        Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
     /// Its goodbye is not over, and takes as long as its peer likes.
     #[test]

@@ -73,13 +73,7 @@ pub(crate) fn route<'a>(
     allow(method, methods)?;
     match route {
         _ if method == Method::OPTIONS => return Ok(Route::Options(methods)),
-        Route::Upgrade => {
-            check_upgrade(request)?;
-            // A transfer encoding was refused already.
-            if head.content_length.is_some_and(|length| length > 0) {
-                return Err(upgrade_with_body());
-            }
-        }
+        Route::Upgrade => check_upgrade(request)?,
         Route::Publish(_) => check_body(head, config)?,
         _ => {}
     }
@@ -93,13 +87,7 @@ pub(crate) fn check_upgrade_elsewhere(
 ) -> Result<(), Response> {
     access::check(request, config)?;
     allow(request.method(), "GET")?;
-    check_upgrade(request)?;
-    let headers = request.headers();
-    let lengths = headers.get_all(header::CONTENT_LENGTH);
-    if headers.contains_key(header::TRANSFER_ENCODING) || lengths.iter().any(|n| n != "0") {
-        return Err(upgrade_with_body());
-    }
-    Ok(())
+    check_upgrade(request)
 }
 
 /// Refuses a method that is not among `methods`, a list as the Allow header has it.
@@ -206,7 +194,7 @@ fn check_body(head: &Head, config: &Config) -> Result<(), Response> {
     }
 }
 
-/// Checks that a request is an opening handshake (RFC 6455 4.2.1), but for its body.
+/// Checks that a request is an opening handshake (RFC 6455 4.2.1).
 fn check_upgrade(request: &Request<()>) -> Result<(), Response> {
     let headers = request.headers();
     let upgrade = request.version() == Version::HTTP_11
@@ -221,11 +209,11 @@ fn check_upgrade(request: &Request<()>) -> Result<(), Response> {
     if !single(headers, header::SEC_WEBSOCKET_KEY).is_some_and(is_key) {
         return Err(Response::bad_request("Sec-WebSocket-Key must be 16 bytes in base64"));
     }
+    let lengths = headers.get_all(header::CONTENT_LENGTH);
+    if headers.contains_key(header::TRANSFER_ENCODING) || lengths.iter().any(|n| n != "0") {
+        return Err(Response::bad_request("an upgrade has no body"));
+    }
     Ok(())
-}
-
-fn upgrade_with_body() -> Response {
-    Response::bad_request("an upgrade has no body")
 }
 
 fn upgrade_required(sentence: &'static str) -> Response {
