@@ -713,18 +713,22 @@ mod attack {
         let long = message(&[7; LONG]);
         // Its words reach nobody, but wait to be read while memory is short.
         let mut waiter = server.address.join("nobody?echo=0")?;
-        let mut debtors = Vec::new();
-        for _ in 0..1000 {
-            let nth = debtors.len();
+        let pair = |nth: usize| -> io::Result<(TcpStream, TcpStream)> {
             let room = format!("debtor-{nth}");
-            let pair = server
-                .address
-                .join(&room)
-                .and_then(|debtor| Ok((debtor, server.address.join(&format!("{room}?echo=0"))?)));
-            match pair {
+            let debtor = server.address.join(&room)?;
+            Ok((debtor, server.address.join(&format!("{room}?echo=0"))?))
+        };
+        // Who has owed for less than a moment does not go yet: the largest is the first to owe.
+        let (mut debtors, publishers): (Vec<_>, Vec<_>) =
+            (0..=LARGEST).map(pair).collect::<io::Result<Vec<_>>>()?.into_iter().unzip();
+        for (nth, mut publisher) in publishers.into_iter().enumerate().rev() {
+            publish(&mut publisher, &long, if nth == LARGEST { 3 } else { 2 })?;
+        }
+        for _ in 0..1000 {
+            match pair(debtors.len()) {
                 Ok((debtor, mut publisher)) => {
                     debtors.push(debtor);
-                    publish(&mut publisher, &long, if nth == LARGEST { 3 } else { 2 })?;
+                    publish(&mut publisher, &long, 2)?;
                 }
                 // Nobody is admitted any more, and nobody has to go before somebody waits.
                 Err(error) if error.to_string().starts_with("HTTP/1.1 503 ") => {
