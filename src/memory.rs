@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use event_listener::{Event, EventListener, IntoNotification as _};
 
+use crate::scratch::Spare;
+
 /// The length of a tick: debts are aged in these, and who waits for memory asks for relief as often.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
 
@@ -33,6 +35,8 @@ pub(crate) struct Memory {
     /// What one connection sets aside; 0 without a ceiling.
     connection: usize,
     levels: Levels,
+    /// What the last long message has left. It does not count: what it takes is part of the start cost.
+    spare: Spare,
     /// Tells one of those who wait that `used` is below `high` again; each tells the next.
     eased: Event,
     /// Whether somebody has waited and the manager has not yet looked.
@@ -85,6 +89,7 @@ impl Memory {
             aside: AtomicUsize::new(start),
             connection,
             levels,
+            spare: Spare::default(),
             eased: Event::new(),
             wanted: AtomicBool::new(false),
             origin: OnceLock::new(),
@@ -111,6 +116,11 @@ impl Memory {
 
     pub(crate) fn levels(&self) -> &Levels {
         &self.levels
+    }
+
+    /// Where long messages have their buffers from, and leave them.
+    pub(crate) fn spare(&self) -> &Spare {
+        &self.spare
     }
 
     /// Whether there is a ceiling.

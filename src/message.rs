@@ -39,7 +39,7 @@ pub struct Message(Arc<Frame>);
 /// What the clones of a message share.
 struct Frame {
     /// The frame as it goes to a socket: the unmasked header, then the payload.
-    bytes: Box<[u8]>,
+    bytes: Vec<u8>,
     /// The account of the first hub that took the message in; the entry ends with the last clone.
     held: Mutex<Option<Held>>,
 }
@@ -124,7 +124,7 @@ impl Message {
 
     /// The memory that the message takes, however many clones it has.
     pub(crate) fn size(&self) -> usize {
-        allocation(self.0.bytes.len()) + ENVELOPE
+        allocation(self.0.bytes.capacity()) + ENVELOPE
     }
 
     /// How many clones there are, at least 1.
@@ -133,14 +133,18 @@ impl Message {
     }
 
     /// Makes a message with the first byte of its frame: [`BINARY`], or [`TEXT`] if it is UTF-8.
-    pub(crate) fn encode(first: u8, payload: &[u8]) -> Self {
-        let header = match payload.len() {
-            0..=125 => 2,
-            126..=0xffff => 4,
-            _ => FRAME_HEADER_MAX,
-        };
-        // Exactly what is needed, or the box would be a second allocation.
-        let mut bytes = Vec::with_capacity(header + payload.len());
+    fn encode(first: u8, payload: &[u8]) -> Self {
+        Self::encode_into(Vec::with_capacity(header_len(payload) + payload.len()), first, payload)
+    }
+
+    /// As [`encode`](Self::encode), in a buffer of a hub's if the message is long.
+    pub(crate) fn encode_with(memory: &Memory, first: u8, payload: &[u8]) -> Self {
+        let bytes = memory.spare().take(header_len(payload) + payload.len());
+        Self::encode_into(bytes, first, payload)
+    }
+
+    /// `bytes` is empty and has room for all of it.
+    fn encode_into(mut bytes: Vec<u8>, first: u8, payload: &[u8]) -> Self {
         bytes.push(first);
         match payload.len() {
             len @ 0..=125 => bytes.push(len as u8),
@@ -154,7 +158,24 @@ impl Message {
             }
         }
         bytes.extend_from_slice(payload);
-        Self(Arc::new(Frame { bytes: bytes.into_boxed_slice(), held: Mutex::default() }))
+        Self(Arc::new(Frame { bytes, held: Mutex::default() }))
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        if let Some(held) = self.held.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            held.memory().spare().give(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+/// How long the header of a payload is, in bytes.
+fn header_len(payload: &[u8]) -> usize {
+    match payload.len() {
+        0..=125 => 2,
+        126..=0xffff => 4,
+        _ => FRAME_HEADER_MAX,
     }
 }
 
@@ -232,6 +253,23 @@ mod tests {
             assert_eq!(message.as_bytes(), payload, "length {len}");
             assert_eq!(message.len(), len);
         }
+    }
+
+    #[test]
+    fn the_next_long_message_has_the_buffer_of_the_last() {
+        let memory = Arc::<Memory>::default();
+        let first = Message::encode_with(&memory, BINARY, &[1; 9000]);
+        first.hold(&memory);
+        let (clone, address) = (first.clone(), first.frame().as_ptr());
+        drop(first);
+        let second = Message::encode_with(&memory, BINARY, &[2; 9000]);
+        assert_ne!(second.frame().as_ptr(), address, "it is in use");
+        drop(clone);
+        let third = Message::encode_with(&memory, TEXT, &[b'3'; 8000]);
+        assert_eq!(third.frame().as_ptr(), address);
+        assert_eq!(third.as_text(), Some(&*"3".repeat(8000)));
+        // What it takes is the whole buffer.
+        assert_eq!(third.size(), second.size());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::str;
 
 use crate::deadlines::Moment;
+use crate::memory::Memory;
 use crate::message::{BINARY, FRAME_HEADER_MAX, TEXT};
 use crate::scratch::SCRATCH_BYTES;
 use crate::timekeeper::Timekeeper;
@@ -103,7 +104,7 @@ impl Scan {
     /// long the frame is as well. Between two messages only.
     ///
     /// Anything else stays what it says, for [`hand_on`](Self::hand_on) and tungstenite to judge.
-    pub(super) fn take_whole(&self, from: &mut [u8]) -> Option<(Message, usize)> {
+    pub(super) fn take_whole(&self, from: &mut [u8], memory: &Memory) -> Option<(Message, usize)> {
         debug_assert!(self.is_between());
         let (first, second) = (*from.first()?, *from.get(1)?);
         let header = usize::from(header_len(second));
@@ -121,7 +122,7 @@ impl Scan {
         if first == TEXT && !is_ascii && str::from_utf8(payload).is_err() {
             return None;
         }
-        Some((Message::encode(first, payload), frame.len()))
+        Some((Message::encode_with(memory, first, payload), frame.len()))
     }
 
     /// Moves bytes on until one side has no more, or to the first fault.

@@ -137,7 +137,7 @@ impl<T: Transport> Wire<T> {
             Some((buffer, filled)) => &mut buffer[at..*filled],
             None => &mut self.kept[at..],
         };
-        let (message, taken) = self.scan.take_whole(unread)?;
+        let (message, taken) = self.scan.take_whole(unread, self.held.memory())?;
         self.scan.at += taken as u16;
         Some(message)
     }
