@@ -5,9 +5,10 @@
 //! gives it back once it holds nothing: a quiet client is its wire alone, and a message costs no
 //! allocation here.
 //!
-//! Most messages need none at all. One that lies in what was read, whole and in one frame, is made
-//! from where it lies: tungstenite would copy it twice on the way to the same. Everything else is
-//! tungstenite's to judge: fragments, control frames, and whatever breaks a rule.
+//! Most need none at all. What lies in what was read, whole and in one frame, is taken from where it
+//! lies: a message, which tungstenite would copy twice on the way to the same, a close frame, for
+//! which it would be made and thrown away, and a pong, which says nothing. Everything else is
+//! tungstenite's to judge: fragments, pings, and whatever breaks a rule.
 
 use std::io;
 
@@ -16,7 +17,7 @@ use async_tungstenite::tungstenite::protocol::{
     Message as WsMessage, Role, WebSocketConfig, WebSocketContext,
 };
 
-use super::scan::FRAME_MAX;
+use super::scan::{FRAME_MAX, Said};
 use super::transport::Transport;
 use super::wire::Wire;
 use crate::hub::Shared;
@@ -28,15 +29,6 @@ const READ_BUFFER: usize = 1024;
 
 /// Control frames that tungstenite may hold back while the queue has no place for them: one pong.
 const WRITE_BUFFER: usize = 160;
-
-/// What a peer has said.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Said {
-    Message(Message),
-    /// A ping, which the next call answers, or a pong.
-    Control,
-    Close(Disconnect),
-}
 
 /// A wire, and tungstenite over it while there is something for it to do.
 pub(super) struct Protocol<T> {
@@ -54,8 +46,8 @@ impl<T: Transport> Protocol<T> {
     /// enough for anything.
     pub(super) fn next(&mut self, pool: &Scratch) -> Option<Result<Said, WsError>> {
         if self.tungstenite.is_none() {
-            if let Some(message) = self.wire.take_whole() {
-                return Some(Ok(Said::Message(message)));
+            if let Some(said) = self.wire.take_whole() {
+                return Some(Ok(said));
             }
             if !self.wire.has_unread() {
                 return None;
@@ -238,16 +230,24 @@ mod tests {
     }
 
     #[test]
-    fn a_message_in_one_frame_needs_no_tungstenite() {
+    fn what_comes_in_one_frame_needs_no_tungstenite() {
         let (hub, _manager) = Hub::new(Config::default()).expect("valid");
         let mut peer = Peer::new(hub.clone());
         let both = [text("one"), Said::Message(Message::binary([2; 30_000]))];
         let stream = [frame(0x81, b"one"), frame(0x82, &[2; 30_000])].concat();
         let pool = &hub.shared().scratch;
         assert_eq!(peer.say(&stream), both);
+        assert_eq!(peer.say(&frame(0x8a, b"pong")), [Said::Control]);
+        assert_eq!(
+            peer.say(&frame(0x88, b"\x03\xe9bye")),
+            [Said::Close(Disconnect::new(1001, "bye"))]
+        );
+        assert_eq!(peer.say(&frame(0x88, b"")), [Said::Close(Disconnect::NO_STATUS)]);
         assert!(pool.take_tungstenite().is_none());
-        assert_eq!(peer.say(&[&stream[..], b"\x8a\x80\0\0\0\0"].concat())[..2], both);
-        assert!(pool.take_tungstenite().is_some(), "the pong behind them was for one");
+        let mut peer = Peer::new(hub.clone());
+        let parts = [frame(0x01, b"tw"), frame(0x80, b"o")].concat();
+        assert_eq!(peer.say(&[stream, parts].concat())[2..], [text("two")]);
+        assert!(pool.take_tungstenite().is_some(), "the parts behind them were for one");
         assert!(pool.take_tungstenite().is_none());
     }
 
@@ -264,12 +264,22 @@ mod tests {
                 ..80 => 0x81,
                 80..160 => 0x82,
                 160..240 => [0x01, 0x02, 0x80, 0x00, 0x89, 0x8a][random.usize(..6)],
-                _ => [0x88, 0x83, 0x8b, 0xc1, 0xa2, 0x92, 0xc9, 0x09][random.usize(..8)],
+                240..248 => 0x88,
+                _ => [0x83, 0x8b, 0xc1, 0xa2, 0x92, 0xc9, 0xc8, 0x09][random.usize(..8)],
             };
             let most = [4, 40, 125, 126, 130, 400, 24_000][random.usize(..7)];
             let said = ["plain", "sch\u{f6}n", "\u{20ac}", "\u{1f980}"][random.usize(..4)];
             let mut payload = said.repeat(most / said.len() + 1).into_bytes();
             payload.truncate(random.usize(..=most));
+            if first == 0x88 && random.u8(..) < 200 {
+                // Most of what closes has a code, and a reason that fits.
+                let codes =
+                    [0, 999, 1000, 1004, 1005, 1006, 1011, 1015, 1016, 2999, 3000, 4999, 5000];
+                let reason = random.usize(..=123).min(payload.len());
+                payload.truncate(if random.bool() { valid(&payload[..reason]) } else { reason });
+                let code: u16 = codes[random.usize(..codes.len())];
+                payload.splice(..0, code.to_be_bytes());
+            }
             if first & 0x0f == 1 {
                 // Most texts are whole.
                 match random.u8(..) {

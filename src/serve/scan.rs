@@ -5,6 +5,8 @@
 
 use std::str;
 
+use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
 use crate::deadlines::Moment;
 use crate::memory::Memory;
 use crate::message::{BINARY, FRAME_HEADER_MAX, TEXT};
@@ -15,7 +17,7 @@ use crate::{Disconnect, Message};
 /// The longest piece of a frame whose end is not there, in bytes of payload. Tungstenite's buffer
 /// keeps the length of the longest until the message is whole.
 const CHUNK: usize = 4096;
-const _: () = assert!(CHUNK > 125 && SCRATCH_BYTES <= u16::MAX as usize);
+const _: () = assert!(CHUNK > CONTROL_MAX as usize && SCRATCH_BYTES <= u16::MAX as usize);
 
 /// The longest frame that tungstenite sees, in bytes of payload: one that came with one read.
 pub(super) const FRAME_MAX: usize = SCRATCH_BYTES;
@@ -23,10 +25,26 @@ pub(super) const FRAME_MAX: usize = SCRATCH_BYTES;
 /// The longest header of a masked frame.
 const HEADER_MAX: usize = FRAME_HEADER_MAX + 4;
 
+/// The longest payload of a control frame (RFC 6455 5.5).
+const CONTROL_MAX: u32 = 125;
+
+/// FIN and the opcode of a close frame, and of a pong (RFC 6455 5.2).
+const CLOSE: u8 = 0x88;
+const PONG: u8 = 0x8a;
+
 const FIN: u8 = 0x80;
 const CONTROL: u8 = 0x08;
 const MASKED: u8 = 0x80;
 const LENGTH: u8 = 0x7f;
+
+/// What a peer has said.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    Message(Message),
+    /// A ping, which the next call answers, or a pong.
+    Control,
+    Close(Disconnect),
+}
 
 /// Follows the frames of a stream (RFC 6455 5.2) and cuts long ones into pieces.
 #[derive(Debug)]
@@ -100,29 +118,37 @@ impl Scan {
         }
     }
 
-    /// Takes a message that lies at the start of `from` in one frame, if it breaks no rule; returns how
-    /// long the frame is as well. Between two messages only.
+    /// Takes what lies at the start of `from` in one frame, if it breaks no rule; returns how long the
+    /// frame is as well. Between two messages only.
     ///
     /// Anything else stays what it says, for [`hand_on`](Self::hand_on) and tungstenite to judge.
-    pub(super) fn take_whole(&self, from: &mut [u8], memory: &Memory) -> Option<(Message, usize)> {
+    pub(super) fn take_whole(&self, from: &mut [u8], memory: &Memory) -> Option<(Said, usize)> {
         debug_assert!(self.is_between());
         let (first, second) = (*from.first()?, *from.get(1)?);
         let header = usize::from(header_len(second));
-        if !matches!(first, TEXT | BINARY) || second & MASKED == 0 || from.len() < header {
+        let most = match first {
+            TEXT | BINARY => self.message_max,
+            CLOSE | PONG => CONTROL_MAX,
+            _ => return None,
+        };
+        if second & MASKED == 0 || from.len() < header {
             return None;
         }
         let length = payload_len(from);
-        if length > u64::from(self.message_max) {
+        if length > u64::from(most) {
             return None;
         }
         let frame = from.get_mut(..header + length as usize)?;
         let (head, payload) = frame.split_at_mut(header);
         // The key stands last in a header. One of zeros says the same of what lies there now.
         let is_ascii = unmask(payload, std::mem::take(head.last_chunk_mut()?));
-        if first == TEXT && !is_ascii && str::from_utf8(payload).is_err() {
-            return None;
-        }
-        Some((Message::encode_with(memory, first, payload), frame.len()))
+        let said = match first {
+            CLOSE => Said::Close(reason(payload)?),
+            PONG => Said::Control,
+            TEXT if !is_ascii && str::from_utf8(payload).is_err() => return None,
+            _ => Said::Message(Message::encode_with(memory, first, payload)),
+        };
+        Some((said, frame.len()))
     }
 
     /// Moves bytes on until one side has no more, or to the first fault.
@@ -212,7 +238,7 @@ impl Scan {
                 return Err(Disconnect::new(code, format!("message longer than {max} bytes")));
             }
             self.message = message as u32;
-        } else if length > 125 {
+        } else if length > u64::from(CONTROL_MAX) {
             // RFC 6455 5.5. Refused before any of it is read.
             return Err(Disconnect::new(
                 Disconnect::PROTOCOL_ERROR.code(),
@@ -287,6 +313,16 @@ impl Scan {
             self.began = Some(keeper.now());
         }
     }
+}
+
+/// What a close frame says, if it may (RFC 6455 5.5.1 and 7.4).
+fn reason(payload: &[u8]) -> Option<Disconnect> {
+    let Some((code, reason)) = payload.split_first_chunk() else {
+        return payload.is_empty().then_some(Disconnect::NO_STATUS);
+    };
+    let code = u16::from_be_bytes(*code);
+    let reason = str::from_utf8(reason).ok()?;
+    CloseCode::from(code).is_allowed().then(|| Disconnect::new(code, reason.to_owned()))
 }
 
 /// The length of a header, which its second byte tells.

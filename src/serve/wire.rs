@@ -18,14 +18,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::scan::Scan;
+use super::scan::{Said, Scan};
 use super::transport::Transport;
 use crate::deadlines::Moment;
 use crate::hub::{Outlet, Queue};
 use crate::memory::{Held, allocation};
 use crate::scratch::{SCRATCH_BYTES, Scratch};
 use crate::timekeeper::Timekeeper;
-use crate::{Disconnect, Hub, Message};
+use crate::{Disconnect, Hub};
 
 /// A transport, the queue above it, and what has been read and not yet been handed on.
 #[derive(Debug)]
@@ -129,17 +129,17 @@ impl<T: Transport> Wire<T> {
         }
     }
 
-    /// Takes the next of what was read, if it is a whole message in one frame. Only while tungstenite
+    /// Takes the next of what was read, if all of it is there in one frame. Only while tungstenite
     /// is not there, since it may hold what came before.
-    pub(super) fn take_whole(&mut self) -> Option<Message> {
+    pub(super) fn take_whole(&mut self) -> Option<Said> {
         let at = usize::from(self.scan.at);
         let unread = match &mut self.scratch {
             Some((buffer, filled)) => &mut buffer[at..*filled],
             None => &mut self.kept[at..],
         };
-        let (message, taken) = self.scan.take_whole(unread, self.held.memory())?;
+        let (said, taken) = self.scan.take_whole(unread, self.held.memory())?;
         self.scan.at += taken as u16;
-        Some(message)
+        Some(said)
     }
 
     /// Reads once from the transport, all that fits a scratch buffer; returns how much. 0 at the
