@@ -11,7 +11,6 @@ use futures_lite::FutureExt as _;
 
 use super::Handler;
 use super::clock::{Clock, Verdict};
-use super::goodbye::timed_out;
 use super::handshake::{Admitted, Registered};
 use super::protocol::Protocol;
 use super::scan::Said;
@@ -21,6 +20,7 @@ use super::wire::Wire;
 use crate::hub::{Command, Drained, Phase, add};
 use crate::scratch::SCRATCH_BYTES;
 use crate::time::now;
+use crate::timekeeper::Deadline;
 use crate::{Client, Disconnect, Hub, Message};
 
 /// Bytes that one poll reads from or writes to a peer, about, before others get their turn.
@@ -53,6 +53,22 @@ impl End {
     }
 }
 
+/// How a connection ends, and how far it has come with that.
+struct Ending<'a> {
+    reason: Disconnect,
+    stage: Stage<'a>,
+}
+
+enum Stage<'a> {
+    /// What waits is written, and then the close frame, which may wait already.
+    Writing { closing: bool },
+    /// The write side is shut down, and what comes is thrown away until the peer has shut its own: a
+    /// socket that is dropped with unread bytes resets the connection and may destroy the close frame.
+    Goodbye { shut: bool, deadline: Option<Deadline<'a>> },
+    /// Without ceremony; the evicted get one try at a close frame, without waiting.
+    CutOff { tries: bool },
+}
+
 /// Runs a client from its 101 to its end; returns why it ended. `early` came behind its request.
 ///
 /// Not an `async fn`, which would keep a place for every argument beside what becomes of it.
@@ -68,27 +84,20 @@ pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
     async move {
         let end = connection.serve(&client, handler).await;
         let end = connection.unregister(end, &client).await;
-        // Boxed, so that the long life before it does not carry room for it; and only now, so that
-        // of many that leave at once none has it while the manager is busy with the others.
-        Box::pin(finish(connection, end, client, handler)).await
+        let reason = connection.end(end).await;
+        // The socket is closed from here on.
+        let registered = connection.into_registered();
+        // A block of its own, where the reason lies in the room of the long life before.
+        let departure = async {
+            registered.leave().await;
+            let hook = async { handler.on_disconnect(&client, &reason).await };
+            if AssertUnwindSafe(hook).catch_unwind().await.is_err() {
+                log::error!("on_disconnect panicked for client {}", client.id());
+            }
+            reason
+        };
+        departure.await
     }
-}
-
-/// Ends a connection, and lets the handler know.
-async fn finish<T: Transport, H: Handler>(
-    mut connection: Box<Connection<'_, T>>,
-    end: End,
-    client: Client,
-    handler: &H,
-) -> Disconnect {
-    let reason = connection.end(end).await;
-    // The socket is closed from here on, and the registry knows.
-    connection.into_registered().leave().await;
-    let hook = async { handler.on_disconnect(&client, &reason).await };
-    if AssertUnwindSafe(hook).catch_unwind().await.is_err() {
-        log::error!("on_disconnect panicked for client {}", client.id());
-    }
-    reason
 }
 
 /// The I/O side of a client.
@@ -418,99 +427,111 @@ impl<'a, T: Transport> Connection<'a, T> {
     }
 
     /// Ends the connection as `end` asks for; returns why it ended.
-    async fn end(&mut self, end: End) -> Disconnect {
-        let reason = match end {
-            End::Ours(reason) => reason,
-            End::Sealed => self.registered.queue.reason().unwrap_or(Disconnect::GOING_AWAY),
-            End::Evicted | End::Lost(_) => return self.cut_off(end).await,
+    ///
+    /// By hand, which takes half the room of an `async fn`.
+    fn end(&mut self, end: End) -> impl Future<Output = Disconnect> {
+        let goodbye = Stage::Writing { closing: false };
+        let (reason, stage) = match end {
+            End::Ours(reason) => (reason, goodbye),
+            End::Sealed => (self.reason(Disconnect::GOING_AWAY), goodbye),
+            End::Evicted => (self.reason(Disconnect::SLOW), Stage::CutOff { tries: true }),
+            End::Lost(reason) => (reason, Stage::CutOff { tries: false }),
         };
-        if let Some(end) = self.write_out(&reason).await {
-            return self.cut_off(end.after(reason)).await;
-        }
-        self.await_goodbye().await;
-        reason
+        let mut ending = Ending { reason, stage };
+        poll_fn(move |cx| {
+            ready!(self.poll_end(cx, &mut ending));
+            Poll::Ready(std::mem::replace(&mut ending.reason, Disconnect::ABNORMAL))
+        })
     }
 
-    /// Writes what is queued, then the close frame, all under the write deadline.
-    async fn write_out(&mut self, reason: &Disconnect) -> Option<End> {
-        for frame in [None, Some(reason.frame())] {
-            if let Some(frame) = frame {
-                self.registered.queue.close_frame(&frame);
-            }
-            let cut_off = poll_fn(|cx| {
-                loop {
-                    let drained = self.poll_drain(cx);
-                    match drained.phase {
-                        Phase::Evicted => return Poll::Ready(Some(End::Evicted)),
-                        Phase::Dead => return Poll::Ready(Some(End::Lost(Disconnect::ABNORMAL))),
-                        _ if drained.empty && !self.unflushed => return Poll::Ready(None),
-                        _ => {}
+    /// Why the queue was sealed or evicted.
+    fn reason(&self, unless_told: Disconnect) -> Disconnect {
+        self.registered.queue.reason().unwrap_or(unless_told)
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>, ending: &mut Ending<'a>) -> Poll<()> {
+        loop {
+            match &mut ending.stage {
+                Stage::Writing { closing } => match ready!(self.poll_write_out(cx)) {
+                    Phase::Evicted => {
+                        ending.reason = self.reason(Disconnect::SLOW);
+                        ending.stage = Stage::CutOff { tries: true };
                     }
-                    match ready!(self.clock.poll(cx, &self.hub.shared().config, false, None)) {
-                        Verdict::WriteTimeout => self.registered.queue.evict(),
-                        // Nobody is pinged who is being told goodbye.
-                        _ => self.clock.pinged(),
+                    // That the stream fails on the way changes nothing about the reason.
+                    Phase::Dead => ending.stage = Stage::CutOff { tries: false },
+                    _ if *closing => ending.stage = Stage::Goodbye { shut: false, deadline: None },
+                    _ => {
+                        self.registered.queue.close_frame(&ending.reason.frame());
+                        *closing = true;
                     }
+                },
+                Stage::Goodbye { shut, deadline } => {
+                    let said = match self.poll_goodbye(cx, shut) {
+                        Poll::Ready(said) => said,
+                        Poll::Pending => {
+                            let shared = self.hub.shared();
+                            let after = || shared.timekeeper.after(shared.config.close_timeout);
+                            ready!(Pin::new(deadline.get_or_insert_with(after)).poll(cx));
+                            Err(io::ErrorKind::TimedOut.into())
+                        }
+                    };
+                    if let Err(error) = said {
+                        log::debug!("a peer did not answer its close frame: {error}");
+                        self.protocol.wire.transport.abort();
+                    }
+                    return Poll::Ready(());
                 }
-            })
-            .await;
-            if cut_off.is_some() {
-                return cut_off;
+                Stage::CutOff { tries } => {
+                    if *tries {
+                        self.registered.queue.close_frame(&ending.reason.frame());
+                        self.poll_drain(cx);
+                    }
+                    self.protocol.wire.transport.abort();
+                    return Poll::Ready(());
+                }
             }
         }
-        None
     }
 
-    /// Shuts the write side down and discards what comes until the peer has shut its own: a socket
-    /// that is dropped with unread bytes resets the connection and may destroy the close frame.
-    async fn await_goodbye(&mut self) {
-        let timeout = self.hub.shared().config.close_timeout;
+    /// Writes what is queued, under the write deadline. Ready when it is written, and where it
+    /// cannot be: the queue is evicted or dead.
+    fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<Phase> {
+        loop {
+            let drained = self.poll_drain(cx);
+            let is_over = matches!(drained.phase, Phase::Evicted | Phase::Dead);
+            if is_over || (drained.empty && !self.unflushed) {
+                return Poll::Ready(drained.phase);
+            }
+            match ready!(self.clock.poll(cx, &self.hub.shared().config, false, None)) {
+                Verdict::WriteTimeout => self.registered.queue.evict(),
+                // Nobody is pinged who is being told goodbye.
+                _ => self.clock.pinged(),
+            }
+        }
+    }
+
+    /// Shuts the write side down, unless it is `shut`, and discards what comes; ready when the peer
+    /// has shut its own.
+    fn poll_goodbye(&mut self, cx: &mut Context<'_>, shut: &mut bool) -> Poll<io::Result<()>> {
         let scratch = &self.hub.shared().scratch;
         let wire = &mut self.protocol.wire;
-        let goodbye = async {
-            wire.shutdown().await?;
-            poll_fn(|cx| {
-                wire.discard(scratch);
-                let mut turn = 0;
-                while turn < TURN {
-                    // Most have not answered yet: a read would find nothing.
-                    ready!(wire.transport.poll_readable(cx));
-                    match ready!(wire.poll_fill(cx, scratch)) {
-                        Ok(0) => return Poll::Ready(Ok(())),
-                        Ok(n) => turn += n as u32,
-                        Err(error) => return Poll::Ready(Err(error)),
-                    }
-                    wire.discard(scratch);
-                }
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            })
-            .await
-        };
-        let said: io::Result<()> = goodbye.or(timed_out(self.hub, timeout)).await;
-        if let Err(error) = said {
-            log::debug!("a peer did not answer its close frame: {error}");
-            self.protocol.wire.transport.abort();
+        if !*shut {
+            ready!(Pin::new(&mut wire.transport).poll_close(cx))?;
+            *shut = true;
         }
-    }
-
-    /// Ends without ceremony: the evicted get one try at a close frame, without waiting.
-    async fn cut_off(&mut self, end: End) -> Disconnect {
-        let reason = match end {
-            End::Lost(reason) | End::Ours(reason) => reason,
-            End::Evicted | End::Sealed => {
-                let reason = self.registered.queue.reason().unwrap_or(Disconnect::SLOW);
-                self.registered.queue.close_frame(&reason.frame());
-                poll_fn(|cx| {
-                    self.poll_drain(cx);
-                    Poll::Ready(())
-                })
-                .await;
-                reason
+        wire.discard(scratch);
+        let mut turn = 0;
+        while turn < TURN {
+            // Most have not answered yet: a read would find nothing.
+            ready!(wire.transport.poll_readable(cx));
+            match ready!(wire.poll_fill(cx, scratch))? {
+                0 => return Poll::Ready(Ok(())),
+                n => turn += n as u32,
             }
-        };
-        self.protocol.wire.transport.abort();
-        reason
+            wire.discard(scratch);
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

@@ -12,7 +12,6 @@
 //! In the other direction it is the client's [`Queue`]: what tungstenite writes are control
 //! frames, and they enter the same lane as everything else that goes to the client.
 
-use std::future::poll_fn;
 use std::io::{self, IoSlice, Read, Write};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -207,11 +206,6 @@ impl<T: Transport> Wire<T> {
     /// Flushes what the transport itself may hold back, as TLS does.
     pub(crate) fn poll_flush_transport(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.transport).poll_flush(cx)
-    }
-
-    /// Shuts the write side down.
-    pub(crate) async fn shutdown(&mut self) -> io::Result<()> {
-        poll_fn(|cx| Pin::new(&mut self.transport).poll_close(cx)).await
     }
 
     /// Where pushes may write, if the transport can be written from outside its task.
