@@ -18,6 +18,11 @@ use crate::{Disconnect, Message};
 /// Members served between two yields: about a millisecond of writes.
 const FANOUT: usize = 128;
 
+/// Bytes of frames that are laid side by side at most. The kernel takes what is in one piece in half
+/// the time of what is in 32, and a copy for all members pays from the second on; long messages are
+/// few in a run, and there it does not.
+const JOINED_MAX: usize = 16 * 1024;
+
 /// What the manager can be told.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -89,6 +94,8 @@ struct Publishes {
     messages: Vec<Message>,
     except: Vec<Option<ClientId>>,
     replies: Vec<Option<Reply<usize>>>,
+    /// The frames of the messages side by side, where there are several and they are short.
+    joined: Vec<u8>,
     /// For each message, how many members took it.
     recipients: Vec<usize>,
 }
@@ -200,8 +207,9 @@ impl Manager {
     /// room.
     async fn deliver(&mut self, target: &Target) {
         let Self { registry, counters, run, .. } = self;
-        let recipients = &mut run.recipients;
-        let mut delivery = Delivery::new(target, &run.messages, &run.except, recipients);
+        run.join();
+        let Publishes { messages, joined, except, recipients, .. } = run;
+        let mut delivery = Delivery::new(target, messages, joined, except, recipients);
         while !registry.deliver(&mut delivery, FANOUT) {
             yield_now().await;
         }
@@ -223,5 +231,13 @@ impl Publishes {
         self.except.push(except);
         self.replies.push(reply);
         self.recipients.push(0);
+    }
+
+    fn join(&mut self) {
+        self.joined.clear();
+        let bytes: usize = self.messages.iter().map(|message| message.frame().len()).sum();
+        if self.messages.len() > 1 && bytes <= JOINED_MAX {
+            self.messages.iter().for_each(|message| self.joined.extend_from_slice(message.frame()));
+        }
     }
 }

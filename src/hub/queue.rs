@@ -79,8 +79,8 @@ pub(crate) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// `frames` are those of the messages, ready for a vectored write: one slice a message. What is
-    /// written at once is counted in `tally`.
+    /// `frames` are those of the messages, ready for a vectored write: a slice for each, or one for
+    /// all. What is written at once is counted in `tally`.
     pub(crate) fn new(
         messages: &'a [Message],
         frames: &'a [IoSlice<'a>],
@@ -536,11 +536,12 @@ impl State {
     /// how many messages need not wait any more.
     fn begin(&mut self, run: Run<'_>, bytes: usize) -> usize {
         let (mut whole, mut cut) = (0, bytes);
-        for frame in run.frames {
-            if cut < frame.len() {
+        for message in run.messages {
+            let length = message.frame().len();
+            if cut < length {
                 break;
             }
-            cut -= frame.len();
+            cut -= length;
             whole += 1;
         }
         run.tally.wrote(whole, bytes);

@@ -163,6 +163,8 @@ pub(crate) struct Debtor {
 pub(crate) struct Delivery<'a> {
     target: &'a Target,
     messages: &'a [Message],
+    /// The frames of all messages, if they lie side by side; empty if they do not.
+    joined: &'a [u8],
     /// For each message the client that must not get it.
     except: &'a [Option<ClientId>],
     /// Whether `except` names anybody.
@@ -181,12 +183,14 @@ impl<'a> Delivery<'a> {
     pub(crate) fn new(
         target: &'a Target,
         messages: &'a [Message],
+        joined: &'a [u8],
         except: &'a [Option<ClientId>],
         recipients: &'a mut [usize],
     ) -> Self {
         debug_assert_eq!((messages.len(), messages.len()), (except.len(), recipients.len()));
         let excepting = except.iter().any(Option::is_some);
-        Self { target, messages, except, excepting, place: 0, recipients, ended: Vec::new() }
+        let ended = Vec::new();
+        Self { target, messages, joined, except, excepting, place: 0, recipients, ended }
     }
 }
 
@@ -298,11 +302,24 @@ impl Registry {
     /// A client whose queue overflows is evicted in place. The registry must not change between
     /// the calls of one delivery.
     pub(crate) fn deliver(&mut self, delivery: &mut Delivery<'_>, budget: usize) -> bool {
-        let mut frames = [IoSlice::new(&[]); RUN_MAX];
-        let frames = &mut frames[..delivery.messages.len()];
-        for (frame, message) in frames.iter_mut().zip(delivery.messages) {
-            *frame = IoSlice::new(message.frame());
-        }
+        let (one, mut many);
+        let frames = match (delivery.messages, delivery.joined) {
+            ([message], _) => {
+                one = [IoSlice::new(message.frame())];
+                &one[..]
+            }
+            (messages, []) => {
+                many = [IoSlice::new(&[]); RUN_MAX];
+                for (frame, message) in many.iter_mut().zip(messages) {
+                    *frame = IoSlice::new(message.frame());
+                }
+                &many[..messages.len()]
+            }
+            (_, joined) => {
+                one = [IoSlice::new(joined)];
+                &one[..]
+            }
+        };
         let tally = Tally::new(&self.counters);
         let run = Run::new(delivery.messages, frames, &tally);
         let one;

@@ -223,7 +223,10 @@ impl Pair {
         self.recipients += expected.iter().sum::<usize>() as u64;
 
         let mut recipients = vec![0; run.len()];
-        let mut delivery = Delivery::new(&target, &run, &except, &mut recipients);
+        // Written from where they lie, or from side by side.
+        let joined = if rng.bool() { run.iter().map(Message::frame).collect() } else { Vec::new() };
+        let joined = joined.concat();
+        let mut delivery = Delivery::new(&target, &run, &joined, &except, &mut recipients);
         let budget = rng.usize(1..4);
         let calls = (0..).take_while(|_| !self.registry.deliver(&mut delivery, budget)).count();
         assert!(calls <= self.registry.places(), "each call gets on");
@@ -379,7 +382,7 @@ fn deliver(registry: &mut Registry, target: Target) -> usize {
 fn deliver_in_slices(registry: &mut Registry, target: Target) -> (usize, usize) {
     let run = [Message::from("hello")];
     let mut recipients = [0];
-    let mut delivery = Delivery::new(&target, &run, &[None], &mut recipients);
+    let mut delivery = Delivery::new(&target, &run, &[], &[None], &mut recipients);
     let mut slices = 1;
     while !registry.deliver(&mut delivery, 128) {
         slices += 1;

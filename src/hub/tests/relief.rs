@@ -58,7 +58,7 @@ impl Table {
         message.hold(&self.memory);
         let messages = [message];
         let mut recipients = [0];
-        let mut delivery = Delivery::new(target, &messages, &[None], &mut recipients);
+        let mut delivery = Delivery::new(target, &messages, &[], &[None], &mut recipients);
         assert!(self.registry.deliver(&mut delivery, usize::MAX));
     }
 
