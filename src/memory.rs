@@ -201,11 +201,13 @@ impl Memory {
         }
     }
 
-    fn add(&self, bytes: usize) {
+    /// Counts `bytes`, until as many are taken off. [`hold`](Self::hold) does not forget to.
+    pub(crate) fn add(&self, bytes: usize) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    fn sub(&self, bytes: usize) {
+    /// Takes off what was counted.
+    pub(crate) fn sub(&self, bytes: usize) {
         let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
         if before >= self.levels.high && before - bytes < self.levels.high {
             self.eased.notify(1.additional());

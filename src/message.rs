@@ -1,11 +1,11 @@
 //! A message: text or binary, encoded once, shared by every queue it stands in.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use crate::memory::{Held, Memory, allocation};
+use crate::memory::{Memory, allocation};
 
 /// The longest header of an unmasked frame: two bytes and a 64-bit length (RFC 6455 5.2).
 pub(crate) const FRAME_HEADER_MAX: usize = 10;
@@ -40,8 +40,9 @@ pub struct Message(Arc<Frame>);
 struct Frame {
     /// The frame as it goes to a socket: the unmasked header, then the payload.
     bytes: Vec<u8>,
-    /// The account of the first hub that took the message in; the entry ends with the last clone.
-    held: Mutex<Option<Held>>,
+    /// The account of the first hub that took the message in; it is counted there until the last
+    /// clone is dropped.
+    account: OnceLock<Arc<Memory>>,
 }
 
 /// What the clones of a message share beside its bytes: two counts and the frame's own fields.
@@ -118,13 +119,15 @@ impl Message {
     ///
     /// A message is counted once, by the first hub that takes it in.
     pub(crate) fn hold(&self, memory: &Arc<Memory>) {
-        let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.get_or_insert_with(|| memory.hold(self.size()));
+        self.0.account.get_or_init(|| {
+            memory.add(self.size());
+            Arc::clone(memory)
+        });
     }
 
     /// The memory that the message takes, however many clones it has.
     pub(crate) fn size(&self) -> usize {
-        allocation(self.0.bytes.capacity()) + ENVELOPE
+        self.0.size()
     }
 
     /// How many clones there are, at least 1.
@@ -158,14 +161,21 @@ impl Message {
             }
         }
         bytes.extend_from_slice(payload);
-        Self(Arc::new(Frame { bytes, held: Mutex::default() }))
+        Self(Arc::new(Frame { bytes, account: OnceLock::new() }))
+    }
+}
+
+impl Frame {
+    fn size(&self) -> usize {
+        allocation(self.bytes.capacity()) + ENVELOPE
     }
 }
 
 impl Drop for Frame {
     fn drop(&mut self) {
-        if let Some(held) = self.held.get_mut().unwrap_or_else(PoisonError::into_inner) {
-            held.memory().spare().give(std::mem::take(&mut self.bytes));
+        if let Some(memory) = self.account.take() {
+            memory.sub(self.size());
+            memory.spare().give(std::mem::take(&mut self.bytes));
         }
     }
 }

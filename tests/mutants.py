@@ -188,8 +188,9 @@ FAULTS = [
     (
         "a message behind the close frame",
         "src/serve/websocket.rs",
-        "for frame in [None, Some(reason.frame())] {",
-        "for frame in [Some(reason.frame()), None] {",
+        "let mut ending = Ending { reason, stage };",
+        "self.registered.queue.close_frame(&reason.frame());\n"
+        "        let mut ending = Ending { reason, stage };",
     ),
     (
         "order: the newest that waits goes first",
@@ -304,8 +305,8 @@ FAULTS = [
     (
         "a text that goes past tungstenite is not checked",
         "src/serve/scan.rs",
-        "if first == TEXT && !is_ascii && str::from_utf8(payload).is_err() {",
-        "if false {",
+        "TEXT if !is_ascii && str::from_utf8(payload).is_err() => return None,",
+        "TEXT if false => return None,",
         "serve::protocol",
     ),
     (
@@ -332,16 +333,29 @@ FAULTS = [
     (
         "a fragment is taken for a message",
         "src/serve/scan.rs",
-        "if !matches!(first, TEXT | BINARY) ||",
-        "if !matches!(first | 0x80, TEXT | BINARY) ||",
+        "let most = match first {",
+        "let most = match first | 0x80 {",
         "serve::protocol",
     ),
     (
         "a message that goes past tungstenite may have any length",
         "src/serve/scan.rs",
-        "if length > u64::from(self.message_max) {\n            return None;",
-        "if length > 1 << 40 {\n            return None;",
+        "if length > u64::from(most) {",
+        "if length > 1 << 40 {",
         "serve::protocol",
+    ),
+    (
+        "a close frame that goes past tungstenite may have any code",
+        "src/serve/scan.rs",
+        "CloseCode::from(code).is_allowed().then(",
+        "true.then(",
+        "serve::protocol",
+    ),
+    (
+        "the first of the frames that lie side by side is not among them",
+        "src/hub/manager.rs",
+        "self.messages.iter().for_each(|message| self.joined",
+        "self.messages.iter().skip(1).for_each(|message| self.joined",
     ),
     (
         "what has come last goes past a tungstenite that has not said all",
