@@ -1,6 +1,7 @@
 //! A message: text or binary, encoded once, shared by every queue it stands in.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -137,30 +138,21 @@ impl Message {
 
     /// Makes a message with the first byte of its frame: [`BINARY`], or [`TEXT`] if it is UTF-8.
     fn encode(first: u8, payload: &[u8]) -> Self {
-        Self::encode_into(Vec::with_capacity(header_len(payload) + payload.len()), first, payload)
+        let header = begin_frame(first, payload.len());
+        Self::from_frame([&header, payload].concat())
     }
 
     /// As [`encode`](Self::encode), in a buffer of a hub's if the message is long.
     pub(crate) fn encode_with(memory: &Memory, first: u8, payload: &[u8]) -> Self {
-        let bytes = memory.spare().take(header_len(payload) + payload.len());
-        Self::encode_into(bytes, first, payload)
+        let header = begin_frame(first, payload.len());
+        let mut bytes = memory.spare().take(header.len() + payload.len());
+        bytes.extend_from_slice(&header);
+        bytes.extend_from_slice(payload);
+        Self::from_frame(bytes)
     }
 
-    /// `bytes` is empty and has room for all of it.
-    fn encode_into(mut bytes: Vec<u8>, first: u8, payload: &[u8]) -> Self {
-        bytes.push(first);
-        match payload.len() {
-            len @ 0..=125 => bytes.push(len as u8),
-            len @ 126..=0xffff => {
-                bytes.push(126);
-                bytes.extend_from_slice(&(len as u16).to_be_bytes());
-            }
-            len => {
-                bytes.push(127);
-                bytes.extend_from_slice(&(len as u64).to_be_bytes());
-            }
-        }
-        bytes.extend_from_slice(payload);
+    /// Makes a message of its whole frame.
+    pub(crate) fn from_frame(bytes: Vec<u8>) -> Self {
         Self(Arc::new(Frame { bytes, account: OnceLock::new() }))
     }
 }
@@ -180,12 +172,40 @@ impl Drop for Frame {
     }
 }
 
-/// How long the header of a payload is, in bytes.
-fn header_len(payload: &[u8]) -> usize {
-    match payload.len() {
-        0..=125 => 2,
-        126..=0xffff => 4,
-        _ => FRAME_HEADER_MAX,
+/// The unmasked header of a message's one frame (RFC 6455 5.2).
+pub(crate) fn begin_frame(first: u8, len: usize) -> Header {
+    let mut bytes = [0; FRAME_HEADER_MAX];
+    bytes[0] = first;
+    let used = match len {
+        0..=125 => {
+            bytes[1] = len as u8;
+            2
+        }
+        126..=0xffff => {
+            bytes[1] = 126;
+            bytes[2..4].copy_from_slice(&(len as u16).to_be_bytes());
+            4
+        }
+        _ => {
+            bytes[1] = 127;
+            bytes[2..].copy_from_slice(&(len as u64).to_be_bytes());
+            FRAME_HEADER_MAX
+        }
+    };
+    Header { bytes, used }
+}
+
+/// A header, as many bytes as it takes.
+pub(crate) struct Header {
+    bytes: [u8; FRAME_HEADER_MAX],
+    used: usize,
+}
+
+impl Deref for Header {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.used]
     }
 }
 

@@ -6,6 +6,9 @@ use std::sync::{Mutex, PoisonError};
 
 use async_tungstenite::tungstenite::protocol::WebSocketContext;
 
+use crate::Config;
+use crate::message::FRAME_HEADER_MAX;
+
 /// Bytes of one buffer: what one read takes from a socket at most.
 pub(crate) const SCRATCH_BYTES: usize = 32 * 1024;
 
@@ -57,20 +60,23 @@ impl Scratch {
 pub(crate) struct Spare(Mutex<Vec<u8>>);
 
 /// Bytes of a buffer that is kept for the next message: a shorter one shares its pages with others,
-/// a longer one came with more than one read.
-const SPARE_BYTES: RangeInclusive<usize> = 2048..=SCRATCH_BYTES;
+/// and the longest is for a message as long as one may be at the defaults.
+const SPARE_BYTES: RangeInclusive<usize> = 2048..=Config::MAX_MESSAGE + FRAME_HEADER_MAX;
 
 impl Spare {
-    /// Makes an empty buffer with room for `bytes`: the spare one, if that has it and no more than
-    /// another third.
+    /// Makes an empty buffer with room for `bytes`.
     pub(crate) fn take(&self, bytes: usize) -> Vec<u8> {
-        if SPARE_BYTES.contains(&bytes) {
-            let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if (bytes..=bytes + bytes / 3).contains(&spare.capacity()) {
-                return mem::take(&mut *spare);
-            }
+        self.find(bytes).unwrap_or_else(|| Vec::with_capacity(bytes))
+    }
+
+    /// Takes the spare buffer, if that has room for `bytes` and no more than another third.
+    pub(crate) fn find(&self, bytes: usize) -> Option<Vec<u8>> {
+        if !SPARE_BYTES.contains(&bytes) {
+            return None;
         }
-        Vec::with_capacity(bytes)
+        let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = (bytes..=bytes + bytes / 3).contains(&spare.capacity());
+        fits.then(|| mem::take(&mut *spare))
     }
 
     /// Keeps a buffer that nobody uses any more, in place of the one before.
@@ -105,7 +111,7 @@ mod tests {
         buffer.extend_from_slice(b"a message");
         let pointer = buffer.as_ptr();
         spare.give(buffer);
-        for bytes in [1, 2000, 5000, 8001, SCRATCH_BYTES + 1] {
+        for bytes in [1, 2000, 5000, 8001, SPARE_BYTES.end() + 1] {
             let other = spare.take(bytes);
             assert!(other.as_ptr() != pointer && other.capacity() >= bytes, "{bytes}");
         }
@@ -113,7 +119,7 @@ mod tests {
         assert_eq!((again.as_ptr(), again.len()), (pointer, 0));
         let is_empty = || spare.0.lock().expect("nobody panics").capacity() == 0;
         assert!(is_empty());
-        for capacity in [1000, SCRATCH_BYTES + 1] {
+        for capacity in [1000, SPARE_BYTES.end() + 1] {
             spare.give(Vec::with_capacity(capacity));
             assert!(is_empty(), "{capacity}");
         }

@@ -7,6 +7,7 @@ mod entrance;
 #[cfg(target_os = "linux")]
 mod epoll;
 mod events;
+mod gathering;
 mod goodbye;
 mod handler;
 mod handshake;

@@ -7,7 +7,8 @@
 //!
 //! Most need none at all. What lies in what was read, whole and in one frame, is taken from where it
 //! lies: a message, which tungstenite would copy twice on the way to the same, a close frame, for
-//! which it would be made and thrown away, and a pong, which says nothing. Everything else is
+//! which it would be made and thrown away, and a pong, which says nothing. A message in one frame
+//! that comes with several reads is gathered where it goes out from. Everything else is
 //! tungstenite's to judge: fragments, pings, and whatever breaks a rule.
 
 use std::io;
@@ -46,8 +47,9 @@ impl<T: Transport> Protocol<T> {
     /// enough for anything.
     pub(super) fn next(&mut self, pool: &Scratch) -> Option<Result<Said, WsError>> {
         if self.tungstenite.is_none() {
-            if let Some(said) = self.wire.take_whole() {
-                return Some(Ok(said));
+            let next = self.wire.take();
+            if next.is_some() {
+                return next;
             }
             if !self.wire.has_unread() {
                 return None;
@@ -243,6 +245,12 @@ mod tests {
             [Said::Close(Disconnect::new(1001, "bye"))]
         );
         assert_eq!(peer.say(&frame(0x88, b"")), [Said::Close(Disconnect::NO_STATUS)]);
+        let long = frame(0x82, &[3; 60_000]);
+        assert_eq!(peer.say(&long[..100]), []);
+        assert_eq!(peer.say(&long[100..30_000]), []);
+        let (end, next) = (&long[30_000..], frame(0x81, b"one"));
+        let both = [Said::Message(Message::binary([3; 60_000])), text("one")];
+        assert_eq!(peer.say(&[end, &next].concat()), both);
         assert!(pool.take_tungstenite().is_none());
         let mut peer = Peer::new(hub.clone());
         let parts = [frame(0x01, b"tw"), frame(0x80, b"o")].concat();

@@ -1,7 +1,8 @@
 //! The scan: where in the stream of frames the peer's bytes are, and what becomes of them.
 //!
 //! It follows frame headers, holds a message to its limits before its bytes have come, takes the
-//! masks off, and cuts what it hands on so that nothing behind it gathers more than has been sent.
+//! masks off, and cuts what it hands on to tungstenite, so that nothing there gathers more than has
+//! been sent.
 
 use std::str;
 
@@ -149,6 +150,38 @@ impl Scan {
             _ => Said::Message(Message::encode_with(memory, first, payload)),
         };
         Some((said, frame.len()))
+    }
+
+    /// Begins a message of which a part lies at the start of `from`, if it is in one frame and breaks no
+    /// rule by what it announces; returns the first byte of its frame, the length of its payload and
+    /// of its header. Between two messages only. The payload is to be [taken](Self::take_part).
+    pub(super) fn begin_long(&mut self, from: &[u8]) -> Option<(u8, usize, usize)> {
+        debug_assert!(self.is_between());
+        let (first, second) = (*from.first()?, *from.get(1)?);
+        let header = from.get(..usize::from(header_len(second)))?;
+        if !matches!(first, TEXT | BINARY) || second & MASKED == 0 {
+            return None;
+        }
+        let length = payload_len(header);
+        if length > u64::from(self.message_max) {
+            return None;
+        }
+        (self.fragments, self.last, self.message, self.rest) =
+            (1, true, length as u32, length as u32);
+        self.mask = *header.last_chunk()?;
+        Some((first, length as usize, header.len()))
+    }
+
+    /// Takes `there` bytes of payload, or what is left of it; returns how many, and their mask.
+    pub(super) fn take_part(&mut self, there: usize) -> (usize, [u8; 4]) {
+        let taken = there.min(self.rest as usize);
+        let mask = self.mask;
+        self.mask.rotate_left(taken % 4);
+        self.rest -= taken as u32;
+        if self.rest == 0 {
+            self.end_frame();
+        }
+        (taken, mask)
     }
 
     /// Moves bytes on until one side has no more, or to the first fault.
@@ -350,7 +383,7 @@ fn payload_len(header: &[u8]) -> u64 {
 
 /// Takes the mask off a payload where it lies (RFC 6455 5.3), 16 bytes at a time; returns whether
 /// it is ASCII, and so needs no other look to be UTF-8.
-fn unmask(payload: &mut [u8], [a, b, c, d]: [u8; 4]) -> bool {
+pub(super) fn unmask(payload: &mut [u8], [a, b, c, d]: [u8; 4]) -> bool {
     let keys = [a, b, c, d, a, b, c, d, a, b, c, d, a, b, c, d];
     let wide = u128::from_ne_bytes(keys);
     let mut seen = 0;

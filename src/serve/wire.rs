@@ -17,6 +17,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use async_tungstenite::tungstenite::error::Error as WsError;
+
+use super::gathering::Gathering;
 use super::scan::{Said, Scan};
 use super::transport::Transport;
 use crate::deadlines::Moment;
@@ -34,7 +37,9 @@ pub(crate) struct Wire<T> {
     queue: Arc<Queue>,
     /// Read bytes that were left over when an earlier poll ended; empty and without capacity at
     /// most times, never more than one scratch buffer or one request head.
-    kept: Vec<u8>,
+    kept: Box<[u8]>,
+    /// A message of which a part has come, unless that is with tungstenite.
+    gathering: Option<Box<Gathering>>,
     /// The borrowed buffer and how much of it is filled. Only inside a poll.
     scratch: Option<(Box<[u8]>, usize)>,
     /// How far `kept` or, while there is one, `scratch` has been handed on, and where in the stream
@@ -63,7 +68,8 @@ impl<T: Transport> Wire<T> {
         let mut wire = Self {
             transport,
             queue,
-            kept: early,
+            kept: early.into(),
+            gathering: None,
             scratch: None,
             scan: Scan::new(config.max_message as u32, config.max_fragments as u32),
             held: hub.memory().hold(0),
@@ -128,17 +134,38 @@ impl<T: Transport> Wire<T> {
         }
     }
 
-    /// Takes the next of what was read, if all of it is there in one frame. Only while tungstenite
-    /// is not there, since it may hold what came before.
-    pub(super) fn take_whole(&mut self) -> Option<Said> {
+    /// Takes the next of what was read, if it lies there in one frame, or is a message in one of which
+    /// the last has come; an error if that is no text. Only while tungstenite is not there, since it
+    /// may hold what came before.
+    pub(super) fn take(&mut self) -> Option<Result<Said, WsError>> {
         let at = usize::from(self.scan.at);
-        let unread = match &mut self.scratch {
+        let mut unread = match &mut self.scratch {
             Some((buffer, filled)) => &mut buffer[at..*filled],
             None => &mut self.kept[at..],
         };
-        let (said, taken) = self.scan.take_whole(unread, self.held.memory())?;
+        let memory = self.held.memory();
+        if self.gathering.is_none() {
+            if let Some((said, taken)) = self.scan.take_whole(unread, memory) {
+                self.scan.at += taken as u16;
+                return Some(Ok(said));
+            }
+            let (first, length, header) = self.scan.begin_long(unread)?;
+            self.scan.at += header as u16;
+            unread = &mut unread[header..];
+            let begun = Gathering::begin(memory, first, length, unread.len());
+            self.gathering = Some(Box::new(begun));
+        }
+        let gathering = self.gathering.as_mut()?;
+        let (taken, mask) = self.scan.take_part(unread.len());
         self.scan.at += taken as u16;
-        Some(said)
+        if !gathering.add(&unread[..taken], mask) {
+            return Some(Err(WsError::Utf8(String::new())));
+        }
+        if !self.scan.is_between() {
+            return None;
+        }
+        let gathered = self.gathering.take()?;
+        Some(Ok(Said::Message(gathered.finish())))
     }
 
     /// Reads once from the transport, all that fits a scratch buffer; returns how much. 0 at the
@@ -150,7 +177,7 @@ impl<T: Transport> Wire<T> {
     ) -> Poll<io::Result<usize>> {
         debug_assert!(self.unread().is_empty());
         let (mut buffer, _) = self.scratch.take().unwrap_or_else(|| (pool.take(), 0));
-        self.kept = Vec::new();
+        self.kept = Box::default();
         self.scan.at = 0;
         let read = Pin::new(&mut self.transport).poll_read(cx, &mut buffer);
         match read {
@@ -169,11 +196,11 @@ impl<T: Transport> Wire<T> {
     /// Keeps what is left over and gives the borrowed buffer back. Before a poll ends.
     pub(crate) fn settle(&mut self, pool: &Scratch, keeper: &Timekeeper) {
         if let Some((buffer, filled)) = self.scratch.take() {
-            self.kept = buffer[usize::from(self.scan.at)..filled].to_vec();
+            self.kept = buffer[usize::from(self.scan.at)..filled].into();
             self.scan.at = 0;
             pool.give(buffer);
         } else if usize::from(self.scan.at) == self.kept.len() {
-            self.kept = Vec::new();
+            self.kept = Box::default();
             self.scan.at = 0;
         }
         let began = self.scan.began;
@@ -189,7 +216,8 @@ impl<T: Transport> Wire<T> {
         if let Some((buffer, _)) = self.scratch.take() {
             pool.give(buffer);
         }
-        self.kept = Vec::new();
+        self.kept = Box::default();
+        self.gathering = None;
         self.scan.at = 0;
         self.count();
     }
@@ -225,7 +253,7 @@ impl<T: Transport> Wire<T> {
             let since = self.scan.began.map_or_else(|| memory.tick(), |_| self.since);
             self.queue.owe(message, since);
         }
-        self.held.resize(size(self.kept.capacity()) + message);
+        self.held.resize(size(self.kept.len()) + message);
     }
 
     /// Whether a message has begun, for which memory is set aside.

@@ -1,0 +1,104 @@
+//! A message whose frame comes with more than one read: the frame as it will go out, as far as it
+//! has come.
+
+use std::str;
+
+use super::scan::unmask;
+use crate::Message;
+use crate::memory::Memory;
+use crate::message::{TEXT, begin_frame};
+
+/// A message in one frame, of which a part has come.
+#[derive(Debug)]
+pub(super) struct Gathering {
+    /// The unmasked header, and the payload so far.
+    frame: Vec<u8>,
+    /// How long the frame becomes.
+    total: usize,
+    /// How much of a text was found to be UTF-8, its header taken for such.
+    checked: usize,
+}
+
+impl Gathering {
+    /// For a payload of `length` bytes, of which `there` have come. No more is allocated than they
+    /// need, unless the hub has a buffer for all of it to spare.
+    pub(super) fn begin(memory: &Memory, first: u8, length: usize, there: usize) -> Self {
+        let header = begin_frame(first, length);
+        let total = header.len() + length;
+        let spare = memory.spare().find(total);
+        let mut frame = spare.unwrap_or_else(|| Vec::with_capacity(header.len() + there));
+        frame.extend_from_slice(&header);
+        Self { checked: frame.len(), frame, total }
+    }
+
+    /// Appends what has come of the payload; `false` if that is of a text and no UTF-8.
+    pub(super) fn add(&mut self, masked: &[u8], mask: [u8; 4]) -> bool {
+        let before = self.frame.len();
+        let len = before + masked.len();
+        if len > self.frame.capacity() {
+            let room = len.max(2 * self.frame.capacity()).min(self.total);
+            self.frame.reserve_exact(room - before);
+        }
+        self.frame.extend_from_slice(masked);
+        let is_ascii = unmask(&mut self.frame[before..], mask);
+        if self.frame[0] != TEXT {
+            return true;
+        }
+        if is_ascii && self.checked == before {
+            self.checked = len;
+            return true;
+        }
+        match str::from_utf8(&self.frame[self.checked..]) {
+            Ok(_) => self.checked = len,
+            Err(error) => {
+                self.checked += error.valid_up_to();
+                // The rest of a character may still come.
+                return error.error_len().is_none() && len < self.total;
+            }
+        }
+        true
+    }
+
+    /// Makes the message, once all of it is there.
+    pub(super) fn finish(self) -> Message {
+        debug_assert_eq!(self.frame.len(), self.total);
+        Message::from_frame(self.frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::BINARY;
+
+    #[test]
+    fn no_more_is_allocated_than_twice_what_has_come_and_at_the_end_what_is_there() {
+        let memory = Memory::default();
+        let payload = [7; 70_000];
+        let mut gathering = Gathering::begin(&memory, BINARY, payload.len(), 100);
+        let mut come = 0;
+        for part in payload.chunks(100) {
+            assert!(gathering.add(part, [0; 4]));
+            come += part.len();
+            assert!(gathering.frame.capacity() <= 2 * (come + 10), "{come}");
+        }
+        assert_eq!(gathering.frame.capacity(), gathering.total);
+        assert_eq!(gathering.finish(), Message::binary(payload));
+    }
+
+    #[test]
+    fn a_text_is_refused_with_the_first_part_that_cannot_be_one() {
+        let memory = Memory::default();
+        let text = "sch\u{f6}n \u{1f980}".as_bytes();
+        for cut in 0..text.len() {
+            let mut gathering = Gathering::begin(&memory, TEXT, text.len(), 1);
+            assert!(gathering.add(&text[..cut], [0; 4]) && gathering.add(&text[cut..], [0; 4]));
+            assert_eq!(gathering.finish().as_bytes(), text);
+        }
+        let mut gathering = Gathering::begin(&memory, TEXT, 100, 1);
+        assert!(gathering.add(b"sch\xc3", [0; 4]));
+        assert!(!gathering.add(b"n", [0; 4]));
+        let mut gathering = Gathering::begin(&memory, TEXT, 4, 1);
+        assert!(!gathering.add(b"sch\xc3", [0; 4]), "it ends within a character");
+    }
+}
