@@ -3,11 +3,12 @@
 //! Tungstenite reassembles messages inside one read, reserves a frame's whole length when it sees
 //! its header, and keeps a buffer of its largest frame for ever. The wire stands below it and
 //! bounds all three. It reads the socket in large pieces into a buffer that connections borrow for
-//! one poll, and its [`Scan`] counts fragments, empty ones too, limits what a frame may announce,
-//! and hands a frame on as it comes: what is there of it in fragments of a few KiB, and what is left
-//! once all of that is there, as it is. So nothing is allocated ahead of what a peer has really
-//! sent, and bad UTF-8 is found early. It copies the payload anyway, and takes the mask off on the
-//! way.
+//! one poll. A message in one frame is made from there, or [gathered](Gathering) from one read after
+//! another. Of what remains for tungstenite its [`Scan`] counts fragments, empty ones too, limits what
+//! a frame may announce, and hands a frame on as it comes: what is there of it in fragments of a few
+//! KiB, and what is left once all of that is there, as it is. So nothing is allocated ahead of what a
+//! peer has really sent, and bad UTF-8 is found early. It copies the payload anyway, and takes the
+//! mask off on the way.
 //!
 //! In the other direction it is the client's [`Queue`]: what tungstenite writes are control
 //! frames, and they enter the same lane as everything else that goes to the client.
