@@ -129,6 +129,9 @@ mod attack {
     const HEALTHY: usize = 8;
     /// The longest message that is allowed.
     const LONG: usize = 64 * 1024;
+    /// How long a debt must have been there at most to count: two ticks of a quarter of a second, and
+    /// a half.
+    const AGED: Duration = Duration::from_millis(625);
     /// Which of the debtors owes more than the others.
     const LARGEST: usize = 7;
     /// A message of the healthy publisher is sent after as long.
@@ -718,12 +721,15 @@ mod attack {
             let debtor = server.address.join(&room)?;
             Ok((debtor, server.address.join(&format!("{room}?echo=0"))?))
         };
-        // Who has owed for less than a moment does not go yet: the largest is the first to owe.
-        let (mut debtors, publishers): (Vec<_>, Vec<_>) =
-            (0..=LARGEST).map(pair).collect::<io::Result<Vec<_>>>()?.into_iter().unzip();
-        for (nth, mut publisher) in publishers.into_iter().enumerate().rev() {
+        // Who has owed for less than a moment does not go yet: the largest is past that, and not the
+        // first to be.
+        let mut debtors = Vec::new();
+        for nth in 0..=LARGEST {
+            let (debtor, mut publisher) = pair(nth)?;
+            debtors.push(debtor);
             publish(&mut publisher, &long, if nth == LARGEST { 3 } else { 2 })?;
         }
+        thread::sleep(AGED);
         for _ in 0..1000 {
             match pair(debtors.len()) {
                 Ok((debtor, mut publisher)) => {

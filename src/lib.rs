@@ -149,6 +149,7 @@ mod message;
 mod network;
 mod scratch;
 mod serve;
+mod spare;
 mod sync;
 mod time;
 mod timekeeper;

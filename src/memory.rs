@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use event_listener::{Event, EventListener, IntoNotification as _};
 
-use crate::scratch::Spare;
+use crate::spare::Spare;
 
 /// The length of a tick: debts are aged in these, and who waits for memory asks for relief as often.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
@@ -35,7 +35,7 @@ pub(crate) struct Memory {
     /// What one connection sets aside; 0 without a ceiling.
     connection: usize,
     levels: Levels,
-    /// What the last long message has left. It does not count: what it takes is part of the start cost.
+    /// Does not count: what it takes beyond its message is part of the start cost.
     spare: Spare,
     /// Tells one of those who wait that `used` is below `high` again; each tells the next.
     eased: Event,
@@ -118,7 +118,7 @@ impl Memory {
         &self.levels
     }
 
-    /// Where long messages have their buffers from, and leave them.
+    /// Where a long message has its buffer from, and leaves it.
     pub(crate) fn spare(&self) -> &Spare {
         &self.spare
     }

@@ -177,9 +177,14 @@ pub(crate) struct Delivery<'a> {
     ended: Vec<u32>,
 }
 
+/// Bytes of the frames of `messages`.
+pub(crate) fn frame_bytes(messages: &[Message]) -> usize {
+    messages.iter().map(|message| message.frame().len()).sum()
+}
+
 impl<'a> Delivery<'a> {
-    /// At most [`RUN_MAX`] messages. `except` names, for each of them, the client that must not get
-    /// it, and to `recipients` is added how many members took it.
+    /// At most [`RUN_MAX`] messages; `joined` is all their frames, or nothing. `except` names, for each
+    /// of them, the client that must not get it, and to `recipients` is added how many members took it.
     pub(crate) fn new(
         target: &'a Target,
         messages: &'a [Message],
@@ -188,6 +193,7 @@ impl<'a> Delivery<'a> {
         recipients: &'a mut [usize],
     ) -> Self {
         debug_assert_eq!((messages.len(), messages.len()), (except.len(), recipients.len()));
+        debug_assert!(joined.is_empty() || joined.len() == frame_bytes(messages));
         let excepting = except.iter().any(Option::is_some);
         let ended = Vec::new();
         Self { target, messages, joined, except, excepting, place: 0, recipients, ended }
@@ -302,11 +308,11 @@ impl Registry {
     /// A client whose queue overflows is evicted in place. The registry must not change between
     /// the calls of one delivery.
     pub(crate) fn deliver(&mut self, delivery: &mut Delivery<'_>, budget: usize) -> bool {
-        let (one, mut many);
+        let (single, mut many);
         let frames = match (delivery.messages, delivery.joined) {
             ([message], _) => {
-                one = [IoSlice::new(message.frame())];
-                &one[..]
+                single = [IoSlice::new(message.frame())];
+                &single[..]
             }
             (messages, []) => {
                 many = [IoSlice::new(&[]); RUN_MAX];
@@ -316,8 +322,8 @@ impl Registry {
                 &many[..messages.len()]
             }
             (_, joined) => {
-                one = [IoSlice::new(joined)];
-                &one[..]
+                single = [IoSlice::new(joined)];
+                &single[..]
             }
         };
         let tally = Tally::new(&self.counters);

@@ -2,6 +2,7 @@
 //! has come.
 
 use std::str;
+use std::sync::Arc;
 
 use super::scan::unmask;
 use crate::Message;
@@ -17,18 +18,20 @@ pub(super) struct Gathering {
     total: usize,
     /// How much of a text was found to be UTF-8, its header taken for such.
     checked: usize,
+    /// Where the buffer may be from.
+    memory: Arc<Memory>,
 }
 
 impl Gathering {
     /// For a payload of `length` bytes, of which `there` have come. No more is allocated than they
     /// need, unless the hub has a buffer for all of it to spare.
-    pub(super) fn begin(memory: &Memory, first: u8, length: usize, there: usize) -> Self {
+    pub(super) fn begin(memory: &Arc<Memory>, first: u8, length: usize, there: usize) -> Self {
         let header = begin_frame(first, length);
         let total = header.len() + length;
         let spare = memory.spare().find(total);
         let mut frame = spare.unwrap_or_else(|| Vec::with_capacity(header.len() + there));
         frame.extend_from_slice(&header);
-        Self { checked: frame.len(), frame, total }
+        Self { checked: frame.len(), frame, total, memory: Arc::clone(memory) }
     }
 
     /// Appends what has come of the payload; `false` if that is of a text and no UTF-8.
@@ -60,9 +63,15 @@ impl Gathering {
     }
 
     /// Makes the message, once all of it is there.
-    pub(super) fn finish(self) -> Message {
+    pub(super) fn finish(mut self) -> Message {
         debug_assert_eq!(self.frame.len(), self.total);
-        Message::from_frame(self.frame)
+        Message::from_frame(std::mem::take(&mut self.frame), &self.memory)
+    }
+}
+
+impl Drop for Gathering {
+    fn drop(&mut self) {
+        self.memory.spare().give(std::mem::take(&mut self.frame));
     }
 }
 
@@ -73,7 +82,7 @@ mod tests {
 
     #[test]
     fn no_more_is_allocated_than_twice_what_has_come_and_at_the_end_what_is_there() {
-        let memory = Memory::default();
+        let memory = Arc::<Memory>::default();
         let payload = [7; 70_000];
         let mut gathering = Gathering::begin(&memory, BINARY, payload.len(), 100);
         let mut come = 0;
@@ -88,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_text_is_refused_with_the_first_part_that_cannot_be_one() {
-        let memory = Memory::default();
+        let memory = Arc::<Memory>::default();
         let text = "sch\u{f6}n \u{1f980}".as_bytes();
         for cut in 0..text.len() {
             let mut gathering = Gathering::begin(&memory, TEXT, text.len(), 1);
@@ -100,5 +109,15 @@ mod tests {
         assert!(!gathering.add(b"n", [0; 4]));
         let mut gathering = Gathering::begin(&memory, TEXT, 4, 1);
         assert!(!gathering.add(b"sch\xc3", [0; 4]), "it ends within a character");
+    }
+
+    #[test]
+    fn who_never_finishes_gives_the_spare_buffer_back() {
+        let memory = Arc::<Memory>::default();
+        for _ in 0..2 {
+            let gathering = Gathering::begin(&memory, BINARY, 60_000, 1);
+            assert!(gathering.frame.capacity() > 60_000 && memory.spare().find(60_000).is_none());
+        }
+        assert!(memory.spare().find(60_000).is_some());
     }
 }

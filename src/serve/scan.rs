@@ -5,6 +5,7 @@
 //! been sent.
 
 use std::str;
+use std::sync::Arc;
 
 use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
@@ -42,7 +43,7 @@ const LENGTH: u8 = 0x7f;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Said {
     Message(Message),
-    /// A ping, which the next call answers, or a pong.
+    /// A ping, which tungstenite answers when it is asked again, or a pong.
     Control,
     Close(Disconnect),
 }
@@ -119,11 +120,15 @@ impl Scan {
         }
     }
 
-    /// Takes what lies at the start of `from` in one frame, if it breaks no rule; returns how long the
-    /// frame is as well. Between two messages only.
+    /// Takes a message, a pong or a close that lies at the start of `from` in one frame, if it is one
+    /// that tungstenite would take; returns how long the frame is as well. Between two messages only.
     ///
     /// Anything else stays what it says, for [`hand_on`](Self::hand_on) and tungstenite to judge.
-    pub(super) fn take_whole(&self, from: &mut [u8], memory: &Memory) -> Option<(Said, usize)> {
+    pub(super) fn take_whole(
+        &self,
+        from: &mut [u8],
+        memory: &Arc<Memory>,
+    ) -> Option<(Said, usize)> {
         debug_assert!(self.is_between());
         let (first, second) = (*from.first()?, *from.get(1)?);
         let header = usize::from(header_len(second));

@@ -55,6 +55,7 @@ impl End {
 
 /// How a connection ends, and how far it has come with that.
 struct Ending<'a> {
+    /// What the client is told, if it can be, and the handler.
     reason: Disconnect,
     stage: Stage<'a>,
 }
@@ -85,7 +86,7 @@ pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
         let end = connection.serve(&client, handler).await;
         let end = connection.unregister(end, &client).await;
         let reason = connection.end(end).await;
-        // The socket is closed from here on.
+        // The socket is closed with the queue, which may write through it, in the step to come.
         let registered = connection.into_registered();
         // A block of its own, where the reason lies in the room of the long life before.
         let departure = async {
@@ -457,7 +458,7 @@ impl<'a, T: Transport> Connection<'a, T> {
                         ending.reason = self.reason(Disconnect::SLOW);
                         ending.stage = Stage::CutOff { tries: true };
                     }
-                    // That the stream fails on the way changes nothing about the reason.
+                    // As `End::after` has it.
                     Phase::Dead => ending.stage = Stage::CutOff { tries: false },
                     _ if *closing => ending.stage = Stage::Goodbye { shut: false, deadline: None },
                     _ => {
@@ -554,4 +555,170 @@ fn broken_rule(error: &ProtocolError) -> &'static str {
 fn lost(error: &io::Error) -> End {
     log::debug!("a connection was lost: {error}");
     End::Lost(Disconnect::ABNORMAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::io::IoSlice;
+    use std::sync::Arc;
+    use std::task::Waker;
+
+    use futures_lite::future::block_on;
+    use futures_lite::io::{AsyncRead, AsyncWrite};
+    use smol::Executor;
+
+    use super::*;
+    use crate::hub::Outlet;
+    use crate::hub::tests::support::Wakes;
+    use crate::serve::handshake;
+    use crate::time::virtual_time::VirtualTime;
+    use crate::{Admission, Config};
+
+    /// A stream whose peer has sent `unread` bytes and says nothing more, and takes what is written
+    /// unless it is `full`.
+    #[derive(Default)]
+    struct Stream {
+        unread: usize,
+        ended: bool,
+        full: bool,
+        written: Vec<u8>,
+        closes: u32,
+        aborts: u32,
+    }
+
+    impl Transport for &mut Stream {
+        fn poll_readable(&mut self, _: &mut Context<'_>) -> Poll<()> {
+            if self.unread > 0 || self.ended { Poll::Ready(()) } else { Poll::Pending }
+        }
+
+        fn outlet(&self) -> Option<Arc<dyn Outlet>> {
+            None
+        }
+
+        fn abort(&mut self) {
+            self.aborts += 1;
+        }
+    }
+
+    impl AsyncRead for &mut Stream {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            into: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            ready!(self.poll_readable(cx));
+            let n = self.unread.min(into.len());
+            self.unread -= n;
+            Poll::Ready(Ok(n))
+        }
+    }
+
+    impl AsyncWrite for &mut Stream {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            frames: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            if self.full {
+                return Poll::Pending;
+            }
+            frames.iter().for_each(|frame| self.written.extend_from_slice(frame));
+            Poll::Ready(Ok(frames.iter().map(|frame| frame.len()).sum()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.closes += 1;
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Ends a connection over `stream`, and has `each` do something behind each poll that is pending;
+    /// returns why it ended, and how often it was woken.
+    fn end(
+        stream: &mut Stream,
+        end: End,
+        mut each: impl FnMut(&VirtualTime) -> bool,
+    ) -> (Disconnect, VecDeque<usize>) {
+        let time = VirtualTime::start();
+        let executor = Executor::new();
+        let (hub, manager) = Hub::new(Config::default()).expect("valid");
+        executor.spawn(manager).detach();
+        let admitted = handshake::admit(&hub, Admission::anonymous());
+        let admitted = block_on(executor.run(admitted)).expect("there is a place");
+        let mut connection = Connection::new(&hub, stream, admitted.registered, Vec::new());
+        let wakes = Arc::<Wakes>::default();
+        let waker = Waker::from(Arc::clone(&wakes));
+        let (cx, mut woken) = (&mut Context::from_waker(&waker), VecDeque::new());
+        let mut ending = pin!(connection.end(end));
+        loop {
+            if let Poll::Ready(reason) = ending.as_mut().poll(cx) {
+                return (reason, woken);
+            }
+            woken.push_back(wakes.take());
+            assert!(each(&time), "it does not end");
+        }
+    }
+
+    #[test]
+    fn a_goodbye_shuts_once_and_reads_all_that_comes_in_turns() {
+        let mut stream = Stream { unread: 200 * 1024, ended: true, ..Stream::default() };
+        let mut polls = 0;
+        let (reason, woken) = end(&mut stream, End::Ours(Disconnect::NORMAL), |_| {
+            polls += 1;
+            polls < 9
+        });
+        assert_eq!((reason, &stream.written[..]), (Disconnect::NORMAL, &b"\x88\x02\x03\xe8"[..]));
+        assert_eq!(woken, [1, 1, 1], "it goes on by itself");
+        assert_eq!((stream.closes, stream.aborts), (1, 0));
+    }
+
+    #[test]
+    fn who_does_not_answer_a_goodbye_is_cut_off_after_the_close_timeout() {
+        let mut stream = Stream::default();
+        let mut rest = Config::CLOSE_TIMEOUT;
+        let (reason, _) = end(&mut stream, End::Ours(Disconnect::NORMAL), |time| {
+            let step = time.until_next().expect("it waits for a deadline");
+            let Some(left) = (rest + std::time::Duration::from_secs(1) / 16).checked_sub(step)
+            else {
+                return false;
+            };
+            rest = left;
+            time.advance(step);
+            true
+        });
+        assert_eq!(reason, Disconnect::NORMAL);
+        assert_eq!((stream.closes, stream.aborts), (1, 1));
+    }
+
+    #[test]
+    fn who_takes_nothing_in_time_is_evicted_and_told_once_without_waiting() {
+        let mut stream = Stream { full: true, ..Stream::default() };
+        let (reason, _) = end(&mut stream, End::Ours(Disconnect::NORMAL), |time| {
+            time.until_next().map(|step| time.advance(step)).is_some()
+        });
+        assert_eq!(reason.code(), Disconnect::SLOW.code());
+        assert_eq!((stream.closes, stream.aborts), (0, 1));
+        let mut stream = Stream::default();
+        let (reason, _) = end(&mut stream, End::Evicted, |_| false);
+        assert_eq!(reason, Disconnect::SLOW);
+        assert_eq!(stream.written, Disconnect::SLOW.frame());
+        assert_eq!((stream.closes, stream.aborts), (0, 1));
+        let mut stream = Stream::default();
+        let (reason, _) = end(&mut stream, End::Lost(Disconnect::ABNORMAL), |_| false);
+        assert_eq!((reason, &stream.written[..]), (Disconnect::ABNORMAL, &[][..]));
+        assert_eq!((stream.closes, stream.aborts), (0, 1));
+    }
 }

@@ -19,6 +19,8 @@ mod message;
 mod models;
 #[path = "../../../src/network.rs"]
 mod network;
+#[path = "../../../src/spare.rs"]
+mod spare;
 mod sync;
 mod time;
 #[path = "../../../src/timekeeper.rs"]
