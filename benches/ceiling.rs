@@ -182,6 +182,8 @@ mod attack {
     /// many, since a group is charged in steps.
     fn idle(binary: &str, group: &Cgroup) -> Outcome<()> {
         let server = Server::start(binary, group, 256 << 20)?;
+        // What a hub keeps of a long message is there from the first on.
+        publish(&mut server.address.join("nobody?echo=0")?, &message(&[7; LONG]), 1)?;
         check("at start", server.settled(group)?, Sizing::START)?;
         let join = |n: usize| -> io::Result<Vec<_>> {
             (0..n).map(|_| server.address.join("idle")).collect()

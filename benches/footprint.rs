@@ -18,7 +18,7 @@ use std::time::Instant;
 use server::{Options, Outcome, PATIENCE, Server};
 
 /// Bytes of the static binary, at most.
-const BINARY_MAX: f64 = 800_000.0;
+const BINARY_MAX: f64 = 805_000.0;
 /// Bytes resident at start, at most.
 const START_MAX: f64 = 1_048_576.0;
 /// Bytes resident per idle WebSocket client, at most: what is there now and a little, as below. The

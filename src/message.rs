@@ -138,14 +138,14 @@ impl Message {
 
     /// Makes a message with the first byte of its frame: [`BINARY`], or [`TEXT`] if it is UTF-8.
     fn encode(first: u8, payload: &[u8]) -> Self {
-        let header = begin_frame(first, payload.len());
+        let header = header(first, payload.len());
         Self::new([&header, payload].concat())
     }
 
     /// As [`encode`](Self::encode), counted in `memory`, and in its spare buffer if the message is long
     /// and nobody has that.
     pub(crate) fn encode_with(memory: &Arc<Memory>, first: u8, payload: &[u8]) -> Self {
-        let header = begin_frame(first, payload.len());
+        let header = header(first, payload.len());
         let mut bytes = memory.spare().take(header.len() + payload.len());
         bytes.extend_from_slice(&header);
         bytes.extend_from_slice(payload);
@@ -180,7 +180,7 @@ impl Drop for Frame {
 }
 
 /// The unmasked header of a message's one frame (RFC 6455 5.2).
-pub(crate) fn begin_frame(first: u8, len: usize) -> Header {
+pub(crate) fn header(first: u8, len: usize) -> Header {
     let mut bytes = [0; FRAME_HEADER_MAX];
     bytes[0] = first;
     let used = match len {

@@ -12,7 +12,7 @@ pub(crate) const SCRATCH_BYTES: usize = 32 * 1024;
 const KEPT: usize = 8;
 
 /// A pool of read buffers, one in use for each thread that polls a connection just now, and of
-/// tungstenites, one in use for each connection that is in the middle of a message.
+/// tungstenites, one in use for each connection that is in the middle of fragments.
 ///
 /// So ten thousand idle connections own neither, and a read is still a large one.
 #[derive(Debug, Default)]

@@ -26,8 +26,8 @@ pub(crate) struct Spare(Mutex<State>);
 struct State {
     /// The buffer; without capacity while it is lent, and before the first long message.
     buffer: Vec<u8>,
-    /// Whether there is a buffer, here or lent.
-    exists: bool,
+    /// Where it lies, here or lent; 0 before there is one.
+    address: usize,
 }
 
 impl Spare {
@@ -42,18 +42,22 @@ impl Spare {
             return None;
         }
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !mem::replace(&mut state.exists, true) {
-            return Some(Vec::with_capacity(SPARE_BYTES));
+        if state.address == 0 {
+            let buffer = Vec::with_capacity(SPARE_BYTES);
+            state.address = buffer.as_ptr() as usize;
+            return Some(buffer);
         }
         (state.buffer.capacity() > 0).then(|| mem::take(&mut state.buffer))
     }
 
     /// Takes a buffer back if it is the one that was lent.
     pub(crate) fn give(&self, mut buffer: Vec<u8>) {
-        if buffer.capacity() == SPARE_BYTES {
+        if buffer.capacity() >= SPARE_BYTES {
             buffer.clear();
             let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            mem::swap(&mut state.buffer, &mut buffer);
+            if buffer.as_ptr() as usize == state.address {
+                mem::swap(&mut state.buffer, &mut buffer);
+            }
         }
     }
 }
@@ -71,6 +75,7 @@ mod tests {
         let meanwhile = spare.take(3000);
         assert!(meanwhile.capacity() < SPARE_BYTES, "it is lent");
         spare.give(meanwhile);
+        spare.give(Vec::with_capacity(SPARE_BYTES));
         assert!(spare.find(3000).is_none(), "and another is none");
         spare.give(first);
         for bytes in [0, 2047, LONG.end() + 1] {

@@ -340,8 +340,8 @@ FAULTS = [
     (
         "a message that goes past tungstenite may have any length",
         "src/serve/scan.rs",
-        "if length > u64::from(most) {",
-        "if length > 1 << 40 {",
+        "(length <= u64::from(most)).then_some(",
+        "(length <= 1 << 31).then_some(",
         "serve::protocol",
     ),
     (
@@ -368,16 +368,16 @@ FAULTS = [
     (
         "the mask of a part is that of the first",
         "src/serve/scan.rs",
-        "self.mask.rotate_left(taken % 4);",
+        "self.mask = turned(mask, taken);",
         "",
         "serve::protocol",
     ),
     (
-        "a message that comes in parts may have any length",
+        "a message that comes in parts is not counted",
         "src/serve/scan.rs",
-        "if length > u64::from(self.message_max) {",
-        "if length > 1 << 31 {",
-        "serve::protocol",
+        "(1, true, length as u32, length as u32)",
+        "(1, true, 0, length as u32)",
+        "serve::wire",
     ),
     (
         "the end of a connection shuts its stream at every poll",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::scan::unmask;
 use crate::Message;
 use crate::memory::Memory;
-use crate::message::{TEXT, begin_frame};
+use crate::message::{TEXT, header};
 
 /// A message in one frame, of which a part has come.
 #[derive(Debug)]
@@ -23,25 +23,38 @@ pub(super) struct Gathering {
 }
 
 impl Gathering {
-    /// For a payload of `length` bytes, of which `there` have come. No more is allocated than they
-    /// need, unless the hub has a buffer for all of it to spare.
+    /// For a payload of `length` bytes, of which `there` have come.
     pub(super) fn begin(memory: &Arc<Memory>, first: u8, length: usize, there: usize) -> Self {
-        let header = begin_frame(first, length);
-        let total = header.len() + length;
-        let spare = memory.spare().find(total);
-        let mut frame = spare.unwrap_or_else(|| Vec::with_capacity(header.len() + there));
-        frame.extend_from_slice(&header);
-        Self { checked: frame.len(), frame, total, memory: Arc::clone(memory) }
+        let header = header(first, length);
+        let (checked, total) = (header.len(), header.len() + length);
+        let memory = Arc::clone(memory);
+        let mut begun = Self { frame: Vec::new(), total, checked, memory };
+        begun.make_room(header.len() + there.min(length));
+        begun.frame.extend_from_slice(&header);
+        begun
+    }
+
+    /// Makes room for `len` bytes, and for as many again at most: in the hub's spare buffer, if nobody
+    /// has that and a third of the frame is there.
+    fn make_room(&mut self, len: usize) {
+        if len <= self.frame.capacity() {
+            return;
+        }
+        let spare = if 3 * len >= self.total { self.memory.spare().find(self.total) } else { None };
+        if let Some(mut spare) = spare {
+            spare.extend_from_slice(&self.frame);
+            self.frame = spare;
+        } else {
+            let room = len.max(2 * self.frame.capacity()).min(self.total);
+            self.frame.reserve_exact(room - self.frame.len());
+        }
     }
 
     /// Appends what has come of the payload; `false` if that is of a text and no UTF-8.
     pub(super) fn add(&mut self, masked: &[u8], mask: [u8; 4]) -> bool {
         let before = self.frame.len();
         let len = before + masked.len();
-        if len > self.frame.capacity() {
-            let room = len.max(2 * self.frame.capacity()).min(self.total);
-            self.frame.reserve_exact(room - before);
-        }
+        self.make_room(len);
         self.frame.extend_from_slice(masked);
         let is_ascii = unmask(&mut self.frame[before..], mask);
         if self.frame[0] != TEXT {
@@ -115,7 +128,10 @@ mod tests {
     fn who_never_finishes_gives_the_spare_buffer_back() {
         let memory = Arc::<Memory>::default();
         for _ in 0..2 {
-            let gathering = Gathering::begin(&memory, BINARY, 60_000, 1);
+            let early = Gathering::begin(&memory, BINARY, 60_000, 10_000);
+            assert!(early.frame.capacity() < 60_000, "hardly anything has come");
+            let mut gathering = Gathering::begin(&memory, BINARY, 60_000, 10_000);
+            assert!(gathering.add(&[7; 30_000], [0; 4]));
             assert!(gathering.frame.capacity() > 60_000 && memory.spare().find(60_000).is_none());
         }
         assert!(memory.spare().find(60_000).is_some());

@@ -34,7 +34,8 @@ const WRITE_BUFFER: usize = 160;
 /// A wire, and tungstenite over it while there is something for it to do.
 pub(super) struct Protocol<T> {
     pub(super) wire: Wire<T>,
-    /// There while the peer has begun something, or a frame of ours is not written.
+    /// There while the peer has begun something that is not gathered without it, or a frame of ours is
+    /// not written.
     tungstenite: Option<Box<WebSocketContext>>,
 }
 
@@ -47,7 +48,7 @@ impl<T: Transport> Protocol<T> {
     /// enough for anything.
     pub(super) fn next(&mut self, pool: &Scratch) -> Option<Result<Said, WsError>> {
         if self.tungstenite.is_none() {
-            let next = self.wire.take();
+            let next = self.wire.take_next();
             if next.is_some() {
                 return next;
             }
@@ -275,7 +276,7 @@ mod tests {
                 240..248 => 0x88,
                 _ => [0x83, 0x8b, 0xc1, 0xa2, 0x92, 0xc9, 0xc8, 0x09][random.usize(..8)],
             };
-            let most = [4, 40, 125, 126, 130, 400, 24_000][random.usize(..7)];
+            let most = [4, 40, 125, 126, 130, 400, 24_000, 66_000][random.usize(..8)];
             let said = ["plain", "sch\u{f6}n", "\u{20ac}", "\u{1f980}"][random.usize(..4)];
             let mut payload = said.repeat(most / said.len() + 1).into_bytes();
             payload.truncate(random.usize(..=most));
@@ -359,7 +360,8 @@ mod tests {
         for seed in 0..400 {
             let random = &mut Rng::with_seed(seed);
             let stream = stream(random);
-            let mut config = Config::default().max_message(20_000).max_fragments(3);
+            let longest = [20_000, 65_535][random.usize(..2)];
+            let mut config = Config::default().max_message(longest).max_fragments(3);
             if random.bool() {
                 config = config.max_memory(Some(1 << 24));
             }

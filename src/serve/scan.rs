@@ -129,22 +129,8 @@ impl Scan {
         from: &mut [u8],
         memory: &Arc<Memory>,
     ) -> Option<(Said, usize)> {
-        debug_assert!(self.is_between());
-        let (first, second) = (*from.first()?, *from.get(1)?);
-        let header = usize::from(header_len(second));
-        let most = match first {
-            TEXT | BINARY => self.message_max,
-            CLOSE | PONG => CONTROL_MAX,
-            _ => return None,
-        };
-        if second & MASKED == 0 || from.len() < header {
-            return None;
-        }
-        let length = payload_len(from);
-        if length > u64::from(most) {
-            return None;
-        }
-        let frame = from.get_mut(..header + length as usize)?;
+        let (first, header, length) = self.frame_at(from)?;
+        let frame = from.get_mut(..header + length)?;
         let (head, payload) = frame.split_at_mut(header);
         // The key stands last in a header. One of zeros says the same of what lies there now.
         let is_ascii = unmask(payload, std::mem::take(head.last_chunk_mut()?));
@@ -157,31 +143,50 @@ impl Scan {
         Some((said, frame.len()))
     }
 
-    /// Begins a message of which a part lies at the start of `from`, if it is in one frame and breaks no
-    /// rule by what it announces; returns the first byte of its frame, the length of its payload and
-    /// of its header. Between two messages only. The payload is to be [taken](Self::take_part).
-    pub(super) fn begin_long(&mut self, from: &[u8]) -> Option<(u8, usize, usize)> {
-        debug_assert!(self.is_between());
-        let (first, second) = (*from.first()?, *from.get(1)?);
-        let header = from.get(..usize::from(header_len(second)))?;
-        if !matches!(first, TEXT | BINARY) || second & MASKED == 0 {
-            return None;
-        }
-        let length = payload_len(header);
-        if length > u64::from(self.message_max) {
+    /// Begins a message of which the header lies at the start of `from`, in one frame, if it breaks no
+    /// rule by what it announces; returns the first byte of its frame, the length of its header and of
+    /// its payload, which is to be [taken](Self::take_part). Between two messages only.
+    pub(super) fn begin_parts(&mut self, from: &[u8]) -> Option<(u8, usize, usize)> {
+        let (first, header, length) = self.frame_at(from)?;
+        if first & CONTROL != 0 {
             return None;
         }
         (self.fragments, self.last, self.message, self.rest) =
             (1, true, length as u32, length as u32);
-        self.mask = *header.last_chunk()?;
-        Some((first, length as usize, header.len()))
+        // Of a text that was found to be none the mask is off already, and zeros stand here.
+        self.mask = *from[..header].last_chunk()?;
+        Some((first, header, length))
+    }
+
+    /// The first byte of a frame at the start of `from`, the length of its header and of its payload, if
+    /// it is one that may be taken without tungstenite.
+    fn frame_at(&self, from: &[u8]) -> Option<(u8, usize, usize)> {
+        debug_assert!(self.is_between());
+        let (first, second) = (*from.first()?, *from.get(1)?);
+        let most = match first {
+            TEXT | BINARY => self.message_max,
+            CLOSE | PONG => CONTROL_MAX,
+            _ => return None,
+        };
+        let header = usize::from(header_len(second));
+        if second & MASKED == 0 || from.len() < header {
+            return None;
+        }
+        let length = payload_len(from);
+        (length <= u64::from(most)).then_some((first, header, length as usize))
+    }
+
+    /// Forgets a message of which parts were taken.
+    pub(super) fn abandon(&mut self) {
+        self.rest = 0;
+        self.end_frame();
     }
 
     /// Takes `there` bytes of payload, or what is left of it; returns how many, and their mask.
     pub(super) fn take_part(&mut self, there: usize) -> (usize, [u8; 4]) {
         let taken = there.min(self.rest as usize);
         let mask = self.mask;
-        self.mask.rotate_left(taken % 4);
+        self.mask = turned(mask, taken);
         self.rest -= taken as u32;
         if self.rest == 0 {
             self.end_frame();
@@ -204,7 +209,7 @@ impl Scan {
                 let n = from.len().min(into.len()).min(usize::from(self.piece));
                 into[..n].copy_from_slice(&from[..n]);
                 unmask(&mut into[..n], self.mask);
-                self.mask.rotate_left(n % 4);
+                self.mask = turned(self.mask, n);
                 self.piece -= n as u16;
                 (n, n)
             } else if self.rest > 0 {
@@ -384,6 +389,11 @@ fn payload_len(header: &[u8]) -> u64 {
         }
         length => u64::from(length),
     }
+}
+
+/// A masking key behind `bytes` of the payload.
+fn turned(mask: [u8; 4], bytes: usize) -> [u8; 4] {
+    u32::from_le_bytes(mask).rotate_right(8 * (bytes % 4) as u32).to_le_bytes()
 }
 
 /// Takes the mask off a payload where it lies (RFC 6455 5.3), 16 bytes at a time; returns whether

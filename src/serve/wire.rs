@@ -136,9 +136,9 @@ impl<T: Transport> Wire<T> {
     }
 
     /// Takes the next of what was read, if it lies there in one frame, or is a message in one of which
-    /// the last has come; an error if that is no text. Only while tungstenite is not there, since it
-    /// may hold what came before.
-    pub(super) fn take(&mut self) -> Option<Result<Said, WsError>> {
+    /// the last has come; an error as soon as what has come is no text. Only while tungstenite is not
+    /// there, since it may hold what came before.
+    pub(super) fn take_next(&mut self) -> Option<Result<Said, WsError>> {
         let at = usize::from(self.scan.at);
         let mut unread = match &mut self.scratch {
             Some((buffer, filled)) => &mut buffer[at..*filled],
@@ -150,7 +150,7 @@ impl<T: Transport> Wire<T> {
                 self.scan.at += taken as u16;
                 return Some(Ok(said));
             }
-            let (first, length, header) = self.scan.begin_long(unread)?;
+            let (first, header, length) = self.scan.begin_parts(unread)?;
             self.scan.at += header as u16;
             unread = &mut unread[header..];
             let begun = Gathering::begin(memory, first, length, unread.len());
@@ -165,8 +165,10 @@ impl<T: Transport> Wire<T> {
         if !self.scan.is_between() {
             return None;
         }
-        let gathered = self.gathering.take()?;
-        Some(Ok(Said::Message(gathered.finish())))
+        let gathered = self.gathering.take()?.finish();
+        // It is counted by itself.
+        self.count();
+        Some(Ok(Said::Message(gathered)))
     }
 
     /// Reads once from the transport, all that fits a scratch buffer; returns how much. 0 at the
@@ -218,7 +220,9 @@ impl<T: Transport> Wire<T> {
             pool.give(buffer);
         }
         self.kept = Box::default();
-        self.gathering = None;
+        if self.gathering.take().is_some() {
+            self.scan.abandon();
+        }
         self.scan.at = 0;
         self.count();
     }
@@ -246,7 +250,7 @@ impl<T: Transport> Wire<T> {
     /// message that has begun will need, so that it can be finished when memory is short.
     fn count(&mut self) {
         let size = |bytes| if bytes == 0 { 0 } else { allocation(bytes) };
-        // Tungstenite doubles the buffer in which it gathers a message.
+        // The buffer in which a message is gathered is doubled, and is there twice meanwhile.
         let message = size(2 * self.scan.announced());
         let memory = self.held.memory();
         if memory.is_limited() && (message > 0 || self.held.bytes() > 0) {
@@ -366,5 +370,38 @@ mod tests {
         assert!(memory.held() > 0);
         drop(wire);
         assert_eq!(memory.held(), 0);
+    }
+
+    #[test]
+    fn a_message_that_is_gathered_is_counted_until_it_is_made_or_thrown_away() {
+        let (hub, _manager) = Hub::new(Config::default()).expect("valid");
+        let (memory, pool) = (hub.memory(), Scratch::default());
+        let queue = Queue::new(&hub.shared().terms);
+        let transport = Foreign(Cursor::new(Vec::new()));
+        let mut wire = Wire::new(transport, queue, Vec::new(), &hub);
+        let stream = frame(0x82, &[7; 60_000]);
+        let say = |wire: &mut Wire<Bytes>, bytes: &[u8]| {
+            let cx = &mut Context::from_waker(Waker::noop());
+            wire.transport.0 = Cursor::new(bytes.to_vec());
+            assert!(wire.poll_fill(cx, &pool).is_ready());
+            let said = wire.take_next();
+            wire.settle(&pool, &Timekeeper::new());
+            said
+        };
+        assert!(say(&mut wire, &stream[..20_000]).is_none());
+        assert_eq!(memory.held(), allocation(2 * 60_000));
+        assert!(wire.has_begun() && wire.began().is_some());
+        assert!(say(&mut wire, &stream[20_000..50_000]).is_none());
+        let Some(Ok(Said::Message(message))) = say(&mut wire, &stream[50_000..]) else {
+            panic!("it is whole");
+        };
+        assert_eq!(memory.held(), message.size());
+        assert!(!wire.has_begun() && wire.began().is_none());
+        drop(message);
+        assert_eq!(memory.held(), 0);
+        assert!(say(&mut wire, &stream[..20_000]).is_none());
+        wire.discard(&pool);
+        assert_eq!(memory.held(), 0);
+        assert!(!wire.has_begun() && memory.spare().find(60_000).is_some());
     }
 }
