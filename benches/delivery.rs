@@ -178,7 +178,7 @@ fn heap_once(clients: usize, report: &Report) -> Outcome<(f64, f64)> {
     let server = Server::start(&["valgrind", "--leak-check=no", &log, binary])?;
     let open = server.connect(clients)?;
     // Killed with everyone connected, it has given nothing back.
-    end(server, Signal::HUP)?;
+    end(server, Signal::USR1)?;
     drop(open);
     let summary = report.whole("blocks")?;
     let (rest, bytes) = number_behind(&summary, "in use at exit:")?;
