@@ -177,7 +177,8 @@ fn heap_once(clients: usize, report: &Report) -> Outcome<(f64, f64)> {
     let binary = env!("CARGO_BIN_EXE_hublet");
     let server = Server::start(&["valgrind", "--leak-check=no", &log, binary])?;
     let open = server.connect(clients)?;
-    // Killed with everyone connected, it has given nothing back.
+    // Killed with everyone connected, it has given nothing back. By a signal that it does not know and
+    // that nobody has it ignore, as nohup does with SIGHUP.
     end(server, Signal::USR1)?;
     drop(open);
     let summary = report.whole("blocks")?;

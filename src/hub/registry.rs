@@ -308,23 +308,20 @@ impl Registry {
     /// A client whose queue overflows is evicted in place. The registry must not change between
     /// the calls of one delivery.
     pub(crate) fn deliver(&mut self, delivery: &mut Delivery<'_>, budget: usize) -> bool {
+        let in_one = match delivery.messages {
+            [message] => message.frame(),
+            _ => delivery.joined,
+        };
         let (single, mut many);
-        let frames = match (delivery.messages, delivery.joined) {
-            ([message], _) => {
-                single = [IoSlice::new(message.frame())];
-                &single[..]
+        let frames = if in_one.is_empty() {
+            many = [IoSlice::new(&[]); RUN_MAX];
+            for (frame, message) in many.iter_mut().zip(delivery.messages) {
+                *frame = IoSlice::new(message.frame());
             }
-            (messages, []) => {
-                many = [IoSlice::new(&[]); RUN_MAX];
-                for (frame, message) in many.iter_mut().zip(messages) {
-                    *frame = IoSlice::new(message.frame());
-                }
-                &many[..messages.len()]
-            }
-            (_, joined) => {
-                single = [IoSlice::new(joined)];
-                &single[..]
-            }
+            &many[..delivery.messages.len()]
+        } else {
+            single = [IoSlice::new(in_one)];
+            &single[..]
         };
         let tally = Tally::new(&self.counters);
         let run = Run::new(delivery.messages, frames, &tally);

@@ -95,8 +95,8 @@ pub struct Sizing {
 
 impl Sizing {
     /// Bytes that the binary takes before its first client, with a thread's read buffer, the spare
-    /// one of a message and that of a run: its pages, the kernel's tables for them, and what an allocator keeps after a
-    /// storm.
+    /// one of a message and that of a run: its pages, the kernel's tables for them, and what an
+    /// allocator keeps after a storm.
     ///
     /// `cargo bench --bench ceiling` measures it in a cgroup, and fails when it is more.
     pub const START: usize = 1_900_000;

@@ -65,7 +65,7 @@ enum Stage<'a> {
     Writing { closing: bool },
     /// The write side is shut down, and what comes is thrown away until the peer has shut its own: a
     /// socket that is dropped with unread bytes resets the connection and may destroy the close frame.
-    Goodbye { shut: bool, deadline: Option<Deadline<'a>> },
+    Goodbye { shut: bool, deadline: Deadline<'a> },
     /// Without ceremony; the evicted get one try at a close frame, without waiting.
     CutOff { tries: bool },
 }
@@ -460,7 +460,11 @@ impl<'a, T: Transport> Connection<'a, T> {
                     }
                     // As `End::after` has it.
                     Phase::Dead => ending.stage = Stage::CutOff { tries: false },
-                    _ if *closing => ending.stage = Stage::Goodbye { shut: false, deadline: None },
+                    _ if *closing => {
+                        let shared = self.hub.shared();
+                        let deadline = shared.timekeeper.after(shared.config.close_timeout);
+                        ending.stage = Stage::Goodbye { shut: false, deadline };
+                    }
                     _ => {
                         self.registered.queue.close_frame(&ending.reason.frame());
                         *closing = true;
@@ -470,9 +474,7 @@ impl<'a, T: Transport> Connection<'a, T> {
                     let said = match self.poll_goodbye(cx, shut) {
                         Poll::Ready(said) => said,
                         Poll::Pending => {
-                            let shared = self.hub.shared();
-                            let after = || shared.timekeeper.after(shared.config.close_timeout);
-                            ready!(Pin::new(deadline.get_or_insert_with(after)).poll(cx));
+                            ready!(Pin::new(deadline).poll(cx));
                             Err(io::ErrorKind::TimedOut.into())
                         }
                     };
@@ -559,7 +561,6 @@ fn lost(error: &io::Error) -> End {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
     use std::io::IoSlice;
     use std::sync::Arc;
     use std::task::Waker;
@@ -651,7 +652,7 @@ mod tests {
         stream: &mut Stream,
         end: End,
         mut each: impl FnMut(&VirtualTime) -> bool,
-    ) -> (Disconnect, VecDeque<usize>) {
+    ) -> (Disconnect, Vec<usize>) {
         let time = VirtualTime::start();
         let executor = Executor::new();
         let (hub, manager) = Hub::new(Config::default()).expect("valid");
@@ -661,13 +662,13 @@ mod tests {
         let mut connection = Connection::new(&hub, stream, admitted.registered, Vec::new());
         let wakes = Arc::<Wakes>::default();
         let waker = Waker::from(Arc::clone(&wakes));
-        let (cx, mut woken) = (&mut Context::from_waker(&waker), VecDeque::new());
+        let (cx, mut woken) = (&mut Context::from_waker(&waker), Vec::new());
         let mut ending = pin!(connection.end(end));
         loop {
             if let Poll::Ready(reason) = ending.as_mut().poll(cx) {
                 return (reason, woken);
             }
-            woken.push_back(wakes.take());
+            woken.push(wakes.take());
             assert!(each(&time), "it does not end");
         }
     }
