@@ -12,6 +12,7 @@
 //! tungstenite's to judge: fragments, pings, and whatever breaks a rule.
 
 use std::io;
+use std::sync::Arc;
 
 use async_tungstenite::tungstenite::error::Error as WsError;
 use async_tungstenite::tungstenite::protocol::{
@@ -22,6 +23,8 @@ use super::scan::{FRAME_MAX, Said};
 use super::transport::Transport;
 use super::wire::Wire;
 use crate::hub::Shared;
+use crate::memory::Memory;
+use crate::message::{BINARY, TEXT};
 use crate::scratch::Scratch;
 use crate::{Disconnect, Message};
 
@@ -67,7 +70,7 @@ impl<T: Transport> Protocol<T> {
                         return None;
                     }
                 }
-                next => return Some(next.map(said)),
+                next => return Some(next.map(|heard| said(heard, self.wire.memory()))),
             }
         }
     }
@@ -88,11 +91,11 @@ impl<T: Transport> Protocol<T> {
     }
 }
 
-/// What tungstenite has heard, in our own words.
-fn said(heard: WsMessage) -> Said {
+/// What tungstenite has heard, in our own words; a message is counted in `memory`.
+fn said(heard: WsMessage, memory: &Arc<Memory>) -> Said {
     match heard {
-        WsMessage::Text(text) => Said::Message(Message::text(text.as_str())),
-        WsMessage::Binary(bytes) => Said::Message(Message::binary(&bytes)),
+        WsMessage::Text(text) => Said::Message(Message::encode_with(memory, TEXT, text.as_bytes())),
+        WsMessage::Binary(bytes) => Said::Message(Message::encode_with(memory, BINARY, &bytes)),
         WsMessage::Close(frame) => Said::Close(frame.map_or(Disconnect::NO_STATUS, |frame| {
             Disconnect::new(frame.code.into(), frame.reason.as_str().to_owned())
         })),
@@ -116,7 +119,6 @@ fn tungstenite(message_max: usize) -> WebSocketContext {
 #[cfg(test)]
 mod tests {
     use std::str;
-    use std::sync::Arc;
     use std::task::{Context, Poll, Waker};
 
     use fastrand::Rng;

@@ -42,6 +42,7 @@ const LENGTH: u8 = 0x7f;
 /// What a peer has said.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Said {
+    /// A message, counted in the hub's account.
     Message(Message),
     /// A ping, which tungstenite answers when it is asked again, or a pong.
     Control,

@@ -226,10 +226,7 @@ impl<'a, T: Transport> Connection<'a, T> {
             if self.pending || self.protocol.wire.has_unread() {
                 self.pending = true;
                 match self.protocol.next(&self.hub.shared().scratch) {
-                    Some(Ok(Said::Message(message))) => {
-                        message.hold(self.hub.memory());
-                        return Poll::Ready(Ok(message));
-                    }
+                    Some(Ok(Said::Message(message))) => return Poll::Ready(Ok(message)),
                     Some(Ok(Said::Control)) => continue,
                     Some(Ok(Said::Close(reason))) => return Poll::Ready(Err(End::Ours(reason))),
                     Some(Err(error)) => return Poll::Ready(Err(self.fault(error))),

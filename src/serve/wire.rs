@@ -25,7 +25,7 @@ use super::scan::{Said, Scan};
 use super::transport::Transport;
 use crate::deadlines::Moment;
 use crate::hub::{Outlet, Queue};
-use crate::memory::{Held, allocation};
+use crate::memory::{Held, Memory, allocation};
 use crate::scratch::{SCRATCH_BYTES, Scratch};
 use crate::timekeeper::Timekeeper;
 use crate::{Disconnect, Hub};
@@ -95,6 +95,11 @@ impl<T: Transport> Wire<T> {
     /// one would not know: no frame and no message has begun, and no control frame is held back.
     pub(crate) fn is_quiet(&self) -> bool {
         !self.has_unread() && !self.starved && self.scan.is_between()
+    }
+
+    /// Where what comes over the wire is counted.
+    pub(super) fn memory(&self) -> &Arc<Memory> {
+        self.held.memory()
     }
 
     /// The longest message, in bytes of payload.
