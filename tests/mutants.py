@@ -188,9 +188,9 @@ FAULTS = [
     (
         "a message behind the close frame",
         "src/serve/websocket.rs",
-        "let mut ending = Ending { reason, stage };",
+        "let mut ending = Ending { reason, heard_out, stage };",
         "self.registered.queue.close_frame(&reason.frame());\n"
-        "        let mut ending = Ending { reason, stage };",
+        "        let mut ending = Ending { reason, heard_out, stage };",
     ),
     (
         "order: the newest that waits goes first",
@@ -398,6 +398,27 @@ FAULTS = [
         "src/serve/websocket.rs",
         "its close frame: {error}\");\n                        self.protocol.wire.transport.abort();",
         "its close frame: {error}\");",
+        "serve::websocket",
+    ),
+    (
+        "the end of a connection: who was pinged is not heard out",
+        "src/serve/websocket.rs",
+        "if heard_out && !self.clock.has_pinged()",
+        "if heard_out",
+        "serve::websocket",
+    ),
+    (
+        "the end of a connection: nobody is heard out",
+        "src/serve/websocket.rs",
+        "if heard_out && !self.clock.has_pinged()",
+        "if !self.clock.has_pinged()",
+        "serve::websocket",
+    ),
+    (
+        "the end of a connection: a close frame is the last word whatever lies behind it",
+        "src/serve/websocket.rs",
+        "let is_last = !self.more && !self.protocol.wire.has_unread();",
+        "let is_last = !self.more;",
         "serve::websocket",
     ),
     (

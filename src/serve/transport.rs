@@ -22,6 +22,10 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send {
     /// Where others may write without waiting, if they may.
     fn outlet(&self) -> Option<Arc<dyn Outlet>>;
 
+    /// Whether what was written reaches a peer that sends nothing more although nobody waits for it.
+    /// The kernel keeps it for that long, which a ceiling forbids.
+    fn delivers_alone(&self) -> bool;
+
     /// Ends both directions at once, for what other holders of the socket still hold. Under a ceiling
     /// with a reset, so that the kernel keeps nothing of what the peer did not take.
     fn abort(&mut self);
@@ -38,6 +42,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Foreign<S> {
 
     fn outlet(&self) -> Option<Arc<dyn Outlet>> {
         None
+    }
+
+    /// Nobody knows what the embedder's stream keeps to itself.
+    fn delivers_alone(&self) -> bool {
+        false
     }
 
     /// Dropping the stream is all that can be done.
@@ -163,6 +172,10 @@ impl Transport for Socket {
 
     fn outlet(&self) -> Option<Arc<dyn Outlet>> {
         Some(Arc::clone(&self.0) as Arc<dyn Outlet>)
+    }
+
+    fn delivers_alone(&self) -> bool {
+        self.0.write_max.is_none()
     }
 
     fn abort(&mut self) {

@@ -32,8 +32,10 @@ const PING: [u8; 2] = [0x89, 0];
 /// Why a pump stopped.
 #[derive(Debug)]
 enum End {
-    /// The connection ends itself, with this: the peer's close, its mistake, the handler's wish.
+    /// The connection ends itself, with this: the peer's mistake, the handler's wish.
     Ours(Disconnect),
+    /// The peer ends it, with a close frame, and nothing came behind that.
+    Theirs(Disconnect),
     /// The manager sealed the queue: a kick or a drain.
     Sealed,
     /// The queue overflowed, or the socket took nothing in time.
@@ -57,6 +59,8 @@ impl End {
 struct Ending<'a> {
     /// What the client is told, if it can be, and the handler.
     reason: Disconnect,
+    /// The peer has said its last.
+    heard_out: bool,
     stage: Stage<'a>,
 }
 
@@ -228,7 +232,11 @@ impl<'a, T: Transport> Connection<'a, T> {
                 match self.protocol.next(&self.hub.shared().scratch) {
                     Some(Ok(Said::Message(message))) => return Poll::Ready(Ok(message)),
                     Some(Ok(Said::Control)) => continue,
-                    Some(Ok(Said::Close(reason))) => return Poll::Ready(Err(End::Ours(reason))),
+                    Some(Ok(Said::Close(reason))) => {
+                        let is_last = !self.more && !self.protocol.wire.has_unread();
+                        let end = if is_last { End::Theirs(reason) } else { End::Ours(reason) };
+                        return Poll::Ready(Err(end));
+                    }
                     Some(Err(error)) => return Poll::Ready(Err(self.fault(error))),
                     None => self.pending = false,
                 }
@@ -406,7 +414,7 @@ impl<'a, T: Transport> Connection<'a, T> {
         // Nothing that came behind the end is read, and the borrowed buffer is not kept over it.
         self.protocol.wire.discard(&self.hub.shared().scratch);
         self.strain.leave();
-        let End::Ours(reason) = &end else { return end };
+        let (End::Ours(reason) | End::Theirs(reason)) = &end else { return end };
         let command = Command::Disconnect { id: client.id(), reason: reason.clone(), reply: None };
         let mut told = self.hub.tell(command);
         let cut_off = poll_fn(|cx| {
@@ -429,13 +437,14 @@ impl<'a, T: Transport> Connection<'a, T> {
     /// By hand, which takes half the room of an `async fn`.
     fn end(&mut self, end: End) -> impl Future<Output = Disconnect> {
         let goodbye = Stage::Writing { closing: false };
+        let heard_out = matches!(end, End::Theirs(_));
         let (reason, stage) = match end {
-            End::Ours(reason) => (reason, goodbye),
+            End::Ours(reason) | End::Theirs(reason) => (reason, goodbye),
             End::Sealed => (self.reason(Disconnect::GOING_AWAY), goodbye),
             End::Evicted => (self.reason(Disconnect::SLOW), Stage::CutOff { tries: true }),
             End::Lost(reason) => (reason, Stage::CutOff { tries: false }),
         };
-        let mut ending = Ending { reason, stage };
+        let mut ending = Ending { reason, heard_out, stage };
         poll_fn(move |cx| {
             ready!(self.poll_end(cx, &mut ending));
             Poll::Ready(std::mem::replace(&mut ending.reason, Disconnect::ABNORMAL))
@@ -468,7 +477,7 @@ impl<'a, T: Transport> Connection<'a, T> {
                     }
                 },
                 Stage::Goodbye { shut, deadline } => {
-                    let said = match self.poll_goodbye(cx, shut) {
+                    let said = match self.poll_goodbye(cx, shut, ending.heard_out) {
                         Poll::Ready(said) => said,
                         Poll::Pending => {
                             ready!(Pin::new(deadline).poll(cx));
@@ -511,13 +520,23 @@ impl<'a, T: Transport> Connection<'a, T> {
     }
 
     /// Shuts the write side down, unless it is `shut`, and discards what comes; ready when the peer
-    /// has shut its own.
-    fn poll_goodbye(&mut self, cx: &mut Context<'_>, shut: &mut bool) -> Poll<io::Result<()>> {
+    /// has shut its own, or at once where it was `heard_out` (RFC 6455 7.1.1).
+    fn poll_goodbye(
+        &mut self,
+        cx: &mut Context<'_>,
+        shut: &mut bool,
+        heard_out: bool,
+    ) -> Poll<io::Result<()>> {
         let scratch = &self.hub.shared().scratch;
         let wire = &mut self.protocol.wire;
         if !*shut {
             ready!(Pin::new(&mut wire.transport).poll_close(cx))?;
             *shut = true;
+            // Of a ping the pong may still come: a peer answers until it has our close frame
+            // (RFC 6455 5.5.2).
+            if heard_out && !self.clock.has_pinged() && wire.transport.delivers_alone() {
+                return Poll::Ready(Ok(()));
+            }
         }
         wire.discard(scratch);
         let mut turn = 0;
@@ -570,6 +589,7 @@ mod tests {
     use crate::hub::Outlet;
     use crate::hub::tests::support::Wakes;
     use crate::serve::handshake;
+    use crate::serve::scan::tests::frame;
     use crate::time::virtual_time::VirtualTime;
     use crate::{Admission, Config};
 
@@ -580,6 +600,7 @@ mod tests {
         unread: usize,
         ended: bool,
         full: bool,
+        delivers_alone: bool,
         written: Vec<u8>,
         closes: u32,
         aborts: u32,
@@ -592,6 +613,10 @@ mod tests {
 
         fn outlet(&self) -> Option<Arc<dyn Outlet>> {
             None
+        }
+
+        fn delivers_alone(&self) -> bool {
+            self.delivers_alone
         }
 
         fn abort(&mut self) {
@@ -643,20 +668,37 @@ mod tests {
         }
     }
 
-    /// Ends a connection over `stream`, and has `each` do something behind each poll that is pending;
-    /// returns why it ended, and how often it was woken.
-    fn end(
+    /// Has `act` do something with a connection over `stream` in a virtual time.
+    fn connected<T>(
         stream: &mut Stream,
-        end: End,
-        mut each: impl FnMut(&VirtualTime) -> bool,
-    ) -> (Disconnect, Vec<usize>) {
+        early: Vec<u8>,
+        act: impl FnOnce(&VirtualTime, &mut Connection<'_, &mut Stream>) -> T,
+    ) -> T {
         let time = VirtualTime::start();
         let executor = Executor::new();
         let (hub, manager) = Hub::new(Config::default()).expect("valid");
         executor.spawn(manager).detach();
         let admitted = handshake::admit(&hub, Admission::anonymous());
         let admitted = block_on(executor.run(admitted)).expect("there is a place");
-        let mut connection = Connection::new(&hub, stream, admitted.registered, Vec::new());
+        act(&time, &mut Connection::new(&hub, stream, admitted.registered, early))
+    }
+
+    /// Ends a connection over `stream`, and has `each` do something behind each poll that is pending;
+    /// returns why it ended, and how often it was woken.
+    fn end(
+        stream: &mut Stream,
+        end: End,
+        each: impl FnMut(&VirtualTime) -> bool,
+    ) -> (Disconnect, Vec<usize>) {
+        connected(stream, Vec::new(), |time, connection| end_of(connection, end, time, each))
+    }
+
+    fn end_of(
+        connection: &mut Connection<'_, &mut Stream>,
+        end: End,
+        time: &VirtualTime,
+        mut each: impl FnMut(&VirtualTime) -> bool,
+    ) -> (Disconnect, Vec<usize>) {
         let wakes = Arc::<Wakes>::default();
         let waker = Waker::from(Arc::clone(&wakes));
         let (cx, mut woken) = (&mut Context::from_waker(&waker), Vec::new());
@@ -666,7 +708,7 @@ mod tests {
                 return (reason, woken);
             }
             woken.push(wakes.take());
-            assert!(each(&time), "it does not end");
+            assert!(each(time), "it does not end");
         }
     }
 
@@ -718,5 +760,42 @@ mod tests {
         let (reason, _) = end(&mut stream, End::Lost(Disconnect::ABNORMAL), |_| false);
         assert_eq!((reason, &stream.written[..]), (Disconnect::ABNORMAL, &[][..]));
         assert_eq!((stream.closes, stream.aborts), (0, 1));
+    }
+
+    #[test]
+    fn who_has_said_its_last_is_let_go_unless_a_pong_or_a_ceiling_forbids() {
+        for (pinged, delivers_alone) in [(false, true), (true, true), (false, false)] {
+            // What it says all the same is not waited for.
+            let mut stream = Stream { unread: 9, delivers_alone, ..Stream::default() };
+            let reads = connected(&mut stream, Vec::new(), |time, connection| {
+                if pinged {
+                    connection.clock.pinged();
+                }
+                let mut polls = 0;
+                let reason = end_of(connection, End::Theirs(Disconnect::NORMAL), time, |time| {
+                    polls += 1;
+                    time.until_next().map(|step| time.advance(step)).is_some()
+                });
+                assert_eq!(reason.0, Disconnect::NORMAL);
+                polls > 0
+            });
+            assert_eq!(reads, pinged || !delivers_alone);
+            let (unread, aborts) = if reads { (0, 1) } else { (9, 0) };
+            assert_eq!((stream.unread, stream.closes, stream.aborts), (unread, 1, aborts));
+            assert_eq!(stream.written, b"\x88\x02\x03\xe8");
+        }
+    }
+
+    #[test]
+    fn a_close_frame_is_the_last_word_if_nothing_lies_behind_it() {
+        let close = frame(0x88, b"\x03\xe8");
+        for (behind, is_last) in [(&b""[..], true), (b"\x8a", false)] {
+            let early = [&close, behind].concat();
+            connected(&mut Stream::default(), early, |_, connection| {
+                let cx = &mut Context::from_waker(Waker::noop());
+                let Poll::Ready(Err(end)) = connection.poll_next(cx) else { panic!("no end") };
+                assert_eq!(matches!(end, End::Theirs(_)), is_last, "{end:?}");
+            });
+        }
     }
 }

@@ -173,6 +173,10 @@ impl Transport for Socket {
         self.outlet.then(|| Arc::clone(&self.descriptor) as Arc<dyn Outlet>)
     }
 
+    fn delivers_alone(&self) -> bool {
+        self.outlet
+    }
+
     fn abort(&mut self) {
         let mut kernel = self.lock();
         kernel.shut = true;
