@@ -408,7 +408,7 @@ FAULTS = [
         "serve::websocket",
     ),
     (
-        "the end of a connection: nobody is heard out",
+        "the end of a connection: nobody has to be heard out",
         "src/serve/websocket.rs",
         "if heard_out && !self.clock.has_pinged()",
         "if !self.clock.has_pinged()",

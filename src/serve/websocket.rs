@@ -764,23 +764,26 @@ mod tests {
 
     #[test]
     fn who_has_said_its_last_is_let_go_unless_a_pong_or_a_ceiling_forbids() {
-        for (pinged, delivers_alone) in [(false, true), (true, true), (false, false)] {
+        let (ours, theirs) = (|| End::Ours(Disconnect::NORMAL), || End::Theirs(Disconnect::NORMAL));
+        let ends: [(fn() -> End, bool, bool); 4] = [
+            (theirs, false, true),
+            (theirs, true, true),
+            (theirs, false, false),
+            (ours, false, true),
+        ];
+        for (nth, (end, pinged, delivers_alone)) in ends.into_iter().enumerate() {
             // What it says all the same is not waited for.
             let mut stream = Stream { unread: 9, delivers_alone, ..Stream::default() };
-            let reads = connected(&mut stream, Vec::new(), |time, connection| {
+            connected(&mut stream, Vec::new(), |time, connection| {
                 if pinged {
                     connection.clock.pinged();
                 }
-                let mut polls = 0;
-                let reason = end_of(connection, End::Theirs(Disconnect::NORMAL), time, |time| {
-                    polls += 1;
+                let (reason, woken) = end_of(connection, end(), time, |time| {
                     time.until_next().map(|step| time.advance(step)).is_some()
                 });
-                assert_eq!(reason.0, Disconnect::NORMAL);
-                polls > 0
+                assert_eq!((reason, woken.is_empty()), (Disconnect::NORMAL, nth == 0));
             });
-            assert_eq!(reads, pinged || !delivers_alone);
-            let (unread, aborts) = if reads { (0, 1) } else { (9, 0) };
+            let (unread, aborts) = if nth == 0 { (9, 0) } else { (0, 1) };
             assert_eq!((stream.unread, stream.closes, stream.aborts), (unread, 1, aborts));
             assert_eq!(stream.written, b"\x88\x02\x03\xe8");
         }
