@@ -36,17 +36,12 @@ pub(crate) struct Wire<T> {
     pub(crate) transport: T,
     /// Where control frames go.
     queue: Arc<Queue>,
-    /// Read bytes that were left over when an earlier poll ended; empty and without capacity at
-    /// most times, never more than one scratch buffer or one request head.
-    kept: Box<[u8]>,
+    buffer: Buffer,
     /// A message of which a part has come, unless that is with tungstenite.
     gathering: Option<Box<Gathering>>,
-    /// The borrowed buffer and how much of it is filled. Only inside a poll.
-    scratch: Option<(Box<[u8]>, usize)>,
-    /// How far `kept` or, while there is one, `scratch` has been handed on, and where in the stream
-    /// of frames that is.
+    /// How far the buffer has been handed on, and where in the stream of frames that is.
     scan: Scan,
-    /// The memory of `kept` and of a message that has begun, between two polls.
+    /// The memory of what is kept and of a message that has begun, between two polls.
     held: Held,
     /// The tick in which the message began that is not finished, if one has.
     since: u32,
@@ -62,6 +57,39 @@ pub(crate) struct Wire<T> {
     fault: Option<Box<Disconnect>>,
 }
 
+/// Where the bytes lie that were read last.
+#[derive(Debug)]
+enum Buffer {
+    /// What was left over when an earlier poll ended: nothing and without capacity at most times,
+    /// never more than one scratch buffer or one request head.
+    Kept(Box<[u8]>),
+    /// In the borrowed one, of which they fill so much. Only inside a poll.
+    Borrowed(Box<[u8]>, u16),
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self::Kept(Box::default())
+    }
+}
+
+impl Buffer {
+    /// The bytes from `at` on.
+    fn rest(&self, at: u16) -> &[u8] {
+        match self {
+            Self::Kept(kept) => &kept[usize::from(at)..],
+            Self::Borrowed(buffer, filled) => &buffer[usize::from(at)..usize::from(*filled)],
+        }
+    }
+
+    fn rest_mut(&mut self, at: u16) -> &mut [u8] {
+        match self {
+            Self::Kept(kept) => &mut kept[usize::from(at)..],
+            Self::Borrowed(buffer, filled) => &mut buffer[usize::from(at)..usize::from(*filled)],
+        }
+    }
+}
+
 impl<T: Transport> Wire<T> {
     /// `early` are the bytes that came behind the request head.
     pub(crate) fn new(transport: T, queue: Arc<Queue>, early: Vec<u8>, hub: &Hub) -> Self {
@@ -69,9 +97,8 @@ impl<T: Transport> Wire<T> {
         let mut wire = Self {
             transport,
             queue,
-            kept: early.into(),
+            buffer: Buffer::Kept(early.into()),
             gathering: None,
-            scratch: None,
             scan: Scan::new(config.max_message as u32, config.max_fragments as u32),
             held: hub.memory().hold(0),
             since: 0,
@@ -144,11 +171,7 @@ impl<T: Transport> Wire<T> {
     /// the last has come; an error as soon as what has come is no text. Only while tungstenite is not
     /// there, since it may hold what came before.
     pub(super) fn take_next(&mut self) -> Option<Result<Said, WsError>> {
-        let at = usize::from(self.scan.at);
-        let mut unread = match &mut self.scratch {
-            Some((buffer, filled)) => &mut buffer[at..*filled],
-            None => &mut self.kept[at..],
-        };
+        let mut unread = self.buffer.rest_mut(self.scan.at);
         let memory = self.held.memory();
         if self.gathering.is_none() {
             if let Some((said, taken)) = self.scan.take_whole(unread, memory) {
@@ -184,13 +207,15 @@ impl<T: Transport> Wire<T> {
         pool: &Scratch,
     ) -> Poll<io::Result<usize>> {
         debug_assert!(self.unread().is_empty());
-        let (mut buffer, _) = self.scratch.take().unwrap_or_else(|| (pool.take(), 0));
-        self.kept = Box::default();
+        let mut buffer = match std::mem::take(&mut self.buffer) {
+            Buffer::Borrowed(buffer, _) => buffer,
+            Buffer::Kept(_) => pool.take(),
+        };
         self.scan.at = 0;
         let read = Pin::new(&mut self.transport).poll_read(cx, &mut buffer);
         match read {
             Poll::Ready(Ok(n)) if n > 0 => {
-                self.scratch = Some((buffer, n.min(SCRATCH_BYTES)));
+                self.buffer = Buffer::Borrowed(buffer, n.min(SCRATCH_BYTES) as u16);
             }
             Poll::Ready(Ok(_)) => {
                 self.ended = true;
@@ -203,13 +228,11 @@ impl<T: Transport> Wire<T> {
 
     /// Keeps what is left over and gives the borrowed buffer back. Before a poll ends.
     pub(crate) fn settle(&mut self, pool: &Scratch, keeper: &Timekeeper) {
-        if let Some((buffer, filled)) = self.scratch.take() {
-            self.kept = buffer[usize::from(self.scan.at)..filled].into();
-            self.scan.at = 0;
-            pool.give(buffer);
-        } else if usize::from(self.scan.at) == self.kept.len() {
-            self.kept = Box::default();
-            self.scan.at = 0;
+        let rest = self.unread();
+        // What is kept stays where it is until all of it was handed on.
+        if rest.is_empty() || matches!(self.buffer, Buffer::Borrowed(..)) {
+            let rest = Buffer::Kept(rest.into());
+            self.replace_buffer(rest, pool);
         }
         let began = self.scan.began;
         self.scan.settle(keeper);
@@ -221,15 +244,19 @@ impl<T: Transport> Wire<T> {
 
     /// Forgets what was read and not handed on, and gives the borrowed buffer back.
     pub(crate) fn discard(&mut self, pool: &Scratch) {
-        if let Some((buffer, _)) = self.scratch.take() {
-            pool.give(buffer);
-        }
-        self.kept = Box::default();
+        self.replace_buffer(Buffer::default(), pool);
         if self.gathering.take().is_some() {
             self.scan.abandon();
         }
-        self.scan.at = 0;
         self.count();
+    }
+
+    /// Puts another buffer in the place of this one, which is given back if it was borrowed.
+    fn replace_buffer(&mut self, buffer: Buffer, pool: &Scratch) {
+        if let Buffer::Borrowed(buffer, _) = std::mem::replace(&mut self.buffer, buffer) {
+            pool.give(buffer);
+        }
+        self.scan.at = 0;
     }
 
     /// Writes the queue's frames to the transport.
@@ -263,7 +290,11 @@ impl<T: Transport> Wire<T> {
             let since = self.scan.began.map_or_else(|| memory.tick(), |_| self.since);
             self.queue.owe(message, since);
         }
-        self.held.resize(size(self.kept.len()) + message);
+        let kept = match &self.buffer {
+            Buffer::Kept(kept) => kept.len(),
+            Buffer::Borrowed(..) => 0,
+        };
+        self.held.resize(size(kept) + message);
     }
 
     /// Whether a message has begun, for which memory is set aside.
@@ -272,11 +303,7 @@ impl<T: Transport> Wire<T> {
     }
 
     fn unread(&self) -> &[u8] {
-        let at = usize::from(self.scan.at);
-        match &self.scratch {
-            Some((buffer, filled)) => &buffer[at..*filled],
-            None => &self.kept[at..],
-        }
+        self.buffer.rest(self.scan.at)
     }
 }
 
@@ -285,12 +312,7 @@ impl<T: Transport> Read for Wire<T> {
     /// comes back.
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if self.fault.is_none() {
-            let at = usize::from(self.scan.at);
-            let unread = match &self.scratch {
-                Some((buffer, filled)) => &buffer[at..*filled],
-                None => &self.kept[at..],
-            };
-            let handed = self.scan.hand_on(unread, into);
+            let handed = self.scan.hand_on(self.buffer.rest(self.scan.at), into);
             self.scan.at += handed.taken as u16;
             self.fault = handed.fault.map(Box::new);
             // What came before the fault is heard first.
