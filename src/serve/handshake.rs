@@ -35,8 +35,8 @@ pub(crate) struct Registered {
 
 impl Registered {
     /// Marks the queue as gone and waits until the registry has let the client go, so that who
-    /// counts clients next does not count this one.
-    pub(crate) async fn leave(self) {
+    /// counts clients next does not count this one. The client's place is given back with the rest.
+    pub(crate) async fn leave(&self) {
         let Some(id) = self.queue.kill() else { return };
         // The queue gives its id out once: dropped while it waits, this must still say so.
         let mut unheard = Unheard { hub: &self.hub, id: Some(id) };

@@ -301,7 +301,8 @@ fn connect<'a, T: Transport + 'a, H: Handler>(
                 return Ok(Box::pin(sse::run(hub, transport, admitted, head, handler)).await);
             }
         };
-        let (admitted, early) = entrance.enter(hub, &mut transport).await?;
+        // Boxed as well: it is over before the client's long life.
+        let (admitted, early) = Box::pin(entrance.enter(hub, &mut transport)).await?;
         Ok(websocket::run(hub, transport, admitted, early, handler).await)
     }
 }

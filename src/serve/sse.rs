@@ -97,6 +97,7 @@ async fn finish<T: Transport, H: Handler>(
     let Stream { transport, registered, .. } = stream;
     drop(transport);
     registered.leave().await;
+    drop(registered);
     let hook = async { handler.on_disconnect(&client, &reason).await };
     if AssertUnwindSafe(hook).catch_unwind().await.is_err() {
         log::error!("on_disconnect panicked for client {}", client.id());

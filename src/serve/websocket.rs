@@ -90,11 +90,12 @@ pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
         let end = connection.serve(&client, handler).await;
         let end = connection.unregister(end, &client).await;
         let reason = connection.end(end).await;
-        // The socket is closed with the queue, which may write through it, in the step to come.
+        // The socket is closed with the queue, which may write through it, before the hook.
         let registered = connection.into_registered();
         // A block of its own, where the reason lies in the room of the long life before.
         let departure = async {
             registered.leave().await;
+            drop(registered);
             let hook = async { handler.on_disconnect(&client, &reason).await };
             if AssertUnwindSafe(hook).catch_unwind().await.is_err() {
                 log::error!("on_disconnect panicked for client {}", client.id());
@@ -158,35 +159,46 @@ impl<'a, T: Transport> Connection<'a, T> {
     }
 
     /// Hands messages to the handler until something ends the connection.
-    async fn serve<H: Handler>(&mut self, client: &Client, handler: &H) -> End {
-        {
-            let hook = pin!(async { handler.on_connect(client).await });
-            if let Err(end) = self.beside(hook).await {
-                return end;
+    #[expect(clippy::manual_async_fn, reason = "an async fn has room for its arguments twice")]
+    fn serve<H: Handler>(
+        &mut self,
+        client: &Client,
+        handler: &H,
+    ) -> impl Future<Output = End> + Send {
+        async move {
+            {
+                let hook = pin!(async { handler.on_connect(client).await });
+                if let Err(end) = self.beside(hook).await {
+                    return end;
+                }
             }
-        }
-        loop {
-            let message = match poll_fn(|cx| self.poll_next(cx)).await {
-                Ok(message) => message,
-                Err(end) => return end,
-            };
-            add(&self.hub.shared().counters.messages_received, 1);
-            let hook = pin!(async { handler.on_message(client, message).await });
-            if let Err(end) = self.beside(hook).await {
-                return end;
+            loop {
+                let message = match poll_fn(|cx| self.poll_next(cx)).await {
+                    Ok(message) => message,
+                    Err(end) => return end,
+                };
+                add(&self.hub.shared().counters.messages_received, 1);
+                let hook = pin!(async { handler.on_message(client, message).await });
+                if let Err(end) = self.beside(hook).await {
+                    return end;
+                }
             }
         }
     }
 
     /// Runs a hook while the client is written to and kept alive; only reading waits for it.
-    async fn beside(
+    fn beside<F: Future<Output = Result<(), Disconnect>>>(
         &mut self,
-        hook: Pin<&mut impl Future<Output = Result<(), Disconnect>>>,
-    ) -> Result<(), End> {
+        hook: Pin<&mut F>,
+    ) -> impl Future<Output = Result<(), End>> {
         let mut hook = AssertUnwindSafe(hook).catch_unwind();
         let mut waited = false;
-        let end = poll_fn(|cx| {
+        poll_fn(move |cx| {
             if let Poll::Ready(outcome) = Pin::new(&mut hook).poll(cx) {
+                if waited {
+                    self.clock.listens_again();
+                    self.protocol.wire.listens_again(&self.hub.shared().timekeeper);
+                }
                 return Poll::Ready(match outcome {
                     Ok(Ok(())) => Ok(()),
                     Ok(Err(disconnect)) => Err(End::Ours(disconnect)),
@@ -198,12 +210,6 @@ impl<'a, T: Transport> Connection<'a, T> {
             self.turn = TURN;
             self.poll_lane(cx, false).map(Err)
         })
-        .await;
-        if waited {
-            self.clock.listens_again();
-            self.protocol.wire.listens_again(&self.hub.shared().timekeeper);
-        }
-        end
     }
 
     /// Finds the next message; on the way it writes, answers pings and keeps time.
