@@ -214,9 +214,8 @@ FAULTS = [
     (
         "while a hook waits its client is not written to",
         "src/serve/websocket.rs",
-        "            self.poll_lane(cx, false).map(Err)\n        })\n        .await;\n"
-        "        if waited {",
-        "            Poll::Pending\n        })\n        .await;\n        if waited {",
+        "self.poll_lane(cx, false).map(Err)\n        })\n    }",
+        "Poll::Pending\n        })\n    }",
     ),
     (
         "who oversleeps is deaf",
@@ -401,18 +400,39 @@ FAULTS = [
         "serve::websocket",
     ),
     (
-        "the end of a connection: who was pinged is not heard out",
+        "the end of a connection: who was told something is not heard out",
         "src/serve/websocket.rs",
-        "if heard_out && !self.clock.has_pinged()",
+        "if heard_out && !told",
         "if heard_out",
         "serve::websocket",
     ),
     (
         "the end of a connection: nobody has to be heard out",
         "src/serve/websocket.rs",
-        "if heard_out && !self.clock.has_pinged()",
-        "if !self.clock.has_pinged()",
+        "if heard_out && !told",
+        "if !told",
         "serve::websocket",
+    ),
+    (
+        "the end of a connection: any stream is trusted to deliver alone",
+        "src/serve/websocket.rs",
+        "!told && wire.transport.delivers_alone()",
+        "!told",
+        "serve::websocket",
+    ),
+    (
+        "the end of a connection: a close frame is the last word whatever the socket still holds",
+        "src/serve/websocket.rs",
+        "let is_last = !self.more && ",
+        "let is_last = ",
+        "serve::websocket",
+    ),
+    (
+        "a queue forgets that a message was written",
+        "src/hub/queue.rs",
+        "state.told = true;\n        let was_empty",
+        "let was_empty",
+        "hub::tests::queue",
     ),
     (
         "the end of a connection: a close frame is the last word whatever lies behind it",

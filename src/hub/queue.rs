@@ -150,6 +150,8 @@ struct State {
     control: Vec<u8>,
     /// Whether the close frame waits or is written: nothing may follow it (RFC 6455 5.5.1).
     closing: bool,
+    /// Whether anything but a close frame was ever to go to the client.
+    told: bool,
     /// What does not fit the socket; made by the first push that finds it full, dropped when empty.
     backlog: Option<Box<Backlog>>,
     /// Messages that wait, in `front` and `backlog`.
@@ -211,6 +213,7 @@ impl Queue {
             cut: 0,
             control: Vec::new(),
             closing: false,
+            told: false,
             backlog: None,
             waiting: 0,
             bytes: 0,
@@ -247,6 +250,7 @@ impl Queue {
     /// Takes a run of messages, in order: writes them if nothing waits, else lets them wait.
     pub(crate) fn push(&self, run: Run<'_>) -> Push {
         let mut state = self.lock();
+        state.told = true;
         let was_empty = state.is_empty();
         let mut first = 0;
         if let (true, Phase::Open, Some(outlet)) = (was_empty, state.phase, &state.outlet) {
@@ -312,7 +316,13 @@ impl Queue {
             return false;
         }
         state.control.extend_from_slice(frame);
+        state.told = true;
         true
+    }
+
+    /// Whether anything but a close frame was ever to go to the client, and may be on its way.
+    pub(crate) fn has_told(&self) -> bool {
+        self.lock().told
     }
 
     /// Appends the close frame, of a queue that has been drained or evicted; only the first counts.

@@ -39,8 +39,6 @@ pub(crate) struct Clock<'a> {
     share: u16,
     /// Whether the message that has begun was granted one more turn when its time was over.
     granted: bool,
-    /// Whether a ping was ever sent.
-    has_pinged: bool,
 }
 
 impl<'a> Clock<'a> {
@@ -54,7 +52,6 @@ impl<'a> Clock<'a> {
             stuck: None,
             share: fastrand::u16(900..=1100),
             granted: false,
-            has_pinged: false,
         }
     }
 
@@ -79,12 +76,6 @@ impl<'a> Clock<'a> {
     /// A ping was sent.
     pub(crate) fn pinged(&mut self) {
         self.pinged = Some(self.now());
-        self.has_pinged = true;
-    }
-
-    /// Whether a ping was ever sent, so that a pong may be on its way.
-    pub(crate) fn has_pinged(&self) -> bool {
-        self.has_pinged
     }
 
     /// A drain wrote something or nothing, and left nothing or something.

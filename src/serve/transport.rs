@@ -22,8 +22,8 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send {
     /// Where others may write without waiting, if they may.
     fn outlet(&self) -> Option<Arc<dyn Outlet>>;
 
-    /// Whether what was written reaches a peer that sends nothing more although nobody waits for it.
-    /// The kernel keeps it for that long, which a ceiling forbids.
+    /// Whether what was written reaches the peer although the stream is dropped: the kernel keeps it
+    /// for as long as that takes, which a ceiling forbids.
     fn delivers_alone(&self) -> bool;
 
     /// Ends both directions at once, for what other holders of the socket still hold. Under a ceiling

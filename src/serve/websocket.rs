@@ -32,9 +32,10 @@ const PING: [u8; 2] = [0x89, 0];
 /// Why a pump stopped.
 #[derive(Debug)]
 enum End {
-    /// The connection ends itself, with this: the peer's mistake, the handler's wish.
+    /// The connection ends itself, with this: the peer's mistake, the handler's wish, and a close
+    /// frame with more behind it.
     Ours(Disconnect),
-    /// The peer ends it, with a close frame, and nothing came behind that.
+    /// The peer ends it, with a close frame and nothing behind that.
     Theirs(Disconnect),
     /// The manager sealed the queue: a kick or a drain.
     Sealed,
@@ -59,7 +60,7 @@ impl End {
 struct Ending<'a> {
     /// What the client is told, if it can be, and the handler.
     reason: Disconnect,
-    /// The peer has said its last.
+    /// The peer has closed first, and said nothing since.
     heard_out: bool,
     stage: Stage<'a>,
 }
@@ -68,7 +69,8 @@ enum Stage<'a> {
     /// What waits is written, and then the close frame, which may wait already.
     Writing { closing: bool },
     /// The write side is shut down, and what comes is thrown away until the peer has shut its own: a
-    /// socket that is dropped with unread bytes resets the connection and may destroy the close frame.
+    /// socket that is dropped with unread bytes, or gets more, resets the connection and destroys what
+    /// is on its way. Not waited for where that can only be the close frame.
     Goodbye { shut: bool, deadline: Deadline<'a> },
     /// Without ceremony; the evicted get one try at a close frame, without waiting.
     CutOff { tries: bool },
@@ -526,7 +528,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     }
 
     /// Shuts the write side down, unless it is `shut`, and discards what comes; ready when the peer
-    /// has shut its own, or at once where it was `heard_out` (RFC 6455 7.1.1).
+    /// has shut its own, or at once where it was `heard_out` (RFC 6455 7.1.1) and told nothing.
     fn poll_goodbye(
         &mut self,
         cx: &mut Context<'_>,
@@ -538,9 +540,9 @@ impl<'a, T: Transport> Connection<'a, T> {
         if !*shut {
             ready!(Pin::new(&mut wire.transport).poll_close(cx))?;
             *shut = true;
-            // Of a ping the pong may still come: a peer answers until it has our close frame
-            // (RFC 6455 5.5.2).
-            if heard_out && !self.clock.has_pinged() && wire.transport.delivers_alone() {
+            // Pings and pongs may still come (RFC 6455 5.5.2, 5.5.3), and would cost it what was sent.
+            let told = self.registered.queue.has_told();
+            if heard_out && !told && wire.transport.delivers_alone() {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -551,7 +553,10 @@ impl<'a, T: Transport> Connection<'a, T> {
             ready!(wire.transport.poll_readable(cx));
             match ready!(wire.poll_fill(cx, scratch))? {
                 0 => return Poll::Ready(Ok(())),
-                n => turn += n as u32,
+                n => {
+                    add(&self.hub.shared().counters.bytes_received, n as u64);
+                    turn += n as u32;
+                }
             }
             wire.discard(scratch);
         }
@@ -583,6 +588,7 @@ fn lost(error: &io::Error) -> End {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::io::IoSlice;
     use std::sync::Arc;
     use std::task::Waker;
@@ -599,11 +605,11 @@ mod tests {
     use crate::time::virtual_time::VirtualTime;
     use crate::{Admission, Config};
 
-    /// A stream whose peer has sent `unread` bytes and says nothing more, and takes what is written
+    /// A stream whose peer has sent what is `unread` and says nothing more, and takes what is written
     /// unless it is `full`.
     #[derive(Default)]
     struct Stream {
-        unread: usize,
+        unread: VecDeque<u8>,
         ended: bool,
         full: bool,
         delivers_alone: bool,
@@ -614,7 +620,7 @@ mod tests {
 
     impl Transport for &mut Stream {
         fn poll_readable(&mut self, _: &mut Context<'_>) -> Poll<()> {
-            if self.unread > 0 || self.ended { Poll::Ready(()) } else { Poll::Pending }
+            if !self.unread.is_empty() || self.ended { Poll::Ready(()) } else { Poll::Pending }
         }
 
         fn outlet(&self) -> Option<Arc<dyn Outlet>> {
@@ -637,8 +643,8 @@ mod tests {
             into: &mut [u8],
         ) -> Poll<io::Result<usize>> {
             ready!(self.poll_readable(cx));
-            let n = self.unread.min(into.len());
-            self.unread -= n;
+            let n = self.unread.len().min(into.len());
+            into.iter_mut().zip(self.unread.drain(..n)).for_each(|(place, byte)| *place = byte);
             Poll::Ready(Ok(n))
         }
     }
@@ -720,7 +726,8 @@ mod tests {
 
     #[test]
     fn a_goodbye_shuts_once_and_reads_all_that_comes_in_turns() {
-        let mut stream = Stream { unread: 200 * 1024, ended: true, ..Stream::default() };
+        let mut stream =
+            Stream { unread: vec![0; 200 * 1024].into(), ended: true, ..Stream::default() };
         let mut polls = 0;
         let (reason, woken) = end(&mut stream, End::Ours(Disconnect::NORMAL), |_| {
             polls += 1;
@@ -769,15 +776,15 @@ mod tests {
     }
 
     #[test]
-    fn who_has_said_its_last_is_let_go_unless_a_pong_or_a_ceiling_forbids() {
+    fn who_closes_first_and_was_told_nothing_is_not_waited_for() {
         let ends =
-            [(true, false, true), (true, true, true), (true, false, false), (false, false, true)];
-        for (nth, (is_theirs, pinged, delivers_alone)) in ends.into_iter().enumerate() {
-            // What it says all the same is not waited for.
-            let mut stream = Stream { unread: 9, delivers_alone, ..Stream::default() };
+            [(false, true, true), (false, false, true), (false, true, false), (true, true, true)];
+        for (nth, (is_told, is_theirs, delivers_alone)) in ends.into_iter().enumerate() {
+            let unread = VecDeque::from([0x8a]);
+            let mut stream = Stream { unread, delivers_alone, ..Stream::default() };
             connected(&mut stream, Vec::new(), |time, connection| {
-                if pinged {
-                    connection.clock.pinged();
+                if is_told {
+                    assert!(connection.registered.queue.control(&PING));
                 }
                 let end = if is_theirs { End::Theirs } else { End::Ours };
                 let end = end(Disconnect::NORMAL);
@@ -786,22 +793,38 @@ mod tests {
                 });
                 assert_eq!((reason, woken.is_empty()), (Disconnect::NORMAL, nth == 0));
             });
-            let (unread, aborts) = if nth == 0 { (9, 0) } else { (0, 1) };
-            assert_eq!((stream.unread, stream.closes, stream.aborts), (unread, 1, aborts));
-            assert_eq!(stream.written, b"\x88\x02\x03\xe8");
+            let (unread, aborts) = if nth == 0 { (1, 0) } else { (0, 1) };
+            assert_eq!((stream.unread.len(), stream.closes, stream.aborts), (unread, 1, aborts));
+            assert!(stream.written.ends_with(b"\x88\x02\x03\xe8"));
         }
     }
 
     #[test]
     fn a_close_frame_is_the_last_word_if_nothing_lies_behind_it() {
         let close = frame(0x88, b"\x03\xe8");
-        for (behind, is_last) in [(&b""[..], true), (b"\x8a", false)] {
-            let early = [&close, behind].concat();
-            connected(&mut Stream::default(), early, |_, connection| {
+        let is_last = |early: &[u8], unread: Vec<u8>| {
+            let mut stream = Stream { unread: unread.into(), ..Stream::default() };
+            connected(&mut stream, early.to_vec(), |_, connection| {
                 let cx = &mut Context::from_waker(Waker::noop());
-                let Poll::Ready(Err(end)) = connection.poll_next(cx) else { panic!("no end") };
-                assert_eq!(matches!(end, End::Theirs(_)), is_last, "{end:?}");
-            });
+                loop {
+                    match connection.poll_next(cx) {
+                        Poll::Ready(Ok(_)) => {}
+                        Poll::Ready(Err(End::Theirs(_))) => return true,
+                        Poll::Ready(Err(End::Ours(_))) => return false,
+                        other => panic!("{other:?}"),
+                    }
+                }
+            })
+        };
+        assert!(is_last(&close, Vec::new()));
+        assert!(is_last(b"", close.clone()));
+        assert!(!is_last(&[&close[..], b"\x8a"].concat(), Vec::new()));
+        // A read that takes as much as it can may have left some.
+        for (less, last) in [(0, false), (1, true)] {
+            let message = frame(0x82, &vec![0; SCRATCH_BYTES - close.len() - 8 - less]);
+            let bytes = [&message[..], &close].concat();
+            assert_eq!(bytes.len(), SCRATCH_BYTES - less);
+            assert_eq!(is_last(b"", bytes), last);
         }
     }
 }

@@ -171,47 +171,56 @@ fn who_sends_more_behind_its_goodbye_still_gets_the_answer() {
 /// socket that is closed by then would reset the connection, and with it what lies in its buffer.
 #[test]
 fn who_pongs_behind_its_goodbye_still_gets_everything() {
-    let config = Config::default().ping_interval(Duration::from_millis(100));
-    let hub = TestHub::with(config.close_timeout(Config::WAIT_MAX));
-    let mut peer = hub.join_narrow();
-    assert_eq!(peer.receive(), (PING, vec![]));
-    for number in 0..4 {
-        assert_eq!(hub.broadcast(vec![number; 3_000]), 1);
-    }
-    peer.write(&frame(CLOSE, &1000u16.to_be_bytes()));
-    until("its goodbye is heard", || hub.hub.stats().clients == 0);
-    let mut heard = Vec::new();
-    while heard.len() < 5 {
-        let (first, payload) = peer.receive();
-        // Where the test is slow there are more pings.
-        if first != PING {
-            heard.push(payload);
-            peer.write(&frame(PONG, b"late"));
-        }
-    }
-    assert_eq!(heard.pop().as_deref(), Some(&1000u16.to_be_bytes()[..]));
-    assert!(heard.into_iter().eq((0..4).map(|number| vec![number; 3_000])));
-    peer.ends();
-    assert_eq!(hub.hub.stats().connections, 1, "more may come");
-    drop(peer);
-    hub.empties();
-}
-
-/// RFC 6455 7.1.1: the server closes first, and at once.
-#[test]
-fn who_has_said_its_last_is_not_waited_for() {
     let hub = TestHub::with(Config::default().close_timeout(Config::WAIT_MAX));
     let mut peer = hub.join_narrow();
     for number in 0..4 {
         assert_eq!(hub.broadcast(vec![number; 3_000]), 1);
     }
     peer.write(&frame(CLOSE, &1000u16.to_be_bytes()));
-    hub.empties();
+    until("its goodbye is heard", || hub.hub.stats().clients == 0);
     for number in 0..4 {
         assert_eq!(peer.receive(), (BINARY, vec![number; 3_000]));
+        peer.write(&frame(PONG, b"late"));
     }
     peer.is_closed(1000);
     peer.ends();
+    drop(peer);
+    hub.empties();
+}
+
+/// RFC 6455 7.1.1: the server closes first. With nothing on its way but the close frame it need not
+/// wait for the peer to do the same.
+#[test]
+fn who_was_told_nothing_is_not_waited_for() {
+    let hub = TestHub::with(Config::default().close_timeout(Config::WAIT_MAX));
+    let mut peer = hub.join();
+    peer.write(&frame(CLOSE, &1000u16.to_be_bytes()));
+    hub.empties();
+    peer.is_closed(1000);
+    peer.ends();
+}
+
+/// Under a ceiling nothing is left to the kernel, and who was pinged may pong.
+#[test]
+fn who_may_still_speak_is_heard_to_its_end() {
+    let config = Config::default().close_timeout(Config::WAIT_MAX);
+    let pinged = config.clone().ping_interval(Duration::from_millis(50));
+    for (config, is_pinged) in [(config.max_memory(Some(64 << 20)), false), (pinged, true)] {
+        let hub = TestHub::with(config);
+        let mut peer = hub.join();
+        if is_pinged {
+            assert_eq!(peer.receive(), (PING, vec![]));
+        }
+        peer.write(&frame(CLOSE, &1000u16.to_be_bytes()));
+        // Where the machine is slow there is another ping.
+        while peer.receive().0 == PING {}
+        peer.ends();
+        let before = hub.hub.stats().bytes_received;
+        peer.write(&frame(PONG, b"late"));
+        until("it is heard", || hub.hub.stats().bytes_received > before);
+        drop(peer);
+        hub.empties();
+    }
 }
 
 /// Wishes for an end: the words are what the handler does.

@@ -110,6 +110,21 @@ fn taker_that_does_not_keep_up_is_evicted_and_hears_what_it_missed() {
 const FRAME: usize = 6;
 
 #[test]
+fn queue_knows_whether_its_client_was_told_anything_but_the_end() {
+    let lane = || Lane::new(4, 1_000, Overflow::Disconnect, usize::MAX);
+    let quiet = lane();
+    quiet.queue.seal(Disconnect::NORMAL);
+    quiet.queue.close_frame(&Disconnect::NORMAL.frame());
+    quiet.drain();
+    assert!(!quiet.queue.has_told());
+    let told = lane();
+    told.push_each(0..1);
+    assert!(told.queue.has_told());
+    let pinged = lane();
+    assert!(pinged.queue.control(b"\x89\0") && pinged.queue.has_told());
+}
+
+#[test]
 fn idle_queue_writes_through_and_makes_no_channel() {
     let lane = Lane::new(4, 1_000, Overflow::Disconnect, usize::MAX);
     assert_eq!(lane.push_each(0..3), Push::Ok);
