@@ -13,7 +13,7 @@ mod server;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use server::{Options, Outcome, PATIENCE, Server};
 
@@ -54,7 +54,7 @@ fn main() -> Outcome<()> {
     }
     let last = begin.elapsed();
     drop(clients);
-    let after = settle(&server, at_start)?;
+    let after = settle(&server)?;
     drop(server);
     let per_reader = idle(&options, "/sse")?;
     let per_kept = idle(&options, "/health")?;
@@ -91,14 +91,21 @@ fn idle(options: &Options, path: &str) -> Outcome<u64> {
     Ok(rss(&server)?.saturating_sub(at_start) / options.clients as u64)
 }
 
-/// Waits until the server holds no client's descriptor any more; returns what it then holds.
-fn settle(server: &Server, at_start: u64) -> Outcome<u64> {
+/// How long what a server holds must stay the same to count as all that it keeps.
+const CALM: Duration = Duration::from_secs(1);
+
+/// Waits until the server holds no client's descriptor and no less memory from one moment to the
+/// next; returns what it then holds.
+fn settle(server: &Server) -> Outcome<u64> {
     let begin = Instant::now();
+    let mut last = (rss(server)?, begin);
     loop {
         let fds = fs::read_dir(format!("/proc/{}/fd", server.child.id()))?.count();
         let resident = rss(server)?;
-        if fds < 64 && (resident as f64) < at_start as f64 + LEFT_MAX || begin.elapsed() > PATIENCE
-        {
+        if resident != last.0 || fds >= 64 {
+            last = (resident, Instant::now());
+        }
+        if last.1.elapsed() > CALM || begin.elapsed() > PATIENCE {
             return Ok(resident);
         }
         std::thread::yield_now();

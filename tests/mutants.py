@@ -402,22 +402,22 @@ FAULTS = [
     (
         "the end of a connection: who was told something is not heard out",
         "src/serve/websocket.rs",
-        "if heard_out && !told",
-        "if heard_out",
+        "*heard_out &= !self.registered.queue.has_told() && ",
+        "*heard_out &= ",
         "serve::websocket",
     ),
     (
         "the end of a connection: nobody has to be heard out",
         "src/serve/websocket.rs",
-        "if heard_out && !told",
-        "if !told",
+        "let heard_out = matches!(end, End::Theirs(_));",
+        "let heard_out = true;",
         "serve::websocket",
     ),
     (
         "the end of a connection: any stream is trusted to deliver alone",
         "src/serve/websocket.rs",
-        "!told && wire.transport.delivers_alone()",
-        "!told",
+        "has_told() && wire.transport.delivers_alone();",
+        "has_told();",
         "serve::websocket",
     ),
     (
@@ -426,6 +426,28 @@ FAULTS = [
         "let is_last = !self.more && ",
         "let is_last = ",
         "serve::websocket",
+    ),
+    (
+        "the end of a connection: a close frame is the last word whatever tungstenite holds",
+        "src/serve/protocol.rs",
+        "self.tungstenite.is_none() && !self.wire",
+        "!self.wire",
+        "serve::websocket",
+    ),
+    (
+        "the end of a connection: what came since the close frame is not read",
+        "src/serve/websocket.rs",
+        "Poll::Ready(()) => wire.poll_fill(cx, scratch)?,",
+        "Poll::Ready(()) if !*heard_out => wire.poll_fill(cx, scratch)?,\n"
+        "                Poll::Ready(()) => Poll::Pending,",
+        "serve::websocket",
+    ),
+    (
+        "a queue forgets that a control frame was written",
+        "src/hub/queue.rs",
+        "frame);\n        state.told = true;",
+        "frame);",
+        "hub::tests::queue",
     ),
     (
         "a queue forgets that a message was written",
@@ -437,7 +459,7 @@ FAULTS = [
     (
         "the end of a connection: a close frame is the last word whatever lies behind it",
         "src/serve/websocket.rs",
-        "let is_last = !self.more && !self.protocol.wire.has_unread();",
+        "let is_last = !self.more && self.protocol.is_heard_out();",
         "let is_last = !self.more;",
         "serve::websocket",
     ),

@@ -150,7 +150,7 @@ struct State {
     control: Vec<u8>,
     /// Whether the close frame waits or is written: nothing may follow it (RFC 6455 5.5.1).
     closing: bool,
-    /// Whether anything but a close frame was ever to go to the client.
+    /// Whether anything but a close frame ever came here, taken or not.
     told: bool,
     /// What does not fit the socket; made by the first push that finds it full, dropped when empty.
     backlog: Option<Box<Backlog>>,
@@ -320,7 +320,7 @@ impl Queue {
         true
     }
 
-    /// Whether anything but a close frame was ever to go to the client, and may be on its way.
+    /// Whether anything but a close frame ever came here for the client, so that it may be on its way.
     pub(crate) fn has_told(&self) -> bool {
         self.lock().told
     }

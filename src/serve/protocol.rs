@@ -47,6 +47,11 @@ impl<T: Transport> Protocol<T> {
         Self { wire, tungstenite: None }
     }
 
+    /// Whether all that was read has been heard.
+    pub(super) fn is_heard_out(&self) -> bool {
+        self.tungstenite.is_none() && !self.wire.has_unread()
+    }
+
     /// The next that the wire's bytes say, or what is wrong with them; `None` when they are not
     /// enough for anything.
     pub(super) fn next(&mut self, pool: &Scratch) -> Option<Result<Said, WsError>> {
