@@ -188,9 +188,9 @@ FAULTS = [
     (
         "a message behind the close frame",
         "src/serve/websocket.rs",
-        "let mut ending = Ending { reason, heard_out, stage };",
+        "let mut ending = Ending { reason, stage };",
         "self.registered.queue.close_frame(&reason.frame());\n"
-        "        let mut ending = Ending { reason, heard_out, stage };",
+        "        let mut ending = Ending { reason, stage };",
     ),
     (
         "order: the newest that waits goes first",
@@ -388,8 +388,8 @@ FAULTS = [
     (
         "the end of a connection that has had its turn is not woken for the next",
         "src/serve/websocket.rs",
-        "            wire.discard(scratch);\n        }\n        cx.waker().wake_by_ref();",
-        "            wire.discard(scratch);\n        }",
+        "            self.protocol.wire.discard(scratch);\n        }\n        cx.waker().wake_by_ref();",
+        "            self.protocol.wire.discard(scratch);\n        }",
         "serve::websocket",
     ),
     (
@@ -402,22 +402,22 @@ FAULTS = [
     (
         "the end of a connection: who was told something is not heard out",
         "src/serve/websocket.rs",
-        "*heard_out &= !self.registered.queue.has_told() && ",
-        "*heard_out &= ",
+        "                            && !self.registered.queue.has_told()\n",
+        "",
         "serve::websocket",
     ),
     (
         "the end of a connection: nobody has to be heard out",
         "src/serve/websocket.rs",
-        "let heard_out = matches!(end, End::Theirs(_));",
-        "let heard_out = true;",
+        "End::Ours(reason) => (reason, goodbye(false)),",
+        "End::Ours(reason) => (reason, goodbye(true)),",
         "serve::websocket",
     ),
     (
         "the end of a connection: any stream is trusted to deliver alone",
         "src/serve/websocket.rs",
-        "has_told() && wire.transport.delivers_alone();",
-        "has_told();",
+        "\n                            && self.protocol.wire.transport.delivers_alone();",
+        ";",
         "serve::websocket",
     ),
     (
@@ -437,8 +437,8 @@ FAULTS = [
     (
         "the end of a connection: what came since the close frame is not read",
         "src/serve/websocket.rs",
-        "Poll::Ready(()) => wire.poll_fill(cx, scratch)?,",
-        "Poll::Ready(()) if !*heard_out => wire.poll_fill(cx, scratch)?,\n"
+        "Poll::Ready(()) => self.poll_fill(cx)?,",
+        "Poll::Ready(()) if !*heard_out => self.poll_fill(cx)?,\n"
         "                Poll::Ready(()) => Poll::Pending,",
         "serve::websocket",
     ),

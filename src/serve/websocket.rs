@@ -60,19 +60,17 @@ impl End {
 struct Ending<'a> {
     /// What the client is told, if it can be, and the handler.
     reason: Disconnect,
-    /// The peer has closed first, and said nothing since. Once all is written: and need not be waited
-    /// for.
-    heard_out: bool,
     stage: Stage<'a>,
 }
 
 enum Stage<'a> {
-    /// What waits is written, and then the close frame, which may wait already.
-    Writing { closing: bool },
+    /// What waits is written, and then the close frame, which may wait already. The peer may have
+    /// closed first.
+    Writing { closed_first: bool, closing: bool },
     /// The write side is shut down, and what comes is thrown away until the peer has shut its own: a
     /// socket that is dropped with unread bytes, or gets more, resets the connection and destroys what
-    /// is on its way. Not waited for where that is our close frame alone.
-    Goodbye { shut: bool, deadline: Deadline<'a> },
+    /// is on its way. Who is heard out is not waited for: that is our close frame alone.
+    Goodbye { heard_out: bool, shut: bool, deadline: Deadline<'a> },
     /// Without ceremony; the evicted get one try at a close frame, without waiting.
     CutOff { tries: bool },
 }
@@ -445,15 +443,15 @@ impl<'a, T: Transport> Connection<'a, T> {
     ///
     /// By hand, which takes half the room of an `async fn`.
     fn end(&mut self, end: End) -> impl Future<Output = Disconnect> {
-        let goodbye = Stage::Writing { closing: false };
-        let heard_out = matches!(end, End::Theirs(_));
+        let goodbye = |closed_first| Stage::Writing { closed_first, closing: false };
         let (reason, stage) = match end {
-            End::Ours(reason) | End::Theirs(reason) => (reason, goodbye),
-            End::Sealed => (self.reason(Disconnect::GOING_AWAY), goodbye),
+            End::Ours(reason) => (reason, goodbye(false)),
+            End::Theirs(reason) => (reason, goodbye(true)),
+            End::Sealed => (self.reason(Disconnect::GOING_AWAY), goodbye(false)),
             End::Evicted => (self.reason(Disconnect::SLOW), Stage::CutOff { tries: true }),
             End::Lost(reason) => (reason, Stage::CutOff { tries: false }),
         };
-        let mut ending = Ending { reason, heard_out, stage };
+        let mut ending = Ending { reason, stage };
         poll_fn(move |cx| {
             ready!(self.poll_end(cx, &mut ending));
             Poll::Ready(std::mem::replace(&mut ending.reason, Disconnect::ABNORMAL))
@@ -468,7 +466,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     fn poll_end(&mut self, cx: &mut Context<'_>, ending: &mut Ending<'a>) -> Poll<()> {
         loop {
             match &mut ending.stage {
-                Stage::Writing { closing } => match ready!(self.poll_write_out(cx)) {
+                Stage::Writing { closed_first, closing } => match ready!(self.poll_write_out(cx)) {
                     Phase::Evicted => {
                         ending.reason = self.reason(Disconnect::SLOW);
                         ending.stage = Stage::CutOff { tries: true };
@@ -476,17 +474,22 @@ impl<'a, T: Transport> Connection<'a, T> {
                     // As `End::after` has it.
                     Phase::Dead => ending.stage = Stage::CutOff { tries: false },
                     _ if *closing => {
+                        // Pings and pongs may still come (RFC 6455 5.5.2, 5.5.3), and would cost the
+                        // peer what was sent.
+                        let heard_out = *closed_first
+                            && !self.registered.queue.has_told()
+                            && self.protocol.wire.transport.delivers_alone();
                         let shared = self.hub.shared();
                         let deadline = shared.timekeeper.after(shared.config.close_timeout);
-                        ending.stage = Stage::Goodbye { shut: false, deadline };
+                        ending.stage = Stage::Goodbye { heard_out, shut: false, deadline };
                     }
                     _ => {
                         self.registered.queue.close_frame(&ending.reason.frame());
                         *closing = true;
                     }
                 },
-                Stage::Goodbye { shut, deadline } => {
-                    let said = match self.poll_goodbye(cx, shut, &mut ending.heard_out) {
+                Stage::Goodbye { heard_out, shut, deadline } => {
+                    let said = match self.poll_goodbye(cx, heard_out, shut) {
                         Poll::Ready(said) => said,
                         Poll::Pending => {
                             ready!(Pin::new(deadline).poll(cx));
@@ -529,39 +532,33 @@ impl<'a, T: Transport> Connection<'a, T> {
     }
 
     /// Shuts the write side down, unless it is `shut`, and discards what comes; ready when the peer
-    /// has shut its own, or at once where it was `heard_out` (RFC 6455 7.1.1) and told nothing.
+    /// has shut its own, or at once where it is `heard_out` and has said no more (RFC 6455 7.1.1).
     fn poll_goodbye(
         &mut self,
         cx: &mut Context<'_>,
-        shut: &mut bool,
         heard_out: &mut bool,
+        shut: &mut bool,
     ) -> Poll<io::Result<()>> {
         let scratch = &self.hub.shared().scratch;
-        let wire = &mut self.protocol.wire;
         if !*shut {
-            ready!(Pin::new(&mut wire.transport).poll_close(cx))?;
+            ready!(Pin::new(&mut self.protocol.wire.transport).poll_close(cx))?;
             *shut = true;
-            // Pings and pongs may still come (RFC 6455 5.5.2, 5.5.3), and would cost it what was sent.
-            *heard_out &= !self.registered.queue.has_told() && wire.transport.delivers_alone();
         }
-        wire.discard(scratch);
+        self.protocol.wire.discard(scratch);
         let mut turn = 0;
         while turn < TURN {
             // Most have not answered yet: a read would find nothing.
-            let come = match wire.transport.poll_readable(cx) {
-                Poll::Ready(()) => wire.poll_fill(cx, scratch)?,
+            let come = match self.protocol.wire.transport.poll_readable(cx) {
+                Poll::Ready(()) => self.poll_fill(cx)?,
                 Poll::Pending => Poll::Pending,
             };
             match come {
                 Poll::Pending if !*heard_out => return Poll::Pending,
                 Poll::Pending | Poll::Ready(0) => return Poll::Ready(Ok(())),
-                Poll::Ready(n) => {
-                    *heard_out = false;
-                    add(&self.hub.shared().counters.bytes_received, n as u64);
-                    turn += n as u32;
-                }
+                Poll::Ready(n) => turn += n as u32,
             }
-            wire.discard(scratch);
+            *heard_out = false;
+            self.protocol.wire.discard(scratch);
         }
         cx.waker().wake_by_ref();
         Poll::Pending
