@@ -9,7 +9,9 @@ use futures_lite::future::yield_now;
 
 use super::inbox::Outbox;
 use super::queue::{Queue, RUN_MAX};
-use super::registry::{ClientId, Delivery, Member, Refusal, Registry, Target, frame_bytes};
+use super::registry::{
+    ClientId, Delivery, Dispatch, Member, Refusal, Registry, Target, frame_bytes,
+};
 use super::relief::Relief;
 use super::reply::Reply;
 use super::stats::{Counters, add};
@@ -79,26 +81,35 @@ pub(crate) struct Manager {
     outbox: Outbox,
     registry: Registry,
     counters: Arc<Counters>,
-    /// Commands taken between two yields at most, and so messages of a run: half a queue.
-    batch: usize,
-    /// Bytes of frames taken between two yields at most, past the first: half a queue.
-    batch_bytes: usize,
+    /// What may be taken between two yields.
+    bounds: Batch,
+    /// A command that was taken and is too much for its batch.
+    carry: Option<Command>,
     /// Who goes when memory is short.
     relief: Relief,
     /// The run in hand; empty between two, and kept for its room.
     run: Publishes,
 }
 
+/// What has been taken since the others had their turn, or may be.
+#[derive(Debug, Default)]
+struct Batch {
+    /// Commands, and so messages of a run: half a queue at most.
+    commands: usize,
+    /// Bytes of frames: half a queue at most, past the first command.
+    bytes: usize,
+}
+
 /// A run of consecutive publishes to one target.
 #[derive(Debug, Default)]
 struct Publishes {
     messages: Vec<Message>,
-    except: Vec<Option<ClientId>>,
-    replies: Vec<Option<Reply<usize>>>,
+    /// For each message whom it is kept from, and how many took it.
+    dispatches: Vec<Dispatch>,
+    /// Who wants to hear how many took a message, in the order of messages.
+    replies: Vec<(usize, Reply<usize>)>,
     /// The frames of the messages side by side, where there are several and they are short.
     joined: Vec<u8>,
-    /// For each message, how many members took it.
-    recipients: Vec<usize>,
 }
 
 impl Manager {
@@ -111,18 +122,16 @@ impl Manager {
         queue: usize,
         queue_bytes: usize,
     ) -> Self {
-        let batch = (queue / 2).clamp(1, RUN_MAX);
-        let batch_bytes = queue_bytes / 2;
+        let bounds = Batch { commands: (queue / 2).clamp(1, RUN_MAX), bytes: queue_bytes / 2 };
         let (relief, run) = (Relief::default(), Publishes::default());
-        Self { outbox, registry, counters, batch, batch_bytes, relief, run }
+        Self { outbox, registry, counters, bounds, carry: None, relief, run }
     }
 
     /// Runs until the last hub and client are gone, or the hub has drained.
     pub(crate) async fn run(mut self) {
-        let mut batch = Vec::with_capacity(self.batch);
-        let (mut carry, mut begun) = (None, false);
+        let mut begun = false;
         loop {
-            let command = match carry.take() {
+            let first = match self.carry.take() {
                 Some(command) => {
                     yield_now().await;
                     command
@@ -133,10 +142,22 @@ impl Manager {
                 },
             };
             begun = true;
-            batch.push(command);
-            carry = self.fill(&mut batch);
-            if self.dispatch(&mut batch).await.is_break() {
-                return;
+            let mut batch = Batch { commands: 1, bytes: first.bytes() };
+            let mut next = Some(first);
+            while let Some(command) = next {
+                next = match command {
+                    Command::Publish { target, except, message, reply } => {
+                        self.run.add(except, message, reply);
+                        let next = self.gather(&target, &mut batch);
+                        self.deliver(&target).await;
+                        next
+                    }
+                    Command::Stop => return,
+                    other => {
+                        self.obey(other);
+                        self.take(&mut batch)
+                    }
+                };
             }
             for id in self.outbox.departed() {
                 self.registry.remove(id, Disconnect::ABNORMAL);
@@ -145,63 +166,59 @@ impl Manager {
         }
     }
 
-    /// Adds what waits already; returns a command that was taken but is too much for this batch.
-    fn fill(&self, batch: &mut Vec<Command>) -> Option<Command> {
-        let mut bytes: usize = batch.iter().map(Command::bytes).sum();
-        while batch.len() < self.batch {
-            let command = self.outbox.try_next()?;
-            bytes += command.bytes();
-            if bytes > self.batch_bytes {
-                return Some(command);
-            }
-            batch.push(command);
+    /// Takes a command that waits already, unless the batch is full.
+    fn take(&mut self, batch: &mut Batch) -> Option<Command> {
+        if batch.commands == self.bounds.commands || self.carry.is_some() {
+            return None;
         }
-        None
+        let command = self.outbox.try_next()?;
+        batch.commands += 1;
+        batch.bytes += command.bytes();
+        if batch.bytes > self.bounds.bytes {
+            self.carry = Some(command);
+            return None;
+        }
+        Some(command)
     }
 
-    async fn dispatch(&mut self, batch: &mut Vec<Command>) -> std::ops::ControlFlow<()> {
-        let mut commands = batch.drain(..).peekable();
-        while let Some(command) = commands.next() {
-            match command {
-                Command::Publish { target, except, message, reply } => {
+    /// Adds to the run what waits already for the same target; returns the command that ended it.
+    fn gather(&mut self, target: &Target, batch: &mut Batch) -> Option<Command> {
+        loop {
+            match self.take(batch)? {
+                Command::Publish { target: same, except, message, reply } if same == *target => {
                     self.run.add(except, message, reply);
-                    while let Some(Command::Publish { except, message, reply, .. }) = commands
-                        .next_if(|next| matches!(next, Command::Publish { target: t, .. } if *t == target))
-                    {
-                        self.run.add(except, message, reply);
-                    }
-                    self.deliver(&target).await;
                 }
-                Command::Register { queue, user, rooms, since, reply } => {
-                    reply.answer(self.registry.insert(queue, user, &rooms, since));
-                }
-                Command::Disconnect { id, reason, reply } => {
-                    let removed = self.registry.remove(id, reason);
-                    if let Some(reply) = reply {
-                        reply.answer(removed);
-                    }
-                }
-                Command::Join { id, room, reply } => reply.answer(self.registry.join(id, &room)),
-                Command::Leave { id, room, reply } => reply.answer(self.registry.leave(id, &room)),
-                Command::Rooms { id, reply } => reply.answer(self.registry.rooms_of(id)),
-                Command::Members { room, reply } => {
-                    let members = match room {
-                        Some(room) => self.registry.presence(&room),
-                        None => self.registry.clients(),
-                    };
-                    reply.answer(members);
-                }
-                Command::ListRooms { after, limit, reply } => {
-                    reply.answer(self.registry.list_rooms(&after, limit));
-                }
-                Command::ListMembers { room, after, limit, reply } => {
-                    reply.answer(self.registry.list_members(&room, after, limit));
-                }
-                Command::Rouse => {}
-                Command::Stop => return std::ops::ControlFlow::Break(()),
+                other => return Some(other),
             }
         }
-        std::ops::ControlFlow::Continue(())
+    }
+
+    /// Does what concerns the registry alone.
+    fn obey(&mut self, command: Command) {
+        let registry = &mut self.registry;
+        match command {
+            Command::Register { queue, user, rooms, since, reply } => {
+                reply.answer(registry.insert(queue, user, &rooms, since));
+            }
+            Command::Disconnect { id, reason, reply } => {
+                let removed = registry.remove(id, reason);
+                if let Some(reply) = reply {
+                    reply.answer(removed);
+                }
+            }
+            Command::Join { id, room, reply } => reply.answer(registry.join(id, &room)),
+            Command::Leave { id, room, reply } => reply.answer(registry.leave(id, &room)),
+            Command::Rooms { id, reply } => reply.answer(registry.rooms_of(id)),
+            Command::Members { room: Some(room), reply } => reply.answer(registry.presence(&room)),
+            Command::Members { room: None, reply } => reply.answer(registry.clients()),
+            Command::ListRooms { after, limit, reply } => {
+                reply.answer(registry.list_rooms(&after, limit));
+            }
+            Command::ListMembers { room, after, limit, reply } => {
+                reply.answer(registry.list_members(&room, after, limit));
+            }
+            Command::Publish { .. } | Command::Stop | Command::Rouse => {}
+        }
     }
 
     /// Pushes the run in hand to every member of its target, yielding between slices of a large
@@ -209,29 +226,29 @@ impl Manager {
     async fn deliver(&mut self, target: &Target) {
         let Self { registry, counters, run, .. } = self;
         run.join();
-        let Publishes { messages, joined, except, recipients, .. } = run;
-        let mut delivery = Delivery::new(target, messages, joined, except, recipients);
+        let Publishes { messages, joined, dispatches, .. } = run;
+        let mut delivery = Delivery::new(target, messages, joined, dispatches);
         while !registry.deliver(&mut delivery, FANOUT) {
             yield_now().await;
         }
         add(&counters.messages_dispatched, run.messages.len() as u64);
-        add(&counters.recipients, run.recipients.iter().sum::<usize>() as u64);
-        for (reply, recipients) in run.replies.drain(..).zip(run.recipients.drain(..)) {
-            if let Some(reply) = reply {
-                reply.answer(recipients);
-            }
+        let recipients = run.dispatches.iter().map(|dispatch| dispatch.recipients);
+        add(&counters.recipients, recipients.sum::<usize>() as u64);
+        for (index, reply) in run.replies.drain(..) {
+            reply.answer(run.dispatches[index].recipients);
         }
         run.messages.clear();
-        run.except.clear();
+        run.dispatches.clear();
     }
 }
 
 impl Publishes {
     fn add(&mut self, except: Option<ClientId>, message: Message, reply: Option<Reply<usize>>) {
+        if let Some(reply) = reply {
+            self.replies.push((self.messages.len(), reply));
+        }
         self.messages.push(message);
-        self.except.push(except);
-        self.replies.push(reply);
-        self.recipients.push(0);
+        self.dispatches.push(Dispatch::new(except));
     }
 
     /// Lays the frames side by side, if there are several and they are short.

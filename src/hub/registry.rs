@@ -165,16 +165,30 @@ pub(crate) struct Delivery<'a> {
     messages: &'a [Message],
     /// The frames of all messages, if they lie side by side; empty if they do not.
     joined: &'a [u8],
-    /// For each message the client that must not get it.
-    except: &'a [Option<ClientId>],
-    /// Whether `except` names anybody.
+    /// For each message whom it is kept from, and how many took it.
+    dispatches: &'a mut [Dispatch],
+    /// Whether any message is kept from anybody.
     excepting: bool,
     /// How many members have been served; for `All`, how many slots.
     place: usize,
-    /// For each message, how many members took it.
-    recipients: &'a mut [usize],
     /// Clients that overflowed or had gone; removed when the last member is served.
     ended: Vec<u32>,
+}
+
+/// A message's way to its target.
+#[derive(Debug)]
+pub(crate) struct Dispatch {
+    /// The client that must not get it.
+    pub(crate) except: Option<ClientId>,
+    /// How many members took it.
+    pub(crate) recipients: usize,
+}
+
+impl Dispatch {
+    /// Keeps a message from `except`; nobody took it yet.
+    pub(crate) fn new(except: Option<ClientId>) -> Self {
+        Self { except, recipients: 0 }
+    }
 }
 
 /// Bytes of the frames of `messages`.
@@ -183,20 +197,18 @@ pub(crate) fn frame_bytes(messages: &[Message]) -> usize {
 }
 
 impl<'a> Delivery<'a> {
-    /// At most [`RUN_MAX`] messages; `joined` is all their frames, or nothing. `except` names, for each
-    /// of them, the client that must not get it, and to `recipients` is added how many members took it.
+    /// At most [`RUN_MAX`] messages, each with its dispatch; `joined` is all their frames, or nothing.
     pub(crate) fn new(
         target: &'a Target,
         messages: &'a [Message],
         joined: &'a [u8],
-        except: &'a [Option<ClientId>],
-        recipients: &'a mut [usize],
+        dispatches: &'a mut [Dispatch],
     ) -> Self {
-        debug_assert_eq!((messages.len(), messages.len()), (except.len(), recipients.len()));
+        debug_assert_eq!(messages.len(), dispatches.len());
         debug_assert!(joined.is_empty() || joined.len() == frame_bytes(messages));
-        let excepting = except.iter().any(Option::is_some);
+        let excepting = dispatches.iter().any(|dispatch| dispatch.except.is_some());
         let ended = Vec::new();
-        Self { target, messages, joined, except, excepting, place: 0, recipients, ended }
+        Self { target, messages, joined, dispatches, excepting, place: 0, ended }
     }
 }
 
@@ -349,19 +361,20 @@ impl Registry {
             };
             budget = budget.saturating_sub(GAPS);
             let id = ClientId { slot, generation: entry.generation };
-            let outcome = if delivery.excepting && delivery.except.contains(&Some(id)) {
-                push_rest(entry, id, delivery, &tally)
-            } else {
-                let outcome = entry.queue.push(run);
-                whole += usize::from(outcome != Push::Gone);
-                outcome
-            };
+            let outcome =
+                if delivery.excepting && delivery.dispatches.iter().any(|d| d.except == Some(id)) {
+                    push_rest(entry, id, delivery, &tally)
+                } else {
+                    let outcome = entry.queue.push(run);
+                    whole += usize::from(outcome != Push::Gone);
+                    outcome
+                };
             if outcome != Push::Ok {
                 delivery.ended.push(slot);
             }
         }
         drop(tally);
-        delivery.recipients.iter_mut().for_each(|recipients| *recipients += whole);
+        delivery.dispatches.iter_mut().for_each(|dispatch| dispatch.recipients += whole);
         delivery.place = place;
         if place < len {
             return false;
@@ -607,8 +620,8 @@ fn shrink(slots: &mut Vec<u32>) {
 
 /// Pushes the messages of a delivery that are not kept from this client.
 fn push_rest(entry: &Entry, id: ClientId, delivery: &mut Delivery<'_>, tally: &Tally<'_>) -> Push {
-    let kept = |index: &usize| delivery.except[*index] != Some(id);
-    let rest: Vec<usize> = (0..delivery.messages.len()).filter(kept).collect();
+    let goes = |index: &usize| delivery.dispatches[*index].except != Some(id);
+    let rest: Vec<usize> = (0..delivery.messages.len()).filter(goes).collect();
     if rest.is_empty() {
         return Push::Ok;
     }
@@ -616,7 +629,7 @@ fn push_rest(entry: &Entry, id: ClientId, delivery: &mut Delivery<'_>, tally: &T
     let frames: Vec<_> = messages.iter().map(|m| IoSlice::new(m.frame())).collect();
     let outcome = entry.queue.push(Run::new(&messages, &frames, tally));
     if outcome != Push::Gone {
-        rest.iter().for_each(|&index| delivery.recipients[index] += 1);
+        rest.iter().for_each(|&index| delivery.dispatches[index].recipients += 1);
     }
     outcome
 }

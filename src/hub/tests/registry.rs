@@ -10,7 +10,7 @@ use fastrand::Rng;
 use super::model::{Pushed, Wire};
 use super::support::{Sink, fates, numbered, seeded, terms};
 use crate::hub::queue::{Outlet, Phase, Queue, Terms};
-use crate::hub::registry::{ClientId, Delivery, Refusal, Registry, Target};
+use crate::hub::registry::{ClientId, Delivery, Dispatch, Refusal, Registry, Target};
 use crate::hub::stats::Counters;
 use crate::{Disconnect, Message, Overflow};
 
@@ -222,14 +222,15 @@ impl Pair {
         }
         self.recipients += expected.iter().sum::<usize>() as u64;
 
-        let mut recipients = vec![0; run.len()];
+        let mut dispatches: Vec<_> = except.iter().copied().map(Dispatch::new).collect();
         // Written from where they lie, or from side by side.
         let joined = if rng.bool() { run.iter().map(Message::frame).collect() } else { Vec::new() };
         let joined = joined.concat();
-        let mut delivery = Delivery::new(&target, &run, &joined, &except, &mut recipients);
+        let mut delivery = Delivery::new(&target, &run, &joined, &mut dispatches);
         let budget = rng.usize(1..4);
         let calls = (0..).take_while(|_| !self.registry.deliver(&mut delivery, budget)).count();
         assert!(calls <= self.registry.places(), "each call gets on");
+        let recipients: Vec<_> = dispatches.iter().map(|dispatch| dispatch.recipients).collect();
         assert_eq!(recipients, expected, "recipients of {target:?} except {except:?}");
         for id in ended {
             let at = self.clients.iter().position(|client| client.id == id);
@@ -381,13 +382,13 @@ fn deliver(registry: &mut Registry, target: Target) -> usize {
 /// Delivers to 128 at a time; returns how many took it, and how many slices that was.
 fn deliver_in_slices(registry: &mut Registry, target: Target) -> (usize, usize) {
     let run = [Message::from("hello")];
-    let mut recipients = [0];
-    let mut delivery = Delivery::new(&target, &run, &[], &[None], &mut recipients);
+    let mut dispatches = [Dispatch::new(None)];
+    let mut delivery = Delivery::new(&target, &run, &[], &mut dispatches);
     let mut slices = 1;
     while !registry.deliver(&mut delivery, 128) {
         slices += 1;
     }
-    (recipients[0], slices)
+    (dispatches[0].recipients, slices)
 }
 
 /// Invariant 4: the slot of a client is used again by the next one, its id is not.

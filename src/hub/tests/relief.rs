@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::support::{Sink, numbered};
 use crate::hub::queue::{Outlet, Phase, Queue, Terms};
-use crate::hub::registry::{ClientId, Delivery, Registry, Target};
+use crate::hub::registry::{ClientId, Delivery, Dispatch, Registry, Target};
 use crate::hub::relief::Relief;
 use crate::memory::{Levels, Memory, TICK};
 use crate::{Disconnect, Overflow};
@@ -57,8 +57,8 @@ impl Table {
         self.number += 1;
         message.hold(&self.memory);
         let messages = [message];
-        let mut recipients = [0];
-        let mut delivery = Delivery::new(target, &messages, &[], &[None], &mut recipients);
+        let mut dispatches = [Dispatch::new(None)];
+        let mut delivery = Delivery::new(target, &messages, &[], &mut dispatches);
         assert!(self.registry.deliver(&mut delivery, usize::MAX));
     }
 
