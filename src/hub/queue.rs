@@ -138,34 +138,38 @@ pub(crate) struct Queue {
 }
 
 /// Sizes are 32 bits wide, as no limit is past 2^30 ([`Config::LIMIT_MAX`](crate::Config::LIMIT_MAX)).
+///
+/// In the order of use, from the lock on: a push that is written at once looks at the first 48 bytes
+/// alone, so that a fan-out fetches one or two cache lines of each queue and not three.
+#[repr(C)]
 struct State {
     phase: Phase,
-    /// The client's id once the registry has taken it in.
-    id: Option<ClientId>,
-    /// Messages taken out of the channel, the first of them perhaps half written.
-    front: VecDeque<Message>,
-    /// Bytes of the first message in `front` that are written already.
-    cut: u32,
-    /// Control frames that wait: after a cut frame, before whole messages.
-    control: Vec<u8>,
     /// Whether the close frame waits or is written: nothing may follow it (RFC 6455 5.5.1).
     closing: bool,
     /// Whether anything but a close frame ever came here, taken or not.
     told: bool,
-    /// What does not fit the socket; made by the first push that finds it full, dropped when empty.
-    backlog: Option<Box<Backlog>>,
     /// Messages that wait, in `front` and `backlog`.
     waiting: u32,
-    /// Bytes of their frames, those already written of a cut one included.
-    bytes: u32,
-    /// Messages this client has missed to the overflow policy.
-    missed: u64,
-    /// Wakes the connection's task; stored by each of its polls, taken by who wakes it.
-    waker: Option<Waker>,
     /// Where a push writes while nothing waits; `None` for a stream only its task can write.
     outlet: Option<Arc<dyn Outlet>>,
+    /// Control frames that wait: after a cut frame, before whole messages.
+    control: Vec<u8>,
+    /// Messages taken out of the channel, the first of them perhaps half written.
+    front: VecDeque<Message>,
+    /// What does not fit the socket; made by the first push that finds it full, dropped when empty.
+    backlog: Option<Box<Backlog>>,
+    /// Wakes the connection's task; stored by each of its polls, taken by who wakes it.
+    waker: Option<Waker>,
     /// Why the queue was sealed or evicted.
     reason: Option<Box<Disconnect>>,
+    /// Messages this client has missed to the overflow policy.
+    missed: u64,
+    /// The client's id once the registry has taken it in.
+    id: Option<ClientId>,
+    /// Bytes of the first message in `front` that are written already.
+    cut: u32,
+    /// Bytes of the frames that wait, those already written of a cut one included.
+    bytes: u32,
     /// The tick since which something has waited all the time.
     behind_since: u32,
     /// Memory that the connection holds for the client alone, and the tick since which it does.
