@@ -187,7 +187,7 @@ FAULTS = [
     ),
     (
         "a message behind the close frame",
-        "src/serve/websocket.rs",
+        "src/serve/websocket/ending.rs",
         "let mut ending = Ending { reason, stage };",
         "self.registered.queue.close_frame(&reason.frame());\n"
         "        let mut ending = Ending { reason, stage };",
@@ -380,45 +380,45 @@ FAULTS = [
     ),
     (
         "the end of a connection shuts its stream at every poll",
-        "src/serve/websocket.rs",
+        "src/serve/websocket/ending.rs",
         "*shut = true;",
         "",
-        "serve::websocket",
+        "serve::websocket::ending",
     ),
     (
         "the end of a connection that has had its turn is not woken for the next",
-        "src/serve/websocket.rs",
+        "src/serve/websocket/ending.rs",
         "            self.protocol.wire.discard(scratch);\n        }\n        cx.waker().wake_by_ref();",
         "            self.protocol.wire.discard(scratch);\n        }",
-        "serve::websocket",
+        "serve::websocket::ending",
     ),
     (
         "the end of a connection: who does not answer keeps its stream",
-        "src/serve/websocket.rs",
+        "src/serve/websocket/ending.rs",
         "its close frame: {error}\");\n                        self.protocol.wire.transport.abort();",
         "its close frame: {error}\");",
-        "serve::websocket",
+        "serve::websocket::ending",
     ),
     (
         "the end of a connection: who was told something is not heard out",
-        "src/serve/websocket.rs",
+        "src/serve/websocket/ending.rs",
         "                            && !self.registered.queue.has_told()\n",
         "",
-        "serve::websocket",
+        "serve::websocket::ending",
     ),
     (
         "the end of a connection: nobody has to be heard out",
-        "src/serve/websocket.rs",
+        "src/serve/websocket/ending.rs",
         "End::Ours(reason) => (reason, goodbye(false)),",
         "End::Ours(reason) => (reason, goodbye(true)),",
-        "serve::websocket",
+        "serve::websocket::ending",
     ),
     (
         "the end of a connection: any stream is trusted to deliver alone",
-        "src/serve/websocket.rs",
+        "src/serve/websocket/ending.rs",
         "\n                            && self.protocol.wire.transport.delivers_alone();",
         ";",
-        "serve::websocket",
+        "serve::websocket::ending",
     ),
     (
         "the end of a connection: a close frame is the last word whatever the socket still holds",
@@ -436,11 +436,11 @@ FAULTS = [
     ),
     (
         "the end of a connection: what came since the close frame is not read",
-        "src/serve/websocket.rs",
+        "src/serve/websocket/ending.rs",
         "Poll::Ready(()) => self.poll_fill(cx)?,",
         "Poll::Ready(()) if !*heard_out => self.poll_fill(cx)?,\n"
         "                Poll::Ready(()) => Poll::Pending,",
-        "serve::websocket",
+        "serve::websocket::ending",
     ),
     (
         "a queue forgets that a control frame was written",
@@ -465,10 +465,10 @@ FAULTS = [
     ),
     (
         "the end of a connection: the evicted are not told",
-        "src/serve/websocket.rs",
+        "src/serve/websocket/ending.rs",
         "if *tries {",
         "if false {",
-        "serve::websocket",
+        "serve::websocket::ending",
     ),
     (
         "frames of any length are laid side by side",
