@@ -112,8 +112,39 @@ FAULTS = [
     (
         "a batch of more than a queue",
         "src/hub/manager.rs",
-        "let batch = (queue / 2).clamp(1, RUN_MAX);",
-        "let batch = (4 * queue).clamp(1, RUN_MAX);",
+        "commands: (queue / 2).clamp(1, RUN_MAX)",
+        "commands: (4 * queue).clamp(1, RUN_MAX)",
+    ),
+    (
+        "a batch of more bytes than a queue",
+        "src/hub/manager.rs",
+        "bytes: queue_bytes / 2 }",
+        "bytes: 4 * queue_bytes }",
+    ),
+    (
+        "a command too many for a batch is lost",
+        "src/hub/manager.rs",
+        "self.carry = Some(command);\n            return None;",
+        "return None;",
+        "hub::tests::manager",
+    ),
+    (
+        "the command that ends a run is lost",
+        "src/hub/manager.rs",
+        "other => return Some(other),",
+        "other => drop(other),",
+    ),
+    (
+        "a run takes what is for others",
+        "src/hub/manager.rs",
+        " if same == *target",
+        " if same == *target || same != *target",
+    ),
+    (
+        "whoever asked hears how many took the first message of its run",
+        "src/hub/manager.rs",
+        "self.replies.push((self.messages.len(), reply));",
+        "self.replies.push((0, reply));",
     ),
     (
         "count off by one: what is dropped by an eviction",

@@ -168,7 +168,7 @@ impl Manager {
 
     /// Takes a command that waits already, unless the batch is full.
     fn take(&mut self, batch: &mut Batch) -> Option<Command> {
-        if batch.commands == self.bounds.commands || self.carry.is_some() {
+        if batch.commands == self.bounds.commands {
             return None;
         }
         let command = self.outbox.try_next()?;
@@ -217,6 +217,7 @@ impl Manager {
             Command::ListMembers { room, after, limit, reply } => {
                 reply.answer(registry.list_members(&room, after, limit));
             }
+            // The first two are done where they are taken; the third is there to wake.
             Command::Publish { .. } | Command::Stop | Command::Rouse => {}
         }
     }

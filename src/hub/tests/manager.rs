@@ -71,6 +71,21 @@ fn run_of_several_publishers_skips_each_ones_own() {
     assert_eq!(stage.hub.stats().recipients, 9);
 }
 
+/// A batch ends before the message that would make it too long, which begins the next.
+#[test]
+fn messages_too_long_for_one_batch_come_in_the_next() {
+    let config = Config::default().max_message(1_000).queue_bytes(2_000);
+    let stage = Stage::new(config);
+    let peer = stage.client(None, &["main"]);
+    // The second goes with the first, and the fourth does not go with the third.
+    for (number, len) in (0..).zip([400, 400, 400, 900, 1_000, 4]) {
+        stage.hub.try_publish("main", numbered(number, len)).expect("there is room");
+    }
+    stage.settle();
+    assert_eq!(peer.numbers(), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(stage.hub.stats().recipients, 6);
+}
+
 /// Invariant 9: one order for all, with ten publishers at once, a slice in between, and members
 /// behind.
 #[test]

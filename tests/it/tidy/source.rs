@@ -12,7 +12,7 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) fn new(path: &str, text: &str) -> Self {
-        let end = text.find("#[cfg(test)]\nmod tests").unwrap_or(text.len());
+        let end = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
         Self { path: path.to_owned(), code: code(&text[..end]) }
     }
 
