@@ -280,12 +280,15 @@ impl Disconnect {
     /// The close frame a server sends for this reason (RFC 6455 5.5.1).
     pub(crate) fn frame(&self) -> Vec<u8> {
         if !is_sendable(self.code) {
-            return vec![0x88, 0];
+            return vec![CLOSE, 0];
         }
         let length = 2 + self.reason.len() as u8;
-        [&[0x88, length][..], &self.code.to_be_bytes(), self.reason.as_bytes()].concat()
+        [&[CLOSE, length][..], &self.code.to_be_bytes(), self.reason.as_bytes()].concat()
     }
 }
+
+/// FIN and the opcode of a close frame (RFC 6455 5.2).
+pub(crate) const CLOSE: u8 = 0x88;
 
 /// Whether a close frame may carry `code` (RFC 6455 7.4, and the registry of close codes).
 fn is_sendable(code: u16) -> bool {

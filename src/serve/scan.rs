@@ -10,6 +10,7 @@ use std::sync::Arc;
 use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::deadlines::Moment;
+use crate::error::CLOSE;
 use crate::memory::Memory;
 use crate::message::{BINARY, FRAME_HEADER_MAX, TEXT};
 use crate::scratch::SCRATCH_BYTES;
@@ -30,8 +31,7 @@ const HEADER_MAX: usize = FRAME_HEADER_MAX + 4;
 /// The longest payload of a control frame (RFC 6455 5.5).
 const CONTROL_MAX: u32 = 125;
 
-/// FIN and the opcode of a close frame, and of a pong (RFC 6455 5.2).
-const CLOSE: u8 = 0x88;
+/// FIN and the opcode of a pong (RFC 6455 5.2).
 const PONG: u8 = 0x8a;
 
 const FIN: u8 = 0x80;
