@@ -238,6 +238,11 @@ impl Outbox {
         Some(command)
     }
 
+    /// How many commands wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.receiver.len()
+    }
+
     /// Takes a command that waits already.
     pub(crate) fn try_next(&self) -> Option<Command> {
         let command = self.receiver.try_recv().ok()?;

@@ -3,6 +3,7 @@
 //! It awaits its inbox and a yield, nothing else: no client, no handler, no clock. So nothing that
 //! a client does can stop it, and there is no cycle of waits in which it could take part.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use futures_lite::future::yield_now;
@@ -81,8 +82,8 @@ pub(crate) struct Manager {
     outbox: Outbox,
     registry: Registry,
     counters: Arc<Counters>,
-    /// What may be taken between two yields.
-    bounds: Batch,
+    /// What one batch may take, its first command included.
+    batch: Batch,
     /// A command that was taken and is too much for its batch.
     carry: Option<Command>,
     /// Who goes when memory is short.
@@ -91,8 +92,8 @@ pub(crate) struct Manager {
     run: Publishes,
 }
 
-/// What has been taken since the others had their turn, or may be.
-#[derive(Debug, Default)]
+/// What may be taken between two turns of the others.
+#[derive(Debug)]
 struct Batch {
     /// Commands, and so messages of a run: half a queue at most.
     commands: usize,
@@ -122,9 +123,9 @@ impl Manager {
         queue: usize,
         queue_bytes: usize,
     ) -> Self {
-        let bounds = Batch { commands: (queue / 2).clamp(1, RUN_MAX), bytes: queue_bytes / 2 };
+        let batch = Batch { commands: (queue / 2).clamp(1, RUN_MAX), bytes: queue_bytes / 2 };
         let (relief, run) = (Relief::default(), Publishes::default());
-        Self { outbox, registry, counters, bounds, carry: None, relief, run }
+        Self { outbox, registry, counters, batch, carry: None, relief, run }
     }
 
     /// Runs until the last hub and client are gone, or the hub has drained.
@@ -142,22 +143,8 @@ impl Manager {
                 },
             };
             begun = true;
-            let mut batch = Batch { commands: 1, bytes: first.bytes() };
-            let mut next = Some(first);
-            while let Some(command) = next {
-                next = match command {
-                    Command::Publish { target, except, message, reply } => {
-                        self.run.add(except, message, reply);
-                        let next = self.gather(&target, &mut batch);
-                        self.deliver(&target).await;
-                        next
-                    }
-                    Command::Stop => return,
-                    other => {
-                        self.obey(other);
-                        self.take(&mut batch)
-                    }
-                };
+            if self.dispatch(first).await.is_break() {
+                return;
             }
             for id in self.outbox.departed() {
                 self.registry.remove(id, Disconnect::ABNORMAL);
@@ -166,59 +153,77 @@ impl Manager {
         }
     }
 
-    /// Takes a command that waits already, unless the batch is full.
-    fn take(&mut self, batch: &mut Batch) -> Option<Command> {
-        if batch.commands == self.bounds.commands {
-            return None;
+    /// Does a batch: its first command, and what waits behind it already.
+    async fn dispatch(&mut self, first: Command) -> ControlFlow<()> {
+        // What comes from now on, as from those who are answered, is for the next batch.
+        let mut rest = Batch {
+            commands: self.outbox.waiting().min(self.batch.commands - 1),
+            bytes: self.batch.bytes.saturating_sub(first.bytes()),
+        };
+        let mut next = Some(first);
+        while let Some(command) = next {
+            let registry = &mut self.registry;
+            match command {
+                Command::Publish { target, except, message, reply } => {
+                    self.run.add(except, message, reply);
+                    next = self.gather(&target, &mut rest);
+                    self.deliver(&target).await;
+                    continue;
+                }
+                Command::Register { queue, user, rooms, since, reply } => {
+                    reply.answer(registry.insert(queue, user, &rooms, since));
+                }
+                Command::Disconnect { id, reason, reply } => {
+                    let removed = registry.remove(id, reason);
+                    if let Some(reply) = reply {
+                        reply.answer(removed);
+                    }
+                }
+                Command::Join { id, room, reply } => reply.answer(registry.join(id, &room)),
+                Command::Leave { id, room, reply } => reply.answer(registry.leave(id, &room)),
+                Command::Rooms { id, reply } => reply.answer(registry.rooms_of(id)),
+                Command::Members { room, reply } => {
+                    let members = match room {
+                        Some(room) => registry.presence(&room),
+                        None => registry.clients(),
+                    };
+                    reply.answer(members);
+                }
+                Command::ListRooms { after, limit, reply } => {
+                    reply.answer(registry.list_rooms(&after, limit));
+                }
+                Command::ListMembers { room, after, limit, reply } => {
+                    reply.answer(registry.list_members(&room, after, limit));
+                }
+                Command::Rouse => {}
+                Command::Stop => return ControlFlow::Break(()),
+            }
+            next = self.take(&mut rest);
         }
+        ControlFlow::Continue(())
+    }
+
+    /// Takes the next command of a batch, of which there is this `rest`.
+    fn take(&mut self, rest: &mut Batch) -> Option<Command> {
+        rest.commands = rest.commands.checked_sub(1)?;
         let command = self.outbox.try_next()?;
-        batch.commands += 1;
-        batch.bytes += command.bytes();
-        if batch.bytes > self.bounds.bytes {
+        let Some(bytes) = rest.bytes.checked_sub(command.bytes()) else {
             self.carry = Some(command);
             return None;
-        }
+        };
+        rest.bytes = bytes;
         Some(command)
     }
 
-    /// Adds to the run what waits already for the same target; returns the command that ended it.
-    fn gather(&mut self, target: &Target, batch: &mut Batch) -> Option<Command> {
+    /// Adds to the run what follows for the same target; returns the command that ended it.
+    fn gather(&mut self, target: &Target, rest: &mut Batch) -> Option<Command> {
         loop {
-            match self.take(batch)? {
+            match self.take(rest)? {
                 Command::Publish { target: same, except, message, reply } if same == *target => {
                     self.run.add(except, message, reply);
                 }
                 other => return Some(other),
             }
-        }
-    }
-
-    /// Does what concerns the registry alone.
-    fn obey(&mut self, command: Command) {
-        let registry = &mut self.registry;
-        match command {
-            Command::Register { queue, user, rooms, since, reply } => {
-                reply.answer(registry.insert(queue, user, &rooms, since));
-            }
-            Command::Disconnect { id, reason, reply } => {
-                let removed = registry.remove(id, reason);
-                if let Some(reply) = reply {
-                    reply.answer(removed);
-                }
-            }
-            Command::Join { id, room, reply } => reply.answer(registry.join(id, &room)),
-            Command::Leave { id, room, reply } => reply.answer(registry.leave(id, &room)),
-            Command::Rooms { id, reply } => reply.answer(registry.rooms_of(id)),
-            Command::Members { room: Some(room), reply } => reply.answer(registry.presence(&room)),
-            Command::Members { room: None, reply } => reply.answer(registry.clients()),
-            Command::ListRooms { after, limit, reply } => {
-                reply.answer(registry.list_rooms(&after, limit));
-            }
-            Command::ListMembers { room, after, limit, reply } => {
-                reply.answer(registry.list_members(&room, after, limit));
-            }
-            // The first two are done where they are taken; the third is there to wake.
-            Command::Publish { .. } | Command::Stop | Command::Rouse => {}
         }
     }
 

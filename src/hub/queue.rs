@@ -182,6 +182,10 @@ struct State {
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<State>() <= 188 - 32);
 
+/// What a push that is written at once looks at.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(std::mem::offset_of!(State, front) == 48);
+
 /// The bounded channel of a client that is behind.
 struct Backlog {
     sender: Sender<Message>,
@@ -212,19 +216,19 @@ impl Queue {
     pub(crate) fn new(terms: &Arc<Terms>) -> Arc<Self> {
         let state = State {
             phase: Phase::Held,
-            id: None,
-            front: VecDeque::new(),
-            cut: 0,
-            control: Vec::new(),
             closing: false,
             told: false,
-            backlog: None,
             waiting: 0,
-            bytes: 0,
-            missed: 0,
-            waker: None,
             outlet: None,
+            control: Vec::new(),
+            front: VecDeque::new(),
+            backlog: None,
+            waker: None,
             reason: None,
+            missed: 0,
+            id: None,
+            cut: 0,
+            bytes: 0,
             behind_since: 0,
             own: 0,
             own_since: 0,

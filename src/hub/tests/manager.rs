@@ -2,9 +2,9 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
 
 use futures_lite::future::{or, yield_now};
 
@@ -84,6 +84,40 @@ fn messages_too_long_for_one_batch_come_in_the_next() {
     stage.settle();
     assert_eq!(peer.numbers(), [0, 1, 2, 3, 4, 5]);
     assert_eq!(stage.hub.stats().recipients, 6);
+}
+
+/// What waits for one room leaves in one write, up to what is for another.
+#[test]
+fn messages_that_wait_for_one_room_leave_in_one_write() {
+    let stage = Stage::new(Config::default());
+    let (ada, bob) = (stage.client(None, &["a"]), stage.client(None, &["b"]));
+    for (number, room) in (0..).zip(["a", "a", "b", "a", "a", "a"]) {
+        stage.hub.try_publish(room, numbered(number, 4)).expect("there is room");
+    }
+    stage.settle();
+    assert_eq!((ada.numbers(), ada.sink.lock().writes), (vec![0, 1, 3, 4, 5], 2));
+    assert_eq!((bob.numbers(), bob.sink.lock().writes), (vec![2], 1));
+}
+
+/// Each who asks hears how many took its own message, whatever went with it.
+#[test]
+fn answers_of_a_run_are_each_ones_own() {
+    let stage = Stage::new(Config::default());
+    let peers: Vec<_> = (0..3).map(|_| stage.client(None, &["a"])).collect();
+    let _bob = stage.client(None, &["b"]);
+    let (hub, ada) = (&stage.hub, &peers[0].client);
+    // Nobody asked how many took this.
+    hub.try_publish("a", "x").expect("there is room");
+    let asks = [(true, "a"), (false, "a"), (false, "b"), (true, "b"), (false, "nobody")];
+    let asks = asks.map(|(from_ada, room)| {
+        let (hub, ada) = (hub.clone(), ada.clone());
+        stage.executor.spawn(async move {
+            if from_ada { ada.publish(room, "x").await } else { hub.publish(room, "x").await }
+        })
+    });
+    stage.settle();
+    let recipients = asks.map(|ask| finished(ask).expect("the hub runs"));
+    assert_eq!(recipients, [2, 3, 1, 1, 0]);
 }
 
 /// Invariant 9: one order for all, with ten publishers at once, a slice in between, and members
@@ -491,4 +525,42 @@ fn messages_between_insert_and_101_are_kept() {
     queue.poll_drain(&mut cx, usize::MAX, |cx, frames| sink.poll_write(cx, frames));
     let (frames, _) = super::support::decode(&sink.lock().taken);
     assert_eq!(frames.iter().map(|f| number_of(&f.payload)).collect::<Vec<_>>(), [7]);
+}
+
+/// A waker that does something, once, where it is woken: as another thread might in that moment.
+struct Then(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl Wake for Then {
+    fn wake(self: Arc<Self>) {
+        let then = self.0.lock().expect("not poisoned").take();
+        then.into_iter().for_each(|then| then());
+    }
+}
+
+/// A batch is what waited when it began. So whoever asks behind an answer hears of what had happened
+/// before it, and no publisher keeps the manager busy by sending again as it is answered.
+#[test]
+fn who_asks_behind_an_answer_is_for_the_next_batch() {
+    let (hub, manager) = Hub::new(Config::default()).expect("valid");
+    let mut manager = pin!(manager);
+    let queues = queues(&hub, manager.as_mut(), 1);
+    let count = async |hub: Hub| hub.clients().await.expect("the hub runs").len();
+    let id = queues[0].kill().expect("registered");
+    hub.depart(id);
+    let second = Arc::new(Mutex::new(Box::pin(count(hub.clone()))));
+    let ask = Arc::clone(&second);
+    let then = Then(Mutex::new(Some(Box::new(move || {
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(ask.lock().expect("not poisoned").as_mut().poll(&mut cx).is_pending());
+    }))));
+    let mut first = pin!(count(hub.clone()));
+    let waker = Waker::from(Arc::new(then));
+    assert!(first.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    for _ in 0..2 {
+        segment(manager.as_mut());
+    }
+    let mut cx = Context::from_waker(Waker::noop());
+    assert_eq!(first.poll(&mut cx), Poll::Ready(1), "asked before the manager looked");
+    let mut second = second.lock().expect("not poisoned");
+    assert_eq!(second.as_mut().poll(&mut cx), Poll::Ready(0), "it has looked since");
 }

@@ -236,6 +236,7 @@ fn every_rule_sees_what_it_is_for() {
         (library_keeps_quiet, "scratch.rs", "thread_local! {"),
         (one_clock, "serve/clock.rs", "let now = Instant::now();"),
         (no_unsafe, "bin/hublet/main.rs", "unsafe { f() }"),
+        (no_unsafe, "serve/sse.rs", "#[cfg(test)]\nmod tests;\nunsafe { f() }"),
         (no_drawer, "serve/utils.rs", ""),
     ];
     for (name, rule) in RULES {
