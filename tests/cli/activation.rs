@@ -258,3 +258,14 @@ fn what_is_no_hub_is_not_healthy() {
     let sentence = format!("hublet: no hub serves at {address}: it answers \"HTTP/1.1 503 \"\n");
     assert_eq!(String::from_utf8_lossy(&output.stderr), sentence);
 }
+
+#[test]
+fn a_hub_that_says_nothing_is_not_waited_for() {
+    // The kernel takes the connection, and nobody takes it from there.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let output = run(&mut hublet(&["--health", "--listen", &address]));
+    assert_eq!(output.status.code(), Some(1));
+    let sentence = format!("hublet: no hub serves at {address}: no answer within 2 s\n");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), sentence);
+}

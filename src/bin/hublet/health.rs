@@ -23,12 +23,22 @@ pub(crate) fn ask(addresses: &[Address]) -> Result<(), Failure> {
     let addresses = if addresses.is_empty() { &default } else { addresses };
     for address in addresses {
         let sick = |why: String| Failure::running(format!("no hub serves at {address}: {why}"));
-        let answer = answer(address).map_err(|error| sick(error.to_string()))?;
+        let answer = answer(address).map_err(|error| sick(because(&error)))?;
         if answer != SERVING {
             return Err(sick(format!("it answers {:?}", String::from_utf8_lossy(&answer))));
         }
     }
     Ok(())
+}
+
+/// Why there is no answer: the system has other words for a time that is over.
+fn because(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            format!("no answer within {} s", PATIENCE.as_secs())
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// Sends the request; returns the beginning of the answer.

@@ -25,9 +25,8 @@ pub(super) fn help() -> String {
         // Writing to a string cannot fail.
         let _ = write!(
             help,
-            "  --{} {}\n      {}{default}{repeats} [{}]\n",
-            flag.name,
-            flag.value,
+            "  {}\n      {}{default}{repeats} [{}]\n",
+            format!("--{} {}", flag.name, flag.value).trim_end(),
             flag.help,
             flag.variable()
         );
