@@ -270,6 +270,7 @@ FAULTS = [
         "src/serve/websocket.rs",
         "if self.protocol.wire.has_unread() {\n            return true;\n        }",
         "return false;\n        #[allow(unreachable_code)]",
+        "serve::websocket",
     ),
     (
         "a ping is sent again and again, and its answer never missed",

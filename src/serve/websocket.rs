@@ -547,4 +547,30 @@ mod tests {
             assert_eq!(is_last(b"", bytes), last);
         }
     }
+
+    /// Whoever wakes up late has what lies in the socket count, also where its turn of reading is over.
+    #[test]
+    fn a_message_that_lies_in_the_socket_is_read_before_it_is_called_late() {
+        let message = frame(0x82, &[7; 100]);
+        for comes in [true, false] {
+            connected(&mut Stream::default(), message[..50].to_vec(), |time, connection| {
+                let cx = &mut Context::from_waker(Waker::noop());
+                assert!(connection.poll_next(cx).is_pending());
+                if comes {
+                    connection.protocol.wire.transport.unread = message[50..].to_vec().into();
+                }
+                connection.turn = 0;
+                time.advance(2 * Config::MESSAGE_TIMEOUT);
+                let late = connection.poll_next(cx);
+                if comes {
+                    assert!(late.is_pending(), "{late:?}");
+                    let Poll::Ready(Ok(message)) = connection.poll_next(cx) else { panic!("lost") };
+                    assert_eq!(message.as_bytes(), [7; 100]);
+                } else {
+                    let Poll::Ready(Err(End::Ours(reason))) = late else { panic!("{late:?}") };
+                    assert_eq!(reason.code(), 1008);
+                }
+            });
+        }
+    }
 }
