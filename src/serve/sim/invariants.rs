@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::notes::{NEVER, Notes, Span};
-use super::peer::{Way, frames_of};
+use super::network::Kernel;
+use super::notes::{NEVER, Notes, PeerNote, Span};
+use super::peer::{Peer, Way, frames_of};
 use super::script::number_of_text;
 use super::world::World;
 use crate::hub::tests::support::{Frame, number_of};
 use crate::{Disconnect, Overflow};
 
-/// What one peer has heard.
+/// What one peer was told, or heard of it.
 struct Heard {
     /// The numbers of its messages, in order.
     messages: Vec<u32>,
@@ -20,23 +21,24 @@ struct Heard {
 /// Checks a run that has ended.
 pub(super) fn check(world: &World) {
     let notes = world.script.notes();
-    let heard: Vec<_> = world
-        .peers
-        .iter()
-        .map(|peer| {
-            let kernel = peer.line.lock();
-            hear(&frames_of(&kernel.taken, peer.way).unwrap_or_default(), peer.way)
-        })
-        .collect();
-    check_order(&notes, &heard);
-    for (n, heard) in heard.iter().enumerate() {
-        check_peer(&notes, n, heard, world.hub.shared().config.overflow);
+    let hear = |of: fn(&Kernel) -> &[u8]| -> Vec<_> {
+        let hear = |peer: &Peer| {
+            hear(&frames_of(of(&peer.line.lock()), peer.way).unwrap_or_default(), peer.way)
+        };
+        world.peers.iter().map(hear).collect()
+    };
+    let told = hear(|kernel| &kernel.taken);
+    let heard = hear(Kernel::legible);
+    check_order(&notes, &told);
+    for (n, (told, heard)) in told.iter().zip(&heard).enumerate() {
+        check_peer(&notes, n, told, heard, world.hub.shared().config.overflow);
+        check_goodbye(&notes.peers[n], &world.peers[n], n, heard);
     }
     for number in 0..notes.messages.len() {
         check_recipients(&notes, number);
     }
     let stats = world.hub.stats();
-    let delivered: usize = heard.iter().map(|heard| heard.messages.len()).sum();
+    let delivered: usize = told.iter().map(|heard| heard.messages.len()).sum();
     assert_eq!(stats.messages_delivered, delivered as u64, "delivered is what the kernel took");
     let fates = stats.messages_delivered + stats.messages_dropped + stats.messages_lost;
     assert_eq!(stats.recipients, fates, "every recipient has exactly one fate");
@@ -104,13 +106,15 @@ fn check_order(notes: &Notes, heard: &[Heard]) {
     assert!(before.is_empty(), "two peers heard {before:?} in different orders");
 }
 
-/// Who heard a message was meant, who was meant and steady heard it, once.
-fn check_peer(notes: &Notes, n: usize, heard: &Heard, overflow: Overflow) {
+/// Who was told a message was meant, who was meant and steady heard it, once.
+fn check_peer(notes: &Notes, n: usize, told: &Heard, heard: &Heard, overflow: Overflow) {
     let peer = &notes.peers[n];
-    let mut numbers = heard.messages.clone();
+    let mut numbers = told.messages.clone();
     numbers.sort_unstable();
     numbers.dedup();
-    assert_eq!(numbers.len(), heard.messages.len(), "peer {n} heard a message twice");
+    assert_eq!(numbers.len(), told.messages.len(), "peer {n} was told a message twice");
+    let mut came = heard.messages.clone();
+    came.sort_unstable();
     // Whoever hears that it was kicked has heard before what was queued for it, however slow it is.
     let kicked = peer.kicks.iter().find(|(_, code)| heard.close == Some(Some(*code)));
     let end = match kicked {
@@ -123,15 +127,16 @@ fn check_peer(notes: &Notes, n: usize, heard: &Heard, overflow: Overflow) {
         surely &= message.span.by != NEVER;
         let except = message.except == Some(n);
         let got = numbers.binary_search(&(number as u32)).is_ok();
-        assert!(!got || !message.refused, "peer {n} heard {number}, which was refused");
-        assert!(!got || (perhaps && !except), "peer {n} heard {number}, which was not for it");
-        assert!(got || !surely || except, "peer {n} did not hear {number}: {message:?}");
+        assert!(!got || !message.refused, "peer {n} was told {number}, which was refused");
+        assert!(!got || (perhaps && !except), "peer {n} was told {number}, which was not for it");
+        let came = came.binary_search(&(number as u32)).is_ok();
+        assert!(came || !surely || except, "peer {n} did not hear {number}: {message:?}");
     }
     let slow = Disconnect::SLOW.code();
     let deadlines = [Disconnect::ABNORMAL.code(), Disconnect::POLICY.code(), slow];
     let may_be =
         |code: u16| peer.codes.contains(&code) || (!peer.steady && deadlines.contains(&code));
-    if let Some(Some(code)) = heard.close {
+    if let Some(Some(code)) = told.close {
         assert!(may_be(code), "peer {n} was closed with {code}, not with one of {:?}", peer.codes);
     }
     for &code in &peer.reasons {
@@ -140,6 +145,28 @@ fn check_peer(notes: &Notes, n: usize, heard: &Heard, overflow: Overflow) {
     let hooks = peer.reasons.len();
     assert!(hooks <= 1, "on_disconnect runs once");
     assert!(peer.id.is_none() || hooks == 1 || peer.cancelled, "and it runs for peer {n}");
+}
+
+/// Who reads and answers, as it should, loses nothing with its connection, and hears of its end.
+fn check_goodbye(note: &PeerNote, peer: &Peer, n: usize, heard: &Heard) {
+    // Whose connection was reset by itself or dropped knows without.
+    if !peer.answers || peer.has_reset || note.cancelled {
+        return;
+    }
+    let code = note.reasons.first().copied();
+    let is = |reason: Disconnect| code == Some(reason.code());
+    let is_exempt = match peer.way {
+        // Who was refused may ask again, and a connection on which nobody asks may end at any time.
+        // Who says too much where nobody listens is cut off.
+        Way::Events => code.is_none() || is(Disconnect::POLICY),
+        Way::Asks | Way::Upgraded => false,
+    };
+    // Who was lost is not told, and who is evicted only if that takes no waiting.
+    if is_exempt || is(Disconnect::ABNORMAL) || is(Disconnect::SLOW) {
+        return;
+    }
+    assert!(!peer.line.lock().has_lost(), "peer {n} has lost something with its end: {code:?}");
+    assert!(code.is_none() || heard.close.is_some(), "peer {n} did not hear of its end: {code:?}");
 }
 
 /// Invariant 10: as many recipients as members, as far as can be known from outside.

@@ -22,16 +22,24 @@ pub(in crate::serve) struct Kernel {
     to_server: VecDeque<u8>,
     /// The peer has shut its side down.
     ended: bool,
+    /// The server has read all that came before that.
+    heard_out: bool,
     /// The peer has reset the connection.
     reset: bool,
     /// Everything that was taken for the peer.
     pub(in crate::serve) taken: Vec<u8>,
+    /// How much of that the peer has read, in bytes.
+    pub(super) read: usize,
+    /// How much of it the peer can read at most, in bytes, since the connection was reset.
+    cut: Option<usize>,
     /// Bytes that are taken for the peer before writing would block.
     room: usize,
     /// Bytes that one write takes at most.
     at_most: usize,
     /// The server has shut its write side down.
     pub(in crate::serve) shut: bool,
+    /// The server has aborted: what comes from here on, it refuses.
+    deaf: bool,
     /// The server holds no descriptor of it any more.
     pub(in crate::serve) closed: bool,
     reader: Option<Waker>,
@@ -45,11 +53,15 @@ impl Line {
         Arc::new(Self(Mutex::new(Kernel {
             to_server: VecDeque::new(),
             ended: false,
+            heard_out: false,
             reset: false,
             taken: Vec::new(),
+            read: 0,
+            cut: None,
             room,
             at_most,
             shut: false,
+            deaf: false,
             closed: false,
             reader: None,
             writer: None,
@@ -61,9 +73,15 @@ impl Line {
         self.0.lock().expect("not poisoned")
     }
 
-    /// The peer sends.
+    /// The peer sends. Where nobody takes it, a reset comes back.
     pub(in crate::serve) fn send(&self, bytes: &[u8]) {
-        self.change(|kernel| kernel.to_server.extend(bytes));
+        self.change(|kernel| {
+            if !kernel.closed && !kernel.deaf {
+                kernel.to_server.extend(bytes);
+            } else if !bytes.is_empty() {
+                kernel.refuse();
+            }
+        });
     }
 
     /// The peer shuts its side down.
@@ -76,10 +94,17 @@ impl Line {
         self.change(|kernel| {
             kernel.reset = true;
             kernel.to_server.clear();
+            kernel.cut.get_or_insert(kernel.read);
         });
     }
 
-    /// The peer reads: there is room for `bytes` more.
+    /// The peer reads `most` bytes, if there are as many, which no reset takes from it any more.
+    pub(super) fn read(&self, most: usize) {
+        let mut kernel = self.lock();
+        kernel.read += most.min(kernel.unread());
+    }
+
+    /// There is room for `bytes` more.
     pub(in crate::serve) fn grant(&self, bytes: usize) {
         self.change(|kernel| kernel.room = kernel.room.saturating_add(bytes));
     }
@@ -99,6 +124,41 @@ impl Line {
 }
 
 impl Kernel {
+    /// What the peer has read and what it still can.
+    pub(super) fn legible(&self) -> &[u8] {
+        &self.taken[..self.cut.unwrap_or(self.taken.len())]
+    }
+
+    /// How much of that it has not read, in bytes.
+    pub(super) fn unread(&self) -> usize {
+        self.legible().len() - self.read
+    }
+
+    /// Whether a reset has cost the peer something.
+    pub(super) fn has_lost(&self) -> bool {
+        self.legible().len() < self.taken.len()
+    }
+
+    /// Whether the peer has read all that it ever will, and knows.
+    pub(super) fn is_over(&self) -> bool {
+        (self.shut || self.closed || self.cut.is_some()) && self.unread() == 0
+    }
+
+    /// Answers the peer with a reset: of what it has not read, all is lost, or at least the end.
+    fn refuse(&mut self) {
+        if self.cut.is_none() {
+            let unread = self.unread();
+            let spared = if self.rng.bool() { self.rng.usize(..=unread) } else { 0 };
+            self.cut = Some(self.read + spared);
+            self.to_server.clear();
+        }
+    }
+
+    /// Whether nothing comes to the server behind what has come.
+    fn is_at_end(&self) -> bool {
+        self.ended || self.deaf
+    }
+
     fn write(&mut self, frames: &[IoSlice<'_>]) -> io::Result<usize> {
         if self.reset || self.shut {
             return Err(io::ErrorKind::BrokenPipe.into());
@@ -122,17 +182,27 @@ impl Kernel {
 
 /// The server's descriptor, shared by the connection and its queue.
 #[derive(Debug)]
-struct Descriptor(Arc<Line>);
+struct Descriptor {
+    line: Arc<Line>,
+    /// Whether what was written reaches the peer although the descriptor is dropped.
+    delivers_alone: bool,
+}
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        self.0.lock().closed = true;
+        let mut kernel = self.line.lock();
+        kernel.closed = true;
+        // A kernel says with a reset that bytes came which nobody has read. What is not a kernel's
+        // goes with what it has kept to itself, unless the peer was heard to its end.
+        if !kernel.to_server.is_empty() || !(self.delivers_alone || kernel.heard_out) {
+            kernel.refuse();
+        }
     }
 }
 
 impl Outlet for Descriptor {
     fn try_write(&self, frames: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.lock().write(frames)
+        self.line.lock().write(frames)
     }
 }
 
@@ -146,18 +216,19 @@ pub(in crate::serve) struct Socket {
 
 impl Socket {
     pub(in crate::serve) fn new(line: &Arc<Line>, outlet: bool) -> Self {
-        Self { descriptor: Arc::new(Descriptor(Arc::clone(line))), outlet }
+        let descriptor = Descriptor { line: Arc::clone(line), delivers_alone: outlet };
+        Self { descriptor: Arc::new(descriptor), outlet }
     }
 
     fn lock(&self) -> MutexGuard<'_, Kernel> {
-        self.descriptor.0.lock()
+        self.descriptor.line.lock()
     }
 }
 
 impl Transport for Socket {
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut kernel = self.lock();
-        let readable = !kernel.to_server.is_empty() || kernel.ended || kernel.reset;
+        let readable = !kernel.to_server.is_empty() || kernel.is_at_end() || kernel.reset;
         // The reactor's news may be late, but they come.
         if readable && kernel.rng.u8(..4) > 0 {
             return Poll::Ready(());
@@ -174,13 +245,13 @@ impl Transport for Socket {
     }
 
     fn delivers_alone(&self) -> bool {
-        self.outlet
+        self.descriptor.delivers_alone
     }
 
     fn abort(&mut self) {
         let mut kernel = self.lock();
         kernel.shut = true;
-        kernel.ended = true;
+        kernel.deaf = true;
     }
 }
 
@@ -194,10 +265,11 @@ impl AsyncRead for Socket {
         if kernel.reset {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        if kernel.to_server.is_empty() && !kernel.ended {
+        if kernel.to_server.is_empty() && !kernel.is_at_end() {
             kernel.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
+        kernel.heard_out = kernel.to_server.is_empty();
         let come = kernel.to_server.len().min(into.len());
         // A read may find less than all, but not nothing.
         let n = if come > 1 && kernel.rng.bool() { kernel.rng.usize(1..=come) } else { come };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use base64ct::{Base64, Encoding as _};
+use fastrand::Rng;
 
 use super::executor::TaskId;
 use super::network::Line;
@@ -20,6 +21,19 @@ pub(super) enum Way {
     Events,
 }
 
+/// What a peer still says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Voice {
+    /// What it likes.
+    Free,
+    /// It has sent a close frame, behind which it answers pings.
+    Closing,
+    /// Nothing.
+    Silent,
+    /// Nothing, and the server has been told.
+    Ended,
+}
+
 /// A peer's end.
 pub(super) struct Peer {
     pub(super) line: Arc<Line>,
@@ -31,72 +45,87 @@ pub(super) struct Peer {
     pub(super) way: Way,
     /// What it has begun to send and not finished.
     pub(super) half: Vec<u8>,
-    /// How much of what was taken for it, in bytes, it has looked at.
+    /// How much of what it has read, in bytes, it has looked at.
     pub(super) seen: usize,
-    /// It has sent its last byte.
-    pub(super) silent: bool,
+    /// Frames of that which it has understood.
+    pub(super) understood: usize,
+    pub(super) voice: Voice,
+    /// It has reset its connection.
+    pub(super) has_reset: bool,
     /// Time has passed while it had a message unfinished, which may have ended it.
     pub(super) dawdled: bool,
 }
 
 impl Peer {
-    /// Reads what has come, and answers it; `false` if there is nothing to answer.
-    pub(super) fn answer(&mut self) -> bool {
-        if self.way == Way::Events {
-            return self.answer_events();
-        }
-        let (heard, closed) = {
-            let kernel = self.line.lock();
-            if !self.answers || kernel.taken.len() == self.seen {
-                return false;
-            }
-            (kernel.taken.clone(), kernel.closed)
-        };
-        self.seen = heard.len();
-        if !self.steady {
-            self.line.grant(200);
-        }
-        let frames = frames_of(&heard, self.way);
-        let Some(last) = frames.as_ref().and_then(|frames| frames.last()) else {
-            return !self.steady;
-        };
-        match last.opcode {
-            _ if closed || self.silent => !self.steady,
-            8 => {
-                self.line.end();
-                self.silent = true;
-                true
-            }
-            // A frame in the middle would be torn by what is sent now.
-            9 if self.half.is_empty() || self.steady => {
-                self.line.send(&std::mem::take(&mut self.half));
-                self.line.send(&frame(0x8a, &last.payload));
-                true
-            }
-            _ => !self.steady,
-        }
+    /// Says nothing of itself any more.
+    pub(super) fn is_silent(&self) -> bool {
+        self.voice > Voice::Free
     }
 
-    /// Reads the events that have come, and leaves at the end of them; `false` if neither.
-    fn answer_events(&mut self) -> bool {
-        let (taken, shut) = {
-            let kernel = self.line.lock();
-            (kernel.taken.len(), kernel.shut)
-        };
+    /// Whether a close frame from it would be one.
+    pub(super) fn can_close(&self) -> bool {
+        self.voice == Voice::Free && self.way != Way::Events
+    }
+
+    /// Shuts its side down.
+    pub(super) fn end(&mut self) {
+        self.line.end();
+        self.voice = Voice::Ended;
+    }
+
+    /// Resets its connection.
+    pub(super) fn reset(&mut self) {
+        self.line.reset();
+        self.voice = Voice::Ended;
+        self.has_reset = true;
+    }
+
+    /// Reads what has come, or the beginning of it, and answers it; `false` if there is nothing new.
+    pub(super) fn answer(&mut self, rng: &mut Rng) -> bool {
         if !self.answers {
             return false;
         }
-        let reads = taken > self.seen && !self.steady;
-        self.seen = taken;
-        if reads {
+        // What it says meanwhile may cost it the rest.
+        let unread = self.line.lock().unread();
+        self.line.read(if rng.bool() { unread } else { rng.usize(unread.min(1)..=unread) });
+        let (heard, over) = {
+            let kernel = self.line.lock();
+            let (read, over) = (kernel.read, kernel.is_over());
+            let leaves = over && self.voice < Voice::Ended;
+            if read == self.seen && !leaves {
+                return false;
+            }
+            (kernel.taken[..read].to_vec(), over)
+        };
+        let reads = heard.len() > self.seen;
+        self.seen = heard.len();
+        if reads && !self.steady {
             self.line.grant(200);
         }
-        let leaves = shut && !self.silent;
-        if leaves {
-            self.line.end();
-            self.silent = true;
+        if self.way != Way::Events {
+            self.answer_frames(&frames_of(&heard, self.way).unwrap_or_default());
         }
-        reads || leaves
+        if over && self.voice < Voice::Ended {
+            self.end();
+        }
+        true
+    }
+
+    /// Answers the frames that it has not understood yet.
+    fn answer_frames(&mut self, frames: &[Frame]) {
+        let new = &frames[self.understood..];
+        self.understood = frames.len();
+        for Frame { opcode, payload } in new {
+            match opcode {
+                8 if self.voice < Voice::Ended => self.end(),
+                // A frame in the middle would be torn by what is sent now.
+                9 if self.voice < Voice::Silent && (self.half.is_empty() || self.steady) => {
+                    self.line.send(&std::mem::take(&mut self.half));
+                    self.line.send(&frame(0x8a, payload));
+                }
+                _ => {}
+            }
+        }
     }
 }
 

@@ -29,13 +29,16 @@ pub(super) struct Poster {
     seen: usize,
     /// It has sent its last byte.
     pub(super) silent: bool,
+    /// It has reset its connection, or that was dropped.
+    broken: bool,
 }
 
 impl Poster {
     /// Reads what has come; `false` if that changes nothing for the server.
     pub(super) fn answer(&mut self, notes: &mut Notes) -> bool {
+        self.line.read(usize::MAX);
         let kernel = self.line.lock();
-        let (come, shut) = (kernel.taken[self.seen..].to_vec(), kernel.shut);
+        let (come, over) = (kernel.legible()[self.seen..].to_vec(), kernel.is_over());
         drop(kernel);
         let mut rest = &come[..];
         while let Some(response) = Response::first(&mut rest) {
@@ -46,12 +49,21 @@ impl Poster {
         if read > 0 && !self.steady {
             self.line.grant(read / 2);
         }
-        let ends = shut && !self.silent;
+        let ends = over && !self.silent;
         if ends {
             self.silent = true;
             self.line.end();
         }
         ends || (read > 1 && !self.steady)
+    }
+
+    /// Whether it has lost an answer, or a part of one, that it should have had. Behind one that does
+    /// not end the connection another may, without a word (RFC 9112 9.3.1), and who has not waited
+    /// for its answers has lost them.
+    pub(super) fn misses(&self) -> bool {
+        let kernel = self.line.lock();
+        let ends = || kernel.taken.windows(17).any(|part| part == b"Connection: close");
+        self.steady && !self.broken && kernel.has_lost() && ends()
     }
 
     /// Notes what a response says of the first request that has none.
@@ -134,11 +146,13 @@ impl World {
                 trace!(self, "poster {n} resets");
                 self.posters[n].line.reset();
                 self.posters[n].silent = true;
+                self.posters[n].broken = true;
             }
             2 => {
                 trace!(self, "poster {n} is dropped");
                 self.executor.cancel(self.posters[n].task);
                 self.posters[n].silent = true;
+                self.posters[n].broken = true;
             }
             3..=9 => self.posters[n].line.grant(100),
             _ => {
@@ -208,7 +222,8 @@ impl World {
             // It never becomes a client.
             connect(&hub, socket, Origin::unknown(), &script, place).await.expect_err("no client");
         });
-        let (asked, half, seen, silent) = (VecDeque::new(), Vec::new(), 0, false);
-        self.posters.push(Poster { line, task, steady, asked, half, seen, silent });
+        let (asked, half, seen) = (VecDeque::new(), Vec::new(), 0);
+        let (silent, broken) = (false, false);
+        self.posters.push(Poster { line, task, steady, asked, half, seen, silent, broken });
     }
 }

@@ -16,6 +16,7 @@ impl World {
         for poster in &self.posters {
             let closed = poster.line.lock().closed;
             assert!(closed || self.executor.runs(poster.task), "a poster's descriptor is left");
+            assert!(!poster.misses(), "a poster has lost an answer");
         }
         if !self.executor.runs(self.manager) || self.rng.u8(..4) > 0 {
             return;

@@ -11,7 +11,7 @@ use super::any_config;
 use super::executor::{Executor, Order, TaskId};
 use super::network::{Line, Socket};
 use super::notes::To;
-use super::peer::{Peer, Way};
+use super::peer::{Peer, Voice, Way};
 use super::poster::Poster;
 use super::script::{Op, ROOMS, Script, USERS};
 use crate::serve::scan::tests::frame;
@@ -172,8 +172,19 @@ impl World {
                 websocket::run(&hub, socket, admitted, Vec::new(), &script).await;
             }
         });
-        let (half, seen, silent, dawdled) = (Vec::new(), 0, false, false);
-        self.peers.push(Peer { line, task, steady, answers, way, half, seen, silent, dawdled });
+        self.peers.push(Peer {
+            line,
+            task,
+            steady,
+            answers,
+            way,
+            half: Vec::new(),
+            seen: 0,
+            understood: 0,
+            voice: Voice::Free,
+            has_reset: false,
+            dawdled: false,
+        });
         if overrun {
             // Until it is open it needs its task to run, so nothing is published meanwhile.
             self.rest();
@@ -189,7 +200,6 @@ impl World {
             trace!(self, "peer {number} is dropped at once");
             self.script.notes().may_end(number, &[1005, 1006]);
             self.drop_connection(number);
-            self.peers[number].silent = true;
         }
     }
 
@@ -201,7 +211,7 @@ impl World {
     /// A peer says something, or a part of it.
     fn speak(&mut self) {
         let Some(n) = self.any_peer() else { return };
-        if self.peers[n].silent {
+        if self.peers[n].is_silent() {
             return;
         }
         if self.peers[n].way == Way::Events {
@@ -234,14 +244,19 @@ impl World {
         peer.half = rest;
     }
 
-    /// A peer reads on.
+    /// A peer reads on, and perhaps answers.
     fn listen(&mut self) {
         let Some(n) = self.any_peer() else { return };
         if !self.peers[n].steady {
             let most = if self.rng.u8(..3) == 0 { 1 << 20 } else { 3_000 };
             let bytes = self.rng.usize(..most);
             trace!(self, "peer {n} reads {bytes}");
+            self.peers[n].line.read(bytes);
             self.peers[n].line.grant(bytes);
+        }
+        if self.rng.bool() {
+            let answered = self.peers[n].answer(&mut self.rng);
+            trace!(self, "peer {n} looks at what it has read: {answered}");
         }
     }
 
@@ -251,7 +266,7 @@ impl World {
         let peer = &mut self.peers[n];
         let (how, steady) = (self.rng.u8(..8), peer.steady);
         // Who resets its connection, or is dropped, may lose what was on its way.
-        if (steady && how > 3 && self.rng.u8(..3) > 0) || peer.silent {
+        if (steady && how > 3 && self.rng.u8(..3) > 0) || peer.is_silent() {
             return;
         }
         trace!(self, "peer {n} goes ({how})");
@@ -259,42 +274,49 @@ impl World {
         match how {
             0..=5 if peer.way == Way::Events => {
                 self.script.notes().may_end(n, &[1006]);
-                peer.line.end();
+                peer.end();
             }
-            0..=3 => {
-                // Its last frame is finished before, so that the close frame is one.
-                peer.line.send(&std::mem::take(&mut peer.half));
-                self.script.notes().may_end(n, &[1000]);
-                peer.line.send(&frame(0x88, &1000_u16.to_be_bytes()));
-            }
+            0..=3 => self.close(n),
             4 | 5 => {
                 // Its close frame, if it comes at all, is without a code.
                 self.script.notes().may_end(n, &[1005, 1006, 1002]);
-                peer.line.end();
+                peer.end();
             }
             6 => {
                 self.lose(n);
-                self.peers[n].line.reset();
+                self.peers[n].reset();
             }
             _ => {
                 self.lose(n);
                 self.drop_connection(n);
             }
         }
-        self.peers[n].silent = true;
+    }
+
+    /// A peer sends a close frame.
+    fn close(&mut self, n: usize) {
+        self.script.notes().may_end(n, &[1000]);
+        let peer = &mut self.peers[n];
+        // Its last frame is finished before, so that the close frame is one.
+        peer.line.send(&std::mem::take(&mut peer.half));
+        peer.line.send(&frame(0x88, &1000_u16.to_be_bytes()));
+        peer.voice = Voice::Closing;
     }
 
     /// The program drops a connection where it stands; the registry hears of it soon.
     fn drop_connection(&mut self, n: usize) {
         self.script.notes().peers[n].cancelled = true;
         self.executor.cancel(self.peers[n].task);
+        let peer = &mut self.peers[n];
+        peer.voice = peer.voice.max(Voice::Silent);
     }
 
     /// What is on the way to a peer may be lost from here on.
     fn lose(&mut self, n: usize) {
-        // Let it have what it is owed before.
+        // Let it have what it is owed before, with what the world at rest was asked.
         if self.peers[n].steady {
             self.rest();
+            while self.peers[n].answer(&mut self.rng) {}
         }
         self.script.notes().may_end(n, &[1005, 1006]);
     }
@@ -302,7 +324,7 @@ impl World {
     /// A peer breaks the protocol.
     fn misbehave(&mut self) {
         let Some(n) = self.any_peer() else { return };
-        if self.peers[n].steady && self.rng.bool() || self.peers[n].silent {
+        if self.peers[n].steady && self.rng.bool() || self.peers[n].is_silent() {
             return;
         }
         let (code, bytes) = match self.rng.u8(..6) {
@@ -315,12 +337,17 @@ impl World {
             _ => (1002, frame(0x80, b"")),
         };
         trace!(self, "peer {n} breaks the rules: {code}");
+        if self.peers[n].way == Way::Events {
+            // It is cut off, with most of that unread.
+            self.lose(n);
+        }
         self.script.notes().may_end(n, &[code, 1002]);
         let peer = &mut self.peers[n];
         peer.line.send(&std::mem::take(&mut peer.half));
         peer.line.send(&bytes);
-        // Who reads events still leaves at their end.
-        peer.silent = peer.way != Way::Events;
+        if peer.way != Way::Events {
+            peer.voice = Voice::Silent;
+        }
     }
 
     /// The program around the hub asks for something, and perhaps does not wait for it.
@@ -380,7 +407,8 @@ impl World {
 
     /// Peers that answer do; `false` if none had anything to answer.
     fn answer(&mut self) -> bool {
-        let answered = self.peers.iter_mut().fold(false, |any, peer| peer.answer() | any);
+        let rng = &mut self.rng;
+        let answered = self.peers.iter_mut().fold(false, |any, peer| peer.answer(rng) | any);
         let mut notes = self.script.notes();
         self.posters.iter_mut().fold(answered, |any, poster| poster.answer(&mut notes) | any)
     }
@@ -397,13 +425,25 @@ impl World {
         };
         trace!(self, "{by:?} pass");
         self.time.advance(by);
-        self.rest();
+        if self.rng.bool() {
+            return self.rest();
+        }
+        // Those who are pinged may go before they have heard of it.
+        while self.executor.tick(&mut self.rng) {}
+        for n in 0..self.peers.len() {
+            let peer = &self.peers[n];
+            let is_told = peer.line.lock().unread() > 0;
+            if is_told && peer.answers && peer.can_close() && self.rng.u8(..8) == 0 {
+                trace!(self, "peer {n} closes, whatever it is told");
+                self.close(n);
+            }
+        }
     }
 
     /// Steady peers do not leave a message unfinished.
     fn finish_halves(&mut self) {
         for peer in self.peers.iter_mut() {
-            if peer.steady && !peer.silent {
+            if peer.steady && !peer.is_silent() {
                 peer.line.send(&std::mem::take(&mut peer.half));
             }
             peer.dawdled |= !peer.half.is_empty();
@@ -418,8 +458,8 @@ impl World {
         // Pings may be under way, and their answers.
         self.time.advance(self.time.until_next().unwrap_or_default());
         while self.executor.tick(&mut self.rng) {}
-        self.answer();
-        let speaks = |peer: &&mut Peer| peer.steady && !peer.silent && peer.way != Way::Events;
+        while self.answer() {}
+        let speaks = |peer: &&mut Peer| peer.steady && !peer.is_silent() && peer.way != Way::Events;
         for peer in self.peers.iter_mut().filter(speaks) {
             peer.line.send(&frame(0x8a, b"still here"));
         }
@@ -442,18 +482,18 @@ impl World {
         }
         self.rest();
         self.everyone_may_end(&[1005, 1006, 1008]);
-        for peer in self.peers.iter_mut().filter(|peer| !peer.silent) {
+        for peer in self.peers.iter_mut().filter(|peer| !peer.is_silent()) {
             if self.rng.u8(..4) > 0 || peer.steady {
-                peer.line.end();
+                peer.end();
             } else {
                 // Nobody is there any more, and no one says so.
                 peer.answers = false;
+                peer.voice = Voice::Silent;
                 if peer.way == Way::Events {
                     // But the kernel, of whoever is only written to.
-                    peer.line.reset();
+                    peer.reset();
                 }
             }
-            peer.silent = true;
         }
         for poster in self.posters.iter_mut().filter(|poster| !poster.silent) {
             if self.rng.bool() {
