@@ -520,6 +520,54 @@ FAULTS = [
         "serve::websocket::ending",
     ),
     (
+        "a reset: a goodbye waits for nobody",
+        "src/serve/websocket/ending.rs",
+        "                Poll::Pending if !*heard_out => return Poll::Pending,\n",
+        "",
+    ),
+    (
+        "a reset: who was told something is not heard out",
+        "src/serve/websocket/ending.rs",
+        "                            && !self.registered.queue.has_told()\n",
+        "",
+    ),
+    (
+        "a reset: who was pinged counts as told nothing",
+        "src/hub/queue.rs",
+        "frame);\n        state.told = true;",
+        "frame);",
+    ),
+    (
+        "a reset: whom the hub closes is not heard out",
+        "src/serve/websocket/ending.rs",
+        "End::Ours(reason) => (reason, goodbye(false)),",
+        "End::Ours(reason) => (reason, goodbye(true)),",
+    ),
+    (
+        "a reset: who is kicked is not heard out",
+        "src/serve/websocket/ending.rs",
+        "End::Sealed => (self.reason(Disconnect::GOING_AWAY), goodbye(false)),",
+        "End::Sealed => (self.reason(Disconnect::GOING_AWAY), goodbye(true)),",
+    ),
+    (
+        "a reset: any stream is trusted to deliver alone",
+        "src/serve/websocket/ending.rs",
+        "\n                            && self.protocol.wire.transport.delivers_alone();",
+        ";",
+    ),
+    (
+        "a reset: any close frame is the last word",
+        "src/serve/websocket.rs",
+        "let is_last = !self.more && self.protocol.is_heard_out();",
+        "let is_last = true;",
+    ),
+    (
+        "a reset: the last answer or event waits for nobody",
+        "src/serve/goodbye.rs",
+        "while discarded < DISCARD_MAX {",
+        "while discarded > DISCARD_MAX {",
+    ),
+    (
         "frames of any length are laid side by side",
         "src/hub/manager.rs",
         "&& frame_bytes(&self.messages) <= JOINED_MAX {",
@@ -625,6 +673,7 @@ SHORT = [
     "skipped yield: the manager goes on while there are commands",
     "count off by one: what is dropped by an eviction",
     "stale room entry: who is removed stays in its rooms",
+    "a reset: who was told something is not heard out",
 ]
 
 

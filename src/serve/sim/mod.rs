@@ -6,6 +6,10 @@
 //! loop and real sockets, what is asked beyond upgrades, events and posts, and threads (one task
 //! runs at a time, in any order).
 //!
+//! As on a real network, what is written comes later, and a connection that is dropped with unread
+//! bytes, or is sent more, is reset: what its peer has not read by then is lost. What a stream that
+//! does not deliver alone has not delivered is lost with it in any case.
+//!
 //! A run connects peers, over WebSocket and for events, some of them steady (they read everything
 //! and answer pings), some that stall, break off in the middle of a frame, break the rules, vanish;
 //! others post, one request after another; it lets handlers publish, join, leave, kick, fail, panic

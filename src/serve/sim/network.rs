@@ -36,6 +36,8 @@ pub(in crate::serve) struct Kernel {
     room: usize,
     /// Bytes that one write takes at most.
     at_most: usize,
+    /// A read finds all that has come.
+    pub(super) is_read_whole: bool,
     /// The server has shut its write side down.
     pub(in crate::serve) shut: bool,
     /// The server has aborted: what comes from here on, it refuses.
@@ -60,6 +62,7 @@ impl Line {
             cut: None,
             room,
             at_most,
+            is_read_whole: false,
             shut: false,
             deaf: false,
             closed: false,
@@ -272,7 +275,11 @@ impl AsyncRead for Socket {
         kernel.heard_out = kernel.to_server.is_empty();
         let come = kernel.to_server.len().min(into.len());
         // A read may find less than all, but not nothing.
-        let n = if come > 1 && kernel.rng.bool() { kernel.rng.usize(1..=come) } else { come };
+        let n = if come > 1 && !kernel.is_read_whole && kernel.rng.bool() {
+            kernel.rng.usize(1..=come)
+        } else {
+            come
+        };
         for (byte, place) in kernel.to_server.drain(..n).zip(into) {
             *place = byte;
         }

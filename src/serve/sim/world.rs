@@ -211,6 +211,10 @@ impl World {
     /// A peer says something, or a part of it.
     fn speak(&mut self) {
         let Some(n) = self.any_peer() else { return };
+        if self.peers[n].voice == Voice::Closing {
+            let half = std::mem::take(&mut self.peers[n].half);
+            return self.peers[n].line.send(&half);
+        }
         if self.peers[n].is_silent() {
             return;
         }
@@ -299,7 +303,15 @@ impl World {
         let peer = &mut self.peers[n];
         // Its last frame is finished before, so that the close frame is one.
         peer.line.send(&std::mem::take(&mut peer.half));
-        peer.line.send(&frame(0x88, &1000_u16.to_be_bytes()));
+        let mut last = frame(0x88, &1000_u16.to_be_bytes());
+        if self.rng.u8(..4) == 0 {
+            // A pong is on its way behind it, of which the server sees the beginning. What follows a
+            // close frame unseen may cost the peer what it is told.
+            peer.line.lock().is_read_whole = true;
+            last.extend(frame(0x8a, b"and yes"));
+            peer.half = last.split_off(last.len() - self.rng.usize(1..8));
+        }
+        peer.line.send(&last);
         peer.voice = Voice::Closing;
     }
 
@@ -443,7 +455,7 @@ impl World {
     /// Steady peers do not leave a message unfinished.
     fn finish_halves(&mut self) {
         for peer in self.peers.iter_mut() {
-            if peer.steady && !peer.is_silent() {
+            if peer.steady && peer.voice < Voice::Silent {
                 peer.line.send(&std::mem::take(&mut peer.half));
             }
             peer.dawdled |= !peer.half.is_empty();
