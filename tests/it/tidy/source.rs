@@ -106,16 +106,14 @@ pub(crate) fn read(path: impl AsRef<Path>) -> String {
 
 /// Everything that is shipped.
 pub(crate) fn sources() -> Vec<Source> {
+    let folder = root().join("src");
     let source = |path: &PathBuf| {
-        let text = fs::read_to_string(path).expect("text");
-        let path = path.strip_prefix(root().join("src")).expect("below src");
-        Source::new(path.to_str().expect("UTF-8"), &text)
+        // Not the whole path, of which only what is below `src` is ours to name.
+        let name = path.strip_prefix(&folder).expect("below src").to_str().expect("UTF-8");
+        let is_test = ["tests", "sim/", "virtual_time"].iter().any(|test| name.contains(test));
+        (!is_test).then(|| Source::new(name, &fs::read_to_string(path).expect("text")))
     };
-    let is_test = |path: &PathBuf| {
-        let path = path.to_string_lossy();
-        ["/tests", "/sim/", "/virtual_time"].iter().any(|test| path.contains(test))
-    };
-    files(&root().join("src")).iter().filter(|path| !is_test(path)).map(source).collect()
+    files(&folder).iter().filter_map(source).collect()
 }
 
 /// What lib.rs takes out of each storey, so that a name at the root is known by where it lives.
