@@ -169,7 +169,8 @@ fn a_variable_that_names_no_flag_is_reported() {
 fn help_names_every_flag_its_variable_and_its_default() {
     let help = parsed(&[], &["--help"]).expect_err("help");
     for flag in FLAGS {
-        assert!(help.contains(&format!("--{} ", flag.name)), "{}", flag.name);
+        let line = format!("\n  {}\n", format!("--{} {}", flag.name, flag.value).trim_end());
+        assert!(help.contains(&line), "{}", flag.name);
         assert!(help.contains(&format!("[{}]", flag.variable())), "{}", flag.name);
     }
     assert!(help.contains("(default: 127.0.0.1:8080)") && help.contains("(default: 64k)"));
