@@ -187,8 +187,9 @@ impl Kernel {
 #[derive(Debug)]
 struct Descriptor {
     line: Arc<Line>,
-    /// Whether what was written reaches the peer although the descriptor is dropped.
-    delivers_alone: bool,
+    /// Whether it is a socket of a listener, to which pushes may write, and of which what was written
+    /// reaches the peer although it is dropped; or TLS, which only its task writes to.
+    is_own: bool,
 }
 
 impl Drop for Descriptor {
@@ -197,7 +198,7 @@ impl Drop for Descriptor {
         kernel.closed = true;
         // A kernel says with a reset that bytes came which nobody has read. What is not a kernel's
         // goes with what it has kept to itself, unless the peer was heard to its end.
-        if !kernel.to_server.is_empty() || !(self.delivers_alone || kernel.heard_out) {
+        if !kernel.to_server.is_empty() || !(self.is_own || kernel.heard_out) {
             kernel.refuse();
         }
     }
@@ -211,20 +212,15 @@ impl Outlet for Descriptor {
 
 /// The server's end.
 #[derive(Debug)]
-pub(in crate::serve) struct Socket {
-    descriptor: Arc<Descriptor>,
-    /// Whether pushes may write to it, as to a socket of a listener, or only its task, as to TLS.
-    outlet: bool,
-}
+pub(in crate::serve) struct Socket(Arc<Descriptor>);
 
 impl Socket {
-    pub(in crate::serve) fn new(line: &Arc<Line>, outlet: bool) -> Self {
-        let descriptor = Descriptor { line: Arc::clone(line), delivers_alone: outlet };
-        Self { descriptor: Arc::new(descriptor), outlet }
+    pub(in crate::serve) fn new(line: &Arc<Line>, is_own: bool) -> Self {
+        Self(Arc::new(Descriptor { line: Arc::clone(line), is_own }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Kernel> {
-        self.descriptor.line.lock()
+        self.0.line.lock()
     }
 }
 
@@ -244,11 +240,11 @@ impl Transport for Socket {
     }
 
     fn outlet(&self) -> Option<Arc<dyn Outlet>> {
-        self.outlet.then(|| Arc::clone(&self.descriptor) as Arc<dyn Outlet>)
+        self.0.is_own.then(|| Arc::clone(&self.0) as Arc<dyn Outlet>)
     }
 
     fn delivers_alone(&self) -> bool {
-        self.descriptor.delivers_alone
+        self.0.is_own
     }
 
     fn abort(&mut self) {
