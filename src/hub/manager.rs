@@ -92,7 +92,7 @@ pub(crate) struct Manager {
     run: Publishes,
 }
 
-/// What may be taken between two turns of the others.
+/// What a batch may take, or may take still.
 #[derive(Debug)]
 struct Batch {
     /// Commands, and so messages of a run: half a queue at most.

@@ -361,14 +361,15 @@ impl Registry {
             };
             budget = budget.saturating_sub(GAPS);
             let id = ClientId { slot, generation: entry.generation };
-            let outcome =
-                if delivery.excepting && delivery.dispatches.iter().any(|d| d.except == Some(id)) {
-                    push_rest(entry, id, delivery, &tally)
-                } else {
-                    let outcome = entry.queue.push(run);
-                    whole += usize::from(outcome != Push::Gone);
-                    outcome
-                };
+            let is_excepted =
+                delivery.excepting && delivery.dispatches.iter().any(|d| d.except == Some(id));
+            let outcome = if is_excepted {
+                push_rest(entry, id, delivery, &tally)
+            } else {
+                let outcome = entry.queue.push(run);
+                whole += usize::from(outcome != Push::Gone);
+                outcome
+            };
             if outcome != Push::Ok {
                 delivery.ended.push(slot);
             }
