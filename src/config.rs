@@ -4,8 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::message::FRAME_HEADER_MAX;
-use crate::{Error, Network};
+use crate::error::Error;
+use crate::frame::FRAME_HEADER_MAX;
+use crate::network::Network;
 
 /// What happens to a client whose queue is full when one more message comes for it.
 ///
@@ -331,7 +332,6 @@ mod tests {
     fn the_defaults_pass_their_own_check() {
         Config::default().check().expect("defaults are valid");
     }
-
     #[test]
     fn each_impossible_value_is_named() {
         for (config, name) in [
@@ -353,7 +353,6 @@ mod tests {
             assert!(error.is_config());
         }
     }
-
     #[test]
     fn overflow_words_read_back() {
         for word in Overflow::WORDS {

@@ -141,28 +141,47 @@
 //! said where it does ([`Listener::bind`], [`Config::max_clients`](Config#structfield.max_clients)).
 
 mod config;
-mod deadlines;
+mod connection;
+mod disconnect;
 mod error;
+mod frame;
+mod http1;
 mod hub;
+mod json;
+mod limits;
 mod memory;
 mod message;
+mod name;
+mod net;
 mod network;
-mod scratch;
 mod serve;
-mod spare;
+#[cfg(test)]
+mod sim;
+mod sse;
+mod stats;
 mod sync;
 mod time;
-mod timekeeper;
+mod websocket;
 
 pub use config::{Config, Overflow, Page};
-pub use error::{Disconnect, Error};
+pub use connection::handler::{Admission, Handler};
+pub use disconnect::Disconnect;
+pub use error::Error;
 pub use http;
-pub use hub::{Client, ClientId, Hub, Member, Sizing, Stats, Target, is_name};
+pub use http1::origin::is_local;
+pub use http1::url::{query_of, room_of};
+pub use hub::client::Client;
+pub use hub::client_id::{ClientId, Member, Target};
+pub use hub::handle::Hub;
+pub use hub::sizing::Sizing;
 pub use message::Message;
+pub use name::is_name;
+pub use net::listener::Listener;
+pub use net::peer::Peer;
+pub use net::reactor::Reactor;
 pub use network::Network;
-pub use serve::{
-    Admission, Handler, Listener, Peer, Reactor, Subscription, is_local, query_of, room_of,
-};
+pub use serve::subscription::Subscription;
+pub use stats::Stats;
 
 /// The program in the README is compiled with the examples here.
 #[cfg(doctest)]

@@ -1,20 +1,12 @@
 //! A message: text or binary, encoded once, shared by every queue it stands in.
 
 use std::fmt;
-use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use crate::memory::{Memory, allocation};
-
-/// The longest header of an unmasked frame: two bytes and a 64-bit length (RFC 6455 5.2).
-pub(crate) const FRAME_HEADER_MAX: usize = 10;
-
-/// FIN and the opcode of a text frame (RFC 6455 5.2).
-pub(crate) const TEXT: u8 = 0x81;
-/// FIN and the opcode of a binary frame (RFC 6455 5.2).
-pub(crate) const BINARY: u8 = 0x82;
+use crate::frame::{BINARY, TEXT, header, payload};
+use crate::memory::budget::{Memory, allocation};
 
 /// One WebSocket message, text or binary.
 ///
@@ -179,53 +171,6 @@ impl Drop for Frame {
     }
 }
 
-/// The unmasked header of a message's one frame (RFC 6455 5.2).
-pub(crate) fn header(first: u8, len: usize) -> Header {
-    let mut bytes = [0; FRAME_HEADER_MAX];
-    bytes[0] = first;
-    let used = match len {
-        0..=125 => {
-            bytes[1] = len as u8;
-            2
-        }
-        126..=0xffff => {
-            bytes[1] = 126;
-            bytes[2..4].copy_from_slice(&(len as u16).to_be_bytes());
-            4
-        }
-        _ => {
-            bytes[1] = 127;
-            bytes[2..].copy_from_slice(&(len as u64).to_be_bytes());
-            FRAME_HEADER_MAX
-        }
-    };
-    Header { bytes, used }
-}
-
-/// A header, as many bytes as it takes.
-pub(crate) struct Header {
-    bytes: [u8; FRAME_HEADER_MAX],
-    used: usize,
-}
-
-impl Deref for Header {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.bytes[..self.used]
-    }
-}
-
-/// Whether a frame of a message is text, and its payload.
-pub(crate) fn payload(frame: &[u8]) -> (bool, &[u8]) {
-    let header = match frame[1] {
-        126 => 4,
-        127 => 10,
-        _ => 2,
-    };
-    (frame[0] == TEXT, &frame[header..])
-}
-
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = if self.is_text() { "text" } else { "binary" };
@@ -274,6 +219,7 @@ impl From<Bytes> for Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::{BINARY, TEXT};
 
     #[test]
     fn each_length_class_is_encoded_as_rfc_6455_5_2_says() {
@@ -291,7 +237,6 @@ mod tests {
             assert_eq!(message.len(), len);
         }
     }
-
     #[test]
     fn the_next_long_message_has_the_buffer_of_the_first() {
         let memory = Arc::<Memory>::default();
@@ -305,7 +250,6 @@ mod tests {
         assert_eq!(third.frame().as_ptr(), address);
         assert_eq!(third.as_text(), Some(&*"3".repeat(8000)));
     }
-
     #[test]
     fn a_shared_message_is_counted_once_and_until_its_last_clone_is_gone() {
         let memory = Arc::<Memory>::default();

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use crate::Error;
+use crate::error::Error;
 
 /// Peers by where they come from: `192.0.2.1`, `10.0.0.0/8`, `2001:db8::/32`, or `unix`.
 ///
@@ -115,7 +115,6 @@ mod tests {
             assert_eq!(network.contains(address.parse().expect(address)), inside, "{network}");
         }
     }
-
     #[test]
     fn what_is_no_network_is_refused() {
         for text in ["", "localhost", "10.0.0.0/33", "::/129", "10.0.0.0/-1", "10.0.0.0/", "/8"] {

@@ -4,10 +4,11 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use super::manager::Command;
-use super::{ClientId, Hub, Target};
-use crate::error::Kind;
-use crate::{Error, Message};
+use crate::error::{Error, Kind};
+use crate::hub::client_id::{ClientId, Target};
+use crate::hub::command::Command;
+use crate::hub::handle::Hub;
+use crate::message::Message;
 
 /// One connected peer, as hooks see it.
 ///

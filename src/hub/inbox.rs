@@ -11,10 +11,10 @@ use atomic_waker::AtomicWaker;
 use event_listener::Event;
 use futures_lite::future::yield_now;
 
-use super::manager::Command;
-use super::registry::ClientId;
-use super::turn::Turn;
-use crate::Error;
+use crate::error::Error;
+use crate::hub::client_id::ClientId;
+use crate::hub::command::Command;
+use crate::limits::turn::Turn;
 
 /// The senders' side of the inbox. The manager's future ends when the last one is gone.
 #[derive(Debug)]

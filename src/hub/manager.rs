@@ -8,15 +8,16 @@ use std::sync::Arc;
 
 use futures_lite::future::yield_now;
 
-use super::inbox::Outbox;
-use super::queue::{Queue, RUN_MAX};
-use super::registry::{
-    ClientId, Delivery, Dispatch, Member, Refusal, Registry, Target, frame_bytes,
-};
-use super::relief::Relief;
-use super::reply::Reply;
-use super::stats::{Counters, add};
-use crate::{Disconnect, Message};
+use crate::disconnect::Disconnect;
+use crate::hub::client_id::{ClientId, Target};
+use crate::hub::command::Command;
+use crate::hub::eviction::Relief;
+use crate::hub::inbox::Outbox;
+use crate::hub::queue::RUN_MAX;
+use crate::hub::registry::{Delivery, Dispatch, Registry, frame_bytes};
+use crate::hub::reply::Reply;
+use crate::message::Message;
+use crate::stats::{Counters, add};
 
 /// Members served between two yields: about a millisecond of writes.
 const FANOUT: usize = 128;
@@ -26,55 +27,6 @@ const FANOUT: usize = 128;
 /// The kernel takes what is in one piece in half the time of what is in 32. One copy serves all
 /// members, and where there is one alone it costs what it saves.
 const JOINED_MAX: usize = 16 * 1024;
-
-/// What the manager can be told.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// A connection has a client for the registry.
-    Register {
-        queue: Arc<Queue>,
-        user: Option<Arc<str>>,
-        rooms: Vec<Arc<str>>,
-        /// When it came, in seconds of Unix time.
-        since: u32,
-        reply: Reply<Result<ClientId, Refusal>>,
-    },
-    /// A connection ends, or somebody wants it to: `reply` hears whether it was there.
-    Disconnect { id: ClientId, reason: Disconnect, reply: Option<Reply<bool>> },
-    /// Messages for a target; `reply` hears how many members took it.
-    Publish {
-        target: Target,
-        except: Option<ClientId>,
-        message: Message,
-        reply: Option<Reply<usize>>,
-    },
-    /// Into a room.
-    Join { id: ClientId, room: Arc<str>, reply: Reply<Result<(), Refusal>> },
-    /// Out of a room.
-    Leave { id: ClientId, room: Arc<str>, reply: Reply<Result<(), Refusal>> },
-    /// The rooms of a client.
-    Rooms { id: ClientId, reply: Reply<Option<Vec<Arc<str>>>> },
-    /// Every client, or the members of a room.
-    Members { room: Option<Arc<str>>, reply: Reply<Vec<Member>> },
-    /// A page of the rooms, and how many members each has.
-    ListRooms { after: String, limit: usize, reply: Reply<Vec<(Arc<str>, usize)>> },
-    /// A page of the members of a room.
-    ListMembers { room: String, after: Option<u32>, limit: usize, reply: Reply<Vec<Member>> },
-    /// A connection is gone without a word, or memory is short: look around.
-    Rouse,
-    /// The hub has drained: end.
-    Stop,
-}
-
-impl Command {
-    /// Bytes of the frame the command carries.
-    pub(crate) fn bytes(&self) -> usize {
-        match self {
-            Self::Publish { message, .. } => message.frame().len(),
-            _ => 0,
-        }
-    }
-}
 
 /// Owns the registry and does what the inbox says.
 #[derive(Debug)]

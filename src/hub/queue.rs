@@ -10,19 +10,21 @@
 //! across a wait: what is written through is written without waiting.
 
 use std::collections::VecDeque;
-use std::fmt;
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::{fmt, io};
 
 use async_channel::{Receiver, Sender, bounded};
 
-use super::registry::ClientId;
-use super::stats::{Counters, Tally, add};
-use crate::memory::{Held, Memory, allocation};
+use crate::config::Overflow;
+use crate::disconnect::Disconnect;
+use crate::hub::client_id::ClientId;
+use crate::memory::budget::{Held, Memory, allocation};
+use crate::message::Message;
+use crate::stats::{Counters, Tally, add};
 use crate::sync::{Mutex, MutexGuard};
-use crate::{Disconnect, Message, Overflow};
 
 /// Frames that leave in one write at most. 64 is a whole queue at the defaults; the kernel takes
 /// 1,024.

@@ -1,109 +1,22 @@
 //! The registry: every client, by id, by room and by user. Plain data, owned by the manager.
 
 use std::collections::{BinaryHeap, HashMap};
-use std::fmt;
 use std::io::IoSlice;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use slab::Slab;
 
-use super::queue::{Push, Queue, RUN_MAX, Run};
-use super::sizing::NAME;
-use super::stats::{Counters, Tally};
-use crate::memory::Memory;
-use crate::{Disconnect, Message};
+use crate::disconnect::Disconnect;
+use crate::hub::client_id::{ClientId, Member, Refusal, Target};
+use crate::hub::queue::{Push, Queue, RUN_MAX, Run};
+use crate::hub::sizing::NAME;
+use crate::memory::budget::Memory;
+use crate::message::Message;
+use crate::stats::{Counters, Tally};
 
 /// Empty slots that are passed over in less than the time of one push.
 const GAPS: usize = 64;
-
-/// Names one client of a hub, and no other for as long as the hub lives.
-///
-/// A slot of the registry is used again by the very next client, so an id carries the slot's
-/// generation beside its index: the id of a client that has gone names nobody.
-///
-/// # Examples
-///
-/// ```
-/// use hublet::{Admission, Config, Hub};
-///
-/// # smol::block_on(async {
-/// # let (hub, manager) = Hub::new(Config::default())?;
-/// # smol::spawn(manager).detach();
-/// let ada = hub.subscribe(Admission::user("ada")).await?;
-/// let gone = ada.client().id();
-/// drop(ada);
-/// let bob = hub.subscribe(Admission::user("bob")).await?;
-/// assert_ne!(bob.client().id(), gone);
-/// assert_eq!(hub.send(gone, "for ada").await?, 0);
-/// # Ok::<_, hublet::Error>(())
-/// # }).expect("it works");
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ClientId {
-    /// Index into the slab.
-    slot: u32,
-    /// The registry's count of inserts when this client came, so no two clients of a slot share it
-    /// within 2^32 inserts.
-    generation: u32,
-}
-
-impl fmt::Display for ClientId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.slot, self.generation)
-    }
-}
-
-impl fmt::Debug for ClientId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ClientId({self})")
-    }
-}
-
-/// A connected client and the user it belongs to, as a listing shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Member {
-    /// The client.
-    pub id: ClientId,
-    /// Its user, unless it is anonymous.
-    pub user: Option<Arc<str>>,
-    /// When it came, in seconds of Unix time.
-    pub since: u64,
-    /// Messages that wait for it now.
-    pub waiting: usize,
-    /// Bytes of their frames.
-    pub waiting_bytes: usize,
-    /// Messages it has missed to the overflow policy.
-    pub missed: u64,
-}
-
-/// To whom messages go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Target {
-    /// Every client.
-    All,
-    /// The members of a room.
-    Room(Arc<str>),
-    /// The clients of a user.
-    User(Arc<str>),
-    /// One client.
-    Client(ClientId),
-}
-
-/// Why the registry refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// The connection was gone before its client was inserted.
-    Gone,
-    /// No client of that id.
-    UnknownClient,
-    /// As many rooms as allowed exist.
-    Rooms,
-    /// The client is in as many rooms as allowed.
-    RoomsPerClient,
-}
 
 /// The clients of a hub and the indexes over them.
 #[derive(Debug)]
@@ -638,14 +551,15 @@ fn push_rest(entry: &Entry, id: ClientId, delivery: &mut Delivery<'_>, tally: &T
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::client_id::Refusal;
 
     #[test]
     fn a_stale_id_names_nobody() {
         let counters = Arc::<Counters>::default();
-        let terms = Arc::new(super::super::queue::Terms {
+        let terms = Arc::new(crate::hub::queue::Terms {
             messages: 4,
             bytes: 1024,
-            overflow: crate::Overflow::Disconnect,
+            overflow: crate::config::Overflow::Disconnect,
             counters: Arc::clone(&counters),
             memory: Arc::default(),
         });

@@ -5,10 +5,11 @@
 
 use std::fmt;
 
-use super::queue::backlog_size;
-use crate::memory::{Levels, Memory, allocation};
-use crate::message::FRAME_HEADER_MAX;
-use crate::{Config, Error};
+use crate::config::Config;
+use crate::error::Error;
+use crate::frame::FRAME_HEADER_MAX;
+use crate::hub::queue::backlog_size;
+use crate::memory::budget::{Levels, Memory, allocation};
 
 /// Bytes of what a connection has only while its peer is speaking or is told goodbye: tungstenite
 /// with its read buffer, which grows to a piece of a frame, and control frames that wait.
@@ -39,6 +40,7 @@ const SEND_MIN: usize = 4608;
 
 /// The smallest and the largest buffer that a socket is given, in bytes as the kernel counts them.
 const BUFFER_MIN: usize = 4 * 1024;
+
 const BUFFER_MAX: usize = 64 * 1024;
 
 /// The buffer that a socket is given where the number of clients follows from the ceiling: a
@@ -157,7 +159,7 @@ impl Sizing {
     }
 
     /// The account of a hub of this size.
-    pub(super) fn account(&self) -> Memory {
+    pub(crate) fn account(&self) -> Memory {
         Memory::new(Levels::below(self.max_memory), self.start, self.connection)
     }
 
@@ -234,12 +236,10 @@ mod tests {
         let config = config.clone().max_memory(Some(max_memory));
         Sizing::of(&config, 20_000).map(|sizing| sizing.expect("there is a ceiling"))
     }
-
     #[test]
     fn without_a_ceiling_nothing_is_derived() {
         assert_eq!(Sizing::of(&Config::default(), 100).expect("valid"), None);
     }
-
     #[test]
     fn the_smallest_ceiling_that_works_is_told_and_works() {
         for config in [
@@ -257,7 +257,6 @@ mod tests {
             assert!(smallest.max_clients >= 1 && smallest.handshakes >= 1);
         }
     }
-
     /// As on a machine of 32 bits, where much less is too much.
     #[test]
     fn what_cannot_be_reckoned_is_too_much_for_any_ceiling() {
@@ -277,7 +276,6 @@ mod tests {
             );
         }
     }
-
     #[test]
     fn a_quarter_is_left_for_messages_below_the_level_where_reading_pauses() {
         for config in [
@@ -296,7 +294,6 @@ mod tests {
             }
         }
     }
-
     #[test]
     fn fewer_clients_have_larger_buffers_and_more_memory_more_clients() {
         let few = sizing(&Config::default().max_clients(Some(20)), 32 << 20).expect("enough");

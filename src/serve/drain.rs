@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use futures_lite::future::or;
 
-use crate::hub::Command;
-use crate::time::{Timer, now};
-use crate::{Config, Disconnect, Error, Hub};
+use crate::config::Config;
+use crate::disconnect::Disconnect;
+use crate::error::Error;
+use crate::hub::command::Command;
+use crate::hub::handle::Hub;
+use crate::time::clock::{Timer, now};
 
 /// How long a client may take at a drain for what still waits in its queue. Shorter than the
 /// write timeout, since supervisors wait ten seconds: 5 s of window, this, and 2 s for its answer.

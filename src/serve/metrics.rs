@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use http::StatusCode;
 
-use super::http::Response;
-use crate::hub::Wrong;
-use crate::{Hub, Stats};
+use crate::http1::response::Response;
+use crate::hub::handle::Hub;
+use crate::stats::{Stats, Wrong};
 
 /// A metric with one value: its name without the prefix, what it means, and where it stands. What
 /// only grows ends in `_total`, as Prometheus would have it.
@@ -46,7 +46,7 @@ const METRICS: &[Metric] = &[
 ];
 
 /// The answer to `GET /metrics`.
-pub(super) fn response(hub: &Hub) -> Response {
+pub(crate) fn response(hub: &Hub) -> Response {
     let mut text = String::new();
     let stats = hub.stats();
     for (name, help, value) in METRICS {

@@ -1,16 +1,16 @@
 //! What each path and method does.
 
-use std::borrow::Cow;
+use http::{Method, StatusCode, header};
 
-use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header};
-
-use super::access::{self, Reader};
-use super::http::{Head, Response, has_token, percent_decode, query};
-use crate::hub::is_name;
-use crate::{Config, Page, Target};
-
-/// The room of a client that names none.
-const MAIN: &str = "main";
+use crate::config::{Config, Page};
+use crate::http1::fields::has_token;
+use crate::http1::head::Head;
+use crate::http1::origin;
+use crate::http1::origin::Reader;
+use crate::http1::response::{Response, allow};
+use crate::http1::url::{name, room_under};
+use crate::hub::client_id::Target;
+use crate::websocket::upgrade::check_upgrade;
 
 /// What a request asks for, once it has passed every check that needs no hook.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub(crate) fn route<'a>(
     };
     let route = route.ok_or_else(|| Response::new(StatusCode::NOT_FOUND, "nothing is here"))?;
     if route.is_guarded() {
-        *reader = access::check(request, config)?;
+        *reader = origin::check(request, config)?;
     }
     let (method, methods) = (request.method(), route.methods());
     allow(method, methods)?;
@@ -78,25 +78,6 @@ pub(crate) fn route<'a>(
         _ => {}
     }
     Ok(route)
-}
-
-/// Checks an upgrade that another server has read, whatever its path, by the same rules.
-pub(crate) fn check_upgrade_elsewhere(
-    request: &Request<()>,
-    config: &Config,
-) -> Result<(), Response> {
-    access::check(request, config)?;
-    allow(request.method(), "GET")?;
-    check_upgrade(request)
-}
-
-/// Refuses a method that is not among `methods`, a list as the Allow header has it.
-fn allow(method: &Method, methods: &'static str) -> Result<(), Response> {
-    if methods.split([',', ' ']).any(|name| name == method.as_str()) {
-        return Ok(());
-    }
-    let sentence = "another method is allowed here";
-    Err(Response::new(StatusCode::METHOD_NOT_ALLOWED, sentence).header("Allow", methods))
 }
 
 /// Finds what is at a path.
@@ -125,60 +106,6 @@ fn find<'a>(path: &str, config: &'a Config) -> Option<Route<'a>> {
     }
 }
 
-/// Returns the room that a path names: `main` for `/ws`, the decoded segment for `/ws/{room}`,
-/// and so for `/sse` and `/pub`; `None` for any other path.
-///
-/// A room is exactly one path segment: after one percent-decoding 1 to 128 bytes of UTF-8 without
-/// control characters, not `.` or `..`.
-///
-/// # Examples
-///
-/// ```
-/// assert_eq!(hublet::room_of("/ws").as_deref(), Some("main"));
-/// assert_eq!(hublet::room_of("/sse/caf%C3%A9").as_deref(), Some("café"));
-/// assert_eq!(hublet::room_of("/ws/a/b"), None);
-/// ```
-#[must_use]
-pub fn room_of(path: &str) -> Option<String> {
-    let room = ["/ws", "/sse", "/pub"].iter().find_map(|prefix| room_under(path, prefix));
-    room.map(Cow::into_owned)
-}
-
-/// Returns the first value of `name` in the query of a request, percent-decoded once: empty if it
-/// stands there without one, as it stands if what it encodes is not UTF-8.
-///
-/// Browsers cannot set headers for a WebSocket or for events, so a token comes this way.
-///
-/// # Examples
-///
-/// ```
-/// let uri: hublet::http::Uri = "/ws?token=a%2Fb&echo".parse().expect("a target");
-/// assert_eq!(hublet::query_of(&uri, "token").as_deref(), Some("a/b"));
-/// assert_eq!(hublet::query_of(&uri, "echo").as_deref(), Some(""));
-/// assert_eq!(hublet::query_of(&uri, "user"), None);
-/// ```
-#[must_use]
-pub fn query_of(uri: &Uri, name: &str) -> Option<String> {
-    let value = query(uri, name)?;
-    Some(percent_decode(value).unwrap_or(value.into()).into_owned())
-}
-
-fn room_under<'a>(path: &'a str, prefix: &str) -> Option<Cow<'a, str>> {
-    match path.strip_prefix(prefix)? {
-        "" => Some(MAIN.into()),
-        rest => rest.strip_prefix('/').and_then(name),
-    }
-}
-
-/// The name of a room or a user that a path segment encodes.
-fn name(segment: &str) -> Option<Cow<'_, str>> {
-    let is_dots = |name: &str| name == "." || name == "..";
-    if segment.bytes().any(|byte| byte == b'/') || is_dots(segment) {
-        return None;
-    }
-    percent_decode(segment).filter(|name| is_name(name) && !is_dots(name))
-}
-
 /// Checks the length that a request announces for its body.
 fn check_body(head: &Head, config: &Config) -> Result<(), Response> {
     let max = config.max_message;
@@ -194,56 +121,13 @@ fn check_body(head: &Head, config: &Config) -> Result<(), Response> {
     }
 }
 
-/// Checks that a request is an opening handshake (RFC 6455 4.2.1).
-fn check_upgrade(request: &Request<()>) -> Result<(), Response> {
-    let headers = request.headers();
-    let upgrade = request.version() == Version::HTTP_11
-        && has_token(headers, header::UPGRADE, "websocket")
-        && has_token(headers, header::CONNECTION, "upgrade");
-    if !upgrade {
-        return Err(upgrade_required("a WebSocket is here: connect with a WebSocket client"));
-    }
-    if single(headers, header::SEC_WEBSOCKET_VERSION) != Some("13") {
-        return Err(upgrade_required("only version 13 of WebSocket is spoken here"));
-    }
-    if !single(headers, header::SEC_WEBSOCKET_KEY).is_some_and(is_key) {
-        return Err(Response::bad_request("Sec-WebSocket-Key must be 16 bytes in base64"));
-    }
-    let lengths = headers.get_all(header::CONTENT_LENGTH);
-    if headers.contains_key(header::TRANSFER_ENCODING) || lengths.iter().any(|n| n != "0") {
-        return Err(Response::bad_request("an upgrade has no body"));
-    }
-    Ok(())
-}
-
-fn upgrade_required(sentence: &'static str) -> Response {
-    Response::new(StatusCode::UPGRADE_REQUIRED, sentence)
-        .header("Upgrade", "websocket")
-        .header("Connection", "upgrade")
-        .header("Sec-WebSocket-Version", "13")
-}
-
-/// The value of a header that stands there exactly once.
-fn single(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next()?.to_str().ok()?;
-    values.next().is_none().then_some(value)
-}
-
-/// Whether `key` is the base64 of 16 bytes: 22 digits and two signs of padding.
-fn is_key(key: &str) -> bool {
-    let digit = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
-    key.len() == 24 && key.ends_with("==") && key.bytes().take(22).all(digit)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serve::http::parse;
+    use crate::http1::head::parse;
 
     const UPGRADE: &str = "Upgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-
     fn status(config: &Config, request: &str) -> u16 {
         let head = parse(request.as_bytes(), 0).expect("well-formed").expect("whole");
         match route(&head, config, &mut None) {
@@ -252,7 +136,6 @@ mod tests {
             Err(response) => response.status.as_u16(),
         }
     }
-
     #[test]
     fn paths_and_methods_are_answered_as_the_table_says() {
         let config = Config::default().http(true);
@@ -289,7 +172,6 @@ mod tests {
         let long = format!("GET /ws/{} HTTP/1.1\r\nHost: x\r\n{UPGRADE}\r\n", "a".repeat(129));
         assert_eq!(status(&config, &long), 404);
     }
-
     #[test]
     fn without_http_any_path_upgrades_and_nothing_else_is_there() {
         let config = Config::default();

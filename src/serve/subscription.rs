@@ -3,10 +3,15 @@
 use std::fmt;
 use std::future::poll_fn;
 
-use super::Admission;
-use super::handshake::{self, Admitted, Registered};
-use crate::hub::Connection;
-use crate::{Client, Disconnect, Error, Hub, Message};
+use crate::connection::handler::Admission;
+use crate::connection::registration;
+use crate::connection::registration::{Admitted, Registered};
+use crate::disconnect::Disconnect;
+use crate::error::Error;
+use crate::hub::client::Client;
+use crate::hub::handle::Hub;
+use crate::limits::admission::Connection;
+use crate::message::Message;
 
 /// A client that is this program itself: what its rooms hear, it gets with
 /// [`next`](Subscription::next).
@@ -83,7 +88,7 @@ impl Hub {
     /// ```
     pub async fn subscribe(&self, admission: Admission) -> Result<Subscription, Error> {
         let counted = self.shared().gate.connection();
-        let Admitted { registered, client } = handshake::admit(self, admission).await?;
+        let Admitted { registered, client } = registration::admit(self, admission).await?;
         registered.queue.open(None);
         Ok(Subscription { registered, client, _counted: counted })
     }
@@ -127,7 +132,7 @@ mod tests {
     use futures_lite::future::{block_on, poll_once};
 
     use super::*;
-    use crate::Config;
+    use crate::config::Config;
 
     #[test]
     fn drain_waits_until_what_is_queued_was_taken() {
@@ -154,7 +159,6 @@ mod tests {
             drain.await;
         }));
     }
-
     #[test]
     fn dropped_subscription_is_a_client_no_more() {
         let executor = smol::Executor::new();

@@ -1,19 +1,19 @@
 //! The `hublet` binary: a hub on a port, until a signal.
 
-mod access;
+mod auth;
 mod flags;
-mod fold;
-mod handover;
+mod handler;
 mod health;
+mod join_log;
 mod jwt;
 mod lines;
 mod log;
 mod page;
 mod pipe;
-mod relay;
 mod signals;
 mod socket;
-mod supervisor;
+mod stdio;
+mod systemd;
 
 use std::future::{Future, poll_fn};
 use std::io::{self, Write};
@@ -30,11 +30,11 @@ use futures_lite::future::{FutureExt, or, yield_now};
 use hublet::{Disconnect, Hub, Listener, Reactor};
 use smol::{Executor, Task};
 
-use access::Access;
+use auth::Access;
 use flags::{Options, Wish};
-use fold::Fold;
+use handler::Relay;
+use join_log::Fold;
 use pipe::{Pipe, Plan};
-use relay::Relay;
 use signals::Signals;
 
 /// A task: of one type for all, so that the executor's code for a task is there once.
@@ -213,8 +213,8 @@ async fn run(
     let relay = Arc::new(Relay::new(options.echo, Arc::clone(&fold), access, executor));
     let mut parts = vec![Part::start(executor, "the manager", manager)];
     parts.push(Part::start(executor, "the log of joins and leaves", Arc::clone(&fold).run()));
-    if let Some(interval) = supervisor::watchdog() {
-        let pulse = supervisor::pulse(hub.clone(), interval);
+    if let Some(interval) = systemd::watchdog() {
+        let pulse = systemd::pulse(hub.clone(), interval);
         parts.push(Part::start(executor, "the watchdog's pulse", pulse));
     }
     let mut names = Vec::new();
@@ -229,7 +229,7 @@ async fn run(
     }
     let mut pipe = Pipe::start(&hub, executor, &plan).await?;
     announce(&plan, &names);
-    supervisor::ready();
+    systemd::ready();
 
     let signal = async {
         signals.next().await?;
@@ -243,7 +243,7 @@ async fn run(
     };
     let (reason, outcome) = or(or(ended, signal), piped).await?;
 
-    supervisor::stopping();
+    systemd::stopping();
     ::log::info!("draining: {} clients are told {reason}", hub.stats().clients);
     let deadline = Instant::now() + plan.drain_max;
     let drained = async {

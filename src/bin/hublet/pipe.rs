@@ -16,8 +16,8 @@ use hublet::{Admission, Client, ClientId, Disconnect, Error, Hub, Message, Subsc
 use smol::{Executor, Timer};
 
 use super::flags::Options;
-use super::handover::Handover;
 use super::lines::{self, Lines, TooLong};
+use super::stdio::Handover;
 use super::{Failure, Work, spawn, thread};
 
 /// The first pause for a member that is behind; it doubles up to [`PAUSE_MAX`].

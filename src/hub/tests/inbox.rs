@@ -5,11 +5,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::support::{Stage, Wakes, finished, numbered};
+use crate::config::Config;
+use crate::hub::client_id::Target;
+use crate::hub::command::Command;
+use crate::hub::handle::Hub;
 use crate::hub::inbox::{Inbox, Outbox, inbox};
-use crate::hub::manager::Command;
-use crate::hub::registry::Target;
-use crate::{Config, Hub, Message};
+use crate::hub::tests::support::{Stage, Wakes, finished, numbered};
+use crate::message::Message;
 
 fn publish(message: Message) -> Command {
     Command::Publish { target: Target::All, except: None, message, reply: None }
@@ -18,7 +20,9 @@ fn publish(message: Message) -> Command {
 /// The number of the next command's message.
 fn take(outbox: &Outbox) -> Option<u32> {
     match outbox.try_next()? {
-        Command::Publish { message, .. } => Some(super::support::number_of(message.as_bytes())),
+        Command::Publish { message, .. } => {
+            Some(crate::hub::tests::support::number_of(message.as_bytes()))
+        }
         _ => None,
     }
 }

@@ -8,10 +8,13 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures_lite::future::{or, yield_now};
 
-use super::support::{Sink, Stage, finished, number_of, numbered};
+use crate::config::Config;
+use crate::disconnect::Disconnect;
+use crate::hub::client::Client;
+use crate::hub::command::Command;
+use crate::hub::handle::Hub;
 use crate::hub::queue::{Drained, Outlet, Phase, Queue};
-use crate::hub::{Client, Command, Hub};
-use crate::{Config, Disconnect};
+use crate::hub::tests::support::{Sink, Stage, finished, number_of, numbered};
 
 #[test]
 fn publish_reaches_each_member_and_nobody_else() {
@@ -434,7 +437,7 @@ fn manager_does_what_waits_before_it_ends_with_the_last_handle() {
         stage.hub.try_publish("main", numbered(number, 4)).expect("there is room");
     }
     let Stage { executor, hub, manager } = stage;
-    let super::support::Peer { client, sink, .. } = peer;
+    let crate::hub::tests::support::Peer { client, sink, .. } = peer;
     drop((hub, client));
     while executor.try_tick() {}
     assert!(manager.is_finished());
@@ -473,7 +476,7 @@ async fn chatter(client: Client, queue: Arc<Queue>, sink: Arc<Sink>) -> Phase {
 /// unregistering and being evicted at once. Nobody waits for anybody in a circle.
 #[test]
 fn hub_of_one_slot_everywhere_comes_to_rest() {
-    for overflow in [crate::Overflow::Disconnect, crate::Overflow::DropOldest] {
+    for overflow in [crate::config::Overflow::Disconnect, crate::config::Overflow::DropOldest] {
         let config = Config::default().inbox(1).queue(1).overflow(overflow);
         let stage = Stage::new(config);
         let mut peers = Vec::new();
@@ -523,7 +526,7 @@ fn messages_between_insert_and_101_are_kept() {
     queue.open(Some(Arc::clone(&sink) as Arc<dyn Outlet>));
     let mut cx = Context::from_waker(Waker::noop());
     queue.poll_drain(&mut cx, usize::MAX, |cx, frames| sink.poll_write(cx, frames));
-    let (frames, _) = super::support::decode(&sink.lock().taken);
+    let (frames, _) = crate::hub::tests::support::decode(&sink.lock().taken);
     assert_eq!(frames.iter().map(|f| number_of(&f.payload)).collect::<Vec<_>>(), [7]);
 }
 

@@ -2,37 +2,37 @@
 
 use std::collections::VecDeque;
 
-use crate::Overflow;
+use crate::config::Overflow;
 use crate::hub::queue::Phase;
 
 /// A list of waiting messages and a socket.
 #[derive(Debug)]
-pub(super) struct Wire {
-    pub(super) overflow: Overflow,
-    pub(super) messages_max: usize,
-    pub(super) bytes_max: usize,
-    pub(super) phase: Phase,
-    pub(super) through: bool,
+pub(crate) struct Wire {
+    pub(crate) overflow: Overflow,
+    pub(crate) messages_max: usize,
+    pub(crate) bytes_max: usize,
+    pub(crate) phase: Phase,
+    pub(crate) through: bool,
     /// Number and length of frame of each message that waits; of the first `cut` bytes are out.
-    pub(super) waiting: VecDeque<(u32, usize)>,
-    pub(super) cut: usize,
-    pub(super) room: usize,
-    pub(super) at_most: usize,
-    pub(super) broken: bool,
-    pub(super) received: Vec<u32>,
-    pub(super) missed: u64,
-    pub(super) lost: u64,
+    pub(crate) waiting: VecDeque<(u32, usize)>,
+    pub(crate) cut: usize,
+    pub(crate) room: usize,
+    pub(crate) at_most: usize,
+    pub(crate) broken: bool,
+    pub(crate) received: Vec<u32>,
+    pub(crate) missed: u64,
+    pub(crate) lost: u64,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Pushed {
+pub(crate) enum Pushed {
     Ok,
     Full,
     Gone,
 }
 
 impl Wire {
-    pub(super) fn push(&mut self, run: &[(u32, usize)]) -> Pushed {
+    pub(crate) fn push(&mut self, run: &[(u32, usize)]) -> Pushed {
         if matches!(self.phase, Phase::Sealed | Phase::Evicted | Phase::Dead) {
             return Pushed::Gone;
         }
@@ -90,7 +90,7 @@ impl Wire {
         }
     }
 
-    pub(super) fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         if matches!(self.phase, Phase::Held | Phase::Dead) {
             return;
         }
@@ -111,7 +111,7 @@ impl Wire {
         }
     }
 
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.lost += self.waiting.len() as u64;
         self.waiting.clear();
         self.cut = 0;

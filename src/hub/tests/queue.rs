@@ -1,16 +1,22 @@
 //! The queue as plain data: no executor, a socket that takes what the test lets it take.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
-use super::support::{Frame, Sink, Wakes, decode, fates, number_of, numbered, seeded, terms};
+use crate::config::Overflow;
+use crate::disconnect::Disconnect;
+use crate::hub::client_id::ClientId;
 use crate::hub::queue::{Drained, Outlet, Phase, Push, Queue, Run, Terms, backlog_size};
-use crate::hub::registry::{ClientId, Registry};
-use crate::hub::stats::Tally;
-use crate::{Disconnect, Message, Overflow};
+use crate::hub::registry::Registry;
+use crate::hub::tests::support::{
+    Frame, Sink, Wakes, decode, fates, number_of, numbered, seeded, terms,
+};
+use crate::message::Message;
+use crate::stats::Tally;
 
 /// A queue, its socket, and the task that would drain it.
 struct Lane {
@@ -563,7 +569,7 @@ fn latest_waker_is_the_one_that_is_woken() {
 /// The queue holds no frame that it has written.
 #[test]
 fn written_messages_are_let_go() {
-    let memory = Arc::<crate::memory::Memory>::default();
+    let memory = Arc::<crate::memory::budget::Memory>::default();
     let lane = Lane::new(8, 1_000, Overflow::Disconnect, 0);
     let mut kept = VecDeque::new();
     for number in 0..3 {

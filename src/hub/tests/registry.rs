@@ -7,17 +7,24 @@ use std::task::{Context, Waker};
 
 use fastrand::Rng;
 
-use super::model::{Pushed, Wire};
-use super::support::{Sink, fates, numbered, seeded, terms};
+use crate::config::Overflow;
+use crate::disconnect::Disconnect;
+use crate::hub::client_id::{ClientId, Refusal, Target};
 use crate::hub::queue::{Outlet, Phase, Queue, Terms};
-use crate::hub::registry::{ClientId, Delivery, Dispatch, Refusal, Registry, Target};
-use crate::hub::stats::Counters;
-use crate::{Disconnect, Message, Overflow};
+use crate::hub::registry::{Delivery, Dispatch, Registry};
+use crate::hub::tests::model::{Pushed, Wire};
+use crate::hub::tests::support::{Sink, fates, numbered, seeded, terms};
+use crate::message::Message;
+use crate::stats::Counters;
 
 const ROOMS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+
 const USERS: [&str; 3] = ["ada", "bob", "eve"];
+
 const ROOMS_MAX: usize = 5;
+
 const ROOMS_PER_CLIENT_MAX: usize = 3;
+
 const OPERATIONS: usize = 1_500;
 
 #[derive(Debug)]

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::support::{Sink, numbered};
+use crate::config::Overflow;
+use crate::disconnect::Disconnect;
+use crate::hub::client_id::{ClientId, Target};
+use crate::hub::eviction::Relief;
 use crate::hub::queue::{Outlet, Phase, Queue, Terms};
-use crate::hub::registry::{ClientId, Delivery, Dispatch, Registry, Target};
-use crate::hub::relief::Relief;
-use crate::memory::{Levels, Memory, TICK};
-use crate::{Disconnect, Overflow};
+use crate::hub::registry::{Delivery, Dispatch, Registry};
+use crate::hub::tests::support::{Sink, numbered};
+use crate::memory::budget::{Levels, Memory, TICK};
 
 const CEILING: usize = 100_000;
 

@@ -1,7 +1,8 @@
 //! What the tests share: seeds, a peer that takes what it is told to, a stage for the manager.
 
 use std::future::{Future, poll_fn};
-use std::io::{self, IoSlice};
+use std::io;
+use std::io::IoSlice;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,11 +13,14 @@ use fastrand::Rng;
 use futures_lite::future::{block_on, poll_once};
 use smol::{Executor, Task};
 
+use crate::config::{Config, Overflow};
+use crate::hub::client::Client;
+use crate::hub::client_id::{ClientId, Refusal};
+use crate::hub::command::Command;
+use crate::hub::handle::Hub;
 use crate::hub::queue::{Drained, Outlet, Phase, Queue, Terms};
-use crate::hub::registry::{ClientId, Refusal};
-use crate::hub::stats::Counters;
-use crate::hub::{Client, Command, Hub};
-use crate::{Config, Message, Overflow};
+use crate::message::Message;
+use crate::stats::Counters;
 
 /// Ticks after which a stage that still moves counts as one that never rests.
 const TICKS_MAX: usize = 2_000_000;
@@ -99,44 +103,44 @@ pub(crate) fn decode(mut stream: &[u8]) -> (Vec<Frame>, usize) {
 }
 
 /// The numbers of the data frames in a stream, in order.
-pub(super) fn numbers(stream: &[u8]) -> Vec<u32> {
+pub(crate) fn numbers(stream: &[u8]) -> Vec<u32> {
     let (frames, _) = decode(stream);
     frames.iter().filter(|frame| frame.opcode == 2).map(|frame| number_of(&frame.payload)).collect()
 }
 
 /// A peer's socket buffer: takes as many bytes as it has room for.
 #[derive(Debug)]
-pub(super) struct Sink(Mutex<Taking>);
+pub(crate) struct Sink(Mutex<Taking>);
 
 #[derive(Debug)]
-pub(super) struct Taking {
+pub(crate) struct Taking {
     /// Everything taken so far.
-    pub(super) taken: Vec<u8>,
+    pub(crate) taken: Vec<u8>,
     /// Bytes that are taken before writing would block.
-    pub(super) room: usize,
+    pub(crate) room: usize,
     /// Bytes one write takes at most.
-    pub(super) at_most: usize,
+    pub(crate) at_most: usize,
     /// Every write fails.
-    pub(super) broken: bool,
+    pub(crate) broken: bool,
     /// Writes that were tried.
-    pub(super) writes: usize,
+    pub(crate) writes: usize,
     /// Wakes who waits for room.
     armed: Option<Waker>,
 }
 
 impl Sink {
-    pub(super) fn new(room: usize) -> Arc<Self> {
+    pub(crate) fn new(room: usize) -> Arc<Self> {
         let (taken, at_most) = (Vec::new(), usize::MAX);
         let taking = Taking { taken, room, at_most, broken: false, writes: 0, armed: None };
         Arc::new(Self(Mutex::new(taking)))
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Taking> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Taking> {
         self.0.lock().expect("not poisoned")
     }
 
     /// Makes room for `bytes` more, and wakes who waits for it.
-    pub(super) fn grant(&self, bytes: usize) {
+    pub(crate) fn grant(&self, bytes: usize) {
         let mut taking = self.lock();
         taking.room = taking.room.saturating_add(bytes);
         if let Some(waker) = taking.armed.take() {
@@ -146,16 +150,16 @@ impl Sink {
     }
 
     /// Every write fails from now on.
-    pub(super) fn break_off(&self) {
+    pub(crate) fn break_off(&self) {
         self.lock().broken = true;
     }
 
-    pub(super) fn numbers(&self) -> Vec<u32> {
+    pub(crate) fn numbers(&self) -> Vec<u32> {
         numbers(&self.lock().taken)
     }
 
     /// As [`Outlet::try_write`], for the connection's task.
-    pub(super) fn poll_write(
+    pub(crate) fn poll_write(
         &self,
         cx: &mut Context<'_>,
         frames: &[IoSlice<'_>],
@@ -210,25 +214,25 @@ impl Wakes {
 }
 
 /// Terms of a queue that stands alone.
-pub(super) fn terms(messages: usize, bytes: usize, overflow: Overflow) -> Arc<Terms> {
+pub(crate) fn terms(messages: usize, bytes: usize, overflow: Overflow) -> Arc<Terms> {
     Arc::new(Terms { messages, bytes, overflow, counters: Arc::default(), memory: Arc::default() })
 }
 
 /// What a queue's counters say of its recipients: delivered, dropped, lost.
-pub(super) fn fates(counters: &Counters) -> [u64; 3] {
+pub(crate) fn fates(counters: &Counters) -> [u64; 3] {
     let fates = [&counters.messages_delivered, &counters.messages_dropped, &counters.messages_lost];
     fates.map(|fate| fate.load(Ordering::Relaxed))
 }
 
 /// A hub whose manager runs on an executor that only the test ticks.
-pub(super) struct Stage {
-    pub(super) executor: Executor<'static>,
-    pub(super) hub: Hub,
-    pub(super) manager: Task<()>,
+pub(crate) struct Stage {
+    pub(crate) executor: Executor<'static>,
+    pub(crate) hub: Hub,
+    pub(crate) manager: Task<()>,
 }
 
 impl Stage {
-    pub(super) fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config) -> Self {
         let executor = Executor::new();
         let (hub, manager) = Hub::new(config).expect("a valid configuration");
         let manager = executor.spawn(manager);
@@ -236,13 +240,13 @@ impl Stage {
     }
 
     /// Ticks until nothing moves any more.
-    pub(super) fn settle(&self) {
+    pub(crate) fn settle(&self) {
         let ticks = (0..TICKS_MAX).take_while(|_| self.executor.try_tick()).count();
         assert!(ticks < TICKS_MAX, "the stage never comes to rest");
     }
 
     /// Starts a future and lets everything settle.
-    pub(super) fn start<T: Send + 'static>(
+    pub(crate) fn start<T: Send + 'static>(
         &self,
         future: impl Future<Output = T> + Send + 'static,
     ) -> Task<T> {
@@ -252,7 +256,7 @@ impl Stage {
     }
 
     /// Runs a future that must end without help from outside.
-    pub(super) fn run<T: Send + 'static>(
+    pub(crate) fn run<T: Send + 'static>(
         &self,
         future: impl Future<Output = T> + Send + 'static,
     ) -> T {
@@ -260,7 +264,7 @@ impl Stage {
     }
 
     /// Runs what `verb` makes of the hub.
-    pub(super) fn ask<T, F>(&self, verb: impl FnOnce(Hub) -> F) -> T
+    pub(crate) fn ask<T, F>(&self, verb: impl FnOnce(Hub) -> F) -> T
     where
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
@@ -269,7 +273,7 @@ impl Stage {
     }
 
     /// Asks for a client to be inserted.
-    pub(super) fn register(
+    pub(crate) fn register(
         &self,
         queue: &Arc<Queue>,
         user: Option<&str>,
@@ -282,12 +286,12 @@ impl Stage {
     }
 
     /// A client that takes everything at once.
-    pub(super) fn client(&self, user: Option<&str>, rooms: &[&str]) -> Peer {
+    pub(crate) fn client(&self, user: Option<&str>, rooms: &[&str]) -> Peer {
         self.client_with_room(usize::MAX, user, rooms)
     }
 
     /// A client whose socket takes `room` bytes and then blocks; nobody drains its queue.
-    pub(super) fn client_with_room(&self, room: usize, user: Option<&str>, rooms: &[&str]) -> Peer {
+    pub(crate) fn client_with_room(&self, room: usize, user: Option<&str>, rooms: &[&str]) -> Peer {
         let queue = Queue::new(&self.hub.shared().terms);
         let id = self.register(&queue, user, rooms).expect("a place in the registry");
         let sink = Sink::new(room);
@@ -295,37 +299,37 @@ impl Stage {
         Peer { client: Client::new(self.hub.clone(), id, user.map(Arc::from), None), queue, sink }
     }
 
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.manager.is_finished()
     }
 }
 
 /// A task's result, which must be there.
-pub(super) fn finished<T>(task: Task<T>) -> T {
+pub(crate) fn finished<T>(task: Task<T>) -> T {
     assert!(task.is_finished(), "the future still waits");
     block_on(poll_once(task)).expect("a finished task is ready")
 }
 
 /// A client on a stage: what the connection would hold.
 #[derive(Debug)]
-pub(super) struct Peer {
-    pub(super) client: Client,
-    pub(super) queue: Arc<Queue>,
-    pub(super) sink: Arc<Sink>,
+pub(crate) struct Peer {
+    pub(crate) client: Client,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) sink: Arc<Sink>,
 }
 
 impl Peer {
-    pub(super) fn id(&self) -> ClientId {
+    pub(crate) fn id(&self) -> ClientId {
         self.client.id()
     }
 
     /// The numbers of the messages it was sent.
-    pub(super) fn numbers(&self) -> Vec<u32> {
+    pub(crate) fn numbers(&self) -> Vec<u32> {
         self.sink.numbers()
     }
 
     /// The texts it was sent.
-    pub(super) fn texts(&self) -> Vec<String> {
+    pub(crate) fn texts(&self) -> Vec<String> {
         let (frames, cut) = decode(&self.sink.lock().taken);
         assert_eq!(cut, 0, "a frame is whole");
         let text = |frame: Frame| String::from_utf8(frame.payload).expect("text");
@@ -333,7 +337,7 @@ impl Peer {
     }
 
     /// The connection's task: drains whenever it is woken, until the queue takes no more.
-    pub(super) fn pump(&self) -> impl Future<Output = Phase> + Send + 'static {
+    pub(crate) fn pump(&self) -> impl Future<Output = Phase> + Send + 'static {
         let (queue, sink) = (Arc::clone(&self.queue), Arc::clone(&self.sink));
         poll_fn(move |cx| {
             let drained =

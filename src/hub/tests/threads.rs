@@ -1,18 +1,19 @@
 //! Two threads: what only a race can break.
 
 use std::future::poll_fn;
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::task::Poll;
 use std::time::Duration;
 
 use futures_lite::future::{block_on, or};
 use smol::Executor;
 
-use super::support::{Sink, numbered};
+use crate::config::Config;
+use crate::disconnect::Disconnect;
+use crate::hub::command::Command;
+use crate::hub::handle::Hub;
 use crate::hub::queue::{Outlet, Phase, Queue};
-use crate::hub::{Command, Hub};
-use crate::{Config, Disconnect};
+use crate::hub::tests::support::{Sink, numbered};
 
 /// A test that waits longer than this for an event has lost a wake.
 const LOST: Duration = Duration::from_secs(60);

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use super::support::Stage;
+use crate::config::Config;
+use crate::disconnect::Disconnect;
+use crate::hub::client_id::Refusal;
 use crate::hub::queue::{Queue, backlog_size};
-use crate::hub::registry::Refusal;
-use crate::{Config, Disconnect, Message};
+use crate::hub::tests::support::Stage;
+use crate::message::Message;
 
 #[test]
 fn send_reaches_one_client() {

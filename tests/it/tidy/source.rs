@@ -12,8 +12,14 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) fn new(path: &str, text: &str) -> Self {
-        let end = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
-        Self { path: path.to_owned(), code: code(&text[..end]) }
+        let mut code = code(text);
+        for marker in ["#[cfg(test)]", "#[cfg(doctest)]"] {
+            while let Some(at) = code.find(marker) {
+                let behind = at + marker.len();
+                code.replace_range(at..behind + item_len(&code[behind..]), "");
+            }
+        }
+        Self { path: path.to_owned(), code }
     }
 
     pub(crate) fn is_in(&self, folder: &str) -> bool {
@@ -70,6 +76,16 @@ fn code(text: &str) -> String {
     code
 }
 
+/// The length of the item that `rest` begins with: up to its semicolon, or the end of its braces.
+fn item_len(rest: &str) -> usize {
+    let mut depth = 0;
+    let ends = |char: char| {
+        depth += i32::from("([{".contains(char)) - i32::from(")]}".contains(char));
+        depth == 0 && (char == ';' || char == '}')
+    };
+    rest.find(ends).map_or(rest.len(), |at| at + 1)
+}
+
 /// The length of a literal that `rest` begins with.
 fn literal(rest: &str, quote: char) -> usize {
     let mut chars = rest.char_indices().skip(1);
@@ -116,50 +132,35 @@ pub(crate) fn sources() -> Vec<Source> {
     files(&folder).iter().filter_map(source).collect()
 }
 
-/// What lib.rs takes out of each storey, so that a name at the root is known by where it lives.
-pub(crate) fn names_of(storey: &str) -> Vec<String> {
-    let lib = code(&read("src/lib.rs"));
-    let (_, rest) = lib.split_once(&format!("pub use {storey}::")).expect("lib.rs has it");
-    let (names, _) = rest.split_once(';').expect("it has an end");
-    let names = names.trim_matches(['{', '}']).split(',').map(str::trim);
-    names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
-}
-
-/// The first two segments of every path in `code` that begins with `start`, groups opened.
+/// Every path in `code` that begins with `start`, without that and with its groups opened.
 pub(crate) fn paths(code: &str, start: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (at, _) in code.match_indices(start) {
         let before = code[..at].chars().next_back();
-        if before.is_some_and(|char| char.is_alphanumeric() || char == '_' || char == ':') {
-            continue;
-        }
-        let rest = &code[at + start.len()..];
-        match rest.strip_prefix('{') {
-            Some(group) => {
-                let end = closing(group);
-                let mut depth = 0;
-                let split = group[..end].split(|char| {
-                    depth += i32::from(char == '{') - i32::from(char == '}');
-                    char == ',' && depth == 0
-                });
-                found.extend(split.map(|path| path.trim().to_owned()).filter(|p| !p.is_empty()));
-            }
-            None => {
-                let end = rest.find(|char: char| !(char.is_alphanumeric() || "_:{".contains(char)));
-                let path = &rest[..end.unwrap_or(rest.len())];
-                match path.split_once("::{") {
-                    // module::{One, Two}: each of them.
-                    Some((module, _)) => {
-                        let group = &rest[module.len() + 3..];
-                        let names = group[..closing(group)].split(',');
-                        found.extend(names.map(|name| format!("{module}::{}", name.trim())));
-                    }
-                    None => found.push(path.to_owned()),
-                }
-            }
+        if !before.is_some_and(|char| char.is_alphanumeric() || char == '_' || char == ':') {
+            open(&code[at + start.len()..], "", &mut found);
         }
     }
     found
+}
+
+/// Appends the path that `rest` begins with behind `above`, or each of its group.
+fn open(rest: &str, above: &str, found: &mut Vec<String>) {
+    let end = rest.find(|char: char| !(char.is_alphanumeric() || "_:".contains(char)));
+    let (path, behind) = rest.split_at(end.unwrap_or(rest.len()));
+    let path = format!("{above}{path}");
+    let Some(group) = behind.strip_prefix('{').filter(|_| path.is_empty() || path.ends_with(':'))
+    else {
+        return found.push(path);
+    };
+    let mut depth = 0;
+    let parts = group[..closing(group)].split(|char| {
+        depth += i32::from(char == '{') - i32::from(char == '}');
+        char == ',' && depth == 0
+    });
+    for part in parts.map(str::trim).filter(|part| !part.is_empty()) {
+        open(part, &path, found);
+    }
 }
 
 /// Where the group ends whose inside `rest` begins with.

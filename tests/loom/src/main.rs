@@ -7,35 +7,30 @@
 
 #[path = "../../../src/config.rs"]
 mod config;
-#[path = "../../../src/deadlines.rs"]
-mod deadlines;
+#[path = "../../../src/disconnect.rs"]
+mod disconnect;
 #[path = "../../../src/error.rs"]
 mod error;
+#[path = "../../../src/frame.rs"]
+mod frame;
 mod hub;
-#[path = "../../../src/memory.rs"]
+mod limits;
 mod memory;
 #[path = "../../../src/message.rs"]
 mod message;
 mod models;
+#[path = "../../../src/name.rs"]
+mod name;
+mod net;
 #[path = "../../../src/network.rs"]
 mod network;
-#[path = "../../../src/spare.rs"]
-mod spare;
+#[path = "../../../src/stats.rs"]
+mod stats;
 mod sync;
 mod time;
-#[path = "../../../src/timekeeper.rs"]
-mod timekeeper;
-#[path = "../../../src/serve/watch.rs"]
-mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-pub use config::{Config, Overflow, Page};
-pub use error::{Disconnect, Error};
-pub use hub::{ClientId, Stats};
-pub use message::Message;
-pub use network::Network;
 
 fn main() {
     for (name, model) in models::ALL {

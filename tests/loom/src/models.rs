@@ -13,13 +13,15 @@ use loom::thread;
 
 use crate::hub::queue::{Outlet, Phase, Push, Queue, Run, Terms};
 use crate::hub::reply::reply;
-use crate::hub::stats::Tally;
-use crate::hub::turn::Turn;
+use crate::stats::Tally;
+use crate::limits::turn::Turn;
 use crate::sync::Mutex;
-use crate::time;
-use crate::timekeeper::Timekeeper;
-use crate::watch::{READABLE, WRITABLE, Watch};
-use crate::{Disconnect, Message, Overflow};
+use crate::time::clock;
+use crate::time::timers::Timekeeper;
+use crate::net::readiness::{READABLE, WRITABLE, Watch};
+use crate::config::Overflow;
+use crate::disconnect::Disconnect;
+use crate::message::Message;
 
 /// Each model by its name.
 pub(crate) const ALL: [(&str, fn()); 10] = [
@@ -248,14 +250,14 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// The timer fires for a first deadline, which is given up, while a second is registered.
 fn deadlines_come() {
-    time::start();
+    clock::start();
     let keeper = Timekeeper::new();
     let [first, second] = [1, 2].map(|n| keeper.after(n * SECOND));
     let mut first = Box::pin(first);
     assert!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     let reactor = thread::spawn(|| {
-        time::advance(SECOND);
-        time::advance(SECOND);
+        clock::advance(SECOND);
+        clock::advance(SECOND);
     });
     drop(first);
     block_on(second);
@@ -264,14 +266,14 @@ fn deadlines_come() {
 
 /// What comes before the timer's time is registered while the timer fires.
 fn earlier_deadlines_come() {
-    time::start();
+    clock::start();
     let keeper = Timekeeper::new();
-    let due = [1, 2].map(|n| keeper.moment_of(time::now() + n * SECOND));
+    let due = [1, 2].map(|n| keeper.moment_of(clock::now() + n * SECOND));
     let mut last = Box::pin(keeper.at(due[1]));
     assert!(last.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     let reactor = thread::spawn(|| {
-        time::advance(SECOND);
-        time::advance(SECOND);
+        clock::advance(SECOND);
+        clock::advance(SECOND);
     });
     block_on(keeper.at(due[0]));
     reactor.join().expect("no panic");

@@ -11,7 +11,7 @@ use hublet::Config;
 use log::LevelFilter;
 
 use super::Failure;
-use super::access::Secrets;
+use super::auth::Secrets;
 use super::page::PAGES;
 use super::socket::Address;
 use help::help;

@@ -10,7 +10,7 @@ use super::value::{
     bytes, count, host, once, origin, read_secret, room, show_bytes, show_time, switch, time,
 };
 use crate::Failure;
-use crate::access::{Secret, Secrets};
+use crate::auth::{Secret, Secrets};
 use crate::page::PAGES;
 use crate::socket::DEFAULT;
 

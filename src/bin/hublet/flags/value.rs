@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hublet::{Config, is_name};
 
-use crate::access::Secret;
+use crate::auth::Secret;
 
 pub(super) fn switch(text: &str) -> Result<bool, String> {
     match text {

@@ -1,0 +1,331 @@
+//! What an embedder writes: who may come in, and what a message means.
+
+use std::any::Any;
+use std::fmt;
+use std::future::{Future, ready};
+use std::sync::Arc;
+
+use http::{Request, StatusCode};
+
+use crate::disconnect::Disconnect;
+use crate::http1::origin::is_local;
+use crate::http1::url::room_of;
+use crate::hub::client::Client;
+use crate::hub::client_id::Target;
+use crate::message::Message;
+use crate::net::peer::Peer;
+
+/// The hooks of a server, one per event in a client's life.
+///
+/// Only [`on_message`](Handler::on_message) has to be written. A hook may await: it makes its own
+/// client wait and no other, and while it waits the client is still written to and kept alive. A
+/// panic in a hook closes its client with 1011 (before the upgrade: status 500) and harms no other.
+/// The status of a refusal is one of an error, 400 to 599; any other is answered with 500, since it
+/// is the hook's mistake.
+///
+/// # Cancel safety
+///
+/// `on_upgrade` and `on_publish` are dropped at the deadline of the request
+/// ([`Config::handshake_timeout`](crate::Config#structfield.handshake_timeout)). `on_connect` and
+/// `on_message` are dropped if their client is evicted, disconnected or lost while they wait, so
+/// they must be cancel safe; `on_disconnect` runs once for every client whose `on_connect` ran,
+/// after its socket is closed. Only the end of the executor itself drops it.
+///
+/// # Examples
+///
+/// ```
+/// use hublet::http::{Request, StatusCode};
+/// use hublet::{Admission, Client, Config, Disconnect, Handler, Hub, Message, Peer};
+///
+/// /// Who has the key comes in by name; everyone hears what anyone says.
+/// struct Club;
+///
+/// impl Handler for Club {
+///     async fn on_upgrade(&self, request: &Request<()>, _: &Peer) -> Result<Admission, StatusCode> {
+///         match request.headers().get("authorization").map(|value| value.as_bytes()) {
+///             Some(b"Bearer open sesame") => Ok(Admission::user("ali").room("cave")),
+///             _ => Err(StatusCode::UNAUTHORIZED),
+///         }
+///     }
+///
+///     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
+///         client.hub().publish("cave", message).await.map(drop).map_err(|_| Disconnect::GOING_AWAY)
+///     }
+/// }
+///
+/// # smol::block_on(async {
+/// let request = Request::get("/").header("authorization", "Bearer open sesame").body(());
+/// let admission = Club.on_upgrade(&request.expect("well-formed"), &Peer::unknown()).await;
+/// assert_eq!(admission.expect("the right key").rooms().collect::<Vec<_>>(), ["cave"]);
+///
+/// let refused = Club.on_upgrade(&Request::new(()), &Peer::unknown()).await;
+/// assert_eq!(refused.err(), Some(StatusCode::UNAUTHORIZED));
+/// # });
+/// ```
+#[doc(alias = "session")]
+#[doc(alias = "callback")]
+#[doc(alias = "middleware")]
+pub trait Handler: Send + Sync + 'static {
+    /// Decides on an upgrade: who comes in as what, or the status of the refusal.
+    ///
+    /// The default admits everyone: anonymous, into the room that the path names (`/ws/{room}`)
+    /// or `main`. [`Config::origins`](crate::Config#structfield.origins) and
+    /// [`Config::hosts`](crate::Config#structfield.hosts) were checked before, and that the request
+    /// is an opening handshake (RFC 6455 4.2.1). The manager inserts the client before its 101 is
+    /// written, so that who has its 101 misses nothing.
+    ///
+    /// A subprotocol that the client offers is answered with
+    /// [`Admission::protocol`](Admission::protocol).
+    #[doc(alias = "authenticate")]
+    fn on_upgrade(
+        &self,
+        request: &Request<()>,
+        peer: &Peer,
+    ) -> impl Future<Output = Result<Admission, StatusCode>> + Send {
+        let _ = peer;
+        let room = room_of(request.uri().path()).unwrap_or_else(|| "main".into());
+        ready(Ok(Admission::anonymous().room(room)))
+    }
+
+    /// Decides on a message that comes by `POST`, where [`Config::http`](crate::Config::http) is
+    /// on: to a room (`/pub/{room}`) or to a user (`/user/{user}`); an `Err` is the status of the
+    /// refusal.
+    ///
+    /// The default refuses all with 403. Runs before the body is read, under the deadline of the
+    /// request; [`Config::origins`](crate::Config::origins) was checked before.
+    fn on_publish(
+        &self,
+        request: &Request<()>,
+        peer: &Peer,
+        target: &Target,
+    ) -> impl Future<Output = Result<(), StatusCode>> + Send {
+        let _ = (request, peer, target);
+        ready(Err(StatusCode::FORBIDDEN))
+    }
+
+    /// Decides on a look inside, where [`Config::http`](crate::Config::http) is on: `/metrics`,
+    /// `/rooms` and `/rooms/{room}`; an `Err` is the status of the refusal.
+    ///
+    /// The default allows it to who is on this machine ([`is_local`](crate::is_local)), and refuses
+    /// everyone else with 403.
+    fn on_inspect(
+        &self,
+        request: &Request<()>,
+        peer: &Peer,
+    ) -> impl Future<Output = Result<(), StatusCode>> + Send {
+        ready(if is_local(request, peer) { Ok(()) } else { Err(StatusCode::FORBIDDEN) })
+    }
+
+    /// Runs when a client has been registered and has its 101; an `Err` closes it.
+    ///
+    /// Messages may reach the client already. Its own are read when this is done, so a greeting
+    /// that is sent here comes before the answer to anything it says.
+    #[doc(alias = "on_open")]
+    fn on_connect(&self, client: &Client) -> impl Future<Output = Result<(), Disconnect>> + Send {
+        let _ = client;
+        ready(Ok(()))
+    }
+
+    /// Takes a message from a client; an `Err` closes the client, after what is queued for it.
+    ///
+    /// The next message is read when this one is done with: what a client sends is handled in
+    /// order, and a client whose messages take long is slowed by TCP. Text is valid UTF-8, and
+    /// fragments are put together (RFC 6455 5.4).
+    fn on_message(
+        &self,
+        client: &Client,
+        message: Message,
+    ) -> impl Future<Output = Result<(), Disconnect>> + Send;
+
+    /// Runs when a client is out of the registry and its socket closed.
+    ///
+    /// `reason` is what either side said: the code of the peer's close frame, or ours; 1005 and
+    /// 1006 if there was none (RFC 6455 7.1.5).
+    #[doc(alias = "on_close")]
+    fn on_disconnect(
+        &self,
+        client: &Client,
+        reason: &Disconnect,
+    ) -> impl Future<Output = ()> + Send {
+        let _ = (client, reason);
+        ready(())
+    }
+}
+
+/// A shared handler is a handler, so that several listeners can have the same one.
+impl<H: Handler> Handler for Arc<H> {
+    fn on_upgrade(
+        &self,
+        request: &Request<()>,
+        peer: &Peer,
+    ) -> impl Future<Output = Result<Admission, StatusCode>> + Send {
+        (**self).on_upgrade(request, peer)
+    }
+
+    fn on_publish(
+        &self,
+        request: &Request<()>,
+        peer: &Peer,
+        target: &Target,
+    ) -> impl Future<Output = Result<(), StatusCode>> + Send {
+        (**self).on_publish(request, peer, target)
+    }
+
+    fn on_inspect(
+        &self,
+        request: &Request<()>,
+        peer: &Peer,
+    ) -> impl Future<Output = Result<(), StatusCode>> + Send {
+        (**self).on_inspect(request, peer)
+    }
+
+    fn on_connect(&self, client: &Client) -> impl Future<Output = Result<(), Disconnect>> + Send {
+        (**self).on_connect(client)
+    }
+
+    fn on_message(
+        &self,
+        client: &Client,
+        message: Message,
+    ) -> impl Future<Output = Result<(), Disconnect>> + Send {
+        (**self).on_message(client, message)
+    }
+
+    fn on_disconnect(
+        &self,
+        client: &Client,
+        reason: &Disconnect,
+    ) -> impl Future<Output = ()> + Send {
+        (**self).on_disconnect(client, reason)
+    }
+}
+
+/// As what a client is admitted.
+///
+/// # Examples
+///
+/// ```
+/// use hublet::Admission;
+///
+/// let admission = Admission::user("ada").room("lobby").room("news");
+/// assert_eq!(admission.rooms().collect::<Vec<_>>(), ["lobby", "news"]);
+/// assert_eq!(Admission::anonymous().rooms().count(), 0);
+/// ```
+#[derive(Clone, Default)]
+pub struct Admission {
+    pub(crate) user: Option<Arc<str>>,
+    pub(crate) rooms: Vec<Arc<str>>,
+    pub(crate) protocol: Option<Arc<str>>,
+    pub(crate) extension: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Admission {
+    /// Admits a client without a user.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Hub};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let somebody = hub.subscribe(Admission::anonymous()).await?;
+    /// assert_eq!(somebody.client().user(), None);
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    #[must_use]
+    pub fn anonymous() -> Self {
+        Self::default()
+    }
+
+    /// Admits a client of a user. One user may have many clients.
+    ///
+    /// The id is the application's: 1 to 128 bytes without control characters; any other is
+    /// answered with status 500, since it is the hook's mistake.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Hub};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let ada = hub.subscribe(Admission::user("ada")).await?;
+    /// assert_eq!(ada.client().user(), Some("ada"));
+    ///
+    /// let error = hub.subscribe(Admission::user("")).await.expect_err("no name");
+    /// assert_eq!(error.status().map(|status| status.as_u16()), Some(500));
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    #[must_use]
+    pub fn user(id: impl Into<Arc<str>>) -> Self {
+        Self { user: Some(id.into()), ..Self::default() }
+    }
+
+    /// Adds a room the client is in from the first moment.
+    ///
+    /// A name of 1 to 128 bytes without control characters; any other is answered with status 500,
+    /// since it is the hook's mistake. The limit on rooms per client counts.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Hub};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let _ada = hub.subscribe(Admission::user("ada").room("news").room("sports")).await?;
+    /// assert_eq!(hub.publish("sports", "goal").await?, 1);
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    #[doc(alias = "channel")]
+    #[doc(alias = "group")]
+    #[doc(alias = "topic")]
+    #[must_use]
+    pub fn room(mut self, name: impl Into<Arc<str>>) -> Self {
+        if self.rooms.is_empty() {
+            // Most are in one.
+            self.rooms.reserve_exact(1);
+        }
+        self.rooms.push(name.into());
+        self
+    }
+
+    /// Answers with this subprotocol (RFC 6455 4.2.2), one that the request offered.
+    ///
+    /// One that it did not offer is answered with status 500, since it is the hook's mistake.
+    /// Without this none is answered, and most clients then go on without one.
+    /// [`Hub::upgrade`](crate::Hub::upgrade) has an example.
+    #[doc(alias = "subprotocol")]
+    #[must_use]
+    pub fn protocol(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.protocol = Some(name.into());
+        self
+    }
+
+    /// Attaches a value that the later hooks read with
+    /// [`Client::extension`](crate::Client::extension).
+    #[must_use]
+    pub fn extension(mut self, value: impl Any + Send + Sync) -> Self {
+        self.extension = Some(Arc::new(value));
+        self
+    }
+
+    /// Returns the rooms added so far.
+    pub fn rooms(&self) -> impl Iterator<Item = &str> {
+        self.rooms.iter().map(|room| &**room)
+    }
+}
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admission")
+            .field("user", &self.user)
+            .field("rooms", &self.rooms)
+            .field("protocol", &self.protocol)
+            .finish_non_exhaustive()
+    }
+}

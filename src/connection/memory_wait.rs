@@ -1,0 +1,184 @@
+//! Waiting while memory is short.
+
+use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use event_listener::EventListener;
+
+use crate::hub::handle::Hub;
+use crate::memory::budget::TICK;
+use crate::time::clock::now;
+use crate::time::timers::Deadline;
+
+/// One who may have to wait for memory; empty while it does not.
+#[derive(Debug, Default)]
+pub(crate) struct Strain<'a>(Option<Box<Wait<'a>>>);
+
+#[derive(Debug)]
+struct Wait<'a> {
+    eased: EventListener,
+    /// When the manager is asked to evict somebody: what nobody gives back will not come by itself.
+    patience: Deadline<'a>,
+}
+
+impl<'a> Strain<'a> {
+    /// Ready while memory is not short; pending, and armed, until it is no more.
+    ///
+    /// Ready with `true` for one who has waited.
+    pub(crate) fn poll_eased(&mut self, cx: &mut Context<'_>, hub: &'a Hub) -> Poll<bool> {
+        let memory = hub.memory();
+        let patience = || hub.shared().timekeeper.after(TICK);
+        loop {
+            if !memory.is_high() {
+                let waited = self.0.take().is_some();
+                if waited {
+                    memory.pass_on();
+                }
+                return Poll::Ready(waited);
+            }
+            let Some(wait) = &mut self.0 else {
+                let (eased, patience) = (memory.listen(), patience());
+                self.0 = Some(Box::new(Wait { eased, patience }));
+                // It may have eased before it was listened for.
+                continue;
+            };
+            if Pin::new(&mut wait.eased).poll(cx).is_ready() {
+                wait.eased = memory.listen();
+            } else if Pin::new(&mut wait.patience).poll(cx).is_ready() {
+                memory.set_time(now());
+                hub.want_relief();
+                wait.patience = patience();
+            } else {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Waits no more; the next one hears what this would have heard.
+    pub(crate) fn leave(&mut self) {
+        self.0 = None;
+    }
+
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+/// Waits until memory is not short.
+///
+/// Cancel safety: dropped early, the next one who waits hears of it.
+pub(crate) async fn eased(hub: &Hub) {
+    let mut strain = Strain::default();
+    poll_fn(|cx| strain.poll_eased(cx, hub)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::task::Waker;
+
+    use futures_lite::future::{block_on, poll_once};
+    use smol::Executor;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::connection::handler::Admission;
+    use crate::connection::registration;
+    use crate::hub::tests::support::Wakes;
+    use crate::message::Message;
+    use crate::time::virtual_time::VirtualTime;
+
+    /// A hub with a ceiling of 4 MiB, on an executor that the test ticks.
+    fn hub(executor: &Executor<'static>) -> Hub {
+        let config = Config::default().max_memory(Some(4 << 20)).queue_bytes(4 << 20);
+        let (hub, manager) = Hub::new(config).expect("enough");
+        executor.spawn(manager).detach();
+        hub
+    }
+    #[test]
+    fn who_waits_goes_on_when_memory_is_given_back() {
+        let executor = Executor::new();
+        let hub = hub(&executor);
+        let mut free = Strain::default();
+        let cx = &mut Context::from_waker(std::task::Waker::noop());
+        assert_eq!(free.poll_eased(cx, &hub), Poll::Ready(false), "nobody has to wait");
+        let held = hub.memory().hold(4 << 20);
+        let mut waiting = [Waiting::at(&hub), Waiting::at(&hub)];
+        assert!(waiting.iter_mut().all(|waiting| !waiting.is_eased()));
+        drop(held);
+        for waiting in &mut waiting {
+            assert_eq!(waiting.wakes.take(), 1, "it hears of it");
+            assert!(waiting.is_eased());
+        }
+    }
+    #[test]
+    fn who_comes_too_late_for_free_memory_waits_for_more() {
+        let executor = Executor::new();
+        let hub = hub(&executor);
+        let held = hub.memory().hold(4 << 20);
+        let mut waiting = Waiting::at(&hub);
+        assert!(!waiting.is_eased());
+        drop(held);
+        let held = hub.memory().hold(4 << 20);
+        assert!(waiting.wakes.take() == 1 && !waiting.is_eased(), "somebody was quicker");
+        drop(held);
+        assert!(waiting.wakes.take() == 1 && waiting.is_eased());
+    }
+    /// One who waits, with a waker of its own.
+    struct Waiting<'a> {
+        strain: Strain<'a>,
+        hub: &'a Hub,
+        wakes: Arc<Wakes>,
+    }
+    impl<'a> Waiting<'a> {
+        fn at(hub: &'a Hub) -> Self {
+            Self { strain: Strain::default(), hub, wakes: Arc::default() }
+        }
+
+        fn is_eased(&mut self) -> bool {
+            let waker = Waker::from(Arc::clone(&self.wakes));
+            let cx = &mut Context::from_waker(&waker);
+            self.strain.poll_eased(cx, self.hub).is_ready()
+        }
+    }
+    /// What nobody gives back will not come by itself: who waits has the debtor evicted, once it has
+    /// owed for a tick.
+    #[test]
+    fn who_waits_has_the_debtor_evicted() {
+        let time = VirtualTime::start();
+        let executor = Executor::new();
+        let hub = hub(&executor);
+        hub.memory().set_time(now());
+        let admission = Admission::anonymous().room("main");
+        let admitted =
+            block_on(executor.run(registration::admit(&hub, admission))).expect("a place");
+        while !hub.memory().is_high() {
+            let message = Message::from(vec![7; Config::MAX_MESSAGE]);
+            hub.try_publish("main", message).expect("the inbox is empty");
+            while executor.try_tick() {}
+        }
+        let mut waiting = Box::pin(eased(&hub));
+        let mut ticks = 0;
+        while block_on(poll_once(&mut waiting)).is_none() {
+            assert!(ticks < 3, "it waits for ever");
+            time.advance(TICK);
+            assert!(block_on(poll_once(&mut waiting)).is_none(), "the manager has not run");
+            while executor.try_tick() {}
+            ticks += 1;
+        }
+        assert_eq!(ticks, 2, "not before it has owed for a whole tick");
+        assert_eq!(hub.stats().clients, 0);
+        let reason = admitted.registered.queue.reason().expect("it was evicted");
+        assert_eq!(reason.code(), crate::disconnect::Disconnect::TRY_LATER.code());
+    }
+    #[test]
+    fn nobody_is_admitted_while_memory_is_short() {
+        let executor = Executor::new();
+        let hub = hub(&executor);
+        let _held = hub.memory().hold(4 << 20);
+        let refused = block_on(executor.run(registration::admit(&hub, Admission::anonymous())));
+        let status = refused.expect_err("memory is short").status();
+        assert_eq!(status, Some(http::StatusCode::SERVICE_UNAVAILABLE));
+    }
+}

@@ -1,0 +1,9 @@
+//! What every connection has, whatever it speaks.
+
+pub(crate) mod handler;
+pub(crate) mod hooks;
+pub(crate) mod linger;
+pub(crate) mod memory_wait;
+pub(crate) mod refuse;
+pub(crate) mod registration;
+pub(crate) mod timeouts;

@@ -1,0 +1,182 @@
+//! The handshake: a request that asks for a client in, a registered client out.
+
+use std::any::Any;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use crate::connection::handler::Admission;
+use crate::disconnect::Disconnect;
+use crate::error::{Error, Kind};
+use crate::http1::response::{Response, draining, full, our_fault, short_of_memory};
+use crate::hub::client::Client;
+use crate::hub::client_id::{ClientId, Refusal};
+use crate::hub::command::Command;
+use crate::hub::handle::{Asked, Hub};
+use crate::hub::queue::Queue;
+use crate::limits::admission::{Crowded, Permit};
+use crate::name::is_name;
+use crate::time::clock::unix_seconds;
+
+/// A client in the registry, and what must happen when its connection is gone.
+///
+/// Dropping it, in a panic as well, marks the queue as gone and tells the manager.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    hub: Hub,
+    pub(crate) queue: Arc<Queue>,
+    /// The client's place, given back when the connection is gone.
+    _permit: Permit,
+}
+
+impl Registered {
+    /// Marks the queue as gone and waits until the registry has let the client go, so that who
+    /// counts clients next does not count this one. The client's place is given back with the rest.
+    pub(crate) async fn leave(&self) {
+        let Some(id) = self.queue.kill() else { return };
+        // The queue gives its id out once: dropped while it waits, this must still say so.
+        let mut unheard = Unheard { hub: &self.hub, id: Some(id) };
+        let reason = Disconnect::ABNORMAL;
+        let command = |reply| Command::Disconnect { id, reason, reply: Some(reply) };
+        // An error means that the manager has ended, and its registry with it.
+        drop(self.hub.ask(command).await);
+        unheard.id = None;
+    }
+}
+
+/// A departure that the manager may not have heard of.
+struct Unheard<'a> {
+    hub: &'a Hub,
+    /// The client, until the manager has answered.
+    id: Option<ClientId>,
+}
+
+impl Drop for Unheard<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.hub.depart(id);
+        }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        if let Some(id) = self.queue.kill() {
+            self.hub.depart(id);
+        }
+    }
+}
+
+/// A client that was admitted.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) registered: Registered,
+    pub(crate) client: Client,
+}
+
+/// Registers the client of a stream that was upgraded elsewhere.
+pub(crate) async fn admit(hub: &Hub, admission: Admission) -> Result<Admitted, Error> {
+    let refused =
+        |response: Response| Error::new(Kind::Refused(response.status, response.into_body()));
+    register(hub, None, admission).map_err(refused)?.await.map_err(refused)
+}
+
+/// Takes a permit and asks the manager to put the client into the registry.
+pub(crate) fn register(
+    hub: &Hub,
+    network: Option<u128>,
+    admission: Admission,
+) -> Result<Registering<'_>, Response> {
+    let Admission { user, rooms, protocol: _, extension } = admission;
+    if !rooms.iter().chain(&user).all(|name| is_name(name)) {
+        return Err(our_fault("on_upgrade chose a room or user with a name that is not allowed"));
+    }
+    if hub.memory().is_high() {
+        return Err(short_of_memory());
+    }
+    let permit = hub.shared().gate.client(network).map_err(|crowded| {
+        full(match crowded {
+            Crowded::Clients => "as many clients as allowed are connected",
+            Crowded::PerIp => "as many clients as allowed are connected from this address",
+        })
+    })?;
+    let queue = Queue::new(&hub.shared().terms);
+    // From here on, however this ends, the registry is told.
+    let registered = Registered { hub: hub.clone(), queue: Arc::clone(&queue), _permit: permit };
+    let name = user.clone();
+    let since = unix_seconds() as u32;
+    let id = hub.ask(move |reply| Command::Register { queue, user, rooms, since, reply });
+    Ok(Registering { registered: Some(registered), user: name, extension, id })
+}
+
+/// A client on its way into the registry. Dropped early, it is not there.
+pub(crate) struct Registering<'a> {
+    /// Taken by the last poll.
+    registered: Option<Registered>,
+    user: Option<Arc<str>>,
+    extension: Option<Arc<dyn Any + Send + Sync>>,
+    id: Asked<'a, Result<ClientId, Refusal>>,
+}
+
+impl Future for Registering<'_> {
+    type Output = Result<Admitted, Response>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let id = ready!(Pin::new(&mut self.id).poll(cx));
+        Poll::Ready(match (id, self.registered.take()) {
+            (Ok(Ok(id)), Some(registered)) => {
+                let (user, extension) = (self.user.take(), self.extension.take());
+                let client = Client::new(registered.hub.clone(), id, user, extension);
+                Ok(Admitted { registered, client })
+            }
+            (Ok(Err(Refusal::Rooms)), _) => Err(full("as many rooms as allowed exist")),
+            (Ok(Err(Refusal::RoomsPerClient)), _) => {
+                Err(our_fault("on_upgrade chose more rooms than a client may be in"))
+            }
+            _ => Err(draining()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use futures_lite::future::{block_on, poll_once};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::connection::hooks::ask;
+
+    /// What is no error would be read as something else: as a 101, or as a response without a body.
+    #[test]
+    fn hook_refuses_with_an_error_or_has_failed() {
+        for (status, answered) in [(400, 400), (404, 404), (418, 418), (503, 503), (599, 599)]
+            .into_iter()
+            .chain([100, 101, 200, 204, 304, 399, 600, 999].map(|status| (status, 500)))
+        {
+            let status = StatusCode::from_u16(status).expect("three digits");
+            let asked = block_on(ask(async { Err::<(), _>(status) }));
+            assert_eq!(asked.expect_err("refused").status.as_u16(), answered, "{status}");
+        }
+    }
+    /// Invariant 6: a connection that is dropped while it waits for a place in the inbox to say
+    /// goodbye is still let go.
+    #[test]
+    fn departure_that_is_cancelled_is_heard_all_the_same() {
+        let executor = smol::Executor::new();
+        let (hub, manager) = Hub::new(Config::default().inbox(1)).expect("valid");
+        let _manager = executor.spawn(manager);
+        let registering = register(&hub, None, Admission::anonymous()).expect("a place");
+        let Admitted { registered, client: _client } =
+            block_on(executor.run(registering)).expect("a place");
+        assert_eq!(hub.stats().clients, 1);
+        hub.try_publish("nobody is here", "x").expect("there is room");
+        let mut leave = Box::pin(registered.leave());
+        assert!(block_on(poll_once(&mut leave)).is_none(), "the inbox is full");
+        drop(leave);
+        while executor.try_tick() {}
+        assert_eq!(hub.stats().clients, 0);
+    }
+}

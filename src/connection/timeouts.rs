@@ -1,0 +1,213 @@
+//! The clock of a client: when to ping it, and when to stop waiting.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use crate::config::Config;
+use crate::hub::handle::Hub;
+use crate::time::timer_list::Moment;
+use crate::time::timers::Deadline;
+
+/// What has come due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Nothing was heard for the ping interval.
+    Ping,
+    /// A ping was not answered in time.
+    PongTimeout,
+    /// Writing made no progress in time.
+    WriteTimeout,
+    /// A message was not finished in time.
+    MessageTimeout,
+}
+
+/// The moments of a connection that deadlines count from, and the next of these.
+///
+/// The deadline is not waited for anew when a moment is moved: it comes, the moments are compared,
+/// and the next one is waited for. Only an earlier one moves the wait.
+#[derive(Debug)]
+pub(crate) struct Clock<'a> {
+    deadline: Deadline<'a>,
+    /// When bytes last came from the peer.
+    heard: Moment,
+    /// When the ping was sent that nothing has been heard since.
+    pinged: Option<Moment>,
+    /// Since when writing has made no progress while something waits.
+    stuck: Option<Moment>,
+    /// The client's own ping interval, in thousandths of the configured one: give or take a tenth,
+    /// so that clients that came together part.
+    share: u16,
+    /// Whether the message that has begun was granted one more turn when its time was over.
+    granted: bool,
+}
+
+impl<'a> Clock<'a> {
+    pub(crate) fn new(hub: &'a Hub) -> Self {
+        let keeper = &hub.shared().timekeeper;
+        let heard = keeper.now();
+        Self {
+            deadline: keeper.at(heard),
+            heard,
+            pinged: None,
+            stuck: None,
+            share: fastrand::u16(900..=1100),
+            granted: false,
+        }
+    }
+
+    /// Bytes came from the peer.
+    pub(crate) fn heard(&mut self) {
+        self.heard = self.now();
+        self.pinged = None;
+    }
+
+    /// The peer is being read again after a time in which it was not.
+    pub(crate) fn listens_again(&mut self) {
+        if self.pinged.is_some() {
+            self.pinged = Some(self.now());
+        }
+    }
+
+    /// Whether a message whose time is over may be read for one more turn: once.
+    pub(crate) fn grants_a_turn(&mut self) -> bool {
+        !std::mem::replace(&mut self.granted, true)
+    }
+
+    /// A ping was sent.
+    pub(crate) fn pinged(&mut self) {
+        self.pinged = Some(self.now());
+    }
+
+    /// A drain wrote something or nothing, and left nothing or something.
+    pub(crate) fn wrote(&mut self, progress: bool, empty: bool) {
+        if empty {
+            self.stuck = None;
+        } else if progress || self.stuck.is_none() {
+            self.stuck = Some(self.now());
+        }
+    }
+
+    /// Ready with what has come due; pending, and woken at the next deadline, when nothing has.
+    ///
+    /// `listening` is whether the peer is being read: what it is not heard to say is not held
+    /// against it. `began` is when the message began that is not finished.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        config: &Config,
+        listening: bool,
+        began: Option<Moment>,
+    ) -> Poll<Verdict> {
+        self.granted &= began.is_some();
+        let (due, verdict) = self.next(config, listening, began);
+        // Whoever acts on the verdict moves its moment; until then it stays due.
+        self.deadline.set(due);
+        Pin::new(&mut self.deadline).poll(cx).map(|()| verdict)
+    }
+
+    /// The earliest deadline and what it means.
+    fn next(&self, config: &Config, listening: bool, began: Option<Moment>) -> (Moment, Verdict) {
+        let ping_interval = config.ping_interval / 1000 * u32::from(self.share);
+        let mut next = match self.pinged {
+            None => (self.heard.plus(ping_interval), Verdict::Ping),
+            Some(pinged) if listening => (pinged.plus(config.pong_timeout), Verdict::PongTimeout),
+            // A deadline that does not count now must not keep the client awake either.
+            Some(_) => (self.now().plus(ping_interval), Verdict::Ping),
+        };
+        if let Some(stuck) = self.stuck {
+            next = earlier(next, (stuck.plus(config.write_timeout), Verdict::WriteTimeout));
+        }
+        if let (true, Some(began)) = (listening, began) {
+            next = earlier(next, (began.plus(config.message_timeout), Verdict::MessageTimeout));
+        }
+        next
+    }
+
+    fn now(&self) -> Moment {
+        self.deadline.keeper().now()
+    }
+}
+
+fn earlier(a: (Moment, Verdict), b: (Moment, Verdict)) -> (Moment, Verdict) {
+    if b.0.is_before(a.0) { b } else { a }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::time::virtual_time::{VirtualTime, now};
+
+    fn hub(config: Config) -> Hub {
+        Hub::new(config).expect("valid").0
+    }
+    fn config(hub: &Hub) -> &Config {
+        &hub.shared().config
+    }
+    /// What comes due next, and after how long; the clock of the test moves there.
+    fn next(
+        clock: &mut Clock<'_>,
+        hub: &Hub,
+        time: &VirtualTime,
+        began: Option<Moment>,
+    ) -> (Verdict, Duration) {
+        let start = now();
+        let mut cx = Context::from_waker(Waker::noop());
+        loop {
+            match clock.poll(&mut cx, config(hub), true, began) {
+                Poll::Ready(verdict) => return (verdict, now() - start),
+                Poll::Pending => time.advance(time.until_next().expect("the timer is set")),
+            }
+        }
+    }
+    #[test]
+    fn silence_is_pinged_and_then_given_up() {
+        let time = VirtualTime::start();
+        let hub = hub(Config::default());
+        let mut clock = Clock::new(&hub);
+        let (verdict, after) = next(&mut clock, &hub, &time, None);
+        let interval = Config::PING_INTERVAL;
+        assert_eq!(verdict, Verdict::Ping);
+        assert!(after >= interval * 9 / 10 && after <= interval * 11 / 10);
+        clock.pinged();
+        let given_up = (Verdict::PongTimeout, Config::PONG_TIMEOUT);
+        assert_eq!(next(&mut clock, &hub, &time, None), given_up);
+        clock.heard();
+        assert_eq!(next(&mut clock, &hub, &time, None), (Verdict::Ping, after));
+        assert_eq!(hub.shared().timekeeper.len().0, 1);
+        drop(clock);
+        assert_eq!(hub.shared().timekeeper.len().0, 0);
+    }
+    #[test]
+    fn a_write_deadline_counts_from_the_last_progress() {
+        let time = VirtualTime::start();
+        let hub = hub(Config::default());
+        let timeout = config(&hub).write_timeout;
+        let mut clock = Clock::new(&hub);
+        clock.wrote(true, false);
+        time.advance(timeout / 2);
+        clock.wrote(false, false);
+        assert_eq!(next(&mut clock, &hub, &time, None), (Verdict::WriteTimeout, timeout / 2));
+        clock.wrote(true, false);
+        assert_eq!(next(&mut clock, &hub, &time, None), (Verdict::WriteTimeout, timeout));
+        clock.wrote(false, true);
+        assert_eq!(next(&mut clock, &hub, &time, None).0, Verdict::Ping);
+    }
+    #[test]
+    fn a_message_is_timed_only_while_its_peer_is_read() {
+        let time = VirtualTime::start();
+        let hub = hub(Config::default().message_timeout(Duration::from_secs(3)));
+        let mut clock = Clock::new(&hub);
+        let began = Some(hub.shared().timekeeper.now());
+        let mut cx = Context::from_waker(Waker::noop());
+        time.advance(Duration::from_secs(2));
+        assert_eq!(
+            next(&mut clock, &hub, &time, began),
+            (Verdict::MessageTimeout, Duration::from_secs(1))
+        );
+        assert!(clock.poll(&mut cx, config(&hub), false, began).is_pending());
+    }
+}

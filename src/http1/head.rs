@@ -1,0 +1,259 @@
+//! HTTP/1.1 as far as a hub needs it: the request head, strictly read, and responses.
+//!
+//! The grammar is `httparse`'s; what is refused beyond it is refused because two readers could
+//! understand it in two ways (RFC 9112 section 11.2).
+
+use http::header::{HeaderName, HeaderValue, InvalidHeaderValue};
+use http::{Method, Request, StatusCode, Uri, Version, header};
+
+use crate::http1::fields::has_token;
+use crate::http1::response::Response;
+
+/// The longest request head, in bytes.
+pub(crate) const HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// The most headers of a request.
+pub(crate) const HEADERS_MAX: usize = 64;
+
+/// What ends a head.
+const END: &[u8] = b"\r\n\r\n";
+
+/// A request, read up to its body.
+#[derive(Debug)]
+pub(crate) struct Head {
+    /// The request without its body.
+    pub(crate) request: Request<()>,
+    /// Bytes of body that are announced, if any length is.
+    pub(crate) content_length: Option<u64>,
+    /// Bytes of the buffer that the head took.
+    pub(crate) len: usize,
+}
+
+impl Head {
+    /// Whether another request may follow on the connection (RFC 9112 9.3).
+    pub(crate) fn keeps_alive(&self) -> bool {
+        self.request.version() == Version::HTTP_11
+            && !has_token(self.request.headers(), header::CONNECTION, "close")
+    }
+
+    /// Whether the peer waits to be told that its body is wanted (RFC 9110 10.1.1).
+    pub(crate) fn expects_continue(&self) -> bool {
+        self.request.version() == Version::HTTP_11
+            && has_token(self.request.headers(), header::EXPECT, "100-continue")
+    }
+}
+
+/// Reads a head from the start of `buffer`; `None` until it is whole.
+///
+/// `searched` is how many bytes an earlier call has seen already, so that a head that trickles in
+/// is searched once.
+pub(crate) fn parse(buffer: &[u8], searched: usize) -> Result<Option<Head>, Response> {
+    match end_of_head(buffer, searched)? {
+        Some(len) if len <= HEAD_BYTES_MAX => parse_whole(&buffer[..len]).map(Some),
+        None if buffer.len() < HEAD_BYTES_MAX => Ok(None),
+        _ => Err(Response::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "the request head is longer than 8 KiB",
+        )),
+    }
+}
+
+/// Finds the end of a head. Up to there lines end with CR LF and nothing else does: a bare one of
+/// either splits requests.
+fn end_of_head(buffer: &[u8], searched: usize) -> Result<Option<usize>, Response> {
+    let mut at = searched.saturating_sub(END.len() - 1);
+    while let Some(plain) = buffer[at..].iter().position(|byte| matches!(byte, b'\r' | b'\n')) {
+        at += plain;
+        let is_bare = match buffer[at] {
+            b'\n' => at == 0 || buffer[at - 1] != b'\r',
+            _ => buffer.get(at + 1).is_some_and(|&next| next != b'\n'),
+        };
+        if is_bare {
+            return Err(Response::bad_request("a line of the request does not end with CR LF"));
+        }
+        at += 1;
+        if buffer[..at].ends_with(END) {
+            return Ok(Some(at));
+        }
+    }
+    Ok(None)
+}
+
+fn parse_whole(head: &[u8]) -> Result<Head, Response> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut parsed = httparse::Request::new(&mut headers);
+    match parsed.parse(head) {
+        Ok(httparse::Status::Complete(len)) if len == head.len() => {}
+        Ok(_) => return Err(Response::bad_request("the request is not HTTP/1.1")),
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err(Response::new(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "the request has more than 64 headers",
+            ));
+        }
+        Err(httparse::Error::Version) => {
+            return Err(Response::new(
+                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                "only HTTP/1.1 and HTTP/1.0 are spoken here",
+            ));
+        }
+        Err(_) => return Err(Response::bad_request("the request is not HTTP/1.1")),
+    }
+    let method = parsed.method.unwrap_or_default();
+    let target = parsed.path.unwrap_or_default();
+    let mut request = Request::new(());
+    *request.method_mut() = Method::from_bytes(method.as_bytes())
+        .map_err(|_| Response::bad_request("the request's method is malformed"))?;
+    *request.uri_mut() = parse_target(target)?;
+    *request.version_mut() =
+        if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
+    let map = request.headers_mut();
+    for header in parsed.headers.iter() {
+        let name = HeaderName::from_bytes(header.name.as_bytes());
+        let value = value(header.value);
+        let (Ok(name), Ok(value)) = (name, value) else {
+            return Err(Response::bad_request("a header of the request is malformed"));
+        };
+        map.append(name, value);
+    }
+    let content_length = check_framing(&request)?;
+    Ok(Head { request, content_length, len: head.len() })
+}
+
+/// The value of a header. What every upgrade says needs no memory of its own.
+pub(crate) fn value(bytes: &[u8]) -> Result<HeaderValue, InvalidHeaderValue> {
+    match ["websocket", "Upgrade", "13"].iter().find(|said| said.as_bytes() == bytes) {
+        Some(said) => Ok(HeaderValue::from_static(said)),
+        None => HeaderValue::from_bytes(bytes),
+    }
+}
+
+/// The target in origin form or, as RFC 9112 3.2.2 demands of servers, in absolute form.
+fn parse_target(target: &str) -> Result<Uri, Response> {
+    let malformed = || Response::bad_request("the request's target is malformed");
+    let uri: Uri = target.parse().map_err(|_| malformed())?;
+    let absolute = matches!(uri.scheme_str(), Some("http" | "https" | "ws" | "wss"));
+    if target.starts_with('/') || (absolute && uri.authority().is_some()) {
+        Ok(uri)
+    } else {
+        Err(malformed())
+    }
+}
+
+/// Checks the headers that say where a request ends and whom it is for; returns the body's length.
+fn check_framing(request: &Request<()>) -> Result<Option<u64>, Response> {
+    let headers = request.headers();
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let length = lengths.next();
+    if lengths.any(|other| Some(other) != length) {
+        return Err(Response::bad_request("the request has two lengths that differ"));
+    }
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        if length.is_some() {
+            return Err(Response::bad_request("the request has a length and a transfer encoding"));
+        }
+        return Err(Response::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "transfer encodings are not supported: send a Content-Length",
+        ));
+    }
+    check_host(request)?;
+    let Some(length) = length else { return Ok(None) };
+    let digits = length.as_bytes();
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(Response::bad_request("the request's Content-Length is not a number"));
+    }
+    let length = length.to_str().ok().and_then(|length| length.parse().ok());
+    let too_large = || Response::bad_request("the request's Content-Length is not a number");
+    length.map(Some).ok_or_else(too_large)
+}
+
+/// Checks that one host is asked for, in one way only.
+fn check_host(request: &Request<()>) -> Result<(), Response> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() || (host.is_none() && request.version() == Version::HTTP_11) {
+        return Err(Response::bad_request("the request needs exactly one Host"));
+    }
+    // RFC 9112 3.2.2 has the target win. What is in front may have looked at the other, so where
+    // they differ there is no answer.
+    let target = request.uri().authority().map(|authority| authority.as_str());
+    if target.is_some_and(|target| {
+        host.is_some_and(|host| !target.as_bytes().eq_ignore_ascii_case(host.as_bytes()))
+    }) {
+        return Err(Response::bad_request("the request's target and its Host differ"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http1::url::percent_decode;
+
+    fn status(request: &[u8]) -> u16 {
+        match parse(request, 0) {
+            Ok(Some(_)) => 200,
+            Ok(None) => 0,
+            Err(response) => response.status.as_u16(),
+        }
+    }
+    #[test]
+    fn malformed_and_ambiguous_heads_are_refused() {
+        let long = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "a".repeat(8192));
+        let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "X: y\r\n".repeat(64));
+        for (request, expected) in [
+            ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+            ("GET / HTTP/1.0\r\n\r\n", 200),
+            ("GET http://x/ws HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+            ("GET / HTTP/1.1\r\nHost: x\r\n", 0),
+            ("GET / HTTP/1.1\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
+            ("GET / HTTP/1.1\nHost: x\n\n", 400),
+            ("GET / HTTP/1.1\r\nHost: x\rY: z\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost : x\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n", 400),
+            ("GET ws HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+            ("GET * HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+            ("CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+            ("GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505),
+            ("PRI * HTTP/2.0\r\n\r\n", 505),
+            ("\r\n\r\n", 400),
+            ("\u{16}\u{3}\u{1}\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1, 1\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", 501),
+            ("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: x\r\n\r\n", 400),
+            (&long, 431),
+            (&many, 431),
+        ] {
+            assert_eq!(status(request.as_bytes()), expected, "{request:?}");
+        }
+    }
+    #[test]
+    fn a_head_that_trickles_in_is_read_like_a_whole_one() {
+        let request = b"GET /ws HTTP/1.1\r\nHost: x\r\n\r\nearly";
+        let mut searched = 0;
+        for len in 1..=request.len() {
+            match parse(&request[..len], searched).expect("well-formed") {
+                Some(head) => {
+                    assert_eq!(head.len, request.len() - 5);
+                    assert_eq!(len, head.len);
+                    return;
+                }
+                None => searched = len,
+            }
+        }
+        panic!("never whole");
+    }
+    #[test]
+    fn percent_decoding_is_done_once_and_must_give_utf_8() {
+        assert_eq!(percent_decode("a%2Fb%2525").as_deref(), Some("a/b%25"));
+        assert_eq!(percent_decode("%C3%A9").as_deref(), Some("é"));
+        for bad in ["%", "%2", "%zz", "%C3", "%+1"] {
+            assert_eq!(percent_decode(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! From where a request may come: the host rule, the origin rule, and who is behind a proxy.
+//!
+//! These hold before any hook, so that overriding a hook cannot drop them.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::HeaderName;
+use http::{HeaderMap, Request, StatusCode, header};
+
+use crate::config::Config;
+use crate::http1::fields::tokens;
+use crate::http1::response::Response;
+use crate::net::peer::Peer;
+use crate::network::Network;
+
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// Who may read the answer beside pages of the hub's own: what `Access-Control-Allow-Origin` says.
+pub(crate) type Reader = Option<Cow<'static, str>>;
+
+/// Checks the rules of hosts and origins for a request that reads or writes a room.
+///
+/// # Errors
+///
+/// 421 for a host that is not served, 403 for an origin that may not.
+pub(crate) fn check(request: &Request<()>, config: &Config) -> Result<Reader, Response> {
+    let host = host(request);
+    if !is_served(host, &config.hosts) {
+        return Err(Response::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "this Host is not served here: it is no address, not localhost and not allowed by name",
+        ));
+    }
+    reader(request, host, &config.origins).ok_or_else(|| {
+        Response::new(StatusCode::FORBIDDEN, "pages of this Origin may not connect here")
+    })
+}
+
+/// Adds to a response who may read it.
+pub(crate) fn tell(response: Response, reader: Reader) -> Response {
+    match reader {
+        Some(reader) => {
+            response.header("Access-Control-Allow-Origin", reader).header("Vary", "Origin")
+        }
+        None => response,
+    }
+}
+
+/// The answer to OPTIONS, which a browser sends ahead of what a page of another origin asks for.
+pub(crate) fn options(methods: &'static str) -> Response {
+    /// Seconds for which a browser need not ask again: the most that any honours.
+    const MAX_AGE: &str = "7200";
+    Response::new(StatusCode::NO_CONTENT, "")
+        .header("Allow", methods)
+        .header("Access-Control-Allow-Methods", methods)
+        .header("Access-Control-Allow-Headers", "Authorization, Content-Type")
+        .header("Access-Control-Max-Age", MAX_AGE)
+}
+
+/// The host that a request is for; empty if it names none.
+pub(crate) fn host(request: &Request<()>) -> &str {
+    // The two are the same, if both are there.
+    let target = request.uri().authority().map(|authority| authority.as_str());
+    let header = || request.headers().get(header::HOST)?.to_str().ok();
+    target.or_else(header).unwrap_or_default()
+}
+
+/// The host rule: a page whose name was made to lead to the hub (DNS rebinding) sends that name,
+/// so only what no stranger can make lead here is served, and the names that are listed.
+fn is_served(host: &str, hosts: &[String]) -> bool {
+    if hosts.iter().any(|listed| listed == "*") {
+        return true;
+    }
+    let Some((name, _)) = split_port(host) else { return false };
+    let is_listed =
+        |listed: &String| listed.eq_ignore_ascii_case(name) || listed.eq_ignore_ascii_case(host);
+    is_plain(name) || hosts.iter().any(is_listed)
+}
+
+/// Whether a host is `localhost` or an address: what no stranger can make lead here.
+fn is_plain(name: &str) -> bool {
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    address.parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost")
+}
+
+/// Returns whether a request comes from this machine itself: from a local peer
+/// ([`Peer::is_local`]), for whom no proxy speaks, and for a host that is an address or `localhost`.
+///
+/// A page whose name was made to lead to the hub (DNS rebinding) comes from a local peer too, its
+/// visitor's browser, but asks for that name.
+///
+/// # Examples
+///
+/// ```
+/// use hublet::http::Request;
+/// use hublet::{Peer, is_local};
+///
+/// let peer = Peer::unix();
+/// let request = Request::get("/metrics").header("Host", "localhost:8080").body(()).expect("plain");
+/// assert!(is_local(&request, &peer));
+///
+/// let rebound = Request::get("/metrics").header("Host", "evil.example").body(()).expect("plain");
+/// assert!(!is_local(&rebound, &peer));
+/// assert!(!is_local(&request, &Peer::unknown()));
+/// ```
+#[must_use]
+pub fn is_local(request: &Request<()>, peer: &Peer) -> bool {
+    let said_by_proxies = [&header::FORWARDED, &header::VIA, &FORWARDED_FOR, &REAL_IP];
+    let proxied = said_by_proxies.iter().any(|name| request.headers().contains_key(*name));
+    let plain = || split_port(host(request)).is_some_and(|(name, _)| is_plain(name));
+    peer.is_local() && !proxied && plain()
+}
+
+/// The origin rule: no Origin, the hub's own, or one that is listed; `None` for any other.
+///
+/// Browsers send an Origin with every upgrade, every POST and every answer that a page of another
+/// origin could read, and pages cannot forge it, so a foreign page cannot use a visitor's browser
+/// against a hub on localhost (RFC 6455 10.2). The GET that it cannot read, as of an image, has
+/// none; of that browsers say in `Sec-Fetch-Site` that it is foreign.
+fn reader(request: &Request<()>, host: &str, origins: &[String]) -> Option<Reader> {
+    let headers = request.headers();
+    let any = origins.iter().any(|listed| listed == "*");
+    let mut values = headers.get_all(header::ORIGIN).iter();
+    let Some(origin) = values.next() else {
+        let says = |name, values: &[&str]| {
+            headers.get(name).is_some_and(|header| values.iter().any(|value| header == value))
+        };
+        let foreign = says(FETCH_SITE, &["cross-site", "same-site"]);
+        // Somebody may follow a link; a page reads nothing of it.
+        return (any || !foreign || says(FETCH_DEST, &["document"])).then_some(None);
+    };
+    if values.next().is_some() {
+        return None;
+    }
+    if any {
+        return Some(Some("*".into()));
+    }
+    let text = origin.to_str().ok()?;
+    let origin = Origin::parse(text)?;
+    if origin.is_at(host) {
+        return Some(None);
+    }
+    let listed = origins.iter().any(|listed| Origin::parse(listed).as_ref() == Some(&origin));
+    listed.then(|| Some(text.to_owned().into()))
+}
+
+/// An origin as browsers send it, its default port filled in (RFC 6454 section 4).
+#[derive(Debug, PartialEq, Eq)]
+struct Origin {
+    scheme: String,
+    host: String,
+    port: Option<u16>,
+}
+
+impl Origin {
+    fn parse(origin: &str) -> Option<Self> {
+        let (scheme, rest) = origin.split_once(':')?;
+        let authority = rest.strip_prefix("//")?;
+        let scheme = scheme.to_ascii_lowercase();
+        let (host, port) = split_port(authority)?;
+        let default = match scheme.as_str() {
+            "http" | "ws" => Some(80),
+            "https" | "wss" => Some(443),
+            _ => None,
+        };
+        Some(Self { scheme, host: host.to_ascii_lowercase(), port: port.or(default) })
+    }
+
+    /// Whether this is the origin of the server that was asked for as `host`. The scheme is not
+    /// compared, since TLS may end in front of the hub.
+    fn is_at(&self, host: &str) -> bool {
+        let Some((host, port)) = split_port(host) else { return false };
+        let own = match port {
+            Some(port) => Some(port),
+            None if self.scheme == "https" => Some(443),
+            None => Some(80),
+        };
+        self.host.eq_ignore_ascii_case(host) && self.port == own
+    }
+}
+
+/// Splits `host:port`, `[v6]:port` or either without a port; `None` if it is neither.
+fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+    let after_host = if authority.starts_with('[') { authority.find(']')? + 1 } else { 0 };
+    let (host, port) = match authority[after_host..].find(':') {
+        Some(colon) => {
+            let (host, port) = authority.split_at(after_host + colon);
+            (host, Some(port[1..].parse().ok()?))
+        }
+        None => (authority, None),
+    };
+    let plain = !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ']);
+    let bracketed = after_host == 0 || after_host == host.len();
+    (plain && bracketed).then_some((host, port))
+}
+
+/// Who a request is from: behind a proxy that is trusted, whom it says; else the peer itself.
+///
+/// Each proxy appends the address it was asked by, so the last that is no trusted proxy's is the
+/// client's; what stands before it anybody may have written.
+pub(crate) fn asker(peer: &Peer, headers: &HeaderMap, trusted: &[Network]) -> Peer {
+    let mut asker = *peer;
+    if trusted.is_empty() {
+        return asker;
+    }
+    let mut hops: Vec<_> = tokens(headers, &FORWARDED_FOR).collect();
+    while trusted.iter().any(|network| asker.is_in(network)) {
+        let Some(address) = hops.pop().and_then(hop) else { break };
+        asker = Peer::forwarded(address);
+    }
+    asker
+}
+
+/// The address of an element of `X-Forwarded-For`, which some write with its port.
+fn hop(text: &str) -> Option<IpAddr> {
+    let socket = || text.parse().map(|socket: SocketAddr| socket.ip());
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse().or_else(|_| socket()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(headers: &[(&'static str, &str)]) -> Request<()> {
+        let mut request = Request::new(());
+        for (name, value) in headers {
+            request.headers_mut().append(*name, value.parse().expect("a value"));
+        }
+        request
+    }
+    fn status(config: &Config, headers: &[(&'static str, &str)]) -> u16 {
+        check(&request(headers), config).map_or_else(|response| response.status.as_u16(), |_| 200)
+    }
+    #[test]
+    fn who_looks_inside_is_on_this_machine_under_no_name_of_its_own() {
+        let here = [Peer::unix(), Peer::from(SocketAddr::from(([127, 0, 0, 1], 1)))];
+        for (headers, expected) in [
+            (&[("host", "localhost:8080")][..], true),
+            (&[("host", "127.0.0.1")], true),
+            (&[("host", "[::1]:8080")], true),
+            (&[("host", "evil.example")], false),
+            (&[("host", "127.0.0.1.evil.example:80")], false),
+            (&[("host", "localhost@evil.example")], false),
+            (&[], false),
+            (&[("host", "localhost"), ("x-forwarded-for", "127.0.0.1")], false),
+            (&[("host", "localhost"), ("forwarded", "for=127.0.0.1")], false),
+            (&[("host", "localhost"), ("x-real-ip", "127.0.0.1")], false),
+            (&[("host", "localhost"), ("via", "1.1 proxy")], false),
+        ] {
+            for peer in here {
+                assert_eq!(is_local(&request(headers), &peer), expected, "{peer} {headers:?}");
+            }
+            let elsewhere = Peer::from(SocketAddr::from(([192, 0, 2, 1], 1)));
+            assert!(!is_local(&request(headers), &elsewhere), "{headers:?}");
+        }
+    }
+    #[test]
+    fn an_origin_must_be_the_hosts_own_or_listed() {
+        let origins = vec!["https://app.example".to_owned()];
+        for (host, origin, expected) in [
+            ("hub.example", "http://hub.example", 200),
+            ("hub.example", "https://hub.example", 200),
+            ("hub.example", "https://HUB.example:443", 200),
+            ("hub.example:8080", "http://hub.example:8080", 200),
+            ("[::1]:8080", "http://[::1]:8080", 200),
+            ("hub.example:8080", "http://hub.example", 403),
+            ("hub.example", "http://hub.example:8080", 403),
+            ("hub.example", "http://evil.example", 403),
+            ("hub.example", "http://hub.example.evil.example", 403),
+            ("hub.example", "http://hub.example@evil.example", 403),
+            ("hub.example", "null", 403),
+            ("hub.example", "", 403),
+            ("hub.example", "https://app.example", 200),
+            ("hub.example", "https://app.example:443", 200),
+            ("hub.example", "http://app.example", 403),
+        ] {
+            let headers = [("host", host), ("origin", origin)];
+            let config = Config::default().origins(origins.clone());
+            assert_eq!(status(&config, &headers), expected, "{host} {origin}");
+            let any = Config::default().origins(vec!["*".into()]);
+            assert_eq!(status(&any, &headers), 200, "{host} {origin}");
+        }
+        let two = [("host", "x"), ("origin", "http://x"), ("origin", "http://x")];
+        assert_eq!(status(&Config::default(), &two), 403);
+    }
+    #[test]
+    fn what_a_foreign_page_asks_for_without_an_origin_is_refused() {
+        for (site, dest, expected) in [
+            ("cross-site", "image", 403),
+            ("same-site", "empty", 403),
+            ("cross-site", "document", 200),
+            ("same-origin", "empty", 200),
+            ("none", "document", 200),
+        ] {
+            let headers = [("host", "x"), ("sec-fetch-site", site), ("sec-fetch-dest", dest)];
+            assert_eq!(status(&Config::default(), &headers), expected, "{site} {dest}");
+        }
+    }
+    #[test]
+    fn only_listed_origins_are_told_that_they_may_read() {
+        let config = Config::default().origins(vec!["https://app.example".into()]);
+        let reader = |origin| check(&request(&[("host", "x"), ("origin", origin)]), &config);
+        assert_eq!(reader("https://app.example"), Ok(Some("https://app.example".into())));
+        assert_eq!(reader("http://x"), Ok(None));
+        let any = Config::default().origins(vec!["*".into()]);
+        let headers = [("host", "x"), ("origin", "null")];
+        assert_eq!(check(&request(&headers), &any), Ok(Some("*".into())));
+    }
+    #[test]
+    fn a_host_is_an_address_localhost_or_listed() {
+        let config = Config::default().hosts(vec!["hub.example".into()]);
+        for (host, expected) in [
+            ("127.0.0.1", 200),
+            ("127.0.0.1:8080", 200),
+            ("[::1]:8080", 200),
+            ("192.168.1.2", 200),
+            ("localhost:8080", 200),
+            ("LOCALHOST", 200),
+            ("hub.example", 200),
+            ("Hub.Example:8080", 200),
+            ("evil.example", 421),
+            ("127.0.0.1.evil.example", 421),
+            ("localhost.evil.example", 421),
+            ("hub.example.evil.example", 421),
+            ("localhost:http", 421),
+            ("", 421),
+        ] {
+            assert_eq!(status(&config, &[("host", host)]), expected, "{host:?}");
+        }
+        assert_eq!(status(&config, &[]), 421, "HTTP/1.0 may name none");
+        assert_eq!(status(&Config::default(), &[("host", "evil.example")]), 200);
+    }
+    #[test]
+    fn the_asker_is_the_last_that_no_trusted_proxy_vouches_for() {
+        let trusted = ["10.0.0.0/8", "unix"].map(|network| network.parse().expect("a network"));
+        let proxy = Peer::from(SocketAddr::from(([10, 0, 0, 1], 5000)));
+        for (peer, forwarded, expected) in [
+            (proxy, &["203.0.113.9"][..], "203.0.113.9"),
+            (proxy, &["1.1.1.1, 203.0.113.9"], "203.0.113.9"),
+            (proxy, &["1.1.1.1", "203.0.113.9, 10.0.0.2"], "203.0.113.9"),
+            (proxy, &["[2001:db8::1]:443"], "2001:db8::1"),
+            (proxy, &["2001:db8::1"], "2001:db8::1"),
+            (proxy, &["203.0.113.9:443"], "203.0.113.9"),
+            (proxy, &["203.0.113.9, unknown"], "10.0.0.1:5000"),
+            (proxy, &["10.0.0.3"], "10.0.0.3"),
+            (proxy, &[], "10.0.0.1:5000"),
+            (Peer::unix(), &["203.0.113.9"], "203.0.113.9"),
+            (Peer::from(SocketAddr::from(([192, 0, 2, 1], 7))), &["1.1.1.1"], "192.0.2.1:7"),
+        ] {
+            let headers: Vec<_> =
+                forwarded.iter().map(|value| ("x-forwarded-for", *value)).collect();
+            let asker = asker(&peer, request(&headers).headers(), &trusted);
+            assert_eq!(asker.to_string(), expected, "{peer} {forwarded:?}");
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What a client is called, and what a message or a listing names.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Names one client of a hub, and no other for as long as the hub lives.
+///
+/// A slot of the registry is used again by the very next client, so an id carries the slot's
+/// generation beside its index: the id of a client that has gone names nobody.
+///
+/// # Examples
+///
+/// ```
+/// use hublet::{Admission, Config, Hub};
+///
+/// # smol::block_on(async {
+/// # let (hub, manager) = Hub::new(Config::default())?;
+/// # smol::spawn(manager).detach();
+/// let ada = hub.subscribe(Admission::user("ada")).await?;
+/// let gone = ada.client().id();
+/// drop(ada);
+/// let bob = hub.subscribe(Admission::user("bob")).await?;
+/// assert_ne!(bob.client().id(), gone);
+/// assert_eq!(hub.send(gone, "for ada").await?, 0);
+/// # Ok::<_, hublet::Error>(())
+/// # }).expect("it works");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId {
+    /// Index into the slab.
+    pub(super) slot: u32,
+    /// The registry's count of inserts when this client came, so no two clients of a slot share it
+    /// within 2^32 inserts.
+    pub(super) generation: u32,
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.slot, self.generation)
+    }
+}
+
+impl fmt::Debug for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClientId({self})")
+    }
+}
+
+/// A connected client and the user it belongs to, as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Member {
+    /// The client.
+    pub id: ClientId,
+    /// Its user, unless it is anonymous.
+    pub user: Option<Arc<str>>,
+    /// When it came, in seconds of Unix time.
+    pub since: u64,
+    /// Messages that wait for it now.
+    pub waiting: usize,
+    /// Bytes of their frames.
+    pub waiting_bytes: usize,
+    /// Messages it has missed to the overflow policy.
+    pub missed: u64,
+}
+
+/// To whom messages go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Target {
+    /// Every client.
+    All,
+    /// The members of a room.
+    Room(Arc<str>),
+    /// The clients of a user.
+    User(Arc<str>),
+    /// One client.
+    Client(ClientId),
+}
+
+/// Why the registry refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The connection was gone before its client was inserted.
+    Gone,
+    /// No client of that id.
+    UnknownClient,
+    /// As many rooms as allowed exist.
+    Rooms,
+    /// The client is in as many rooms as allowed.
+    RoomsPerClient,
+}

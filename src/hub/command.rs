@@ -1,0 +1,58 @@
+//! What the manager is asked to do.
+
+use std::sync::Arc;
+
+use crate::disconnect::Disconnect;
+use crate::hub::client_id::{ClientId, Member, Refusal, Target};
+use crate::hub::queue::Queue;
+use crate::hub::reply::Reply;
+use crate::message::Message;
+
+/// What the manager can be told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// A connection has a client for the registry.
+    Register {
+        queue: Arc<Queue>,
+        user: Option<Arc<str>>,
+        rooms: Vec<Arc<str>>,
+        /// When it came, in seconds of Unix time.
+        since: u32,
+        reply: Reply<Result<ClientId, Refusal>>,
+    },
+    /// A connection ends, or somebody wants it to: `reply` hears whether it was there.
+    Disconnect { id: ClientId, reason: Disconnect, reply: Option<Reply<bool>> },
+    /// Messages for a target; `reply` hears how many members took it.
+    Publish {
+        target: Target,
+        except: Option<ClientId>,
+        message: Message,
+        reply: Option<Reply<usize>>,
+    },
+    /// Into a room.
+    Join { id: ClientId, room: Arc<str>, reply: Reply<Result<(), Refusal>> },
+    /// Out of a room.
+    Leave { id: ClientId, room: Arc<str>, reply: Reply<Result<(), Refusal>> },
+    /// The rooms of a client.
+    Rooms { id: ClientId, reply: Reply<Option<Vec<Arc<str>>>> },
+    /// Every client, or the members of a room.
+    Members { room: Option<Arc<str>>, reply: Reply<Vec<Member>> },
+    /// A page of the rooms, and how many members each has.
+    ListRooms { after: String, limit: usize, reply: Reply<Vec<(Arc<str>, usize)>> },
+    /// A page of the members of a room.
+    ListMembers { room: String, after: Option<u32>, limit: usize, reply: Reply<Vec<Member>> },
+    /// A connection is gone without a word, or memory is short: look around.
+    Rouse,
+    /// The hub has drained: end.
+    Stop,
+}
+
+impl Command {
+    /// Bytes of the frame the command carries.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Publish { message, .. } => message.frame().len(),
+            _ => 0,
+        }
+    }
+}

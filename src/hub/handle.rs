@@ -1,0 +1,676 @@
+//! The hub: no socket, no clock, no executor. All of it runs in a test without I/O.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+
+use crate::config::Config;
+use crate::disconnect::Disconnect;
+use crate::error::{Error, Kind};
+use crate::hub::client_id::{ClientId, Member, Refusal, Target};
+use crate::hub::command::Command;
+use crate::hub::inbox;
+use crate::hub::inbox::{Inbox, Refused, Sending};
+use crate::hub::manager::Manager;
+use crate::hub::queue::Terms;
+use crate::hub::registry::Registry;
+use crate::hub::reply::{Answer, Reply, reply};
+use crate::hub::sizing::Sizing;
+use crate::limits::admission::Gate;
+use crate::memory::budget::Memory;
+use crate::memory::read_buffers::Scratch;
+use crate::message::Message;
+use crate::name::is_name;
+use crate::stats::{Counters, Stats};
+use crate::time::timers::Timekeeper;
+
+/// File descriptors left for everything that is not a client, when the limit on clients follows
+/// the limit on descriptors.
+#[cfg(unix)]
+const SPARE_FDS: usize = 64;
+
+/// The limit on clients where neither the configuration nor the platform gives one.
+#[cfg(not(unix))]
+const CLIENTS_MAX: usize = 16 * 1024;
+
+/// The handle to a hub: broadcast, publish, send, join, leave, ask.
+///
+/// It is a reference count: cheap to clone, to store and to send to any thread. Messages that go
+/// out through a hub reach everyone they are meant for; those that go out through a
+/// [`Client`](crate::Client)
+/// reach everyone else.
+///
+/// Delivery is at most once and ordered: all clients of a room see its messages in the same order.
+/// A message is handed to the queue of each recipient; what becomes of it there is counted in
+/// [`Stats`].
+///
+/// # Cancel safety
+///
+/// The verbs that return a future wait while the hub's inbox is full, and then for the manager to
+/// have dispatched the command; none waits for a client. Dropped early, a command is carried out
+/// whole or not at all, and its answer is lost: a message never reaches half a room. The `try_`
+/// verbs do not wait.
+///
+/// # Examples
+///
+/// ```
+/// use hublet::{Admission, Config, Hub};
+///
+/// # smol::block_on(async {
+/// let (hub, manager) = Hub::new(Config::default())?;
+/// let manager = smol::spawn(manager);
+///
+/// // Nobody is there yet.
+/// assert_eq!(hub.publish("main", "hello").await?, 0);
+///
+/// let ada = hub.subscribe(Admission::user("ada").room("main")).await?;
+/// assert_eq!(hub.publish("main", "hello").await?, 1);
+///
+/// // The manager's future ends with the last handle.
+/// drop((ada, hub));
+/// manager.await;
+/// # Ok::<_, hublet::Error>(())
+/// # }).expect("it works");
+/// ```
+#[derive(Clone)]
+pub struct Hub {
+    shared: Arc<Shared>,
+}
+
+/// What the handles of a hub share.
+pub(crate) struct Shared {
+    /// The way to the manager.
+    inbox: Inbox,
+    /// The configuration, checked.
+    pub(crate) config: Config,
+    /// What follows from the ceiling, if there is one.
+    sizing: Option<Sizing>,
+    /// What is counted.
+    pub(crate) counters: Arc<Counters>,
+    /// What the hub holds for others.
+    memory: Arc<Memory>,
+    /// What every client's queue has in common.
+    pub(crate) terms: Arc<Terms>,
+    /// Who may come in.
+    pub(crate) gate: Arc<Gate>,
+    /// Read buffers for the connections.
+    pub(crate) scratch: Scratch,
+    /// Whom connections ask to be woken.
+    pub(crate) timekeeper: Arc<Timekeeper>,
+    /// When serving began, in seconds of Unix time; set by whoever serves first.
+    pub(crate) started: OnceLock<u64>,
+}
+
+impl Hub {
+    /// Makes a hub: a handle to it, and the future that drives it.
+    ///
+    /// Spawn or await the future, the manager; without it nothing is dispatched. It ends when the
+    /// last [`Hub`] and [`Client`](crate::Client) are gone, or after a drain. Dropping it ends the hub: every
+    /// client is closed with 1001 and every verb fails with [`Error::is_closed`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_config`] if a value of `config`, or a relation between two, cannot work.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// assert_eq!(hub.stats().clients, 0);
+    ///
+    /// // What cannot work is refused, in a sentence.
+    /// let error = Hub::new(Config::default().queue(0)).err().expect("no queue at all");
+    /// assert!(error.is_config());
+    /// assert_eq!(error.to_string(), "queue of 0 messages is not allowed: at least 1 is needed");
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    pub fn new(config: Config) -> Result<(Self, impl Future<Output = ()> + Send + use<>), Error> {
+        config.check()?;
+        let fds = clients_max();
+        let sizing = Sizing::of(&config, fds)?;
+        let memory = Arc::new(sizing.as_ref().map_or_else(Memory::default, Sizing::account));
+        let counters = Arc::new(Counters::default());
+        let inbox_bytes = sizing.as_ref().map_or(config.inbox_bytes, |sizing| sizing.inbox_bytes);
+        let (inbox, outbox) = inbox::inbox(config.inbox, inbox_bytes);
+        let registry = Registry::new(
+            config.max_rooms,
+            config.max_rooms_per_client,
+            Arc::clone(&counters),
+            &memory,
+        );
+        let manager =
+            Manager::new(outbox, registry, Arc::clone(&counters), config.queue, config.queue_bytes);
+        let gate = Gate::new(
+            sizing.as_ref().map_or(config.max_clients.unwrap_or(fds), |sizing| sizing.max_clients),
+            config.max_clients_per_ip,
+            sizing.as_ref().map_or(config.handshakes, |sizing| sizing.handshakes),
+            Arc::clone(&counters),
+            Arc::clone(&memory),
+        );
+        let terms = Terms {
+            messages: config.queue,
+            bytes: config.queue_bytes,
+            overflow: config.overflow,
+            counters: Arc::clone(&counters),
+            memory: Arc::clone(&memory),
+        };
+        let shared = Shared {
+            inbox,
+            config,
+            sizing,
+            counters,
+            memory,
+            terms: Arc::new(terms),
+            gate: Arc::new(gate),
+            scratch: Scratch::default(),
+            timekeeper: Timekeeper::new(),
+            started: OnceLock::new(),
+        };
+        Ok((Self { shared: Arc::new(shared) }, manager.run()))
+    }
+
+    /// Sends a message to every client; returns how many.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_too_long`], or [`Error::is_closed`] once the hub has ended; the message comes
+    /// back with [`Error::into_message`]. If the hub ended with the message in its inbox it does not
+    /// come back: nobody can say whether it was sent.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let mut ada = hub.subscribe(Admission::user("ada")).await?;
+    /// let mut bob = hub.subscribe(Admission::user("bob").room("news")).await?;
+    /// assert_eq!(hub.broadcast("hello").await?, 2);
+    /// assert_eq!(ada.next().await.expect("connected"), Message::from("hello"));
+    /// assert_eq!(bob.next().await.expect("connected"), Message::from("hello"));
+    ///
+    /// // A message over the limit comes back.
+    /// let long = "x".repeat(Config::MAX_MESSAGE + 1);
+    /// let error = hub.broadcast(long.as_str()).await.expect_err("too long");
+    /// assert!(error.is_too_long());
+    /// assert_eq!(error.into_message(), Some(long.into()));
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    #[doc(alias = "emit")]
+    pub async fn broadcast(&self, message: impl Into<Message>) -> Result<usize, Error> {
+        self.deliver(Target::All, None, message.into()).await
+    }
+
+    /// Sends a message to every client if the inbox has room now.
+    ///
+    /// # Errors
+    ///
+    /// As [`broadcast`](Self::broadcast), and [`Error::is_full`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let mut ada = hub.subscribe(Admission::user("ada")).await?;
+    /// hub.try_broadcast(vec![1, 2, 3])?;
+    /// assert_eq!(ada.next().await.expect("connected").as_bytes(), [1, 2, 3]);
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    pub fn try_broadcast(&self, message: impl Into<Message>) -> Result<(), Error> {
+        self.try_deliver(Target::All, None, message.into())
+    }
+
+    /// Sends a message to every client in a room; returns how many. An empty room is no error.
+    ///
+    /// # Errors
+    ///
+    /// As [`broadcast`](Self::broadcast), and [`Error::is_name`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let mut ada = hub.subscribe(Admission::user("ada").room("news")).await?;
+    /// assert_eq!(hub.publish("news", "hello").await?, 1);
+    /// assert_eq!(ada.next().await.expect("connected"), Message::from("hello"));
+    ///
+    /// // An empty room is none, and a name that nobody can have is refused.
+    /// assert_eq!(hub.publish("sports", "hello").await?, 0);
+    /// assert!(hub.publish("", "hello").await.expect_err("no name").is_name());
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    #[doc(alias = "emit")]
+    #[doc(alias = "topic")]
+    #[doc(alias = "channel")]
+    #[doc(alias = "group")]
+    pub async fn publish(&self, room: &str, message: impl Into<Message>) -> Result<usize, Error> {
+        self.deliver(Target::Room(room.into()), None, message.into()).await
+    }
+
+    /// Sends a message to every client in a room if the inbox has room now.
+    ///
+    /// # Errors
+    ///
+    /// As [`broadcast`](Self::broadcast), [`Error::is_name`] and [`Error::is_full`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hublet::{Config, Hub};
+    ///
+    /// let (hub, _manager) = Hub::new(Config::default().inbox(1)).expect("valid");
+    /// assert!(hub.try_publish("main", "first").is_ok());
+    ///
+    /// // The manager does not run, so the inbox stays full; the message comes back.
+    /// let error = hub.try_publish("main", "second").expect_err("no room");
+    /// assert!(error.is_full());
+    /// assert_eq!(error.into_message(), Some("second".into()));
+    /// ```
+    pub fn try_publish(&self, room: &str, message: impl Into<Message>) -> Result<(), Error> {
+        self.try_deliver(Target::Room(room.into()), None, message.into())
+    }
+
+    /// Sends a message to one client; returns 1, or 0 if it is not connected (any more).
+    ///
+    /// # Errors
+    ///
+    /// As [`broadcast`](Self::broadcast).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let mut ada = hub.subscribe(Admission::user("ada")).await?;
+    /// let id = ada.client().id();
+    /// assert_eq!(hub.send(id, "only for you").await?, 1);
+    /// assert_eq!(ada.next().await.expect("connected"), Message::from("only for you"));
+    ///
+    /// hub.disconnect(id, Disconnect::NORMAL).await?;
+    /// assert_eq!(hub.send(id, "gone").await?, 0);
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    pub async fn send(
+        &self,
+        client: ClientId,
+        message: impl Into<Message>,
+    ) -> Result<usize, Error> {
+        self.deliver(Target::Client(client), None, message.into()).await
+    }
+
+    /// Sends a message to every client of a user; returns how many.
+    ///
+    /// # Errors
+    ///
+    /// As [`publish`](Self::publish).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let mut phone = hub.subscribe(Admission::user("ada")).await?;
+    /// let mut laptop = hub.subscribe(Admission::user("ada")).await?;
+    /// assert_eq!(hub.send_to_user("ada", "hello").await?, 2);
+    /// assert_eq!(phone.next().await.expect("connected"), Message::from("hello"));
+    /// assert_eq!(laptop.next().await.expect("connected"), Message::from("hello"));
+    ///
+    /// assert_eq!(hub.send_to_user("bob", "hello").await?, 0);
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    pub async fn send_to_user(
+        &self,
+        user: &str,
+        message: impl Into<Message>,
+    ) -> Result<usize, Error> {
+        self.deliver(Target::User(user.into()), None, message.into()).await
+    }
+
+    /// Puts a client into a room; being there already is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_name`], [`Error::is_unknown_client`], [`Error::is_limit`] when as many
+    /// rooms exist as may, or the client is in as many as it may; [`Error::is_closed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let ada = hub.subscribe(Admission::user("ada")).await?;
+    /// let id = ada.client().id();
+    /// hub.join(id, "news").await?;
+    /// assert_eq!(hub.publish("news", "hello").await?, 1);
+    ///
+    /// // A client may be in 8 rooms at the defaults.
+    /// for room in 1..Config::MAX_ROOMS_PER_CLIENT {
+    ///     hub.join(id, &room.to_string()).await?;
+    /// }
+    /// assert!(hub.join(id, "one more").await.expect_err("too many").is_limit());
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    #[doc(alias = "subscribe")]
+    #[doc(alias = "group")]
+    pub async fn join(&self, client: ClientId, room: &str) -> Result<(), Error> {
+        if !is_name(room) {
+            return Err(Error::new(Kind::Name));
+        }
+        let room = room.into();
+        let answer = self.ask(|reply| Command::Join { id: client, room, reply }).await?;
+        answer.map_err(|refusal| self.refused(refusal))
+    }
+
+    /// Takes a client out of a room; not being there is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_unknown_client`], [`Error::is_closed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let ada = hub.subscribe(Admission::user("ada").room("news")).await?;
+    /// let id = ada.client().id();
+    /// hub.leave(id, "news").await?;
+    /// assert_eq!(hub.publish("news", "hello").await?, 0);
+    ///
+    /// // It is not there any more, which is what was asked for.
+    /// hub.leave(id, "news").await?;
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    #[doc(alias = "unsubscribe")]
+    pub async fn leave(&self, client: ClientId, room: &str) -> Result<(), Error> {
+        let room = room.into();
+        let answer = self.ask(|reply| Command::Leave { id: client, room, reply }).await?;
+        answer.map_err(|refusal| self.refused(refusal))
+    }
+
+    /// Ends a client: it gets what is queued for it, then a close frame with `reason`
+    /// (RFC 6455 5.5.1).
+    ///
+    /// Returns once the client is out of the registry; its connection may still be writing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_unknown_client`], [`Error::is_closed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let mut ada = hub.subscribe(Admission::user("ada")).await?;
+    /// let id = ada.client().id();
+    /// let kick = Disconnect::new(4000, "the game is over");
+    /// hub.disconnect(id, kick.clone()).await?;
+    /// assert_eq!(ada.next().await.expect_err("it was told to go"), kick);
+    ///
+    /// let error = hub.disconnect(id, kick).await.expect_err("it is gone");
+    /// assert!(error.is_unknown_client());
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    #[doc(alias = "kick")]
+    #[doc(alias = "close")]
+    pub async fn disconnect(&self, client: ClientId, reason: Disconnect) -> Result<(), Error> {
+        let command = |reply| Command::Disconnect { id: client, reason, reply: Some(reply) };
+        if self.ask(command).await? { Ok(()) } else { Err(Error::new(Kind::UnknownClient)) }
+    }
+
+    /// Lists the clients, in no order: of each its id, its user and how far it is behind.
+    ///
+    /// The list is as long as there are clients; [`stats`](Self::stats) counts them for nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_closed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let ada = hub.subscribe(Admission::user("ada")).await?;
+    /// let clients = hub.clients().await?;
+    /// assert_eq!(clients.len(), 1);
+    /// assert_eq!(clients[0].id, ada.client().id());
+    /// assert_eq!(clients[0].user.as_deref(), Some("ada"));
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    pub async fn clients(&self) -> Result<Vec<Member>, Error> {
+        self.ask(|reply| Command::Members { room: None, reply }).await
+    }
+
+    /// Lists the members of a room, in no order; nobody is in a room that does not exist.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_closed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let ada = hub.subscribe(Admission::user("ada").room("news")).await?;
+    /// let _bob = hub.subscribe(Admission::user("bob").room("sports")).await?;
+    /// let members = hub.presence("news").await?;
+    /// assert_eq!(members.len(), 1);
+    /// assert_eq!(members[0].id, ada.client().id());
+    /// assert_eq!(hub.presence("empty").await?, []);
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    #[doc(alias = "members")]
+    pub async fn presence(&self, room: &str) -> Result<Vec<Member>, Error> {
+        let room = Some(room.into());
+        self.ask(|reply| Command::Members { room, reply }).await
+    }
+
+    /// Returns what the hub has counted, and what it holds now. Asks nobody and does not wait.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let mut ada = hub.subscribe(Admission::user("ada").room("news")).await?;
+    /// hub.publish("news", "hello").await?;
+    /// let stats = hub.stats();
+    /// assert_eq!((stats.clients, stats.rooms), (1, 1));
+    /// assert_eq!((stats.messages_dispatched, stats.recipients), (1, 1));
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.counters.read(self.shared.memory.held())
+    }
+
+    /// Returns what the ceiling is spent on, if [`Config::max_memory`] is set.
+    #[must_use]
+    pub fn sizing(&self) -> Option<&Sizing> {
+        self.shared.sizing.as_ref()
+    }
+
+    /// Tells the manager that somebody has waited for memory.
+    pub(crate) fn want_relief(&self) {
+        if self.shared.memory.want_relief() {
+            self.shared.inbox.rouse();
+        }
+    }
+
+    /// The account on which everything is that the hub holds for a peer or a publisher.
+    pub(crate) fn memory(&self) -> &Arc<Memory> {
+        &self.shared.memory
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Sends a command, and waits for its answer.
+    pub(crate) fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Asked<'_, T> {
+        let (reply, answer) = reply();
+        Asked { sending: self.shared.inbox.send(command(reply)), answer }
+    }
+
+    /// Tells the manager something that needs no answer.
+    pub(crate) fn tell(&self, command: Command) -> Sending<'_> {
+        self.shared.inbox.send(command)
+    }
+
+    /// Tells the manager that a client's connection is gone.
+    pub(crate) fn depart(&self, id: ClientId) {
+        self.shared.inbox.depart(id);
+    }
+
+    /// Sends a message to a target; returns how many took it.
+    pub(crate) async fn deliver(
+        &self,
+        target: Target,
+        except: Option<ClientId>,
+        message: Message,
+    ) -> Result<usize, Error> {
+        let message = self.take_in(&target, message)?;
+        self.ask(|reply| Command::Publish { target, except, message, reply: Some(reply) }).await
+    }
+
+    /// Sends a message to a target. Ready when the inbox has it: from then on it will be dispatched,
+    /// and what comes is how many took it, or `None` if the hub ends before it can say so.
+    pub(crate) async fn post(
+        &self,
+        target: Target,
+        message: Message,
+    ) -> Result<Answer<usize>, Error> {
+        let message = self.take_in(&target, message)?;
+        let (reply, answer) = reply();
+        self.tell(Command::Publish { target, except: None, message, reply: Some(reply) }).await?;
+        Ok(answer)
+    }
+
+    pub(crate) fn try_deliver(
+        &self,
+        target: Target,
+        except: Option<ClientId>,
+        message: Message,
+    ) -> Result<(), Error> {
+        let message = self.take_in(&target, message)?;
+        let command = Command::Publish { target, except, message, reply: None };
+        self.shared.inbox.try_send(command).map_err(Error::from)
+    }
+
+    /// Checks a message's length and its target's name, and counts it as held.
+    fn take_in(&self, target: &Target, message: Message) -> Result<Message, Error> {
+        let (len, max) = (message.len(), self.shared.config.max_message);
+        if len > max {
+            return Err(Error::new(Kind::TooLong { len, max }).with_message(message));
+        }
+        if let Target::Room(name) | Target::User(name) = target {
+            // Nobody can be found under such a name, and the inbox need not hold it.
+            if !is_name(name) {
+                return Err(Error::new(Kind::Name).with_message(message));
+            }
+        }
+        message.hold(&self.shared.memory);
+        Ok(message)
+    }
+
+    fn refused(&self, refusal: Refusal) -> Error {
+        let config = &self.shared.config;
+        Error::new(match refusal {
+            Refusal::Gone | Refusal::UnknownClient => Kind::UnknownClient,
+            Refusal::Rooms => Kind::Limit(format!("{} rooms exist, the limit", config.max_rooms)),
+            Refusal::RoomsPerClient => Kind::Limit(format!(
+                "the client is in {} rooms, the limit",
+                config.max_rooms_per_client
+            )),
+        })
+    }
+}
+
+/// Waits for the answer to a command. Cancel safe: the command is sent, or dropped whole.
+pub(crate) struct Asked<'a, T> {
+    sending: Sending<'a>,
+    answer: Answer<T>,
+}
+
+impl<T> Future for Asked<'_, T> {
+    type Output = Result<T, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, Error>> {
+        ready!(Pin::new(&mut self.sending).poll(cx))?;
+        Pin::new(&mut self.answer).poll(cx).map(|answer| answer.ok_or_else(Error::closed))
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        let (error, command) = match refused {
+            Refused::Full(command) => (Self::new(Kind::Full), command),
+            Refused::Closed(command) => (Self::closed(), command),
+        };
+        match command {
+            Command::Publish { message, .. } => error.with_message(message),
+            _ => error,
+        }
+    }
+}
+
+/// The limit on clients that the platform's limit on file descriptors leaves.
+fn clients_max() -> usize {
+    #[cfg(unix)]
+    {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let fds = limit.map_or(Config::LIMIT_MAX, |fds| usize::try_from(fds).unwrap_or(usize::MAX));
+        fds.saturating_sub(SPARE_FDS).clamp(1, Config::LIMIT_MAX)
+    }
+    #[cfg(not(unix))]
+    CLIENTS_MAX
+}

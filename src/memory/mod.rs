@@ -1,0 +1,5 @@
+//! The memory of a hub: its account, and the buffers that connections share.
+
+pub(crate) mod budget;
+pub(crate) mod frame_buffer;
+pub(crate) mod read_buffers;

@@ -1,0 +1,589 @@
+//! Sockets that the kernel tells of itself, once for every change (`epoll(7)`, edge-triggered).
+//!
+//! A socket is registered once for its life, so that a wait is one system call and a message needs
+//! no other to be waited for.
+
+use std::future::Future;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, PoisonError, TryLockError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::{io, thread};
+
+use rustix::event::epoll::{CreateFlags, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::io::Errno;
+use slab::Slab;
+
+use crate::net::readiness::{ENDED, READABLE, WRITABLE, Watch};
+use crate::sync::{Mutex, MutexGuard};
+
+/// Sockets that one wait tells of at most; the next tells of the others.
+const EVENTS: usize = 256;
+
+/// The token of the eventfd that ends a wait. No socket has it: the lower half is a key.
+const WAKE: u64 = u64::MAX;
+
+/// What the kernel is to tell of every socket. It tells of errors unasked.
+const READING: EventFlags = EventFlags::ET.union(EventFlags::IN).union(EventFlags::RDHUP);
+
+/// An epoll instance, and who waits for its sockets.
+#[derive(Debug)]
+pub(crate) struct Poller {
+    epoll: OwnedFd,
+    /// Ends a wait from another thread.
+    wake: Arc<OwnedFd>,
+    watches: Mutex<Watches>,
+    /// Held by the thread that waits.
+    waiting: Mutex<()>,
+    /// Threads that would wait if nobody did; one entry for each that calls `block_on`.
+    parked: Mutex<Vec<Thread>>,
+}
+
+#[derive(Debug, Default)]
+struct Watches {
+    watches: Slab<(u32, Arc<Watch>)>,
+    /// How many there have been: tells a socket from the one that had its key before.
+    number: u32,
+    /// With no more sockets than this, memory is given back.
+    few: usize,
+}
+
+impl Watches {
+    fn insert(&mut self, watch: Arc<Watch>) -> (u32, u32) {
+        self.number = self.number.wrapping_add(1);
+        let before = self.watches.capacity();
+        let key = self.watches.insert((self.number, watch)) as u32;
+        if self.watches.capacity() > before {
+            self.few = self.watches.capacity() / 4;
+        }
+        (self.number, key)
+    }
+
+    fn remove(&mut self, key: u32) -> Option<(u32, Arc<Watch>)> {
+        let removed = self.watches.try_remove(key as usize);
+        /// Below this many there is nothing worth giving back: 1 KB.
+        const KEEP: usize = 64;
+        if self.watches.len() <= self.few && self.watches.capacity() > KEEP {
+            self.watches.shrink_to_fit();
+            // A socket at the end may have kept it large: the next try is worth it at half of them.
+            self.few = self.watches.len() / 2;
+        }
+        removed
+    }
+
+    fn find(&self, token: u64) -> Option<Arc<Watch>> {
+        let (number, watch) = self.watches.get(token as u32 as usize)?;
+        (*number == (token >> 32) as u32).then(|| Arc::clone(watch))
+    }
+}
+
+/// What the kernel's words mean.
+fn news(flags: EventFlags) -> u8 {
+    let failed = EventFlags::HUP | EventFlags::ERR;
+    let mut news = 0;
+    if flags.intersects(EventFlags::IN | EventFlags::RDHUP | failed) {
+        news |= READABLE;
+    }
+    if flags.intersects(EventFlags::OUT | failed) {
+        news |= WRITABLE;
+    }
+    if flags.contains(EventFlags::RDHUP) {
+        news |= ENDED;
+    }
+    news
+}
+
+impl Poller {
+    pub(crate) fn new() -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        // Every write is an edge, read or not.
+        epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN | EventFlags::ET)?;
+        Ok(Self {
+            epoll,
+            wake: Arc::new(wake),
+            watches: Mutex::default(),
+            waiting: Mutex::default(),
+            parked: Mutex::default(),
+        })
+    }
+
+    /// Runs a future, and while it has nothing to do waits for sockets, or where another thread does
+    /// that already, for a wake.
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let sleeper = Arc::new(Sleeper {
+            wake: Arc::clone(&self.wake),
+            thread: thread::current(),
+            woken: false.into(),
+            place: AWAKE.into(),
+        });
+        let waker = Waker::from(Arc::clone(&sleeper));
+        let mut cx = Context::from_waker(&waker);
+        let mut future = pin!(future);
+        let mut waiting = None;
+        loop {
+            // Before the poll, so that who is woken within it is polled again; and a swap, so that
+            // the poll sees what was written before the wake.
+            sleeper.woken.swap(false, Ordering::SeqCst);
+            if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
+                return output;
+            }
+            if waiting.is_some() {
+                self.wait(&sleeper);
+            } else {
+                waiting = self.park(&sleeper);
+            }
+        }
+    }
+
+    /// Becomes the thread that waits for sockets; or if there is one, parks until it leaves or the
+    /// sleeper is woken.
+    fn park(&self, sleeper: &Sleeper) -> Option<Waiting<'_>> {
+        // In the list before the look at who waits: who leaves behind that finds it there.
+        self.parked().push(sleeper.thread.clone());
+        let waiting = Waiting::take(self);
+        if waiting.is_none() {
+            sleeper.place.store(PARKED, Ordering::SeqCst);
+            if !sleeper.woken.load(Ordering::SeqCst) {
+                thread::park();
+            }
+            sleeper.place.store(AWAKE, Ordering::SeqCst);
+        }
+        self.parked().retain(|thread| thread.id() != sleeper.thread.id());
+        waiting
+    }
+
+    fn parked(&self) -> MutexGuard<'_, Vec<Thread>> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for sockets, or until the sleeper is woken; wakes who waits for them.
+    fn wait(&self, sleeper: &Sleeper) {
+        let mut events = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS];
+        sleeper.place.store(WAITING, Ordering::SeqCst);
+        // Whoever wakes it now either is seen here, or sees it asleep.
+        let at_once = sleeper.woken.load(Ordering::SeqCst).then(Timespec::default);
+        let events = match epoll::wait(&self.epoll, &mut events[..], at_once.as_ref()) {
+            Ok((events, _)) => events,
+            Err(Errno::INTR) => &mut [],
+            // The descriptors are its own and open: it cannot fail in another way (epoll_wait(2)).
+            Err(error) => panic!("epoll_wait failed: {error}"),
+        };
+        sleeper.place.store(AWAKE, Ordering::SeqCst);
+        for event in events {
+            self.tell(event.data.u64(), event.flags);
+        }
+    }
+
+    /// Tells who waits for a socket; nobody, if the socket was dropped since the kernel spoke of it.
+    fn tell(&self, token: u64, flags: EventFlags) {
+        let watch = self.watches().find(token);
+        if let Some(watch) = watch {
+            watch.tell(news(flags));
+        }
+    }
+
+    fn watches(&self) -> MutexGuard<'_, Watches> {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The turn to wait; whoever is parked is told when it is given up.
+struct Waiting<'a> {
+    poller: &'a Poller,
+    turn: Option<MutexGuard<'a, ()>>,
+}
+
+impl<'a> Waiting<'a> {
+    fn take(poller: &'a Poller) -> Option<Self> {
+        let turn = match poller.waiting.try_lock() {
+            Ok(turn) => turn,
+            Err(TryLockError::Poisoned(error)) => error.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(Self { poller, turn: Some(turn) })
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        drop(self.turn.take());
+        self.poller.parked().iter().for_each(Thread::unpark);
+    }
+}
+
+// Where a thread is that has called `block_on`.
+const AWAKE: u8 = 0;
+
+/// It waits for sockets, or is about to.
+const WAITING: u8 = 1;
+
+/// It is parked, or is about to be.
+const PARKED: u8 = 2;
+
+/// A thread that has called `block_on`.
+struct Sleeper {
+    wake: Arc<OwnedFd>,
+    thread: Thread,
+    /// It is to poll its future again.
+    woken: AtomicBool,
+    place: AtomicU8,
+}
+
+impl Wake for Sleeper {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.woken.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        match self.place.load(Ordering::SeqCst) {
+            WAITING => {
+                // It fails only when 2^64 wakes are unread, and then the descriptor is readable.
+                let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+            }
+            PARKED => self.thread.unpark(),
+            _ => {}
+        }
+    }
+}
+
+/// A non-blocking socket whose readiness is known; for one task.
+///
+/// What is ready is used up by asking for it: after an answer, read or write until the kernel has
+/// no more, or say that there is [more](Self::expect_more).
+#[derive(Debug)]
+pub(crate) struct Watched<T: AsFd> {
+    place: Place,
+    socket: T,
+    /// Others may have the socket open too.
+    shared: bool,
+}
+
+/// A socket's place among those of a poller.
+#[derive(Debug)]
+struct Place {
+    watch: Arc<Watch>,
+    number: u32,
+    key: u32,
+    poller: Arc<Poller>,
+}
+
+impl<T: AsFd> Watched<T> {
+    /// A socket that nobody else has open.
+    pub(crate) fn new(poller: &Arc<Poller>, socket: T) -> io::Result<Self> {
+        Self::watch(poller, socket, false)
+    }
+
+    /// A socket that others may have open, as whoever has handed on a listener.
+    pub(crate) fn shared(poller: &Arc<Poller>, socket: T) -> io::Result<Self> {
+        Self::watch(poller, socket, true)
+    }
+
+    fn watch(poller: &Arc<Poller>, socket: T, shared: bool) -> io::Result<Self> {
+        let place = Place::new(poller);
+        epoll::add(&poller.epoll, &socket, place.token(), READING)?;
+        Ok(Self { place, socket, shared })
+    }
+
+    pub(crate) fn get_ref(&self) -> &T {
+        &self.socket
+    }
+
+    pub(crate) fn poller(&self) -> &Arc<Poller> {
+        &self.place.poller
+    }
+
+    /// Ready when a read is worth trying.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.place.watch.poll(cx, READABLE)
+    }
+
+    /// Ready when a write is worth trying again.
+    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Place { watch, poller, .. } = &self.place;
+        // Not from the start: a Unix socket tells of every message that its peer takes.
+        if !watch.is_told_of_room() {
+            let both = READING | EventFlags::OUT;
+            epoll::modify(&poller.epoll, &self.socket, self.place.token(), both)?;
+        }
+        watch.poll(cx, WRITABLE).map(Ok)
+    }
+
+    /// Whether a listener was shut down: nothing comes any more, whatever an accept says.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.place.watch.has_ended()
+    }
+
+    /// A read took as much as it could: there may be more, of which nobody tells.
+    pub(crate) fn expect_more(&self) {
+        self.place.watch.expect(READABLE);
+    }
+}
+
+impl<T: AsFd> Drop for Watched<T> {
+    /// The kernel forgets a socket by itself when the last who has it open closes it.
+    fn drop(&mut self) {
+        if self.shared {
+            // It fails only if it is forgotten already.
+            let _ = epoll::delete(&self.place.poller.epoll, &self.socket);
+        }
+    }
+}
+
+impl Place {
+    fn new(poller: &Arc<Poller>) -> Self {
+        let watch = Arc::new(Watch::default());
+        let (number, key) = poller.watches().insert(Arc::clone(&watch));
+        Self { watch, number, key, poller: Arc::clone(poller) }
+    }
+
+    /// What the kernel calls the socket.
+    fn token(&self) -> EventData {
+        EventData::new_u64(u64::from(self.number) << 32 | u64::from(self.key))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _watch = self.poller.watches().remove(self.key);
+        self.watch.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::Shutdown;
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+
+    use futures_lite::future::{poll_fn, yield_now};
+
+    use super::*;
+
+    /// A poller, a socket of its own, and the socket's other end.
+    fn pair() -> (Arc<Poller>, Watched<UnixStream>, UnixStream) {
+        let poller = Arc::new(Poller::new().expect("descriptors"));
+        let (ours, theirs) = UnixStream::pair().expect("descriptors");
+        ours.set_nonblocking(true).expect("a socket");
+        let watched = Watched::new(&poller, ours).expect("room in epoll");
+        (poller, watched, theirs)
+    }
+    fn run<F: Future>(poller: &Poller, future: F) -> F::Output {
+        poller.block_on(future)
+    }
+    async fn readable(socket: &Watched<UnixStream>) {
+        poll_fn(|cx| socket.poll_readable(cx)).await;
+    }
+    /// Whether a socket has nothing to tell, after the kernel was asked.
+    async fn is_quiet(socket: &Watched<UnixStream>) -> bool {
+        // Whoever wakes itself is polled after a look at the sockets.
+        yield_now().await;
+        poll_fn(|cx| Poll::Ready(socket.poll_readable(cx).is_pending())).await
+    }
+    #[test]
+    fn what_came_before_and_what_comes_later_is_told_once() {
+        let poller = Arc::new(Poller::new().expect("descriptors"));
+        let (ours, mut peer) = UnixStream::pair().expect("descriptors");
+        peer.write_all(b"early news").expect("room");
+        let socket = Watched::new(&poller, ours).expect("room in epoll");
+        run(&poller, async {
+            readable(&socket).await;
+            assert!(is_quiet(&socket).await, "told twice");
+            for _ in 0..3 {
+                peer.write_all(b"news").expect("room");
+                readable(&socket).await;
+                assert!(is_quiet(&socket).await, "told twice");
+            }
+        });
+    }
+    #[test]
+    fn a_read_that_took_all_it_could_is_followed_by_another() {
+        let (poller, socket, mut peer) = pair();
+        peer.write_all(b"news").expect("room");
+        run(&poller, async {
+            readable(&socket).await;
+            assert!(is_quiet(&socket).await);
+            socket.expect_more();
+            assert!(!is_quiet(&socket).await);
+            assert!(is_quiet(&socket).await);
+        });
+    }
+    #[test]
+    fn the_end_is_told_for_ever() {
+        let (poller, socket, mut peer) = pair();
+        peer.write_all(b"the last").expect("room");
+        peer.shutdown(Shutdown::Write).expect("connected");
+        run(&poller, async {
+            readable(&socket).await;
+            yield_now().await;
+            // The end came with the last bytes, and a read of those takes no end with it.
+            for _ in 0..3 {
+                assert!(!is_quiet(&socket).await);
+            }
+        });
+    }
+    #[test]
+    fn a_full_socket_tells_when_it_has_room() {
+        let (poller, socket, mut peer) = pair();
+        let fill = || {
+            let mut written = 0;
+            loop {
+                match socket.get_ref().write(&[7; 4096]) {
+                    Ok(n) => written += n,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return written,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        };
+        run(&poller, async {
+            let mut left = 3 * fill();
+            let reader = thread::spawn(move || {
+                let mut read = 0;
+                let mut bytes = [0; 65536];
+                loop {
+                    match peer.read(&mut bytes).expect("connected") {
+                        0 => return read,
+                        n => read += n,
+                    }
+                }
+            });
+            let total = left;
+            left -= left / 3;
+            while left > 0 {
+                poll_fn(|cx| socket.poll_writable(cx)).await.expect("epoll takes it");
+                left = left.saturating_sub(fill());
+            }
+            socket.get_ref().shutdown(Shutdown::Write).expect("connected");
+            assert!(reader.join().expect("it read") >= total);
+        });
+    }
+    #[test]
+    fn the_next_socket_with_a_key_is_told_nothing_of_the_last() {
+        let (poller, socket, _peer) = pair();
+        let key = socket.place.key;
+        let token = socket.place.token().u64();
+        drop(socket);
+        let (ours, _theirs) = UnixStream::pair().expect("descriptors");
+        let socket = Watched::new(&poller, ours).expect("room in epoll");
+        assert_eq!(socket.place.key, key);
+        assert_ne!(socket.place.token().u64(), token);
+        poller.tell(token, EventFlags::IN | EventFlags::RDHUP);
+        assert!(run(&poller, is_quiet(&socket)));
+        poller.tell(socket.place.token().u64(), EventFlags::IN);
+        assert!(!run(&poller, is_quiet(&socket)));
+    }
+    #[test]
+    fn a_socket_that_others_have_open_is_forgotten_with_its_own() {
+        let poller = Arc::new(Poller::new().expect("descriptors"));
+        let (ours, mut peer) = UnixStream::pair().expect("descriptors");
+        for _ in 0..3 {
+            let copy = ours.try_clone().expect("descriptors");
+            let socket = Watched::shared(&poller, copy).expect("the last one is forgotten");
+            run(&poller, async {
+                peer.write_all(b"news").expect("room");
+                readable(&socket).await;
+            });
+        }
+        assert!(poller.watches().watches.is_empty());
+    }
+    #[test]
+    fn memory_is_given_back_after_a_storm() {
+        let poller = Arc::new(Poller::new().expect("descriptors"));
+        let first = Place::new(&poller);
+        let places: Vec<_> = (0..10_000).map(|_| Place::new(&poller)).collect();
+        assert!(poller.watches().watches.capacity() >= 10_000);
+        drop(places);
+        assert!(poller.watches().watches.capacity() <= 64);
+        drop(first);
+    }
+    #[test]
+    fn a_wake_from_another_thread_ends_the_wait() {
+        let (poller, _socket, _peer) = pair();
+        for _ in 0..1000 {
+            let mut waker = None;
+            let woken = Arc::new(AtomicBool::new(false));
+            run(&poller, async {
+                let waits = poll_fn(|cx| {
+                    if woken.load(Ordering::SeqCst) {
+                        return Poll::Ready(());
+                    }
+                    if waker.is_none() {
+                        let (waking, woken) = (cx.waker().clone(), Arc::clone(&woken));
+                        waker = Some(thread::spawn(move || {
+                            woken.store(true, Ordering::SeqCst);
+                            waking.wake();
+                        }));
+                    }
+                    Poll::Pending
+                });
+                waits.await;
+            });
+            waker.expect("it waited").join().expect("it woke");
+        }
+    }
+    #[test]
+    fn another_thread_waits_when_the_one_that_waits_leaves() {
+        let (poller, socket, mut peer) = pair();
+        let (leave, left) = async_channel::bounded::<()>(1);
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        thread::scope(|scope| {
+            let first = scope.spawn(|| {
+                poller.block_on(async {
+                    ready.send(()).expect("the test waits");
+                    left.recv().await
+                })
+            });
+            is_ready.recv().expect("it runs");
+            let second = scope.spawn(|| run(&poller, readable(&socket)));
+            while poller.parked().is_empty() && !second.is_finished() {
+                thread::yield_now();
+            }
+            drop(leave);
+            assert!(first.join().expect("it leaves").is_err());
+            peer.write_all(b"news").expect("room");
+            second.join().expect("it was told");
+        });
+        assert!(poller.parked().is_empty());
+    }
+    #[test]
+    fn who_is_parked_is_woken() {
+        let (poller, _socket, _peer) = pair();
+        let (leave, left) = async_channel::bounded::<()>(1);
+        thread::scope(|scope| {
+            let first = scope.spawn(|| poller.block_on(async { left.recv().await }));
+            for _ in 0..100 {
+                let (sender, receiver) = async_channel::bounded(1);
+                let other = scope.spawn(|| poller.block_on(async move { receiver.recv().await }));
+                sender.send_blocking(7).expect("room");
+                assert_eq!(other.join().expect("it returns"), Ok(7));
+            }
+            drop(leave);
+            assert!(first.join().expect("it leaves").is_err());
+        });
+    }
+    #[test]
+    fn a_waker_does_not_outlive_its_socket() {
+        let (poller, socket, _peer) = pair();
+        let sleeper = Arc::new(());
+        struct Nobody(#[allow(dead_code, reason = "it is counted")] Arc<()>);
+        impl Wake for Nobody {
+            fn wake(self: Arc<Self>) {}
+        }
+        let waker = Waker::from(Arc::new(Nobody(Arc::clone(&sleeper))));
+        let mut cx = Context::from_waker(&waker);
+        assert!(socket.poll_readable(&mut cx).is_pending());
+        drop(waker);
+        assert_eq!(Arc::strong_count(&sleeper), 2);
+        drop(socket);
+        assert_eq!(Arc::strong_count(&sleeper), 1);
+        assert_eq!(Arc::strong_count(&poller), 1);
+    }
+}

@@ -1,0 +1,13 @@
+//! Sockets: listening, accepting, readiness, reading and writing.
+
+#[cfg(target_os = "linux")]
+pub(crate) mod epoll;
+pub(crate) mod io;
+pub(crate) mod listener;
+pub(crate) mod peer;
+pub(crate) mod reactor;
+#[cfg(target_os = "linux")]
+pub(crate) mod readiness;
+pub(crate) mod socket;
+pub(crate) mod stream;
+pub(crate) mod sys;

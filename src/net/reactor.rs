@@ -1,0 +1,103 @@
+//! Who tells that a socket is ready: async-io, or a reactor of the hub's own.
+
+use std::future::Future;
+#[cfg(target_os = "linux")]
+use std::sync::Arc;
+
+use crate::error::Error;
+#[cfg(target_os = "linux")]
+use crate::net::epoll::Poller;
+use crate::net::listener::Listener;
+
+/// Waits for a hub's sockets in the thread that runs it, with fewer system calls.
+///
+/// Without one, sockets are async-io's, as everything else in a program on smol: they are served in
+/// whatever thread there is, at five system calls for each wait and one more for each socket that
+/// had something. A reactor makes one call for a wait and none for a socket. That pays where
+/// messages go to few clients at a time, and where clients come and go. Timers, and what the rest of
+/// the program waits for, stay with async-io.
+///
+/// On Linux it is `epoll(7)`; elsewhere sockets stay async-io's and all else is the same.
+///
+/// # Examples
+///
+/// ```
+/// use hublet::{Client, Config, Disconnect, Handler, Hub, Listener, Message, Reactor};
+/// use smol::Executor;
+///
+/// struct Echo;
+/// impl Handler for Echo {
+///     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
+///         client.send(message).await.map(drop).map_err(|_| Disconnect::GOING_AWAY)
+///     }
+/// }
+///
+/// # fn main() -> Result<(), hublet::Error> {
+/// let executor = Executor::new();
+/// let reactor = Reactor::new()?;
+/// reactor.block_on(executor.run(async {
+///     let (hub, manager) = Hub::new(Config::default())?;
+///     executor.spawn(manager).detach();
+///     let listener = reactor.attach(Listener::bind("127.0.0.1:0")?)?;
+/// #   let address = listener.local_addr().expect("TCP");
+///     let server = hub.serve(&executor, listener, Echo);
+///     let program = async {
+/// #       // A WebSocket client of another make.
+/// #       let stream = smol::net::TcpStream::connect(address).await?;
+/// #       let url = format!("ws://{address}/");
+/// #       let (mut peer, _) = async_tungstenite::client_async(url, stream).await.expect("101");
+/// #       peer.send("hello".into()).await.expect("sent");
+/// #       let heard = futures_lite::StreamExt::next(&mut peer).await.expect("an echo");
+/// #       assert_eq!(heard.expect("a frame").into_text().expect("text").as_str(), "hello");
+/// #       drop(peer);
+///         hub.drain(Disconnect::GOING_AWAY).await;
+///         Ok(())
+///     };
+///     smol::future::try_zip(server, program).await.map(drop)
+/// }))
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Reactor {
+    #[cfg(target_os = "linux")]
+    poller: Arc<Poller>,
+}
+
+impl Reactor {
+    /// Makes a reactor: two file descriptors.
+    ///
+    /// # Errors
+    ///
+    /// An error with the operating system's as its source: there are no file descriptors left.
+    pub fn new() -> Result<Self, Error> {
+        Ok(Self {
+            #[cfg(target_os = "linux")]
+            poller: Arc::new(Poller::new()?),
+        })
+    }
+
+    /// Makes a listener, and every connection that it accepts, this reactor's: they are served while
+    /// [`block_on`](Self::block_on) runs, and stand still while it does not.
+    ///
+    /// # Errors
+    ///
+    /// An error with the operating system's as its source.
+    pub fn attach(&self, listener: Listener) -> Result<Listener, Error> {
+        #[cfg(target_os = "linux")]
+        return Ok(listener.attach(&self.poller)?);
+        #[cfg(not(target_os = "linux"))]
+        Ok(listener)
+    }
+
+    /// Runs a future to its end in this thread, and waits for sockets while it has nothing to do.
+    ///
+    /// One thread at a time waits for sockets, the first that calls this; in any other the future
+    /// only runs, until the first leaves. So an executor on several threads is run by this in each.
+    /// What blocks the one that waits keeps every socket waiting, and so does a call within a call.
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        #[cfg(target_os = "linux")]
+        return self.poller.block_on(future);
+        #[cfg(not(target_os = "linux"))]
+        smol::block_on(future)
+    }
+}

@@ -1,0 +1,221 @@
+//! What carries bytes to a peer: the sockets of our listeners, or any stream of the embedder's.
+
+use std::io::IoSlice;
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::{fmt, io};
+
+use futures_lite::io::{AsyncRead, AsyncWrite};
+
+use crate::hub::queue::Outlet;
+use crate::net::io::Io;
+use crate::net::stream::Transport;
+use crate::net::sys;
+
+/// A socket of one of our listeners, shared with the client's queue, which writes through it.
+///
+/// TCP and Unix sockets are one type: what is done with them is the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Socket(Arc<Shared>);
+
+struct Shared {
+    stream: Io<sys::Stream>,
+    /// Under a ceiling: bytes of one write at most. The kernel looks at the size of its buffer
+    /// before a write and not within it, nor while it appends to a packet that waits already.
+    write_max: Option<usize>,
+}
+
+impl Socket {
+    pub(crate) fn new(stream: Io<sys::Stream>, write_max: Option<usize>) -> Self {
+        Self(Arc::new(Shared { stream, write_max }))
+    }
+}
+
+impl fmt::Debug for Shared {
+    /// Names the descriptor: what the reactor knows of it is of no use to whoever reads a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.stream.get_ref().fmt(f)
+    }
+}
+
+impl Shared {
+    #[inline]
+    fn write(&self, frames: &[IoSlice<'_>]) -> io::Result<usize> {
+        let stream = self.stream.get_ref();
+        match self.write_max {
+            None => sys::write(stream, frames),
+            Some(most) => write_in_steps(frames, most, |step| sys::write_record(stream, step)),
+        }
+    }
+}
+
+/// Slices of one step at most; more frames leave with the next.
+const STEP_SLICES: usize = 16;
+
+/// Writes `most` bytes at a time, until all is written or a step was not taken whole.
+fn write_in_steps(
+    frames: &[IoSlice<'_>],
+    most: usize,
+    mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let mut written = 0;
+    let (mut frame, mut at) = (0, 0);
+    while frame < frames.len() {
+        let mut step = [IoSlice::new(&[]); STEP_SLICES];
+        let (mut slices, mut bytes) = (0, 0);
+        while slices < STEP_SLICES && bytes < most && frame < frames.len() {
+            let rest = &frames[frame][at..];
+            let taken = rest.len().min(most - bytes);
+            step[slices] = IoSlice::new(&rest[..taken]);
+            (slices, bytes, at) = (slices + 1, bytes + taken, at + taken);
+            if at == frames[frame].len() {
+                (frame, at) = (frame + 1, 0);
+            }
+        }
+        match write(&step[..slices]) {
+            Ok(n) => {
+                written += n;
+                if n < bytes {
+                    break;
+                }
+            }
+            // It shows itself again at the next write.
+            Err(_) if written > 0 => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(written)
+}
+
+impl Transport for Socket {
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // An error of the poller shows itself again in the read.
+        self.0.stream.poll_readable(cx).map(drop)
+    }
+
+    fn outlet(&self) -> Option<Arc<dyn Outlet>> {
+        Some(Arc::clone(&self.0) as Arc<dyn Outlet>)
+    }
+
+    fn delivers_alone(&self) -> bool {
+        self.0.write_max.is_none()
+    }
+
+    fn abort(&mut self) {
+        let stream = self.0.stream.get_ref();
+        // The peer may have closed it already; then there is nothing left to end.
+        if self.0.write_max.is_some() {
+            let _ = sys::reset_when_closed(stream);
+        }
+        let _ = sys::shutdown(stream, Shutdown::Both);
+    }
+}
+
+impl Outlet for Shared {
+    fn try_write(&self, frames: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.write(frames)
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let stream = &self.0.stream;
+        loop {
+            match sys::read(stream.get_ref(), into) {
+                Err(error) if is_early(&error) => ready!(stream.poll_readable(cx))?,
+                read => {
+                    if matches!(read, Ok(n) if n == into.len()) {
+                        stream.expect_more();
+                    }
+                    return Poll::Ready(read);
+                }
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        frames: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match self.0.write(frames) {
+                Err(error) if is_early(&error) => ready!(self.0.stream.poll_writable(cx))?,
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(sys::shutdown(self.0.stream.get_ref(), Shutdown::Write))
+    }
+}
+
+/// Whether a call only came too early: the socket has nothing, or no room, just now.
+fn is_early(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes in steps of `most` to a sink that has room for `room` bytes; returns what was
+    /// written, the steps, and how it ended.
+    fn steps(lengths: &[usize], most: usize, room: usize) -> (Vec<usize>, Result<usize, ()>) {
+        let bytes: Vec<u8> = (0..255).cycle().take(lengths.iter().sum()).collect();
+        let mut rest = &bytes[..];
+        let frames: Vec<_> = lengths.iter().map(|&len| take(&mut rest, len)).collect();
+        let mut taken: Vec<u8> = Vec::new();
+        let mut steps = Vec::new();
+        let written = write_in_steps(&frames, most, |step| {
+            let step: Vec<u8> = step.iter().flat_map(|slice| slice.to_vec()).collect();
+            let n = step.len().min(room - taken.len());
+            steps.push(n);
+            taken.extend(&step[..n]);
+            if n == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
+        });
+        assert_eq!(taken, bytes[..taken.len()], "in order and nothing twice");
+        if let Ok(written) = &written {
+            assert_eq!(*written, taken.len());
+        }
+        (steps, written.map_err(drop))
+    }
+    fn take<'a>(bytes: &mut &'a [u8], len: usize) -> IoSlice<'a> {
+        let (frame, rest) = bytes.split_at(len);
+        *bytes = rest;
+        IoSlice::new(frame)
+    }
+    #[test]
+    fn no_step_is_longer_than_it_may_be() {
+        assert_eq!(steps(&[10], 4, 99), (vec![4, 4, 2], Ok(10)));
+        assert_eq!(steps(&[3, 3, 3], 4, 99), (vec![4, 4, 1], Ok(9)));
+        assert_eq!(steps(&[1; 40], 100, 99), (vec![16, 16, 8], Ok(40)));
+    }
+    #[test]
+    fn a_step_that_is_not_taken_whole_is_the_last() {
+        assert_eq!(steps(&[10], 4, 6), (vec![4, 2], Ok(6)));
+        assert_eq!(steps(&[10], 4, 4), (vec![4, 0], Ok(4)), "the error comes with the next write");
+        assert_eq!(steps(&[10], 4, 0), (vec![0], Err(())));
+    }
+}

@@ -1,0 +1,286 @@
+//! Serving: from a listener to a client.
+
+use std::io::{self, ErrorKind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_lite::future::or;
+use futures_lite::io::{AsyncRead, AsyncWrite};
+use smol::Executor;
+
+use crate::connection::handler::Handler;
+use crate::connection::memory_wait;
+use crate::disconnect::Disconnect;
+use crate::error::Error;
+use crate::hub::handle::Hub;
+use crate::net::listener::Listener;
+use crate::net::peer::Peer;
+use crate::net::stream::{Foreign, Transport};
+use crate::serve::http_connection::{Begun, Requests};
+use crate::sse::connection::run as run_events;
+use crate::time::clock::Timer;
+use crate::time::clock::unix_seconds;
+use crate::websocket::connection::run as run_websocket;
+
+/// The first pause after an accept that failed; it doubles up to [`ACCEPT_PAUSE_MAX`].
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
+/// The longest pause after an accept that failed: how late the hub notices that descriptors are
+/// free again.
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+impl Hub {
+    /// Accepts connections and runs each on `executor`, until a drain begins.
+    ///
+    /// An accept that fails, as when file descriptors run out, is logged and tried again after a
+    /// pause of 10 ms, doubling to 1 s. Several listeners are several calls, with one handler in an
+    /// [`Arc`](std::sync::Arc).
+    ///
+    /// # Errors
+    ///
+    /// If the listener accepts nothing any more, as when whoever shares the socket has shut it
+    /// down, or if the socket buffers cannot be set that
+    /// [`Config::max_memory`](crate::Config::max_memory) asks for. With it the future ends: there is
+    /// no use in waiting for that to pass.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the listener; connections that were accepted go on.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hublet::{Client, Config, Disconnect, Handler, Hub, Listener, Message};
+    /// use smol::Executor;
+    /// use std::sync::Arc;
+    ///
+    /// struct Echo;
+    /// impl Handler for Echo {
+    ///     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
+    ///         client.send(message).await.map(drop).map_err(|_| Disconnect::GOING_AWAY)
+    ///     }
+    /// }
+    ///
+    /// let executor = Arc::new(Executor::new());
+    /// smol::block_on(executor.run(async {
+    ///     let (hub, manager) = Hub::new(Config::default()).expect("the defaults are valid");
+    ///     let manager = executor.spawn(manager);
+    ///     let listener = Listener::bind("127.0.0.1:0").expect("a free port");
+    ///     let server = executor.spawn({
+    ///         let (hub, executor) = (hub.clone(), Arc::clone(&executor));
+    ///         async move { hub.serve(&executor, listener, Echo).await }
+    ///     });
+    ///
+    ///     hub.drain(Disconnect::GOING_AWAY).await;
+    ///     assert!(server.await.is_ok());
+    ///     manager.await;
+    ///     assert!(hub.broadcast("anyone?").await.expect_err("the hub has ended").is_closed());
+    /// }));
+    /// ```
+    pub async fn serve<H: Handler>(
+        &self,
+        executor: &Executor<'static>,
+        mut listener: Listener,
+        handler: H,
+    ) -> Result<(), Error> {
+        if let Some(sizing) = self.sizing() {
+            listener.restrain(sizing)?;
+        }
+        let handler = Arc::new(handler);
+        self.shared().started.get_or_init(unix_seconds);
+        let gate = &self.shared().gate;
+        let mut closed = pin!(gate.closed());
+        let mut pause = ACCEPT_PAUSE;
+        // Whether another connection may wait: there is no use in asking who knows it has come.
+        let mut more = false;
+        loop {
+            let accept = async {
+                let accepted = async {
+                    if !more {
+                        listener.readable().await?;
+                    }
+                    // The place is taken before the connection is, so that none is refused for want
+                    // of one: it waits in the backlog.
+                    memory_wait::eased(self).await;
+                    // Who stands in line has those inside hurry: only for somebody who has come.
+                    while gate.is_full() && !listener.has_waiting() {
+                        listener.readable().await?;
+                    }
+                    let place = gate.handshake().await;
+                    let (socket, peer) = listener.accept()?;
+                    Ok::<_, io::Error>((socket, peer, place))
+                };
+                Some(accepted.await)
+            };
+            // Before another is accepted: what waits in the backlog is for whoever has the socket
+            // next.
+            let ended = async {
+                closed.as_mut().await;
+                None
+            };
+            let accepted = or(ended, accept);
+            let error = match accepted.await {
+                None => return Ok(()),
+                Some(Ok((socket, peer, place))) => {
+                    (pause, more) = (ACCEPT_PAUSE, true);
+                    let (hub, handler) = (self.clone(), Arc::clone(&handler));
+                    let counted = gate.connection();
+                    // What a task is given keeps its place for as long as it lives, moved on or not,
+                    // and a pointer is the smallest.
+                    let arrived = Box::new((socket, peer, place));
+                    let connection = async move {
+                        let _counted = counted;
+                        let (socket, peer, place) = {
+                            let arrived = arrived;
+                            *arrived
+                        };
+                        // Whoever wants to know was told by the log and the hooks.
+                        drop(connect(&hub, socket, peer, &*handler, place).await);
+                    };
+                    executor.spawn(connection).detach();
+                    continue;
+                }
+                Some(Err(error)) => error,
+            };
+            more = error.kind() != ErrorKind::WouldBlock;
+            if !more || is_about_one_connection(&error) {
+                continue;
+            }
+            if is_for_good(&error) {
+                return Err(error.into());
+            }
+            let millis = pause.as_millis() as u64;
+            log::warn!("accepting on {listener} failed, next try in {millis} ms: {error}");
+            let _pausing = gate.pause();
+            let slept = async {
+                Timer::after(pause).await;
+                false
+            };
+            // Told once, that future may not be asked again.
+            let ended = async {
+                closed.as_mut().await;
+                true
+            };
+            if or(slept, ended).await {
+                return Ok(());
+            }
+            pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
+        }
+    }
+
+    /// Runs one connection, from its request to its end: for an accept loop of your own, for TLS,
+    /// for a pipe.
+    ///
+    /// Returns why the client was disconnected. Waits while as many handshakes are in flight as
+    /// [`Config::handshakes`](crate::Config#structfield.handshakes) allows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::status`] if the request was answered with a status instead of an upgrade, an error
+    /// with a source if the stream failed before.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the stream; the client is out of the registry then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(unix)] {
+    /// use futures_lite::{AsyncReadExt, AsyncWriteExt};
+    /// use hublet::{Client, Config, Disconnect, Handler, Hub, Message, Peer};
+    /// use smol::net::unix::UnixStream;
+    ///
+    /// struct Chat;
+    /// impl Handler for Chat {
+    ///     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
+    ///         client.hub().broadcast(message).await.map(drop).map_err(|_| Disconnect::GOING_AWAY)
+    ///     }
+    /// }
+    ///
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// // A pipe, whose other end is a client in the same program.
+    /// let (ours, theirs) = UnixStream::pair()?;
+    /// let talk = async {
+    ///     let connected = async_tungstenite::client_async("ws://localhost/", theirs).await;
+    ///     let (mut client, _) = connected.expect("the hub answers 101");
+    ///     client.close(None).await.expect("it is connected");
+    /// };
+    /// let served = hub.serve_connection(ours, Peer::unknown(), &Chat);
+    /// let (reason, ()) = futures_lite::future::zip(served, talk).await;
+    /// assert_eq!(reason?, Disconnect::NO_STATUS);
+    ///
+    /// // Who asks for something else is answered too.
+    /// let (ours, mut theirs) = UnixStream::pair()?;
+    /// let talk = async {
+    ///     theirs.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    ///     let mut answer = String::new();
+    ///     theirs.read_to_string(&mut answer).await?;
+    ///     Ok::<_, std::io::Error>(answer)
+    /// };
+    /// let served = hub.serve_connection(ours, Peer::unknown(), &Chat);
+    /// let (refused, answer) = futures_lite::future::zip(served, talk).await;
+    /// assert!(answer?.starts_with("HTTP/1.1 404 "));
+    /// assert_eq!(refused.expect_err("no upgrade").status().map(|s| s.as_u16()), Some(404));
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// # }
+    /// ```
+    pub async fn serve_connection<S, H>(
+        &self,
+        stream: S,
+        peer: Peer,
+        handler: &H,
+    ) -> Result<Disconnect, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+        H: Handler,
+    {
+        self.shared().started.get_or_init(unix_seconds);
+        let gate = &self.shared().gate;
+        let _counted = gate.connection();
+        let place = gate.handshake().await;
+        connect(self, Foreign(stream), peer, handler, place).await
+    }
+}
+
+/// A connection: its requests, then its client.
+///
+/// Not an `async fn`, which would keep a place for every argument beside what becomes of it.
+pub(crate) fn connect<'a, T: Transport + 'a, H: Handler>(
+    hub: &'a Hub,
+    transport: T,
+    peer: Peer,
+    handler: &'a H,
+    place: crate::limits::admission::Handshake,
+) -> impl Future<Output = Result<Disconnect, Error>> + Send {
+    // Boxed, so that its state is freed before the client's long life begins.
+    let beginning = Box::pin(Requests::new(hub, transport, peer, handler).run(place));
+    async move {
+        // Each is taken out here: what is matched around an await stays in the future.
+        let (entrance, mut transport) = match beginning.await? {
+            (Begun::WebSocket(entrance), transport) => (entrance, transport),
+            // Boxed, so that a WebSocket's connection has no room for it.
+            (Begun::Events(admitted, head), transport) => {
+                return Ok(Box::pin(run_events(hub, transport, admitted, head, handler)).await);
+            }
+        };
+        // Boxed as well: it is over before the client's long life.
+        let (admitted, early) = Box::pin(entrance.enter(hub, &mut transport)).await?;
+        Ok(run_websocket(hub, transport, admitted, early, handler).await)
+    }
+}
+
+/// Whether a listener does not listen any more (EINVAL, `accept(2)`).
+fn is_for_good(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::InvalidInput
+}
+
+/// Whether an accept failed for the connection that was to be accepted, and not for all.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}

@@ -1,0 +1,95 @@
+//! Who is there, in JSON, a page at a time.
+
+use std::fmt::Write as _;
+
+use http::{StatusCode, Uri};
+
+use crate::error::Error;
+use crate::http1::response::{Response, draining};
+use crate::http1::url::{percent_decode, query};
+use crate::hub::command::Command;
+use crate::hub::handle::Hub;
+use crate::json;
+
+/// Rooms or members of a page, unless `?limit=` says otherwise.
+const LIMIT: usize = 100;
+
+/// Rooms or members of a page at most: about 200 KB of JSON, and a fraction of a millisecond of
+/// the manager's time.
+const LIMIT_MAX: usize = 1000;
+
+/// The answer to `GET /rooms`: the rooms in the order of their names, from behind `?after=`.
+pub(crate) async fn rooms(hub: &Hub, uri: &Uri) -> Result<Response, Response> {
+    let limit = limit(uri)?;
+    let after = percent_decode(query(uri, "after").unwrap_or_default())
+        .ok_or_else(|| Response::bad_request("after must be the name of a room"))?
+        .into_owned();
+    // One more tells whether there is more.
+    let command = move |reply| Command::ListRooms { after, limit: limit + 1, reply };
+    let mut rooms = hub.ask(command).await.map_err(closed)?;
+    let more = rooms.len() > limit;
+    rooms.truncate(limit);
+    let mut body = String::from("{\"rooms\":[");
+    for (nth, (room, members)) in rooms.iter().enumerate() {
+        body.push_str(if nth > 0 { ",{\"room\":" } else { "{\"room\":" });
+        json::string(&mut body, room);
+        // Writing to a string cannot fail.
+        let _ = write!(body, ",\"members\":{members}}}");
+    }
+    let next = rooms.last().filter(|_| more).map(|(room, _)| room.to_string());
+    Ok(finish(body, next))
+}
+
+/// The answer to `GET /rooms/{room}`: its members in the order of their ids, from behind `?after=`.
+pub(crate) async fn members(hub: &Hub, uri: &Uri, room: String) -> Result<Response, Response> {
+    let limit = limit(uri)?;
+    let slot = |id: &str| id.split('-').next()?.parse().ok();
+    let after = query(uri, "after").map(|id| {
+        slot(id).ok_or_else(|| Response::bad_request("after must be the id of a client"))
+    });
+    let after = after.transpose()?;
+    let mut body = String::from("{\"room\":");
+    json::string(&mut body, &room);
+    body.push_str(",\"members\":[");
+    let command = |reply| Command::ListMembers { room, after, limit: limit + 1, reply };
+    let mut members = hub.ask(command).await.map_err(closed)?;
+    let more = members.len() > limit;
+    members.truncate(limit);
+    for (nth, member) in members.iter().enumerate() {
+        let comma = if nth > 0 { "," } else { "" };
+        let _ = write!(body, "{comma}{{\"id\":\"{}\",\"user\":", member.id);
+        match &member.user {
+            Some(user) => json::string(&mut body, user),
+            None => body.push_str("null"),
+        }
+        let _ = write!(
+            body,
+            ",\"since\":{},\"waiting\":{},\"waiting_bytes\":{},\"missed\":{}}}",
+            member.since, member.waiting, member.waiting_bytes, member.missed
+        );
+    }
+    let next = members.last().filter(|_| more).map(|member| member.id.to_string());
+    Ok(finish(body, next))
+}
+
+/// Ends a page with where the next one begins.
+fn finish(mut body: String, next: Option<String>) -> Response {
+    body.push_str("],\"next\":");
+    match next {
+        Some(next) => json::string(&mut body, &next),
+        None => body.push_str("null"),
+    }
+    body.push('}');
+    Response::with_type(StatusCode::OK, "application/json", body.into())
+        .header("Cache-Control", "no-store")
+}
+
+fn limit(uri: &Uri) -> Result<usize, Response> {
+    let Some(text) = query(uri, "limit") else { return Ok(LIMIT) };
+    let limit = text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
+    limit.ok_or_else(|| Response::bad_request("limit must be a number from 1 to 1000"))
+}
+
+fn closed(_: Error) -> Response {
+    draining()
+}

@@ -1,0 +1,184 @@
+//! What must be so when a run is over (DESIGN: invariants).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::Overflow;
+use crate::disconnect::Disconnect;
+use crate::hub::tests::support::{Frame, number_of};
+use crate::sim::network::Kernel;
+use crate::sim::notes::{NEVER, Notes, PeerNote, Span};
+use crate::sim::peer::{Peer, Way, frames_of};
+use crate::sim::script::number_of_text;
+use crate::sim::world::World;
+
+/// What one peer was told, or heard of it.
+struct Heard {
+    /// The numbers of its messages, in order.
+    messages: Vec<u32>,
+    /// The code of its close frame, if there was one.
+    close: Option<Option<u16>>,
+}
+
+/// Checks a run that has ended.
+pub(super) fn check(world: &World) {
+    let notes = world.script.notes();
+    let hear = |of: fn(&Kernel) -> &[u8]| -> Vec<_> {
+        let hear = |peer: &Peer| {
+            hear(&frames_of(of(&peer.line.lock()), peer.way).unwrap_or_default(), peer.way)
+        };
+        world.peers.iter().map(hear).collect()
+    };
+    let told = hear(|kernel| &kernel.taken);
+    let heard = hear(Kernel::legible);
+    check_order(&notes, &told);
+    for (n, (told, heard)) in told.iter().zip(&heard).enumerate() {
+        check_peer(&notes, n, told, heard, world.hub.shared().config.overflow);
+        check_goodbye(&notes.peers[n], &world.peers[n], n, heard);
+    }
+    for number in 0..notes.messages.len() {
+        check_recipients(&notes, number);
+    }
+    let stats = world.hub.stats();
+    let delivered: usize = told.iter().map(|heard| heard.messages.len()).sum();
+    assert_eq!(stats.messages_delivered, delivered as u64, "delivered is what the kernel took");
+    let fates = stats.messages_delivered + stats.messages_dropped + stats.messages_lost;
+    assert_eq!(stats.recipients, fates, "every recipient has exactly one fate");
+    assert_eq!((stats.clients, stats.rooms, stats.connections), (0, 0, 0), "nobody is left");
+    assert_eq!(stats.held_bytes, 0, "no message is left");
+    let slow = Disconnect::SLOW.code();
+    let (mut evicted, mut unheard) = (0, 0);
+    for peer in &notes.peers {
+        evicted += peer.reasons.iter().filter(|&&code| code == slow).count() as u64;
+        // A client that ended before its first hook, or was told to go before it was evicted.
+        unheard += u64::from(peer.reasons.is_empty() || !peer.codes.is_empty());
+    }
+    assert!(evicted <= stats.clients_evicted && stats.clients_evicted <= evicted + unheard);
+}
+
+/// What the frames of a stream say: none is behind a close frame.
+fn hear(frames: &[Frame], way: Way) -> Heard {
+    let mut heard = Heard { messages: Vec::new(), close: None };
+    for Frame { opcode, payload } in frames {
+        assert!(heard.close.is_none(), "nothing follows a close frame");
+        match opcode {
+            1 => heard.messages.push(number_of_text(payload, way)),
+            2 => heard.messages.push(number_of(payload)),
+            8 => {
+                let code = payload.first_chunk::<2>().map(|code| u16::from_be_bytes(*code));
+                heard.close = Some(code);
+            }
+            9 | 10 => assert!(payload.len() <= 125),
+            _ => panic!("nobody sent a frame of opcode {opcode}"),
+        }
+    }
+    heard
+}
+
+/// Invariant 9, and more: there is one order in which everything was dispatched, which agrees with
+/// what every peer has heard and with what publishers knew to be done.
+fn check_order(notes: &Notes, heard: &[Heard]) {
+    let mut after: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
+    let mut before: BTreeMap<u32, usize> = BTreeMap::new();
+    for heard in heard {
+        let mut latest = 0;
+        for &number in &heard.messages {
+            let Span { from, by } = notes.messages[number as usize].span;
+            assert!(by >= latest, "message {number} was done before an earlier one was begun");
+            latest = latest.max(from);
+        }
+        for pair in heard.messages.windows(2) {
+            if after.entry(pair[0]).or_default().insert(pair[1]) {
+                *before.entry(pair[1]).or_default() += 1;
+            }
+        }
+    }
+    let mut ready: Vec<_> =
+        after.keys().filter(|number| !before.contains_key(number)).copied().collect();
+    while let Some(number) = ready.pop() {
+        for next in after.remove(&number).unwrap_or_default() {
+            let left = before.get_mut(&next).expect("was counted");
+            *left -= 1;
+            if *left == 0 {
+                before.remove(&next);
+                ready.push(next);
+            }
+        }
+    }
+    assert!(before.is_empty(), "two peers heard {before:?} in different orders");
+}
+
+/// Who was told a message was meant, who was meant and steady heard it, once.
+fn check_peer(notes: &Notes, n: usize, told: &Heard, heard: &Heard, overflow: Overflow) {
+    let peer = &notes.peers[n];
+    let mut numbers = told.messages.clone();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), told.messages.len(), "peer {n} was told a message twice");
+    let mut came = heard.messages.clone();
+    came.sort_unstable();
+    // Whoever hears that it was kicked has heard before what was queued for it, however slow it is.
+    let kicked = peer.kicks.iter().find(|(_, code)| heard.close == Some(Some(*code)));
+    let end = match kicked {
+        Some((moment, _)) if overflow == Overflow::Disconnect => *moment,
+        _ => peer.gone.from,
+    };
+    for (number, message) in notes.messages.iter().enumerate() {
+        let (mut surely, perhaps) = notes.got_before(n, message.to, message.span, end);
+        // Nobody knows that what was not waited for was dispatched.
+        surely &= message.span.by != NEVER;
+        let except = message.except == Some(n);
+        let got = numbers.binary_search(&(number as u32)).is_ok();
+        assert!(!got || !message.refused, "peer {n} was told {number}, which was refused");
+        assert!(!got || (perhaps && !except), "peer {n} was told {number}, which was not for it");
+        let came = came.binary_search(&(number as u32)).is_ok();
+        assert!(came || !surely || except, "peer {n} did not hear {number}: {message:?}");
+    }
+    let slow = Disconnect::SLOW.code();
+    let deadlines = [Disconnect::ABNORMAL.code(), Disconnect::POLICY.code(), slow];
+    let may_be =
+        |code: u16| peer.codes.contains(&code) || (!peer.steady && deadlines.contains(&code));
+    if let Some(Some(code)) = told.close {
+        assert!(may_be(code), "peer {n} was closed with {code}, not with one of {:?}", peer.codes);
+    }
+    for &code in &peer.reasons {
+        assert!(may_be(code), "peer {n} ended with {code}, not with one of {:?}", peer.codes);
+    }
+    let hooks = peer.reasons.len();
+    assert!(hooks <= 1, "on_disconnect runs once");
+    assert!(peer.id.is_none() || hooks == 1 || peer.cancelled, "and it runs for peer {n}");
+}
+
+/// Who reads and answers, as it should, loses nothing with its connection, and hears of its end.
+fn check_goodbye(note: &PeerNote, peer: &Peer, n: usize, heard: &Heard) {
+    // Whose connection was reset by itself or dropped knows without.
+    if !peer.answers || peer.has_reset || note.cancelled {
+        return;
+    }
+    let code = note.reasons.first().copied();
+    let is = |reason: Disconnect| code == Some(reason.code());
+    let is_exempt = match peer.way {
+        // Who was refused may ask again, and a connection on which nobody asks may end at any time.
+        // Who says too much where nobody listens is cut off.
+        Way::Events => code.is_none() || is(Disconnect::POLICY),
+        Way::Asks | Way::Upgraded => false,
+    };
+    // Who was lost is not told, and who is evicted only if that takes no waiting.
+    if is_exempt || is(Disconnect::ABNORMAL) || is(Disconnect::SLOW) {
+        return;
+    }
+    assert!(!peer.line.lock().has_lost(), "peer {n} has lost something with its end: {code:?}");
+    assert!(code.is_none() || heard.close.is_some(), "peer {n} did not hear of its end: {code:?}");
+}
+
+/// Invariant 10: as many recipients as members, as far as can be known from outside.
+fn check_recipients(notes: &Notes, number: usize) {
+    let message = &notes.messages[number];
+    let Some(told) = message.recipients else { return };
+    let (mut least, mut most) = (0, 0);
+    for n in (0..notes.peers.len()).filter(|&n| message.except != Some(n)) {
+        let (surely, perhaps) = notes.got(n, message.to, message.span);
+        least += usize::from(surely);
+        most += usize::from(perhaps);
+    }
+    assert!((least..=most).contains(&told), "{number}: {told} recipients, {least} to {most} meant");
+}

@@ -1,0 +1,133 @@
+//! The simulation: the hub and its connections on an executor, a network and a clock that a seed
+//! drives.
+//!
+//! What runs is what is shipped: the manager, the registry, the queues, the inbox, the gate, the
+//! handshake, the requests, the pump, the stream of events, the drain. What does not: the accept
+//! loop and real sockets, what is asked beyond upgrades, events and posts, and threads (one task
+//! runs at a time, in any order).
+//!
+//! As on a real network, what is written comes later, and a connection that is dropped with unread
+//! bytes, or is sent more, is reset: what its peer has not read by then is lost. What a stream that
+//! does not deliver alone has not delivered is lost with it in any case.
+//!
+//! A run connects peers, over WebSocket and for events, some of them steady (they read everything
+//! and answer pings), some that stall, break off in the middle of a frame, break the rules, vanish;
+//! others post, one request after another; it lets handlers publish, join, leave, kick, fail, panic
+//! and take their time; it lets a program around the hub do the same and change its mind; it lets
+//! time pass, or the whole process oversleep. Everything is noted, and at rest and at the end the
+//! invariants are held against the notes.
+//!
+//! HUBLET_SIM_SEEDS=A..B chooses the seeds; HUBLET_TEST_SEED=N replays one and tells what happens.
+
+mod executor;
+mod invariants;
+pub(crate) mod network;
+mod notes;
+mod peer;
+mod poster;
+mod rest;
+mod script;
+mod world;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use crate::config::{Config, Overflow};
+use crate::hub::tests::support::seeded_from;
+use crate::sim::script::ROOMS;
+use crate::sim::world::World;
+use crate::stats::Stats;
+
+/// Runs one seed from its beginning to its end.
+fn run(rng: &mut Rng, trace: bool) -> Stats {
+    let mut world = World::new(rng.fork(), trace);
+    for _ in 0..world.rng.usize(50..600) {
+        world.step();
+    }
+    world.end();
+    invariants::check(&world);
+    let stats = world.hub.stats();
+    end(world);
+    stats
+}
+
+/// The last handle goes, and the hub with it.
+fn end(world: World) {
+    let World { mut executor, mut rng, time, hub, script, peers, posters, .. } = world;
+    let terms = Arc::downgrade(&hub.shared().terms);
+    let timekeeper = Arc::clone(&hub.shared().timekeeper);
+    drop((hub, script));
+    while executor.tick(&mut rng) {}
+    assert_eq!(executor.tasks(), 0, "no task is left");
+    assert_eq!(timekeeper.len(), (0, 0), "no deadline is left");
+    drop(timekeeper);
+    assert_eq!(time.timers(), 0, "no timer is left");
+    let mut lines =
+        peers.iter().map(|peer| &peer.line).chain(posters.iter().map(|poster| &poster.line));
+    assert!(lines.all(|line| line.lock().closed), "no descriptor is left");
+    drop(executor);
+    assert_eq!(terms.strong_count(), 0, "no queue is left");
+}
+
+/// A configuration, by chance.
+pub(crate) fn any_config(rng: &mut Rng) -> Config {
+    let seconds = |rng: &mut Rng, max: u64| Duration::from_millis(rng.u64(200..max * 1000));
+    let max_message = *rng.choice(&[64, 300, 4096, 16384]).expect("some");
+    let overflow = match rng.u8(..4) {
+        0 => Overflow::DropNewest,
+        1 => Overflow::DropOldest,
+        _ => Overflow::Disconnect,
+    };
+    let queue_bytes = (max_message + 10) * rng.usize(1..10).max(2);
+    Config::default()
+        .http(true)
+        .max_message(max_message)
+        .max_fragments(8)
+        .queue(rng.usize(1..=64))
+        .queue_bytes(if rng.bool() { queue_bytes } else { 256 * 1024 })
+        .overflow(overflow)
+        .inbox(rng.usize(1..=16))
+        .inbox_bytes((max_message + 10) * rng.usize(1..8))
+        .max_clients(Some(if rng.u8(..4) == 0 { rng.usize(1..8) } else { 1_000 }))
+        .max_rooms(if rng.u8(..4) == 0 { rng.usize(1..4) } else { 64 })
+        .max_rooms_per_client(rng.usize(1..=ROOMS))
+        .handshakes(rng.usize(1..8))
+        .message_timeout(seconds(rng, 40))
+        .handshake_timeout(seconds(rng, 10))
+        .ping_interval(seconds(rng, 30))
+        .pong_timeout(seconds(rng, 30))
+        .write_timeout(seconds(rng, 15))
+        .close_timeout(seconds(rng, 5))
+        .drain(seconds(rng, 6))
+}
+
+#[test]
+fn every_seed_keeps_the_invariants() {
+    let seeds = std::env::var("HUBLET_SIM_SEEDS").unwrap_or_else(|_| "0..300".to_owned());
+    let (from, to) = seeds.split_once("..").expect("HUBLET_SIM_SEEDS is A..B");
+    let seeds = from.parse().expect("a number")..to.parse().expect("a number");
+    let trace = std::env::var_os("HUBLET_TEST_SEED").is_some();
+    let (mut runs, mut upgrades, mut recipients, mut evicted) = (0, 0, 0, 0);
+    seeded_from(seeds, |rng| {
+        let stats = run(rng, trace);
+        runs += 1;
+        upgrades += stats.upgrades_accepted;
+        recipients += stats.recipients;
+        evicted += stats.clients_evicted;
+    });
+    println!(
+        "{runs} runs: {upgrades} upgrades, {recipients} recipients, {evicted} clients evicted"
+    );
+    // A simulation in which nothing happens proves nothing.
+    assert!(trace || (upgrades > runs && recipients > 50 * runs && evicted > runs / 2));
+}
+
+#[test]
+fn a_seed_replays() {
+    for seed in 0..30 {
+        let [first, second] = [(); 2].map(|()| run(&mut Rng::with_seed(seed), false));
+        assert_eq!(first, second, "seed {seed}");
+    }
+}

@@ -1,0 +1,221 @@
+//! What happened in a run, as those saw it who asked the hub for it.
+
+use std::collections::BTreeMap;
+
+use crate::hub::client_id::ClientId;
+
+/// A moment of a run; no two things happen in the same one.
+pub(super) type Moment = u64;
+
+/// Later than everything.
+pub(super) const NEVER: Moment = Moment::MAX;
+
+/// From when on something was asked for, and by when it was done, if the asker was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) from: Moment,
+    pub(super) by: Moment,
+}
+
+/// A wish to be in a room or out of it.
+#[derive(Debug, Clone, Copy)]
+struct Change {
+    joins: bool,
+    span: Span,
+}
+
+/// One peer and the client it became.
+#[derive(Debug)]
+pub(super) struct PeerNote {
+    pub(super) user: Option<usize>,
+    /// Its client's id, from `on_connect` on.
+    pub(super) id: Option<ClientId>,
+    /// From when on it may be in the registry, and by when it was.
+    pub(super) here: Span,
+    /// From when on it may go, and by when it had gone.
+    pub(super) gone: Span,
+    /// Whether it reads all it is sent and answers pings, so that it must not be ended by the hub.
+    pub(super) steady: bool,
+    /// When it was kicked, and with which code.
+    pub(super) kicks: Vec<(Moment, u16)>,
+    /// Close codes that it may be sent.
+    pub(super) codes: Vec<u16>,
+    /// The reasons that `on_disconnect` was given.
+    pub(super) reasons: Vec<u16>,
+    /// Its connection was dropped as it stood.
+    pub(super) cancelled: bool,
+    rooms: BTreeMap<usize, Vec<Change>>,
+}
+
+/// To whom a message was to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum To {
+    All,
+    Room(usize),
+    User(usize),
+    Peer(usize),
+}
+
+/// One message; its number is its place.
+#[derive(Debug)]
+pub(super) struct MessageNote {
+    pub(super) to: To,
+    /// The peer that must not get it.
+    pub(super) except: Option<usize>,
+    pub(super) span: Span,
+    /// The recipients that the publisher was told of.
+    pub(super) recipients: Option<usize>,
+    /// Whether the hub refused it.
+    pub(super) refused: bool,
+}
+
+/// Everything that the invariants are held against.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    now: Moment,
+    pub(super) peers: Vec<PeerNote>,
+    pub(super) messages: Vec<MessageNote>,
+    /// Kicks so far, for a close code of its own each.
+    kicks: u16,
+}
+
+impl Notes {
+    pub(super) fn moment(&mut self) -> Moment {
+        self.now += 1;
+        self.now
+    }
+
+    pub(super) fn peer(&mut self, user: Option<usize>, rooms: &[usize], steady: bool) -> usize {
+        let here = Span { from: self.moment(), by: NEVER };
+        let change = Change { joins: true, span: here };
+        let rooms = rooms.iter().map(|&room| (room, vec![change])).collect();
+        self.peers.push(PeerNote {
+            user,
+            id: None,
+            here,
+            gone: Span { from: if steady { NEVER } else { 0 }, by: NEVER },
+            steady,
+            kicks: Vec::new(),
+            codes: Vec::new(),
+            reasons: Vec::new(),
+            cancelled: false,
+            rooms,
+        });
+        self.peers.len() - 1
+    }
+
+    /// `on_connect` ran.
+    pub(super) fn connected(&mut self, peer: usize, id: ClientId) {
+        let now = self.moment();
+        let note = &mut self.peers[peer];
+        assert!(note.id.replace(id).is_none(), "a client connects once");
+        note.here.by = now;
+        for changes in note.rooms.values_mut() {
+            changes[0].span.by = now;
+        }
+        let twins = self.peers.iter().filter(|other| other.id == Some(id)).count();
+        assert_eq!(twins, 1, "no two clients have one id");
+    }
+
+    /// A peer that has not connected yet may be ended by the hub from its beginning on; `false` if it
+    /// has.
+    pub(super) fn unsettle(&mut self, peer: usize) -> bool {
+        let note = &mut self.peers[peer];
+        if note.id.is_some() {
+            return false;
+        }
+        note.steady = false;
+        note.gone.from = 0;
+        true
+    }
+
+    /// Something begins that may end a peer with one of `codes`.
+    pub(super) fn may_end(&mut self, peer: usize, codes: &[u16]) {
+        let now = self.moment();
+        let note = &mut self.peers[peer];
+        note.gone.from = note.gone.from.min(now);
+        note.codes.extend(codes);
+    }
+
+    /// A peer is about to be kicked, with a code that no other kick has.
+    pub(super) fn kick(&mut self, peer: usize) -> u16 {
+        self.kicks += 1;
+        let code = 4200 + self.kicks;
+        self.may_end(peer, &[code]);
+        let now = self.moment();
+        self.peers[peer].kicks.push((now, code));
+        code
+    }
+
+    pub(super) fn publish(&mut self, to: To, except: Option<usize>) -> u32 {
+        let span = Span { from: self.moment(), by: NEVER };
+        self.messages.push(MessageNote { to, except, span, recipients: None, refused: false });
+        (self.messages.len() - 1) as u32
+    }
+
+    pub(super) fn published(&mut self, number: u32, recipients: Option<usize>) {
+        let by = self.moment();
+        let note = &mut self.messages[number as usize];
+        note.span.by = by;
+        note.recipients = recipients;
+    }
+
+    /// The hub has said that it did not take a message.
+    pub(super) fn refused(&mut self, number: u32) {
+        self.messages[number as usize].refused = true;
+    }
+
+    /// A peer is about to be in a room, or out of it; `None` if such a wish is under way.
+    pub(super) fn change(&mut self, peer: usize, room: usize, joins: bool) -> Option<usize> {
+        let span = Span { from: self.moment(), by: NEVER };
+        let changes = self.peers[peer].rooms.entry(room).or_default();
+        if changes.last().is_some_and(|last| last.span.by == NEVER) {
+            return None;
+        }
+        changes.push(Change { joins, span });
+        Some(changes.len() - 1)
+    }
+
+    /// A wish was granted, or refused and without effect.
+    pub(super) fn changed(&mut self, peer: usize, room: usize, change: usize, granted: bool) {
+        let by = self.moment();
+        let changes = self.peers[peer].rooms.get_mut(&room).expect("was noted");
+        changes[change].span.by = by;
+        if !granted {
+            // As it was before.
+            changes[change].joins = change > 0 && changes[change - 1].joins;
+        }
+    }
+
+    /// Whether a peer was a recipient of what was published in a span: surely, and perhaps.
+    pub(super) fn got(&self, peer: usize, to: To, span: Span) -> (bool, bool) {
+        self.got_before(peer, to, span, self.peers[peer].gone.from)
+    }
+
+    /// As [`got`](Self::got), for a peer that was here until a moment at least.
+    pub(super) fn got_before(&self, peer: usize, to: To, span: Span, end: Moment) -> (bool, bool) {
+        let note = &self.peers[peer];
+        let surely_here = note.here.by < span.from && span.by < end;
+        let perhaps_here = note.here.from < span.by && span.from < note.gone.by;
+        let (surely, perhaps) = match to {
+            To::All => (true, true),
+            To::User(user) => (note.user == Some(user), note.user == Some(user)),
+            To::Peer(other) => (peer == other, peer == other),
+            To::Room(room) => note.is_in(room, span),
+        };
+        (surely_here && surely, perhaps_here && perhaps)
+    }
+}
+
+impl PeerNote {
+    /// Whether the peer was in a room for the whole of a span, and whether for any of it.
+    fn is_in(&self, room: usize, span: Span) -> (bool, bool) {
+        let changes = self.rooms.get(&room).map_or(&[][..], |changes| changes);
+        let before = changes.iter().rposition(|change| change.span.by < span.from);
+        let was_in = before.is_some_and(|at| changes[at].joins);
+        let later = &changes[before.map_or(0, |at| at + 1)..];
+        let mut meanwhile = later.iter().filter(|change| change.span.from < span.by);
+        let left = meanwhile.clone().any(|change| !change.joins);
+        (was_in && !left, was_in || meanwhile.any(|change| change.joins))
+    }
+}

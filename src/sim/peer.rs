@@ -1,0 +1,173 @@
+//! A peer's end of a connection, and what it does of itself.
+
+use std::sync::Arc;
+
+use base64ct::{Base64, Encoding as _};
+use fastrand::Rng;
+
+use crate::hub::tests::support::{Frame, decode};
+use crate::sim::executor::TaskId;
+use crate::sim::network::Line;
+use crate::websocket::decoder::tests::frame;
+
+/// How a peer comes, and so what it hears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// It asks for a WebSocket.
+    Asks,
+    /// It was upgraded elsewhere.
+    Upgraded,
+    /// It asks for events.
+    Events,
+}
+
+/// What a peer still says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Voice {
+    /// What it likes.
+    Free,
+    /// It has sent a close frame, behind which it answers pings.
+    Closing,
+    /// Nothing.
+    Silent,
+    /// Nothing, and the server has been told.
+    Ended,
+}
+
+/// A peer's end.
+pub(super) struct Peer {
+    pub(super) line: Arc<Line>,
+    /// The connection's task.
+    pub(super) task: TaskId,
+    pub(super) steady: bool,
+    /// It reads what it is sent, answers pings and closes in return.
+    pub(super) answers: bool,
+    pub(super) way: Way,
+    /// What it has begun to send and not finished.
+    pub(super) half: Vec<u8>,
+    /// How much of what it has read, in bytes, it has looked at.
+    pub(super) seen: usize,
+    /// Frames of that which it has understood.
+    pub(super) understood: usize,
+    pub(super) voice: Voice,
+    /// It has reset its connection.
+    pub(super) has_reset: bool,
+    /// Time has passed while it had a message unfinished, which may have ended it.
+    pub(super) dawdled: bool,
+}
+
+impl Peer {
+    /// Says nothing of itself any more.
+    pub(super) fn is_silent(&self) -> bool {
+        self.voice > Voice::Free
+    }
+
+    /// Whether a close frame from it would be one.
+    pub(super) fn can_close(&self) -> bool {
+        self.voice == Voice::Free && self.way != Way::Events
+    }
+
+    /// Shuts its side down.
+    pub(super) fn end(&mut self) {
+        self.line.end();
+        self.voice = Voice::Ended;
+    }
+
+    /// Resets its connection.
+    pub(super) fn reset(&mut self) {
+        self.line.reset();
+        self.voice = Voice::Ended;
+        self.has_reset = true;
+    }
+
+    /// Reads what has come, or the beginning of it, and answers it; `false` if there is nothing new.
+    pub(super) fn answer(&mut self, rng: &mut Rng) -> bool {
+        if !self.answers {
+            return false;
+        }
+        // What it says meanwhile may cost it the rest.
+        let unread = self.line.lock().unread();
+        self.line.read(if rng.bool() { unread } else { rng.usize(unread.min(1)..=unread) });
+        let (heard, over) = {
+            let kernel = self.line.lock();
+            let (read, over) = (kernel.read, kernel.is_over());
+            let leaves = over && self.voice < Voice::Ended;
+            if read == self.seen && !leaves {
+                return false;
+            }
+            (kernel.taken[..read].to_vec(), over)
+        };
+        let reads = heard.len() > self.seen;
+        self.seen = heard.len();
+        if reads && !self.steady {
+            self.line.grant(200);
+        }
+        if self.way != Way::Events {
+            self.answer_frames(&frames_of(&heard, self.way).unwrap_or_default());
+        }
+        if over && self.voice < Voice::Ended {
+            self.end();
+        }
+        true
+    }
+
+    /// Answers the frames that it has not understood yet.
+    fn answer_frames(&mut self, frames: &[Frame]) {
+        let new = &frames[self.understood..];
+        self.understood = frames.len();
+        for Frame { opcode, payload } in new {
+            match opcode {
+                8 if self.voice < Voice::Ended => self.end(),
+                // A frame in the middle would be torn by what is sent now.
+                9 if self.voice < Voice::Silent && (self.half.is_empty() || self.steady) => {
+                    self.line.send(&std::mem::take(&mut self.half));
+                    self.line.send(&frame(0x8a, payload));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The frames of what a peer has heard, or what stands for them: behind a response, if it asked.
+/// `None` before that, and for a refusal.
+pub(super) fn frames_of(heard: &[u8], way: Way) -> Option<Vec<Frame>> {
+    let welcome = match way {
+        Way::Asks => "HTTP/1.1 101 ",
+        Way::Upgraded => "",
+        Way::Events => "HTTP/1.1 200 ",
+    };
+    let body = if way == Way::Upgraded {
+        heard
+    } else {
+        let end = heard.windows(4).position(|window| window == b"\r\n\r\n")?;
+        &heard[end + 4..]
+    };
+    let of = if way == Way::Events { events } else { |body: &[u8]| decode(body).0 };
+    heard.starts_with(welcome.as_bytes()).then(|| of(body))
+}
+
+/// The events of a stream as the frames that they stand for; the last one may be cut off.
+fn events(stream: &[u8]) -> Vec<Frame> {
+    let mut rest = std::str::from_utf8(stream).expect("events are text");
+    let mut frames = Vec::new();
+    while let Some((event, behind)) = rest.split_once("\n\n") {
+        rest = behind;
+        if event == ":" {
+            continue;
+        }
+        frames.push(if let Some(encoded) = event.strip_prefix("event: binary\ndata: ") {
+            let payload = Base64::decode_vec(encoded).expect("the base64 of one message");
+            Frame { opcode: 2, payload }
+        } else if let Some(lines) = event.strip_prefix("data: ") {
+            Frame { opcode: 1, payload: lines.replace("\ndata: ", "\n").into_bytes() }
+        } else if let Some(close) = event.strip_prefix("event: close\ndata: {\"code\":") {
+            let code = close.split_once(',').and_then(|(code, _)| code.parse().ok());
+            let code: u16 = code.expect("a close code");
+            Frame { opcode: 8, payload: code.to_be_bytes().to_vec() }
+        } else {
+            panic!("nobody sent an event like {event:?}")
+        });
+    }
+    frames
+}

@@ -1,0 +1,229 @@
+//! Those who send over HTTP: one request after another, whose answers they read or do not.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::net::peer::Peer as Origin;
+use crate::serve::accept::connect;
+use crate::sim::executor::TaskId;
+use crate::sim::network::{Line, Socket};
+use crate::sim::notes::{Notes, To};
+use crate::sim::script::{ROOMS, USERS, said};
+use crate::sim::world::{World, trace};
+
+/// Posters at a time.
+const POSTERS_MAX: usize = 6;
+
+/// The peer's end of a connection that posts.
+pub(super) struct Poster {
+    pub(super) line: Arc<Line>,
+    /// The connection's task.
+    pub(super) task: TaskId,
+    /// It reads every answer as it comes.
+    steady: bool,
+    /// The messages of requests that were begun and not answered, in order.
+    asked: VecDeque<u32>,
+    /// What it has begun to send and not finished.
+    half: Vec<u8>,
+    /// How much of what was taken for it, in bytes, it has understood.
+    seen: usize,
+    /// It has sent its last byte.
+    pub(super) silent: bool,
+    /// It has reset its connection, or that was dropped.
+    broken: bool,
+}
+
+impl Poster {
+    /// Reads what has come; `false` if that changes nothing for the server.
+    pub(super) fn answer(&mut self, notes: &mut Notes) -> bool {
+        self.line.read(usize::MAX);
+        let kernel = self.line.lock();
+        let (come, over) = (kernel.legible()[self.seen..].to_vec(), kernel.is_over());
+        drop(kernel);
+        let mut rest = &come[..];
+        while let Some(response) = Response::first(&mut rest) {
+            self.note(&response, notes);
+        }
+        let read = come.len() - rest.len();
+        self.seen += read;
+        if read > 0 && !self.steady {
+            self.line.grant(read / 2);
+        }
+        let ends = over && !self.silent;
+        if ends {
+            self.silent = true;
+            self.line.end();
+        }
+        ends || (read > 1 && !self.steady)
+    }
+
+    /// Whether it has lost an answer, or a part of one, that it should have had. Behind one that does
+    /// not end the connection another may, without a word (RFC 9112 9.3.1), and who has not waited
+    /// for its answers has lost them.
+    pub(super) fn misses(&self) -> bool {
+        let kernel = self.line.lock();
+        let ends = || kernel.taken.windows(17).any(|part| part == b"Connection: close");
+        self.steady && !self.broken && kernel.has_lost() && ends()
+    }
+
+    /// Notes what a response says of the first request that has none.
+    fn note(&mut self, response: &Response, notes: &mut Notes) {
+        if response.status == 100 {
+            return;
+        }
+        match (response.status, self.asked.pop_front()) {
+            (202, Some(number)) => notes.published(number, Some(response.recipients())),
+            // The hub cannot say.
+            (500, Some(_)) => {}
+            (_, Some(number)) => notes.refused(number),
+            (status, None) => assert_eq!(status, 408, "an answer to nothing"),
+        }
+        if response.closes {
+            // What came with it or behind it is not read.
+            self.asked.drain(..).for_each(|number| notes.refused(number));
+        }
+    }
+
+    /// Whether a request of its own would be the only one under way.
+    fn is_ready(&self) -> bool {
+        self.steady && !self.silent && self.asked.is_empty() && self.half.is_empty()
+    }
+}
+
+/// A response that is whole.
+struct Response {
+    status: u16,
+    /// No other request is answered on the connection.
+    closes: bool,
+    body: String,
+}
+
+impl Response {
+    /// Takes the first response off the front of a stream, once it is whole.
+    fn first(stream: &mut &[u8]) -> Option<Self> {
+        let end = stream.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+        let head = std::str::from_utf8(&stream[..end]).expect("a head is text");
+        let status = head.strip_prefix("HTTP/1.1 ").and_then(|line| line.get(..3));
+        let status = status.and_then(|status| status.parse().ok()).expect("a status line");
+        let header = |name: &str| head.lines().find_map(|line| line.strip_prefix(name));
+        let length = header("Content-Length: ").map_or(0, |len| len.parse().expect("a length"));
+        let body = stream.get(end..end + length)?;
+        let body = String::from_utf8(body.to_vec()).expect("a body is text");
+        let closes = header("Connection: close").is_some();
+        *stream = &stream[end + length..];
+        Some(Self { status, closes, body })
+    }
+
+    fn recipients(&self) -> usize {
+        let number =
+            self.body.trim_end().strip_prefix("{\"recipients\":").and_then(|n| n.strip_suffix('}'));
+        number.and_then(|number| number.parse().ok()).expect("how many it reached")
+    }
+}
+
+impl World {
+    /// Somebody posts, or a part of it, or is gone.
+    pub(super) fn post(&mut self) {
+        let few = self.posters.len() < POSTERS_MAX;
+        if self.posters.is_empty() || (few && self.rng.u8(..8) == 0) {
+            self.connect_poster();
+        }
+        let n = self.rng.usize(..self.posters.len());
+        if self.posters[n].silent {
+            // Another in its place.
+            if !self.executor.runs(self.posters[n].task) {
+                self.posters.swap_remove(n);
+            }
+            return;
+        }
+        match self.rng.u8(..60) {
+            0 => {
+                trace!(self, "poster {n} ends");
+                self.posters[n].line.end();
+                self.posters[n].silent = true;
+            }
+            1 => {
+                trace!(self, "poster {n} resets");
+                self.posters[n].line.reset();
+                self.posters[n].silent = true;
+                self.posters[n].broken = true;
+            }
+            2 => {
+                trace!(self, "poster {n} is dropped");
+                self.executor.cancel(self.posters[n].task);
+                self.posters[n].silent = true;
+                self.posters[n].broken = true;
+            }
+            3..=9 => self.posters[n].line.grant(100),
+            _ => {
+                let to = if self.rng.u8(..4) == 0 {
+                    To::User(self.rng.usize(..USERS))
+                } else {
+                    To::Room(self.rng.usize(..ROOMS))
+                };
+                let len = match self.rng.u8(..40) {
+                    // A byte too long.
+                    0 => self.len_max + 1,
+                    1..=9 => self.rng.usize(4..=self.len_max),
+                    _ => self.rng.usize(4..=40),
+                };
+                let whole = self.rng.u8(..4) > 0;
+                self.ask_by_post(n, to, len, whole);
+            }
+        }
+    }
+
+    /// A poster who has nothing under way, if there is one.
+    pub(super) fn ready_poster(&mut self) -> Option<usize> {
+        let runs = |poster: &Poster| self.executor.runs(poster.task);
+        self.posters.iter().position(|poster| poster.is_ready() && runs(poster))
+    }
+
+    /// Posts a message behind what the poster has asked before, or a part of it.
+    pub(super) fn ask_by_post(&mut self, n: usize, to: To, len: usize, whole: bool) {
+        let number = self.script.notes().publish(to, None);
+        trace!(self, "poster {n} posts {number} to {to:?}, {len} bytes, whole {whole}");
+        let path = match to {
+            To::Room(room) => format!("/pub/room%20{room}"),
+            To::User(user) => format!("/user/user%20{user}"),
+            To::All | To::Peer(_) => unreachable!("there is no path for it"),
+        };
+        let expects = if self.rng.u8(..4) == 0 { "Expect: 100-continue\r\n" } else { "" };
+        let message = said(number, len);
+        let kind = if message.is_text() { "text/plain" } else { "application/octet-stream" };
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n{expects}\
+             Content-Length: {}\r\n\r\n",
+            message.len()
+        );
+        let poster = &mut self.posters[n];
+        poster.asked.push_back(number);
+        poster.half.extend_from_slice(head.as_bytes());
+        poster.half.extend_from_slice(message.as_bytes());
+        let now = if whole { poster.half.len() } else { self.rng.usize(..poster.half.len()) };
+        let rest = poster.half.split_off(now);
+        poster.line.send(&poster.half);
+        poster.half = rest;
+    }
+
+    fn connect_poster(&mut self) {
+        let rng = &mut self.rng;
+        let steady = rng.bool();
+        let room = if steady { usize::MAX } else { rng.usize(..600) };
+        let at_most = if rng.bool() { usize::MAX } else { rng.usize(1..100) };
+        let line = Line::new(room, at_most, rng.fork());
+        trace!(self, "a poster comes, steady {steady} room {room} at most {at_most}");
+        let (hub, script) = (self.hub.clone(), self.script.clone());
+        let socket = Socket::new(&line, false);
+        let task = self.executor.spawn(async move {
+            let gate = &hub.shared().gate;
+            let _counted = gate.connection();
+            let place = gate.handshake().await;
+            // It never becomes a client.
+            connect(&hub, socket, Origin::unknown(), &script, place).await.expect_err("no client");
+        });
+        let (asked, half, seen) = (VecDeque::new(), Vec::new(), 0);
+        let (silent, broken) = (false, false);
+        self.posters.push(Poster { line, task, steady, asked, half, seen, silent, broken });
+    }
+}

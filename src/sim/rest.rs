@@ -1,0 +1,88 @@
+//! What must be so whenever a world is at rest.
+
+use crate::sim::notes::{Span, To};
+use crate::sim::peer::Way;
+use crate::sim::script::{Op, ROOMS, room};
+use crate::sim::world::World;
+
+impl World {
+    /// What must be so whenever all rest.
+    pub(super) fn check_rest(&mut self) {
+        for (n, peer) in self.peers.iter().enumerate() {
+            if !self.executor.runs(peer.task) {
+                assert!(peer.line.lock().closed, "peer {n}'s descriptor is closed with its task");
+            }
+        }
+        for poster in &self.posters {
+            let closed = poster.line.lock().closed;
+            assert!(closed || self.executor.runs(poster.task), "a poster's descriptor is left");
+            assert!(!poster.misses(), "a poster has lost an answer");
+        }
+        if !self.executor.runs(self.manager) || self.rng.u8(..4) > 0 {
+            return;
+        }
+        self.check_clients();
+        // A listing says who is where, and a message from rest reaches exactly those.
+        let which = self.rng.usize(..ROOMS);
+        let Some(members) = self.ask(|hub| async move { hub.presence(&room(which)).await }) else {
+            return;
+        };
+        let span = {
+            let mut notes = self.script.notes();
+            let now = notes.moment();
+            Span { from: now, by: now }
+        };
+        {
+            let notes = self.script.notes();
+            let listed = |n: usize| {
+                notes.peers[n].id.is_some_and(|id| members.iter().any(|member| member.id == id))
+            };
+            for n in 0..notes.peers.len() {
+                let (surely, perhaps) = notes.got(n, To::Room(which), span);
+                assert!(!surely || listed(n), "peer {n} is missing in room {which}");
+                assert!(perhaps || !listed(n), "peer {n} is no member of room {which}");
+            }
+        }
+        let before = self.hub.stats();
+        let (to, number) = (To::Room(which), self.script.notes().messages.len());
+        let poster = if self.rng.bool() { self.ready_poster() } else { None };
+        if let Some(poster) = poster {
+            self.ask_by_post(poster, to, 4, true);
+        } else {
+            let op = Op::Publish { to, through_client: false, waits: true, len: 4 };
+            let (hub, script) = (self.hub.clone(), self.script.clone());
+            self.executor.spawn(async move { drop(script.act(&hub, None, op).await) });
+        }
+        while self.executor.tick(&mut self.rng) {}
+        if let Some(poster) = poster {
+            self.posters[poster].answer(&mut self.script.notes());
+        }
+        // Its place may have been for another, who was not at rest then.
+        let told = self.script.notes().messages[number].recipients;
+        let counted = self.hub.stats().recipients - before.recipients;
+        if let Some(told) = told {
+            assert_eq!(told, members.len(), "as many recipients as members");
+            assert!(counted >= told as u64, "recipients are counted");
+        }
+    }
+
+    /// Who was evicted is gone (invariant 7), and nothing waits for who has room, without any time.
+    fn check_clients(&mut self) {
+        let Some(clients) = self.ask(|hub| async move { hub.clients().await }) else { return };
+        let notes = self.script.notes();
+        for (n, (peer, note)) in self.peers.iter().zip(&notes.peers).enumerate() {
+            let Some(id) = note.id else { continue };
+            let was_told_to_go = !note.codes.is_empty() || peer.dawdled;
+            let is_client = clients.iter().any(|client| client.id == id);
+            let runs = self.executor.runs(peer.task);
+            assert!(is_client || was_told_to_go || !runs, "peer {n} was evicted and is still here");
+            assert!(runs || !is_client, "peer {n} is a client without a connection");
+            let hears_the_end = peer.way == Way::Events && peer.steady && note.id.is_some();
+            assert!(is_client || !hears_the_end || !runs, "peer {n} does not hear of its end");
+            let waiting = clients.iter().any(|client| client.id == id && client.waiting > 0);
+            let cut = peer.way == Way::Events && !peer.line.lock().taken.ends_with(b"\n\n");
+            let waits = waiting || (cut && is_client);
+            assert!(!waits || peer.line.is_full(), "something waits for peer {n}, who has room");
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! What peers and the program ask of the hub, and how it is noted.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use fastrand::Rng;
+use futures_lite::future::yield_now;
+use http::{Request, StatusCode};
+
+use crate::connection::handler::{Admission, Handler};
+use crate::disconnect::Disconnect;
+use crate::error::Error;
+use crate::hub::client::Client;
+use crate::hub::client_id::Target;
+use crate::hub::handle::Hub;
+use crate::hub::tests::support::numbered;
+use crate::message::Message;
+use crate::net::peer::Peer;
+use crate::sim::notes::{NEVER, Notes, To};
+use crate::sim::peer::Way;
+use crate::time::clock::Timer;
+
+/// Rooms that are spoken of.
+pub(super) const ROOMS: usize = 5;
+
+/// Users that are spoken of.
+pub(super) const USERS: usize = 3;
+
+/// The code of a client whose handler said so.
+pub(super) const HANDLER: u16 = 4100;
+
+/// One thing that is asked of the hub. A peer sends it as a message, and its handler does it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Op {
+    /// Publishes `len` bytes, through the client (to everyone else) or through the hub.
+    Publish {
+        to: To,
+        through_client: bool,
+        waits: bool,
+        len: usize,
+    },
+    Join {
+        peer: usize,
+        room: usize,
+    },
+    Leave {
+        peer: usize,
+        room: usize,
+    },
+    Kick {
+        peer: usize,
+    },
+    Yield(u8),
+    Sleep(u8),
+    Fail,
+    Panic,
+}
+
+impl Op {
+    pub(super) fn any(rng: &mut Rng, peers: usize, len_max: usize) -> Self {
+        let (peer, room) = (rng.usize(..peers.max(1)), rng.usize(..ROOMS));
+        match rng.u8(..40) {
+            0..=23 => Self::Publish {
+                to: match rng.u8(..10) {
+                    0 => To::All,
+                    1 => To::User(rng.usize(..USERS)),
+                    2 => To::Peer(peer),
+                    _ => To::Room(room),
+                },
+                through_client: rng.bool(),
+                waits: rng.u8(..3) > 0,
+                len: if rng.u8(..4) == 0 { rng.usize(4..=len_max) } else { rng.usize(4..=40) },
+            },
+            24..=29 => Self::Join { peer, room },
+            30..=32 => Self::Leave { peer, room },
+            33 => Self::Kick { peer },
+            34..=36 => Self::Yield(rng.u8(..9)),
+            37 => Self::Sleep(rng.u8(..50)),
+            38 => Self::Fail,
+            _ => Self::Panic,
+        }
+    }
+}
+
+/// The notes, the operations that peers have sent, and the handler of them all.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Script {
+    notes: Arc<Mutex<Notes>>,
+    /// What peers have sent, by the number they sent it with.
+    ops: Arc<Mutex<Vec<Op>>>,
+    /// As what each peer is admitted.
+    plans: Arc<Mutex<Vec<Plan>>>,
+}
+
+/// The user that a peer will have, and the rooms it will be in.
+#[derive(Debug, Clone)]
+struct Plan {
+    user: Option<usize>,
+    rooms: Vec<usize>,
+}
+
+pub(super) fn room(room: usize) -> String {
+    format!("room {room}")
+}
+
+fn user(user: usize) -> String {
+    format!("user {user}")
+}
+
+/// What fills a text: lines of every end.
+const LINES: &str = "the quick brown fox jumps over the lazy dog\r\nand is gone\n\rwhile the dog \
+                     sleeps on, and on, and on\n";
+
+/// The same, as it comes out of events: they know one end of a line.
+const EVENT_LINES: &str = "the quick brown fox jumps over the lazy dog\nand is gone\n\nwhile the \
+                           dog sleeps on, and on, and on\n";
+
+/// What ends a text, and stands nowhere else in it.
+const END: char = '!';
+
+/// A message of about `len` bytes that carries its number: binary every fourth time, since base64
+/// takes long where nothing is optimized, else a text.
+pub(super) fn said(number: u32, len: usize) -> Message {
+    if number % 4 == 0 { numbered(number, len) } else { text(number, len, LINES).into() }
+}
+
+fn text(number: u32, len: usize, lines: &str) -> String {
+    let mut text = format!("{number:x}.");
+    let len = len.saturating_sub(text.len() + END.len_utf8());
+    text.push_str(&lines.repeat(len / lines.len() + 1)[..len]);
+    text.push(END);
+    text
+}
+
+/// The number of a text, which came as `way` has it; fails if a byte of it is not its own.
+pub(super) fn number_of_text(payload: &[u8], way: Way) -> u32 {
+    let heard = std::str::from_utf8(payload).expect("text");
+    let (number, _) = heard.split_once('.').expect("a number");
+    let number = u32::from_str_radix(number, 16).expect("a number");
+    let lines = if way == Way::Events { EVENT_LINES } else { LINES };
+    assert!(heard == text(number, heard.len(), lines), "message {number} is torn: {heard:?}");
+    number
+}
+
+impl Script {
+    pub(super) fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().expect("not poisoned")
+    }
+
+    /// Keeps an operation for the handler; the payload of the message that asks for it.
+    pub(super) fn ask(&self, op: Op) -> [u8; 4] {
+        let mut ops = self.ops.lock().expect("not poisoned");
+        ops.push(op);
+        (ops.len() as u32 - 1).to_le_bytes()
+    }
+
+    /// Notes a peer that comes; returns its number.
+    pub(super) fn peer(&self, user: Option<usize>, rooms: Vec<usize>, steady: bool) -> usize {
+        let number = self.notes().peer(user, &rooms, steady);
+        self.plans.lock().expect("not poisoned").push(Plan { user, rooms });
+        number
+    }
+
+    /// As what a peer is admitted.
+    pub(super) fn admission(&self, peer: usize) -> Admission {
+        let Plan { user: name, rooms } = self.plans.lock().expect("not poisoned")[peer].clone();
+        let admission = name.map_or_else(Admission::anonymous, |name| Admission::user(user(name)));
+        rooms.into_iter().fold(admission, |all, one| all.room(room(one))).extension(peer)
+    }
+
+    /// Does it, and notes it. `client` is who asked, unless the program did.
+    pub(super) async fn act(
+        &self,
+        hub: &Hub,
+        client: Option<&Client>,
+        op: Op,
+    ) -> Result<(), Disconnect> {
+        match op {
+            Op::Publish { to, through_client, waits, len } => {
+                self.publish(hub, client.filter(|_| through_client), to, waits, len).await;
+            }
+            Op::Join { peer, room: to } | Op::Leave { peer, room: to } => {
+                let joins = matches!(op, Op::Join { .. });
+                let Some(id) = self.notes().peers.get(peer).and_then(|peer| peer.id) else {
+                    return Ok(());
+                };
+                let Some(change) = self.notes().change(peer, to, joins) else { return Ok(()) };
+                let done = match op {
+                    Op::Join { .. } => hub.join(id, &room(to)).await,
+                    _ => hub.leave(id, &room(to)).await,
+                };
+                self.notes().changed(peer, to, change, done.is_ok());
+            }
+            Op::Kick { peer } => self.kick(hub, peer).await,
+            Op::Yield(times) => {
+                for _ in 0..times {
+                    yield_now().await;
+                }
+            }
+            Op::Sleep(seconds) => {
+                Timer::after(Duration::from_secs(seconds.into())).await;
+            }
+            Op::Fail => return Err(Disconnect::new(HANDLER, "as the script says")),
+            // Without the hook, which would print it.
+            Op::Panic => std::panic::resume_unwind(Box::new("as the script says")),
+        }
+        Ok(())
+    }
+
+    async fn publish(&self, hub: &Hub, client: Option<&Client>, to: To, waits: bool, len: usize) {
+        let id = match to {
+            To::Peer(peer) => match self.notes().peers.get(peer).and_then(|peer| peer.id) {
+                Some(id) => Some(id),
+                None => return,
+            },
+            _ => None,
+        };
+        // Only rooms and everyone are reached through a client.
+        let client = client.filter(|_| matches!(to, To::All | To::Room(_)));
+        let except = client.and_then(|client| client.extension::<usize>().copied());
+        let number = self.notes().publish(to, except);
+        let message = said(number, len);
+        let done: Result<Option<usize>, Error> = match (to, client, id, waits) {
+            (To::All, None, _, true) => hub.broadcast(message).await.map(Some),
+            (To::All, None, _, false) => hub.try_broadcast(message).map(|()| None),
+            (To::All, Some(client), ..) => client.broadcast(message).await.map(Some),
+            (To::Room(to), None, _, true) => hub.publish(&room(to), message).await.map(Some),
+            (To::Room(to), None, _, false) => hub.try_publish(&room(to), message).map(|()| None),
+            (To::Room(to), Some(client), _, true) => {
+                client.publish(&room(to), message).await.map(Some)
+            }
+            (To::Room(to), Some(client), _, false) => {
+                client.try_publish(&room(to), message).map(|()| None)
+            }
+            (To::User(to), ..) => hub.send_to_user(&user(to), message).await.map(Some),
+            (To::Peer(_), _, id, _) => {
+                hub.send(id.expect("was asked for"), message).await.map(Some)
+            }
+        };
+        match done {
+            // Who does not wait knows only that it is on its way.
+            Ok(None) => {}
+            Ok(recipients) => self.notes().published(number, recipients),
+            Err(error) => {
+                assert!(error.is_closed() || error.is_full(), "{error}");
+                let (full, back) = (error.is_full(), error.into_message().is_some());
+                assert!(back || !full, "a message that had no place comes back");
+                // Without it nobody knows how far it came before the hub ended.
+                if back {
+                    self.notes().refused(number);
+                }
+            }
+        }
+    }
+
+    async fn kick(&self, hub: &Hub, peer: usize) {
+        let (id, code, was_gone, was_ending) = {
+            let mut notes = self.notes();
+            let Some(note) = notes.peers.get(peer) else { return };
+            let Some(id) = note.id else { return };
+            let (was_gone, was_ending) = (note.gone.by != NEVER, note.gone.from != NEVER);
+            let code = notes.kick(peer);
+            (id, code, was_gone, was_ending)
+        };
+        let kicked = hub.disconnect(id, Disconnect::new(code, "as the script says")).await;
+        match kicked {
+            Ok(()) => assert!(!was_gone, "who has gone is not kicked"),
+            Err(error) if error.is_unknown_client() => {
+                let another = self.notes().peers[peer].codes.len() > 1;
+                assert!(was_ending || another, "who is here is found");
+            }
+            Err(error) => assert!(error.is_closed(), "{error}"),
+        }
+    }
+}
+
+impl Handler for Script {
+    async fn on_upgrade(&self, request: &Request<()>, _: &Peer) -> Result<Admission, StatusCode> {
+        let peer = request.uri().path().rsplit('/').next().and_then(|peer| peer.parse().ok());
+        Ok(self.admission(peer.ok_or(StatusCode::NOT_FOUND)?))
+    }
+
+    async fn on_publish(&self, _: &Request<()>, _: &Peer, _: &Target) -> Result<(), StatusCode> {
+        Ok(())
+    }
+
+    async fn on_connect(&self, client: &Client) -> Result<(), Disconnect> {
+        self.notes().connected(peer_of(client), client.id());
+        Ok(())
+    }
+
+    async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
+        let number = message.as_bytes().first_chunk::<4>();
+        let number = u32::from_le_bytes(*number.ok_or(Disconnect::UNSUPPORTED)?);
+        let op = self.ops.lock().expect("not poisoned").get(number as usize).copied();
+        let op = op.ok_or(Disconnect::UNSUPPORTED)?;
+        let peer = peer_of(client);
+        match op {
+            Op::Fail => self.notes().may_end(peer, &[HANDLER]),
+            Op::Panic => self.notes().may_end(peer, &[Disconnect::INTERNAL.code()]),
+            _ => {}
+        }
+        self.act(client.hub(), Some(client), op).await
+    }
+
+    async fn on_disconnect(&self, client: &Client, reason: &Disconnect) {
+        let mut notes = self.notes();
+        let now = notes.moment();
+        let note = &mut notes.peers[peer_of(client)];
+        note.gone.by = now;
+        note.reasons.push(reason.code());
+    }
+}
+
+fn peer_of(client: &Client) -> usize {
+    *client.extension::<usize>().expect("every peer has its number")
+}

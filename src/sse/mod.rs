@@ -1,0 +1,6 @@
+//! Server-sent events (WHATWG HTML 9.2).
+
+pub(crate) mod connection;
+pub(crate) mod encoder;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,337 @@
+//! Who is to be woken when: plain data, without a lock and without a clock.
+
+use std::num::NonZeroU32;
+use std::task::Waker;
+use std::time::Duration;
+
+use crate::config::Config;
+
+/// Moments in a second: deadlines are rounded up to a thirty-second of one.
+///
+/// So clients that come due together are served by one wake, and ten thousand that are pinged every
+/// 25 s wake a hub 32 times a second and not 400 times; what a peer is granted longer, at most twice
+/// 31.25 ms, is less than a network takes to lose and resend a packet.
+const PER_SECOND: u32 = 32;
+
+/// The time from one moment to the next, in nanoseconds.
+const GRAIN: u64 = 1_000_000_000 / PER_SECOND as u64;
+
+/// What lies further ahead than half the way around would be taken for the past.
+const _: () = assert!(Config::WAIT_MAX.as_secs() * (PER_SECOND as u64) < i32::MAX as u64 / 4);
+
+/// A moment, counted in grains. The count wraps: one is before another if it is the shorter way
+/// there, and the ways are two years long together.
+///
+/// The lowest bit is always set: so none is 0, and a moment that there may not be takes no more room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moment(NonZeroU32);
+
+impl Moment {
+    /// The first moment of a hub: it wraps for the first time five minutes later, so that whoever
+    /// compares moments in another way is found out by the tests and not after two years.
+    const FIRST: Self = Self::at((2 * 5 * 60 * PER_SECOND).wrapping_neg());
+
+    const fn at(count: u32) -> Self {
+        match NonZeroU32::new(count | 1) {
+            Some(count) => Self(count),
+            None => unreachable!(),
+        }
+    }
+
+    /// The last moment that is not after `since` from the first.
+    pub(crate) fn passed(since: Duration) -> Self {
+        Self::FIRST.ahead(grains(since))
+    }
+
+    /// The first moment that is not before `since` from the first.
+    pub(crate) fn coming(since: Duration) -> Self {
+        Self::FIRST.plus(since)
+    }
+
+    /// How long after the first moment this one is, as it is seen `since` from the first: what wraps
+    /// does not say by itself how often it has.
+    pub(crate) fn since_first(self, since: Duration) -> Duration {
+        let passed = grains(since);
+        let ahead = self.minus(Self::FIRST.ahead(passed)) / 2;
+        Duration::from_nanos(passed.saturating_add_signed(ahead.into()) * GRAIN)
+    }
+
+    /// The first moment that is not before `wait` from this one.
+    #[inline(never)]
+    pub(crate) fn plus(self, wait: Duration) -> Self {
+        self.ahead((wait.as_nanos() as u64).div_ceil(GRAIN))
+    }
+
+    pub(crate) fn is_before(self, other: Self) -> bool {
+        self.minus(other) < 0
+    }
+
+    fn ahead(self, grains: u64) -> Self {
+        Self::at(self.0.get().wrapping_add((grains as u32).wrapping_mul(2)))
+    }
+
+    /// The way from another one to this, in halves of a grain.
+    fn minus(self, other: Self) -> i32 {
+        self.0.get().wrapping_sub(other.0.get()) as i32
+    }
+}
+
+fn grains(time: Duration) -> u64 {
+    time.as_nanos() as u64 / GRAIN
+}
+
+/// Deadlines, and whom to wake at each, in no order: a list that is searched when a deadline comes.
+///
+/// That is once for each moment at most, so it takes 32 looks a second at each client, 40 ns where a
+/// ping takes 10 us every 25 s; and what happens in every handshake, that a deadline is registered
+/// and given up, touches one entry.
+///
+/// A slot is its handle's alone, from the first wait until it is [freed](Self::free), whether
+/// it waits or not; so it needs no generation.
+#[derive(Debug)]
+pub(crate) struct Deadlines {
+    entries: Vec<Entry>,
+    /// The first free slot, or [`NONE`](Slot::NONE).
+    free: Slot,
+}
+
+/// The place of one handle among the deadlines; [`NONE`](Self::NONE) before its first wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot(u32);
+
+impl Slot {
+    pub(crate) const NONE: Self = Self(u32::MAX);
+
+    /// What follows a slot that is not free.
+    const TAKEN: Self = Self(u32::MAX - 1);
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Whom to wake, while somebody waits.
+    waker: Option<Waker>,
+    due: Moment,
+    /// The next free slot of one that is free.
+    next: Slot,
+}
+
+/// A client that waits costs this.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Entry>() == 24);
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self { entries: Vec::new(), free: Slot::NONE }
+    }
+}
+
+impl Deadlines {
+    /// Takes those whose deadline is not after `now`; returns the earliest of the rest.
+    pub(crate) fn take_due(&mut self, now: Moment, due: &mut Vec<Waker>) -> Option<Moment> {
+        let mut earliest: Option<Moment> = None;
+        let mut len = 0;
+        for (entry, nth) in self.entries.iter_mut().zip(1..) {
+            if entry.next == Slot::TAKEN {
+                len = nth;
+            }
+            if entry.waker.is_none() {
+                continue;
+            }
+            if !now.is_before(entry.due) {
+                due.extend(entry.waker.take());
+            } else if earliest.is_none_or(|earliest| entry.due.is_before(earliest)) {
+                earliest = Some(entry.due);
+            }
+        }
+        self.give_back(len);
+        earliest
+    }
+
+    /// Has `slot` wake `waker` at `due`, or where it waits for an earlier deadline, at that; gives
+    /// it a place if it has none. Returns whom it would have woken instead: what that takes with it
+    /// when it is dropped may free slots.
+    pub(crate) fn put(&mut self, slot: &mut Slot, due: Moment, waker: &Waker) -> Option<Waker> {
+        if *slot == Slot::NONE {
+            *slot = self.take();
+        }
+        let entry = self.entries.get_mut(slot.0 as usize)?;
+        if entry.waker.is_none() || due.is_before(entry.due) {
+            entry.due = due;
+        }
+        if entry.waker.as_ref().is_some_and(|held| held.will_wake(waker)) {
+            return None;
+        }
+        entry.waker.replace(waker.clone())
+    }
+
+    /// Gives a slot up; returns whom it would have woken.
+    pub(crate) fn free(&mut self, slot: Slot) -> Option<Waker> {
+        let entry = self.entries.get_mut(slot.0 as usize)?;
+        entry.next = std::mem::replace(&mut self.free, slot);
+        entry.waker.take()
+    }
+
+    /// How many slots are taken, and how many of them wait.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> (usize, usize) {
+        let count = |is_so: fn(&&Entry) -> bool| self.entries.iter().filter(is_so).count();
+        (count(|entry| entry.next == Slot::TAKEN), count(|entry| entry.waker.is_some()))
+    }
+
+    /// Finds a place for a handle.
+    fn take(&mut self) -> Slot {
+        let slot = self.free;
+        if let Some(entry) = self.entries.get_mut(slot.0 as usize) {
+            self.free = std::mem::replace(&mut entry.next, Slot::TAKEN);
+            return slot;
+        }
+        let len = self.entries.len();
+        if len == self.entries.capacity() {
+            // By an eighth, since what ten thousand clients wait in is not to be half empty.
+            self.entries.reserve_exact(len / 8 + 8);
+        }
+        self.entries.push(Entry { waker: None, due: Moment::FIRST, next: Slot::TAKEN });
+        Slot(len as u32)
+    }
+
+    /// Gives memory back once less than half of it is used, which ends at the highest slot.
+    fn give_back(&mut self, used: usize) {
+        /// Below this many entries there is nothing worth giving back: 1.5 KB.
+        const KEEP: usize = 64;
+        if self.entries.len() <= 2 * used.max(KEEP) {
+            return;
+        }
+        self.entries.truncate(used);
+        self.entries.shrink_to_fit();
+        self.free = Slot::NONE;
+        // The lowest first, so that the highest may be given back the next time.
+        for (nth, entry) in self.entries.iter_mut().enumerate().rev() {
+            if entry.next != Slot::TAKEN {
+                entry.next = std::mem::replace(&mut self.free, Slot(nth as u32));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use fastrand::Rng;
+
+    use super::*;
+    use crate::hub::tests::support::{Wakes, seeded};
+
+    fn moment(nth: u64) -> Moment {
+        Moment::FIRST.ahead(nth)
+    }
+    #[test]
+    fn moments_are_rounded_up_and_never_down() {
+        let grain = Duration::from_nanos(GRAIN);
+        let nano = Duration::from_nanos(1);
+        assert_eq!(32 * grain, Duration::from_secs(1));
+        assert_eq!(Moment::passed(grain - nano), Moment::FIRST);
+        assert_eq!(Moment::coming(Duration::ZERO), Moment::FIRST);
+        assert_eq!(Moment::coming(nano), moment(1));
+        assert_eq!((Moment::passed(grain), Moment::coming(grain)), (moment(1), moment(1)));
+        assert_eq!(Moment::FIRST.plus(nano), moment(1));
+        assert_eq!(Moment::FIRST.plus(Duration::from_secs(3)), moment(96));
+        assert!(Moment::FIRST.is_before(Moment::FIRST.plus(Config::WAIT_MAX)));
+    }
+    #[test]
+    fn moments_go_on_when_their_count_wraps() {
+        let mut rng = Rng::with_seed(1);
+        // Ten years: the count wraps again every two, and first after five minutes.
+        const YEAR: u64 = 365 * 86_400;
+        for begin in [0, 299, 300, 2 * YEAR, 3 * YEAR, 10 * YEAR] {
+            for _ in 0..100 {
+                let since = Duration::from_millis(begin * 1000 + rng.u64(..2000));
+                let wait = Duration::from_millis(rng.u64(1..86_400_000));
+                let (passed, due) = (Moment::passed(since), Moment::coming(since + wait));
+                assert!(!due.is_before(passed) && !passed.plus(wait).is_before(passed));
+                let at = due.since_first(since);
+                assert!(at >= since + wait && at < since + wait + Duration::from_millis(32));
+                assert_eq!(Moment::passed(at), due);
+                let late = since + wait * 2;
+                assert_eq!(due.since_first(late), at, "seen from later");
+            }
+        }
+    }
+    /// Its slot, and when it is to be woken and how, while it waits.
+    type Handle = (Slot, Option<(u64, Arc<Wakes>)>);
+    /// Against a list that is searched, in any order of everything.
+    #[test]
+    fn the_earliest_is_first_whatever_happens() {
+        seeded(200, |rng| {
+            let mut deadlines = Deadlines::default();
+            let mut model: Vec<Handle> = Vec::new();
+            let mut now = rng.u64(5 * 60 * 32 - 500..5 * 60 * 32);
+            for _ in 0..rng.usize(..600) {
+                let most = rng.usize(1..100);
+                match rng.u8(..6) {
+                    0 | 1 if model.len() < most => model.push((Slot::NONE, None)),
+                    0..=2 if !model.is_empty() => {
+                        let (slot, waits) = rng.choice(&mut model).expect("some");
+                        let (due, wakes) = (now + rng.u64(1..50), Arc::<Wakes>::default());
+                        let waker = Waker::from(Arc::clone(&wakes));
+                        let before = deadlines.put(slot, moment(due), &waker);
+                        assert_eq!(before.is_some(), waits.is_some(), "another waker");
+                        let later = deadlines.put(slot, moment(due + 1), &waker);
+                        assert!(later.is_none(), "it holds that already");
+                        let earlier = waits.as_ref().map_or(due, |(before, _)| due.min(*before));
+                        *waits = Some((earlier, wakes));
+                    }
+                    3 if !model.is_empty() => {
+                        let (slot, waits) = model.swap_remove(rng.usize(..model.len()));
+                        assert_eq!(deadlines.free(slot).is_some(), waits.is_some());
+                    }
+                    4 => {
+                        now += rng.u64(..20);
+                        let mut woken = Vec::new();
+                        let earliest = deadlines.take_due(moment(now), &mut woken);
+                        woken.into_iter().for_each(Waker::wake);
+                        for (_, waits) in &mut model {
+                            let Some((due, wakes)) = waits else { continue };
+                            assert_eq!(wakes.take(), usize::from(*due <= now));
+                            if *due <= now {
+                                *waits = None;
+                            }
+                        }
+                        let waiting = model.iter().filter_map(|(_, waits)| waits.as_ref());
+                        let least = waiting.map(|(due, _)| *due).min();
+                        assert_eq!(earliest, least.map(moment));
+                    }
+                    _ => {}
+                }
+                let slots = model.iter().filter(|(slot, _)| *slot != Slot::NONE).count();
+                let waiting = model.iter().filter(|(_, waits)| waits.is_some()).count();
+                assert_eq!(deadlines.len(), (slots, waiting));
+            }
+        });
+    }
+    #[test]
+    fn memory_is_given_back_after_a_storm() {
+        let mut deadlines = Deadlines::default();
+        let mut slots = vec![Slot::NONE; 10_000];
+        let put = |deadlines: &mut Deadlines, slot: &mut Slot| {
+            drop(deadlines.put(slot, moment(1), Waker::noop()));
+        };
+        slots.iter_mut().for_each(|slot| put(&mut deadlines, slot));
+        assert!(deadlines.entries.capacity() < slots.len() * 9 / 8 + 8);
+        let (highest, low) = (slots.pop().expect("there are many"), slots.swap_remove(300));
+        for slot in slots {
+            drop(deadlines.free(slot));
+        }
+        assert_eq!(deadlines.take_due(moment(0), &mut Vec::new()), Some(moment(1)));
+        assert_eq!(deadlines.entries.len(), 10_000, "the highest is taken");
+        drop(deadlines.free(highest));
+        assert_eq!(deadlines.take_due(moment(0), &mut Vec::new()), Some(moment(1)));
+        assert_eq!(deadlines.entries.capacity(), 301);
+        for nth in (0..400).filter(|&nth| nth != low.0) {
+            let mut slot = Slot::NONE;
+            put(&mut deadlines, &mut slot);
+            assert_eq!(slot, Slot(nth), "the lowest that is free");
+        }
+        assert_eq!(deadlines.len(), (400, 400));
+    }
+}

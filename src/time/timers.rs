@@ -1,0 +1,487 @@
+//! The timekeeper: every wait of a hub's connections, on one timer.
+//!
+//! A timer of the runtime costs a wake of its reactor each time one is set, and a handshake waits
+//! for three; this one is set for the earliest deadline alone.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError, Weak};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use crate::sync::{Mutex, MutexGuard};
+use crate::time::clock::{Timer, now};
+use crate::time::timer_list::{Deadlines, Moment, Slot};
+
+/// Wakes whoever waits for a moment, of one hub.
+///
+/// The timer is not moved when the earliest deadline is given up, which is how most of them end: it
+/// fires for nobody and is set for the next. With no deadline at all it is not set.
+#[derive(Debug)]
+pub(crate) struct Timekeeper {
+    /// Where moments are counted from.
+    origin: Instant,
+    waiting: Mutex<Waiting>,
+    /// What the timer wakes.
+    bell: Waker,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    deadlines: Deadlines,
+    timer: Timer,
+    /// What the timer is set for, if for anything; no deadline is earlier.
+    set_for: Option<Moment>,
+}
+
+impl Timekeeper {
+    pub(crate) fn new() -> Arc<Self> {
+        let (deadlines, timer) = (Deadlines::default(), Timer::never());
+        let waiting = Waiting { deadlines, timer, set_for: None };
+        Arc::new_cyclic(|keeper| Self {
+            origin: now(),
+            waiting: Mutex::new(waiting),
+            bell: Waker::from(Arc::new(Bell(Weak::clone(keeper)))),
+        })
+    }
+
+    /// A deadline at the first moment that is not before `wait` from now.
+    pub(crate) fn after(&self, wait: Duration) -> Deadline<'_> {
+        self.at(self.moment_of(now() + wait))
+    }
+
+    /// A deadline at `due`.
+    pub(crate) fn at(&self, due: Moment) -> Deadline<'_> {
+        Deadline { keeper: self, due, slot: Slot::NONE }
+    }
+
+    /// The first moment that is not before now.
+    pub(crate) fn now(&self) -> Moment {
+        self.moment_of(now())
+    }
+
+    /// The first moment that is not before `time`.
+    pub(crate) fn moment_of(&self, time: Instant) -> Moment {
+        Moment::coming(time.saturating_duration_since(self.origin))
+    }
+
+    /// Whether `moment` is not in the future.
+    pub(crate) fn has_come(&self, moment: Moment) -> bool {
+        !Moment::passed(self.elapsed()).is_before(moment)
+    }
+
+    /// How many handles have a slot, and how many of them wait.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> (usize, usize) {
+        self.lock().deadlines.len()
+    }
+
+    fn elapsed(&self) -> Duration {
+        now().saturating_duration_since(self.origin)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the timer for `due`; `false` if that has come meanwhile, so that nothing will fire.
+    fn set(&self, waiting: &mut Waiting, due: Moment) -> bool {
+        waiting.set_for = Some(due);
+        waiting.timer.set_at(self.origin + due.since_first(self.elapsed()));
+        Pin::new(&mut waiting.timer).poll(&mut Context::from_waker(&self.bell)).is_pending()
+    }
+
+    /// The timer has fired: wakes who is due, and sets it for the next.
+    ///
+    /// Whoever registers meanwhile on another thread finds the timer still set for what has fired,
+    /// and leaves the rest to this; or it comes behind this, and finds it set for the next.
+    fn ring(&self) {
+        loop {
+            let mut due = Vec::new();
+            let done = self.take_due(&mut due);
+            // Without the lock: who is woken may wait again at once, or give other deadlines up.
+            for waker in due {
+                // One that panics keeps nobody else from being woken; the panic hook has told of it.
+                drop(catch_unwind(AssertUnwindSafe(|| waker.wake())));
+            }
+            if done {
+                break;
+            }
+        }
+    }
+
+    /// Takes who is due; `false` if somebody is who was not yet.
+    fn take_due(&self, due: &mut Vec<Waker>) -> bool {
+        let waiting = &mut *self.lock();
+        let passed = Moment::passed(self.elapsed());
+        // It may fire for what it is no more set for.
+        if waiting.set_for.is_none_or(|set_for| passed.is_before(set_for)) {
+            return true;
+        }
+        waiting.set_for = None;
+        let next = waiting.deadlines.take_due(passed, due);
+        next.is_none_or(|next| self.set(waiting, next))
+    }
+}
+
+/// What the timer wakes. It does not keep the timekeeper, which has the timer, alive.
+struct Bell(Weak<Timekeeper>);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(keeper) = self.0.upgrade() {
+            keeper.ring();
+        }
+    }
+}
+
+/// A moment that somebody waits for: a future that is ready from then on.
+///
+/// It waits from its first poll on, until it is dropped. A new deadline counts from the next poll
+/// on; where it is later, who waits is woken at the earlier one and polls again.
+#[derive(Debug)]
+pub(crate) struct Deadline<'a> {
+    keeper: &'a Timekeeper,
+    due: Moment,
+    slot: Slot,
+}
+
+impl<'a> Deadline<'a> {
+    /// Moves it. Poll it again.
+    pub(crate) fn set(&mut self, due: Moment) {
+        self.due = due;
+    }
+
+    pub(crate) fn keeper(&self) -> &'a Timekeeper {
+        self.keeper
+    }
+
+    /// Has `waker` woken when it is due, or earlier.
+    fn wake(&mut self, waker: &Waker) {
+        let Self { keeper, due, slot } = self;
+        let (before, fires) = {
+            let waiting = &mut *keeper.lock();
+            let before = waiting.deadlines.put(slot, *due, waker);
+            let is_set = waiting.set_for.is_some_and(|set_for| !due.is_before(set_for));
+            (before, is_set || keeper.set(waiting, *due))
+        };
+        // Not under the lock: what it takes with it may have deadlines.
+        drop(before);
+        if !fires {
+            keeper.ring();
+        }
+    }
+}
+
+impl Future for Deadline<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.keeper.has_come(self.due) {
+            return Poll::Ready(());
+        }
+        self.wake(cx.waker());
+        Poll::Pending
+    }
+}
+
+impl Drop for Deadline<'_> {
+    fn drop(&mut self) {
+        if self.slot != Slot::NONE {
+            let waker = self.keeper.lock().deadlines.free(self.slot);
+            drop(waker);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
+    use fastrand::Rng;
+    use futures_lite::future::block_on;
+
+    use super::*;
+    use crate::hub::tests::support::Wakes;
+    use crate::time::virtual_time::VirtualTime;
+
+    /// A test that waits longer than this has lost a wake.
+    const LOST: Duration = Duration::from_secs(60);
+    const SECOND: Duration = Duration::from_secs(1);
+    /// One who waits, with a waker that counts.
+    struct Waiting<'a> {
+        deadline: Deadline<'a>,
+        wakes: Arc<Wakes>,
+    }
+    impl<'a> Waiting<'a> {
+        fn new(keeper: &'a Timekeeper, wait: Duration) -> Self {
+            let mut waiting = Self { deadline: keeper.after(wait), wakes: Arc::default() };
+            assert!(!waiting.is_over());
+            waiting
+        }
+
+        fn is_over(&mut self) -> bool {
+            let waker = Waker::from(Arc::clone(&self.wakes));
+            Pin::new(&mut self.deadline).poll(&mut Context::from_waker(&waker)).is_ready()
+        }
+    }
+    /// A waker that does what the test likes.
+    struct Call<F>(F);
+    impl<F: Fn() + Send + Sync + 'static> Wake for Call<F> {
+        fn wake(self: Arc<Self>) {
+            (self.0)();
+        }
+    }
+    fn call(f: impl Fn() + Send + Sync + 'static) -> Waker {
+        Waker::from(Arc::new(Call(f)))
+    }
+    fn poll(deadline: &mut Deadline<'_>, waker: &Waker) -> Poll<()> {
+        Pin::new(deadline).poll(&mut Context::from_waker(waker))
+    }
+    #[test]
+    fn each_is_woken_once_when_it_is_due_and_never_before() {
+        let time = VirtualTime::start();
+        let keeper = Timekeeper::new();
+        let mut rng = Rng::with_seed(5);
+        let begin = now();
+        let mut all: Vec<_> = (0..200)
+            .map(|_| {
+                let wait = Duration::from_millis(rng.u64(1..60_000));
+                (wait, Waiting::new(&keeper, wait))
+            })
+            .collect();
+        while let Some(next) = time.until_next() {
+            let before = now() - begin;
+            time.advance(next);
+            let passed = now() - begin;
+            for (wait, waiting) in &mut all {
+                // The wake comes with the first moment that is not before the deadline.
+                let due = *wait <= passed && *wait > before;
+                assert_eq!(waiting.wakes.take(), usize::from(due), "{wait:?}, at {passed:?}");
+                assert_eq!(waiting.is_over(), *wait <= passed);
+                assert!(!due || passed - *wait < SECOND / 32, "{wait:?}, at {passed:?}");
+            }
+        }
+        assert!(now() - begin > 59 * SECOND);
+        assert_eq!(keeper.len(), (200, 0));
+        drop(all);
+        assert_eq!((keeper.len(), time.timers()), ((0, 0), 1));
+        drop(keeper);
+        assert_eq!(time.timers(), 0);
+    }
+    #[test]
+    fn only_an_earlier_deadline_sets_the_timer() {
+        let time = VirtualTime::start();
+        let keeper = Timekeeper::new();
+        assert_eq!(time.timers(), 0, "nobody waits");
+        let first = Waiting::new(&keeper, 5 * SECOND);
+        let later = [5, 6, 100].map(|n| Waiting::new(&keeper, n * SECOND));
+        assert_eq!(time.timers_set(), 1);
+        let mut earlier = Waiting::new(&keeper, 4 * SECOND);
+        assert_eq!((time.timers_set(), time.until_next()), (2, Some(4 * SECOND)));
+        earlier.deadline.set(keeper.moment_of(now() + 3 * SECOND));
+        assert!(!earlier.is_over());
+        assert_eq!((time.timers_set(), time.until_next()), (3, Some(3 * SECOND)));
+        drop((first, later));
+        assert_eq!((time.timers_set(), time.until_next()), (3, Some(3 * SECOND)));
+        time.advance(3 * SECOND);
+        assert!(earlier.wakes.take() == 1 && earlier.is_over());
+        assert_eq!((time.timers_set(), time.until_next()), (3, None), "nobody waits");
+    }
+    #[test]
+    fn who_moves_its_deadline_on_polls_again_at_the_earlier_one() {
+        let time = VirtualTime::start();
+        let keeper = Timekeeper::new();
+        let mut waiting = Waiting::new(&keeper, 2 * SECOND);
+        waiting.deadline.set(keeper.moment_of(now() + 3 * SECOND));
+        assert!(!waiting.is_over());
+        assert_eq!(time.timers_set(), 1, "a later one costs nothing");
+        time.advance(2 * SECOND);
+        assert!(waiting.wakes.take() == 1 && !waiting.is_over());
+        time.advance(SECOND);
+        assert!(waiting.wakes.take() == 1 && waiting.is_over());
+        // It stays over until it is moved.
+        assert!(waiting.is_over());
+        waiting.deadline.set(keeper.moment_of(now() + SECOND));
+        assert!(!waiting.is_over());
+        time.advance(SECOND);
+        assert!(waiting.wakes.take() == 1 && waiting.is_over());
+        assert_eq!(keeper.len(), (1, 0));
+    }
+    #[test]
+    fn a_thousand_handshakes_in_a_second_set_the_timer_once() {
+        let time = VirtualTime::start();
+        let keeper = Timekeeper::new();
+        let client = Waiting::new(&keeper, 25 * SECOND);
+        for _ in 0..10_000 {
+            let handshake =
+                [5 * SECOND, SECOND, 2 * SECOND].map(|wait| Waiting::new(&keeper, wait));
+            time.advance(SECOND / 1000);
+            drop(handshake);
+        }
+        // Once by the client; then by who comes first after it has fired, each time twice: for who
+        // is left, and for the next handshake.
+        assert!(time.timers_set() <= 1 + 2 * 10 + 2, "{}", time.timers_set());
+        time.advance(15 * SECOND);
+        assert_eq!(client.wakes.take(), 1);
+        assert_eq!(time.until_next(), None, "nobody waits");
+    }
+    #[test]
+    fn who_has_given_up_is_not_woken() {
+        let time = VirtualTime::start();
+        let keeper = Timekeeper::new();
+        let [mut stays, goes] = [1, 1].map(|n| Waiting::new(&keeper, n * SECOND));
+        let wakes = Arc::clone(&goes.wakes);
+        drop(goes);
+        assert_eq!(Arc::strong_count(&wakes), 1, "nor is its waker kept");
+        time.advance(SECOND);
+        assert_eq!((wakes.take(), stays.wakes.take()), (0, 1));
+        assert!(stays.is_over());
+    }
+    #[test]
+    fn the_last_who_polled_is_woken() {
+        let time = VirtualTime::start();
+        let keeper = Timekeeper::new();
+        let mut waiting = Waiting::new(&keeper, SECOND);
+        let before = std::mem::take(&mut waiting.wakes);
+        assert!(!waiting.is_over());
+        assert_eq!(Arc::strong_count(&before), 1);
+        assert_eq!(time.timers_set(), 1);
+        time.advance(SECOND);
+        assert_eq!((before.take(), waiting.wakes.take()), (0, 1));
+    }
+    #[test]
+    fn who_registers_for_what_has_come_is_woken_at_once() {
+        let time = VirtualTime::start();
+        let keeper = Timekeeper::new();
+        let wakes = Arc::<Wakes>::default();
+        let mut deadline = keeper.after(SECOND);
+        // Between the look at the clock and the wait.
+        time.advance(SECOND);
+        deadline.wake(&Waker::from(Arc::clone(&wakes)));
+        assert_eq!((wakes.take(), keeper.len(), time.until_next()), (1, (1, 0), None));
+    }
+    #[test]
+    fn who_registers_while_the_timer_fires_is_woken() {
+        let time = VirtualTime::start();
+        let keeper: &'static Timekeeper = Box::leak(Box::new(Timekeeper::new()));
+        let other = Arc::new(std::sync::Mutex::new(keeper.after(3 * SECOND)));
+        let wakes = Arc::<Wakes>::default();
+        let waker = {
+            let (other, wakes) = (Arc::clone(&other), Arc::clone(&wakes));
+            // Earlier than what the timer was set for next, and registered after it was.
+            call(move || {
+                let mut other = other.lock().expect("not poisoned");
+                other.set(keeper.moment_of(now() + SECOND));
+                assert!(poll(&mut other, &Waker::from(Arc::clone(&wakes))).is_pending());
+            })
+        };
+        let mut first = keeper.after(SECOND);
+        assert!(poll(&mut first, &waker).is_pending());
+        let mut last = Waiting::new(keeper, 4 * SECOND);
+        time.advance(SECOND);
+        assert_eq!((wakes.take(), time.until_next()), (0, Some(SECOND)));
+        time.advance(SECOND);
+        assert_eq!((wakes.take(), time.until_next()), (1, Some(2 * SECOND)));
+        time.advance(2 * SECOND);
+        assert!(last.wakes.take() == 1 && last.is_over());
+    }
+    #[test]
+    fn one_that_panics_keeps_nobody_from_being_woken() {
+        let time = VirtualTime::start();
+        let keeper = Timekeeper::new();
+        let mut first = keeper.after(SECOND);
+        assert!(poll(&mut first, &call(|| panic!("a waker of the embedder's"))).is_pending());
+        let [mut second, third] = [1, 2].map(|n| Waiting::new(&keeper, n * SECOND));
+        time.advance(SECOND);
+        assert!(second.wakes.take() == 1 && second.is_over());
+        time.advance(SECOND);
+        assert_eq!(third.wakes.take(), 1);
+    }
+    /// Who is woken may be polled at once, wait again, come new, and give others up; and a waker may
+    /// take with it what has a deadline of its own.
+    #[test]
+    fn who_is_woken_may_wait_again_and_give_others_up() {
+        let time = VirtualTime::start();
+        // Lives as long as the program: what waits is owned by what is woken.
+        let keeper: &'static Timekeeper = Box::leak(Box::new(Timekeeper::new()));
+        let woken = Arc::new(AtomicUsize::new(0));
+        let other = Arc::new(std::sync::Mutex::new(Some(Waiting::new(keeper, SECOND))));
+        let more = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let waker = {
+            let (woken, other, more) = (Arc::clone(&woken), Arc::clone(&other), Arc::clone(&more));
+            call(move || {
+                woken.fetch_add(1, Ordering::Relaxed);
+                drop(other.lock().expect("not poisoned").take());
+                let new = Waiting::new(keeper, SECOND);
+                more.lock().expect("not poisoned").push(new);
+            })
+        };
+        let mut first = keeper.after(SECOND);
+        assert!(poll(&mut first, &waker).is_pending());
+        // Its waker owns the last handle of another.
+        let owned = std::sync::Mutex::new(Some(Waiting::new(keeper, SECOND)));
+        let mut owner = keeper.after(SECOND);
+        assert!(poll(&mut owner, &call(move || _ = &owned)).is_pending());
+        assert_eq!(keeper.len(), (4, 4));
+        drop(owner);
+        assert_eq!(keeper.len(), (2, 2));
+        time.advance(SECOND);
+        assert_eq!((woken.load(Ordering::Relaxed), keeper.len()), (1, (2, 1)));
+        time.advance(SECOND);
+        assert_eq!(more.lock().expect("not poisoned")[0].wakes.take(), 1);
+    }
+    /// On real threads and by the real clock: each waits for a short time, gives up some deadlines
+    /// and moves others, while the timer fires for the rest.
+    #[test]
+    fn no_wake_is_lost_between_threads() {
+        const THREADS: u64 = 4;
+        let keeper = Timekeeper::new();
+        let (done, finished) = mpsc::channel();
+        for seed in 0..THREADS {
+            let (keeper, done) = (Arc::clone(&keeper), done.clone());
+            std::thread::spawn(move || {
+                let mut rng = Rng::with_seed(seed);
+                for _ in 0..20 {
+                    let wait = Duration::from_millis(rng.u64(..70));
+                    let (begin, mut deadline) = (now(), keeper.after(wait * 2));
+                    let others = [1, 2, 300].map(|n| keeper.after(wait * n));
+                    let mut others = others.map(|deadline| (deadline, Waker::noop().clone()));
+                    for (deadline, waker) in &mut others {
+                        let _: Poll<()> = poll(deadline, waker);
+                    }
+                    if rng.bool() {
+                        let _: Poll<()> = poll(&mut deadline, Waker::noop());
+                    }
+                    deadline.set(keeper.moment_of(begin + wait));
+                    block_on(&mut deadline);
+                    assert!(now() - begin >= wait, "too early");
+                }
+                done.send(()).expect("the test listens");
+            });
+        }
+        for _ in 0..THREADS {
+            finished.recv_timeout(LOST).expect("no wake is lost");
+        }
+        assert_eq!(keeper.len(), (0, 0));
+    }
+    #[test]
+    fn nothing_is_left_of_a_timekeeper() {
+        let keeper = Timekeeper::new();
+        let mut deadline = keeper.after(SECOND);
+        assert!(poll(&mut deadline, Waker::noop()).is_pending());
+        drop(deadline);
+        let gone = Arc::downgrade(&keeper);
+        let bell = keeper.bell.clone();
+        drop(keeper);
+        assert_eq!(gone.strong_count(), 0);
+        // A timer that has begun to fire finds nobody.
+        bell.wake();
+    }
+}

@@ -1,0 +1,319 @@
+//! The end of a client's connection: the manager lets go of it, and its peer is told, heard out, or
+//! cut off.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use crate::connection::timeouts::Verdict;
+use crate::disconnect::Disconnect;
+use crate::hub::client::Client;
+use crate::hub::command::Command;
+use crate::hub::queue::Phase;
+use crate::net::stream::Transport;
+use crate::time::timers::Deadline;
+use crate::websocket::connection::{Connection, End, TURN};
+
+/// How a connection ends, and how far it has come with that.
+struct Ending<'a> {
+    /// What the client is told, if it can be, and the handler.
+    reason: Disconnect,
+    stage: Stage<'a>,
+}
+
+enum Stage<'a> {
+    /// What waits is written, and then the close frame, which may wait already. The peer may have
+    /// closed first.
+    Writing { closed_first: bool, closing: bool },
+    /// The write side is shut down, and what comes is thrown away until the peer has shut its own: a
+    /// socket that is dropped with unread bytes, or gets more, resets the connection and destroys what
+    /// is on its way. Who is heard out is not waited for: that is our close frame alone.
+    Goodbye { heard_out: bool, shut: bool, deadline: Deadline<'a> },
+    /// Without ceremony; the evicted get one try at a close frame, without waiting.
+    CutOff { tries: bool },
+}
+
+impl End {
+    /// This end of a connection that was ending already: that the stream fails on the way changes
+    /// nothing about the reason (RFC 6455 7.1.5).
+    fn after(self, reason: Disconnect) -> Self {
+        match self {
+            Self::Lost(_) => Self::Lost(reason),
+            end => end,
+        }
+    }
+}
+
+impl<'a, T: Transport> Connection<'a, T> {
+    /// Where the connection ends itself, tells the manager, in the order of the client's own
+    /// messages, and waits until it has let the client go, so that what it sent before still comes
+    /// back before the close frame. Returns how it ends after that.
+    pub(crate) async fn unregister(&mut self, end: End, client: &Client) -> End {
+        // Nothing that came behind the end is read, and the borrowed buffer is not kept over it.
+        self.protocol.wire.discard(&self.hub.shared().scratch);
+        self.strain.leave();
+        let (End::Ours(reason) | End::Theirs(reason)) = &end else { return end };
+        let command = Command::Disconnect { id: client.id(), reason: reason.clone(), reply: None };
+        let mut told = self.hub.tell(command);
+        let cut_off = poll_fn(|cx| {
+            // Heard or not, the queue is sealed: by the manager, or with it where it has ended.
+            let _ = Pin::new(&mut told).poll(cx);
+            match self.poll_lane(cx, false) {
+                Poll::Ready(End::Sealed) => Poll::Ready(None),
+                Poll::Ready(end) => Poll::Ready(Some(end)),
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        match cut_off.await {
+            Some(cut_off) => cut_off.after(reason.clone()),
+            None => end,
+        }
+    }
+
+    /// Ends the connection as `end` asks for; returns why it ended.
+    ///
+    /// By hand, which takes half the room of an `async fn`.
+    pub(crate) fn end(&mut self, end: End) -> impl Future<Output = Disconnect> {
+        let goodbye = |closed_first| Stage::Writing { closed_first, closing: false };
+        let (reason, stage) = match end {
+            End::Ours(reason) => (reason, goodbye(false)),
+            End::Theirs(reason) => (reason, goodbye(true)),
+            End::Sealed => (self.reason(Disconnect::GOING_AWAY), goodbye(false)),
+            End::Evicted => (self.reason(Disconnect::SLOW), Stage::CutOff { tries: true }),
+            End::Lost(reason) => (reason, Stage::CutOff { tries: false }),
+        };
+        let mut ending = Ending { reason, stage };
+        poll_fn(move |cx| {
+            ready!(self.poll_end(cx, &mut ending));
+            Poll::Ready(std::mem::replace(&mut ending.reason, Disconnect::ABNORMAL))
+        })
+    }
+
+    /// Why the queue was sealed or evicted.
+    fn reason(&self, unless_told: Disconnect) -> Disconnect {
+        self.registered.queue.reason().unwrap_or(unless_told)
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>, ending: &mut Ending<'a>) -> Poll<()> {
+        loop {
+            match &mut ending.stage {
+                Stage::Writing { closed_first, closing } => match ready!(self.poll_write_out(cx)) {
+                    Phase::Evicted => {
+                        ending.reason = self.reason(Disconnect::SLOW);
+                        ending.stage = Stage::CutOff { tries: true };
+                    }
+                    // As `End::after` has it.
+                    Phase::Dead => ending.stage = Stage::CutOff { tries: false },
+                    _ if *closing => {
+                        // Pings and pongs may still come (RFC 6455 5.5.2, 5.5.3), and would cost the
+                        // peer what was sent.
+                        let heard_out = *closed_first
+                            && !self.registered.queue.has_told()
+                            && self.protocol.wire.transport.delivers_alone();
+                        let shared = self.hub.shared();
+                        let deadline = shared.timekeeper.after(shared.config.close_timeout);
+                        ending.stage = Stage::Goodbye { heard_out, shut: false, deadline };
+                    }
+                    _ => {
+                        self.registered.queue.close_frame(&ending.reason.frame());
+                        *closing = true;
+                    }
+                },
+                Stage::Goodbye { heard_out, shut, deadline } => {
+                    let said = match self.poll_goodbye(cx, heard_out, shut) {
+                        Poll::Ready(said) => said,
+                        Poll::Pending => {
+                            ready!(Pin::new(deadline).poll(cx));
+                            Err(io::ErrorKind::TimedOut.into())
+                        }
+                    };
+                    if let Err(error) = said {
+                        log::debug!("a peer did not answer its close frame: {error}");
+                        self.protocol.wire.transport.abort();
+                    }
+                    return Poll::Ready(());
+                }
+                Stage::CutOff { tries } => {
+                    if *tries {
+                        self.registered.queue.close_frame(&ending.reason.frame());
+                        self.poll_drain(cx);
+                    }
+                    self.protocol.wire.transport.abort();
+                    return Poll::Ready(());
+                }
+            }
+        }
+    }
+
+    /// Writes what is queued, under the write deadline. Ready when it is written, and where it
+    /// cannot be: the queue is evicted or dead.
+    fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<Phase> {
+        loop {
+            let drained = self.poll_drain(cx);
+            let is_over = matches!(drained.phase, Phase::Evicted | Phase::Dead);
+            if is_over || (drained.empty && !self.unflushed) {
+                return Poll::Ready(drained.phase);
+            }
+            match ready!(self.clock.poll(cx, &self.hub.shared().config, false, None)) {
+                Verdict::WriteTimeout => self.registered.queue.evict(),
+                // Nobody is pinged who is being told goodbye.
+                _ => self.clock.pinged(),
+            }
+        }
+    }
+
+    /// Shuts the write side down, unless it is `shut`, and discards what comes; ready when the peer
+    /// has shut its own, or at once where it is `heard_out` and has said no more (RFC 6455 7.1.1).
+    fn poll_goodbye(
+        &mut self,
+        cx: &mut Context<'_>,
+        heard_out: &mut bool,
+        shut: &mut bool,
+    ) -> Poll<io::Result<()>> {
+        let scratch = &self.hub.shared().scratch;
+        if !*shut {
+            ready!(Pin::new(&mut self.protocol.wire.transport).poll_close(cx))?;
+            *shut = true;
+        }
+        self.protocol.wire.discard(scratch);
+        let mut turn = 0;
+        while turn < TURN {
+            // Most have not answered yet: a read would find nothing.
+            let come = match self.protocol.wire.transport.poll_readable(cx) {
+                Poll::Ready(()) => self.poll_fill(cx)?,
+                Poll::Pending => Poll::Pending,
+            };
+            match come {
+                Poll::Pending if !*heard_out => return Poll::Pending,
+                Poll::Pending | Poll::Ready(0) => return Poll::Ready(Ok(())),
+                Poll::Ready(n) => turn += n as u32,
+            }
+            *heard_out = false;
+            self.protocol.wire.discard(scratch);
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::task::Waker;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::hub::tests::support::Wakes;
+    use crate::time::virtual_time::VirtualTime;
+    use crate::websocket::connection::PING;
+    use crate::websocket::connection::tests::{Stream, connected};
+
+    /// Ends a connection over `stream`, and has `each` do something behind each poll that is pending;
+    /// returns why it ended, and how often it was woken.
+    fn end(
+        stream: &mut Stream,
+        end: End,
+        each: impl FnMut(&VirtualTime) -> bool,
+    ) -> (Disconnect, Vec<usize>) {
+        connected(stream, Vec::new(), |time, connection| end_of(connection, end, time, each))
+    }
+    fn end_of(
+        connection: &mut Connection<'_, &mut Stream>,
+        end: End,
+        time: &VirtualTime,
+        mut each: impl FnMut(&VirtualTime) -> bool,
+    ) -> (Disconnect, Vec<usize>) {
+        let wakes = Arc::<Wakes>::default();
+        let waker = Waker::from(Arc::clone(&wakes));
+        let (cx, mut woken) = (&mut Context::from_waker(&waker), Vec::new());
+        let mut ending = pin!(connection.end(end));
+        loop {
+            if let Poll::Ready(reason) = ending.as_mut().poll(cx) {
+                return (reason, woken);
+            }
+            woken.push(wakes.take());
+            assert!(each(time), "it does not end");
+        }
+    }
+    #[test]
+    fn a_goodbye_shuts_once_and_reads_all_that_comes_in_turns() {
+        let mut stream =
+            Stream { unread: vec![0; 200 * 1024].into(), ended: true, ..Stream::default() };
+        let mut polls = 0;
+        let (reason, woken) = end(&mut stream, End::Ours(Disconnect::NORMAL), |_| {
+            polls += 1;
+            polls < 9
+        });
+        assert_eq!((reason, &stream.written[..]), (Disconnect::NORMAL, &b"\x88\x02\x03\xe8"[..]));
+        assert_eq!(woken, [1, 1, 1], "it goes on by itself");
+        assert_eq!((stream.closes, stream.aborts), (1, 0));
+    }
+    #[test]
+    fn who_does_not_answer_a_goodbye_is_cut_off_after_the_close_timeout() {
+        let mut stream = Stream::default();
+        let mut rest = Config::CLOSE_TIMEOUT;
+        let (reason, _) = end(&mut stream, End::Ours(Disconnect::NORMAL), |time| {
+            let step = time.until_next().expect("it waits for a deadline");
+            let Some(left) = (rest + std::time::Duration::from_secs(1) / 16).checked_sub(step)
+            else {
+                return false;
+            };
+            rest = left;
+            time.advance(step);
+            true
+        });
+        assert_eq!(reason, Disconnect::NORMAL);
+        assert_eq!((stream.closes, stream.aborts), (1, 1));
+    }
+    #[test]
+    fn who_takes_nothing_in_time_is_evicted_and_told_once_without_waiting() {
+        let mut stream = Stream { full: true, ..Stream::default() };
+        let (reason, _) = end(&mut stream, End::Ours(Disconnect::NORMAL), |time| {
+            time.until_next().map(|step| time.advance(step)).is_some()
+        });
+        assert_eq!(reason.code(), Disconnect::SLOW.code());
+        assert_eq!((stream.closes, stream.aborts), (0, 1));
+        let mut stream = Stream::default();
+        let (reason, _) = end(&mut stream, End::Evicted, |_| false);
+        assert_eq!(reason, Disconnect::SLOW);
+        assert_eq!(stream.written, Disconnect::SLOW.frame());
+        assert_eq!((stream.closes, stream.aborts), (0, 1));
+        let mut stream = Stream::default();
+        let (reason, _) = end(&mut stream, End::Lost(Disconnect::ABNORMAL), |_| false);
+        assert_eq!((reason, &stream.written[..]), (Disconnect::ABNORMAL, &[][..]));
+        assert_eq!((stream.closes, stream.aborts), (0, 1));
+    }
+    #[test]
+    fn who_closes_first_and_was_told_nothing_is_not_waited_for() {
+        for (nth, (is_told, is_theirs, delivers_alone, unread)) in [
+            (false, true, true, 0),
+            (false, false, true, 0),
+            (false, true, false, 0),
+            (true, true, true, 0),
+            // It has said more since.
+            (false, true, true, 1),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let unread = vec![0x8a; unread].into();
+            let mut stream = Stream { unread, delivers_alone, ..Stream::default() };
+            connected(&mut stream, Vec::new(), |time, connection| {
+                if is_told {
+                    assert!(connection.registered.queue.control(&PING));
+                }
+                let end = if is_theirs { End::Theirs } else { End::Ours };
+                let end = end(Disconnect::NORMAL);
+                let (reason, woken) = end_of(connection, end, time, |time| {
+                    time.until_next().map(|step| time.advance(step)).is_some()
+                });
+                assert_eq!((reason, woken.is_empty()), (Disconnect::NORMAL, nth == 0));
+            });
+            assert_eq!((stream.closes, stream.aborts), (1, u32::from(nth > 0)));
+            assert!(stream.unread.is_empty(), "it would be reset");
+            assert!(stream.written.ends_with(b"\x88\x02\x03\xe8"));
+        }
+    }
+}

@@ -1,0 +1,573 @@
+//! A client's connection after its handshake: read and write in one task and keep time, until
+//! something ends it.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use async_tungstenite::tungstenite::error::{CapacityError, Error as WsError, ProtocolError};
+use futures_lite::FutureExt as _;
+
+use crate::connection::handler::Handler;
+use crate::connection::memory_wait::Strain;
+use crate::connection::registration::{Admitted, Registered};
+use crate::connection::timeouts::{Clock, Verdict};
+use crate::disconnect::Disconnect;
+use crate::hub::client::Client;
+use crate::hub::handle::Hub;
+use crate::hub::queue::{Drained, Phase};
+use crate::memory::read_buffers::SCRATCH_BYTES;
+use crate::message::Message;
+use crate::net::stream::Transport;
+use crate::stats::add;
+use crate::time::clock::now;
+use crate::websocket::decoder::Said;
+use crate::websocket::protocol::Protocol;
+use crate::websocket::reader::Wire;
+
+/// Bytes that one poll reads from or writes to a peer, about, before others get their turn.
+pub(crate) const TURN: u32 = 64 * 1024;
+
+/// A ping without payload (RFC 6455 5.5.2).
+pub(crate) const PING: [u8; 2] = [0x89, 0];
+
+/// Why a pump stopped.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The connection ends itself, with this: the peer's mistake, the handler's wish, and a close
+    /// frame with more behind it.
+    Ours(Disconnect),
+    /// The peer ends it, with a close frame and nothing behind that.
+    Theirs(Disconnect),
+    /// The manager sealed the queue: a kick or a drain.
+    Sealed,
+    /// The queue overflowed, or the socket took nothing in time.
+    Evicted,
+    /// There is nobody to say anything to any more.
+    Lost(Disconnect),
+}
+
+/// Runs a client from its 101 to its end; returns why it ended. `early` came behind its request.
+///
+/// Not an `async fn`, which would keep a place for every argument beside what becomes of it.
+pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
+    hub: &'a Hub,
+    transport: T,
+    admitted: Admitted,
+    early: Vec<u8>,
+    handler: &'a H,
+) -> impl Future<Output = Disconnect> + Send {
+    let Admitted { registered, client } = admitted;
+    let mut connection = Connection::new(hub, transport, registered, early);
+    async move {
+        let end = connection.serve(&client, handler).await;
+        let end = connection.unregister(end, &client).await;
+        let reason = connection.end(end).await;
+        // The socket is closed with the queue, which may write through it, before the hook.
+        let registered = connection.into_registered();
+        // A block of its own, where the reason lies in the room of the long life before.
+        let departure = async {
+            registered.leave().await;
+            drop(registered);
+            let hook = async { handler.on_disconnect(&client, &reason).await };
+            if AssertUnwindSafe(hook).catch_unwind().await.is_err() {
+                log::error!("on_disconnect panicked for client {}", client.id());
+            }
+            reason
+        };
+        departure.await
+    }
+}
+
+/// The I/O side of a client.
+pub(crate) struct Connection<'a, T> {
+    pub(super) hub: &'a Hub,
+    /// Reads, checks and answers; what it writes goes into the queue.
+    pub(super) protocol: Protocol<T>,
+    /// The client's queue and its place in the registry.
+    pub(super) registered: Registered,
+    pub(super) clock: Clock<'a>,
+    /// Bytes that may still be read in this turn.
+    pub(super) turn: u32,
+    /// The last read filled its buffer, so the socket probably holds more.
+    pub(super) more: bool,
+    /// A wake was armed, and this may be it, even if the transport denies it: what the reactor
+    /// delivers in the round in which it was asked, it takes for an answer to an earlier question.
+    pub(super) armed: bool,
+    /// Tungstenite may have a frame to write, or has not been asked since it gave one.
+    pub(super) pending: bool,
+    /// Frames were written that the transport may still hold back.
+    pub(super) unflushed: bool,
+    /// Whether reading waits because memory is short.
+    pub(super) strain: Strain<'a>,
+}
+
+/// An idle client is mostly this: past 236 bytes musl's next larger piece of memory takes 48 more.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Connection<'_, crate::net::socket::Socket>>() <= 236);
+
+impl<'a, T: Transport> Connection<'a, T> {
+    /// Boxed, since a future that holds it by value holds it twice where it hands it on.
+    fn new(hub: &'a Hub, transport: T, registered: Registered, early: Vec<u8>) -> Box<Self> {
+        let queue = &registered.queue;
+        let wire = Wire::new(transport, std::sync::Arc::clone(queue), early, hub);
+        queue.open(wire.outlet());
+        Box::new(Self {
+            hub,
+            protocol: Protocol::new(wire),
+            registered,
+            clock: Clock::new(hub),
+            turn: TURN,
+            more: false,
+            armed: false,
+            pending: false,
+            unflushed: false,
+            strain: Strain::default(),
+        })
+    }
+
+    /// Closes the socket, with what is still in it.
+    fn into_registered(self) -> Registered {
+        self.registered
+    }
+
+    /// Hands messages to the handler until something ends the connection.
+    #[expect(clippy::manual_async_fn, reason = "an async fn has room for its arguments twice")]
+    fn serve<H: Handler>(
+        &mut self,
+        client: &Client,
+        handler: &H,
+    ) -> impl Future<Output = End> + Send {
+        async move {
+            {
+                let hook = pin!(async { handler.on_connect(client).await });
+                if let Err(end) = self.beside(hook).await {
+                    return end;
+                }
+            }
+            loop {
+                let message = match poll_fn(|cx| self.poll_next(cx)).await {
+                    Ok(message) => message,
+                    Err(end) => return end,
+                };
+                add(&self.hub.shared().counters.messages_received, 1);
+                let hook = pin!(async { handler.on_message(client, message).await });
+                if let Err(end) = self.beside(hook).await {
+                    return end;
+                }
+            }
+        }
+    }
+
+    /// Runs a hook while the client is written to and kept alive; only reading waits for it.
+    fn beside<F: Future<Output = Result<(), Disconnect>>>(
+        &mut self,
+        hook: Pin<&mut F>,
+    ) -> impl Future<Output = Result<(), End>> {
+        let mut hook = AssertUnwindSafe(hook).catch_unwind();
+        let mut waited = false;
+        poll_fn(move |cx| {
+            if let Poll::Ready(outcome) = Pin::new(&mut hook).poll(cx) {
+                if waited {
+                    self.clock.listens_again();
+                    self.protocol.wire.listens_again(&self.hub.shared().timekeeper);
+                }
+                return Poll::Ready(match outcome {
+                    Ok(Ok(())) => Ok(()),
+                    Ok(Err(disconnect)) => Err(End::Ours(disconnect)),
+                    Err(_) => Err(End::Ours(Disconnect::INTERNAL)),
+                });
+            }
+            waited = true;
+            self.settle();
+            self.turn = TURN;
+            self.poll_lane(cx, false).map(Err)
+        })
+    }
+
+    /// Finds the next message; on the way it writes, answers pings and keeps time.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, End>> {
+        // The lane first: it stores the waker, and a seal or an eviction goes before reading.
+        if let Poll::Ready(end) = self.poll_write(cx) {
+            return Poll::Ready(Err(end));
+        }
+        let next = self.poll_read(cx);
+        if next.is_ready() {
+            return next;
+        }
+        self.settle();
+        self.poll_lane(cx, !self.strain.is_waiting()).map(Err)
+    }
+
+    /// Reads through tungstenite until there is a message, an end, or nothing more to read.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, End>> {
+        loop {
+            if self.poll_strain(cx).is_pending() {
+                self.turn = TURN;
+                return Poll::Pending;
+            }
+            if self.pending || self.protocol.wire.has_unread() {
+                self.pending = true;
+                match self.protocol.next(&self.hub.shared().scratch) {
+                    Some(Ok(Said::Message(message))) => return Poll::Ready(Ok(message)),
+                    Some(Ok(Said::Control)) => continue,
+                    Some(Ok(Said::Close(reason))) => {
+                        let is_last = !self.more && self.protocol.is_heard_out();
+                        let end = if is_last { End::Theirs(reason) } else { End::Ours(reason) };
+                        return Poll::Ready(Err(end));
+                    }
+                    Some(Err(error)) => return Poll::Ready(Err(self.fault(error))),
+                    None => self.pending = false,
+                }
+            }
+            if self.turn == 0 {
+                self.turn = TURN;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let wire = &mut self.protocol.wire;
+            // Asked before the read, so that an answer that has come is used up by it: one left
+            // over would cost a read that finds nothing.
+            let quiet = !self.more && wire.transport.poll_readable(cx).is_pending();
+            if quiet && !std::mem::replace(&mut self.armed, true) {
+                self.turn = TURN;
+                return Poll::Pending;
+            }
+            match ready!(self.poll_fill(cx)) {
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(lost(&error))),
+            }
+        }
+    }
+
+    /// Ready when reading may go on: a message that has begun has its memory set aside, another one
+    /// waits while memory is short.
+    fn poll_strain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.protocol.wire.has_begun() {
+            self.strain.leave();
+        } else if ready!(self.strain.poll_eased(cx, self.hub)) {
+            self.clock.listens_again();
+        }
+        Poll::Ready(())
+    }
+
+    /// Reads once from the transport.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let filled = self.protocol.wire.poll_fill(cx, &self.hub.shared().scratch);
+        match &filled {
+            Poll::Ready(Ok(n)) => {
+                self.more = *n == SCRATCH_BYTES;
+                self.armed = false;
+                self.turn = self.turn.saturating_sub(*n as u32);
+                self.clock.heard();
+                add(&self.hub.shared().counters.bytes_received, *n as u64);
+                let memory = self.hub.memory();
+                if memory.is_limited() {
+                    memory.set_time(now());
+                }
+            }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => {
+                self.more = false;
+                self.armed = true;
+                self.turn = TURN;
+            }
+        }
+        filled
+    }
+
+    /// Before a poll ends: lets go of what the next one does not need.
+    fn settle(&mut self) {
+        self.protocol.settle(self.hub.shared(), self.pending);
+    }
+
+    /// Writes, then judges deadlines; `listening` is whether the peer is being read as well.
+    ///
+    /// Ready only with an end.
+    pub(super) fn poll_lane(&mut self, cx: &mut Context<'_>, listening: bool) -> Poll<End> {
+        loop {
+            if let Poll::Ready(end) = self.poll_write(cx) {
+                return Poll::Ready(end);
+            }
+            let began = self.protocol.wire.began();
+            match ready!(self.clock.poll(cx, &self.hub.shared().config, listening, began)) {
+                Verdict::Ping => {
+                    // Without a place for it the write deadline judges the peer instead.
+                    self.registered.queue.control(&PING);
+                    self.clock.pinged();
+                }
+                Verdict::WriteTimeout => {
+                    self.registered.queue.evict();
+                    return Poll::Ready(End::Evicted);
+                }
+                // What the socket holds already is heard before the peer is judged: a process
+                // that was stopped wakes up late, not deaf. A message has one turn for that, or
+                // whoever sends anything but its rest would put its end off for ever.
+                Verdict::PongTimeout if self.has_news(cx) => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Verdict::MessageTimeout if self.clock.grants_a_turn() && self.has_news(cx) => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Verdict::PongTimeout => {
+                    let reason = "no pong in time";
+                    let code = Disconnect::ABNORMAL.code();
+                    return Poll::Ready(End::Lost(Disconnect::new(code, reason)));
+                }
+                Verdict::MessageTimeout => {
+                    let reason = "message not finished in time";
+                    let code = Disconnect::POLICY.code();
+                    return Poll::Ready(End::Ours(Disconnect::new(code, reason)));
+                }
+            }
+        }
+    }
+
+    /// Whether the socket holds bytes that have not been read; they are read.
+    fn has_news(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.protocol.wire.has_unread() {
+            return true;
+        }
+        let news = matches!(self.poll_fill(cx), Poll::Ready(Ok(n)) if n > 0);
+        self.settle();
+        news
+    }
+
+    /// Writes what waits. Ready only with an end.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        match self.poll_drain(cx).phase {
+            Phase::Held | Phase::Open => Poll::Pending,
+            Phase::Sealed => Poll::Ready(End::Sealed),
+            Phase::Evicted => Poll::Ready(End::Evicted),
+            Phase::Dead => Poll::Ready(End::Lost(Disconnect::ABNORMAL)),
+        }
+    }
+
+    /// Drains the queue into the transport and notes progress.
+    pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Drained {
+        let queue = &self.registered.queue;
+        let wire = &mut self.protocol.wire;
+        let mut drained =
+            queue.poll_drain(cx, TURN as usize, |cx, frames| wire.poll_write_frames(cx, frames));
+        self.unflushed |= drained.wrote;
+        if self.unflushed {
+            match wire.poll_flush_transport(cx) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                // A stream that keeps what it was given to itself is as good as gone.
+                Poll::Ready(Err(_)) => drained.phase = Phase::Dead,
+                Poll::Pending => {}
+            }
+        }
+        self.clock.wrote(drained.wrote, drained.empty && !self.unflushed);
+        if drained.empty && wire.take_starved() {
+            self.pending = true;
+            cx.waker().wake_by_ref();
+        }
+        drained
+    }
+
+    /// What tungstenite's error, or the wire's, means for the peer.
+    fn fault(&mut self, error: WsError) -> End {
+        End::Ours(match error {
+            // The wire looks ahead of tungstenite: its fault counts once tungstenite has come to it.
+            WsError::Io(error) => match self.protocol.wire.take_fault() {
+                Some(fault) => fault,
+                None => return lost(&error),
+            },
+            WsError::Capacity(CapacityError::MessageTooLong { .. }) => Disconnect::TOO_LONG,
+            WsError::Utf8(_) => Disconnect::INVALID_TEXT,
+            WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Disconnect::ABNORMAL,
+            WsError::Protocol(error) => {
+                Disconnect::new(Disconnect::PROTOCOL_ERROR.code(), broken_rule(&error))
+            }
+            _ => Disconnect::PROTOCOL_ERROR,
+        })
+    }
+}
+
+/// What a peer did wrong (RFC 6455 5.2, 5.4, 5.5), in few words: tungstenite's own take 2 KB.
+fn broken_rule(error: &ProtocolError) -> &'static str {
+    match error {
+        ProtocolError::NonZeroReservedBits => "a frame with reserved bits",
+        ProtocolError::InvalidOpcode(_)
+        | ProtocolError::UnknownControlFrameType(_)
+        | ProtocolError::UnknownDataFrameType(_) => "a frame with a reserved opcode",
+        ProtocolError::FragmentedControlFrame => "a control frame in fragments",
+        ProtocolError::UnexpectedContinueFrame => "a fragment of no message",
+        ProtocolError::ExpectedFragment(_) => "a message within a message",
+        ProtocolError::InvalidCloseSequence => "a close frame that is malformed",
+        _ => "protocol error",
+    }
+}
+
+/// The end of a connection whose stream failed.
+fn lost(error: &io::Error) -> End {
+    log::debug!("a connection was lost: {error}");
+    End::Lost(Disconnect::ABNORMAL)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::collections::VecDeque;
+    use std::io::IoSlice;
+    use std::sync::Arc;
+    use std::task::Waker;
+
+    use futures_lite::future::block_on;
+    use futures_lite::io::{AsyncRead, AsyncWrite};
+    use smol::Executor;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::connection::handler::Admission;
+    use crate::connection::registration;
+    use crate::hub::queue::Outlet;
+    use crate::time::virtual_time::VirtualTime;
+    use crate::websocket::decoder::tests::frame;
+
+    /// A stream whose peer has sent what is `unread` and says nothing more, and takes what is written
+    /// unless it is `full`.
+    #[derive(Default)]
+    pub(crate) struct Stream {
+        pub(crate) unread: VecDeque<u8>,
+        pub(crate) ended: bool,
+        pub(crate) full: bool,
+        pub(crate) delivers_alone: bool,
+        pub(crate) written: Vec<u8>,
+        pub(crate) closes: u32,
+        pub(crate) aborts: u32,
+    }
+    impl Transport for &mut Stream {
+        fn poll_readable(&mut self, _: &mut Context<'_>) -> Poll<()> {
+            if !self.unread.is_empty() || self.ended { Poll::Ready(()) } else { Poll::Pending }
+        }
+
+        fn outlet(&self) -> Option<Arc<dyn Outlet>> {
+            None
+        }
+
+        fn delivers_alone(&self) -> bool {
+            self.delivers_alone
+        }
+
+        fn abort(&mut self) {
+            self.aborts += 1;
+        }
+    }
+    impl AsyncRead for &mut Stream {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            into: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            ready!(self.poll_readable(cx));
+            let n = self.unread.len().min(into.len());
+            into.iter_mut().zip(self.unread.drain(..n)).for_each(|(place, byte)| *place = byte);
+            Poll::Ready(Ok(n))
+        }
+    }
+    impl AsyncWrite for &mut Stream {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            frames: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            if self.full {
+                return Poll::Pending;
+            }
+            frames.iter().for_each(|frame| self.written.extend_from_slice(frame));
+            Poll::Ready(Ok(frames.iter().map(|frame| frame.len()).sum()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.closes += 1;
+            Poll::Ready(Ok(()))
+        }
+    }
+    /// Has `act` do something with a connection over `stream` in a virtual time.
+    pub(crate) fn connected<T>(
+        stream: &mut Stream,
+        early: Vec<u8>,
+        act: impl FnOnce(&VirtualTime, &mut Connection<'_, &mut Stream>) -> T,
+    ) -> T {
+        let time = VirtualTime::start();
+        let executor = Executor::new();
+        let (hub, manager) = Hub::new(Config::default()).expect("valid");
+        executor.spawn(manager).detach();
+        let admitted = registration::admit(&hub, Admission::anonymous());
+        let admitted = block_on(executor.run(admitted)).expect("there is a place");
+        act(&time, &mut Connection::new(&hub, stream, admitted.registered, early))
+    }
+    #[test]
+    fn a_close_frame_is_the_last_word_if_nothing_lies_behind_it() {
+        let close = frame(0x88, b"\x03\xe8");
+        let is_last = |early: &[u8], unread: Vec<u8>| {
+            let mut stream = Stream { unread: unread.into(), ..Stream::default() };
+            connected(&mut stream, early.to_vec(), |_, connection| {
+                let cx = &mut Context::from_waker(Waker::noop());
+                loop {
+                    match connection.poll_next(cx) {
+                        Poll::Ready(Ok(_)) => {}
+                        Poll::Ready(Err(End::Theirs(_))) => return true,
+                        Poll::Ready(Err(End::Ours(_))) => return false,
+                        other => panic!("{other:?}"),
+                    }
+                }
+            })
+        };
+        assert!(is_last(&close, Vec::new()));
+        assert!(is_last(b"", close.clone()));
+        let more = [&close[..], b"\x8a"].concat();
+        assert!(!is_last(&more, Vec::new()));
+        // Tungstenite, which has the beginning, takes the rest whatever it is.
+        assert!(!is_last(&more[..1], more[1..].to_vec()));
+        // A read that takes as much as it can may have left some.
+        for (less, last) in [(0, false), (1, true)] {
+            let message = frame(0x82, &vec![0; SCRATCH_BYTES - close.len() - 8 - less]);
+            let bytes = [&message[..], &close].concat();
+            assert_eq!(bytes.len(), SCRATCH_BYTES - less);
+            assert_eq!(is_last(b"", bytes), last);
+        }
+    }
+    /// Whoever wakes up late has what lies in the socket count, also where its turn of reading is over.
+    #[test]
+    fn a_message_that_lies_in_the_socket_is_read_before_it_is_called_late() {
+        let message = frame(0x82, &[7; 100]);
+        for comes in [true, false] {
+            connected(&mut Stream::default(), message[..50].to_vec(), |time, connection| {
+                let cx = &mut Context::from_waker(Waker::noop());
+                assert!(connection.poll_next(cx).is_pending());
+                if comes {
+                    connection.protocol.wire.transport.unread = message[50..].to_vec().into();
+                }
+                connection.turn = 0;
+                time.advance(2 * Config::MESSAGE_TIMEOUT);
+                let late = connection.poll_next(cx);
+                if comes {
+                    assert!(late.is_pending(), "{late:?}");
+                    let Poll::Ready(Ok(message)) = connection.poll_next(cx) else { panic!("lost") };
+                    assert_eq!(message.as_bytes(), [7; 100]);
+                } else {
+                    let Poll::Ready(Err(End::Ours(reason))) = late else { panic!("{late:?}") };
+                    assert_eq!(reason.code(), 1008);
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! WebSocket connections (RFC 6455).
+
+pub(crate) mod assembler;
+pub(crate) mod close;
+pub(crate) mod connection;
+pub(crate) mod decoder;
+pub(crate) mod protocol;
+pub(crate) mod reader;
+pub(crate) mod upgrade;

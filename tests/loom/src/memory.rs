@@ -1,0 +1,6 @@
+//! The account of a hub.
+
+#[path = "../../../src/memory/budget.rs"]
+pub(crate) mod budget;
+#[path = "../../../src/memory/frame_buffer.rs"]
+mod frame_buffer;

@@ -1,0 +1,71 @@
+//! In place of the hub's: a clock that a model moves, and the timer of one timekeeper.
+//!
+//! Neither is a turn to loom, since it is under the timekeeper's lock that threads meet.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+thread_local! {
+    /// Loom's threads all run on one.
+    static CLOCK: RefCell<Option<Clock>> = const { RefCell::new(None) };
+}
+
+struct Clock {
+    now: Instant,
+    /// When the timer fires, and what it wakes, once it was polled.
+    timer: Option<(Instant, Option<Waker>)>,
+}
+
+fn with<T>(f: impl FnOnce(&mut Clock) -> T) -> T {
+    CLOCK.with_borrow_mut(|clock| f(clock.as_mut().expect("the model has started it")))
+}
+
+/// Starts a clock, in place of the last model's.
+pub(crate) fn start() {
+    let clock = Clock { now: Instant::now(), timer: None };
+    CLOCK.with_borrow_mut(|before| before.replace(clock));
+}
+
+/// Moves the clock; the timer fires if it is due.
+pub(crate) fn advance(by: Duration) {
+    let fired = with(|clock| {
+        clock.now += by;
+        let (at, waker) = clock.timer.as_mut()?;
+        if *at <= clock.now { waker.take() } else { None }
+    });
+    fired.into_iter().for_each(Waker::wake);
+}
+
+pub(crate) fn now() -> Instant {
+    with(|clock| clock.now)
+}
+
+#[derive(Debug)]
+pub(crate) struct Timer;
+
+impl Timer {
+    pub(crate) fn never() -> Self {
+        Self
+    }
+
+    pub(crate) fn set_at(&mut self, at: Instant) {
+        with(|clock| clock.timer = Some((at, None)));
+    }
+}
+
+impl Future for Timer {
+    type Output = Instant;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Instant> {
+        with(|clock| match &mut clock.timer {
+            Some((at, waker)) if *at > clock.now => {
+                *waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            _ => Poll::Ready(clock.now),
+        })
+    }
+}
