@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use crate::frame::{BINARY, TEXT, header, payload};
-use crate::memory::budget::{Memory, allocation};
+use crate::memory::budget::{MemoryBudget, allocation};
 
 /// One WebSocket message, text or binary.
 ///
@@ -27,19 +27,19 @@ use crate::memory::budget::{Memory, allocation};
 /// assert_eq!(binary.as_bytes(), [1, 2, 3]);
 /// ```
 #[derive(Clone)]
-pub struct Message(Arc<Frame>);
+pub struct Message(Arc<Shared>);
 
 /// What the clones of a message share.
-struct Frame {
+struct Shared {
     /// The frame as it goes to a socket: the unmasked header, then the payload.
     bytes: Vec<u8>,
     /// The account of the first hub that took the message in; it is counted there until the last
     /// clone is dropped.
-    account: OnceLock<Arc<Memory>>,
+    budget: OnceLock<Arc<MemoryBudget>>,
 }
 
 /// What the clones of a message share beside its bytes: two counts and the frame's own fields.
-const ENVELOPE: usize = allocation(2 * size_of::<usize>() + size_of::<Frame>());
+const ENVELOPE: usize = allocation(2 * size_of::<usize>() + size_of::<Shared>());
 
 impl Message {
     /// Makes a text message.
@@ -111,8 +111,8 @@ impl Message {
     /// Counts the message in `memory` until its last clone is dropped.
     ///
     /// A message is counted once, by the first hub that takes it in.
-    pub(crate) fn hold(&self, memory: &Arc<Memory>) {
-        self.0.account.get_or_init(|| {
+    pub(crate) fn charge(&self, memory: &Arc<MemoryBudget>) {
+        self.0.budget.get_or_init(|| {
             memory.add(self.size());
             Arc::clone(memory)
         });
@@ -136,37 +136,37 @@ impl Message {
 
     /// As [`encode`](Self::encode), counted in `memory`, and in its spare buffer if the message is long
     /// and nobody has that.
-    pub(crate) fn encode_with(memory: &Arc<Memory>, first: u8, payload: &[u8]) -> Self {
+    pub(crate) fn encode_with(memory: &Arc<MemoryBudget>, first: u8, payload: &[u8]) -> Self {
         let header = header(first, payload.len());
-        let mut bytes = memory.spare().take(header.len() + payload.len());
+        let mut bytes = memory.frame_buffer().acquire(header.len() + payload.len());
         bytes.extend_from_slice(&header);
         bytes.extend_from_slice(payload);
         Self::from_frame(bytes, memory)
     }
 
     /// Makes a message of its whole frame, counted in `memory`.
-    pub(crate) fn from_frame(bytes: Vec<u8>, memory: &Arc<Memory>) -> Self {
+    pub(crate) fn from_frame(bytes: Vec<u8>, memory: &Arc<MemoryBudget>) -> Self {
         let message = Self::new(bytes);
-        message.hold(memory);
+        message.charge(memory);
         message
     }
 
     fn new(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(Frame { bytes, account: OnceLock::new() }))
+        Self(Arc::new(Shared { bytes, budget: OnceLock::new() }))
     }
 }
 
-impl Frame {
+impl Shared {
     fn size(&self) -> usize {
         allocation(self.bytes.len()) + ENVELOPE
     }
 }
 
-impl Drop for Frame {
+impl Drop for Shared {
     fn drop(&mut self) {
-        if let Some(memory) = self.account.take() {
+        if let Some(memory) = self.budget.take() {
             memory.sub(self.size());
-            memory.spare().give(std::mem::take(&mut self.bytes));
+            memory.frame_buffer().release(std::mem::take(&mut self.bytes));
         }
     }
 }
@@ -239,7 +239,7 @@ mod tests {
     }
     #[test]
     fn the_next_long_message_has_the_buffer_of_the_first() {
-        let memory = Arc::<Memory>::default();
+        let memory = Arc::<MemoryBudget>::default();
         let first = Message::encode_with(&memory, BINARY, &[1; 9000]);
         let (clone, address) = (first.clone(), first.frame().as_ptr());
         drop(first);
@@ -252,16 +252,16 @@ mod tests {
     }
     #[test]
     fn a_shared_message_is_counted_once_and_until_its_last_clone_is_gone() {
-        let memory = Arc::<Memory>::default();
+        let memory = Arc::<MemoryBudget>::default();
         let message = Message::from("hello");
-        message.hold(&memory);
+        message.charge(&memory);
         let clone = message.clone();
-        clone.hold(&memory);
-        assert_eq!(memory.held(), message.size());
+        clone.charge(&memory);
+        assert_eq!(memory.charged(), message.size());
         assert!(message.size() > message.frame().len());
         drop(message);
-        assert_eq!(memory.held(), clone.size());
+        assert_eq!(memory.charged(), clone.size());
         drop(clone);
-        assert_eq!(memory.held(), 0);
+        assert_eq!(memory.charged(), 0);
     }
 }

@@ -48,7 +48,7 @@ macro_rules! stats {
         pub(crate) struct Counters {
             $( pub(crate) $field: $atomic, )*
             /// The refused, by what was wrong, in the order of [`Wrong`].
-            pub(crate) refused: [AtomicU64; Wrong::NAMES.len()],
+            pub(crate) refused: [AtomicU64; RefusalReason::NAMES.len()],
         }
 
         impl Counters {
@@ -98,7 +98,7 @@ stats! {
 
 /// What was wrong with a request that was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wrong {
+pub(crate) enum RefusalReason {
     /// It is no request as it should be: 400, 411, 413, 426, 431, 501, 505.
     Malformed,
     /// It has no valid token: 401.
@@ -119,7 +119,7 @@ pub(crate) enum Wrong {
     Other,
 }
 
-impl Wrong {
+impl RefusalReason {
     /// The names of the variants, in their order.
     pub(crate) const NAMES: [&str; 9] = [
         "malformed",
@@ -150,7 +150,7 @@ impl Wrong {
 
 impl Counters {
     /// Counts a request that was refused.
-    pub(crate) fn refuse(&self, wrong: Wrong) {
+    pub(crate) fn refuse(&self, wrong: RefusalReason) {
         add(&self.upgrades_refused, 1);
         add(&self.refused[wrong as usize], 1);
     }
@@ -159,13 +159,13 @@ impl Counters {
 /// What the pushes of one delivery have written, added to the counters when it is dropped: once
 /// for many clients, since an addition that all threads see costs as much as the rest of a push.
 #[derive(Debug)]
-pub(crate) struct Tally<'a> {
+pub(crate) struct DeliveryCount<'a> {
     counters: &'a Counters,
     messages: Cell<u64>,
     bytes: Cell<u64>,
 }
 
-impl<'a> Tally<'a> {
+impl<'a> DeliveryCount<'a> {
     pub(crate) fn new(counters: &'a Counters) -> Self {
         Self { counters, messages: Cell::new(0), bytes: Cell::new(0) }
     }
@@ -177,7 +177,7 @@ impl<'a> Tally<'a> {
     }
 }
 
-impl Drop for Tally<'_> {
+impl Drop for DeliveryCount<'_> {
     fn drop(&mut self) {
         add(&self.counters.messages_delivered, self.messages.get());
         add(&self.counters.bytes_sent, self.bytes.get());

@@ -10,7 +10,7 @@ use futures_lite::FutureExt as _;
 use futures_lite::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use crate::hub::handle::Hub;
-use crate::memory::read_buffers::SCRATCH_BYTES;
+use crate::memory::read_buffers::READ_BUFFER_BYTES;
 use crate::stats::add;
 
 /// Bytes that are read and thrown away after the last that were written: four bodies of the longest
@@ -21,7 +21,7 @@ const DISCARD_MAX: usize = 256 * 1024;
 /// timeout.
 ///
 /// A socket that is closed with unread bytes resets the connection and may destroy what was sent.
-pub(crate) async fn say_goodbye<S>(hub: &Hub, stream: &mut S, last: &[u8]) -> io::Result<()>
+pub(crate) async fn lingering_close<S>(hub: &Hub, stream: &mut S, last: &[u8]) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -47,13 +47,13 @@ pub(crate) fn poll_discard<S: AsyncRead + Unpin>(
     stream: &mut S,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
-    let pool = &hub.shared().scratch;
-    let mut bytes = pool.take();
+    let pool = &hub.shared().read_buffers;
+    let mut bytes = pool.acquire();
     let read = Pin::new(stream).poll_read(cx, &mut bytes);
-    pool.give(bytes);
+    pool.release(bytes);
     // Not more than there was room for, whatever a stream of somebody else's says.
     read.map_ok(|n| {
-        let n = n.min(SCRATCH_BYTES);
+        let n = n.min(READ_BUFFER_BYTES);
         add(&hub.shared().counters.bytes_received, n as u64);
         n
     })
@@ -61,6 +61,6 @@ pub(crate) fn poll_discard<S: AsyncRead + Unpin>(
 
 /// Fails after `wait`.
 pub(crate) async fn timed_out(hub: &Hub, wait: Duration) -> io::Result<()> {
-    hub.shared().timekeeper.after(wait).await;
+    hub.shared().timers.after(wait).await;
     Err(io::ErrorKind::TimedOut.into())
 }

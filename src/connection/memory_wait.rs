@@ -7,48 +7,48 @@ use std::task::{Context, Poll};
 use event_listener::EventListener;
 
 use crate::hub::handle::Hub;
-use crate::memory::budget::TICK;
+use crate::memory::budget::AGING_TICK;
 use crate::time::clock::now;
 use crate::time::timers::Deadline;
 
 /// One who may have to wait for memory; empty while it does not.
 #[derive(Debug, Default)]
-pub(crate) struct Strain<'a>(Option<Box<Wait<'a>>>);
+pub(crate) struct MemoryWait<'a>(Option<Box<Wait<'a>>>);
 
 #[derive(Debug)]
 struct Wait<'a> {
-    eased: EventListener,
+    available: EventListener,
     /// When the manager is asked to evict somebody: what nobody gives back will not come by itself.
-    patience: Deadline<'a>,
+    retry: Deadline<'a>,
 }
 
-impl<'a> Strain<'a> {
+impl<'a> MemoryWait<'a> {
     /// Ready while memory is not short; pending, and armed, until it is no more.
     ///
     /// Ready with `true` for one who has waited.
-    pub(crate) fn poll_eased(&mut self, cx: &mut Context<'_>, hub: &'a Hub) -> Poll<bool> {
+    pub(crate) fn poll_available(&mut self, cx: &mut Context<'_>, hub: &'a Hub) -> Poll<bool> {
         let memory = hub.memory();
-        let patience = || hub.shared().timekeeper.after(TICK);
+        let patience = || hub.shared().timers.after(AGING_TICK);
         loop {
             if !memory.is_high() {
                 let waited = self.0.take().is_some();
                 if waited {
-                    memory.pass_on();
+                    memory.notify_next();
                 }
                 return Poll::Ready(waited);
             }
             let Some(wait) = &mut self.0 else {
                 let (eased, patience) = (memory.listen(), patience());
-                self.0 = Some(Box::new(Wait { eased, patience }));
+                self.0 = Some(Box::new(Wait { available: eased, retry: patience }));
                 // It may have eased before it was listened for.
                 continue;
             };
-            if Pin::new(&mut wait.eased).poll(cx).is_ready() {
-                wait.eased = memory.listen();
-            } else if Pin::new(&mut wait.patience).poll(cx).is_ready() {
+            if Pin::new(&mut wait.available).poll(cx).is_ready() {
+                wait.available = memory.listen();
+            } else if Pin::new(&mut wait.retry).poll(cx).is_ready() {
                 memory.set_time(now());
-                hub.want_relief();
-                wait.patience = patience();
+                hub.want_eviction();
+                wait.retry = patience();
             } else {
                 return Poll::Pending;
             }
@@ -56,7 +56,7 @@ impl<'a> Strain<'a> {
     }
 
     /// Waits no more; the next one hears what this would have heard.
-    pub(crate) fn leave(&mut self) {
+    pub(crate) fn cancel(&mut self) {
         self.0 = None;
     }
 
@@ -68,9 +68,9 @@ impl<'a> Strain<'a> {
 /// Waits until memory is not short.
 ///
 /// Cancel safety: dropped early, the next one who waits hears of it.
-pub(crate) async fn eased(hub: &Hub) {
-    let mut strain = Strain::default();
-    poll_fn(|cx| strain.poll_eased(cx, hub)).await;
+pub(crate) async fn available(hub: &Hub) {
+    let mut memory_wait = MemoryWait::default();
+    poll_fn(|cx| memory_wait.poll_available(cx, hub)).await;
 }
 
 #[cfg(test)]
@@ -100,10 +100,10 @@ mod tests {
     fn who_waits_goes_on_when_memory_is_given_back() {
         let executor = Executor::new();
         let hub = hub(&executor);
-        let mut free = Strain::default();
+        let mut free = MemoryWait::default();
         let cx = &mut Context::from_waker(std::task::Waker::noop());
-        assert_eq!(free.poll_eased(cx, &hub), Poll::Ready(false), "nobody has to wait");
-        let held = hub.memory().hold(4 << 20);
+        assert_eq!(free.poll_available(cx, &hub), Poll::Ready(false), "nobody has to wait");
+        let held = hub.memory().charge(4 << 20);
         let mut waiting = [Waiting::at(&hub), Waiting::at(&hub)];
         assert!(waiting.iter_mut().all(|waiting| !waiting.is_eased()));
         drop(held);
@@ -116,30 +116,30 @@ mod tests {
     fn who_comes_too_late_for_free_memory_waits_for_more() {
         let executor = Executor::new();
         let hub = hub(&executor);
-        let held = hub.memory().hold(4 << 20);
+        let held = hub.memory().charge(4 << 20);
         let mut waiting = Waiting::at(&hub);
         assert!(!waiting.is_eased());
         drop(held);
-        let held = hub.memory().hold(4 << 20);
+        let held = hub.memory().charge(4 << 20);
         assert!(waiting.wakes.take() == 1 && !waiting.is_eased(), "somebody was quicker");
         drop(held);
         assert!(waiting.wakes.take() == 1 && waiting.is_eased());
     }
     /// One who waits, with a waker of its own.
     struct Waiting<'a> {
-        strain: Strain<'a>,
+        memory_wait: MemoryWait<'a>,
         hub: &'a Hub,
         wakes: Arc<Wakes>,
     }
     impl<'a> Waiting<'a> {
         fn at(hub: &'a Hub) -> Self {
-            Self { strain: Strain::default(), hub, wakes: Arc::default() }
+            Self { memory_wait: MemoryWait::default(), hub, wakes: Arc::default() }
         }
 
         fn is_eased(&mut self) -> bool {
             let waker = Waker::from(Arc::clone(&self.wakes));
             let cx = &mut Context::from_waker(&waker);
-            self.strain.poll_eased(cx, self.hub).is_ready()
+            self.memory_wait.poll_available(cx, self.hub).is_ready()
         }
     }
     /// What nobody gives back will not come by itself: who waits has the debtor evicted, once it has
@@ -158,11 +158,11 @@ mod tests {
             hub.try_publish("main", message).expect("the inbox is empty");
             while executor.try_tick() {}
         }
-        let mut waiting = Box::pin(eased(&hub));
+        let mut waiting = Box::pin(available(&hub));
         let mut ticks = 0;
         while block_on(poll_once(&mut waiting)).is_none() {
             assert!(ticks < 3, "it waits for ever");
-            time.advance(TICK);
+            time.advance(AGING_TICK);
             assert!(block_on(poll_once(&mut waiting)).is_none(), "the manager has not run");
             while executor.try_tick() {}
             ticks += 1;
@@ -176,7 +176,7 @@ mod tests {
     fn nobody_is_admitted_while_memory_is_short() {
         let executor = Executor::new();
         let hub = hub(&executor);
-        let _held = hub.memory().hold(4 << 20);
+        let _held = hub.memory().charge(4 << 20);
         let refused = block_on(executor.run(registration::admit(&hub, Admission::anonymous())));
         let status = refused.expect_err("memory is short").status();
         assert_eq!(status, Some(http::StatusCode::SERVICE_UNAVAILABLE));

@@ -1,24 +1,24 @@
 //! The end of a request that is refused.
 
-use crate::connection::linger::say_goodbye;
+use crate::connection::linger::lingering_close;
 use crate::error::{Error, Kind};
 use crate::http1::response::Response;
 use crate::hub::handle::Hub;
 use crate::net::peer::Peer;
 use crate::net::stream::Transport;
-use crate::stats::{Wrong, add};
+use crate::stats::{RefusalReason, add};
 
 /// Counts and logs a response that refuses what was asked.
-pub(crate) fn note(hub: &Hub, asker: &Peer, response: &Response) {
+pub(crate) fn count_refusal(hub: &Hub, client_address: &Peer, response: &Response) {
     let status = response.status;
     if status.is_client_error() || status.is_server_error() {
-        hub.shared().counters.refuse(Wrong::of(status));
-        log::debug!("{asker} refused: {} {}", status.as_u16(), response.body);
+        hub.shared().counters.refuse(RefusalReason::of(status));
+        log::debug!("{client_address} refused: {} {}", status.as_u16(), response.body);
     }
 }
 
 /// Writes the last response of a connection; returns what it came to.
-pub(crate) async fn end_with<T: Transport>(
+pub(crate) async fn write_last_response<T: Transport>(
     hub: &Hub,
     transport: &mut T,
     response: Response,
@@ -26,7 +26,7 @@ pub(crate) async fn end_with<T: Transport>(
 ) -> Error {
     let bytes = response.encode(head_only, false);
     add(&hub.shared().counters.bytes_sent, bytes.len() as u64);
-    if let Err(error) = say_goodbye(hub, transport, &bytes).await {
+    if let Err(error) = lingering_close(hub, transport, &bytes).await {
         log::debug!("a response did not reach its peer: {error}");
         transport.abort();
     }

@@ -9,13 +9,13 @@ use std::task::{Context, Poll, ready};
 use crate::connection::handler::Admission;
 use crate::disconnect::Disconnect;
 use crate::error::{Error, Kind};
-use crate::http1::response::{Response, draining, full, our_fault, short_of_memory};
+use crate::http1::response::{Response, draining, internal_error, short_of_memory, unavailable};
 use crate::hub::client::Client;
 use crate::hub::client_id::{ClientId, Refusal};
 use crate::hub::command::Command;
-use crate::hub::handle::{Asked, Hub};
+use crate::hub::handle::{Hub, PendingReply};
 use crate::hub::queue::Queue;
-use crate::limits::admission::{Crowded, Permit};
+use crate::limits::admission::{ClientPermit, LimitReached};
 use crate::name::is_name;
 use crate::time::clock::unix_seconds;
 
@@ -27,43 +27,43 @@ pub(crate) struct Registered {
     hub: Hub,
     pub(crate) queue: Arc<Queue>,
     /// The client's place, given back when the connection is gone.
-    _permit: Permit,
+    _permit: ClientPermit,
 }
 
 impl Registered {
     /// Marks the queue as gone and waits until the registry has let the client go, so that who
     /// counts clients next does not count this one. The client's place is given back with the rest.
     pub(crate) async fn leave(&self) {
-        let Some(id) = self.queue.kill() else { return };
+        let Some(id) = self.queue.disconnect() else { return };
         // The queue gives its id out once: dropped while it waits, this must still say so.
-        let mut unheard = Unheard { hub: &self.hub, id: Some(id) };
+        let mut unheard = PendingDeparture { hub: &self.hub, id: Some(id) };
         let reason = Disconnect::ABNORMAL;
         let command = |reply| Command::Disconnect { id, reason, reply: Some(reply) };
         // An error means that the manager has ended, and its registry with it.
-        drop(self.hub.ask(command).await);
+        drop(self.hub.request(command).await);
         unheard.id = None;
     }
 }
 
 /// A departure that the manager may not have heard of.
-struct Unheard<'a> {
+struct PendingDeparture<'a> {
     hub: &'a Hub,
     /// The client, until the manager has answered.
     id: Option<ClientId>,
 }
 
-impl Drop for Unheard<'_> {
+impl Drop for PendingDeparture<'_> {
     fn drop(&mut self) {
         if let Some(id) = self.id {
-            self.hub.depart(id);
+            self.hub.report_gone(id);
         }
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        if let Some(id) = self.queue.kill() {
-            self.hub.depart(id);
+        if let Some(id) = self.queue.disconnect() {
+            self.hub.report_gone(id);
         }
     }
 }
@@ -90,23 +90,25 @@ pub(crate) fn register(
 ) -> Result<Registering<'_>, Response> {
     let Admission { user, rooms, protocol: _, extension } = admission;
     if !rooms.iter().chain(&user).all(|name| is_name(name)) {
-        return Err(our_fault("on_upgrade chose a room or user with a name that is not allowed"));
+        return Err(internal_error(
+            "on_upgrade chose a room or user with a name that is not allowed",
+        ));
     }
     if hub.memory().is_high() {
         return Err(short_of_memory());
     }
-    let permit = hub.shared().gate.client(network).map_err(|crowded| {
-        full(match crowded {
-            Crowded::Clients => "as many clients as allowed are connected",
-            Crowded::PerIp => "as many clients as allowed are connected from this address",
+    let permit = hub.shared().admissions.client(network).map_err(|crowded| {
+        unavailable(match crowded {
+            LimitReached::Clients => "as many clients as allowed are connected",
+            LimitReached::PerIp => "as many clients as allowed are connected from this address",
         })
     })?;
-    let queue = Queue::new(&hub.shared().terms);
+    let queue = Queue::new(&hub.shared().queue_config);
     // From here on, however this ends, the registry is told.
     let registered = Registered { hub: hub.clone(), queue: Arc::clone(&queue), _permit: permit };
     let name = user.clone();
     let since = unix_seconds() as u32;
-    let id = hub.ask(move |reply| Command::Register { queue, user, rooms, since, reply });
+    let id = hub.request(move |reply| Command::Register { queue, user, rooms, since, reply });
     Ok(Registering { registered: Some(registered), user: name, extension, id })
 }
 
@@ -116,7 +118,7 @@ pub(crate) struct Registering<'a> {
     registered: Option<Registered>,
     user: Option<Arc<str>>,
     extension: Option<Arc<dyn Any + Send + Sync>>,
-    id: Asked<'a, Result<ClientId, Refusal>>,
+    id: PendingReply<'a, Result<ClientId, Refusal>>,
 }
 
 impl Future for Registering<'_> {
@@ -130,9 +132,9 @@ impl Future for Registering<'_> {
                 let client = Client::new(registered.hub.clone(), id, user, extension);
                 Ok(Admitted { registered, client })
             }
-            (Ok(Err(Refusal::Rooms)), _) => Err(full("as many rooms as allowed exist")),
+            (Ok(Err(Refusal::Rooms)), _) => Err(unavailable("as many rooms as allowed exist")),
             (Ok(Err(Refusal::RoomsPerClient)), _) => {
-                Err(our_fault("on_upgrade chose more rooms than a client may be in"))
+                Err(internal_error("on_upgrade chose more rooms than a client may be in"))
             }
             _ => Err(draining()),
         })
@@ -147,7 +149,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::connection::hooks::ask;
+    use crate::connection::hooks::run_request_hook;
 
     /// What is no error would be read as something else: as a 101, or as a response without a body.
     #[test]
@@ -157,7 +159,7 @@ mod tests {
             .chain([100, 101, 200, 204, 304, 399, 600, 999].map(|status| (status, 500)))
         {
             let status = StatusCode::from_u16(status).expect("three digits");
-            let asked = block_on(ask(async { Err::<(), _>(status) }));
+            let asked = block_on(run_request_hook(async { Err::<(), _>(status) }));
             assert_eq!(asked.expect_err("refused").status.as_u16(), answered, "{status}");
         }
     }

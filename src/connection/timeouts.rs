@@ -6,12 +6,12 @@ use std::task::{Context, Poll};
 
 use crate::config::Config;
 use crate::hub::handle::Hub;
-use crate::time::timer_list::Moment;
+use crate::time::timer_list::Tick;
 use crate::time::timers::Deadline;
 
 /// What has come due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Due {
     /// Nothing was heard for the ping interval.
     Ping,
     /// A ping was not answered in time.
@@ -27,32 +27,32 @@ pub(crate) enum Verdict {
 /// The deadline is not waited for anew when a moment is moved: it comes, the moments are compared,
 /// and the next one is waited for. Only an earlier one moves the wait.
 #[derive(Debug)]
-pub(crate) struct Clock<'a> {
+pub(crate) struct Timeouts<'a> {
     deadline: Deadline<'a>,
     /// When bytes last came from the peer.
-    heard: Moment,
+    heard: Tick,
     /// When the ping was sent that nothing has been heard since.
-    pinged: Option<Moment>,
+    pinged: Option<Tick>,
     /// Since when writing has made no progress while something waits.
-    stuck: Option<Moment>,
+    no_progress_since: Option<Tick>,
     /// The client's own ping interval, in thousandths of the configured one: give or take a tenth,
     /// so that clients that came together part.
     share: u16,
     /// Whether the message that has begun was granted one more turn when its time was over.
-    granted: bool,
+    last_read_granted: bool,
 }
 
-impl<'a> Clock<'a> {
+impl<'a> Timeouts<'a> {
     pub(crate) fn new(hub: &'a Hub) -> Self {
-        let keeper = &hub.shared().timekeeper;
-        let heard = keeper.now();
+        let timers = &hub.shared().timers;
+        let heard = timers.now();
         Self {
-            deadline: keeper.at(heard),
+            deadline: timers.at(heard),
             heard,
             pinged: None,
-            stuck: None,
+            no_progress_since: None,
             share: fastrand::u16(900..=1100),
-            granted: false,
+            last_read_granted: false,
         }
     }
 
@@ -63,15 +63,15 @@ impl<'a> Clock<'a> {
     }
 
     /// The peer is being read again after a time in which it was not.
-    pub(crate) fn listens_again(&mut self) {
+    pub(crate) fn resume_reading(&mut self) {
         if self.pinged.is_some() {
             self.pinged = Some(self.now());
         }
     }
 
     /// Whether a message whose time is over may be read for one more turn: once.
-    pub(crate) fn grants_a_turn(&mut self) -> bool {
-        !std::mem::replace(&mut self.granted, true)
+    pub(crate) fn grants_last_read(&mut self) -> bool {
+        !std::mem::replace(&mut self.last_read_granted, true)
     }
 
     /// A ping was sent.
@@ -82,9 +82,9 @@ impl<'a> Clock<'a> {
     /// A drain wrote something or nothing, and left nothing or something.
     pub(crate) fn wrote(&mut self, progress: bool, empty: bool) {
         if empty {
-            self.stuck = None;
-        } else if progress || self.stuck.is_none() {
-            self.stuck = Some(self.now());
+            self.no_progress_since = None;
+        } else if progress || self.no_progress_since.is_none() {
+            self.no_progress_since = Some(self.now());
         }
     }
 
@@ -97,9 +97,9 @@ impl<'a> Clock<'a> {
         cx: &mut Context<'_>,
         config: &Config,
         listening: bool,
-        began: Option<Moment>,
-    ) -> Poll<Verdict> {
-        self.granted &= began.is_some();
+        began: Option<Tick>,
+    ) -> Poll<Due> {
+        self.last_read_granted &= began.is_some();
         let (due, verdict) = self.next(config, listening, began);
         // Whoever acts on the verdict moves its moment; until then it stays due.
         self.deadline.set(due);
@@ -107,29 +107,29 @@ impl<'a> Clock<'a> {
     }
 
     /// The earliest deadline and what it means.
-    fn next(&self, config: &Config, listening: bool, began: Option<Moment>) -> (Moment, Verdict) {
+    fn next(&self, config: &Config, listening: bool, began: Option<Tick>) -> (Tick, Due) {
         let ping_interval = config.ping_interval / 1000 * u32::from(self.share);
         let mut next = match self.pinged {
-            None => (self.heard.plus(ping_interval), Verdict::Ping),
-            Some(pinged) if listening => (pinged.plus(config.pong_timeout), Verdict::PongTimeout),
+            None => (self.heard.plus(ping_interval), Due::Ping),
+            Some(pinged) if listening => (pinged.plus(config.pong_timeout), Due::PongTimeout),
             // A deadline that does not count now must not keep the client awake either.
-            Some(_) => (self.now().plus(ping_interval), Verdict::Ping),
+            Some(_) => (self.now().plus(ping_interval), Due::Ping),
         };
-        if let Some(stuck) = self.stuck {
-            next = earlier(next, (stuck.plus(config.write_timeout), Verdict::WriteTimeout));
+        if let Some(stuck) = self.no_progress_since {
+            next = earlier(next, (stuck.plus(config.write_timeout), Due::WriteTimeout));
         }
         if let (true, Some(began)) = (listening, began) {
-            next = earlier(next, (began.plus(config.message_timeout), Verdict::MessageTimeout));
+            next = earlier(next, (began.plus(config.message_timeout), Due::MessageTimeout));
         }
         next
     }
 
-    fn now(&self) -> Moment {
-        self.deadline.keeper().now()
+    fn now(&self) -> Tick {
+        self.deadline.timers().now()
     }
 }
 
-fn earlier(a: (Moment, Verdict), b: (Moment, Verdict)) -> (Moment, Verdict) {
+fn earlier(a: (Tick, Due), b: (Tick, Due)) -> (Tick, Due) {
     if b.0.is_before(a.0) { b } else { a }
 }
 
@@ -149,11 +149,11 @@ mod tests {
     }
     /// What comes due next, and after how long; the clock of the test moves there.
     fn next(
-        clock: &mut Clock<'_>,
+        clock: &mut Timeouts<'_>,
         hub: &Hub,
         time: &VirtualTime,
-        began: Option<Moment>,
-    ) -> (Verdict, Duration) {
+        began: Option<Tick>,
+    ) -> (Due, Duration) {
         let start = now();
         let mut cx = Context::from_waker(Waker::noop());
         loop {
@@ -167,46 +167,46 @@ mod tests {
     fn silence_is_pinged_and_then_given_up() {
         let time = VirtualTime::start();
         let hub = hub(Config::default());
-        let mut clock = Clock::new(&hub);
+        let mut clock = Timeouts::new(&hub);
         let (verdict, after) = next(&mut clock, &hub, &time, None);
         let interval = Config::PING_INTERVAL;
-        assert_eq!(verdict, Verdict::Ping);
+        assert_eq!(verdict, Due::Ping);
         assert!(after >= interval * 9 / 10 && after <= interval * 11 / 10);
         clock.pinged();
-        let given_up = (Verdict::PongTimeout, Config::PONG_TIMEOUT);
+        let given_up = (Due::PongTimeout, Config::PONG_TIMEOUT);
         assert_eq!(next(&mut clock, &hub, &time, None), given_up);
         clock.heard();
-        assert_eq!(next(&mut clock, &hub, &time, None), (Verdict::Ping, after));
-        assert_eq!(hub.shared().timekeeper.len().0, 1);
+        assert_eq!(next(&mut clock, &hub, &time, None), (Due::Ping, after));
+        assert_eq!(hub.shared().timers.len().0, 1);
         drop(clock);
-        assert_eq!(hub.shared().timekeeper.len().0, 0);
+        assert_eq!(hub.shared().timers.len().0, 0);
     }
     #[test]
     fn a_write_deadline_counts_from_the_last_progress() {
         let time = VirtualTime::start();
         let hub = hub(Config::default());
         let timeout = config(&hub).write_timeout;
-        let mut clock = Clock::new(&hub);
+        let mut clock = Timeouts::new(&hub);
         clock.wrote(true, false);
         time.advance(timeout / 2);
         clock.wrote(false, false);
-        assert_eq!(next(&mut clock, &hub, &time, None), (Verdict::WriteTimeout, timeout / 2));
+        assert_eq!(next(&mut clock, &hub, &time, None), (Due::WriteTimeout, timeout / 2));
         clock.wrote(true, false);
-        assert_eq!(next(&mut clock, &hub, &time, None), (Verdict::WriteTimeout, timeout));
+        assert_eq!(next(&mut clock, &hub, &time, None), (Due::WriteTimeout, timeout));
         clock.wrote(false, true);
-        assert_eq!(next(&mut clock, &hub, &time, None).0, Verdict::Ping);
+        assert_eq!(next(&mut clock, &hub, &time, None).0, Due::Ping);
     }
     #[test]
     fn a_message_is_timed_only_while_its_peer_is_read() {
         let time = VirtualTime::start();
         let hub = hub(Config::default().message_timeout(Duration::from_secs(3)));
-        let mut clock = Clock::new(&hub);
-        let began = Some(hub.shared().timekeeper.now());
+        let mut clock = Timeouts::new(&hub);
+        let began = Some(hub.shared().timers.now());
         let mut cx = Context::from_waker(Waker::noop());
         time.advance(Duration::from_secs(2));
         assert_eq!(
             next(&mut clock, &hub, &time, began),
-            (Verdict::MessageTimeout, Duration::from_secs(1))
+            (Due::MessageTimeout, Duration::from_secs(1))
         );
         assert!(clock.poll(&mut cx, config(&hub), false, began).is_pending());
     }

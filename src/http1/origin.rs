@@ -23,28 +23,28 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Who may read the answer beside pages of the hub's own: what `Access-Control-Allow-Origin` says.
-pub(crate) type Reader = Option<Cow<'static, str>>;
+pub(crate) type AllowOrigin = Option<Cow<'static, str>>;
 
 /// Checks the rules of hosts and origins for a request that reads or writes a room.
 ///
 /// # Errors
 ///
 /// 421 for a host that is not served, 403 for an origin that may not.
-pub(crate) fn check(request: &Request<()>, config: &Config) -> Result<Reader, Response> {
+pub(crate) fn check(request: &Request<()>, config: &Config) -> Result<AllowOrigin, Response> {
     let host = host(request);
-    if !is_served(host, &config.hosts) {
+    if !is_allowed_host(host, &config.hosts) {
         return Err(Response::new(
             StatusCode::MISDIRECTED_REQUEST,
             "this Host is not served here: it is no address, not localhost and not allowed by name",
         ));
     }
-    reader(request, host, &config.origins).ok_or_else(|| {
+    allow_origin(request, host, &config.origins).ok_or_else(|| {
         Response::new(StatusCode::FORBIDDEN, "pages of this Origin may not connect here")
     })
 }
 
 /// Adds to a response who may read it.
-pub(crate) fn tell(response: Response, reader: Reader) -> Response {
+pub(crate) fn with_cors(response: Response, reader: AllowOrigin) -> Response {
     match reader {
         Some(reader) => {
             response.header("Access-Control-Allow-Origin", reader).header("Vary", "Origin")
@@ -74,7 +74,7 @@ pub(crate) fn host(request: &Request<()>) -> &str {
 
 /// The host rule: a page whose name was made to lead to the hub (DNS rebinding) sends that name,
 /// so only what no stranger can make lead here is served, and the names that are listed.
-fn is_served(host: &str, hosts: &[String]) -> bool {
+fn is_allowed_host(host: &str, hosts: &[String]) -> bool {
     if hosts.iter().any(|listed| listed == "*") {
         return true;
     }
@@ -124,7 +124,7 @@ pub fn is_local(request: &Request<()>, peer: &Peer) -> bool {
 /// origin could read, and pages cannot forge it, so a foreign page cannot use a visitor's browser
 /// against a hub on localhost (RFC 6455 10.2). The GET that it cannot read, as of an image, has
 /// none; of that browsers say in `Sec-Fetch-Site` that it is foreign.
-fn reader(request: &Request<()>, host: &str, origins: &[String]) -> Option<Reader> {
+fn allow_origin(request: &Request<()>, host: &str, origins: &[String]) -> Option<AllowOrigin> {
     let headers = request.headers();
     let any = origins.iter().any(|listed| listed == "*");
     let mut values = headers.get_all(header::ORIGIN).iter();
@@ -205,17 +205,17 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
 ///
 /// Each proxy appends the address it was asked by, so the last that is no trusted proxy's is the
 /// client's; what stands before it anybody may have written.
-pub(crate) fn asker(peer: &Peer, headers: &HeaderMap, trusted: &[Network]) -> Peer {
-    let mut asker = *peer;
+pub(crate) fn client_address(peer: &Peer, headers: &HeaderMap, trusted: &[Network]) -> Peer {
+    let mut client_address = *peer;
     if trusted.is_empty() {
-        return asker;
+        return client_address;
     }
     let mut hops: Vec<_> = tokens(headers, &FORWARDED_FOR).collect();
-    while trusted.iter().any(|network| asker.is_in(network)) {
+    while trusted.iter().any(|network| client_address.is_in(network)) {
         let Some(address) = hops.pop().and_then(hop) else { break };
-        asker = Peer::forwarded(address);
+        client_address = Peer::forwarded(address);
     }
-    asker
+    client_address
 }
 
 /// The address of an element of `X-Forwarded-For`, which some write with its port.
@@ -357,8 +357,8 @@ mod tests {
         ] {
             let headers: Vec<_> =
                 forwarded.iter().map(|value| ("x-forwarded-for", *value)).collect();
-            let asker = asker(&peer, request(&headers).headers(), &trusted);
-            assert_eq!(asker.to_string(), expected, "{peer} {forwarded:?}");
+            let client_address = client_address(&peer, request(&headers).headers(), &trusted);
+            assert_eq!(client_address.to_string(), expected, "{peer} {forwarded:?}");
         }
     }
 }

@@ -143,21 +143,21 @@ const RETRY_AFTER: &str = "5";
 
 /// The hub takes nobody in any more.
 pub(crate) fn draining() -> Response {
-    full("the hub is ending")
+    unavailable("the hub is ending")
 }
 
 /// There is no place for the client now.
-pub(crate) fn full(sentence: &'static str) -> Response {
+pub(crate) fn unavailable(sentence: &'static str) -> Response {
     Response::new(StatusCode::SERVICE_UNAVAILABLE, sentence).header("Retry-After", RETRY_AFTER)
 }
 
 /// Nothing that needs memory can begin.
 pub(crate) fn short_of_memory() -> Response {
-    full("memory is short here")
+    unavailable("memory is short here")
 }
 
 /// A hook failed or chose what cannot be.
-pub(crate) fn our_fault(cause: &'static str) -> Response {
+pub(crate) fn internal_error(cause: &'static str) -> Response {
     log::error!("a request is answered with 500: {cause}");
     Response::new(StatusCode::INTERNAL_SERVER_ERROR, "this server failed to answer the request")
 }
@@ -181,6 +181,6 @@ pub(crate) fn refused_by_hook(status: StatusCode) -> Response {
 }
 
 /// The response to a request whose time is over.
-pub(crate) fn too_late() -> Response {
+pub(crate) fn request_timeout() -> Response {
     Response::new(StatusCode::REQUEST_TIMEOUT, "the request took too long")
 }

@@ -146,7 +146,7 @@ impl Client {
     /// # }).expect("it works");
     /// ```
     pub async fn rooms(&self) -> Result<Vec<Arc<str>>, Error> {
-        let rooms = self.hub.ask(|reply| Command::Rooms { id: self.id, reply }).await?;
+        let rooms = self.hub.request(|reply| Command::Rooms { id: self.id, reply }).await?;
         rooms.ok_or_else(|| Error::new(Kind::UnknownClient))
     }
 

@@ -42,7 +42,7 @@ pub(crate) enum Command {
     /// A page of the members of a room.
     ListMembers { room: String, after: Option<u32>, limit: usize, reply: Reply<Vec<Member>> },
     /// A connection is gone without a word, or memory is short: look around.
-    Rouse,
+    Wake,
     /// The hub has drained: end.
     Stop,
 }

@@ -14,22 +14,22 @@ use crate::hub::command::Command;
 use crate::hub::inbox;
 use crate::hub::inbox::{Inbox, Refused, Sending};
 use crate::hub::manager::Manager;
-use crate::hub::queue::Terms;
+use crate::hub::queue::QueueConfig;
 use crate::hub::registry::Registry;
 use crate::hub::reply::{Answer, Reply, reply};
 use crate::hub::sizing::Sizing;
-use crate::limits::admission::Gate;
-use crate::memory::budget::Memory;
-use crate::memory::read_buffers::Scratch;
+use crate::limits::admission::Admissions;
+use crate::memory::budget::MemoryBudget;
+use crate::memory::read_buffers::ReadBuffers;
 use crate::message::Message;
 use crate::name::is_name;
 use crate::stats::{Counters, Stats};
-use crate::time::timers::Timekeeper;
+use crate::time::timers::Timers;
 
 /// File descriptors left for everything that is not a client, when the limit on clients follows
 /// the limit on descriptors.
 #[cfg(unix)]
-const SPARE_FDS: usize = 64;
+const RESERVED_FDS: usize = 64;
 
 /// The limit on clients where neither the configuration nor the platform gives one.
 #[cfg(not(unix))]
@@ -90,15 +90,15 @@ pub(crate) struct Shared {
     /// What is counted.
     pub(crate) counters: Arc<Counters>,
     /// What the hub holds for others.
-    memory: Arc<Memory>,
+    memory: Arc<MemoryBudget>,
     /// What every client's queue has in common.
-    pub(crate) terms: Arc<Terms>,
+    pub(crate) queue_config: Arc<QueueConfig>,
     /// Who may come in.
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) admissions: Arc<Admissions>,
     /// Read buffers for the connections.
-    pub(crate) scratch: Scratch,
+    pub(crate) read_buffers: ReadBuffers,
     /// Whom connections ask to be woken.
-    pub(crate) timekeeper: Arc<Timekeeper>,
+    pub(crate) timers: Arc<Timers>,
     /// When serving began, in seconds of Unix time; set by whoever serves first.
     pub(crate) started: OnceLock<u64>,
 }
@@ -134,26 +134,31 @@ impl Hub {
         config.check()?;
         let fds = clients_max();
         let sizing = Sizing::of(&config, fds)?;
-        let memory = Arc::new(sizing.as_ref().map_or_else(Memory::default, Sizing::account));
+        let memory = Arc::new(sizing.as_ref().map_or_else(MemoryBudget::default, Sizing::account));
         let counters = Arc::new(Counters::default());
         let inbox_bytes = sizing.as_ref().map_or(config.inbox_bytes, |sizing| sizing.inbox_bytes);
-        let (inbox, outbox) = inbox::inbox(config.inbox, inbox_bytes);
+        let (inbox, commands) = inbox::inbox(config.inbox, inbox_bytes);
         let registry = Registry::new(
             config.max_rooms,
             config.max_rooms_per_client,
             Arc::clone(&counters),
             &memory,
         );
-        let manager =
-            Manager::new(outbox, registry, Arc::clone(&counters), config.queue, config.queue_bytes);
-        let gate = Gate::new(
+        let manager = Manager::new(
+            commands,
+            registry,
+            Arc::clone(&counters),
+            config.queue,
+            config.queue_bytes,
+        );
+        let admissions = Admissions::new(
             sizing.as_ref().map_or(config.max_clients.unwrap_or(fds), |sizing| sizing.max_clients),
             config.max_clients_per_ip,
             sizing.as_ref().map_or(config.handshakes, |sizing| sizing.handshakes),
             Arc::clone(&counters),
             Arc::clone(&memory),
         );
-        let terms = Terms {
+        let queue_config = QueueConfig {
             messages: config.queue,
             bytes: config.queue_bytes,
             overflow: config.overflow,
@@ -166,10 +171,10 @@ impl Hub {
             sizing,
             counters,
             memory,
-            terms: Arc::new(terms),
-            gate: Arc::new(gate),
-            scratch: Scratch::default(),
-            timekeeper: Timekeeper::new(),
+            queue_config: Arc::new(queue_config),
+            admissions: Arc::new(admissions),
+            read_buffers: ReadBuffers::default(),
+            timers: Timers::new(),
             started: OnceLock::new(),
         };
         Ok((Self { shared: Arc::new(shared) }, manager.run()))
@@ -382,7 +387,7 @@ impl Hub {
             return Err(Error::new(Kind::Name));
         }
         let room = room.into();
-        let answer = self.ask(|reply| Command::Join { id: client, room, reply }).await?;
+        let answer = self.request(|reply| Command::Join { id: client, room, reply }).await?;
         answer.map_err(|refusal| self.refused(refusal))
     }
 
@@ -412,7 +417,7 @@ impl Hub {
     #[doc(alias = "unsubscribe")]
     pub async fn leave(&self, client: ClientId, room: &str) -> Result<(), Error> {
         let room = room.into();
-        let answer = self.ask(|reply| Command::Leave { id: client, room, reply }).await?;
+        let answer = self.request(|reply| Command::Leave { id: client, room, reply }).await?;
         answer.map_err(|refusal| self.refused(refusal))
     }
 
@@ -447,7 +452,7 @@ impl Hub {
     #[doc(alias = "close")]
     pub async fn disconnect(&self, client: ClientId, reason: Disconnect) -> Result<(), Error> {
         let command = |reply| Command::Disconnect { id: client, reason, reply: Some(reply) };
-        if self.ask(command).await? { Ok(()) } else { Err(Error::new(Kind::UnknownClient)) }
+        if self.request(command).await? { Ok(()) } else { Err(Error::new(Kind::UnknownClient)) }
     }
 
     /// Lists the clients, in no order: of each its id, its user and how far it is behind.
@@ -474,7 +479,7 @@ impl Hub {
     /// # }).expect("it works");
     /// ```
     pub async fn clients(&self) -> Result<Vec<Member>, Error> {
-        self.ask(|reply| Command::Members { room: None, reply }).await
+        self.request(|reply| Command::Members { room: None, reply }).await
     }
 
     /// Lists the members of a room, in no order; nobody is in a room that does not exist.
@@ -502,7 +507,7 @@ impl Hub {
     #[doc(alias = "members")]
     pub async fn presence(&self, room: &str) -> Result<Vec<Member>, Error> {
         let room = Some(room.into());
-        self.ask(|reply| Command::Members { room, reply }).await
+        self.request(|reply| Command::Members { room, reply }).await
     }
 
     /// Returns what the hub has counted, and what it holds now. Asks nobody and does not wait.
@@ -524,7 +529,7 @@ impl Hub {
     /// ```
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared.counters.read(self.shared.memory.held())
+        self.shared.counters.read(self.shared.memory.charged())
     }
 
     /// Returns what the ceiling is spent on, if [`Config::max_memory`] is set.
@@ -534,14 +539,14 @@ impl Hub {
     }
 
     /// Tells the manager that somebody has waited for memory.
-    pub(crate) fn want_relief(&self) {
-        if self.shared.memory.want_relief() {
-            self.shared.inbox.rouse();
+    pub(crate) fn want_eviction(&self) {
+        if self.shared.memory.want_eviction() {
+            self.shared.inbox.wake();
         }
     }
 
     /// The account on which everything is that the hub holds for a peer or a publisher.
-    pub(crate) fn memory(&self) -> &Arc<Memory> {
+    pub(crate) fn memory(&self) -> &Arc<MemoryBudget> {
         &self.shared.memory
     }
 
@@ -550,19 +555,22 @@ impl Hub {
     }
 
     /// Sends a command, and waits for its answer.
-    pub(crate) fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Asked<'_, T> {
+    pub(crate) fn request<T>(
+        &self,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> PendingReply<'_, T> {
         let (reply, answer) = reply();
-        Asked { sending: self.shared.inbox.send(command(reply)), answer }
+        PendingReply { sending: self.shared.inbox.send(command(reply)), answer }
     }
 
     /// Tells the manager something that needs no answer.
-    pub(crate) fn tell(&self, command: Command) -> Sending<'_> {
+    pub(crate) fn send_command(&self, command: Command) -> Sending<'_> {
         self.shared.inbox.send(command)
     }
 
     /// Tells the manager that a client's connection is gone.
-    pub(crate) fn depart(&self, id: ClientId) {
-        self.shared.inbox.depart(id);
+    pub(crate) fn report_gone(&self, id: ClientId) {
+        self.shared.inbox.report_gone(id);
     }
 
     /// Sends a message to a target; returns how many took it.
@@ -572,8 +580,8 @@ impl Hub {
         except: Option<ClientId>,
         message: Message,
     ) -> Result<usize, Error> {
-        let message = self.take_in(&target, message)?;
-        self.ask(|reply| Command::Publish { target, except, message, reply: Some(reply) }).await
+        let message = self.check_message(&target, message)?;
+        self.request(|reply| Command::Publish { target, except, message, reply: Some(reply) }).await
     }
 
     /// Sends a message to a target. Ready when the inbox has it: from then on it will be dispatched,
@@ -583,9 +591,10 @@ impl Hub {
         target: Target,
         message: Message,
     ) -> Result<Answer<usize>, Error> {
-        let message = self.take_in(&target, message)?;
+        let message = self.check_message(&target, message)?;
         let (reply, answer) = reply();
-        self.tell(Command::Publish { target, except: None, message, reply: Some(reply) }).await?;
+        self.send_command(Command::Publish { target, except: None, message, reply: Some(reply) })
+            .await?;
         Ok(answer)
     }
 
@@ -595,13 +604,13 @@ impl Hub {
         except: Option<ClientId>,
         message: Message,
     ) -> Result<(), Error> {
-        let message = self.take_in(&target, message)?;
+        let message = self.check_message(&target, message)?;
         let command = Command::Publish { target, except, message, reply: None };
         self.shared.inbox.try_send(command).map_err(Error::from)
     }
 
     /// Checks a message's length and its target's name, and counts it as held.
-    fn take_in(&self, target: &Target, message: Message) -> Result<Message, Error> {
+    fn check_message(&self, target: &Target, message: Message) -> Result<Message, Error> {
         let (len, max) = (message.len(), self.shared.config.max_message);
         if len > max {
             return Err(Error::new(Kind::TooLong { len, max }).with_message(message));
@@ -612,7 +621,7 @@ impl Hub {
                 return Err(Error::new(Kind::Name).with_message(message));
             }
         }
-        message.hold(&self.shared.memory);
+        message.charge(&self.shared.memory);
         Ok(message)
     }
 
@@ -630,12 +639,12 @@ impl Hub {
 }
 
 /// Waits for the answer to a command. Cancel safe: the command is sent, or dropped whole.
-pub(crate) struct Asked<'a, T> {
+pub(crate) struct PendingReply<'a, T> {
     sending: Sending<'a>,
     answer: Answer<T>,
 }
 
-impl<T> Future for Asked<'_, T> {
+impl<T> Future for PendingReply<'_, T> {
     type Output = Result<T, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, Error>> {
@@ -669,7 +678,7 @@ fn clients_max() -> usize {
     {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let fds = limit.map_or(Config::LIMIT_MAX, |fds| usize::try_from(fds).unwrap_or(usize::MAX));
-        fds.saturating_sub(SPARE_FDS).clamp(1, Config::LIMIT_MAX)
+        fds.saturating_sub(RESERVED_FDS).clamp(1, Config::LIMIT_MAX)
     }
     #[cfg(not(unix))]
     CLIENTS_MAX

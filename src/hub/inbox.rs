@@ -20,19 +20,19 @@ use crate::limits::turn::Turn;
 #[derive(Debug)]
 pub(crate) struct Inbox {
     sender: Sender<Command>,
-    ledger: Arc<Ledger>,
+    shared: Arc<Shared>,
 }
 
 /// The manager's side of the inbox.
 #[derive(Debug)]
-pub(crate) struct Outbox {
+pub(crate) struct CommandReceiver {
     receiver: Receiver<Command>,
-    ledger: Arc<Ledger>,
+    shared: Arc<Shared>,
 }
 
 /// What both sides share beside the channel.
 #[derive(Debug)]
-struct Ledger {
+struct Shared {
     /// Bytes of frames that wait in the channel, or are about to.
     bytes: AtomicUsize,
     /// The bound of `bytes`; one message of any allowed length fits.
@@ -44,14 +44,14 @@ struct Ledger {
     freed: Event,
     /// Held by the first of those who wait; the others wait for it, one after another, so that a
     /// long message is not passed over for ever by short ones.
-    turn: Turn,
+    line: Turn,
     /// How many wait, the first included. While any does, newcomers go behind them.
     waiting: AtomicUsize,
     /// Clients whose connection is gone; each connection puts its own here once, at its very end,
     /// so there are never more than clients.
-    departed: Mutex<Vec<ClientId>>,
+    gone: Mutex<Vec<ClientId>>,
     /// Whether `departed` holds any, so that the manager need not lock to see that none are there.
-    any_departed: AtomicBool,
+    any_gone: AtomicBool,
 }
 
 /// Why a command was not taken.
@@ -64,19 +64,19 @@ pub(crate) enum Refused {
 }
 
 /// Makes an inbox of `commands` and `bytes`.
-pub(crate) fn inbox(commands: usize, bytes: usize) -> (Inbox, Outbox) {
+pub(crate) fn inbox(commands: usize, bytes: usize) -> (Inbox, CommandReceiver) {
     let (sender, receiver) = bounded(commands);
-    let ledger = Arc::new(Ledger {
+    let shared = Arc::new(Shared {
         bytes: AtomicUsize::new(0),
         bytes_max: bytes,
         manager: AtomicWaker::new(),
         freed: Event::new(),
-        turn: Turn::default(),
+        line: Turn::default(),
         waiting: AtomicUsize::new(0),
-        departed: Mutex::new(Vec::new()),
-        any_departed: AtomicBool::new(false),
+        gone: Mutex::new(Vec::new()),
+        any_gone: AtomicBool::new(false),
     });
-    (Inbox { sender, ledger: Arc::clone(&ledger) }, Outbox { receiver, ledger })
+    (Inbox { sender, shared: Arc::clone(&shared) }, CommandReceiver { receiver, shared })
 }
 
 impl Inbox {
@@ -93,8 +93,8 @@ impl Inbox {
     /// Waits for room for a command that found none.
     async fn wait(&self, refused: Refused) -> Result<(), Error> {
         let Refused::Full(command) = refused else { return Err(refused.into()) };
-        let _waiting = Waiting::new(&self.ledger.waiting);
-        let _turn = self.ledger.turn.take().await;
+        let _waiting = Waiting::new(&self.shared.waiting);
+        let _turn = self.shared.line.take().await;
         let reserved = self.reserve(command.bytes()).await;
         match self.sender.send(command).await {
             Ok(()) => {
@@ -110,7 +110,7 @@ impl Inbox {
         if self.sender.is_closed() {
             return Err(Refused::Closed(command));
         }
-        if self.ledger.waiting.load(Ordering::Relaxed) > 0 {
+        if self.shared.waiting.load(Ordering::Relaxed) > 0 {
             return Err(Refused::Full(command));
         }
         let Some(reserved) = self.try_reserve(command.bytes()) else {
@@ -127,31 +127,31 @@ impl Inbox {
     }
 
     /// Tells the manager that a client's connection is gone. Never waits, never fails.
-    pub(crate) fn depart(&self, id: ClientId) {
-        self.ledger.departed.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+    pub(crate) fn report_gone(&self, id: ClientId) {
+        self.shared.gone.lock().unwrap_or_else(PoisonError::into_inner).push(id);
         // In one order with the channel's own places: either the manager sees the mark when it has
         // made room, or this sees the room.
-        self.ledger.any_departed.store(true, Ordering::SeqCst);
-        self.rouse();
+        self.shared.any_gone.store(true, Ordering::SeqCst);
+        self.wake();
     }
 
     /// Lets the manager look around. Never waits, never fails.
-    pub(crate) fn rouse(&self) {
+    pub(crate) fn wake(&self) {
         // A full inbox wakes the manager as well, and a closed one has no use for the news.
-        drop(self.sender.try_send(Command::Rouse));
-        self.ledger.manager.wake();
+        drop(self.sender.try_send(Command::Wake));
+        self.shared.manager.wake();
     }
 
     /// A command is in the channel: the bytes are its own, and the manager is to look.
     fn sent(&self, reserved: Reserved<'_>) {
         reserved.keep();
-        self.ledger.manager.wake();
+        self.shared.manager.wake();
     }
 
     /// Bytes that wait, or are about to.
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
-        self.ledger.bytes.load(Ordering::Relaxed)
+        self.shared.bytes.load(Ordering::Relaxed)
     }
 
     async fn reserve(&self, bytes: usize) -> Reserved<'_> {
@@ -159,7 +159,7 @@ impl Inbox {
             if let Some(reserved) = self.try_reserve(bytes) {
                 return reserved;
             }
-            let listener = self.ledger.freed.listen();
+            let listener = self.shared.freed.listen();
             if let Some(reserved) = self.try_reserve(bytes) {
                 return reserved;
             }
@@ -170,15 +170,15 @@ impl Inbox {
     }
 
     fn try_reserve(&self, bytes: usize) -> Option<Reserved<'_>> {
-        let ledger = &*self.ledger;
+        let shared = &*self.shared;
         let fits = |used: usize| {
             let sum = used.saturating_add(bytes);
-            (sum <= ledger.bytes_max || used == 0).then_some(sum)
+            (sum <= shared.bytes_max || used == 0).then_some(sum)
         };
         if bytes > 0 {
-            ledger.bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).ok()?;
+            shared.bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).ok()?;
         }
-        Some(Reserved { ledger, bytes })
+        Some(Reserved { shared, bytes })
     }
 }
 
@@ -186,9 +186,9 @@ impl Inbox {
 ///
 /// Boxed, where it waits, since that is rare and would give whoever asks for anything room for
 /// three commands.
-pub(crate) struct Sending<'a>(Option<Waits<'a>>);
+pub(crate) struct Sending<'a>(Option<PendingSend<'a>>);
 
-type Waits<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
+type PendingSend<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
 
 impl Future for Sending<'_> {
     type Output = Result<(), Error>;
@@ -205,11 +205,11 @@ impl Drop for Inbox {
     /// The manager must see that the last hub and client are gone.
     fn drop(&mut self) {
         self.sender.close();
-        self.ledger.manager.wake();
+        self.shared.manager.wake();
     }
 }
 
-impl Outbox {
+impl CommandReceiver {
     /// Waits for a command; `None` when the last hub and client are gone. Who waits lets the others
     /// run; where a command is there already, `behind` a batch, they have their turn first.
     pub(crate) async fn next(&self, behind: bool) -> Option<Command> {
@@ -217,7 +217,7 @@ impl Outbox {
         let command = poll_fn(|cx| {
             let mut received = self.receiver.try_recv();
             if let Err(TryRecvError::Empty) = received {
-                self.ledger.manager.register(cx.waker());
+                self.shared.manager.register(cx.waker());
                 // Who sent before that has woken nobody.
                 received = self.receiver.try_recv();
             }
@@ -234,7 +234,7 @@ impl Outbox {
         if behind && !waited {
             yield_now().await;
         }
-        self.ledger.free(command.bytes());
+        self.shared.free(command.bytes());
         Some(command)
     }
 
@@ -246,32 +246,32 @@ impl Outbox {
     /// Takes a command that waits already.
     pub(crate) fn try_next(&self) -> Option<Command> {
         let command = self.receiver.try_recv().ok()?;
-        self.ledger.free(command.bytes());
+        self.shared.free(command.bytes());
         Some(command)
     }
 
     /// Takes the clients whose connection is gone.
-    pub(crate) fn departed(&self) -> Vec<ClientId> {
-        if !self.ledger.any_departed.swap(false, Ordering::SeqCst) {
+    pub(crate) fn take_gone(&self) -> Vec<ClientId> {
+        if !self.shared.any_gone.swap(false, Ordering::SeqCst) {
             return Vec::new();
         }
-        let mut departed = self.ledger.departed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut departed = self.shared.gone.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *departed)
     }
 }
 
-impl Drop for Outbox {
+impl Drop for CommandReceiver {
     /// Publishers that wait for bytes must see that the manager has ended.
     fn drop(&mut self) {
         self.receiver.close();
         // The wakers of a task are not to outlive it, as the senders may.
-        drop(self.ledger.manager.take());
+        drop(self.shared.manager.take());
         while self.try_next().is_some() {}
-        self.ledger.freed.notify(usize::MAX);
+        self.shared.freed.notify(usize::MAX);
     }
 }
 
-impl Ledger {
+impl Shared {
     fn free(&self, bytes: usize) {
         if bytes > 0 {
             self.bytes.fetch_sub(bytes, Ordering::SeqCst);
@@ -285,7 +285,7 @@ impl Ledger {
 
 /// Bytes set aside for a command that is about to be sent; given back unless it was.
 struct Reserved<'a> {
-    ledger: &'a Ledger,
+    shared: &'a Shared,
     bytes: usize,
 }
 
@@ -298,7 +298,7 @@ impl Reserved<'_> {
 
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
-        self.ledger.free(self.bytes);
+        self.shared.free(self.bytes);
     }
 }
 

@@ -11,9 +11,9 @@ use futures_lite::future::yield_now;
 use crate::disconnect::Disconnect;
 use crate::hub::client_id::{ClientId, Target};
 use crate::hub::command::Command;
-use crate::hub::eviction::Relief;
-use crate::hub::inbox::Outbox;
-use crate::hub::queue::RUN_MAX;
+use crate::hub::eviction::MemoryEviction;
+use crate::hub::inbox::CommandReceiver;
+use crate::hub::queue::BATCH_MAX;
 use crate::hub::registry::{Delivery, Dispatch, Registry, frame_bytes};
 use crate::hub::reply::Reply;
 use crate::message::Message;
@@ -26,27 +26,27 @@ const FANOUT: usize = 128;
 ///
 /// The kernel takes what is in one piece in half the time of what is in 32. One copy serves all
 /// members, and where there is one alone it costs what it saves.
-const JOINED_MAX: usize = 16 * 1024;
+const JOINED_BYTES_MAX: usize = 16 * 1024;
 
 /// Owns the registry and does what the inbox says.
 #[derive(Debug)]
 pub(crate) struct Manager {
-    outbox: Outbox,
+    commands: CommandReceiver,
     registry: Registry,
     counters: Arc<Counters>,
     /// What one batch may take, its first command included.
-    batch: Batch,
+    budget: BatchBudget,
     /// A command that was taken and is too much for its batch.
-    carry: Option<Command>,
+    deferred: Option<Command>,
     /// Who goes when memory is short.
-    relief: Relief,
+    eviction: MemoryEviction,
     /// The run in hand; empty between two, and kept for its room.
-    run: Publishes,
+    batch: PublishBatch,
 }
 
 /// What a batch may take, or may take still.
 #[derive(Debug)]
-struct Batch {
+struct BatchBudget {
     /// Commands, and so messages of a run: half a queue at most.
     commands: usize,
     /// Bytes of frames: half a queue at most, past the first command.
@@ -55,7 +55,7 @@ struct Batch {
 
 /// A run of consecutive publishes to one target.
 #[derive(Debug, Default)]
-struct Publishes {
+struct PublishBatch {
     messages: Vec<Message>,
     /// For each message whom it is kept from, and how many took it.
     dispatches: Vec<Dispatch>,
@@ -69,27 +69,28 @@ impl Manager {
     /// `queue` and `queue_bytes` bound one client's queue; the manager fills half of it at most
     /// before it lets the connections run.
     pub(crate) fn new(
-        outbox: Outbox,
+        commands: CommandReceiver,
         registry: Registry,
         counters: Arc<Counters>,
         queue: usize,
         queue_bytes: usize,
     ) -> Self {
-        let batch = Batch { commands: (queue / 2).clamp(1, RUN_MAX), bytes: queue_bytes / 2 };
-        let (relief, run) = (Relief::default(), Publishes::default());
-        Self { outbox, registry, counters, batch, carry: None, relief, run }
+        let batch =
+            BatchBudget { commands: (queue / 2).clamp(1, BATCH_MAX), bytes: queue_bytes / 2 };
+        let (eviction, run) = (MemoryEviction::default(), PublishBatch::default());
+        Self { commands, registry, counters, budget: batch, deferred: None, eviction, batch: run }
     }
 
     /// Runs until the last hub and client are gone, or the hub has drained.
     pub(crate) async fn run(mut self) {
         let mut begun = false;
         loop {
-            let first = match self.carry.take() {
+            let first = match self.deferred.take() {
                 Some(command) => {
                     yield_now().await;
                     command
                 }
-                None => match self.outbox.next(begun).await {
+                None => match self.commands.next(begun).await {
                     Some(command) => command,
                     None => return,
                 },
@@ -98,27 +99,27 @@ impl Manager {
             if self.dispatch(first).await.is_break() {
                 return;
             }
-            for id in self.outbox.departed() {
+            for id in self.commands.take_gone() {
                 self.registry.remove(id, Disconnect::ABNORMAL);
             }
-            self.relief.look(&mut self.registry);
+            self.eviction.run(&mut self.registry);
         }
     }
 
     /// Does a batch: its first command, and what waits behind it already.
     async fn dispatch(&mut self, first: Command) -> ControlFlow<()> {
         // What comes from now on, as from those who are answered, is for the next batch.
-        let mut rest = Batch {
-            commands: self.outbox.waiting().min(self.batch.commands - 1),
-            bytes: self.batch.bytes.saturating_sub(first.bytes()),
+        let mut rest = BatchBudget {
+            commands: self.commands.waiting().min(self.budget.commands - 1),
+            bytes: self.budget.bytes.saturating_sub(first.bytes()),
         };
         let mut next = Some(first);
         while let Some(command) = next {
             let registry = &mut self.registry;
             match command {
                 Command::Publish { target, except, message, reply } => {
-                    self.run.add(except, message, reply);
-                    next = self.gather(&target, &mut rest);
+                    self.batch.add(except, message, reply);
+                    next = self.extend(&target, &mut rest);
                     self.deliver(&target).await;
                     continue;
                 }
@@ -147,7 +148,7 @@ impl Manager {
                 Command::ListMembers { room, after, limit, reply } => {
                     reply.answer(registry.list_members(&room, after, limit));
                 }
-                Command::Rouse => {}
+                Command::Wake => {}
                 Command::Stop => return ControlFlow::Break(()),
             }
             next = self.take(&mut rest);
@@ -156,11 +157,11 @@ impl Manager {
     }
 
     /// Takes the next command of a batch, of which there is this `rest`.
-    fn take(&mut self, rest: &mut Batch) -> Option<Command> {
+    fn take(&mut self, rest: &mut BatchBudget) -> Option<Command> {
         rest.commands = rest.commands.checked_sub(1)?;
-        let command = self.outbox.try_next()?;
+        let command = self.commands.try_next()?;
         let Some(bytes) = rest.bytes.checked_sub(command.bytes()) else {
-            self.carry = Some(command);
+            self.deferred = Some(command);
             return None;
         };
         rest.bytes = bytes;
@@ -168,11 +169,11 @@ impl Manager {
     }
 
     /// Adds to the run what follows for the same target; returns the command that ended it.
-    fn gather(&mut self, target: &Target, rest: &mut Batch) -> Option<Command> {
+    fn extend(&mut self, target: &Target, rest: &mut BatchBudget) -> Option<Command> {
         loop {
             match self.take(rest)? {
                 Command::Publish { target: same, except, message, reply } if same == *target => {
-                    self.run.add(except, message, reply);
+                    self.batch.add(except, message, reply);
                 }
                 other => return Some(other),
             }
@@ -182,9 +183,9 @@ impl Manager {
     /// Pushes the run in hand to every member of its target, yielding between slices of a large
     /// room.
     async fn deliver(&mut self, target: &Target) {
-        let Self { registry, counters, run, .. } = self;
+        let Self { registry, counters, batch: run, .. } = self;
         run.join();
-        let Publishes { messages, joined, dispatches, .. } = run;
+        let PublishBatch { messages, joined, dispatches, .. } = run;
         let mut delivery = Delivery::new(target, messages, joined, dispatches);
         while !registry.deliver(&mut delivery, FANOUT) {
             yield_now().await;
@@ -200,7 +201,7 @@ impl Manager {
     }
 }
 
-impl Publishes {
+impl PublishBatch {
     fn add(&mut self, except: Option<ClientId>, message: Message, reply: Option<Reply<usize>>) {
         if let Some(reply) = reply {
             self.replies.push((self.messages.len(), reply));
@@ -212,8 +213,8 @@ impl Publishes {
     /// Lays the frames side by side, if there are several and they are short.
     fn join(&mut self) {
         self.joined.clear();
-        if self.messages.len() > 1 && frame_bytes(&self.messages) <= JOINED_MAX {
-            self.joined.reserve_exact(JOINED_MAX);
+        if self.messages.len() > 1 && frame_bytes(&self.messages) <= JOINED_BYTES_MAX {
+            self.joined.reserve_exact(JOINED_BYTES_MAX);
             self.messages.iter().for_each(|message| self.joined.extend_from_slice(message.frame()));
         }
     }
@@ -225,20 +226,20 @@ mod tests {
 
     #[test]
     fn several_short_frames_are_laid_side_by_side_and_no_more_is_kept_for_that() {
-        let mut run = Publishes::default();
+        let mut run = PublishBatch::default();
         // Each with a header of 4 bytes.
         for (lens, joined) in [
             (&[600][..], 0),
             (&[600, 700], 1308),
-            (&[600, JOINED_MAX - 608], JOINED_MAX),
-            (&[600, JOINED_MAX - 607], 0),
+            (&[600, JOINED_BYTES_MAX - 608], JOINED_BYTES_MAX),
+            (&[600, JOINED_BYTES_MAX - 607], 0),
         ] {
             run.messages = lens.iter().map(|&len| Message::binary(vec![7; len])).collect();
             run.join();
             assert_eq!(run.joined.len(), joined, "{lens:?}");
             let frames: Vec<_> = run.messages.iter().map(Message::frame).collect();
             assert!(joined == 0 || run.joined == frames.concat());
-            assert!(run.joined.capacity() <= JOINED_MAX);
+            assert!(run.joined.capacity() <= JOINED_BYTES_MAX);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A client's outgoing way: one ordered lane, bounded in messages and in bytes.
 //!
 //! While a client keeps up, its queue is empty, and a push writes the frame through the client's
-//! [`Outlet`] at once: no channel exists, no task wakes. Once the outlet takes no more (or there
+//! [`DirectWriter`] at once: no channel exists, no task wakes. Once the writer takes no more (or there
 //! is none, as for a TLS stream), what is left waits in a bounded channel, made at that moment and
 //! filled by `try_send`, and the connection's task drains it and drops it.
 //!
@@ -21,35 +21,35 @@ use async_channel::{Receiver, Sender, bounded};
 use crate::config::Overflow;
 use crate::disconnect::Disconnect;
 use crate::hub::client_id::ClientId;
-use crate::memory::budget::{Held, Memory, allocation};
+use crate::memory::budget::{Charge, MemoryBudget, allocation};
 use crate::message::Message;
-use crate::stats::{Counters, Tally, add};
+use crate::stats::{Counters, DeliveryCount, add};
 use crate::sync::{Mutex, MutexGuard};
 
 /// Frames that leave in one write at most. 64 is a whole queue at the defaults; the kernel takes
 /// 1,024.
-const WRITE_FRAMES: usize = 64;
+const WRITE_FRAMES_MAX: usize = 64;
 
 /// Messages that are pushed together at most. Half a queue at the defaults.
-pub(crate) const RUN_MAX: usize = 32;
+pub(crate) const BATCH_MAX: usize = 32;
 
 /// Messages taken out of the channel at a time, so that one write has several to carry.
-const TAKE: usize = 32;
+const STAGE_MAX: usize = 32;
 
 /// Bytes of control frames that may wait: one pong of 127 bytes, one ping, and one more pong.
 /// Beyond it the reader keeps its newest pong back (RFC 6455 5.5.3 allows answering the last ping
 /// only).
-const CONTROL_BYTES: usize = 320;
+const CONTROL_BYTES_MAX: usize = 320;
 
 /// Where a queue may write without waiting.
-pub(crate) trait Outlet: fmt::Debug + Send + Sync {
+pub(crate) trait DirectWriter: fmt::Debug + Send + Sync {
     /// Writes as much as fits now, in order; `WouldBlock` when nothing does.
     fn try_write(&self, frames: &[IoSlice<'_>]) -> io::Result<usize>;
 }
 
 /// What all queues of a hub have in common.
 #[derive(Debug)]
-pub(crate) struct Terms {
+pub(crate) struct QueueConfig {
     /// Messages that may wait in one queue.
     pub(crate) messages: usize,
     /// Bytes of frames that may wait in one queue.
@@ -60,10 +60,10 @@ pub(crate) struct Terms {
     pub(crate) counters: Arc<Counters>,
     /// Where the channels of those who are behind are counted, unless a ceiling has them set aside
     /// with each connection. What waits in them is counted by who took it in, once for all queues.
-    pub(crate) memory: Arc<Memory>,
+    pub(crate) memory: Arc<MemoryBudget>,
 }
 
-impl Terms {
+impl QueueConfig {
     /// Bytes that a client's being behind adds to what is held.
     fn backlog_size(&self) -> usize {
         if self.memory.is_limited() { 0 } else { backlog_size(self.messages) }
@@ -72,21 +72,21 @@ impl Terms {
 
 /// Messages for one client, in order, and their frames.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Run<'a> {
+pub(crate) struct Batch<'a> {
     messages: &'a [Message],
     frames: &'a [IoSlice<'a>],
     /// Bytes of the frames.
     bytes: usize,
-    tally: &'a Tally<'a>,
+    tally: &'a DeliveryCount<'a>,
 }
 
-impl<'a> Run<'a> {
+impl<'a> Batch<'a> {
     /// `frames` are those of the messages, ready for a vectored write: a slice for each, or one for
     /// all. What is written at once is counted in `tally`.
     pub(crate) fn new(
         messages: &'a [Message],
         frames: &'a [IoSlice<'a>],
-        tally: &'a Tally<'a>,
+        tally: &'a DeliveryCount<'a>,
     ) -> Self {
         let bytes = frames.iter().map(|frame| frame.len()).sum();
         Self { messages, frames, bytes, tally }
@@ -108,11 +108,11 @@ pub(crate) enum Push {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// The handshake is not over: messages wait, nothing is written.
-    Held,
+    Handshaking,
     /// Messages come and go.
     Open,
     /// No message is taken any more; what waits goes first, then the close frame.
-    Sealed,
+    Closing,
     /// The client was too slow: its backlog is gone, only a frame cut in the middle is kept.
     Evicted,
     /// The connection is gone; nothing will be written.
@@ -134,7 +134,7 @@ pub(crate) struct Drained {
 #[derive(Debug)]
 pub(crate) struct Queue {
     /// Limits and counters, one for all queues of the hub.
-    terms: Arc<Terms>,
+    queue_config: Arc<QueueConfig>,
     /// The lane; held for a push, a drain or a change of phase, never across a wait.
     state: Mutex<State>,
 }
@@ -149,15 +149,15 @@ struct State {
     /// Whether the close frame waits or is written: nothing may follow it (RFC 6455 5.5.1).
     closing: bool,
     /// Whether anything but a close frame ever came here, taken or not.
-    told: bool,
+    sent: bool,
     /// Messages that wait, in `front` and `backlog`.
     waiting: u32,
     /// Where a push writes while nothing waits; `None` for a stream only its task can write.
-    outlet: Option<Arc<dyn Outlet>>,
+    outlet: Option<Arc<dyn DirectWriter>>,
     /// Control frames that wait: after a cut frame, before whole messages.
     control: Vec<u8>,
     /// Messages taken out of the channel, the first of them perhaps half written.
-    front: VecDeque<Message>,
+    staged: VecDeque<Message>,
     /// What does not fit the socket; made by the first push that finds it full, dropped when empty.
     backlog: Option<Box<Backlog>>,
     /// Wakes the connection's task; stored by each of its polls, taken by who wakes it.
@@ -169,14 +169,14 @@ struct State {
     /// The client's id once the registry has taken it in.
     id: Option<ClientId>,
     /// Bytes of the first message in `front` that are written already.
-    cut: u32,
+    head_written: u32,
     /// Bytes of the frames that wait, those already written of a cut one included.
     bytes: u32,
     /// The tick since which something has waited all the time.
     behind_since: u32,
     /// Memory that the connection holds for the client alone, and the tick since which it does.
-    own: u32,
-    own_since: u32,
+    private_bytes: u32,
+    private_since: u32,
 }
 
 /// Each client has one, in 32 bytes more for its lock and its holders: past 188 in all, musl's next
@@ -186,20 +186,24 @@ const _: () = assert!(size_of::<State>() <= 188 - 32);
 
 /// What a push that is written at once looks at.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(std::mem::offset_of!(State, front) == 48);
+const _: () = assert!(std::mem::offset_of!(State, staged) == 48);
 
 /// The bounded channel of a client that is behind.
 struct Backlog {
     sender: Sender<Message>,
     receiver: Receiver<Message>,
     /// The memory of the channel, and of the messages' places in `front`.
-    _held: Held,
+    _held: Charge,
 }
 
 impl Backlog {
-    fn new(terms: &Terms) -> Box<Self> {
-        let (sender, receiver) = bounded(terms.messages);
-        Box::new(Self { sender, receiver, _held: terms.memory.hold(terms.backlog_size()) })
+    fn new(queue_config: &QueueConfig) -> Box<Self> {
+        let (sender, receiver) = bounded(queue_config.messages);
+        Box::new(Self {
+            sender,
+            receiver,
+            _held: queue_config.memory.charge(queue_config.backlog_size()),
+        })
     }
 }
 
@@ -215,31 +219,31 @@ pub(crate) const fn backlog_size(messages: usize) -> usize {
 
 impl Queue {
     /// Makes the queue of a client whose handshake is not over.
-    pub(crate) fn new(terms: &Arc<Terms>) -> Arc<Self> {
+    pub(crate) fn new(queue_config: &Arc<QueueConfig>) -> Arc<Self> {
         let state = State {
-            phase: Phase::Held,
+            phase: Phase::Handshaking,
             closing: false,
-            told: false,
+            sent: false,
             waiting: 0,
             outlet: None,
             control: Vec::new(),
-            front: VecDeque::new(),
+            staged: VecDeque::new(),
             backlog: None,
             waker: None,
             reason: None,
             missed: 0,
             id: None,
-            cut: 0,
+            head_written: 0,
             bytes: 0,
             behind_since: 0,
-            own: 0,
-            own_since: 0,
+            private_bytes: 0,
+            private_since: 0,
         };
-        Arc::new(Self { terms: Arc::clone(terms), state: Mutex::new(state) })
+        Arc::new(Self { queue_config: Arc::clone(queue_config), state: Mutex::new(state) })
     }
 
     /// Tells the queue the id of its client; `false` if the connection is gone already.
-    pub(crate) fn admit(&self, id: ClientId) -> bool {
+    pub(crate) fn set_id(&self, id: ClientId) -> bool {
         let mut state = self.lock();
         if state.phase == Phase::Dead {
             return false;
@@ -249,18 +253,18 @@ impl Queue {
     }
 
     /// Ends the wait for the handshake: what is pushed may be written from now on.
-    pub(crate) fn open(&self, outlet: Option<Arc<dyn Outlet>>) {
+    pub(crate) fn open(&self, outlet: Option<Arc<dyn DirectWriter>>) {
         let mut state = self.lock();
-        if state.phase == Phase::Held {
+        if state.phase == Phase::Handshaking {
             state.phase = Phase::Open;
             state.outlet = outlet;
         }
     }
 
     /// Takes a run of messages, in order: writes them if nothing waits, else lets them wait.
-    pub(crate) fn push(&self, run: Run<'_>) -> Push {
+    pub(crate) fn push(&self, run: Batch<'_>) -> Push {
         let mut state = self.lock();
-        state.told = true;
+        state.sent = true;
         let was_empty = state.is_empty();
         let mut first = 0;
         if let (true, Phase::Open, Some(outlet)) = (was_empty, state.phase, &state.outlet) {
@@ -269,36 +273,36 @@ impl Queue {
                     run.tally.wrote(run.messages.len(), bytes);
                     return Push::Ok;
                 }
-                Ok(bytes) if bytes > 0 => first = state.begin(run, bytes),
+                Ok(bytes) if bytes > 0 => first = state.note_partial_write(run, bytes),
                 Err(error) if is_transient(&error) => {}
                 Ok(_) | Err(_) => {
-                    let waker = self.die(&mut state, run.messages.len());
+                    let waker = self.mark_dead(&mut state, run.messages.len());
                     drop(state);
                     wake(waker);
                     return Push::Ok;
                 }
             }
         }
-        self.let_wait(state, was_empty, run, first)
+        self.enqueue(state, was_empty, run, first)
     }
 
     /// Lets the messages of a run wait, from the one at `first` on. Apart, since it is the rare way
     /// of a push and takes more of the stack than the common one.
     #[inline(never)]
-    fn let_wait(
+    fn enqueue(
         &self,
         mut state: MutexGuard<'_, State>,
         was_empty: bool,
-        run: Run<'_>,
+        run: Batch<'_>,
         first: usize,
     ) -> Push {
-        if !matches!(state.phase, Phase::Held | Phase::Open) {
+        if !matches!(state.phase, Phase::Handshaking | Phase::Open) {
             return Push::Gone;
         }
         let mut outcome = Push::Ok;
         for (index, message) in run.messages.iter().enumerate().skip(first) {
-            if !state.wait(message, &self.terms) {
-                state.evict(&self.terms, run.messages.len() - index);
+            if !state.wait(message, &self.queue_config) {
+                state.evict(&self.queue_config, run.messages.len() - index);
                 state.id = None;
                 outcome = Push::Full;
                 break;
@@ -306,7 +310,7 @@ impl Queue {
         }
         // While something waits the task is armed for the moment when more fits, or woken.
         if was_empty || outcome == Push::Full {
-            state.behind_since = self.terms.memory.tick();
+            state.behind_since = self.queue_config.memory.tick();
             let waker = state.waker.take();
             drop(state);
             wake(waker);
@@ -317,26 +321,26 @@ impl Queue {
     /// Takes a whole control frame; `false` if too many bytes of them wait already.
     ///
     /// It is written by the drain that follows, or forgotten behind a close frame.
-    pub(crate) fn control(&self, frame: &[u8]) -> bool {
+    pub(crate) fn push_control(&self, frame: &[u8]) -> bool {
         let mut state = self.lock();
         if state.closing {
             return true;
         }
-        if state.control.len() + frame.len() > CONTROL_BYTES {
+        if state.control.len() + frame.len() > CONTROL_BYTES_MAX {
             return false;
         }
         state.control.extend_from_slice(frame);
-        state.told = true;
+        state.sent = true;
         true
     }
 
     /// Whether anything but a close frame ever came here for the client, so that it may be on its way.
-    pub(crate) fn has_told(&self) -> bool {
-        self.lock().told
+    pub(crate) fn has_sent(&self) -> bool {
+        self.lock().sent
     }
 
     /// Appends the close frame, of a queue that has been drained or evicted; only the first counts.
-    pub(crate) fn close_frame(&self, frame: &[u8]) {
+    pub(crate) fn push_close(&self, frame: &[u8]) {
         let mut state = self.lock();
         if !state.closing {
             state.closing = true;
@@ -360,7 +364,8 @@ impl Queue {
         // Most often nothing waits.
         if !state.is_empty() {
             let mut delivered = 0;
-            while state.phase != Phase::Dead && state.phase != Phase::Held && state.refill() {
+            while state.phase != Phase::Dead && state.phase != Phase::Handshaking && state.refill()
+            {
                 if written >= budget {
                     cx.waker().wake_by_ref();
                     break;
@@ -372,12 +377,12 @@ impl Queue {
                         delivered += state.advance(n);
                     }
                     Poll::Ready(Ok(_) | Err(_)) => {
-                        self.die(&mut state, 0);
+                        self.mark_dead(&mut state, 0);
                     }
                 }
             }
-            add(&self.terms.counters.messages_delivered, delivered);
-            add(&self.terms.counters.bytes_sent, written as u64);
+            add(&self.queue_config.counters.messages_delivered, delivered);
+            add(&self.queue_config.counters.bytes_sent, written as u64);
             if state.is_empty() {
                 state.clear();
             }
@@ -396,24 +401,24 @@ impl Queue {
     /// be half written.
     pub(crate) fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Result<Message, Disconnect>> {
         let mut state = self.lock();
-        debug_assert!(state.outlet.is_none() && state.cut == 0);
+        debug_assert!(state.outlet.is_none() && state.head_written == 0);
         if state.refill() {
-            if let Some(message) = state.front.pop_front() {
+            if let Some(message) = state.staged.pop_front() {
                 state.waiting -= 1;
                 state.bytes -= length(&message);
                 if state.waiting == 0 {
                     state.clear();
                 }
-                add(&self.terms.counters.messages_delivered, 1);
+                add(&self.queue_config.counters.messages_delivered, 1);
                 return Poll::Ready(Ok(message));
             }
         }
         match state.phase {
-            Phase::Held | Phase::Open => {
+            Phase::Handshaking | Phase::Open => {
                 state.waker = Some(cx.waker().clone());
                 Poll::Pending
             }
-            Phase::Sealed | Phase::Evicted | Phase::Dead => {
+            Phase::Closing | Phase::Evicted | Phase::Dead => {
                 Poll::Ready(Err(state.reason.as_deref().cloned().unwrap_or(Disconnect::GOING_AWAY)))
             }
         }
@@ -422,10 +427,10 @@ impl Queue {
     /// Takes no message any more: what waits goes first, then the close frame for `reason`.
     ///
     /// For the registry, when it lets the client go. The first reason stands.
-    pub(crate) fn seal(&self, reason: Disconnect) {
+    pub(crate) fn close(&self, reason: Disconnect) {
         let mut state = self.lock();
-        if matches!(state.phase, Phase::Held | Phase::Open) {
-            state.phase = Phase::Sealed;
+        if matches!(state.phase, Phase::Handshaking | Phase::Open) {
+            state.phase = Phase::Closing;
             state.id = None;
             state.reason = Some(Box::new(reason));
             let waker = state.waker.take();
@@ -440,9 +445,9 @@ impl Queue {
     /// when the connection has ended.
     pub(crate) fn evict(&self) {
         let mut state = self.lock();
-        if matches!(state.phase, Phase::Held | Phase::Open | Phase::Sealed) {
-            add(&self.terms.counters.clients_stuck, 1);
-            state.evict(&self.terms, 0);
+        if matches!(state.phase, Phase::Handshaking | Phase::Open | Phase::Closing) {
+            add(&self.queue_config.counters.clients_stuck, 1);
+            state.evict(&self.queue_config, 0);
             let waker = state.waker.take();
             drop(state);
             wake(waker);
@@ -451,10 +456,10 @@ impl Queue {
 
     /// Notes the memory that the connection holds for the client alone, and the tick since which it
     /// does: a message that is not finished, or events that are encoded and not taken.
-    pub(crate) fn owe(&self, bytes: usize, since: u32) {
+    pub(crate) fn set_private_bytes(&self, bytes: usize, since: u32) {
         let mut state = self.lock();
-        state.own = bytes as u32;
-        state.own_since = since;
+        state.private_bytes = bytes as u32;
+        state.private_since = since;
     }
 
     /// The memory that this client pins, as far as it has pinned it since before `tick`.
@@ -462,13 +467,13 @@ impl Queue {
     /// What its connection holds is its own. A message that waits for it is shared with whoever else
     /// holds it, and so is the debt: what waits for a thousand pins little in each of them, and the
     /// one that lags behind them all comes to owe it alone.
-    pub(crate) fn debt(&self, tick: u32) -> usize {
+    pub(crate) fn pinned_bytes(&self, tick: u32) -> usize {
         let mut state = self.lock();
         if matches!(state.phase, Phase::Evicted | Phase::Dead) {
             return 0;
         }
-        let waiting = if state.behind_since < tick { state.share() } else { 0 };
-        let own = if state.own_since < tick { state.own } else { 0 };
+        let waiting = if state.behind_since < tick { state.shared_bytes() } else { 0 };
+        let own = if state.private_since < tick { state.private_bytes } else { 0 };
         waiting + own as usize
     }
 
@@ -476,15 +481,15 @@ impl Queue {
     /// goes with that.
     ///
     /// For the registry, which lets the client go.
-    pub(crate) fn shed(&self) {
+    pub(crate) fn evict_for_memory(&self) {
         let mut state = self.lock();
-        if matches!(state.phase, Phase::Held | Phase::Open | Phase::Sealed) {
+        if matches!(state.phase, Phase::Handshaking | Phase::Open | Phase::Closing) {
             state.reason.get_or_insert_with(|| {
                 let code = Disconnect::TRY_LATER.code();
                 Box::new(Disconnect::new(code, "memory is short here, try again later"))
             });
-            add(&self.terms.counters.clients_shed, 1);
-            state.evict(&self.terms, 0);
+            add(&self.queue_config.counters.clients_shed, 1);
+            state.evict(&self.queue_config, 0);
             state.id = None;
             let waker = state.waker.take();
             drop(state);
@@ -493,17 +498,17 @@ impl Queue {
     }
 
     /// The memory that goes when the connection of an evicted client has ended.
-    pub(crate) fn going(&self) -> usize {
+    pub(crate) fn pending_release(&self) -> usize {
         let state = self.lock();
-        if state.phase == Phase::Evicted { state.own as usize } else { 0 }
+        if state.phase == Phase::Evicted { state.private_bytes as usize } else { 0 }
     }
 
     /// Ends the queue with its connection; what still waits is lost.
     ///
     /// Returns the client's id if the registry may still hold it.
-    pub(crate) fn kill(&self) -> Option<ClientId> {
+    pub(crate) fn disconnect(&self) -> Option<ClientId> {
         let mut state = self.lock();
-        let waker = self.die(&mut state, 0);
+        let waker = self.mark_dead(&mut state, 0);
         let id = state.id.take();
         drop(state);
         drop(waker);
@@ -538,8 +543,8 @@ impl Queue {
     }
 
     /// Marks the connection as gone, counting what waits and `more` as lost.
-    fn die(&self, state: &mut State, more: usize) -> Option<Waker> {
-        add(&self.terms.counters.messages_lost, u64::from(state.waiting) + more as u64);
+    fn mark_dead(&self, state: &mut State, more: usize) -> Option<Waker> {
+        add(&self.queue_config.counters.messages_lost, u64::from(state.waiting) + more as u64);
         state.clear();
         state.phase = Phase::Dead;
         state.outlet = None;
@@ -554,7 +559,7 @@ impl State {
 
     /// Takes note that `bytes` of a run are written, and keeps the message that they end in; returns
     /// how many messages need not wait any more.
-    fn begin(&mut self, run: Run<'_>, bytes: usize) -> usize {
+    fn note_partial_write(&mut self, run: Batch<'_>, bytes: usize) -> usize {
         let (mut whole, mut cut) = (0, bytes);
         for message in run.messages {
             let length = message.frame().len();
@@ -566,36 +571,37 @@ impl State {
         }
         run.tally.wrote(whole, bytes);
         if cut > 0 {
-            self.cut(&run.messages[whole], cut as u32);
+            self.stage_partial(&run.messages[whole], cut as u32);
         }
         whole + usize::from(cut > 0)
     }
 
     /// Keeps a message of which `cut` bytes are written.
-    fn cut(&mut self, message: &Message, cut: u32) {
+    fn stage_partial(&mut self, message: &Message, cut: u32) {
         self.waiting += 1;
         self.bytes += length(message);
-        self.front.push_back(message.clone());
-        self.cut = cut;
+        self.staged.push_back(message.clone());
+        self.head_written = cut;
     }
 
     /// Lets a message wait; `false` if it does not fit and the policy is to evict.
-    fn wait(&mut self, message: &Message, terms: &Terms) -> bool {
+    fn wait(&mut self, message: &Message, queue_config: &QueueConfig) -> bool {
         let bytes = length(message);
         let is_full = |state: &Self| {
-            state.waiting as usize >= terms.messages || (state.bytes + bytes) as usize > terms.bytes
+            state.waiting as usize >= queue_config.messages
+                || (state.bytes + bytes) as usize > queue_config.bytes
         };
         while is_full(self) {
-            match terms.overflow {
+            match queue_config.overflow {
                 Overflow::Disconnect => return false,
-                Overflow::DropOldest if self.drop_oldest() => self.miss(1, terms),
+                Overflow::DropOldest if self.drop_oldest() => self.miss(1, queue_config),
                 Overflow::DropOldest | Overflow::DropNewest => {
-                    self.miss(1, terms);
+                    self.miss(1, queue_config);
                     return true;
                 }
             }
         }
-        let backlog = self.backlog.get_or_insert_with(|| Backlog::new(terms));
+        let backlog = self.backlog.get_or_insert_with(|| Backlog::new(queue_config));
         if backlog.sender.try_send(message.clone()).is_err() {
             return false;
         }
@@ -605,22 +611,22 @@ impl State {
     }
 
     /// This client's part of the messages that wait for it.
-    fn share(&mut self) -> usize {
+    fn shared_bytes(&mut self) -> usize {
         if let Some(backlog) = &self.backlog {
             // In the channel they cannot be looked at. They are counted as places in `front` too.
-            self.front.extend(std::iter::from_fn(|| backlog.receiver.try_recv().ok()));
+            self.staged.extend(std::iter::from_fn(|| backlog.receiver.try_recv().ok()));
         }
-        self.front.iter().map(|message| message.size() / message.holders()).sum()
+        self.staged.iter().map(|message| message.size() / message.holders()).sum()
     }
 
     /// Drops the oldest message that is not half written; `false` if there is none.
     fn drop_oldest(&mut self) -> bool {
-        let oldest = match self.front.len() {
+        let oldest = match self.staged.len() {
             0 => self.backlog.as_ref().and_then(|backlog| backlog.receiver.try_recv().ok()),
-            1 if self.cut > 0 => {
+            1 if self.head_written > 0 => {
                 self.backlog.as_ref().and_then(|backlog| backlog.receiver.try_recv().ok())
             }
-            _ => self.front.remove(usize::from(self.cut > 0)),
+            _ => self.staged.remove(usize::from(self.head_written > 0)),
         };
         let Some(oldest) = oldest else { return false };
         self.waiting -= 1;
@@ -628,23 +634,23 @@ impl State {
         true
     }
 
-    fn miss(&mut self, n: u64, terms: &Terms) {
+    fn miss(&mut self, n: u64, queue_config: &QueueConfig) {
         self.missed += n;
-        add(&terms.counters.messages_dropped, n);
+        add(&queue_config.counters.messages_dropped, n);
     }
 
     /// Evicts: the backlog and `more` messages count as dropped. A cut frame is kept, and control
     /// frames, the first of which may be cut.
-    fn evict(&mut self, terms: &Terms, more: usize) {
-        let cut = if self.cut > 0 { self.front.pop_front() } else { None };
+    fn evict(&mut self, queue_config: &QueueConfig, more: usize) {
+        let cut = if self.head_written > 0 { self.staged.pop_front() } else { None };
         let kept = u32::from(cut.is_some());
-        self.miss(u64::from(self.waiting - kept) + more as u64, terms);
-        let offset = self.cut;
+        self.miss(u64::from(self.waiting - kept) + more as u64, queue_config);
+        let offset = self.head_written;
         let control = std::mem::take(&mut self.control);
         self.clear();
         self.control = control;
         if let Some(message) = cut {
-            self.cut(&message, offset);
+            self.stage_partial(&message, offset);
         }
         self.phase = Phase::Evicted;
         self.outlet = None;
@@ -655,13 +661,13 @@ impl State {
         };
         // Who was told to go for another reason and takes nothing has that reason still.
         self.reason.get_or_insert(Box::new(reason));
-        terms.counters.clients_evicted.fetch_add(1, Ordering::Relaxed);
+        queue_config.counters.clients_evicted.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Forgets everything that waits.
     fn clear(&mut self) {
-        self.front = VecDeque::new();
-        self.cut = 0;
+        self.staged = VecDeque::new();
+        self.head_written = 0;
         self.control = Vec::new();
         self.backlog = None;
         self.waiting = 0;
@@ -670,15 +676,15 @@ impl State {
 
     /// Takes messages out of the channel; `false` if nothing at all waits.
     fn refill(&mut self) -> bool {
-        if self.front.len() < self.waiting as usize && self.front.len() < TAKE {
+        if self.staged.len() < self.waiting as usize && self.staged.len() < STAGE_MAX {
             if let Some(backlog) = &self.backlog {
-                while self.front.len() < TAKE {
+                while self.staged.len() < STAGE_MAX {
                     let Ok(message) = backlog.receiver.try_recv() else { break };
-                    self.front.push_back(message);
+                    self.staged.push_back(message);
                 }
             }
         }
-        !self.front.is_empty() || !self.control.is_empty()
+        !self.staged.is_empty() || !self.control.is_empty()
     }
 
     /// Writes in order: the rest of a cut frame, control frames, whole messages.
@@ -686,18 +692,18 @@ impl State {
         &self,
         write: impl FnOnce(&[IoSlice<'_>]) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        let mut frames = [IoSlice::new(&[]); WRITE_FRAMES];
+        let mut frames = [IoSlice::new(&[]); WRITE_FRAMES_MAX];
         let mut len = 0;
         let mut put = |bytes| {
-            if len < WRITE_FRAMES {
+            if len < WRITE_FRAMES_MAX {
                 frames[len] = IoSlice::new(bytes);
                 len += 1;
             }
         };
-        let mut messages = self.front.iter();
-        if self.cut > 0 {
+        let mut messages = self.staged.iter();
+        if self.head_written > 0 {
             if let Some(message) = messages.next() {
-                put(&message.frame()[self.cut as usize..]);
+                put(&message.frame()[self.head_written as usize..]);
             }
         }
         if !self.control.is_empty() {
@@ -711,7 +717,7 @@ impl State {
     /// that are whole now.
     fn advance(&mut self, mut n: usize) -> u64 {
         let mut delivered = 0;
-        if self.cut > 0 {
+        if self.head_written > 0 {
             delivered += self.advance_message(&mut n);
         }
         let control = n.min(self.control.len());
@@ -725,20 +731,20 @@ impl State {
 
     /// Counts up to `n` bytes as written of the first message; returns 1 if it is whole now.
     fn advance_message(&mut self, n: &mut usize) -> u64 {
-        let Some(message) = self.front.front() else {
+        let Some(message) = self.staged.front() else {
             // A stream that claims more than it was given; there is nothing left to count.
             *n = 0;
             return 0;
         };
         let len = length(message);
-        let step = (*n).min((len - self.cut) as usize);
+        let step = (*n).min((len - self.head_written) as usize);
         *n -= step;
-        self.cut += step as u32;
-        if self.cut < len {
+        self.head_written += step as u32;
+        if self.head_written < len {
             return 0;
         }
-        self.cut = 0;
-        self.front.pop_front();
+        self.head_written = 0;
+        self.staged.pop_front();
         self.waiting -= 1;
         self.bytes -= len;
         1

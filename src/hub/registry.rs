@@ -9,14 +9,14 @@ use slab::Slab;
 
 use crate::disconnect::Disconnect;
 use crate::hub::client_id::{ClientId, Member, Refusal, Target};
-use crate::hub::queue::{Push, Queue, RUN_MAX, Run};
+use crate::hub::queue::{BATCH_MAX, Batch, Push, Queue};
 use crate::hub::sizing::NAME;
-use crate::memory::budget::Memory;
+use crate::memory::budget::MemoryBudget;
 use crate::message::Message;
-use crate::stats::{Counters, Tally};
+use crate::stats::{Counters, DeliveryCount};
 
 /// Empty slots that are passed over in less than the time of one push.
-const GAPS: usize = 64;
+const EMPTY_SLOTS_PER_MEMBER: usize = 64;
 
 /// The clients of a hub and the indexes over them.
 #[derive(Debug)]
@@ -35,12 +35,12 @@ pub(crate) struct Registry {
     /// Where the gauges of clients and rooms stand.
     counters: Arc<Counters>,
     /// Where the memory of the rooms is set aside; that of clients is with their connections.
-    memory: Arc<Memory>,
+    memory: Arc<MemoryBudget>,
     /// Bytes that are set aside for rooms.
     rooms_aside: usize,
     /// Under a ceiling: queues of clients that are out of the registry and may still hold something
     /// until their connections have ended. The dead are dropped before the list grows.
-    leaving: Vec<Weak<Queue>>,
+    departing: Vec<Weak<Queue>>,
 }
 
 #[derive(Debug)]
@@ -63,7 +63,7 @@ struct Membership {
 
 /// Who owes memory, and how much.
 #[derive(Debug)]
-pub(crate) struct Debtor {
+pub(crate) struct Candidate {
     /// What [`Queue::debt`] said.
     pub(crate) bytes: usize,
     /// The client, unless it has left the registry.
@@ -85,7 +85,7 @@ pub(crate) struct Delivery<'a> {
     /// How many members have been served; for `All`, how many slots.
     place: usize,
     /// Clients that overflowed or had gone; removed when the last member is served.
-    ended: Vec<u32>,
+    evicted: Vec<u32>,
 }
 
 /// A message's way to its target.
@@ -121,7 +121,7 @@ impl<'a> Delivery<'a> {
         debug_assert!(joined.is_empty() || joined.len() == frame_bytes(messages));
         let excepting = dispatches.iter().any(|dispatch| dispatch.except.is_some());
         let ended = Vec::new();
-        Self { target, messages, joined, dispatches, excepting, place: 0, ended }
+        Self { target, messages, joined, dispatches, excepting, place: 0, evicted: ended }
     }
 }
 
@@ -130,7 +130,7 @@ impl Registry {
         rooms_max: usize,
         rooms_per_client_max: usize,
         counters: Arc<Counters>,
-        memory: &Arc<Memory>,
+        memory: &Arc<MemoryBudget>,
     ) -> Self {
         Self {
             entries: Slab::new(),
@@ -142,7 +142,7 @@ impl Registry {
             counters,
             memory: Arc::clone(memory),
             rooms_aside: 0,
-            leaving: Vec::new(),
+            departing: Vec::new(),
         }
     }
 
@@ -156,11 +156,11 @@ impl Registry {
     ) -> Result<ClientId, Refusal> {
         let slot = self.entries.vacant_key() as u32;
         let id = ClientId { slot, generation: self.generation };
-        if !queue.admit(id) {
+        if !queue.set_id(id) {
             return Err(Refusal::Gone);
         }
         self.generation = self.generation.wrapping_add(1);
-        let user = user.map(|user| self.enroll(&user, slot));
+        let user = user.map(|user| self.index_user(&user, slot));
         let memberships = Vec::with_capacity(rooms.len());
         self.entries.insert(Entry { generation: id.generation, since, queue, user, memberships });
         for room in rooms {
@@ -182,14 +182,14 @@ impl Registry {
         }
         let entry = self.entries.remove(id.slot as usize);
         for membership in &entry.memberships {
-            self.vacate(membership);
+            self.remove_membership(membership);
         }
         if let Some(user) = &entry.user {
-            self.withdraw(user, id.slot);
+            self.unindex_user(user, id.slot);
         }
-        entry.queue.seal(reason);
-        self.see_off(&entry.queue);
-        self.give_back();
+        entry.queue.close(reason);
+        self.track_departing(&entry.queue);
+        self.shrink_indexes();
         self.counters.clients.store(self.entries.len(), Ordering::Relaxed);
         true
     }
@@ -222,7 +222,7 @@ impl Registry {
         if let Some(at) = entry.memberships.iter().position(|m| &*m.room == room) {
             // The others keep the order in which they were joined.
             let membership = entry.memberships.remove(at);
-            self.vacate(&membership);
+            self.remove_membership(&membership);
         }
         Ok(())
     }
@@ -239,7 +239,7 @@ impl Registry {
         };
         let (single, mut many);
         let frames = if in_one.is_empty() {
-            many = [IoSlice::new(&[]); RUN_MAX];
+            many = [IoSlice::new(&[]); BATCH_MAX];
             for (frame, message) in many.iter_mut().zip(delivery.messages) {
                 *frame = IoSlice::new(message.frame());
             }
@@ -248,8 +248,8 @@ impl Registry {
             single = [IoSlice::new(in_one)];
             &single[..]
         };
-        let tally = Tally::new(&self.counters);
-        let run = Run::new(delivery.messages, frames, &tally);
+        let tally = DeliveryCount::new(&self.counters);
+        let run = Batch::new(delivery.messages, frames, &tally);
         let one;
         let (slots, len): (Option<&[u32]>, usize) = match delivery.target {
             Target::All => (None, self.entries.capacity()),
@@ -261,7 +261,7 @@ impl Registry {
             }
             Target::Client(_) => (None, 0),
         };
-        let mut budget = budget.saturating_mul(GAPS);
+        let mut budget = budget.saturating_mul(EMPTY_SLOTS_PER_MEMBER);
         let mut place = delivery.place;
         // How many took all of it.
         let mut whole = 0;
@@ -272,7 +272,7 @@ impl Registry {
                 budget -= 1;
                 continue;
             };
-            budget = budget.saturating_sub(GAPS);
+            budget = budget.saturating_sub(EMPTY_SLOTS_PER_MEMBER);
             let id = ClientId { slot, generation: entry.generation };
             let is_excepted =
                 delivery.excepting && delivery.dispatches.iter().any(|d| d.except == Some(id));
@@ -284,7 +284,7 @@ impl Registry {
                 outcome
             };
             if outcome != Push::Ok {
-                delivery.ended.push(slot);
+                delivery.evicted.push(slot);
             }
         }
         drop(tally);
@@ -293,7 +293,7 @@ impl Registry {
         if place < len {
             return false;
         }
-        for slot in std::mem::take(&mut delivery.ended) {
+        for slot in std::mem::take(&mut delivery.evicted) {
             let generation = self.entries[slot as usize].generation;
             self.remove(ClientId { slot, generation }, Disconnect::SLOW);
         }
@@ -301,36 +301,43 @@ impl Registry {
     }
 
     /// The account on which everything stands that the hub holds.
-    pub(crate) fn memory(&self) -> &Arc<Memory> {
+    pub(crate) fn memory(&self) -> &Arc<MemoryBudget> {
         &self.memory
     }
 
     /// Who owes memory that it has owed since before `tick`; those too who have left the registry
     /// and are still being written to.
-    pub(crate) fn debts(&self, tick: u32) -> impl Iterator<Item = Debtor> {
+    pub(crate) fn candidates(&self, tick: u32) -> impl Iterator<Item = Candidate> {
         let present = self.entries.iter().map(|(slot, entry)| {
             let id = ClientId { slot: slot as u32, generation: entry.generation };
             (Some(id), Arc::clone(&entry.queue))
         });
-        let leaving = self.leaving.iter().filter_map(|queue| Some((None, queue.upgrade()?)));
-        let debtors = present.chain(leaving);
-        let debtors = debtors.map(move |(id, queue)| Debtor { bytes: queue.debt(tick), id, queue });
-        debtors.filter(|debtor| debtor.bytes > 0)
+        let leaving = self.departing.iter().filter_map(|queue| Some((None, queue.upgrade()?)));
+        let candidates = present.chain(leaving);
+        let candidates = candidates.map(move |(id, queue)| Candidate {
+            bytes: queue.pinned_bytes(tick),
+            id,
+            queue,
+        });
+        candidates.filter(|candidate| candidate.bytes > 0)
     }
 
     /// Evicts a debtor because memory is short; returns the bytes that go with its connection.
-    pub(crate) fn shed(&mut self, debtor: &Debtor) -> usize {
-        debtor.queue.shed();
-        if let Some(id) = debtor.id {
-            log::debug!("memory is short: client {id} pins {} bytes and is evicted", debtor.bytes);
+    pub(crate) fn evict_for_memory(&mut self, candidate: &Candidate) -> usize {
+        candidate.queue.evict_for_memory();
+        if let Some(id) = candidate.id {
+            log::debug!(
+                "memory is short: client {id} pins {} bytes and is evicted",
+                candidate.bytes
+            );
             self.remove(id, Disconnect::TRY_LATER);
         }
-        debtor.queue.going()
+        candidate.queue.pending_release()
     }
 
     /// Bytes that go when the connections of those who were evicted have ended.
-    pub(crate) fn going(&self) -> usize {
-        self.leaving.iter().filter_map(Weak::upgrade).map(|queue| queue.going()).sum()
+    pub(crate) fn pending_release(&self) -> usize {
+        self.departing.iter().filter_map(Weak::upgrade).map(|queue| queue.pending_release()).sum()
     }
 
     /// The rooms a client is in, or `None` if it is not connected.
@@ -374,7 +381,7 @@ impl Registry {
     }
 
     /// Lists a slot under its user, and returns the index's own copy of the name.
-    fn enroll(&mut self, user: &Arc<str>, slot: u32) -> Arc<str> {
+    fn index_user(&mut self, user: &Arc<str>, slot: u32) -> Arc<str> {
         let name = self.users.get_key_value(user).map_or(user, |(name, _)| name);
         let name = Arc::clone(name);
         self.users.entry(Arc::clone(&name)).or_default().push(slot);
@@ -382,7 +389,7 @@ impl Registry {
     }
 
     /// Takes a slot off its user's list, and the user off the index with its last client.
-    fn withdraw(&mut self, user: &Arc<str>, slot: u32) {
+    fn unindex_user(&mut self, user: &Arc<str>, slot: u32) {
         if let Some(slots) = self.users.get_mut(user) {
             if let Some(place) = slots.iter().position(|&other| other == slot) {
                 slots.swap_remove(place);
@@ -396,7 +403,7 @@ impl Registry {
     }
 
     /// Takes a member's place in a room, and the room away with its last member.
-    fn vacate(&mut self, membership: &Membership) {
+    fn remove_membership(&mut self, membership: &Membership) {
         let Some(members) = self.rooms.get_mut(&membership.room) else { return };
         members.swap_remove(membership.place as usize);
         if let Some(&moved) = members.get(membership.place as usize) {
@@ -417,22 +424,22 @@ impl Registry {
     fn count_rooms(&mut self) {
         self.counters.rooms.store(self.rooms.len(), Ordering::Relaxed);
         let bytes = self.rooms.len() * NAME;
-        self.memory.set_aside(std::mem::replace(&mut self.rooms_aside, bytes), bytes);
+        self.memory.reserve(std::mem::replace(&mut self.rooms_aside, bytes), bytes);
     }
 
     /// Remembers a client that has left the registry and not yet the process.
-    fn see_off(&mut self, queue: &Arc<Queue>) {
+    fn track_departing(&mut self, queue: &Arc<Queue>) {
         if !self.memory().is_limited() {
             return;
         }
-        if self.leaving.len() == self.leaving.capacity() {
-            self.leaving.retain(|queue| queue.strong_count() > 0);
+        if self.departing.len() == self.departing.capacity() {
+            self.departing.retain(|queue| queue.strong_count() > 0);
         }
-        self.leaving.push(Arc::downgrade(queue));
+        self.departing.push(Arc::downgrade(queue));
     }
 
     /// Gives memory back once less than a quarter of it is used, as far as the highest slot lets.
-    fn give_back(&mut self) {
+    fn shrink_indexes(&mut self) {
         /// Below this many entries there is nothing worth giving back.
         const KEEP: usize = 64;
         fn shrink<V>(index: &mut HashMap<Arc<str>, V>) {
@@ -502,11 +509,11 @@ impl Drop for Registry {
     /// Without a manager nothing more will be delivered: every client is told.
     fn drop(&mut self) {
         for (_, entry) in &self.entries {
-            entry.queue.seal(Disconnect::GOING_AWAY);
+            entry.queue.close(Disconnect::GOING_AWAY);
         }
         self.counters.clients.store(0, Ordering::Relaxed);
         self.counters.rooms.store(0, Ordering::Relaxed);
-        self.memory.set_aside(self.rooms_aside, 0);
+        self.memory.reserve(self.rooms_aside, 0);
     }
 }
 
@@ -533,7 +540,12 @@ fn shrink(slots: &mut Vec<u32>) {
 }
 
 /// Pushes the messages of a delivery that are not kept from this client.
-fn push_rest(entry: &Entry, id: ClientId, delivery: &mut Delivery<'_>, tally: &Tally<'_>) -> Push {
+fn push_rest(
+    entry: &Entry,
+    id: ClientId,
+    delivery: &mut Delivery<'_>,
+    tally: &DeliveryCount<'_>,
+) -> Push {
     let goes = |index: &usize| delivery.dispatches[*index].except != Some(id);
     let rest: Vec<usize> = (0..delivery.messages.len()).filter(goes).collect();
     if rest.is_empty() {
@@ -541,7 +553,7 @@ fn push_rest(entry: &Entry, id: ClientId, delivery: &mut Delivery<'_>, tally: &T
     }
     let messages: Vec<_> = rest.iter().map(|&index| delivery.messages[index].clone()).collect();
     let frames: Vec<_> = messages.iter().map(|m| IoSlice::new(m.frame())).collect();
-    let outcome = entry.queue.push(Run::new(&messages, &frames, tally));
+    let outcome = entry.queue.push(Batch::new(&messages, &frames, tally));
     if outcome != Push::Gone {
         rest.iter().for_each(|&index| delivery.dispatches[index].recipients += 1);
     }
@@ -556,18 +568,20 @@ mod tests {
     #[test]
     fn a_stale_id_names_nobody() {
         let counters = Arc::<Counters>::default();
-        let terms = Arc::new(crate::hub::queue::Terms {
+        let queue_config = Arc::new(crate::hub::queue::QueueConfig {
             messages: 4,
             bytes: 1024,
             overflow: crate::config::Overflow::Disconnect,
             counters: Arc::clone(&counters),
             memory: Arc::default(),
         });
-        let mut registry = Registry::new(4, 4, counters, &terms.memory);
+        let mut registry = Registry::new(4, 4, counters, &queue_config.memory);
         let room: [Arc<str>; 1] = ["main".into()];
-        let first = registry.insert(Queue::new(&terms), None, &room, 0).expect("there is room");
+        let first =
+            registry.insert(Queue::new(&queue_config), None, &room, 0).expect("there is room");
         assert!(registry.remove(first, Disconnect::NORMAL));
-        let second = registry.insert(Queue::new(&terms), None, &room, 0).expect("there is room");
+        let second =
+            registry.insert(Queue::new(&queue_config), None, &room, 0).expect("there is room");
         assert_eq!(first.slot, second.slot, "a slab uses a slot again at once");
         assert!(!registry.remove(first, Disconnect::NORMAL));
         assert_eq!(registry.join(first, &room[0]), Err(Refusal::UnknownClient));

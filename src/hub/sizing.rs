@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::frame::FRAME_HEADER_MAX;
 use crate::hub::queue::backlog_size;
-use crate::memory::budget::{Levels, Memory, allocation};
+use crate::memory::budget::{MemoryBudget, Watermarks, allocation};
 
 /// Bytes of what a connection has only while its peer is speaking or is told goodbye: tungstenite
 /// with its read buffer, which grows to a piece of a frame, and control frames that wait.
@@ -159,8 +159,8 @@ impl Sizing {
     }
 
     /// The account of a hub of this size.
-    pub(crate) fn account(&self) -> Memory {
-        Memory::new(Levels::below(self.max_memory), self.start, self.connection)
+    pub(crate) fn account(&self) -> MemoryBudget {
+        MemoryBudget::new(Watermarks::below(self.max_memory), self.start, self.connection)
     }
 
     /// Bytes that are left for messages, heads and bodies when every connection is there.
@@ -174,7 +174,7 @@ impl Sizing {
 impl fmt::Display for Sizing {
     /// Writes the arithmetic as one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let levels = Levels::below(self.max_memory);
+        let watermarks = Watermarks::below(self.max_memory);
         write!(
             f,
             "{} bytes = {} at start + ({} clients + {} handshakes) x {} + {} for messages; socket \
@@ -187,8 +187,8 @@ impl fmt::Display for Sizing {
             self.messages(),
             self.socket_buffer,
             self.inbox_bytes,
-            levels.high,
-            levels.critical,
+            watermarks.high,
+            watermarks.critical,
         )
     }
 }
@@ -287,7 +287,7 @@ mod tests {
             for megabytes in [4, 16, 32, 64, 512, 4096] {
                 let sizing = sizing(&config, megabytes << 20).expect("enough");
                 let full = sizing.max_memory - sizing.messages();
-                let left = Levels::below(sizing.max_memory).high - full;
+                let left = Watermarks::below(sizing.max_memory).high - full;
                 assert!(left >= sizing.max_memory / 100 * 24, "{sizing}");
                 assert!(sizing.inbox_bytes <= sizing.messages() / 2, "{sizing}");
                 assert!(sizing.handshakes <= config.handshakes, "{sizing}");

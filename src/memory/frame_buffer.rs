@@ -8,11 +8,11 @@ use crate::frame::FRAME_HEADER_MAX;
 
 /// Bytes of the spare buffer. Of as many a C library asks the system for pages of their own, so that
 /// the buffer keeps no others from being given back; those that no message has reached are not there.
-const SPARE_BYTES: usize = 128 * 1024;
+const BUFFER_BYTES: usize = 128 * 1024;
 
 /// Bytes of a frame that is made in it: a shorter one shares its pages with others, and the longest
 /// is that of a message as long as one may be at the defaults.
-const LONG: RangeInclusive<usize> = 2048..=64 * 1024 + FRAME_HEADER_MAX;
+const REUSED_FOR: RangeInclusive<usize> = 2048..=64 * 1024 + FRAME_HEADER_MAX;
 
 /// A hub's buffer for one long message at a time, used again for the next.
 ///
@@ -20,7 +20,7 @@ const LONG: RangeInclusive<usize> = 2048..=64 * 1024 + FRAME_HEADER_MAX;
 /// that comes alone, and a fault for every page. Others that are there at the same time have buffers
 /// of their own.
 #[derive(Debug, Default)]
-pub(crate) struct Spare(Mutex<State>);
+pub(crate) struct FrameBuffer(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -30,20 +30,20 @@ struct State {
     address: usize,
 }
 
-impl Spare {
+impl FrameBuffer {
     /// Makes an empty buffer with room for `bytes`.
-    pub(crate) fn take(&self, bytes: usize) -> Vec<u8> {
-        self.find(bytes).unwrap_or_else(|| Vec::with_capacity(bytes))
+    pub(crate) fn acquire(&self, bytes: usize) -> Vec<u8> {
+        self.try_acquire(bytes).unwrap_or_else(|| Vec::with_capacity(bytes))
     }
 
     /// Lends the spare buffer, if `bytes` are long and nobody has it.
-    pub(crate) fn find(&self, bytes: usize) -> Option<Vec<u8>> {
-        if !LONG.contains(&bytes) {
+    pub(crate) fn try_acquire(&self, bytes: usize) -> Option<Vec<u8>> {
+        if !REUSED_FOR.contains(&bytes) {
             return None;
         }
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.address == 0 {
-            let buffer = Vec::with_capacity(SPARE_BYTES);
+            let buffer = Vec::with_capacity(BUFFER_BYTES);
             state.address = buffer.as_ptr() as usize;
             return Some(buffer);
         }
@@ -51,8 +51,8 @@ impl Spare {
     }
 
     /// Takes a buffer back if it is the one that was lent.
-    pub(crate) fn give(&self, mut buffer: Vec<u8>) {
-        if buffer.capacity() >= SPARE_BYTES {
+    pub(crate) fn release(&self, mut buffer: Vec<u8>) {
+        if buffer.capacity() >= BUFFER_BYTES {
             buffer.clear();
             let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if buffer.as_ptr() as usize == state.address {
@@ -68,23 +68,26 @@ mod tests {
 
     #[test]
     fn long_frames_share_one_buffer_one_after_another() {
-        let spare = Spare::default();
-        let first = spare.take(3000);
-        assert_eq!(first.capacity(), SPARE_BYTES);
+        let frame_buffer = FrameBuffer::default();
+        let first = frame_buffer.acquire(3000);
+        assert_eq!(first.capacity(), BUFFER_BYTES);
         let pointer = first.as_ptr();
-        let meanwhile = spare.take(3000);
-        assert!(meanwhile.capacity() < SPARE_BYTES, "it is lent");
-        spare.give(meanwhile);
-        spare.give(Vec::with_capacity(SPARE_BYTES));
-        assert!(spare.find(3000).is_none(), "and another is none");
-        spare.give(first);
-        for bytes in [0, 2047, LONG.end() + 1] {
-            assert!(spare.find(bytes).is_none() && spare.take(bytes).capacity() >= bytes);
+        let meanwhile = frame_buffer.acquire(3000);
+        assert!(meanwhile.capacity() < BUFFER_BYTES, "it is lent");
+        frame_buffer.release(meanwhile);
+        frame_buffer.release(Vec::with_capacity(BUFFER_BYTES));
+        assert!(frame_buffer.try_acquire(3000).is_none(), "and another is none");
+        frame_buffer.release(first);
+        for bytes in [0, 2047, REUSED_FOR.end() + 1] {
+            assert!(
+                frame_buffer.try_acquire(bytes).is_none()
+                    && frame_buffer.acquire(bytes).capacity() >= bytes
+            );
         }
-        let mut again = spare.take(*LONG.end());
+        let mut again = frame_buffer.acquire(*REUSED_FOR.end());
         assert_eq!((again.as_ptr(), again.len()), (pointer, 0));
         again.push(1);
-        spare.give(again);
-        assert_eq!(spare.take(2048), []);
+        frame_buffer.release(again);
+        assert_eq!(frame_buffer.acquire(2048), []);
     }
 }

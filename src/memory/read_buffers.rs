@@ -5,11 +5,11 @@ use std::sync::{Mutex, PoisonError};
 use async_tungstenite::tungstenite::protocol::WebSocketContext;
 
 /// Bytes of one buffer: what one read takes from a socket at most.
-pub(crate) const SCRATCH_BYTES: usize = 32 * 1024;
+pub(crate) const READ_BUFFER_BYTES: usize = 32 * 1024;
 
 /// Of each kind, how many are kept for the next borrower at most; more than this many threads poll
 /// at once rarely.
-const KEPT: usize = 8;
+const KEPT_MAX: usize = 8;
 
 /// A pool of read buffers, one in use for each thread that polls a connection just now, and of
 /// tungstenites, one in use for each connection that is in the middle of fragments.
@@ -17,20 +17,20 @@ const KEPT: usize = 8;
 /// So ten thousand idle connections own neither, and a read is still a large one.
 #[derive(Debug, Default)]
 #[expect(clippy::vec_box, reason = "who borrows a tungstenite keeps a pointer, to stay small")]
-pub(crate) struct Scratch {
+pub(crate) struct ReadBuffers {
     buffers: Mutex<Vec<Box<[u8]>>>,
     tungstenites: Mutex<Vec<Box<WebSocketContext>>>,
 }
 
-impl Scratch {
+impl ReadBuffers {
     /// Takes a buffer of [`SCRATCH_BYTES`]; give it back before the poll ends.
-    pub(crate) fn take(&self) -> Box<[u8]> {
-        pop(&self.buffers).unwrap_or_else(|| vec![0; SCRATCH_BYTES].into_boxed_slice())
+    pub(crate) fn acquire(&self) -> Box<[u8]> {
+        pop(&self.buffers).unwrap_or_else(|| vec![0; READ_BUFFER_BYTES].into_boxed_slice())
     }
 
     /// Gives a buffer back.
-    pub(crate) fn give(&self, buffer: Box<[u8]>) {
-        if buffer.len() == SCRATCH_BYTES {
+    pub(crate) fn release(&self, buffer: Box<[u8]>) {
+        if buffer.len() == READ_BUFFER_BYTES {
             keep(&self.buffers, buffer);
         }
     }
@@ -53,7 +53,7 @@ fn pop<T>(pool: &Mutex<Vec<T>>) -> Option<T> {
 
 fn keep<T>(pool: &Mutex<Vec<T>>, lent: T) {
     let mut free = pool.lock().unwrap_or_else(PoisonError::into_inner);
-    if free.len() < KEPT {
+    if free.len() < KEPT_MAX {
         free.push(lent);
     }
 }

@@ -18,7 +18,7 @@ use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::io::Errno;
 use slab::Slab;
 
-use crate::net::readiness::{ENDED, READABLE, WRITABLE, Watch};
+use crate::net::readiness::{ENDED, READABLE, Readiness, WRITABLE};
 use crate::sync::{Mutex, MutexGuard};
 
 /// Sockets that one wait tells of at most; the next tells of the others.
@@ -36,7 +36,7 @@ pub(crate) struct Poller {
     epoll: OwnedFd,
     /// Ends a wait from another thread.
     wake: Arc<OwnedFd>,
-    watches: Mutex<Watches>,
+    watches: Mutex<Registrations>,
     /// Held by the thread that waits.
     waiting: Mutex<()>,
     /// Threads that would wait if nobody did; one entry for each that calls `block_on`.
@@ -44,16 +44,16 @@ pub(crate) struct Poller {
 }
 
 #[derive(Debug, Default)]
-struct Watches {
-    watches: Slab<(u32, Arc<Watch>)>,
+struct Registrations {
+    watches: Slab<(u32, Arc<Readiness>)>,
     /// How many there have been: tells a socket from the one that had its key before.
     number: u32,
     /// With no more sockets than this, memory is given back.
     few: usize,
 }
 
-impl Watches {
-    fn insert(&mut self, watch: Arc<Watch>) -> (u32, u32) {
+impl Registrations {
+    fn insert(&mut self, watch: Arc<Readiness>) -> (u32, u32) {
         self.number = self.number.wrapping_add(1);
         let before = self.watches.capacity();
         let key = self.watches.insert((self.number, watch)) as u32;
@@ -63,7 +63,7 @@ impl Watches {
         (self.number, key)
     }
 
-    fn remove(&mut self, key: u32) -> Option<(u32, Arc<Watch>)> {
+    fn remove(&mut self, key: u32) -> Option<(u32, Arc<Readiness>)> {
         let removed = self.watches.try_remove(key as usize);
         /// Below this many there is nothing worth giving back: 1 KB.
         const KEEP: usize = 64;
@@ -75,14 +75,14 @@ impl Watches {
         removed
     }
 
-    fn find(&self, token: u64) -> Option<Arc<Watch>> {
+    fn find(&self, token: u64) -> Option<Arc<Readiness>> {
         let (number, watch) = self.watches.get(token as u32 as usize)?;
         (*number == (token >> 32) as u32).then(|| Arc::clone(watch))
     }
 }
 
 /// What the kernel's words mean.
-fn news(flags: EventFlags) -> u8 {
+fn readiness_of(flags: EventFlags) -> u8 {
     let failed = EventFlags::HUP | EventFlags::ERR;
     let mut news = 0;
     if flags.intersects(EventFlags::IN | EventFlags::RDHUP | failed) {
@@ -115,11 +115,11 @@ impl Poller {
     /// Runs a future, and while it has nothing to do waits for sockets, or where another thread does
     /// that already, for a wake.
     pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
-        let sleeper = Arc::new(Sleeper {
+        let sleeper = Arc::new(Parker {
             wake: Arc::clone(&self.wake),
             thread: thread::current(),
             woken: false.into(),
-            place: AWAKE.into(),
+            state: AWAKE.into(),
         });
         let waker = Waker::from(Arc::clone(&sleeper));
         let mut cx = Context::from_waker(&waker);
@@ -133,7 +133,7 @@ impl Poller {
                 return output;
             }
             if waiting.is_some() {
-                self.wait(&sleeper);
+                self.poll_events(&sleeper);
             } else {
                 waiting = self.park(&sleeper);
             }
@@ -142,16 +142,16 @@ impl Poller {
 
     /// Becomes the thread that waits for sockets; or if there is one, parks until it leaves or the
     /// sleeper is woken.
-    fn park(&self, sleeper: &Sleeper) -> Option<Waiting<'_>> {
+    fn park(&self, sleeper: &Parker) -> Option<Waiting<'_>> {
         // In the list before the look at who waits: who leaves behind that finds it there.
         self.parked().push(sleeper.thread.clone());
         let waiting = Waiting::take(self);
         if waiting.is_none() {
-            sleeper.place.store(PARKED, Ordering::SeqCst);
+            sleeper.state.store(PARKED, Ordering::SeqCst);
             if !sleeper.woken.load(Ordering::SeqCst) {
                 thread::park();
             }
-            sleeper.place.store(AWAKE, Ordering::SeqCst);
+            sleeper.state.store(AWAKE, Ordering::SeqCst);
         }
         self.parked().retain(|thread| thread.id() != sleeper.thread.id());
         waiting
@@ -162,9 +162,9 @@ impl Poller {
     }
 
     /// Waits for sockets, or until the sleeper is woken; wakes who waits for them.
-    fn wait(&self, sleeper: &Sleeper) {
+    fn poll_events(&self, sleeper: &Parker) {
         let mut events = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS];
-        sleeper.place.store(WAITING, Ordering::SeqCst);
+        sleeper.state.store(WAITING, Ordering::SeqCst);
         // Whoever wakes it now either is seen here, or sees it asleep.
         let at_once = sleeper.woken.load(Ordering::SeqCst).then(Timespec::default);
         let events = match epoll::wait(&self.epoll, &mut events[..], at_once.as_ref()) {
@@ -173,21 +173,21 @@ impl Poller {
             // The descriptors are its own and open: it cannot fail in another way (epoll_wait(2)).
             Err(error) => panic!("epoll_wait failed: {error}"),
         };
-        sleeper.place.store(AWAKE, Ordering::SeqCst);
+        sleeper.state.store(AWAKE, Ordering::SeqCst);
         for event in events {
-            self.tell(event.data.u64(), event.flags);
+            self.dispatch(event.data.u64(), event.flags);
         }
     }
 
     /// Tells who waits for a socket; nobody, if the socket was dropped since the kernel spoke of it.
-    fn tell(&self, token: u64, flags: EventFlags) {
+    fn dispatch(&self, token: u64, flags: EventFlags) {
         let watch = self.watches().find(token);
         if let Some(watch) = watch {
-            watch.tell(news(flags));
+            watch.set(readiness_of(flags));
         }
     }
 
-    fn watches(&self) -> MutexGuard<'_, Watches> {
+    fn watches(&self) -> MutexGuard<'_, Registrations> {
         self.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -226,15 +226,15 @@ const WAITING: u8 = 1;
 const PARKED: u8 = 2;
 
 /// A thread that has called `block_on`.
-struct Sleeper {
+struct Parker {
     wake: Arc<OwnedFd>,
     thread: Thread,
     /// It is to poll its future again.
     woken: AtomicBool,
-    place: AtomicU8,
+    state: AtomicU8,
 }
 
-impl Wake for Sleeper {
+impl Wake for Parker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -243,7 +243,7 @@ impl Wake for Sleeper {
         if self.woken.swap(true, Ordering::SeqCst) {
             return;
         }
-        match self.place.load(Ordering::SeqCst) {
+        match self.state.load(Ordering::SeqCst) {
             WAITING => {
                 // It fails only when 2^64 wakes are unread, and then the descriptor is readable.
                 let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
@@ -259,8 +259,8 @@ impl Wake for Sleeper {
 /// What is ready is used up by asking for it: after an answer, read or write until the kernel has
 /// no more, or say that there is [more](Self::expect_more).
 #[derive(Debug)]
-pub(crate) struct Watched<T: AsFd> {
-    place: Place,
+pub(crate) struct EpollSource<T: AsFd> {
+    place: Registration,
     socket: T,
     /// Others may have the socket open too.
     shared: bool,
@@ -268,26 +268,26 @@ pub(crate) struct Watched<T: AsFd> {
 
 /// A socket's place among those of a poller.
 #[derive(Debug)]
-struct Place {
-    watch: Arc<Watch>,
+struct Registration {
+    watch: Arc<Readiness>,
     number: u32,
     key: u32,
     poller: Arc<Poller>,
 }
 
-impl<T: AsFd> Watched<T> {
+impl<T: AsFd> EpollSource<T> {
     /// A socket that nobody else has open.
     pub(crate) fn new(poller: &Arc<Poller>, socket: T) -> io::Result<Self> {
-        Self::watch(poller, socket, false)
+        Self::register(poller, socket, false)
     }
 
     /// A socket that others may have open, as whoever has handed on a listener.
     pub(crate) fn shared(poller: &Arc<Poller>, socket: T) -> io::Result<Self> {
-        Self::watch(poller, socket, true)
+        Self::register(poller, socket, true)
     }
 
-    fn watch(poller: &Arc<Poller>, socket: T, shared: bool) -> io::Result<Self> {
-        let place = Place::new(poller);
+    fn register(poller: &Arc<Poller>, socket: T, shared: bool) -> io::Result<Self> {
+        let place = Registration::new(poller);
         epoll::add(&poller.epoll, &socket, place.token(), READING)?;
         Ok(Self { place, socket, shared })
     }
@@ -307,9 +307,9 @@ impl<T: AsFd> Watched<T> {
 
     /// Ready when a write is worth trying again.
     pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Place { watch, poller, .. } = &self.place;
+        let Registration { watch, poller, .. } = &self.place;
         // Not from the start: a Unix socket tells of every message that its peer takes.
-        if !watch.is_told_of_room() {
+        if !watch.wants_writable() {
             let both = READING | EventFlags::OUT;
             epoll::modify(&poller.epoll, &self.socket, self.place.token(), both)?;
         }
@@ -327,7 +327,7 @@ impl<T: AsFd> Watched<T> {
     }
 }
 
-impl<T: AsFd> Drop for Watched<T> {
+impl<T: AsFd> Drop for EpollSource<T> {
     /// The kernel forgets a socket by itself when the last who has it open closes it.
     fn drop(&mut self) {
         if self.shared {
@@ -337,9 +337,9 @@ impl<T: AsFd> Drop for Watched<T> {
     }
 }
 
-impl Place {
+impl Registration {
     fn new(poller: &Arc<Poller>) -> Self {
-        let watch = Arc::new(Watch::default());
+        let watch = Arc::new(Readiness::default());
         let (number, key) = poller.watches().insert(Arc::clone(&watch));
         Self { watch, number, key, poller: Arc::clone(poller) }
     }
@@ -350,7 +350,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Registration {
     fn drop(&mut self) {
         let _watch = self.poller.watches().remove(self.key);
         self.watch.end();
@@ -369,21 +369,21 @@ mod tests {
     use super::*;
 
     /// A poller, a socket of its own, and the socket's other end.
-    fn pair() -> (Arc<Poller>, Watched<UnixStream>, UnixStream) {
+    fn pair() -> (Arc<Poller>, EpollSource<UnixStream>, UnixStream) {
         let poller = Arc::new(Poller::new().expect("descriptors"));
         let (ours, theirs) = UnixStream::pair().expect("descriptors");
         ours.set_nonblocking(true).expect("a socket");
-        let watched = Watched::new(&poller, ours).expect("room in epoll");
+        let watched = EpollSource::new(&poller, ours).expect("room in epoll");
         (poller, watched, theirs)
     }
     fn run<F: Future>(poller: &Poller, future: F) -> F::Output {
         poller.block_on(future)
     }
-    async fn readable(socket: &Watched<UnixStream>) {
+    async fn readable(socket: &EpollSource<UnixStream>) {
         poll_fn(|cx| socket.poll_readable(cx)).await;
     }
     /// Whether a socket has nothing to tell, after the kernel was asked.
-    async fn is_quiet(socket: &Watched<UnixStream>) -> bool {
+    async fn is_quiet(socket: &EpollSource<UnixStream>) -> bool {
         // Whoever wakes itself is polled after a look at the sockets.
         yield_now().await;
         poll_fn(|cx| Poll::Ready(socket.poll_readable(cx).is_pending())).await
@@ -393,7 +393,7 @@ mod tests {
         let poller = Arc::new(Poller::new().expect("descriptors"));
         let (ours, mut peer) = UnixStream::pair().expect("descriptors");
         peer.write_all(b"early news").expect("room");
-        let socket = Watched::new(&poller, ours).expect("room in epoll");
+        let socket = EpollSource::new(&poller, ours).expect("room in epoll");
         run(&poller, async {
             readable(&socket).await;
             assert!(is_quiet(&socket).await, "told twice");
@@ -472,12 +472,12 @@ mod tests {
         let token = socket.place.token().u64();
         drop(socket);
         let (ours, _theirs) = UnixStream::pair().expect("descriptors");
-        let socket = Watched::new(&poller, ours).expect("room in epoll");
+        let socket = EpollSource::new(&poller, ours).expect("room in epoll");
         assert_eq!(socket.place.key, key);
         assert_ne!(socket.place.token().u64(), token);
-        poller.tell(token, EventFlags::IN | EventFlags::RDHUP);
+        poller.dispatch(token, EventFlags::IN | EventFlags::RDHUP);
         assert!(run(&poller, is_quiet(&socket)));
-        poller.tell(socket.place.token().u64(), EventFlags::IN);
+        poller.dispatch(socket.place.token().u64(), EventFlags::IN);
         assert!(!run(&poller, is_quiet(&socket)));
     }
     #[test]
@@ -486,7 +486,7 @@ mod tests {
         let (ours, mut peer) = UnixStream::pair().expect("descriptors");
         for _ in 0..3 {
             let copy = ours.try_clone().expect("descriptors");
-            let socket = Watched::shared(&poller, copy).expect("the last one is forgotten");
+            let socket = EpollSource::shared(&poller, copy).expect("the last one is forgotten");
             run(&poller, async {
                 peer.write_all(b"news").expect("room");
                 readable(&socket).await;
@@ -497,8 +497,8 @@ mod tests {
     #[test]
     fn memory_is_given_back_after_a_storm() {
         let poller = Arc::new(Poller::new().expect("descriptors"));
-        let first = Place::new(&poller);
-        let places: Vec<_> = (0..10_000).map(|_| Place::new(&poller)).collect();
+        let first = Registration::new(&poller);
+        let places: Vec<_> = (0..10_000).map(|_| Registration::new(&poller)).collect();
         assert!(poller.watches().watches.capacity() >= 10_000);
         drop(places);
         assert!(poller.watches().watches.capacity() <= 64);

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use smol::Async;
 
 #[cfg(target_os = "linux")]
-use crate::net::epoll::{Poller, Watched};
+use crate::net::epoll::{EpollSource, Poller};
 use crate::net::sys;
 
 /// A non-blocking socket, and who tells when it is ready.
@@ -21,7 +21,7 @@ use crate::net::sys;
 pub(crate) enum Io<T: Descriptor> {
     Async(Async<T>),
     #[cfg(target_os = "linux")]
-    Watched(Watched<T>),
+    Watched(EpollSource<T>),
 }
 
 impl<T: Descriptor> Io<T> {
@@ -38,7 +38,7 @@ impl<T: Descriptor> Io<T> {
         match self {
             Self::Async(_) => Async::new_nonblocking(socket).map(Io::Async),
             #[cfg(target_os = "linux")]
-            Self::Watched(this) => Watched::new(this.poller(), socket).map(Io::Watched),
+            Self::Watched(this) => EpollSource::new(this.poller(), socket).map(Io::Watched),
         }
     }
 
@@ -88,6 +88,6 @@ impl Io<sys::Listener> {
             Self::Async(socket) => socket.into_inner()?,
             Self::Watched(socket) => socket.get_ref().try_clone()?,
         };
-        Watched::shared(poller, socket).map(Self::Watched)
+        EpollSource::shared(poller, socket).map(Self::Watched)
     }
 }

@@ -52,7 +52,7 @@ pub struct Listener {
     socket_buffer: Option<usize>,
     /// Connections may wait that came before the listener had its options, as while a supervisor
     /// held it, and have inherited none.
-    early: AtomicBool,
+    may_lack_options: AtomicBool,
 }
 
 /// Where it listens.
@@ -107,7 +107,7 @@ impl Listener {
 
     /// Gives the connections of this listener the buffers that a ceiling leaves room for, and fewer
     /// of them a place to wait.
-    pub(crate) fn restrain(&mut self, sizing: &Sizing) -> Result<(), Error> {
+    pub(crate) fn apply_limits(&mut self, sizing: &Sizing) -> Result<(), Error> {
         #[cfg(unix)]
         {
             let listener = self.socket.get_ref();
@@ -117,7 +117,7 @@ impl Listener {
             }
             rustix::net::listen(listener, sizing.backlog as i32).map_err(io::Error::from)?;
         }
-        self.early = true.into();
+        self.may_lack_options = true.into();
         self.socket_buffer = Some(sizing.socket_buffer);
         Ok(())
     }
@@ -153,7 +153,7 @@ impl Listener {
         let accepted = sys::accept(self.socket.get_ref());
         if matches!(&accepted, Err(error) if error.kind() == ErrorKind::WouldBlock) {
             // They come in order: whoever was there before is out.
-            self.early.store(false, Ordering::Relaxed);
+            self.may_lack_options.store(false, Ordering::Relaxed);
             // Of a Unix listener that was shut down the kernel says so to a poller, and to accept
             // only that nobody waits.
             if self.socket.has_ended() {
@@ -161,7 +161,7 @@ impl Listener {
             }
         }
         let (stream, address) = accepted?;
-        self.equip(&stream).map_err(about_one)?;
+        self.set_options(&stream).map_err(as_connection_error)?;
         let peer = match self.name {
             Name::Tcp(_) => Peer::from(address.ok_or(ErrorKind::ConnectionAborted)?),
             #[cfg(unix)]
@@ -172,12 +172,12 @@ impl Listener {
 
     /// Gives a connection the options that it has not inherited.
     #[cfg(unix)]
-    fn equip(&self, stream: &sys::Stream) -> io::Result<()> {
-        let is_early = self.early.load(Ordering::Relaxed);
+    fn set_options(&self, stream: &sys::Stream) -> io::Result<()> {
+        let is_early = self.may_lack_options.load(Ordering::Relaxed);
         let is_tcp = matches!(self.name, Name::Tcp(_));
         #[cfg(target_os = "linux")]
         if is_early && is_tcp {
-            hand_down(stream)?;
+            set_inherited_options(stream)?;
         }
         #[cfg(not(target_os = "linux"))]
         if is_tcp {
@@ -198,7 +198,7 @@ impl Listener {
     /// A socket that listens becomes non-blocking, and async-io's until it is given to a reactor.
     fn new(socket: impl Into<sys::Listener>, name: Name) -> Result<Self, Error> {
         let socket = Io::Async(Async::new(socket.into())?);
-        Ok(Self { socket, name, socket_buffer: None, early: true.into() })
+        Ok(Self { socket, name, socket_buffer: None, may_lack_options: true.into() })
     }
 }
 
@@ -221,7 +221,7 @@ impl TryFrom<TcpListener> for Listener {
         #[cfg(unix)]
         rustix::net::listen(&listener, BACKLOG).map_err(io::Error::from)?;
         #[cfg(target_os = "linux")]
-        hand_down(&listener)?;
+        set_inherited_options(&listener)?;
         let name = Name::Tcp(listener.local_addr()?);
         Self::new(listener, name)
     }
@@ -255,7 +255,7 @@ impl TryFrom<UnixListener> for Listener {
 /// Sets what every connection shall have: on Linux they inherit it from their listener, for no call
 /// each.
 #[cfg(target_os = "linux")]
-fn hand_down(socket: &impl std::os::fd::AsFd) -> io::Result<()> {
+fn set_inherited_options(socket: &impl std::os::fd::AsFd) -> io::Result<()> {
     use rustix::net::sockopt;
     use std::time::Duration;
 
@@ -269,7 +269,7 @@ fn hand_down(socket: &impl std::os::fd::AsFd) -> io::Result<()> {
 /// The error of an accepted socket that takes no option, as some systems have it when its peer has
 /// reset it: it is no more, and others follow. One that is there all the same is not served
 /// without: a ceiling counts on the size of its buffers.
-fn about_one(error: io::Error) -> io::Error {
+fn as_connection_error(error: io::Error) -> io::Error {
     log::debug!("a connection that takes no options is dropped: {error}");
     ErrorKind::ConnectionAborted.into()
 }

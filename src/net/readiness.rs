@@ -14,23 +14,23 @@ pub(crate) const WRITABLE: u8 = 2;
 pub(crate) const ENDED: u8 = 4;
 
 /// The kernel tells when the socket is writable.
-const TOLD_OF_ROOM: u8 = 8;
+const WRITABLE_WANTED: u8 = 8;
 
 /// News of a socket that nobody has used up, and the one task that waits for them.
 #[derive(Debug, Default)]
-pub(crate) struct Watch(Mutex<State>);
+pub(crate) struct Readiness(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    news: u8,
+    flags: u8,
     waker: Option<Waker>,
 }
 
-impl Watch {
+impl Readiness {
     /// There are news: wakes who waits.
-    pub(crate) fn tell(&self, news: u8) {
+    pub(crate) fn set(&self, news: u8) {
         let mut state = self.lock();
-        state.news |= news;
+        state.flags |= news;
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
@@ -42,9 +42,9 @@ impl Watch {
     /// by the next, whatever they are.
     pub(crate) fn poll(&self, cx: &mut Context<'_>, what: u8) -> Poll<()> {
         let mut state = self.lock();
-        let news = state.news & what;
-        state.news &= !what;
-        if news != 0 || (what == READABLE && state.news & ENDED != 0) {
+        let news = state.flags & what;
+        state.flags &= !what;
+        if news != 0 || (what == READABLE && state.flags & ENDED != 0) {
             return Poll::Ready(());
         }
         if state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
@@ -59,19 +59,19 @@ impl Watch {
 
     /// Whether the peer sends nothing more.
     pub(crate) fn has_ended(&self) -> bool {
-        self.lock().news & ENDED != 0
+        self.lock().flags & ENDED != 0
     }
 
     /// The next that ask for `what` will find news of it; for the task itself.
     pub(crate) fn expect(&self, what: u8) {
-        self.lock().news |= what;
+        self.lock().flags |= what;
     }
 
     /// Whether the kernel tells when there is room; it does from now on.
-    pub(crate) fn is_told_of_room(&self) -> bool {
+    pub(crate) fn wants_writable(&self) -> bool {
         let mut state = self.lock();
-        let told = state.news & TOLD_OF_ROOM != 0;
-        state.news |= TOLD_OF_ROOM;
+        let told = state.flags & WRITABLE_WANTED != 0;
+        state.flags |= WRITABLE_WANTED;
         told
     }
 

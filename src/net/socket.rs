@@ -9,7 +9,7 @@ use std::{fmt, io};
 
 use futures_lite::io::{AsyncRead, AsyncWrite};
 
-use crate::hub::queue::Outlet;
+use crate::hub::queue::DirectWriter;
 use crate::net::io::Io;
 use crate::net::stream::Transport;
 use crate::net::sys;
@@ -52,7 +52,7 @@ impl Shared {
 }
 
 /// Slices of one step at most; more frames leave with the next.
-const STEP_SLICES: usize = 16;
+const STEP_SLICES_MAX: usize = 16;
 
 /// Writes `most` bytes at a time, until all is written or a step was not taken whole.
 fn write_in_steps(
@@ -63,9 +63,9 @@ fn write_in_steps(
     let mut written = 0;
     let (mut frame, mut at) = (0, 0);
     while frame < frames.len() {
-        let mut step = [IoSlice::new(&[]); STEP_SLICES];
+        let mut step = [IoSlice::new(&[]); STEP_SLICES_MAX];
         let (mut slices, mut bytes) = (0, 0);
-        while slices < STEP_SLICES && bytes < most && frame < frames.len() {
+        while slices < STEP_SLICES_MAX && bytes < most && frame < frames.len() {
             let rest = &frames[frame][at..];
             let taken = rest.len().min(most - bytes);
             step[slices] = IoSlice::new(&rest[..taken]);
@@ -95,11 +95,11 @@ impl Transport for Socket {
         self.0.stream.poll_readable(cx).map(drop)
     }
 
-    fn outlet(&self) -> Option<Arc<dyn Outlet>> {
-        Some(Arc::clone(&self.0) as Arc<dyn Outlet>)
+    fn outlet(&self) -> Option<Arc<dyn DirectWriter>> {
+        Some(Arc::clone(&self.0) as Arc<dyn DirectWriter>)
     }
 
-    fn delivers_alone(&self) -> bool {
+    fn delivers_after_close(&self) -> bool {
         self.0.write_max.is_none()
     }
 
@@ -113,7 +113,7 @@ impl Transport for Socket {
     }
 }
 
-impl Outlet for Shared {
+impl DirectWriter for Shared {
     fn try_write(&self, frames: &[IoSlice<'_>]) -> io::Result<usize> {
         self.write(frames)
     }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use futures_lite::io::{AsyncRead, AsyncWrite};
 
-use crate::hub::queue::Outlet;
+use crate::hub::queue::DirectWriter;
 
 /// A stream, and what some streams can do beyond reading and writing.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send {
@@ -17,11 +17,11 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send {
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
     /// Where others may write without waiting, if they may.
-    fn outlet(&self) -> Option<Arc<dyn Outlet>>;
+    fn outlet(&self) -> Option<Arc<dyn DirectWriter>>;
 
     /// Whether what was written reaches the peer although the stream is dropped: the kernel keeps it
     /// for as long as that takes, which a ceiling forbids.
-    fn delivers_alone(&self) -> bool;
+    fn delivers_after_close(&self) -> bool;
 
     /// Ends both directions at once, for what other holders of the socket still hold. Under a ceiling
     /// with a reset, so that the kernel keeps nothing of what the peer did not take.
@@ -30,19 +30,19 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send {
 
 /// A stream of the embedder's: only its connection's task reads and writes it.
 #[derive(Debug)]
-pub(crate) struct Foreign<S>(pub(crate) S);
+pub(crate) struct AnyStream<S>(pub(crate) S);
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Foreign<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for AnyStream<S> {
     fn poll_readable(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }
 
-    fn outlet(&self) -> Option<Arc<dyn Outlet>> {
+    fn outlet(&self) -> Option<Arc<dyn DirectWriter>> {
         None
     }
 
     /// Nobody knows what the embedder's stream keeps to itself.
-    fn delivers_alone(&self) -> bool {
+    fn delivers_after_close(&self) -> bool {
         false
     }
 
@@ -50,7 +50,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Foreign<S> {
     fn abort(&mut self) {}
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Foreign<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for AnyStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -60,7 +60,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Foreign<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Foreign<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for AnyStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

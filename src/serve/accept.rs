@@ -16,8 +16,8 @@ use crate::error::Error;
 use crate::hub::handle::Hub;
 use crate::net::listener::Listener;
 use crate::net::peer::Peer;
-use crate::net::stream::{Foreign, Transport};
-use crate::serve::http_connection::{Begun, Requests};
+use crate::net::stream::{AnyStream, Transport};
+use crate::serve::http_connection::{HttpConnection, Outcome};
 use crate::sse::connection::run as run_events;
 use crate::time::clock::Timer;
 use crate::time::clock::unix_seconds;
@@ -85,12 +85,12 @@ impl Hub {
         handler: H,
     ) -> Result<(), Error> {
         if let Some(sizing) = self.sizing() {
-            listener.restrain(sizing)?;
+            listener.apply_limits(sizing)?;
         }
         let handler = Arc::new(handler);
         self.shared().started.get_or_init(unix_seconds);
-        let gate = &self.shared().gate;
-        let mut closed = pin!(gate.closed());
+        let admissions = &self.shared().admissions;
+        let mut closed = pin!(admissions.closed());
         let mut pause = ACCEPT_PAUSE;
         // Whether another connection may wait: there is no use in asking who knows it has come.
         let mut more = false;
@@ -102,12 +102,12 @@ impl Hub {
                     }
                     // The place is taken before the connection is, so that none is refused for want
                     // of one: it waits in the backlog.
-                    memory_wait::eased(self).await;
+                    memory_wait::available(self).await;
                     // Who stands in line has those inside hurry: only for somebody who has come.
-                    while gate.is_full() && !listener.has_waiting() {
+                    while admissions.is_full() && !listener.has_waiting() {
                         listener.readable().await?;
                     }
-                    let place = gate.handshake().await;
+                    let place = admissions.handshake().await;
                     let (socket, peer) = listener.accept()?;
                     Ok::<_, io::Error>((socket, peer, place))
                 };
@@ -125,7 +125,7 @@ impl Hub {
                 Some(Ok((socket, peer, place))) => {
                     (pause, more) = (ACCEPT_PAUSE, true);
                     let (hub, handler) = (self.clone(), Arc::clone(&handler));
-                    let counted = gate.connection();
+                    let counted = admissions.connection();
                     // What a task is given keeps its place for as long as it lives, moved on or not,
                     // and a pointer is the smallest.
                     let arrived = Box::new((socket, peer, place));
@@ -147,12 +147,12 @@ impl Hub {
             if !more || is_about_one_connection(&error) {
                 continue;
             }
-            if is_for_good(&error) {
+            if is_permanent(&error) {
                 return Err(error.into());
             }
             let millis = pause.as_millis() as u64;
             log::warn!("accepting on {listener} failed, next try in {millis} ms: {error}");
-            let _pausing = gate.pause();
+            let _pausing = admissions.pause();
             let slept = async {
                 Timer::after(pause).await;
                 false
@@ -240,10 +240,10 @@ impl Hub {
         H: Handler,
     {
         self.shared().started.get_or_init(unix_seconds);
-        let gate = &self.shared().gate;
-        let _counted = gate.connection();
-        let place = gate.handshake().await;
-        connect(self, Foreign(stream), peer, handler, place).await
+        let admissions = &self.shared().admissions;
+        let _counted = admissions.connection();
+        let place = admissions.handshake().await;
+        connect(self, AnyStream(stream), peer, handler, place).await
     }
 }
 
@@ -255,27 +255,27 @@ pub(crate) fn connect<'a, T: Transport + 'a, H: Handler>(
     transport: T,
     peer: Peer,
     handler: &'a H,
-    place: crate::limits::admission::Handshake,
+    place: crate::limits::admission::HandshakePermit,
 ) -> impl Future<Output = Result<Disconnect, Error>> + Send {
     // Boxed, so that its state is freed before the client's long life begins.
-    let beginning = Box::pin(Requests::new(hub, transport, peer, handler).run(place));
+    let beginning = Box::pin(HttpConnection::new(hub, transport, peer, handler).run(place));
     async move {
         // Each is taken out here: what is matched around an await stays in the future.
         let (entrance, mut transport) = match beginning.await? {
-            (Begun::WebSocket(entrance), transport) => (entrance, transport),
+            (Outcome::WebSocket(entrance), transport) => (entrance, transport),
             // Boxed, so that a WebSocket's connection has no room for it.
-            (Begun::Events(admitted, head), transport) => {
+            (Outcome::Events(admitted, head), transport) => {
                 return Ok(Box::pin(run_events(hub, transport, admitted, head, handler)).await);
             }
         };
         // Boxed as well: it is over before the client's long life.
-        let (admitted, early) = Box::pin(entrance.enter(hub, &mut transport)).await?;
+        let (admitted, early) = Box::pin(entrance.complete(hub, &mut transport)).await?;
         Ok(run_websocket(hub, transport, admitted, early, handler).await)
     }
 }
 
 /// Whether a listener does not listen any more (EINVAL, `accept(2)`).
-fn is_for_good(error: &io::Error) -> bool {
+fn is_permanent(error: &io::Error) -> bool {
     error.kind() == ErrorKind::InvalidInput
 }
 

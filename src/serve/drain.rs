@@ -81,18 +81,18 @@ impl Hub {
     #[doc(alias = "close")]
     pub async fn drain(&self, reason: Disconnect) {
         let shared = self.shared();
-        shared.gate.close();
+        shared.admissions.close();
         let config = &shared.config;
         let all_gone = or(
             async {
                 // An error means that the manager has ended: nobody is left to be told.
                 drop(self.close_all(&reason).await);
-                shared.gate.empty().await;
+                shared.admissions.empty().await;
             },
-            shared.gate.empty(),
+            shared.admissions.empty(),
         );
         or(all_gone, after(config.drain_max())).await;
-        let stop = async { drop(self.tell(Command::Stop).await) };
+        let stop = async { drop(self.send_command(Command::Stop).await) };
         or(stop, after(config.close_timeout)).await;
     }
 
@@ -107,7 +107,7 @@ impl Hub {
             for (client, nth) in clients.iter().zip(0..) {
                 Timer::at(begin + pace * nth).await;
                 let (id, reason) = (client.id, reason.clone());
-                self.tell(Command::Disconnect { id, reason, reply: None }).await?;
+                self.send_command(Command::Disconnect { id, reason, reply: None }).await?;
             }
             window = Duration::ZERO;
             after(LATECOMERS).await;

@@ -15,39 +15,39 @@ use futures_lite::io::AsyncWriteExt as _;
 use http::{HeaderMap, Method, StatusCode, header};
 
 use crate::connection::handler::Handler;
-use crate::connection::hooks::ask;
+use crate::connection::hooks::run_request_hook;
 use crate::connection::linger::timed_out;
-use crate::connection::refuse::{end_with, note};
+use crate::connection::refuse::{count_refusal, write_last_response};
 use crate::connection::registration::{Admitted, Registering, register};
 use crate::error::{Error, Kind};
 use crate::http1::head::{Head, parse};
 use crate::http1::origin;
-use crate::http1::origin::Reader;
-use crate::http1::response::{Response, draining, full, short_of_memory, too_late};
+use crate::http1::origin::AllowOrigin;
+use crate::http1::response::{Response, draining, request_timeout, short_of_memory, unavailable};
 use crate::hub::handle::Hub;
-use crate::limits::admission::{Handshake, Idle};
-use crate::memory::budget::{Held, allocation};
+use crate::limits::admission::{HandshakePermit, KeepAlivePermit};
+use crate::memory::budget::{Charge, allocation};
 use crate::message::Message;
 use crate::net::peer::Peer;
 use crate::net::stream::Transport;
 use crate::serve::routes::{Route, route};
 use crate::serve::{metrics, rooms};
 use crate::sse::connection;
-use crate::stats::{Wrong, add};
+use crate::stats::{RefusalReason, add};
 use crate::time::clock::now;
-use crate::websocket::upgrade::{AcceptKey, Entrance, accept_key, check_protocol};
+use crate::websocket::upgrade::{AcceptKey, PendingUpgrade, accept_key, check_protocol};
 
 /// How long a peer may stay silent while others wait for its place among the handshakes.
-const SILENCE: Duration = Duration::from_secs(1);
+const SILENCE_MAX: Duration = Duration::from_secs(1);
 
 /// How long `/health` waits for the manager: less than those who ask wait for `/health`.
-const PULSE: Duration = Duration::from_secs(1);
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Bytes that one read of a head takes at most, of what comes behind it too.
-const READ: usize = 1024;
+const HEAD_READ_BYTES: usize = 1024;
 
 /// A connection whose peer asks and is answered.
-pub(crate) struct Requests<'a, T, H> {
+pub(crate) struct HttpConnection<'a, T, H> {
     hub: &'a Hub,
     transport: T,
     /// Where the connection comes from.
@@ -56,28 +56,28 @@ pub(crate) struct Requests<'a, T, H> {
     /// What was read and not yet understood; without capacity while the connection is idle.
     buffer: Vec<u8>,
     /// The memory of `buffer`, and of the rest of a body that has begun to come.
-    held: Held,
+    held: Charge,
 }
 
 /// What a connection becomes with its last request.
-pub(crate) enum Begun<'a> {
+pub(crate) enum Outcome<'a> {
     /// A WebSocket, once its client is in the registry.
-    WebSocket(Box<Entrance<'a>>),
+    WebSocket(Box<PendingUpgrade<'a>>),
     /// A stream of events, and the head of its response, which is still to be written.
     Events(Admitted, Vec<u8>),
 }
 
 /// What follows a request that was answered.
-enum Next<'a> {
+enum AfterRequest<'a> {
     /// A client.
-    Client(Begun<'a>),
+    Client(Outcome<'a>),
     /// The next request, in a place for idle connections; the last one had this status.
-    Request(Idle, StatusCode),
+    Request(KeepAlivePermit, StatusCode),
 }
 
 /// What is known of a request so far.
 #[derive(Default)]
-struct Seen {
+struct Exchange {
     /// It is HEAD: the response has no body.
     head_only: bool,
     /// Another request may follow.
@@ -87,9 +87,9 @@ struct Seen {
     /// All of its body has come.
     is_whole: bool,
     /// Who may read the response, whatever it is.
-    reader: Reader,
+    reader: AllowOrigin,
     /// Who asks, where a trusted proxy has said so.
-    asker: Option<Peer>,
+    client_address: Option<Peer>,
 }
 
 /// What a request leads to.
@@ -136,9 +136,9 @@ impl From<io::Error> for Ended {
     }
 }
 
-impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
+impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
     pub(crate) fn new(hub: &'a Hub, transport: T, peer: Peer, handler: &'a H) -> Self {
-        let held = hub.memory().hold(0);
+        let held = hub.memory().charge(0);
         Self { hub, transport, peer, handler, buffer: Vec::new(), held }
     }
 
@@ -149,18 +149,18 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
     /// a place that no client needs instead.
     pub(crate) fn run(
         mut self,
-        place: Handshake,
-    ) -> impl Future<Output = Result<(Begun<'a>, T), Error>> + Send {
+        place: HandshakePermit,
+    ) -> impl Future<Output = Result<(Outcome<'a>, T), Error>> + Send {
         let mut place = Some(place);
         async move {
-            let gate = &self.hub.shared().gate;
+            let admissions = &self.hub.shared().admissions;
             loop {
                 // Boxed, so that a connection that waits has no room for what a request needs.
-                let (mut idle, status) = match Box::pin(self.exchange(&mut place)).await? {
-                    Next::Client(begun) => return Ok((begun, self.transport)),
-                    Next::Request(idle, status) => (idle, status),
+                let (mut idle, status) = match Box::pin(self.serve_request(&mut place)).await? {
+                    AfterRequest::Client(begun) => return Ok((begun, self.transport)),
+                    AfterRequest::Request(idle, status) => (idle, status),
                 };
-                if !self.buffer.is_empty() && !gate.is_crowded() {
+                if !self.buffer.is_empty() && !admissions.is_crowded() {
                     // Who sends many requests at once does not keep others waiting.
                     yield_now().await;
                     continue;
@@ -170,7 +170,7 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
                 // Until it has another it keeps the one of the idle: without any, nobody would
                 // count it.
                 if !self.buffer.is_empty() || self.wait(&mut idle).await {
-                    place = Box::pin(stand_in_line(self.hub)).await;
+                    place = Box::pin(acquire_handshake(self.hub)).await;
                 }
                 if place.is_none() {
                     let sentence = Cow::Borrowed("the last request was answered");
@@ -182,13 +182,13 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
 
     /// Waits for the first bytes of the next request; `false` if there will be none: the peer has
     /// left, time is over, the hub ends, or a client needs the place.
-    async fn wait(&mut self, idle: &mut Idle) -> bool {
+    async fn wait(&mut self, idle: &mut KeepAlivePermit) -> bool {
         self.buffer = Vec::new();
         self.held.resize(0);
         let shared = self.hub.shared();
-        let mut over = shared.timekeeper.after(shared.config.idle_timeout);
+        let mut over = shared.timers.after(shared.config.idle_timeout);
         poll_fn(|cx| {
-            if let Poll::Ready(read) = self.poll_read(cx, READ) {
+            if let Poll::Ready(read) = self.poll_read(cx, HEAD_READ_BYTES) {
                 return Poll::Ready(read.is_ok_and(|n| n > 0));
             }
             if Pin::new(&mut over).poll(cx).is_ready() || idle.poll_leave(cx).is_ready() {
@@ -202,84 +202,91 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
     /// Reads a request and answers it, all of it under one deadline, however the bytes trickle.
     ///
     /// `place` is its own among the handshakes, which a WebSocket takes along.
-    async fn exchange(&mut self, place: &mut Option<Handshake>) -> Result<Next<'a>, Error> {
+    async fn serve_request(
+        &mut self,
+        place: &mut Option<HandshakePermit>,
+    ) -> Result<AfterRequest<'a>, Error> {
         let hub = self.hub;
         let shared = hub.shared();
-        let mut deadline = shared.timekeeper.after(shared.config.handshake_timeout);
-        let mut seen = Seen::default();
+        let mut deadline = shared.timers.after(shared.config.handshake_timeout);
+        let mut seen = Exchange::default();
         let posted = AtomicBool::new(false);
-        let late = place.as_ref().is_none_or(Handshake::is_late);
+        let late = place.as_ref().is_none_or(HandshakePermit::is_late);
         let overdue = async {
             Pin::new(&mut deadline).await;
             // What the inbox has is done, and soon, since the manager waits for no peer. To say that
             // it was not would have it sent twice.
             if posted.load(Ordering::Relaxed) {
-                shared.timekeeper.after(shared.config.handshake_timeout).await;
-                return Err(Ended::With(unknown()));
+                shared.timers.after(shared.config.handshake_timeout).await;
+                return Err(Ended::With(outcome_unknown()));
             }
             Err(Ended::Late)
         };
         let response = match or(self.answer(&mut seen, &posted, late), overdue).await {
             Ok(Answer::WebSocket(registering, key, protocol)) => {
-                return Ok(Next::Client(Begun::WebSocket(Box::new(Entrance {
+                return Ok(AfterRequest::Client(Outcome::WebSocket(Box::new(PendingUpgrade {
                     registering,
                     key,
                     protocol,
                     early: std::mem::take(&mut self.buffer),
-                    _held: std::mem::replace(&mut self.held, hub.memory().hold(0)),
+                    _held: std::mem::replace(&mut self.held, hub.memory().charge(0)),
                     deadline,
-                    _place: place.take(),
-                    reader: seen.reader,
-                    asker: seen.asker.unwrap_or(self.peer),
+                    _permit: place.take(),
+                    allow_origin: seen.reader,
+                    client_address: seen.client_address.unwrap_or(self.peer),
                 }))));
             }
             Ok(Answer::Events(admitted)) => {
                 add(&shared.counters.upgrades_accepted, 1);
-                let head = origin::tell(connection::response(), seen.reader).encode(false, false);
-                return Ok(Next::Client(Begun::Events(admitted, head)));
+                let head =
+                    origin::with_cors(connection::response(), seen.reader).encode(false, false);
+                return Ok(AfterRequest::Client(Outcome::Events(admitted, head)));
             }
             Ok(Answer::Response(response)) | Err(Ended::With(response)) => response,
             Err(Ended::Late) => {
                 seen.keeps_alive = false;
                 if seen.is_whole {
                     // It waits for us: the inbox is full, or a hook takes its time.
-                    full("the request was not done in time")
+                    unavailable("the request was not done in time")
                 } else {
-                    too_late()
+                    request_timeout()
                 }
             }
             Err(Ended::Silently) => {
-                shared.counters.refuse(Wrong::Left);
+                shared.counters.refuse(RefusalReason::Left);
                 return Err(Error::new(Kind::Io(io::ErrorKind::UnexpectedEof.into())));
             }
             Err(Ended::Io(error)) => {
-                shared.counters.refuse(Wrong::Left);
+                shared.counters.refuse(RefusalReason::Left);
                 return Err(error.into());
             }
         };
-        let response = origin::tell(response, seen.reader);
-        note(hub, seen.asker.as_ref().unwrap_or(&self.peer), &response);
+        let response = origin::with_cors(response, seen.reader);
+        count_refusal(hub, seen.client_address.as_ref().unwrap_or(&self.peer), &response);
         // Where a body was not read, nobody knows that the next request begins behind it.
-        let next = (seen.keeps_alive && seen.unread == 0).then(|| shared.gate.idle()).flatten();
+        let next =
+            (seen.keeps_alive && seen.unread == 0).then(|| shared.admissions.idle()).flatten();
         let Some(idle) = next else {
-            return Err(end_with(hub, &mut self.transport, response, seen.head_only).await);
+            return Err(
+                write_last_response(hub, &mut self.transport, response, seen.head_only).await
+            );
         };
         let bytes = response.encode(seen.head_only, true);
         add(&shared.counters.bytes_sent, bytes.len() as u64);
         self.write(&bytes).await?;
-        Ok(Next::Request(idle, response.status))
+        Ok(AfterRequest::Request(idle, response.status))
     }
 
     /// `posted` becomes true when it is too late to refuse the request.
     async fn answer(
         &mut self,
-        seen: &mut Seen,
+        seen: &mut Exchange,
         posted: &AtomicBool,
         late: bool,
     ) -> Result<Answer<'a>, Ended> {
         let head = self.read_head().await?;
         // Boxed, so that who waits to be let in has no room for a request.
-        match Box::pin(self.find(head, seen, posted, late)).await? {
+        match Box::pin(self.dispatch(head, seen, posted, late)).await? {
             Found::Response(response) => Ok(Answer::Response(response)),
             Found::Client(registering, Some(key), protocol) => {
                 Ok(Answer::WebSocket(registering, key, protocol))
@@ -289,10 +296,10 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
     }
 
     /// Finds out what a request asks for, and does it unless that is to let a client in.
-    async fn find(
+    async fn dispatch(
         &mut self,
         head: Head,
-        seen: &mut Seen,
+        seen: &mut Exchange,
         posted: &AtomicBool,
         late: bool,
     ) -> Result<Found<'a>, Ended> {
@@ -303,14 +310,15 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
         seen.unread = usize::try_from(length).unwrap_or(usize::MAX);
         let (hub, request) = (self.hub, &head.request);
         let shared = hub.shared();
-        let peer = origin::asker(&self.peer, request.headers(), &shared.config.trusted_proxies);
-        seen.asker = Some(peer);
+        let peer =
+            origin::client_address(&self.peer, request.headers(), &shared.config.trusted_proxies);
+        seen.client_address = Some(peer);
         let route = route(&head, &shared.config, &mut seen.reader);
         // Behind an upgrade frames may be on their way, which are no requests.
         let upgrades = matches!(route, Ok(Route::Upgrade));
         seen.keeps_alive = !upgrades && has_end && head.keeps_alive();
         let route = route?;
-        if late || (matches!(route, Route::Health) && shared.gate.is_closed()) {
+        if late || (matches!(route, Route::Health) && shared.admissions.is_closed()) {
             return Err(draining().into());
         }
         Ok(Found::Response(match route {
@@ -321,7 +329,7 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
             Route::Page(page) => Response::page(page),
             Route::Options(methods) => origin::options(methods),
             Route::Metrics | Route::Rooms | Route::Members(_) => {
-                ask(self.handler.on_inspect(request, &peer)).await?;
+                run_request_hook(self.handler.on_inspect(request, &peer)).await?;
                 match route {
                     Route::Rooms => rooms::rooms(hub, request.uri()).await?,
                     Route::Members(room) => rooms::members(hub, request.uri(), room).await?,
@@ -329,19 +337,19 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
                 }
             }
             Route::Publish(target) => {
-                ask(self.handler.on_publish(request, &peer, &target)).await?;
+                run_request_hook(self.handler.on_publish(request, &peer, &target)).await?;
                 let message = self.read_message(&head, seen).await?;
                 add(&shared.counters.messages_received, 1);
                 match hub.post(target, message).await {
                     Ok(answer) => {
                         posted.store(true, Ordering::Relaxed);
-                        answer.await.map_or_else(unknown, published)
+                        answer.await.map_or_else(outcome_unknown, published)
                     }
                     Err(_) => draining(),
                 }
             }
             Route::Events | Route::Upgrade => {
-                let admission = ask(self.handler.on_upgrade(request, &peer)).await?;
+                let admission = run_request_hook(self.handler.on_upgrade(request, &peer)).await?;
                 check_protocol(request, admission.protocol.as_deref())?;
                 let key = upgrades.then(|| accept_key(request));
                 let protocol = admission.protocol.clone();
@@ -367,13 +375,13 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
             let shared = self.hub.shared();
             let crowded_out = async {
                 loop {
-                    shared.timekeeper.after(SILENCE).await;
-                    if silent && shared.gate.is_crowded() {
+                    shared.timers.after(SILENCE_MAX).await;
+                    if silent && shared.admissions.is_crowded() {
                         return Ok(0);
                     }
                 }
             };
-            let read = poll_fn(|cx| self.poll_read(cx, READ));
+            let read = poll_fn(|cx| self.poll_read(cx, HEAD_READ_BYTES));
             if or(read, crowded_out).await? == 0 {
                 return Err(Ended::Silently);
             }
@@ -382,13 +390,13 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
     }
 
     /// Reads a body of at most the longest message, and makes a message of it.
-    async fn read_message(&mut self, head: &Head, seen: &mut Seen) -> Result<Message, Ended> {
+    async fn read_message(&mut self, head: &Head, seen: &mut Exchange) -> Result<Message, Ended> {
         let len = seen.unread;
         if self.hub.memory().is_high() {
             // Who posts does not wait, as a client does, so it has the manager look at once for
             // somebody who has owed some for too long. For newcomers nobody has to go.
             self.hub.memory().set_time(now());
-            self.hub.want_relief();
+            self.hub.want_eviction();
             return Err(short_of_memory().into());
         }
         // All of it at once, so that it can come when memory is short; the buffer doubles.
@@ -407,7 +415,7 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
         seen.unread = 0;
         seen.is_whole = true;
         let message = message(&self.buffer[..len], head.request.headers());
-        message.hold(self.hub.memory());
+        message.charge(self.hub.memory());
         self.buffer = self.buffer.split_off(len);
         self.held.resize(allocation(self.buffer.capacity()));
         Ok(message)
@@ -415,15 +423,15 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
 
     /// Reads what is there into the buffer, at most `most` bytes.
     fn poll_read(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
-        let pool = &self.hub.shared().scratch;
-        let mut bytes = pool.take();
+        let pool = &self.hub.shared().read_buffers;
+        let mut bytes = pool.acquire();
         let most = most.min(bytes.len());
         let read = Pin::new(&mut self.transport).poll_read(cx, &mut bytes[..most]);
         if let Poll::Ready(Ok(n)) = &read {
             add(&self.hub.shared().counters.bytes_received, *n as u64);
             self.buffer.extend_from_slice(&bytes[..*n.min(&most)]);
         }
-        pool.give(bytes);
+        pool.release(bytes);
         read
     }
 
@@ -439,11 +447,11 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
 }
 
 /// Waits for a place among the handshakes; `None` if none is free in the time of a handshake.
-async fn stand_in_line(hub: &Hub) -> Option<Handshake> {
+async fn acquire_handshake(hub: &Hub) -> Option<HandshakePermit> {
     let shared = hub.shared();
-    let place = async { Some(shared.gate.handshake().await) };
+    let place = async { Some(shared.admissions.handshake().await) };
     let too_late = async {
-        shared.timekeeper.after(shared.config.handshake_timeout).await;
+        shared.timers.after(shared.config.handshake_timeout).await;
         None
     };
     or(place, too_late).await
@@ -467,19 +475,19 @@ async fn health(hub: &Hub) -> Response {
         hub.presence("").await.is_ok()
     };
     let too_late = async {
-        hub.shared().timekeeper.after(PULSE).await;
+        hub.shared().timers.after(HEALTH_TIMEOUT).await;
         false
     };
     if or(answers, too_late).await {
         Response::new(StatusCode::OK, "ok")
     } else {
-        full("the hub does not answer in time")
+        unavailable("the hub does not answer in time")
     }
 }
 
 /// The answer to a message of which nobody can say whether it was dispatched. It says nothing of
 /// trying again, which could send it twice.
-fn unknown() -> Response {
+fn outcome_unknown() -> Response {
     let sentence = "the hub cannot say whether the message was sent";
     Response::new(StatusCode::INTERNAL_SERVER_ERROR, sentence)
 }
@@ -506,7 +514,7 @@ mod tests {
     use crate::disconnect::Disconnect;
     use crate::hub::client::Client;
     use crate::hub::client_id::Target;
-    use crate::memory::budget::TICK;
+    use crate::memory::budget::AGING_TICK;
     use crate::sim::network::{Line, Socket};
     use crate::time::virtual_time::VirtualTime;
 
@@ -634,7 +642,7 @@ mod tests {
             (answer[9..12].to_owned(), hub.stats().clients)
         };
         assert_eq!(post(), ("503".into(), 1), "it has owed for a moment only");
-        time.advance(2 * TICK);
+        time.advance(2 * AGING_TICK);
         assert_eq!(post(), ("503".into(), 0));
         // Those who were refused leave their places.
         time.advance(Config::CLOSE_TIMEOUT);
@@ -651,7 +659,7 @@ mod tests {
         drop(stage);
         for before in [0, 2] {
             let stage = Stage::new(before, HEALTH);
-            stage.wait(PULSE - Duration::from_millis(1));
+            stage.wait(HEALTH_TIMEOUT - Duration::from_millis(1));
             stage.is_not_answered();
             stage.wait(Duration::from_millis(1));
             stage.is_answered(503, true);
@@ -680,6 +688,6 @@ mod tests {
         stage.is_answered(408, false);
         stage.manage();
         assert_eq!(stage.hub.stats().clients, 0);
-        stage.hub.shared().gate.client(None).expect("a place");
+        stage.hub.shared().admissions.client(None).expect("a place");
     }
 }

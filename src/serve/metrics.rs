@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use crate::http1::response::Response;
 use crate::hub::handle::Hub;
-use crate::stats::{Stats, Wrong};
+use crate::stats::{RefusalReason, Stats};
 
 /// A metric with one value: its name without the prefix, what it means, and where it stands. What
 /// only grows ends in `_total`, as Prometheus would have it.
@@ -62,7 +62,7 @@ pub(crate) fn response(hub: &Hub) -> Response {
     }
     let name = "handshakes_refused_total";
     declare(&mut text, "hublet_", name, "Requests that were refused, by what was wrong.");
-    for (reason, count) in Wrong::NAMES.iter().zip(&hub.shared().counters.refused) {
+    for (reason, count) in RefusalReason::NAMES.iter().zip(&hub.shared().counters.refused) {
         sample(&mut text, "hublet_", name, reason, count.load(Ordering::Relaxed));
     }
     let name = "start_time_seconds";

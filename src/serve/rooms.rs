@@ -26,7 +26,7 @@ pub(crate) async fn rooms(hub: &Hub, uri: &Uri) -> Result<Response, Response> {
         .into_owned();
     // One more tells whether there is more.
     let command = move |reply| Command::ListRooms { after, limit: limit + 1, reply };
-    let mut rooms = hub.ask(command).await.map_err(closed)?;
+    let mut rooms = hub.request(command).await.map_err(closed)?;
     let more = rooms.len() > limit;
     rooms.truncate(limit);
     let mut body = String::from("{\"rooms\":[");
@@ -52,7 +52,7 @@ pub(crate) async fn members(hub: &Hub, uri: &Uri, room: String) -> Result<Respon
     json::string(&mut body, &room);
     body.push_str(",\"members\":[");
     let command = |reply| Command::ListMembers { room, after, limit: limit + 1, reply };
-    let mut members = hub.ask(command).await.map_err(closed)?;
+    let mut members = hub.request(command).await.map_err(closed)?;
     let more = members.len() > limit;
     members.truncate(limit);
     for (nth, member) in members.iter().enumerate() {

@@ -6,7 +6,7 @@ use crate::config::{Config, Page};
 use crate::http1::fields::has_token;
 use crate::http1::head::Head;
 use crate::http1::origin;
-use crate::http1::origin::Reader;
+use crate::http1::origin::AllowOrigin;
 use crate::http1::response::{Response, allow};
 use crate::http1::url::{name, room_under};
 use crate::hub::client_id::Target;
@@ -57,7 +57,7 @@ impl Route<'_> {
 pub(crate) fn route<'a>(
     head: &Head,
     config: &'a Config,
-    reader: &mut Reader,
+    reader: &mut AllowOrigin,
 ) -> Result<Route<'a>, Response> {
     let request = &head.request;
     let route = if config.http {

@@ -10,7 +10,7 @@ use crate::disconnect::Disconnect;
 use crate::error::Error;
 use crate::hub::client::Client;
 use crate::hub::handle::Hub;
-use crate::limits::admission::Connection;
+use crate::limits::admission::ConnectionGuard;
 use crate::message::Message;
 
 /// A client that is this program itself: what its rooms hear, it gets with
@@ -52,7 +52,7 @@ pub struct Subscription {
     registered: Registered,
     client: Client,
     /// Counted among the connections, so that a drain waits until what is queued was taken.
-    _counted: Connection,
+    _counted: ConnectionGuard,
 }
 
 impl Hub {
@@ -87,7 +87,7 @@ impl Hub {
     /// # }).expect("it works");
     /// ```
     pub async fn subscribe(&self, admission: Admission) -> Result<Subscription, Error> {
-        let counted = self.shared().gate.connection();
+        let counted = self.shared().admissions.connection();
         let Admitted { registered, client } = registration::admit(self, admission).await?;
         registered.queue.open(None);
         Ok(Subscription { registered, client, _counted: counted })

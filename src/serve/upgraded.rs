@@ -5,14 +5,14 @@ use http::header::{HeaderName, HeaderValue};
 use http::{Request, StatusCode, header};
 
 use crate::connection::handler::{Admission, Handler};
-use crate::connection::linger::say_goodbye;
+use crate::connection::linger::lingering_close;
 use crate::connection::registration;
 use crate::disconnect::Disconnect;
 use crate::error::Error;
 use crate::http1::response::{Response, draining};
 use crate::hub::handle::Hub;
-use crate::net::stream::Foreign;
-use crate::stats::{Wrong, add};
+use crate::net::stream::AnyStream;
+use crate::stats::{RefusalReason, add};
 use crate::websocket::connection;
 use crate::websocket::upgrade::{accept_key, check_protocol, check_upgrade_elsewhere};
 
@@ -72,7 +72,7 @@ impl Hub {
         *head.version_mut() = request.version();
         *head.headers_mut() = request.headers().clone();
         self.answer(&head, admission).unwrap_or_else(|response| {
-            self.shared().counters.refuse(Wrong::of(response.status));
+            self.shared().counters.refuse(RefusalReason::of(response.status));
             response.into_http()
         })
     }
@@ -83,7 +83,7 @@ impl Hub {
         admission: &Admission,
     ) -> Result<http::Response<String>, Response> {
         check_upgrade_elsewhere(request, &self.shared().config)?;
-        if self.shared().gate.is_closed() {
+        if self.shared().admissions.is_closed() {
             return Err(draining());
         }
         check_protocol(request, admission.protocol.as_deref())?;
@@ -169,21 +169,21 @@ impl Hub {
         S: AsyncRead + AsyncWrite + Unpin + Send,
         H: Handler,
     {
-        let _counted = self.shared().gate.connection();
+        let _counted = self.shared().admissions.connection();
         let counters = &self.shared().counters;
         match registration::admit(self, admission).await {
             Ok(admitted) => {
                 add(&counters.upgrades_accepted, 1);
-                Ok(connection::run(self, Foreign(stream), admitted, Vec::new(), handler).await)
+                Ok(connection::run(self, AnyStream(stream), admitted, Vec::new(), handler).await)
             }
             Err(error) => {
-                counters.refuse(error.status().map_or(Wrong::Other, Wrong::of));
+                counters.refuse(error.status().map_or(RefusalReason::Other, RefusalReason::of));
                 let reason = match error.status() {
                     Some(StatusCode::SERVICE_UNAVAILABLE) => Disconnect::TRY_LATER,
                     _ => Disconnect::INTERNAL,
                 };
                 // It has its 101 already.
-                if let Err(error) = say_goodbye(self, &mut stream, &reason.frame()).await {
+                if let Err(error) = lingering_close(self, &mut stream, &reason.frame()).await {
                     log::debug!("a client that was turned away did not answer: {error}");
                 }
                 Err(error)
@@ -226,8 +226,9 @@ mod tests {
         let error = block_on(or(refused, ended)).expect("the manager runs");
         assert_eq!(error.status(), Some(StatusCode::INTERNAL_SERVER_ERROR));
         let counters = &hub.shared().counters;
-        let count = |wrong: Wrong| counters.refused[wrong as usize].load(Ordering::Relaxed);
-        let (malformed, other) = (count(Wrong::of(response.status())), count(Wrong::Other));
+        let count = |wrong: RefusalReason| counters.refused[wrong as usize].load(Ordering::Relaxed);
+        let (malformed, other) =
+            (count(RefusalReason::of(response.status())), count(RefusalReason::Other));
         assert_eq!((malformed, other, hub.stats().upgrades_refused), (1, 1, 2));
     }
 }

@@ -56,19 +56,19 @@ fn run(rng: &mut Rng, trace: bool) -> Stats {
 /// The last handle goes, and the hub with it.
 fn end(world: World) {
     let World { mut executor, mut rng, time, hub, script, peers, posters, .. } = world;
-    let terms = Arc::downgrade(&hub.shared().terms);
-    let timekeeper = Arc::clone(&hub.shared().timekeeper);
+    let queue_config = Arc::downgrade(&hub.shared().queue_config);
+    let timers = Arc::clone(&hub.shared().timers);
     drop((hub, script));
     while executor.tick(&mut rng) {}
     assert_eq!(executor.tasks(), 0, "no task is left");
-    assert_eq!(timekeeper.len(), (0, 0), "no deadline is left");
-    drop(timekeeper);
+    assert_eq!(timers.len(), (0, 0), "no deadline is left");
+    drop(timers);
     assert_eq!(time.timers(), 0, "no timer is left");
     let mut lines =
         peers.iter().map(|peer| &peer.line).chain(posters.iter().map(|poster| &poster.line));
     assert!(lines.all(|line| line.lock().closed), "no descriptor is left");
     drop(executor);
-    assert_eq!(terms.strong_count(), 0, "no queue is left");
+    assert_eq!(queue_config.strong_count(), 0, "no queue is left");
 }
 
 /// A configuration, by chance.

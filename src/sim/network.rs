@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use fastrand::Rng;
 use futures_lite::io::{AsyncRead, AsyncWrite};
 
-use crate::hub::queue::Outlet;
+use crate::hub::queue::DirectWriter;
 use crate::net::stream::Transport;
 
 /// One connection as the kernel has it; the peer's end is this, the server's a [`Socket`].
@@ -205,7 +205,7 @@ impl Drop for Descriptor {
     }
 }
 
-impl Outlet for Descriptor {
+impl DirectWriter for Descriptor {
     fn try_write(&self, frames: &[IoSlice<'_>]) -> io::Result<usize> {
         self.line.lock().write(frames)
     }
@@ -240,11 +240,11 @@ impl Transport for Socket {
         Poll::Pending
     }
 
-    fn outlet(&self) -> Option<Arc<dyn Outlet>> {
-        self.0.is_own.then(|| Arc::clone(&self.0) as Arc<dyn Outlet>)
+    fn outlet(&self) -> Option<Arc<dyn DirectWriter>> {
+        self.0.is_own.then(|| Arc::clone(&self.0) as Arc<dyn DirectWriter>)
     }
 
-    fn delivers_alone(&self) -> bool {
+    fn delivers_after_close(&self) -> bool {
         self.0.is_own
     }
 

@@ -216,9 +216,9 @@ impl World {
         let (hub, script) = (self.hub.clone(), self.script.clone());
         let socket = Socket::new(&line, false);
         let task = self.executor.spawn(async move {
-            let gate = &hub.shared().gate;
-            let _counted = gate.connection();
-            let place = gate.handshake().await;
+            let admissions = &hub.shared().admissions;
+            let _counted = admissions.connection();
+            let place = admissions.handshake().await;
             // It never becomes a client.
             connect(&hub, socket, Origin::unknown(), &script, place).await.expect_err("no client");
         });

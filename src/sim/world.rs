@@ -166,11 +166,11 @@ impl World {
             Way::Upgraded => {}
         }
         let task = self.executor.spawn(async move {
-            let gate = &hub.shared().gate;
-            let _counted = gate.connection();
+            let admissions = &hub.shared().admissions;
+            let _counted = admissions.connection();
             // A refusal is an answer too.
             if way != Way::Upgraded {
-                let place = gate.handshake().await;
+                let place = admissions.handshake().await;
                 drop(connect(&hub, socket, Origin::unknown(), &script, place).await);
             } else if let Ok(admitted) = registration::admit(&hub, script.admission(number)).await {
                 connection::run(&hub, socket, admitted, Vec::new(), &script).await;

@@ -9,21 +9,21 @@ use futures_lite::FutureExt as _;
 use http::StatusCode;
 
 use crate::connection::handler::Handler;
-use crate::connection::linger::{poll_discard, say_goodbye};
+use crate::connection::linger::{lingering_close, poll_discard};
 use crate::connection::registration::{Admitted, Registered};
-use crate::connection::timeouts::{Clock, Verdict};
+use crate::connection::timeouts::{Due, Timeouts};
 use crate::disconnect::Disconnect;
 use crate::http1::response::Response;
 use crate::hub::client::Client;
 use crate::hub::handle::Hub;
 use crate::hub::queue::Phase;
 use crate::json;
-use crate::memory::budget::Held;
+use crate::memory::budget::Charge;
 use crate::net::stream::Transport;
 use crate::sse::encoder::Encoder;
 
 /// Bytes that one poll writes, about, before others get their turn.
-const TURN: usize = 64 * 1024;
+const WRITE_BUDGET: usize = 64 * 1024;
 
 /// Bytes that a peer may send behind its request, for which there is no use.
 const DISCARD_MAX: usize = 64 * 1024;
@@ -46,7 +46,7 @@ enum End {
     /// The hook wishes it.
     Ours(Disconnect),
     /// The manager sealed the queue: a kick or a drain.
-    Sealed,
+    Closing,
     /// The queue overflowed, or the socket took nothing in time.
     Evicted,
     /// There is nobody to say anything to any more.
@@ -64,16 +64,16 @@ pub(crate) async fn run<T: Transport, H: Handler>(
     let Admitted { registered, client } = admitted;
     // There is no outlet: what is pushed waits until it has been encoded.
     registered.queue.open(None);
-    let clock = Clock::new(hub);
+    let clock = Timeouts::new(hub);
     let encoder = Encoder::new(head);
-    let held = hub.memory().hold(encoder.size());
+    let held = hub.memory().charge(encoder.size());
     let held_since = hub.memory().tick();
     let (unflushed, discarded) = (false, 0);
     let mut stream = Stream {
         hub,
         transport,
         registered,
-        clock,
+        timeouts: clock,
         encoder,
         unflushed,
         discarded,
@@ -110,14 +110,14 @@ struct Stream<'a, T> {
     transport: T,
     /// The client's queue and its place in the registry.
     registered: Registered,
-    clock: Clock<'a>,
+    timeouts: Timeouts<'a>,
     encoder: Encoder,
     /// Bytes were written that the transport may still hold back.
     unflushed: bool,
     /// Bytes that came from the peer and were thrown away.
     discarded: usize,
     /// The memory of what is encoded and not yet written.
-    held: Held,
+    held: Charge,
     /// The tick since which there has been some all the time.
     held_since: u32,
 }
@@ -149,23 +149,23 @@ impl<T: Transport> Stream<'_, T> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
             match self.poll_drain(cx).0 {
-                Phase::Held | Phase::Open => {}
-                Phase::Sealed => return Poll::Ready(End::Sealed),
+                Phase::Handshaking | Phase::Open => {}
+                Phase::Closing => return Poll::Ready(End::Closing),
                 Phase::Evicted => return Poll::Ready(End::Evicted),
                 Phase::Dead => return Poll::Ready(End::Lost(Disconnect::ABNORMAL)),
             }
             if let Poll::Ready(end) = self.poll_read(cx) {
                 return Poll::Ready(end);
             }
-            match ready!(self.clock.poll(cx, &self.hub.shared().config, false, None)) {
-                Verdict::WriteTimeout => {
+            match ready!(self.timeouts.poll(cx, &self.hub.shared().config, false, None)) {
+                Due::WriteTimeout => {
                     self.registered.queue.evict();
                     return Poll::Ready(End::Evicted);
                 }
                 // A peer that has gone does not acknowledge it, and the kernel says so in time.
                 _ => {
                     self.encoder.say(HEARTBEAT);
-                    self.clock.heard();
+                    self.timeouts.heard();
                 }
             }
         }
@@ -183,7 +183,7 @@ impl<T: Transport> Stream<'_, T> {
         };
         // What is no message waits nowhere else.
         let own = encoder.poll_flush(|bytes| write(cx, bytes));
-        let drained = self.registered.queue.poll_drain(cx, TURN, |cx, frames| {
+        let drained = self.registered.queue.poll_drain(cx, WRITE_BUDGET, |cx, frames| {
             encoder.poll_write(frames, |bytes| write(cx, bytes))
         });
         let mut failed = matches!(own, Poll::Ready(Err(_)));
@@ -198,7 +198,7 @@ impl<T: Transport> Stream<'_, T> {
         }
         let empty = drained.empty && self.encoder.settle() && !self.unflushed;
         self.count();
-        self.clock.wrote(progress, empty);
+        self.timeouts.wrote(progress, empty);
         (if failed { Phase::Dead } else { drained.phase }, empty)
     }
 
@@ -211,7 +211,7 @@ impl<T: Transport> Stream<'_, T> {
             if self.held.bytes() == 0 {
                 self.held_since = memory.tick();
             }
-            self.registered.queue.owe(size, self.held_since);
+            self.registered.queue.set_private_bytes(size, self.held_since);
         }
         self.held.resize(size);
     }
@@ -250,13 +250,13 @@ impl<T: Transport> Stream<'_, T> {
                 }
                 Some(_) => return self.cut_off(),
             },
-            End::Sealed => self.registered.queue.reason().unwrap_or(Disconnect::GOING_AWAY),
+            End::Closing => self.registered.queue.reason().unwrap_or(Disconnect::GOING_AWAY),
             End::Evicted => return self.cut_off(),
         };
         if !self.write_out(None).await || !self.write_out(Some(&reason)).await {
             return self.cut_off();
         }
-        if let Err(error) = say_goodbye(self.hub, &mut self.transport, &[]).await {
+        if let Err(error) = lingering_close(self.hub, &mut self.transport, &[]).await {
             log::debug!("a peer did not read to the end of its events: {error}");
             self.transport.abort();
         }
@@ -274,7 +274,7 @@ impl<T: Transport> Stream<'_, T> {
                 return Poll::Ready(None);
             }
             match ready!(self.poll(cx)) {
-                End::Sealed => Poll::Ready(None),
+                End::Closing => Poll::Ready(None),
                 end => Poll::Ready(Some(end)),
             }
         })
@@ -294,9 +294,9 @@ impl<T: Transport> Stream<'_, T> {
                     (_, true) => return Poll::Ready(true),
                     _ => {}
                 }
-                match ready!(self.clock.poll(cx, &self.hub.shared().config, false, None)) {
-                    Verdict::WriteTimeout => self.registered.queue.evict(),
-                    _ => self.clock.heard(),
+                match ready!(self.timeouts.poll(cx, &self.hub.shared().config, false, None)) {
+                    Due::WriteTimeout => self.registered.queue.evict(),
+                    _ => self.timeouts.heard(),
                 }
             }
         })

@@ -14,7 +14,7 @@ use crate::connection::registration;
 use crate::disconnect::Disconnect;
 use crate::hub::client::Client;
 use crate::hub::handle::Hub;
-use crate::memory::budget::TICK;
+use crate::memory::budget::AGING_TICK;
 use crate::message::Message;
 use crate::sim::network::{Line, Socket};
 use crate::sse::connection::{HEARTBEAT, response, run};
@@ -51,7 +51,7 @@ impl Stage {
         let line = Line::new(head.len().saturating_add(room), usize::MAX, Rng::with_seed(1));
         let (hub, socket) = (self.hub.clone(), Socket::new(&line, false));
         let connection = async move {
-            let _counted = hub.shared().gate.connection();
+            let _counted = hub.shared().admissions.connection();
             let admission = Admission::anonymous().room("main");
             let admitted = registration::admit(&hub, admission).await.expect("a place");
             run(&hub, socket, admitted, head, &Anyone).await;
@@ -85,20 +85,20 @@ impl Stage {
 fn what_is_encoded_and_not_taken_is_counted() {
     let stage = Stage::new(Config::default());
     let slow = stage.reader(100);
-    assert_eq!(stage.hub.memory().held(), 0, "an idle reader holds nothing");
+    assert_eq!(stage.hub.memory().charged(), 0, "an idle reader holds nothing");
     stage.publish("x".repeat(60_000).into());
-    let message = stage.hub.memory().held();
+    let message = stage.hub.memory().charged();
     let quick = stage.reader(usize::MAX);
     let slower = stage.reader(100);
     stage.publish("y".repeat(60_000).into());
-    let both = stage.hub.memory().held();
+    let both = stage.hub.memory().charged();
     assert!(message > 60_000 + 16 * 1024, "{message} bytes for a message and a piece of it");
     assert!(both > 2 * message - 16 * 1024, "{both} bytes for two of each");
     assert!(quick.lock().taken.len() > 60_000, "it has all of the second");
     slow.grant(usize::MAX);
     slower.grant(usize::MAX);
     stage.rest();
-    assert_eq!(stage.hub.memory().held(), 0);
+    assert_eq!(stage.hub.memory().charged(), 0);
 }
 
 struct Nobody;
@@ -155,21 +155,21 @@ fn readers_that_take_nothing_are_evicted_when_memory_is_short() {
     let before = memory.used();
     let message = Message::from("x".repeat(20_000));
     let share = message.size() / SLOW;
-    assert!(share < memory.least_debt(), "of a message, {share} bytes are no debt");
+    assert!(share < memory.least_evictable(), "of a message, {share} bytes are no debt");
     stage.publish(message);
     let encoded = memory.used() - before;
     assert!(encoded > SLOW * 16 * 1024, "{encoded} bytes are encoded");
     // Others take the rest, and one of them waits.
-    let _others = memory.hold(memory.levels().high.saturating_sub(memory.used()));
+    let _others = memory.charge(memory.watermarks().high.saturating_sub(memory.used()));
     for _ in 0..2 {
-        stage.time.advance(TICK);
+        stage.time.advance(AGING_TICK);
         memory.set_time(now());
     }
-    stage.hub.want_relief();
+    stage.hub.want_eviction();
     stage.rest();
     assert_eq!(stage.hub.stats().clients_evicted as usize, SLOW);
     assert!(slow.iter().all(|line| line.lock().closed), "they have ended");
-    assert!(memory.used() < memory.levels().low, "{} bytes are used", memory.used());
+    assert!(memory.used() < memory.watermarks().low, "{} bytes are used", memory.used());
     assert!(!quick.lock().closed && stage.hub.stats().clients == 1);
     assert!(quick.lock().taken.len() > 20_000, "it has heard all");
 }

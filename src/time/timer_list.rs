@@ -11,25 +11,25 @@ use crate::config::Config;
 /// So clients that come due together are served by one wake, and ten thousand that are pinged every
 /// 25 s wake a hub 32 times a second and not 400 times; what a peer is granted longer, at most twice
 /// 31.25 ms, is less than a network takes to lose and resend a packet.
-const PER_SECOND: u32 = 32;
+const TICKS_PER_SECOND: u32 = 32;
 
 /// The time from one moment to the next, in nanoseconds.
-const GRAIN: u64 = 1_000_000_000 / PER_SECOND as u64;
+const TICK_NANOS: u64 = 1_000_000_000 / TICKS_PER_SECOND as u64;
 
 /// What lies further ahead than half the way around would be taken for the past.
-const _: () = assert!(Config::WAIT_MAX.as_secs() * (PER_SECOND as u64) < i32::MAX as u64 / 4);
+const _: () = assert!(Config::WAIT_MAX.as_secs() * (TICKS_PER_SECOND as u64) < i32::MAX as u64 / 4);
 
 /// A moment, counted in grains. The count wraps: one is before another if it is the shorter way
 /// there, and the ways are two years long together.
 ///
 /// The lowest bit is always set: so none is 0, and a moment that there may not be takes no more room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Moment(NonZeroU32);
+pub(crate) struct Tick(NonZeroU32);
 
-impl Moment {
+impl Tick {
     /// The first moment of a hub: it wraps for the first time five minutes later, so that whoever
     /// compares moments in another way is found out by the tests and not after two years.
-    const FIRST: Self = Self::at((2 * 5 * 60 * PER_SECOND).wrapping_neg());
+    const FIRST: Self = Self::at((2 * 5 * 60 * TICKS_PER_SECOND).wrapping_neg());
 
     const fn at(count: u32) -> Self {
         match NonZeroU32::new(count | 1) {
@@ -40,7 +40,7 @@ impl Moment {
 
     /// The last moment that is not after `since` from the first.
     pub(crate) fn passed(since: Duration) -> Self {
-        Self::FIRST.ahead(grains(since))
+        Self::FIRST.ahead(ticks(since))
     }
 
     /// The first moment that is not before `since` from the first.
@@ -51,15 +51,15 @@ impl Moment {
     /// How long after the first moment this one is, as it is seen `since` from the first: what wraps
     /// does not say by itself how often it has.
     pub(crate) fn since_first(self, since: Duration) -> Duration {
-        let passed = grains(since);
+        let passed = ticks(since);
         let ahead = self.minus(Self::FIRST.ahead(passed)) / 2;
-        Duration::from_nanos(passed.saturating_add_signed(ahead.into()) * GRAIN)
+        Duration::from_nanos(passed.saturating_add_signed(ahead.into()) * TICK_NANOS)
     }
 
     /// The first moment that is not before `wait` from this one.
     #[inline(never)]
     pub(crate) fn plus(self, wait: Duration) -> Self {
-        self.ahead((wait.as_nanos() as u64).div_ceil(GRAIN))
+        self.ahead((wait.as_nanos() as u64).div_ceil(TICK_NANOS))
     }
 
     pub(crate) fn is_before(self, other: Self) -> bool {
@@ -76,8 +76,8 @@ impl Moment {
     }
 }
 
-fn grains(time: Duration) -> u64 {
-    time.as_nanos() as u64 / GRAIN
+fn ticks(time: Duration) -> u64 {
+    time.as_nanos() as u64 / TICK_NANOS
 }
 
 /// Deadlines, and whom to wake at each, in no order: a list that is searched when a deadline comes.
@@ -89,7 +89,7 @@ fn grains(time: Duration) -> u64 {
 /// A slot is its handle's alone, from the first wait until it is [freed](Self::free), whether
 /// it waits or not; so it needs no generation.
 #[derive(Debug)]
-pub(crate) struct Deadlines {
+pub(crate) struct TimerList {
     entries: Vec<Entry>,
     /// The first free slot, or [`NONE`](Slot::NONE).
     free: Slot,
@@ -110,7 +110,7 @@ impl Slot {
 struct Entry {
     /// Whom to wake, while somebody waits.
     waker: Option<Waker>,
-    due: Moment,
+    due: Tick,
     /// The next free slot of one that is free.
     next: Slot,
 }
@@ -119,16 +119,16 @@ struct Entry {
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<Entry>() == 24);
 
-impl Default for Deadlines {
+impl Default for TimerList {
     fn default() -> Self {
         Self { entries: Vec::new(), free: Slot::NONE }
     }
 }
 
-impl Deadlines {
+impl TimerList {
     /// Takes those whose deadline is not after `now`; returns the earliest of the rest.
-    pub(crate) fn take_due(&mut self, now: Moment, due: &mut Vec<Waker>) -> Option<Moment> {
-        let mut earliest: Option<Moment> = None;
+    pub(crate) fn take_due(&mut self, now: Tick, due: &mut Vec<Waker>) -> Option<Tick> {
+        let mut earliest: Option<Tick> = None;
         let mut len = 0;
         for (entry, nth) in self.entries.iter_mut().zip(1..) {
             if entry.next == Slot::TAKEN {
@@ -150,7 +150,7 @@ impl Deadlines {
     /// Has `slot` wake `waker` at `due`, or where it waits for an earlier deadline, at that; gives
     /// it a place if it has none. Returns whom it would have woken instead: what that takes with it
     /// when it is dropped may free slots.
-    pub(crate) fn put(&mut self, slot: &mut Slot, due: Moment, waker: &Waker) -> Option<Waker> {
+    pub(crate) fn put(&mut self, slot: &mut Slot, due: Tick, waker: &Waker) -> Option<Waker> {
         if *slot == Slot::NONE {
             *slot = self.take();
         }
@@ -190,7 +190,7 @@ impl Deadlines {
             // By an eighth, since what ten thousand clients wait in is not to be half empty.
             self.entries.reserve_exact(len / 8 + 8);
         }
-        self.entries.push(Entry { waker: None, due: Moment::FIRST, next: Slot::TAKEN });
+        self.entries.push(Entry { waker: None, due: Tick::FIRST, next: Slot::TAKEN });
         Slot(len as u32)
     }
 
@@ -222,21 +222,21 @@ mod tests {
     use super::*;
     use crate::hub::tests::support::{Wakes, seeded};
 
-    fn moment(nth: u64) -> Moment {
-        Moment::FIRST.ahead(nth)
+    fn moment(nth: u64) -> Tick {
+        Tick::FIRST.ahead(nth)
     }
     #[test]
     fn moments_are_rounded_up_and_never_down() {
-        let grain = Duration::from_nanos(GRAIN);
+        let grain = Duration::from_nanos(TICK_NANOS);
         let nano = Duration::from_nanos(1);
         assert_eq!(32 * grain, Duration::from_secs(1));
-        assert_eq!(Moment::passed(grain - nano), Moment::FIRST);
-        assert_eq!(Moment::coming(Duration::ZERO), Moment::FIRST);
-        assert_eq!(Moment::coming(nano), moment(1));
-        assert_eq!((Moment::passed(grain), Moment::coming(grain)), (moment(1), moment(1)));
-        assert_eq!(Moment::FIRST.plus(nano), moment(1));
-        assert_eq!(Moment::FIRST.plus(Duration::from_secs(3)), moment(96));
-        assert!(Moment::FIRST.is_before(Moment::FIRST.plus(Config::WAIT_MAX)));
+        assert_eq!(Tick::passed(grain - nano), Tick::FIRST);
+        assert_eq!(Tick::coming(Duration::ZERO), Tick::FIRST);
+        assert_eq!(Tick::coming(nano), moment(1));
+        assert_eq!((Tick::passed(grain), Tick::coming(grain)), (moment(1), moment(1)));
+        assert_eq!(Tick::FIRST.plus(nano), moment(1));
+        assert_eq!(Tick::FIRST.plus(Duration::from_secs(3)), moment(96));
+        assert!(Tick::FIRST.is_before(Tick::FIRST.plus(Config::WAIT_MAX)));
     }
     #[test]
     fn moments_go_on_when_their_count_wraps() {
@@ -247,11 +247,11 @@ mod tests {
             for _ in 0..100 {
                 let since = Duration::from_millis(begin * 1000 + rng.u64(..2000));
                 let wait = Duration::from_millis(rng.u64(1..86_400_000));
-                let (passed, due) = (Moment::passed(since), Moment::coming(since + wait));
+                let (passed, due) = (Tick::passed(since), Tick::coming(since + wait));
                 assert!(!due.is_before(passed) && !passed.plus(wait).is_before(passed));
                 let at = due.since_first(since);
                 assert!(at >= since + wait && at < since + wait + Duration::from_millis(32));
-                assert_eq!(Moment::passed(at), due);
+                assert_eq!(Tick::passed(at), due);
                 let late = since + wait * 2;
                 assert_eq!(due.since_first(late), at, "seen from later");
             }
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn the_earliest_is_first_whatever_happens() {
         seeded(200, |rng| {
-            let mut deadlines = Deadlines::default();
+            let mut deadlines = TimerList::default();
             let mut model: Vec<Handle> = Vec::new();
             let mut now = rng.u64(5 * 60 * 32 - 500..5 * 60 * 32);
             for _ in 0..rng.usize(..600) {
@@ -311,9 +311,9 @@ mod tests {
     }
     #[test]
     fn memory_is_given_back_after_a_storm() {
-        let mut deadlines = Deadlines::default();
+        let mut deadlines = TimerList::default();
         let mut slots = vec![Slot::NONE; 10_000];
-        let put = |deadlines: &mut Deadlines, slot: &mut Slot| {
+        let put = |deadlines: &mut TimerList, slot: &mut Slot| {
             drop(deadlines.put(slot, moment(1), Waker::noop()));
         };
         slots.iter_mut().for_each(|slot| put(&mut deadlines, slot));

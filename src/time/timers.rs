@@ -12,63 +12,63 @@ use std::time::{Duration, Instant};
 
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::clock::{Timer, now};
-use crate::time::timer_list::{Deadlines, Moment, Slot};
+use crate::time::timer_list::{Slot, Tick, TimerList};
 
 /// Wakes whoever waits for a moment, of one hub.
 ///
 /// The timer is not moved when the earliest deadline is given up, which is how most of them end: it
 /// fires for nobody and is set for the next. With no deadline at all it is not set.
 #[derive(Debug)]
-pub(crate) struct Timekeeper {
+pub(crate) struct Timers {
     /// Where moments are counted from.
     origin: Instant,
-    waiting: Mutex<Waiting>,
+    state: Mutex<State>,
     /// What the timer wakes.
-    bell: Waker,
+    waker: Waker,
 }
 
 #[derive(Debug)]
-struct Waiting {
-    deadlines: Deadlines,
+struct State {
+    deadlines: TimerList,
     timer: Timer,
     /// What the timer is set for, if for anything; no deadline is earlier.
-    set_for: Option<Moment>,
+    set_for: Option<Tick>,
 }
 
-impl Timekeeper {
+impl Timers {
     pub(crate) fn new() -> Arc<Self> {
-        let (deadlines, timer) = (Deadlines::default(), Timer::never());
-        let waiting = Waiting { deadlines, timer, set_for: None };
-        Arc::new_cyclic(|keeper| Self {
+        let (deadlines, timer) = (TimerList::default(), Timer::never());
+        let waiting = State { deadlines, timer, set_for: None };
+        Arc::new_cyclic(|timers| Self {
             origin: now(),
-            waiting: Mutex::new(waiting),
-            bell: Waker::from(Arc::new(Bell(Weak::clone(keeper)))),
+            state: Mutex::new(waiting),
+            waker: Waker::from(Arc::new(TimerWaker(Weak::clone(timers)))),
         })
     }
 
     /// A deadline at the first moment that is not before `wait` from now.
     pub(crate) fn after(&self, wait: Duration) -> Deadline<'_> {
-        self.at(self.moment_of(now() + wait))
+        self.at(self.tick_of(now() + wait))
     }
 
     /// A deadline at `due`.
-    pub(crate) fn at(&self, due: Moment) -> Deadline<'_> {
-        Deadline { keeper: self, due, slot: Slot::NONE }
+    pub(crate) fn at(&self, due: Tick) -> Deadline<'_> {
+        Deadline { timers: self, due, slot: Slot::NONE }
     }
 
     /// The first moment that is not before now.
-    pub(crate) fn now(&self) -> Moment {
-        self.moment_of(now())
+    pub(crate) fn now(&self) -> Tick {
+        self.tick_of(now())
     }
 
     /// The first moment that is not before `time`.
-    pub(crate) fn moment_of(&self, time: Instant) -> Moment {
-        Moment::coming(time.saturating_duration_since(self.origin))
+    pub(crate) fn tick_of(&self, time: Instant) -> Tick {
+        Tick::coming(time.saturating_duration_since(self.origin))
     }
 
     /// Whether `moment` is not in the future.
-    pub(crate) fn has_come(&self, moment: Moment) -> bool {
-        !Moment::passed(self.elapsed()).is_before(moment)
+    pub(crate) fn has_come(&self, moment: Tick) -> bool {
+        !Tick::passed(self.elapsed()).is_before(moment)
     }
 
     /// How many handles have a slot, and how many of them wait.
@@ -81,22 +81,22 @@ impl Timekeeper {
         now().saturating_duration_since(self.origin)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets the timer for `due`; `false` if that has come meanwhile, so that nothing will fire.
-    fn set(&self, waiting: &mut Waiting, due: Moment) -> bool {
+    fn set(&self, waiting: &mut State, due: Tick) -> bool {
         waiting.set_for = Some(due);
         waiting.timer.set_at(self.origin + due.since_first(self.elapsed()));
-        Pin::new(&mut waiting.timer).poll(&mut Context::from_waker(&self.bell)).is_pending()
+        Pin::new(&mut waiting.timer).poll(&mut Context::from_waker(&self.waker)).is_pending()
     }
 
     /// The timer has fired: wakes who is due, and sets it for the next.
     ///
     /// Whoever registers meanwhile on another thread finds the timer still set for what has fired,
     /// and leaves the rest to this; or it comes behind this, and finds it set for the next.
-    fn ring(&self) {
+    fn fire(&self) {
         loop {
             let mut due = Vec::new();
             let done = self.take_due(&mut due);
@@ -114,7 +114,7 @@ impl Timekeeper {
     /// Takes who is due; `false` if somebody is who was not yet.
     fn take_due(&self, due: &mut Vec<Waker>) -> bool {
         let waiting = &mut *self.lock();
-        let passed = Moment::passed(self.elapsed());
+        let passed = Tick::passed(self.elapsed());
         // It may fire for what it is no more set for.
         if waiting.set_for.is_none_or(|set_for| passed.is_before(set_for)) {
             return true;
@@ -126,16 +126,16 @@ impl Timekeeper {
 }
 
 /// What the timer wakes. It does not keep the timekeeper, which has the timer, alive.
-struct Bell(Weak<Timekeeper>);
+struct TimerWaker(Weak<Timers>);
 
-impl Wake for Bell {
+impl Wake for TimerWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if let Some(keeper) = self.0.upgrade() {
-            keeper.ring();
+        if let Some(timers) = self.0.upgrade() {
+            timers.fire();
         }
     }
 }
@@ -146,34 +146,34 @@ impl Wake for Bell {
 /// on; where it is later, who waits is woken at the earlier one and polls again.
 #[derive(Debug)]
 pub(crate) struct Deadline<'a> {
-    keeper: &'a Timekeeper,
-    due: Moment,
+    timers: &'a Timers,
+    due: Tick,
     slot: Slot,
 }
 
 impl<'a> Deadline<'a> {
     /// Moves it. Poll it again.
-    pub(crate) fn set(&mut self, due: Moment) {
+    pub(crate) fn set(&mut self, due: Tick) {
         self.due = due;
     }
 
-    pub(crate) fn keeper(&self) -> &'a Timekeeper {
-        self.keeper
+    pub(crate) fn timers(&self) -> &'a Timers {
+        self.timers
     }
 
     /// Has `waker` woken when it is due, or earlier.
     fn wake(&mut self, waker: &Waker) {
-        let Self { keeper, due, slot } = self;
+        let Self { timers, due, slot } = self;
         let (before, fires) = {
-            let waiting = &mut *keeper.lock();
+            let waiting = &mut *timers.lock();
             let before = waiting.deadlines.put(slot, *due, waker);
             let is_set = waiting.set_for.is_some_and(|set_for| !due.is_before(set_for));
-            (before, is_set || keeper.set(waiting, *due))
+            (before, is_set || timers.set(waiting, *due))
         };
         // Not under the lock: what it takes with it may have deadlines.
         drop(before);
         if !fires {
-            keeper.ring();
+            timers.fire();
         }
     }
 }
@@ -182,7 +182,7 @@ impl Future for Deadline<'_> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.keeper.has_come(self.due) {
+        if self.timers.has_come(self.due) {
             return Poll::Ready(());
         }
         self.wake(cx.waker());
@@ -193,7 +193,7 @@ impl Future for Deadline<'_> {
 impl Drop for Deadline<'_> {
     fn drop(&mut self) {
         if self.slot != Slot::NONE {
-            let waker = self.keeper.lock().deadlines.free(self.slot);
+            let waker = self.timers.lock().deadlines.free(self.slot);
             drop(waker);
         }
     }
@@ -220,8 +220,8 @@ mod tests {
         wakes: Arc<Wakes>,
     }
     impl<'a> Waiting<'a> {
-        fn new(keeper: &'a Timekeeper, wait: Duration) -> Self {
-            let mut waiting = Self { deadline: keeper.after(wait), wakes: Arc::default() };
+        fn new(timers: &'a Timers, wait: Duration) -> Self {
+            let mut waiting = Self { deadline: timers.after(wait), wakes: Arc::default() };
             assert!(!waiting.is_over());
             waiting
         }
@@ -247,13 +247,13 @@ mod tests {
     #[test]
     fn each_is_woken_once_when_it_is_due_and_never_before() {
         let time = VirtualTime::start();
-        let keeper = Timekeeper::new();
+        let timers = Timers::new();
         let mut rng = Rng::with_seed(5);
         let begin = now();
         let mut all: Vec<_> = (0..200)
             .map(|_| {
                 let wait = Duration::from_millis(rng.u64(1..60_000));
-                (wait, Waiting::new(&keeper, wait))
+                (wait, Waiting::new(&timers, wait))
             })
             .collect();
         while let Some(next) = time.until_next() {
@@ -269,23 +269,23 @@ mod tests {
             }
         }
         assert!(now() - begin > 59 * SECOND);
-        assert_eq!(keeper.len(), (200, 0));
+        assert_eq!(timers.len(), (200, 0));
         drop(all);
-        assert_eq!((keeper.len(), time.timers()), ((0, 0), 1));
-        drop(keeper);
+        assert_eq!((timers.len(), time.timers()), ((0, 0), 1));
+        drop(timers);
         assert_eq!(time.timers(), 0);
     }
     #[test]
     fn only_an_earlier_deadline_sets_the_timer() {
         let time = VirtualTime::start();
-        let keeper = Timekeeper::new();
+        let timers = Timers::new();
         assert_eq!(time.timers(), 0, "nobody waits");
-        let first = Waiting::new(&keeper, 5 * SECOND);
-        let later = [5, 6, 100].map(|n| Waiting::new(&keeper, n * SECOND));
+        let first = Waiting::new(&timers, 5 * SECOND);
+        let later = [5, 6, 100].map(|n| Waiting::new(&timers, n * SECOND));
         assert_eq!(time.timers_set(), 1);
-        let mut earlier = Waiting::new(&keeper, 4 * SECOND);
+        let mut earlier = Waiting::new(&timers, 4 * SECOND);
         assert_eq!((time.timers_set(), time.until_next()), (2, Some(4 * SECOND)));
-        earlier.deadline.set(keeper.moment_of(now() + 3 * SECOND));
+        earlier.deadline.set(timers.tick_of(now() + 3 * SECOND));
         assert!(!earlier.is_over());
         assert_eq!((time.timers_set(), time.until_next()), (3, Some(3 * SECOND)));
         drop((first, later));
@@ -297,9 +297,9 @@ mod tests {
     #[test]
     fn who_moves_its_deadline_on_polls_again_at_the_earlier_one() {
         let time = VirtualTime::start();
-        let keeper = Timekeeper::new();
-        let mut waiting = Waiting::new(&keeper, 2 * SECOND);
-        waiting.deadline.set(keeper.moment_of(now() + 3 * SECOND));
+        let timers = Timers::new();
+        let mut waiting = Waiting::new(&timers, 2 * SECOND);
+        waiting.deadline.set(timers.tick_of(now() + 3 * SECOND));
         assert!(!waiting.is_over());
         assert_eq!(time.timers_set(), 1, "a later one costs nothing");
         time.advance(2 * SECOND);
@@ -308,20 +308,20 @@ mod tests {
         assert!(waiting.wakes.take() == 1 && waiting.is_over());
         // It stays over until it is moved.
         assert!(waiting.is_over());
-        waiting.deadline.set(keeper.moment_of(now() + SECOND));
+        waiting.deadline.set(timers.tick_of(now() + SECOND));
         assert!(!waiting.is_over());
         time.advance(SECOND);
         assert!(waiting.wakes.take() == 1 && waiting.is_over());
-        assert_eq!(keeper.len(), (1, 0));
+        assert_eq!(timers.len(), (1, 0));
     }
     #[test]
     fn a_thousand_handshakes_in_a_second_set_the_timer_once() {
         let time = VirtualTime::start();
-        let keeper = Timekeeper::new();
-        let client = Waiting::new(&keeper, 25 * SECOND);
+        let timers = Timers::new();
+        let client = Waiting::new(&timers, 25 * SECOND);
         for _ in 0..10_000 {
             let handshake =
-                [5 * SECOND, SECOND, 2 * SECOND].map(|wait| Waiting::new(&keeper, wait));
+                [5 * SECOND, SECOND, 2 * SECOND].map(|wait| Waiting::new(&timers, wait));
             time.advance(SECOND / 1000);
             drop(handshake);
         }
@@ -335,8 +335,8 @@ mod tests {
     #[test]
     fn who_has_given_up_is_not_woken() {
         let time = VirtualTime::start();
-        let keeper = Timekeeper::new();
-        let [mut stays, goes] = [1, 1].map(|n| Waiting::new(&keeper, n * SECOND));
+        let timers = Timers::new();
+        let [mut stays, goes] = [1, 1].map(|n| Waiting::new(&timers, n * SECOND));
         let wakes = Arc::clone(&goes.wakes);
         drop(goes);
         assert_eq!(Arc::strong_count(&wakes), 1, "nor is its waker kept");
@@ -347,8 +347,8 @@ mod tests {
     #[test]
     fn the_last_who_polled_is_woken() {
         let time = VirtualTime::start();
-        let keeper = Timekeeper::new();
-        let mut waiting = Waiting::new(&keeper, SECOND);
+        let timers = Timers::new();
+        let mut waiting = Waiting::new(&timers, SECOND);
         let before = std::mem::take(&mut waiting.wakes);
         assert!(!waiting.is_over());
         assert_eq!(Arc::strong_count(&before), 1);
@@ -359,32 +359,32 @@ mod tests {
     #[test]
     fn who_registers_for_what_has_come_is_woken_at_once() {
         let time = VirtualTime::start();
-        let keeper = Timekeeper::new();
+        let timers = Timers::new();
         let wakes = Arc::<Wakes>::default();
-        let mut deadline = keeper.after(SECOND);
+        let mut deadline = timers.after(SECOND);
         // Between the look at the clock and the wait.
         time.advance(SECOND);
         deadline.wake(&Waker::from(Arc::clone(&wakes)));
-        assert_eq!((wakes.take(), keeper.len(), time.until_next()), (1, (1, 0), None));
+        assert_eq!((wakes.take(), timers.len(), time.until_next()), (1, (1, 0), None));
     }
     #[test]
     fn who_registers_while_the_timer_fires_is_woken() {
         let time = VirtualTime::start();
-        let keeper: &'static Timekeeper = Box::leak(Box::new(Timekeeper::new()));
-        let other = Arc::new(std::sync::Mutex::new(keeper.after(3 * SECOND)));
+        let timers: &'static Timers = Box::leak(Box::new(Timers::new()));
+        let other = Arc::new(std::sync::Mutex::new(timers.after(3 * SECOND)));
         let wakes = Arc::<Wakes>::default();
         let waker = {
             let (other, wakes) = (Arc::clone(&other), Arc::clone(&wakes));
             // Earlier than what the timer was set for next, and registered after it was.
             call(move || {
                 let mut other = other.lock().expect("not poisoned");
-                other.set(keeper.moment_of(now() + SECOND));
+                other.set(timers.tick_of(now() + SECOND));
                 assert!(poll(&mut other, &Waker::from(Arc::clone(&wakes))).is_pending());
             })
         };
-        let mut first = keeper.after(SECOND);
+        let mut first = timers.after(SECOND);
         assert!(poll(&mut first, &waker).is_pending());
-        let mut last = Waiting::new(keeper, 4 * SECOND);
+        let mut last = Waiting::new(timers, 4 * SECOND);
         time.advance(SECOND);
         assert_eq!((wakes.take(), time.until_next()), (0, Some(SECOND)));
         time.advance(SECOND);
@@ -395,10 +395,10 @@ mod tests {
     #[test]
     fn one_that_panics_keeps_nobody_from_being_woken() {
         let time = VirtualTime::start();
-        let keeper = Timekeeper::new();
-        let mut first = keeper.after(SECOND);
+        let timers = Timers::new();
+        let mut first = timers.after(SECOND);
         assert!(poll(&mut first, &call(|| panic!("a waker of the embedder's"))).is_pending());
-        let [mut second, third] = [1, 2].map(|n| Waiting::new(&keeper, n * SECOND));
+        let [mut second, third] = [1, 2].map(|n| Waiting::new(&timers, n * SECOND));
         time.advance(SECOND);
         assert!(second.wakes.take() == 1 && second.is_over());
         time.advance(SECOND);
@@ -410,30 +410,30 @@ mod tests {
     fn who_is_woken_may_wait_again_and_give_others_up() {
         let time = VirtualTime::start();
         // Lives as long as the program: what waits is owned by what is woken.
-        let keeper: &'static Timekeeper = Box::leak(Box::new(Timekeeper::new()));
+        let timers: &'static Timers = Box::leak(Box::new(Timers::new()));
         let woken = Arc::new(AtomicUsize::new(0));
-        let other = Arc::new(std::sync::Mutex::new(Some(Waiting::new(keeper, SECOND))));
+        let other = Arc::new(std::sync::Mutex::new(Some(Waiting::new(timers, SECOND))));
         let more = Arc::new(std::sync::Mutex::new(Vec::new()));
         let waker = {
             let (woken, other, more) = (Arc::clone(&woken), Arc::clone(&other), Arc::clone(&more));
             call(move || {
                 woken.fetch_add(1, Ordering::Relaxed);
                 drop(other.lock().expect("not poisoned").take());
-                let new = Waiting::new(keeper, SECOND);
+                let new = Waiting::new(timers, SECOND);
                 more.lock().expect("not poisoned").push(new);
             })
         };
-        let mut first = keeper.after(SECOND);
+        let mut first = timers.after(SECOND);
         assert!(poll(&mut first, &waker).is_pending());
         // Its waker owns the last handle of another.
-        let owned = std::sync::Mutex::new(Some(Waiting::new(keeper, SECOND)));
-        let mut owner = keeper.after(SECOND);
+        let owned = std::sync::Mutex::new(Some(Waiting::new(timers, SECOND)));
+        let mut owner = timers.after(SECOND);
         assert!(poll(&mut owner, &call(move || _ = &owned)).is_pending());
-        assert_eq!(keeper.len(), (4, 4));
+        assert_eq!(timers.len(), (4, 4));
         drop(owner);
-        assert_eq!(keeper.len(), (2, 2));
+        assert_eq!(timers.len(), (2, 2));
         time.advance(SECOND);
-        assert_eq!((woken.load(Ordering::Relaxed), keeper.len()), (1, (2, 1)));
+        assert_eq!((woken.load(Ordering::Relaxed), timers.len()), (1, (2, 1)));
         time.advance(SECOND);
         assert_eq!(more.lock().expect("not poisoned")[0].wakes.take(), 1);
     }
@@ -442,16 +442,16 @@ mod tests {
     #[test]
     fn no_wake_is_lost_between_threads() {
         const THREADS: u64 = 4;
-        let keeper = Timekeeper::new();
+        let timers = Timers::new();
         let (done, finished) = mpsc::channel();
         for seed in 0..THREADS {
-            let (keeper, done) = (Arc::clone(&keeper), done.clone());
+            let (timers, done) = (Arc::clone(&timers), done.clone());
             std::thread::spawn(move || {
                 let mut rng = Rng::with_seed(seed);
                 for _ in 0..20 {
                     let wait = Duration::from_millis(rng.u64(..70));
-                    let (begin, mut deadline) = (now(), keeper.after(wait * 2));
-                    let others = [1, 2, 300].map(|n| keeper.after(wait * n));
+                    let (begin, mut deadline) = (now(), timers.after(wait * 2));
+                    let others = [1, 2, 300].map(|n| timers.after(wait * n));
                     let mut others = others.map(|deadline| (deadline, Waker::noop().clone()));
                     for (deadline, waker) in &mut others {
                         let _: Poll<()> = poll(deadline, waker);
@@ -459,7 +459,7 @@ mod tests {
                     if rng.bool() {
                         let _: Poll<()> = poll(&mut deadline, Waker::noop());
                     }
-                    deadline.set(keeper.moment_of(begin + wait));
+                    deadline.set(timers.tick_of(begin + wait));
                     block_on(&mut deadline);
                     assert!(now() - begin >= wait, "too early");
                 }
@@ -469,17 +469,17 @@ mod tests {
         for _ in 0..THREADS {
             finished.recv_timeout(LOST).expect("no wake is lost");
         }
-        assert_eq!(keeper.len(), (0, 0));
+        assert_eq!(timers.len(), (0, 0));
     }
     #[test]
     fn nothing_is_left_of_a_timekeeper() {
-        let keeper = Timekeeper::new();
-        let mut deadline = keeper.after(SECOND);
+        let timers = Timers::new();
+        let mut deadline = timers.after(SECOND);
         assert!(poll(&mut deadline, Waker::noop()).is_pending());
         drop(deadline);
-        let gone = Arc::downgrade(&keeper);
-        let bell = keeper.bell.clone();
-        drop(keeper);
+        let gone = Arc::downgrade(&timers);
+        let bell = timers.waker.clone();
+        drop(timers);
         assert_eq!(gone.strong_count(), 0);
         // A timer that has begun to fire finds nobody.
         bell.wake();

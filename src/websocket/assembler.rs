@@ -5,13 +5,13 @@ use std::str;
 use std::sync::Arc;
 
 use crate::frame::{TEXT, header};
-use crate::memory::budget::Memory;
+use crate::memory::budget::MemoryBudget;
 use crate::message::Message;
 use crate::websocket::decoder::unmask;
 
 /// A message in one frame, of which a part has come.
 #[derive(Debug)]
-pub(crate) struct Gathering {
+pub(crate) struct Assembler {
     /// The unmasked header, and the payload so far.
     frame: Vec<u8>,
     /// How long the frame becomes.
@@ -19,12 +19,17 @@ pub(crate) struct Gathering {
     /// How much of a text was found to be UTF-8, its header taken for such.
     checked: usize,
     /// Where the buffer may be from.
-    memory: Arc<Memory>,
+    memory: Arc<MemoryBudget>,
 }
 
-impl Gathering {
+impl Assembler {
     /// For a payload of `length` bytes, of which `there` have come.
-    pub(crate) fn begin(memory: &Arc<Memory>, first: u8, length: usize, there: usize) -> Self {
+    pub(crate) fn begin(
+        memory: &Arc<MemoryBudget>,
+        first: u8,
+        length: usize,
+        there: usize,
+    ) -> Self {
         let header = header(first, length);
         let (checked, total) = (header.len(), header.len() + length);
         let memory = Arc::clone(memory);
@@ -40,10 +45,14 @@ impl Gathering {
         if len <= self.frame.capacity() {
             return;
         }
-        let spare = if 3 * len >= self.total { self.memory.spare().find(self.total) } else { None };
-        if let Some(mut spare) = spare {
-            spare.extend_from_slice(&self.frame);
-            self.frame = spare;
+        let frame_buffer = if 3 * len >= self.total {
+            self.memory.frame_buffer().try_acquire(self.total)
+        } else {
+            None
+        };
+        if let Some(mut frame_buffer) = frame_buffer {
+            frame_buffer.extend_from_slice(&self.frame);
+            self.frame = frame_buffer;
         } else {
             let room = len.max(2 * self.frame.capacity()).min(self.total);
             self.frame.reserve_exact(room - self.frame.len());
@@ -82,9 +91,9 @@ impl Gathering {
     }
 }
 
-impl Drop for Gathering {
+impl Drop for Assembler {
     fn drop(&mut self) {
-        self.memory.spare().give(std::mem::take(&mut self.frame));
+        self.memory.frame_buffer().release(std::mem::take(&mut self.frame));
     }
 }
 
@@ -95,9 +104,9 @@ mod tests {
 
     #[test]
     fn no_more_is_allocated_than_twice_what_has_come_and_at_the_end_what_is_there() {
-        let memory = Arc::<Memory>::default();
+        let memory = Arc::<MemoryBudget>::default();
         let payload = [7; 70_000];
-        let mut gathering = Gathering::begin(&memory, BINARY, payload.len(), 100);
+        let mut gathering = Assembler::begin(&memory, BINARY, payload.len(), 100);
         let mut come = 0;
         for part in payload.chunks(100) {
             assert!(gathering.add(part, [0; 4]));
@@ -109,29 +118,32 @@ mod tests {
     }
     #[test]
     fn a_text_is_refused_with_the_first_part_that_cannot_be_one() {
-        let memory = Arc::<Memory>::default();
+        let memory = Arc::<MemoryBudget>::default();
         let text = "sch\u{f6}n \u{1f980}".as_bytes();
         for cut in 0..text.len() {
-            let mut gathering = Gathering::begin(&memory, TEXT, text.len(), 1);
+            let mut gathering = Assembler::begin(&memory, TEXT, text.len(), 1);
             assert!(gathering.add(&text[..cut], [0; 4]) && gathering.add(&text[cut..], [0; 4]));
             assert_eq!(gathering.finish().as_bytes(), text);
         }
-        let mut gathering = Gathering::begin(&memory, TEXT, 100, 1);
+        let mut gathering = Assembler::begin(&memory, TEXT, 100, 1);
         assert!(gathering.add(b"sch\xc3", [0; 4]));
         assert!(!gathering.add(b"n", [0; 4]));
-        let mut gathering = Gathering::begin(&memory, TEXT, 4, 1);
+        let mut gathering = Assembler::begin(&memory, TEXT, 4, 1);
         assert!(!gathering.add(b"sch\xc3", [0; 4]), "it ends within a character");
     }
     #[test]
     fn who_never_finishes_gives_the_spare_buffer_back() {
-        let memory = Arc::<Memory>::default();
+        let memory = Arc::<MemoryBudget>::default();
         for _ in 0..2 {
-            let early = Gathering::begin(&memory, BINARY, 60_000, 10_000);
+            let early = Assembler::begin(&memory, BINARY, 60_000, 10_000);
             assert!(early.frame.capacity() < 60_000, "hardly anything has come");
-            let mut gathering = Gathering::begin(&memory, BINARY, 60_000, 10_000);
+            let mut gathering = Assembler::begin(&memory, BINARY, 60_000, 10_000);
             assert!(gathering.add(&[7; 30_000], [0; 4]));
-            assert!(gathering.frame.capacity() > 60_000 && memory.spare().find(60_000).is_none());
+            assert!(
+                gathering.frame.capacity() > 60_000
+                    && memory.frame_buffer().try_acquire(60_000).is_none()
+            );
         }
-        assert!(memory.spare().find(60_000).is_some());
+        assert!(memory.frame_buffer().try_acquire(60_000).is_some());
     }
 }

@@ -6,17 +6,17 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use crate::connection::timeouts::Verdict;
+use crate::connection::timeouts::Due;
 use crate::disconnect::Disconnect;
 use crate::hub::client::Client;
 use crate::hub::command::Command;
 use crate::hub::queue::Phase;
 use crate::net::stream::Transport;
 use crate::time::timers::Deadline;
-use crate::websocket::connection::{Connection, End, TURN};
+use crate::websocket::connection::{Connection, End, READ_BUDGET};
 
 /// How a connection ends, and how far it has come with that.
-struct Ending<'a> {
+struct Closing<'a> {
     /// What the client is told, if it can be, and the handler.
     reason: Disconnect,
     stage: Stage<'a>,
@@ -25,13 +25,13 @@ struct Ending<'a> {
 enum Stage<'a> {
     /// What waits is written, and then the close frame, which may wait already. The peer may have
     /// closed first.
-    Writing { closed_first: bool, closing: bool },
+    Flush { closed_first: bool, closing: bool },
     /// The write side is shut down, and what comes is thrown away until the peer has shut its own: a
     /// socket that is dropped with unread bytes, or gets more, resets the connection and destroys what
     /// is on its way. Who is heard out is not waited for: that is our close frame alone.
-    Goodbye { heard_out: bool, shut: bool, deadline: Deadline<'a> },
+    Linger { heard_out: bool, shut: bool, deadline: Deadline<'a> },
     /// Without ceremony; the evicted get one try at a close frame, without waiting.
-    CutOff { tries: bool },
+    Abort { tries: bool },
 }
 
 impl End {
@@ -51,16 +51,16 @@ impl<'a, T: Transport> Connection<'a, T> {
     /// back before the close frame. Returns how it ends after that.
     pub(crate) async fn unregister(&mut self, end: End, client: &Client) -> End {
         // Nothing that came behind the end is read, and the borrowed buffer is not kept over it.
-        self.protocol.wire.discard(&self.hub.shared().scratch);
-        self.strain.leave();
+        self.protocol.wire.discard(&self.hub.shared().read_buffers);
+        self.memory_wait.cancel();
         let (End::Ours(reason) | End::Theirs(reason)) = &end else { return end };
         let command = Command::Disconnect { id: client.id(), reason: reason.clone(), reply: None };
-        let mut told = self.hub.tell(command);
+        let mut told = self.hub.send_command(command);
         let cut_off = poll_fn(|cx| {
             // Heard or not, the queue is sealed: by the manager, or with it where it has ended.
             let _ = Pin::new(&mut told).poll(cx);
-            match self.poll_lane(cx, false) {
-                Poll::Ready(End::Sealed) => Poll::Ready(None),
+            match self.poll_write_and_timeouts(cx, false) {
+                Poll::Ready(End::Closing) => Poll::Ready(None),
                 Poll::Ready(end) => Poll::Ready(Some(end)),
                 Poll::Pending => Poll::Pending,
             }
@@ -75,15 +75,15 @@ impl<'a, T: Transport> Connection<'a, T> {
     ///
     /// By hand, which takes half the room of an `async fn`.
     pub(crate) fn end(&mut self, end: End) -> impl Future<Output = Disconnect> {
-        let goodbye = |closed_first| Stage::Writing { closed_first, closing: false };
+        let goodbye = |closed_first| Stage::Flush { closed_first, closing: false };
         let (reason, stage) = match end {
             End::Ours(reason) => (reason, goodbye(false)),
             End::Theirs(reason) => (reason, goodbye(true)),
-            End::Sealed => (self.reason(Disconnect::GOING_AWAY), goodbye(false)),
-            End::Evicted => (self.reason(Disconnect::SLOW), Stage::CutOff { tries: true }),
-            End::Lost(reason) => (reason, Stage::CutOff { tries: false }),
+            End::Closing => (self.reason(Disconnect::GOING_AWAY), goodbye(false)),
+            End::Evicted => (self.reason(Disconnect::SLOW), Stage::Abort { tries: true }),
+            End::Lost(reason) => (reason, Stage::Abort { tries: false }),
         };
-        let mut ending = Ending { reason, stage };
+        let mut ending = Closing { reason, stage };
         poll_fn(move |cx| {
             ready!(self.poll_end(cx, &mut ending));
             Poll::Ready(std::mem::replace(&mut ending.reason, Disconnect::ABNORMAL))
@@ -95,33 +95,33 @@ impl<'a, T: Transport> Connection<'a, T> {
         self.registered.queue.reason().unwrap_or(unless_told)
     }
 
-    fn poll_end(&mut self, cx: &mut Context<'_>, ending: &mut Ending<'a>) -> Poll<()> {
+    fn poll_end(&mut self, cx: &mut Context<'_>, ending: &mut Closing<'a>) -> Poll<()> {
         loop {
             match &mut ending.stage {
-                Stage::Writing { closed_first, closing } => match ready!(self.poll_write_out(cx)) {
+                Stage::Flush { closed_first, closing } => match ready!(self.poll_write_out(cx)) {
                     Phase::Evicted => {
                         ending.reason = self.reason(Disconnect::SLOW);
-                        ending.stage = Stage::CutOff { tries: true };
+                        ending.stage = Stage::Abort { tries: true };
                     }
                     // As `End::after` has it.
-                    Phase::Dead => ending.stage = Stage::CutOff { tries: false },
+                    Phase::Dead => ending.stage = Stage::Abort { tries: false },
                     _ if *closing => {
                         // Pings and pongs may still come (RFC 6455 5.5.2, 5.5.3), and would cost the
                         // peer what was sent.
                         let heard_out = *closed_first
-                            && !self.registered.queue.has_told()
-                            && self.protocol.wire.transport.delivers_alone();
+                            && !self.registered.queue.has_sent()
+                            && self.protocol.wire.transport.delivers_after_close();
                         let shared = self.hub.shared();
-                        let deadline = shared.timekeeper.after(shared.config.close_timeout);
-                        ending.stage = Stage::Goodbye { heard_out, shut: false, deadline };
+                        let deadline = shared.timers.after(shared.config.close_timeout);
+                        ending.stage = Stage::Linger { heard_out, shut: false, deadline };
                     }
                     _ => {
-                        self.registered.queue.close_frame(&ending.reason.frame());
+                        self.registered.queue.push_close(&ending.reason.frame());
                         *closing = true;
                     }
                 },
-                Stage::Goodbye { heard_out, shut, deadline } => {
-                    let said = match self.poll_goodbye(cx, heard_out, shut) {
+                Stage::Linger { heard_out, shut, deadline } => {
+                    let said = match self.poll_linger(cx, heard_out, shut) {
                         Poll::Ready(said) => said,
                         Poll::Pending => {
                             ready!(Pin::new(deadline).poll(cx));
@@ -134,9 +134,9 @@ impl<'a, T: Transport> Connection<'a, T> {
                     }
                     return Poll::Ready(());
                 }
-                Stage::CutOff { tries } => {
+                Stage::Abort { tries } => {
                     if *tries {
-                        self.registered.queue.close_frame(&ending.reason.frame());
+                        self.registered.queue.push_close(&ending.reason.frame());
                         self.poll_drain(cx);
                     }
                     self.protocol.wire.transport.abort();
@@ -155,30 +155,30 @@ impl<'a, T: Transport> Connection<'a, T> {
             if is_over || (drained.empty && !self.unflushed) {
                 return Poll::Ready(drained.phase);
             }
-            match ready!(self.clock.poll(cx, &self.hub.shared().config, false, None)) {
-                Verdict::WriteTimeout => self.registered.queue.evict(),
+            match ready!(self.timeouts.poll(cx, &self.hub.shared().config, false, None)) {
+                Due::WriteTimeout => self.registered.queue.evict(),
                 // Nobody is pinged who is being told goodbye.
-                _ => self.clock.pinged(),
+                _ => self.timeouts.pinged(),
             }
         }
     }
 
     /// Shuts the write side down, unless it is `shut`, and discards what comes; ready when the peer
     /// has shut its own, or at once where it is `heard_out` and has said no more (RFC 6455 7.1.1).
-    fn poll_goodbye(
+    fn poll_linger(
         &mut self,
         cx: &mut Context<'_>,
         heard_out: &mut bool,
         shut: &mut bool,
     ) -> Poll<io::Result<()>> {
-        let scratch = &self.hub.shared().scratch;
+        let read_buffers = &self.hub.shared().read_buffers;
         if !*shut {
             ready!(Pin::new(&mut self.protocol.wire.transport).poll_close(cx))?;
             *shut = true;
         }
-        self.protocol.wire.discard(scratch);
+        self.protocol.wire.discard(read_buffers);
         let mut turn = 0;
-        while turn < TURN {
+        while turn < READ_BUDGET {
             // Most have not answered yet: a read would find nothing.
             let come = match self.protocol.wire.transport.poll_readable(cx) {
                 Poll::Ready(()) => self.poll_fill(cx)?,
@@ -190,7 +190,7 @@ impl<'a, T: Transport> Connection<'a, T> {
                 Poll::Ready(n) => turn += n as u32,
             }
             *heard_out = false;
-            self.protocol.wire.discard(scratch);
+            self.protocol.wire.discard(read_buffers);
         }
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -302,7 +302,7 @@ mod tests {
             let mut stream = Stream { unread, delivers_alone, ..Stream::default() };
             connected(&mut stream, Vec::new(), |time, connection| {
                 if is_told {
-                    assert!(connection.registered.queue.control(&PING));
+                    assert!(connection.registered.queue.push_control(&PING));
                 }
                 let end = if is_theirs { End::Theirs } else { End::Ours };
                 let end = end(Disconnect::NORMAL);

@@ -11,24 +11,24 @@ use async_tungstenite::tungstenite::error::{CapacityError, Error as WsError, Pro
 use futures_lite::FutureExt as _;
 
 use crate::connection::handler::Handler;
-use crate::connection::memory_wait::Strain;
+use crate::connection::memory_wait::MemoryWait;
 use crate::connection::registration::{Admitted, Registered};
-use crate::connection::timeouts::{Clock, Verdict};
+use crate::connection::timeouts::{Due, Timeouts};
 use crate::disconnect::Disconnect;
 use crate::hub::client::Client;
 use crate::hub::handle::Hub;
 use crate::hub::queue::{Drained, Phase};
-use crate::memory::read_buffers::SCRATCH_BYTES;
+use crate::memory::read_buffers::READ_BUFFER_BYTES;
 use crate::message::Message;
 use crate::net::stream::Transport;
 use crate::stats::add;
 use crate::time::clock::now;
-use crate::websocket::decoder::Said;
+use crate::websocket::decoder::Event;
 use crate::websocket::protocol::Protocol;
-use crate::websocket::reader::Wire;
+use crate::websocket::reader::Reader;
 
 /// Bytes that one poll reads from or writes to a peer, about, before others get their turn.
-pub(crate) const TURN: u32 = 64 * 1024;
+pub(crate) const READ_BUDGET: u32 = 64 * 1024;
 
 /// A ping without payload (RFC 6455 5.5.2).
 pub(crate) const PING: [u8; 2] = [0x89, 0];
@@ -42,7 +42,7 @@ pub(crate) enum End {
     /// The peer ends it, with a close frame and nothing behind that.
     Theirs(Disconnect),
     /// The manager sealed the queue: a kick or a drain.
-    Sealed,
+    Closing,
     /// The queue overflowed, or the socket took nothing in time.
     Evicted,
     /// There is nobody to say anything to any more.
@@ -88,9 +88,9 @@ pub(crate) struct Connection<'a, T> {
     pub(super) protocol: Protocol<T>,
     /// The client's queue and its place in the registry.
     pub(super) registered: Registered,
-    pub(super) clock: Clock<'a>,
+    pub(super) timeouts: Timeouts<'a>,
     /// Bytes that may still be read in this turn.
-    pub(super) turn: u32,
+    pub(super) read_budget: u32,
     /// The last read filled its buffer, so the socket probably holds more.
     pub(super) more: bool,
     /// A wake was armed, and this may be it, even if the transport denies it: what the reactor
@@ -101,7 +101,7 @@ pub(crate) struct Connection<'a, T> {
     /// Frames were written that the transport may still hold back.
     pub(super) unflushed: bool,
     /// Whether reading waits because memory is short.
-    pub(super) strain: Strain<'a>,
+    pub(super) memory_wait: MemoryWait<'a>,
 }
 
 /// An idle client is mostly this: past 236 bytes musl's next larger piece of memory takes 48 more.
@@ -112,19 +112,19 @@ impl<'a, T: Transport> Connection<'a, T> {
     /// Boxed, since a future that holds it by value holds it twice where it hands it on.
     fn new(hub: &'a Hub, transport: T, registered: Registered, early: Vec<u8>) -> Box<Self> {
         let queue = &registered.queue;
-        let wire = Wire::new(transport, std::sync::Arc::clone(queue), early, hub);
+        let wire = Reader::new(transport, std::sync::Arc::clone(queue), early, hub);
         queue.open(wire.outlet());
         Box::new(Self {
             hub,
             protocol: Protocol::new(wire),
             registered,
-            clock: Clock::new(hub),
-            turn: TURN,
+            timeouts: Timeouts::new(hub),
+            read_budget: READ_BUDGET,
             more: false,
             armed: false,
             pending: false,
             unflushed: false,
-            strain: Strain::default(),
+            memory_wait: MemoryWait::default(),
         })
     }
 
@@ -143,7 +143,7 @@ impl<'a, T: Transport> Connection<'a, T> {
         async move {
             {
                 let hook = pin!(async { handler.on_connect(client).await });
-                if let Err(end) = self.beside(hook).await {
+                if let Err(end) = self.run_hook(hook).await {
                     return end;
                 }
             }
@@ -154,7 +154,7 @@ impl<'a, T: Transport> Connection<'a, T> {
                 };
                 add(&self.hub.shared().counters.messages_received, 1);
                 let hook = pin!(async { handler.on_message(client, message).await });
-                if let Err(end) = self.beside(hook).await {
+                if let Err(end) = self.run_hook(hook).await {
                     return end;
                 }
             }
@@ -162,7 +162,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     }
 
     /// Runs a hook while the client is written to and kept alive; only reading waits for it.
-    fn beside<F: Future<Output = Result<(), Disconnect>>>(
+    fn run_hook<F: Future<Output = Result<(), Disconnect>>>(
         &mut self,
         hook: Pin<&mut F>,
     ) -> impl Future<Output = Result<(), End>> {
@@ -171,8 +171,8 @@ impl<'a, T: Transport> Connection<'a, T> {
         poll_fn(move |cx| {
             if let Poll::Ready(outcome) = Pin::new(&mut hook).poll(cx) {
                 if waited {
-                    self.clock.listens_again();
-                    self.protocol.wire.listens_again(&self.hub.shared().timekeeper);
+                    self.timeouts.resume_reading();
+                    self.protocol.wire.listens_again(&self.hub.shared().timers);
                 }
                 return Poll::Ready(match outcome {
                     Ok(Ok(())) => Ok(()),
@@ -181,9 +181,9 @@ impl<'a, T: Transport> Connection<'a, T> {
                 });
             }
             waited = true;
-            self.settle();
-            self.turn = TURN;
-            self.poll_lane(cx, false).map(Err)
+            self.end_poll();
+            self.read_budget = READ_BUDGET;
+            self.poll_write_and_timeouts(cx, false).map(Err)
         })
     }
 
@@ -197,33 +197,33 @@ impl<'a, T: Transport> Connection<'a, T> {
         if next.is_ready() {
             return next;
         }
-        self.settle();
-        self.poll_lane(cx, !self.strain.is_waiting()).map(Err)
+        self.end_poll();
+        self.poll_write_and_timeouts(cx, !self.memory_wait.is_waiting()).map(Err)
     }
 
     /// Reads through tungstenite until there is a message, an end, or nothing more to read.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, End>> {
         loop {
-            if self.poll_strain(cx).is_pending() {
-                self.turn = TURN;
+            if self.poll_memory(cx).is_pending() {
+                self.read_budget = READ_BUDGET;
                 return Poll::Pending;
             }
             if self.pending || self.protocol.wire.has_unread() {
                 self.pending = true;
-                match self.protocol.next(&self.hub.shared().scratch) {
-                    Some(Ok(Said::Message(message))) => return Poll::Ready(Ok(message)),
-                    Some(Ok(Said::Control)) => continue,
-                    Some(Ok(Said::Close(reason))) => {
+                match self.protocol.next(&self.hub.shared().read_buffers) {
+                    Some(Ok(Event::Message(message))) => return Poll::Ready(Ok(message)),
+                    Some(Ok(Event::Control)) => continue,
+                    Some(Ok(Event::Close(reason))) => {
                         let is_last = !self.more && self.protocol.is_heard_out();
                         let end = if is_last { End::Theirs(reason) } else { End::Ours(reason) };
                         return Poll::Ready(Err(end));
                     }
-                    Some(Err(error)) => return Poll::Ready(Err(self.fault(error))),
+                    Some(Err(error)) => return Poll::Ready(Err(self.violation(error))),
                     None => self.pending = false,
                 }
             }
-            if self.turn == 0 {
-                self.turn = TURN;
+            if self.read_budget == 0 {
+                self.read_budget = READ_BUDGET;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -232,7 +232,7 @@ impl<'a, T: Transport> Connection<'a, T> {
             // over would cost a read that finds nothing.
             let quiet = !self.more && wire.transport.poll_readable(cx).is_pending();
             if quiet && !std::mem::replace(&mut self.armed, true) {
-                self.turn = TURN;
+                self.read_budget = READ_BUDGET;
                 return Poll::Pending;
             }
             match ready!(self.poll_fill(cx)) {
@@ -244,24 +244,24 @@ impl<'a, T: Transport> Connection<'a, T> {
 
     /// Ready when reading may go on: a message that has begun has its memory set aside, another one
     /// waits while memory is short.
-    fn poll_strain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_memory(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.protocol.wire.has_begun() {
-            self.strain.leave();
-        } else if ready!(self.strain.poll_eased(cx, self.hub)) {
-            self.clock.listens_again();
+            self.memory_wait.cancel();
+        } else if ready!(self.memory_wait.poll_available(cx, self.hub)) {
+            self.timeouts.resume_reading();
         }
         Poll::Ready(())
     }
 
     /// Reads once from the transport.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let filled = self.protocol.wire.poll_fill(cx, &self.hub.shared().scratch);
+        let filled = self.protocol.wire.poll_fill(cx, &self.hub.shared().read_buffers);
         match &filled {
             Poll::Ready(Ok(n)) => {
-                self.more = *n == SCRATCH_BYTES;
+                self.more = *n == READ_BUFFER_BYTES;
                 self.armed = false;
-                self.turn = self.turn.saturating_sub(*n as u32);
-                self.clock.heard();
+                self.read_budget = self.read_budget.saturating_sub(*n as u32);
+                self.timeouts.heard();
                 add(&self.hub.shared().counters.bytes_received, *n as u64);
                 let memory = self.hub.memory();
                 if memory.is_limited() {
@@ -272,53 +272,59 @@ impl<'a, T: Transport> Connection<'a, T> {
             Poll::Pending => {
                 self.more = false;
                 self.armed = true;
-                self.turn = TURN;
+                self.read_budget = READ_BUDGET;
             }
         }
         filled
     }
 
     /// Before a poll ends: lets go of what the next one does not need.
-    fn settle(&mut self) {
+    fn end_poll(&mut self) {
         self.protocol.settle(self.hub.shared(), self.pending);
     }
 
     /// Writes, then judges deadlines; `listening` is whether the peer is being read as well.
     ///
     /// Ready only with an end.
-    pub(super) fn poll_lane(&mut self, cx: &mut Context<'_>, listening: bool) -> Poll<End> {
+    pub(super) fn poll_write_and_timeouts(
+        &mut self,
+        cx: &mut Context<'_>,
+        listening: bool,
+    ) -> Poll<End> {
         loop {
             if let Poll::Ready(end) = self.poll_write(cx) {
                 return Poll::Ready(end);
             }
             let began = self.protocol.wire.began();
-            match ready!(self.clock.poll(cx, &self.hub.shared().config, listening, began)) {
-                Verdict::Ping => {
+            match ready!(self.timeouts.poll(cx, &self.hub.shared().config, listening, began)) {
+                Due::Ping => {
                     // Without a place for it the write deadline judges the peer instead.
-                    self.registered.queue.control(&PING);
-                    self.clock.pinged();
+                    self.registered.queue.push_control(&PING);
+                    self.timeouts.pinged();
                 }
-                Verdict::WriteTimeout => {
+                Due::WriteTimeout => {
                     self.registered.queue.evict();
                     return Poll::Ready(End::Evicted);
                 }
                 // What the socket holds already is heard before the peer is judged: a process
                 // that was stopped wakes up late, not deaf. A message has one turn for that, or
                 // whoever sends anything but its rest would put its end off for ever.
-                Verdict::PongTimeout if self.has_news(cx) => {
+                Due::PongTimeout if self.read_available(cx) => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                Verdict::MessageTimeout if self.clock.grants_a_turn() && self.has_news(cx) => {
+                Due::MessageTimeout
+                    if self.timeouts.grants_last_read() && self.read_available(cx) =>
+                {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                Verdict::PongTimeout => {
+                Due::PongTimeout => {
                     let reason = "no pong in time";
                     let code = Disconnect::ABNORMAL.code();
                     return Poll::Ready(End::Lost(Disconnect::new(code, reason)));
                 }
-                Verdict::MessageTimeout => {
+                Due::MessageTimeout => {
                     let reason = "message not finished in time";
                     let code = Disconnect::POLICY.code();
                     return Poll::Ready(End::Ours(Disconnect::new(code, reason)));
@@ -328,20 +334,20 @@ impl<'a, T: Transport> Connection<'a, T> {
     }
 
     /// Whether the socket holds bytes that have not been read; they are read.
-    fn has_news(&mut self, cx: &mut Context<'_>) -> bool {
+    fn read_available(&mut self, cx: &mut Context<'_>) -> bool {
         if self.protocol.wire.has_unread() {
             return true;
         }
         let news = matches!(self.poll_fill(cx), Poll::Ready(Ok(n)) if n > 0);
-        self.settle();
+        self.end_poll();
         news
     }
 
     /// Writes what waits. Ready only with an end.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         match self.poll_drain(cx).phase {
-            Phase::Held | Phase::Open => Poll::Pending,
-            Phase::Sealed => Poll::Ready(End::Sealed),
+            Phase::Handshaking | Phase::Open => Poll::Pending,
+            Phase::Closing => Poll::Ready(End::Closing),
             Phase::Evicted => Poll::Ready(End::Evicted),
             Phase::Dead => Poll::Ready(End::Lost(Disconnect::ABNORMAL)),
         }
@@ -351,8 +357,8 @@ impl<'a, T: Transport> Connection<'a, T> {
     pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Drained {
         let queue = &self.registered.queue;
         let wire = &mut self.protocol.wire;
-        let mut drained =
-            queue.poll_drain(cx, TURN as usize, |cx, frames| wire.poll_write_frames(cx, frames));
+        let mut drained = queue
+            .poll_drain(cx, READ_BUDGET as usize, |cx, frames| wire.poll_write_frames(cx, frames));
         self.unflushed |= drained.wrote;
         if self.unflushed {
             match wire.poll_flush_transport(cx) {
@@ -362,7 +368,7 @@ impl<'a, T: Transport> Connection<'a, T> {
                 Poll::Pending => {}
             }
         }
-        self.clock.wrote(drained.wrote, drained.empty && !self.unflushed);
+        self.timeouts.wrote(drained.wrote, drained.empty && !self.unflushed);
         if drained.empty && wire.take_starved() {
             self.pending = true;
             cx.waker().wake_by_ref();
@@ -371,7 +377,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     }
 
     /// What tungstenite's error, or the wire's, means for the peer.
-    fn fault(&mut self, error: WsError) -> End {
+    fn violation(&mut self, error: WsError) -> End {
         End::Ours(match error {
             // The wire looks ahead of tungstenite: its fault counts once tungstenite has come to it.
             WsError::Io(error) => match self.protocol.wire.take_fault() {
@@ -425,7 +431,7 @@ pub(super) mod tests {
     use crate::config::Config;
     use crate::connection::handler::Admission;
     use crate::connection::registration;
-    use crate::hub::queue::Outlet;
+    use crate::hub::queue::DirectWriter;
     use crate::time::virtual_time::VirtualTime;
     use crate::websocket::decoder::tests::frame;
 
@@ -446,11 +452,11 @@ pub(super) mod tests {
             if !self.unread.is_empty() || self.ended { Poll::Ready(()) } else { Poll::Pending }
         }
 
-        fn outlet(&self) -> Option<Arc<dyn Outlet>> {
+        fn outlet(&self) -> Option<Arc<dyn DirectWriter>> {
             None
         }
 
-        fn delivers_alone(&self) -> bool {
+        fn delivers_after_close(&self) -> bool {
             self.delivers_alone
         }
 
@@ -539,9 +545,9 @@ pub(super) mod tests {
         assert!(!is_last(&more[..1], more[1..].to_vec()));
         // A read that takes as much as it can may have left some.
         for (less, last) in [(0, false), (1, true)] {
-            let message = frame(0x82, &vec![0; SCRATCH_BYTES - close.len() - 8 - less]);
+            let message = frame(0x82, &vec![0; READ_BUFFER_BYTES - close.len() - 8 - less]);
             let bytes = [&message[..], &close].concat();
-            assert_eq!(bytes.len(), SCRATCH_BYTES - less);
+            assert_eq!(bytes.len(), READ_BUFFER_BYTES - less);
             assert_eq!(is_last(b"", bytes), last);
         }
     }
@@ -556,7 +562,7 @@ pub(super) mod tests {
                 if comes {
                     connection.protocol.wire.transport.unread = message[50..].to_vec().into();
                 }
-                connection.turn = 0;
+                connection.read_budget = 0;
                 time.advance(2 * Config::MESSAGE_TIMEOUT);
                 let late = connection.poll_next(cx);
                 if comes {

@@ -11,20 +11,20 @@ use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::disconnect::{CLOSE, Disconnect};
 use crate::frame::{BINARY, FRAME_HEADER_MAX, TEXT};
-use crate::memory::budget::Memory;
-use crate::memory::read_buffers::SCRATCH_BYTES;
+use crate::memory::budget::MemoryBudget;
+use crate::memory::read_buffers::READ_BUFFER_BYTES;
 use crate::message::Message;
-use crate::time::timer_list::Moment;
-use crate::time::timers::Timekeeper;
+use crate::time::timer_list::Tick;
+use crate::time::timers::Timers;
 
 /// The longest piece of a frame whose end is not there, in bytes of payload. Tungstenite's buffer
 /// keeps the length of the longest until the message is whole.
 const CHUNK: usize = 4096;
 
-const _: () = assert!(CHUNK > CONTROL_MAX as usize && SCRATCH_BYTES <= u16::MAX as usize);
+const _: () = assert!(CHUNK > CONTROL_MAX as usize && READ_BUFFER_BYTES <= u16::MAX as usize);
 
 /// The longest frame that tungstenite sees, in bytes of payload: one that came with one read.
-pub(crate) const FRAME_MAX: usize = SCRATCH_BYTES;
+pub(crate) const FRAME_MAX: usize = READ_BUFFER_BYTES;
 
 /// The longest header of a masked frame.
 const HEADER_MAX: usize = FRAME_HEADER_MAX + 4;
@@ -45,7 +45,7 @@ const LENGTH: u8 = 0x7f;
 
 /// What a peer has said.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Said {
+pub(crate) enum Event {
     /// A message, counted in the hub's account.
     Message(Message),
     /// A ping, which tungstenite answers when it is asked again, or a pong.
@@ -55,7 +55,7 @@ pub(crate) enum Said {
 
 /// Follows the frames of a stream (RFC 6455 5.2) and cuts long ones into pieces.
 #[derive(Debug)]
-pub(crate) struct Scan {
+pub(crate) struct Decoder {
     /// How far the bytes that were read have been handed on; the wire moves it.
     pub(crate) at: u16,
     /// The longest message, in bytes of payload; at most 2^30, as every limit is.
@@ -88,7 +88,7 @@ pub(crate) struct Scan {
     /// Whether the frame now is the last of its message.
     last: bool,
     /// When the message began that is not finished; set when a poll ends in the middle of one.
-    pub(crate) began: Option<Moment>,
+    pub(crate) began: Option<Tick>,
 }
 
 /// What one step of handing on came to.
@@ -102,7 +102,7 @@ pub(crate) struct Handed {
     pub(crate) fault: Option<Disconnect>,
 }
 
-impl Scan {
+impl Decoder {
     pub(crate) fn new(message_max: u32, fragments_max: u32) -> Self {
         Self {
             at: 0,
@@ -132,18 +132,18 @@ impl Scan {
     pub(crate) fn take_whole(
         &self,
         from: &mut [u8],
-        memory: &Arc<Memory>,
-    ) -> Option<(Said, usize)> {
+        memory: &Arc<MemoryBudget>,
+    ) -> Option<(Event, usize)> {
         let (first, header, length) = self.frame_at(from)?;
         let frame = from.get_mut(..header + length)?;
         let (head, payload) = frame.split_at_mut(header);
         // The key stands last in a header. One of zeros says the same of what lies there now.
         let is_ascii = unmask(payload, std::mem::take(head.last_chunk_mut()?));
         let said = match first {
-            CLOSE => Said::Close(reason(payload)?),
-            PONG => Said::Control,
+            CLOSE => Event::Close(reason(payload)?),
+            PONG => Event::Control,
             TEXT if !is_ascii && str::from_utf8(payload).is_err() => return None,
-            _ => Said::Message(Message::encode_with(memory, first, payload)),
+            _ => Event::Message(Message::encode_with(memory, first, payload)),
         };
         Some((said, frame.len()))
     }
@@ -353,12 +353,12 @@ impl Scan {
     }
 
     /// Remembers when the message began, if a poll ends in the middle of one.
-    pub(crate) fn settle(&mut self, keeper: &Timekeeper) {
+    pub(crate) fn settle(&mut self, timers: &Timers) {
         let whole = self.last && self.have == 0 && self.piece == 0 && self.rest == 0;
         if whole || self.is_between() {
             self.began = None;
         } else if self.began.is_none() {
-            self.began = Some(keeper.now());
+            self.began = Some(timers.now());
         }
     }
 }
@@ -446,7 +446,11 @@ pub(crate) mod tests {
         frame
     }
     /// What tungstenite would get for `from`, handed over in steps of `taken` and `given` bytes.
-    fn hand_on(scan: &mut Scan, from: &[u8], step: (usize, usize)) -> Result<Vec<u8>, Disconnect> {
+    fn hand_on(
+        scan: &mut Decoder,
+        from: &[u8],
+        step: (usize, usize),
+    ) -> Result<Vec<u8>, Disconnect> {
         let mut out = Vec::new();
         let mut at = 0;
         loop {
@@ -498,7 +502,7 @@ pub(crate) mod tests {
         stream.extend(frame(0x89, b"ping"));
         stream.extend(frame(0x80, &long[..4096]));
         for step in [(1, 1), (7, 3), (3, 1000), (stream.len(), 256), (stream.len(), 65536)] {
-            let mut scan = Scan::new(65536, 1024);
+            let mut scan = Decoder::new(65536, 1024);
             let out = hand_on(&mut scan, &stream, step).expect("within every limit");
             // What a peer sent, put together again: the opcode, the payload, the last FIN.
             let mut whole: Vec<(u8, Vec<u8>, bool)> = Vec::new();
@@ -532,7 +536,7 @@ pub(crate) mod tests {
         for (len, ceiling, pieces) in
             [(5000, false, 1), (5000, true, 2), (FRAME_MAX, false, 1), (FRAME_MAX, true, 8)]
         {
-            let mut scan = Scan::new(65536, 1024);
+            let mut scan = Decoder::new(65536, 1024);
             scan.parts = ceiling;
             let stream = frame(0x82, &payload[..len]);
             let out = hand_on(&mut scan, &stream, (stream.len(), 777)).expect("fine");
@@ -544,7 +548,7 @@ pub(crate) mod tests {
     }
     #[test]
     fn a_frame_is_handed_on_as_it_comes() {
-        let mut scan = Scan::new(65536, 1024);
+        let mut scan = Decoder::new(65536, 1024);
         let stream = frame(0x81, b"hello world");
         let out = hand_on(&mut scan, &stream[..9], (99, 99)).expect("fine");
         assert_eq!(frames(&out), [(0x01, b"hel".to_vec())]);
@@ -554,7 +558,7 @@ pub(crate) mod tests {
     #[test]
     fn what_comes_behind_a_message_can_be_handed_on_apart() {
         let stream = [frame(0x81, b"one"), frame(0x81, b"two")].concat();
-        let mut scan = Scan::new(65536, 1024);
+        let mut scan = Decoder::new(65536, 1024);
         scan.parts = true;
         let mut into = [0; 99];
         let first = scan.hand_on(&stream, &mut into);
@@ -565,13 +569,13 @@ pub(crate) mod tests {
     }
     #[test]
     fn reserved_bits_and_opcodes_reach_tungstenite() {
-        let mut scan = Scan::new(65536, 1024);
+        let mut scan = Decoder::new(65536, 1024);
         let out = hand_on(&mut scan, &frame(0xf3, &[0; 5000]), (5000, 9999)).expect("passes");
         assert_eq!(out[0], 0x73, "the first piece has the opcode and the reserved bits");
     }
     #[test]
     fn fragments_are_counted_empty_ones_too_and_each_message_anew() {
-        let mut scan = Scan::new(65536, 3);
+        let mut scan = Decoder::new(65536, 3);
         let mut stream = frame(0x01, b"");
         stream.extend(frame(0x00, b""));
         stream.extend(frame(0x8a, b""));
@@ -593,42 +597,42 @@ pub(crate) mod tests {
             (&[0x88, 0xff, 0, 0, 0, 0, 0, 1, 0, 0], 1002),
             (&[0x82, 5], 1002),
         ] {
-            let mut scan = Scan::new(65536, 1024);
+            let mut scan = Decoder::new(65536, 1024);
             let stream = [header, &[0; 4]].concat();
             let fault = hand_on(&mut scan, &stream, (99, 99)).expect_err("announces too much");
             assert_eq!(scan.announced(), 0, "nothing is set aside for it");
             assert_eq!(fault.code(), code, "{header:?}");
         }
         // The limit holds for a message, however it is cut.
-        let mut scan = Scan::new(10, 1024);
+        let mut scan = Decoder::new(10, 1024);
         let stream = [frame(0x02, &[0; 6]), frame(0x80, &[0; 5])].concat();
         assert_eq!(hand_on(&mut scan, &stream, (99, 99)).expect_err("11 bytes").code(), 1009);
     }
     #[test]
     fn what_came_before_a_fault_is_handed_on() {
-        let mut scan = Scan::new(10, 1024);
+        let mut scan = Decoder::new(10, 1024);
         let stream = [frame(0x81, b"hello"), frame(0x82, &[0; 11])].concat();
         let handed = scan.hand_on(&stream, &mut [0; 99]);
         assert_eq!((handed.given, handed.fault.map(|fault| fault.code())), (2 + 5, Some(1009)));
     }
     #[test]
     fn a_message_is_timed_from_its_first_byte_to_its_last() {
-        let (mut scan, keeper) = (Scan::new(65536, 1024), Timekeeper::new());
+        let (mut scan, timers) = (Decoder::new(65536, 1024), Timers::new());
         let stream = frame(0x81, b"hello");
         hand_on(&mut scan, &stream[..1], (9, 9)).expect("fine");
-        scan.settle(&keeper);
+        scan.settle(&timers);
         let began = scan.began.expect("a byte of a header begins a message");
         hand_on(&mut scan, &stream[1..8], (9, 9)).expect("fine");
-        scan.settle(&keeper);
+        scan.settle(&timers);
         assert_eq!(scan.began, Some(began), "more bytes do not start it anew");
         hand_on(&mut scan, &stream[8..], (9, 9)).expect("fine");
-        scan.settle(&keeper);
+        scan.settle(&timers);
         assert_eq!(scan.began, None);
         hand_on(&mut scan, &frame(0x01, b"first"), (99, 99)).expect("fine");
-        scan.settle(&keeper);
+        scan.settle(&timers);
         assert!(scan.began.is_some(), "a message that awaits its next fragment is not finished");
         hand_on(&mut scan, &frame(0x89, b"ping"), (99, 99)).expect("fine");
-        scan.settle(&keeper);
+        scan.settle(&timers);
         assert!(scan.began.is_some(), "a control frame between does not finish it");
     }
 }

@@ -22,12 +22,12 @@ use async_tungstenite::tungstenite::protocol::{
 use crate::disconnect::Disconnect;
 use crate::frame::{BINARY, TEXT};
 use crate::hub::handle::Shared;
-use crate::memory::budget::Memory;
-use crate::memory::read_buffers::Scratch;
+use crate::memory::budget::MemoryBudget;
+use crate::memory::read_buffers::ReadBuffers;
 use crate::message::Message;
 use crate::net::stream::Transport;
-use crate::websocket::decoder::{FRAME_MAX, Said};
-use crate::websocket::reader::Wire;
+use crate::websocket::decoder::{Event, FRAME_MAX};
+use crate::websocket::reader::Reader;
 
 /// The buffer that tungstenite reads the wire into. The wire has the large one.
 const READ_BUFFER: usize = 1024;
@@ -37,14 +37,14 @@ const WRITE_BUFFER: usize = 160;
 
 /// A wire, and tungstenite over it while there is something for it to do.
 pub(crate) struct Protocol<T> {
-    pub(crate) wire: Wire<T>,
+    pub(crate) wire: Reader<T>,
     /// There while the peer has begun something that is not gathered without it, or a frame of ours is
     /// not written.
     tungstenite: Option<Box<WebSocketContext>>,
 }
 
 impl<T: Transport> Protocol<T> {
-    pub(crate) fn new(wire: Wire<T>) -> Self {
+    pub(crate) fn new(wire: Reader<T>) -> Self {
         Self { wire, tungstenite: None }
     }
 
@@ -55,7 +55,7 @@ impl<T: Transport> Protocol<T> {
 
     /// The next that the wire's bytes say, or what is wrong with them; `None` when they are not
     /// enough for anything.
-    pub(crate) fn next(&mut self, pool: &Scratch) -> Option<Result<Said, WsError>> {
+    pub(crate) fn next(&mut self, pool: &ReadBuffers) -> Option<Result<Event, WsError>> {
         if self.tungstenite.is_none() {
             let next = self.wire.take_next();
             if next.is_some() {
@@ -84,8 +84,8 @@ impl<T: Transport> Protocol<T> {
     /// Before a poll ends: gives the borrowed buffer back, and tungstenite if it holds nothing.
     /// `pending` is whether it has to be asked again.
     pub(crate) fn settle(&mut self, shared: &Shared, pending: bool) {
-        let pool = &shared.scratch;
-        self.wire.settle(pool, &shared.timekeeper);
+        let pool = &shared.read_buffers;
+        self.wire.settle(pool, &shared.timers);
         if !pending && self.wire.is_quiet() {
             if let Some(tungstenite) = self.tungstenite.take() {
                 // One that has answered is not lent on: what it says is never another client's.
@@ -98,14 +98,16 @@ impl<T: Transport> Protocol<T> {
 }
 
 /// What tungstenite has heard, in our own words; a message is counted in `memory`.
-fn said(heard: WsMessage, memory: &Arc<Memory>) -> Said {
+fn said(heard: WsMessage, memory: &Arc<MemoryBudget>) -> Event {
     match heard {
-        WsMessage::Text(text) => Said::Message(Message::encode_with(memory, TEXT, text.as_bytes())),
-        WsMessage::Binary(bytes) => Said::Message(Message::encode_with(memory, BINARY, &bytes)),
-        WsMessage::Close(frame) => Said::Close(frame.map_or(Disconnect::NO_STATUS, |frame| {
+        WsMessage::Text(text) => {
+            Event::Message(Message::encode_with(memory, TEXT, text.as_bytes()))
+        }
+        WsMessage::Binary(bytes) => Event::Message(Message::encode_with(memory, BINARY, &bytes)),
+        WsMessage::Close(frame) => Event::Close(frame.map_or(Disconnect::NO_STATUS, |frame| {
             Disconnect::new(frame.code.into(), frame.reason.as_str().to_owned())
         })),
-        _ => Said::Control,
+        _ => Event::Control,
     }
 }
 
@@ -134,29 +136,29 @@ mod tests {
     use crate::config::Config;
     use crate::hub::handle::Hub;
     use crate::hub::queue::Queue;
-    use crate::memory::read_buffers::SCRATCH_BYTES;
-    use crate::net::stream::Foreign;
+    use crate::memory::read_buffers::READ_BUFFER_BYTES;
+    use crate::net::stream::AnyStream;
     use crate::websocket::decoder::tests::frame;
 
     /// A client's protocol, and what the peer says next.
     struct Peer {
         hub: Hub,
         queue: Arc<Queue>,
-        protocol: Protocol<Foreign<Cursor<Vec<u8>>>>,
+        protocol: Protocol<AnyStream<Cursor<Vec<u8>>>>,
     }
     impl Peer {
         fn new(hub: Hub) -> Self {
-            let queue = Queue::new(&hub.shared().terms);
+            let queue = Queue::new(&hub.shared().queue_config);
             queue.open(None);
-            let stream = Foreign(Cursor::new(Vec::new()));
-            let wire = Wire::new(stream, Arc::clone(&queue), Vec::new(), &hub);
+            let stream = AnyStream(Cursor::new(Vec::new()));
+            let wire = Reader::new(stream, Arc::clone(&queue), Vec::new(), &hub);
             Self { hub, queue, protocol: Protocol::new(wire) }
         }
 
         /// What tungstenite makes of `bytes`, asked until it has nothing more.
-        fn say(&mut self, bytes: &[u8]) -> Vec<Said> {
+        fn say(&mut self, bytes: &[u8]) -> Vec<Event> {
             let cx = &mut Context::from_waker(Waker::noop());
-            let pool = &self.hub.shared().scratch;
+            let pool = &self.hub.shared().read_buffers;
             if !bytes.is_empty() {
                 let wire = &mut self.protocol.wire;
                 wire.transport.0 = Cursor::new(bytes.to_vec());
@@ -186,8 +188,8 @@ mod tests {
             self.protocol.tungstenite.is_none()
         }
     }
-    fn text(text: &str) -> Said {
-        Said::Message(Message::text(text))
+    fn text(text: &str) -> Event {
+        Event::Message(Message::text(text))
     }
     #[test]
     fn tungstenite_is_there_only_while_something_is_being_said() {
@@ -239,21 +241,21 @@ mod tests {
     fn what_comes_in_one_frame_needs_no_tungstenite() {
         let (hub, _manager) = Hub::new(Config::default()).expect("valid");
         let mut peer = Peer::new(hub.clone());
-        let both = [text("one"), Said::Message(Message::binary([2; 30_000]))];
+        let both = [text("one"), Event::Message(Message::binary([2; 30_000]))];
         let stream = [frame(0x81, b"one"), frame(0x82, &[2; 30_000])].concat();
-        let pool = &hub.shared().scratch;
+        let pool = &hub.shared().read_buffers;
         assert_eq!(peer.say(&stream), both);
-        assert_eq!(peer.say(&frame(0x8a, b"pong")), [Said::Control]);
+        assert_eq!(peer.say(&frame(0x8a, b"pong")), [Event::Control]);
         assert_eq!(
             peer.say(&frame(0x88, b"\x03\xe9bye")),
-            [Said::Close(Disconnect::new(1001, "bye"))]
+            [Event::Close(Disconnect::new(1001, "bye"))]
         );
-        assert_eq!(peer.say(&frame(0x88, b"")), [Said::Close(Disconnect::NO_STATUS)]);
+        assert_eq!(peer.say(&frame(0x88, b"")), [Event::Close(Disconnect::NO_STATUS)]);
         let long = frame(0x82, &[3; 60_000]);
         assert_eq!(peer.say(&long[..100]), []);
         assert_eq!(peer.say(&long[100..30_000]), []);
         let (end, next) = (&long[30_000..], frame(0x81, b"one"));
-        let both = [Said::Message(Message::binary([3; 60_000])), text("one")];
+        let both = [Event::Message(Message::binary([3; 60_000])), text("one")];
         assert_eq!(peer.say(&[end, &next].concat()), both);
         assert!(pool.take_tungstenite().is_none());
         let mut peer = Peer::new(hub.clone());
@@ -324,10 +326,10 @@ mod tests {
         stream: &[u8],
         piece: usize,
         through: bool,
-    ) -> (Vec<Said>, Vec<u8>, String) {
+    ) -> (Vec<Event>, Vec<u8>, String) {
         let (hub, _manager) = Hub::new(config.clone()).expect("valid");
         let mut peer = Peer::new(hub.clone());
-        let (cx, pool) = (&mut Context::from_waker(Waker::noop()), &hub.shared().scratch);
+        let (cx, pool) = (&mut Context::from_waker(Waker::noop()), &hub.shared().read_buffers);
         let (mut heard, mut sent) = (Vec::new(), Vec::new());
         for piece in stream.chunks(piece).chain([&[][..]]) {
             peer.protocol.wire.transport.0 = Cursor::new(piece.to_vec());
@@ -339,7 +341,7 @@ mod tests {
             while let Some(next) = peer.protocol.next(pool) {
                 sent.extend(peer.sent());
                 match next {
-                    Ok(Said::Close(reason)) => return (heard, sent, format!("{reason:?}")),
+                    Ok(Event::Close(reason)) => return (heard, sent, format!("{reason:?}")),
                     Ok(said) => heard.push(said),
                     Err(WsError::Utf8(_)) => return (heard, sent, "not UTF-8".into()),
                     // The wire looks ahead: its fault is one when tungstenite has come to it.
@@ -364,8 +366,8 @@ mod tests {
             if random.bool() {
                 config = config.max_memory(Some(1 << 24));
             }
-            let expected = hear(&config, &stream, SCRATCH_BYTES, true);
-            for piece in [SCRATCH_BYTES, random.usize(1..40), random.usize(40..9000)] {
+            let expected = hear(&config, &stream, READ_BUFFER_BYTES, true);
+            for piece in [READ_BUFFER_BYTES, random.usize(1..40), random.usize(40..9000)] {
                 let heard = hear(&config, &stream, piece, false);
                 assert!(
                     heard == expected,

@@ -23,28 +23,28 @@ use async_tungstenite::tungstenite::error::Error as WsError;
 
 use crate::disconnect::Disconnect;
 use crate::hub::handle::Hub;
-use crate::hub::queue::{Outlet, Queue};
-use crate::memory::budget::{Held, Memory, allocation};
-use crate::memory::read_buffers::{SCRATCH_BYTES, Scratch};
+use crate::hub::queue::{DirectWriter, Queue};
+use crate::memory::budget::{Charge, MemoryBudget, allocation};
+use crate::memory::read_buffers::{READ_BUFFER_BYTES, ReadBuffers};
 use crate::net::stream::Transport;
-use crate::time::timer_list::Moment;
-use crate::time::timers::Timekeeper;
-use crate::websocket::assembler::Gathering;
-use crate::websocket::decoder::{Said, Scan};
+use crate::time::timer_list::Tick;
+use crate::time::timers::Timers;
+use crate::websocket::assembler::Assembler;
+use crate::websocket::decoder::{Decoder, Event};
 
 /// A transport, the queue above it, and what has been read and not yet been handed on.
 #[derive(Debug)]
-pub(crate) struct Wire<T> {
+pub(crate) struct Reader<T> {
     pub(crate) transport: T,
     /// Where control frames go.
     queue: Arc<Queue>,
     buffer: Buffer,
     /// A message of which a part has come, unless that is with tungstenite.
-    gathering: Option<Box<Gathering>>,
+    gathering: Option<Box<Assembler>>,
     /// How far the buffer has been handed on, and where in the stream of frames that is.
-    scan: Scan,
+    scan: Decoder,
     /// The memory of what is kept and of a message that has begun, between two polls.
-    held: Held,
+    held: Charge,
     /// The tick in which the message began that is not finished, if one has.
     since: u32,
     /// The peer has shut its side down.
@@ -92,7 +92,7 @@ impl Buffer {
     }
 }
 
-impl<T: Transport> Wire<T> {
+impl<T: Transport> Reader<T> {
     /// `early` are the bytes that came behind the request head.
     pub(crate) fn new(transport: T, queue: Arc<Queue>, early: Vec<u8>, hub: &Hub) -> Self {
         let config = &hub.shared().config;
@@ -101,8 +101,8 @@ impl<T: Transport> Wire<T> {
             queue,
             buffer: Buffer::Kept(early.into()),
             gathering: None,
-            scan: Scan::new(config.max_message as u32, config.max_fragments as u32),
-            held: hub.memory().hold(0),
+            scan: Decoder::new(config.max_message as u32, config.max_fragments as u32),
+            held: hub.memory().charge(0),
             since: 0,
             ended: false,
             starved: false,
@@ -127,7 +127,7 @@ impl<T: Transport> Wire<T> {
     }
 
     /// Where what comes over the wire is counted.
-    pub(crate) fn memory(&self) -> &Arc<Memory> {
+    pub(crate) fn memory(&self) -> &Arc<MemoryBudget> {
         self.held.memory()
     }
 
@@ -157,22 +157,22 @@ impl<T: Transport> Wire<T> {
     }
 
     /// When the message began that is not finished.
-    pub(crate) fn began(&self) -> Option<Moment> {
+    pub(crate) fn began(&self) -> Option<Tick> {
         self.scan.began
     }
 
     /// The peer is being read again after a time in which it was not, which is not held against it:
     /// the time of a message that has begun begins anew.
-    pub(crate) fn listens_again(&mut self, keeper: &Timekeeper) {
+    pub(crate) fn listens_again(&mut self, timers: &Timers) {
         if self.scan.began.is_some() {
-            self.scan.began = Some(keeper.now());
+            self.scan.began = Some(timers.now());
         }
     }
 
     /// Takes the next of what was read, if it lies there in one frame, or is a message in one of which
     /// the last has come; an error as soon as what has come is no text. Only while tungstenite is not
     /// there, since it may hold what came before.
-    pub(crate) fn take_next(&mut self) -> Option<Result<Said, WsError>> {
+    pub(crate) fn take_next(&mut self) -> Option<Result<Event, WsError>> {
         let mut unread = self.buffer.rest_mut(self.scan.at);
         let memory = self.held.memory();
         if self.gathering.is_none() {
@@ -183,7 +183,7 @@ impl<T: Transport> Wire<T> {
             let (first, header, length) = self.scan.begin_parts(unread)?;
             self.scan.at += header as u16;
             unread = &mut unread[header..];
-            let begun = Gathering::begin(memory, first, length, unread.len());
+            let begun = Assembler::begin(memory, first, length, unread.len());
             self.gathering = Some(Box::new(begun));
         }
         let gathering = self.gathering.as_mut()?;
@@ -198,7 +198,7 @@ impl<T: Transport> Wire<T> {
         let gathered = self.gathering.take()?.finish();
         // It is counted by itself.
         self.count();
-        Some(Ok(Said::Message(gathered)))
+        Some(Ok(Event::Message(gathered)))
     }
 
     /// Reads once from the transport, all that fits a scratch buffer; returns how much. 0 at the
@@ -206,30 +206,30 @@ impl<T: Transport> Wire<T> {
     pub(crate) fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
-        pool: &Scratch,
+        pool: &ReadBuffers,
     ) -> Poll<io::Result<usize>> {
         debug_assert!(self.unread().is_empty());
         let mut buffer = match std::mem::take(&mut self.buffer) {
             Buffer::Borrowed(buffer, _) => buffer,
-            Buffer::Kept(_) => pool.take(),
+            Buffer::Kept(_) => pool.acquire(),
         };
         self.scan.at = 0;
         let read = Pin::new(&mut self.transport).poll_read(cx, &mut buffer);
         match read {
             Poll::Ready(Ok(n)) if n > 0 => {
-                self.buffer = Buffer::Borrowed(buffer, n.min(SCRATCH_BYTES) as u16);
+                self.buffer = Buffer::Borrowed(buffer, n.min(READ_BUFFER_BYTES) as u16);
             }
             Poll::Ready(Ok(_)) => {
                 self.ended = true;
-                pool.give(buffer);
+                pool.release(buffer);
             }
-            _ => pool.give(buffer),
+            _ => pool.release(buffer),
         }
         read
     }
 
     /// Keeps what is left over and gives the borrowed buffer back. Before a poll ends.
-    pub(crate) fn settle(&mut self, pool: &Scratch, keeper: &Timekeeper) {
+    pub(crate) fn settle(&mut self, pool: &ReadBuffers, timers: &Timers) {
         let rest = self.unread();
         // What is kept stays where it is until all of it was handed on.
         if rest.is_empty() || matches!(self.buffer, Buffer::Borrowed(..)) {
@@ -237,7 +237,7 @@ impl<T: Transport> Wire<T> {
             self.replace_buffer(rest, pool);
         }
         let began = self.scan.began;
-        self.scan.settle(keeper);
+        self.scan.settle(timers);
         if self.scan.began != began {
             self.since = self.held.memory().tick();
         }
@@ -245,7 +245,7 @@ impl<T: Transport> Wire<T> {
     }
 
     /// Forgets what was read and not handed on, and gives the borrowed buffer back.
-    pub(crate) fn discard(&mut self, pool: &Scratch) {
+    pub(crate) fn discard(&mut self, pool: &ReadBuffers) {
         self.replace_buffer(Buffer::default(), pool);
         if self.gathering.take().is_some() {
             self.scan.abandon();
@@ -254,9 +254,9 @@ impl<T: Transport> Wire<T> {
     }
 
     /// Puts another buffer in the place of this one, which is given back if it was borrowed.
-    fn replace_buffer(&mut self, buffer: Buffer, pool: &Scratch) {
+    fn replace_buffer(&mut self, buffer: Buffer, pool: &ReadBuffers) {
         if let Buffer::Borrowed(buffer, _) = std::mem::replace(&mut self.buffer, buffer) {
-            pool.give(buffer);
+            pool.release(buffer);
         }
         self.scan.at = 0;
     }
@@ -276,7 +276,7 @@ impl<T: Transport> Wire<T> {
     }
 
     /// Where pushes may write, if the transport can be written from outside its task.
-    pub(crate) fn outlet(&self) -> Option<Arc<dyn Outlet>> {
+    pub(crate) fn outlet(&self) -> Option<Arc<dyn DirectWriter>> {
         self.transport.outlet()
     }
 
@@ -290,7 +290,7 @@ impl<T: Transport> Wire<T> {
         if memory.is_limited() && (message > 0 || self.held.bytes() > 0) {
             // What is kept between two messages is not the peer's to move.
             let since = self.scan.began.map_or_else(|| memory.tick(), |_| self.since);
-            self.queue.owe(message, since);
+            self.queue.set_private_bytes(message, since);
         }
         let kept = match &self.buffer {
             Buffer::Kept(kept) => kept.len(),
@@ -309,7 +309,7 @@ impl<T: Transport> Wire<T> {
     }
 }
 
-impl<T: Transport> Read for Wire<T> {
+impl<T: Transport> Read for Reader<T> {
     /// Hands on what was read; `WouldBlock` when there is none. The pump reads the transport and
     /// comes back.
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
@@ -329,11 +329,11 @@ impl<T: Transport> Read for Wire<T> {
     }
 }
 
-impl<T: Transport> Write for Wire<T> {
+impl<T: Transport> Write for Reader<T> {
     /// Takes control frames into the queue; the pump's next drain writes them.
     fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
         self.answered = true;
-        if self.queue.control(frames) {
+        if self.queue.push_control(frames) {
             self.wrote = true;
             Ok(frames.len())
         } else {
@@ -355,12 +355,12 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::net::stream::Foreign;
+    use crate::net::stream::AnyStream;
     use crate::websocket::decoder::tests::frame;
 
-    type Bytes = Foreign<Cursor<Vec<u8>>>;
+    type Bytes = AnyStream<Cursor<Vec<u8>>>;
     /// A poll that reads `bytes`, if there are any, and takes all that is handed on.
-    fn poll(wire: &mut Wire<Bytes>, bytes: &[u8], pool: &Scratch) {
+    fn poll(wire: &mut Reader<Bytes>, bytes: &[u8], pool: &ReadBuffers) {
         let cx = &mut Context::from_waker(Waker::noop());
         if !bytes.is_empty() {
             wire.transport.0 = Cursor::new(bytes.to_vec());
@@ -368,66 +368,66 @@ mod tests {
         }
         let mut into = [0; 256];
         while wire.read(&mut into).is_ok() {}
-        wire.settle(pool, &Timekeeper::new());
+        wire.settle(pool, &Timers::new());
     }
     #[test]
     fn an_unfinished_message_is_held_whole_from_its_first_bytes_on() {
         let (hub, _manager) = Hub::new(Config::default()).expect("valid");
-        let (memory, pool) = (hub.memory(), Scratch::default());
-        let queue = Queue::new(&hub.shared().terms);
-        let transport = Foreign(Cursor::new(Vec::new()));
-        let mut wire = Wire::new(transport, queue, b"\x81".to_vec(), &hub);
-        assert_eq!(memory.held(), allocation(1), "what came behind the head");
+        let (memory, pool) = (hub.memory(), ReadBuffers::default());
+        let queue = Queue::new(&hub.shared().queue_config);
+        let transport = AnyStream(Cursor::new(Vec::new()));
+        let mut wire = Reader::new(transport, queue, b"\x81".to_vec(), &hub);
+        assert_eq!(memory.charged(), allocation(1), "what came behind the head");
         let stream = frame(0x82, &[7; 40_000]);
         poll(&mut wire, &[], &pool);
-        assert_eq!(memory.held(), 0, "a byte of a header is kept in the scan");
+        assert_eq!(memory.charged(), 0, "a byte of a header is kept in the scan");
         poll(&mut wire, &stream[1..20_008], &pool);
-        assert_eq!(memory.held(), allocation(2 * 40_000));
+        assert_eq!(memory.charged(), allocation(2 * 40_000));
         assert!(wire.has_begun());
         poll(&mut wire, &stream[20_008..], &pool);
-        assert_eq!(memory.held(), 0, "it is whole");
+        assert_eq!(memory.charged(), 0, "it is whole");
         assert!(!wire.has_begun());
         poll(&mut wire, &frame(0x02, b"the first of many"), &pool);
-        assert_eq!(memory.held(), allocation(2 * Config::MAX_MESSAGE), "as long as one may be");
+        assert_eq!(memory.charged(), allocation(2 * Config::MAX_MESSAGE), "as long as one may be");
         poll(&mut wire, &frame(0x89, b"a ping between"), &pool);
         assert!(wire.has_begun());
         poll(&mut wire, &frame(0x80, b"the last"), &pool);
-        assert_eq!(memory.held(), 0);
+        assert_eq!(memory.charged(), 0);
         poll(&mut wire, &stream[..100], &pool);
-        assert!(memory.held() > 0);
+        assert!(memory.charged() > 0);
         drop(wire);
-        assert_eq!(memory.held(), 0);
+        assert_eq!(memory.charged(), 0);
     }
     #[test]
     fn a_message_that_is_gathered_is_counted_until_it_is_made_or_thrown_away() {
         let (hub, _manager) = Hub::new(Config::default()).expect("valid");
-        let (memory, pool) = (hub.memory(), Scratch::default());
-        let queue = Queue::new(&hub.shared().terms);
-        let transport = Foreign(Cursor::new(Vec::new()));
-        let mut wire = Wire::new(transport, queue, Vec::new(), &hub);
+        let (memory, pool) = (hub.memory(), ReadBuffers::default());
+        let queue = Queue::new(&hub.shared().queue_config);
+        let transport = AnyStream(Cursor::new(Vec::new()));
+        let mut wire = Reader::new(transport, queue, Vec::new(), &hub);
         let stream = frame(0x82, &[7; 60_000]);
-        let say = |wire: &mut Wire<Bytes>, bytes: &[u8]| {
+        let say = |wire: &mut Reader<Bytes>, bytes: &[u8]| {
             let cx = &mut Context::from_waker(Waker::noop());
             wire.transport.0 = Cursor::new(bytes.to_vec());
             assert!(wire.poll_fill(cx, &pool).is_ready());
             let said = wire.take_next();
-            wire.settle(&pool, &Timekeeper::new());
+            wire.settle(&pool, &Timers::new());
             said
         };
         assert!(say(&mut wire, &stream[..20_000]).is_none());
-        assert_eq!(memory.held(), allocation(2 * 60_000));
+        assert_eq!(memory.charged(), allocation(2 * 60_000));
         assert!(wire.has_begun() && wire.began().is_some());
         assert!(say(&mut wire, &stream[20_000..50_000]).is_none());
-        let Some(Ok(Said::Message(message))) = say(&mut wire, &stream[50_000..]) else {
+        let Some(Ok(Event::Message(message))) = say(&mut wire, &stream[50_000..]) else {
             panic!("it is whole");
         };
-        assert_eq!(memory.held(), message.size());
+        assert_eq!(memory.charged(), message.size());
         assert!(!wire.has_begun() && wire.began().is_none());
         drop(message);
-        assert_eq!(memory.held(), 0);
+        assert_eq!(memory.charged(), 0);
         assert!(say(&mut wire, &stream[..20_000]).is_none());
         wire.discard(&pool);
-        assert_eq!(memory.held(), 0);
-        assert!(!wire.has_begun() && memory.spare().find(60_000).is_some());
+        assert_eq!(memory.charged(), 0);
+        assert!(!wire.has_begun() && memory.frame_buffer().try_acquire(60_000).is_some());
     }
 }

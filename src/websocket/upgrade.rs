@@ -11,24 +11,24 @@ use http::{HeaderMap, Request, StatusCode, Version, header};
 use sha1::{Digest as _, Sha1};
 
 use crate::config::Config;
-use crate::connection::refuse::{end_with, note};
+use crate::connection::refuse::{count_refusal, write_last_response};
 use crate::connection::registration::{Admitted, Registering};
 use crate::error::{Error, Kind};
 use crate::http1::fields::{has_token, tokens};
 use crate::http1::origin;
-use crate::http1::origin::Reader;
-use crate::http1::response::{Response, allow, our_fault, too_late};
+use crate::http1::origin::AllowOrigin;
+use crate::http1::response::{Response, allow, internal_error, request_timeout};
 use crate::hub::handle::Hub;
-use crate::limits::admission::Handshake;
-use crate::memory::budget::Held;
+use crate::limits::admission::HandshakePermit;
+use crate::memory::budget::Charge;
 use crate::net::peer::Peer;
 use crate::net::stream::Transport;
-use crate::stats::{Wrong, add};
+use crate::stats::{RefusalReason, add};
 use crate::time::timers::Deadline;
 
 /// What is left of a request for a WebSocket while its client waits for the manager: as little as
 /// can be, since many come at once.
-pub(crate) struct Entrance<'a> {
+pub(crate) struct PendingUpgrade<'a> {
     pub(crate) registering: Registering<'a>,
     /// The answer to the request's key.
     pub(crate) key: AcceptKey,
@@ -37,23 +37,23 @@ pub(crate) struct Entrance<'a> {
     /// What came behind the request.
     pub(crate) early: Vec<u8>,
     /// The memory of that.
-    pub(crate) _held: Held,
+    pub(crate) _held: Charge,
     /// When the handshake has taken too long.
     pub(crate) deadline: Deadline<'a>,
     /// Its place among the handshakes, until it is over.
-    pub(crate) _place: Option<Handshake>,
+    pub(crate) _permit: Option<HandshakePermit>,
     /// Who may read the response, whatever it is.
-    pub(crate) reader: Reader,
+    pub(crate) allow_origin: AllowOrigin,
     /// Who asks.
-    pub(crate) asker: Peer,
+    pub(crate) client_address: Peer,
 }
 
-impl Entrance<'_> {
+impl PendingUpgrade<'_> {
     /// Waits until the client is in the registry, and then tells its peer; returns it, and what
     /// came behind its request.
     ///
     /// Who sees the 101 misses nothing.
-    pub(crate) async fn enter<T: Transport>(
+    pub(crate) async fn complete<T: Transport>(
         mut self: Box<Self>,
         hub: &Hub,
         transport: &mut T,
@@ -62,7 +62,7 @@ impl Entrance<'_> {
         let registered = {
             let late = async {
                 Pin::new(&mut self.deadline).await;
-                Err(too_late())
+                Err(request_timeout())
             };
             or(Pin::new(&mut self.registering), late).await
         };
@@ -72,13 +72,13 @@ impl Entrance<'_> {
                 // Before the goodbye, which takes as long as the peer likes: it may stand in the line
                 // for the inbox, where nobody passes it, and it has a place among the clients.
                 drop(self.registering);
-                let response = origin::tell(response, self.reader.take());
-                note(hub, &self.asker, &response);
+                let response = origin::with_cors(response, self.allow_origin.take());
+                count_refusal(hub, &self.client_address, &response);
                 // Boxed, since it is rare.
-                return Err(Box::pin(end_with(hub, transport, response, false)).await);
+                return Err(Box::pin(write_last_response(hub, transport, response, false)).await);
             }
         };
-        let response = switching(&self.key, self.protocol.as_deref());
+        let response = switching_protocols(&self.key, self.protocol.as_deref());
         let told = async {
             transport.write_all(&response).await?;
             Some(transport.flush().await).transpose()
@@ -93,11 +93,11 @@ impl Entrance<'_> {
                 Ok((admitted, self.early))
             }
             Ok(None) => {
-                counters.refuse(Wrong::Late);
+                counters.refuse(RefusalReason::Late);
                 Err(Error::new(Kind::Io(io::ErrorKind::TimedOut.into())))
             }
             Err(error) => {
-                counters.refuse(Wrong::Left);
+                counters.refuse(RefusalReason::Left);
                 Err(error.into())
             }
         }
@@ -105,7 +105,7 @@ impl Entrance<'_> {
 }
 
 /// The response that makes a request with this answer to its key a WebSocket (RFC 6455 4.2.2).
-pub(crate) fn switching(key: &AcceptKey, protocol: Option<&str>) -> Vec<u8> {
+pub(crate) fn switching_protocols(key: &AcceptKey, protocol: Option<&str>) -> Vec<u8> {
     const BEGIN: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
         Connection: Upgrade\r\nSec-WebSocket-Accept: ";
     let name = if protocol.is_some() { "\r\nSec-WebSocket-Protocol: " } else { "" };
@@ -137,7 +137,7 @@ pub(crate) fn check_protocol(
     if tokens(request.headers(), &header::SEC_WEBSOCKET_PROTOCOL).any(|offer| offer == protocol) {
         return Ok(());
     }
-    Err(our_fault("a subprotocol was chosen that was not offered"))
+    Err(internal_error("a subprotocol was chosen that was not offered"))
 }
 
 /// Checks an upgrade that another server has read, whatever its path, by the same rules.

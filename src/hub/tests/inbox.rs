@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::hub::client_id::Target;
 use crate::hub::command::Command;
 use crate::hub::handle::Hub;
-use crate::hub::inbox::{Inbox, Outbox, inbox};
+use crate::hub::inbox::{CommandReceiver, Inbox, inbox};
 use crate::hub::tests::support::{Stage, Wakes, finished, numbered};
 use crate::message::Message;
 
@@ -18,8 +18,8 @@ fn publish(message: Message) -> Command {
 }
 
 /// The number of the next command's message.
-fn take(outbox: &Outbox) -> Option<u32> {
-    match outbox.try_next()? {
+fn take(commands: &CommandReceiver) -> Option<u32> {
+    match commands.try_next()? {
         Command::Publish { message, .. } => {
             Some(crate::hub::tests::support::number_of(message.as_bytes()))
         }
@@ -28,7 +28,7 @@ fn take(outbox: &Outbox) -> Option<u32> {
 }
 
 /// An inbox of 8 commands for two messages of 100 bytes.
-fn two_fit() -> (Inbox, Outbox) {
+fn two_fit() -> (Inbox, CommandReceiver) {
     inbox(8, 2 * (100 + 2))
 }
 
@@ -64,11 +64,11 @@ fn try_publish_is_full_at_as_many_bytes_as_allowed() {
 
 #[test]
 fn taking_a_command_frees_its_bytes() {
-    let (inbox, outbox) = two_fit();
+    let (inbox, commands) = two_fit();
     for number in 0..10 {
         inbox.try_send(publish(numbered(number, 100))).expect("there is room");
         assert_eq!(inbox.bytes(), 102);
-        assert_eq!(take(&outbox), Some(number));
+        assert_eq!(take(&commands), Some(number));
         assert_eq!(inbox.bytes(), 0);
     }
 }
@@ -78,35 +78,35 @@ fn command_without_a_message_needs_no_bytes() {
     let (inbox, _outbox) = two_fit();
     inbox.try_send(publish(numbered(0, 100))).expect("there is room");
     inbox.try_send(publish(numbered(1, 100))).expect("there is room");
-    inbox.try_send(Command::Rouse).expect("there is room");
+    inbox.try_send(Command::Wake).expect("there is room");
 }
 
 /// Polls the manager's side for its next command; counts its wakes.
-fn poll_next(outbox: &Outbox, wakes: &Arc<Wakes>) -> Poll<Option<Command>> {
+fn poll_next(commands: &CommandReceiver, wakes: &Arc<Wakes>) -> Poll<Option<Command>> {
     let waker = Waker::from(Arc::clone(wakes));
-    pin!(outbox.next(false)).poll(&mut Context::from_waker(&waker))
+    pin!(commands.next(false)).poll(&mut Context::from_waker(&waker))
 }
 
 #[test]
 fn manager_that_waits_is_woken_by_a_command_and_by_the_end() {
-    let (inbox, outbox) = two_fit();
+    let (inbox, commands) = two_fit();
     let wakes = Arc::new(Wakes::default());
-    assert!(poll_next(&outbox, &wakes).is_pending());
-    inbox.try_send(Command::Rouse).expect("there is room");
-    inbox.try_send(Command::Rouse).expect("there is room");
+    assert!(poll_next(&commands, &wakes).is_pending());
+    inbox.try_send(Command::Wake).expect("there is room");
+    inbox.try_send(Command::Wake).expect("there is room");
     assert_eq!(wakes.take(), 1, "it has not looked since");
     for _ in 0..2 {
-        assert!(matches!(poll_next(&outbox, &wakes), Poll::Ready(Some(Command::Rouse))));
+        assert!(matches!(poll_next(&commands, &wakes), Poll::Ready(Some(Command::Wake))));
     }
-    assert!(poll_next(&outbox, &wakes).is_pending());
+    assert!(poll_next(&commands, &wakes).is_pending());
     drop(inbox);
     assert_eq!(wakes.take(), 1);
-    assert!(matches!(poll_next(&outbox, &wakes), Poll::Ready(None)));
+    assert!(matches!(poll_next(&commands, &wakes), Poll::Ready(None)));
 }
 
 #[test]
 fn publishers_that_wait_for_bytes_continue_in_order() {
-    let (inbox, outbox) = two_fit();
+    let (inbox, commands) = two_fit();
     let executor = smol::LocalExecutor::new();
     let inbox = &inbox;
     let mut order = Vec::new();
@@ -119,7 +119,7 @@ fn publishers_that_wait_for_bytes_continue_in_order() {
         })
         .collect();
     while order.len() < 20 {
-        order.push(take(&outbox).expect("the next one waits"));
+        order.push(take(&commands).expect("the next one waits"));
         while executor.try_tick() {}
     }
     assert_eq!(order, (0..20).collect::<Vec<_>>());
@@ -128,7 +128,7 @@ fn publishers_that_wait_for_bytes_continue_in_order() {
 
 #[test]
 fn publishers_that_wait_for_a_place_continue_in_order() {
-    let (inbox, outbox) = inbox(2, 1 << 20);
+    let (inbox, commands) = inbox(2, 1 << 20);
     let executor = smol::LocalExecutor::new();
     let inbox = &inbox;
     for number in 0..20 {
@@ -136,7 +136,7 @@ fn publishers_that_wait_for_a_place_continue_in_order() {
         while executor.try_tick() {}
     }
     for number in 0..20 {
-        assert_eq!(take(&outbox), Some(number));
+        assert_eq!(take(&commands), Some(number));
         while executor.try_tick() {}
     }
 }
@@ -144,14 +144,14 @@ fn publishers_that_wait_for_a_place_continue_in_order() {
 /// When a long message leaves, all the short ones that now fit come in, not just one.
 #[test]
 fn bytes_that_are_freed_let_in_as_many_as_fit() {
-    let (inbox, outbox) = inbox(64, 1_000);
+    let (inbox, commands) = inbox(64, 1_000);
     let executor = smol::LocalExecutor::new();
     let inbox = &inbox;
     inbox.try_send(publish(numbered(0, 990))).expect("there is room");
     let tasks: Vec<_> =
         (1..9).map(|number| executor.spawn(inbox.send(publish(numbered(number, 60))))).collect();
     while executor.try_tick() {}
-    assert_eq!(take(&outbox), Some(0));
+    assert_eq!(take(&commands), Some(0));
     while executor.try_tick() {}
     assert_eq!(tasks.iter().filter(|task| task.is_finished()).count(), 8);
 }
@@ -159,7 +159,7 @@ fn bytes_that_are_freed_let_in_as_many_as_fit() {
 /// A long message is not passed over for ever by short ones.
 #[test]
 fn long_message_is_not_starved_by_short_ones() {
-    let (inbox, outbox) = inbox(64, 1_000);
+    let (inbox, commands) = inbox(64, 1_000);
     let executor = smol::LocalExecutor::new();
     let inbox = &inbox;
     let send = |number, len| {
@@ -170,7 +170,7 @@ fn long_message_is_not_starved_by_short_ones() {
     let mut short: Vec<_> = (0..4).map(|number| send(number, 300)).collect();
     let long = send(1_000, 900);
     for number in 4..20 {
-        take(&outbox).expect("there is always one");
+        take(&commands).expect("there is always one");
         while executor.try_tick() {}
         short.push(send(number, 300));
     }
@@ -180,7 +180,7 @@ fn long_message_is_not_starved_by_short_ones() {
 /// Invariant 3: bytes set aside by a publisher that gave up are not lost.
 #[test]
 fn cancelled_publishers_leak_no_bytes() {
-    let (inbox, outbox) = inbox(1, 1_000);
+    let (inbox, commands) = inbox(1, 1_000);
     inbox.try_send(publish(numbered(0, 4))).expect("there is room");
     for number in 1..50 {
         // It has its bytes and waits for a place, or waits for bytes.
@@ -197,14 +197,14 @@ fn cancelled_publishers_leak_no_bytes() {
         }
         assert_eq!(inbox.bytes(), 6);
     }
-    assert_eq!(take(&outbox), Some(0));
+    assert_eq!(take(&commands), Some(0));
     assert_eq!(inbox.bytes(), 0);
 }
 
 /// A publisher that gives up between its wake and its next poll hands the wake on.
 #[test]
 fn cancelled_publisher_passes_its_wake_on() {
-    let (inbox, outbox) = inbox(8, 102);
+    let (inbox, commands) = inbox(8, 102);
     inbox.try_send(publish(numbered(0, 100))).expect("there is room");
     let mut first = Box::pin(inbox.send(publish(numbered(1, 100))));
     assert!(poll(first.as_mut()).is_pending());
@@ -212,7 +212,7 @@ fn cancelled_publisher_passes_its_wake_on() {
     let waker = Waker::from(Arc::clone(&wakes));
     let mut second = pin!(inbox.send(publish(numbered(2, 100))));
     assert!(second.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-    assert_eq!(take(&outbox), Some(0));
+    assert_eq!(take(&commands), Some(0));
     drop(first);
     assert_eq!(wakes.take(), 1);
     assert!(poll(second.as_mut()).is_ready());
@@ -220,13 +220,13 @@ fn cancelled_publisher_passes_its_wake_on() {
 
 #[test]
 fn waiting_publishers_fail_when_the_manager_ends() {
-    let (inbox, outbox) = two_fit();
+    let (inbox, commands) = two_fit();
     let executor = smol::LocalExecutor::new();
     let inbox = &inbox;
     let tasks: Vec<_> =
         (0..10).map(|number| executor.spawn(inbox.send(publish(numbered(number, 100))))).collect();
     while executor.try_tick() {}
-    drop(outbox);
+    drop(commands);
     while executor.try_tick() {}
     let outcomes: Vec<_> = tasks.into_iter().map(finished).collect();
     assert!(outcomes[..2].iter().all(Result::is_ok), "sent before the end");
@@ -243,8 +243,8 @@ fn departure_is_heard_through_a_full_inbox() {
     stage.hub.try_publish("other", "x").expect("there is room");
     stage.hub.try_publish("other", "x").expect("there is room");
     assert!(stage.hub.try_publish("other", "x").is_err(), "the inbox is full");
-    let id = peer.queue.kill().expect("the registry holds it");
-    stage.hub.depart(id);
+    let id = peer.queue.disconnect().expect("the registry holds it");
+    stage.hub.report_gone(id);
     stage.settle();
     assert_eq!(stage.hub.stats().clients, 0);
 }
@@ -254,8 +254,8 @@ fn departure_is_heard_through_a_full_inbox() {
 fn departure_wakes_an_idle_manager() {
     let stage = Stage::new(Config::default());
     let peer = stage.client(None, &["main"]);
-    let id = peer.queue.kill().expect("the registry holds it");
-    stage.hub.depart(id);
+    let id = peer.queue.disconnect().expect("the registry holds it");
+    stage.hub.report_gone(id);
     stage.settle();
     assert_eq!(stage.hub.stats().clients, 0);
     assert_eq!(stage.hub.stats().rooms, 0);

@@ -13,7 +13,7 @@ use crate::disconnect::Disconnect;
 use crate::hub::client::Client;
 use crate::hub::command::Command;
 use crate::hub::handle::Hub;
-use crate::hub::queue::{Drained, Outlet, Phase, Queue};
+use crate::hub::queue::{DirectWriter, Drained, Phase, Queue};
 use crate::hub::tests::support::{Sink, Stage, finished, number_of, numbered};
 
 #[test]
@@ -168,7 +168,7 @@ fn queues(
     mut manager: std::pin::Pin<&mut impl Future<Output = ()>>,
     clients: usize,
 ) -> Vec<Arc<Queue>> {
-    let queues: Vec<_> = (0..clients).map(|_| Queue::new(&hub.shared().terms)).collect();
+    let queues: Vec<_> = (0..clients).map(|_| Queue::new(&hub.shared().queue_config)).collect();
     for queue in &queues {
         let command = |reply| Command::Register {
             queue: Arc::clone(queue),
@@ -177,7 +177,7 @@ fn queues(
             since: 0,
             reply,
         };
-        let mut register = pin!(hub.ask(command));
+        let mut register = pin!(hub.request(command));
         let mut cx = Context::from_waker(Waker::noop());
         assert!(register.as_mut().poll(&mut cx).is_pending());
         segment(manager.as_mut());
@@ -247,7 +247,7 @@ fn manager_keeps_to_half_a_queue_in_a_room_of_several_slices() {
 
 /// A client that is only ever written to by its own task, which counts and forgets.
 fn counting_client(stage: &Stage) -> (Arc<Queue>, Arc<AtomicUsize>) {
-    let queue = Queue::new(&stage.hub.shared().terms);
+    let queue = Queue::new(&stage.hub.shared().queue_config);
     stage.register(&queue, None, &["main"]).expect("a place");
     queue.open(None);
     let taken = Arc::new(AtomicUsize::new(0));
@@ -329,7 +329,7 @@ fn client_whose_queue_nobody_drains_is_evicted_and_the_others_lose_nothing() {
     // 3 whole, 1 cut, 7 behind it, and the one that was too much.
     assert_eq!(recipients, 500 + 12);
     assert_eq!((stats.messages_delivered, stats.messages_dropped), (503, 8));
-    slow.queue.kill();
+    slow.queue.disconnect();
     let stats = stage.hub.stats();
     assert_eq!(stats.messages_lost, 1, "the cut one");
     assert_eq!(stats.held_bytes, 0);
@@ -340,7 +340,7 @@ fn client_whose_queue_nobody_drains_is_evicted_and_the_others_lose_nothing() {
 fn killed_client_is_not_a_recipient() {
     let stage = Stage::new(Config::default());
     let (dead, alive) = (stage.client(None, &["main"]), stage.client(None, &["main"]));
-    dead.queue.kill();
+    dead.queue.disconnect();
     let recipients = stage.ask(|hub| async move { hub.publish("main", "x").await });
     assert_eq!(recipients.expect("the hub runs"), 1);
     assert_eq!(stage.hub.stats().clients, 1);
@@ -357,7 +357,7 @@ fn dropping_the_manager_closes_every_queue_with_1001() {
     while executor.try_tick() {}
     for (peer, pump) in peers.iter().zip(pumps) {
         assert_eq!(peer.queue.reason(), Some(Disconnect::GOING_AWAY));
-        assert_eq!(finished(pump), Phase::Sealed, "its task was woken");
+        assert_eq!(finished(pump), Phase::Closing, "its task was woken");
     }
     assert_eq!((hub.stats().clients, hub.stats().rooms), (0, 0));
 }
@@ -448,7 +448,9 @@ fn manager_does_what_waits_before_it_ends_with_the_last_handle() {
 fn stop_ends_the_manager() {
     let stage = Stage::new(Config::default());
     let peer = stage.client(None, &["main"]);
-    stage.ask(|hub| async move { hub.tell(Command::Stop).await }).expect("the manager runs");
+    stage
+        .ask(|hub| async move { hub.send_command(Command::Stop).await })
+        .expect("the manager runs");
     assert!(stage.has_ended());
     assert_eq!(peer.queue.reason(), Some(Disconnect::GOING_AWAY));
     let late = stage.ask(|hub| async move { hub.publish("main", "x").await });
@@ -492,7 +494,7 @@ fn hub_of_one_slot_everywhere_comes_to_rest() {
         assert!(tasks.iter().all(smol::Task::is_finished), "everyone has ended");
         assert_eq!(stage.hub.stats().clients, 0);
         for peer in &peers {
-            peer.queue.kill();
+            peer.queue.disconnect();
         }
         let stats = stage.hub.stats();
         let fates = stats.messages_delivered + stats.messages_dropped + stats.messages_lost;
@@ -519,11 +521,11 @@ fn caller_that_gives_up_on_its_answer_has_been_heard() {
 #[test]
 fn messages_between_insert_and_101_are_kept() {
     let stage = Stage::new(Config::default());
-    let queue = Queue::new(&stage.hub.shared().terms);
+    let queue = Queue::new(&stage.hub.shared().queue_config);
     stage.register(&queue, None, &["main"]).expect("a place");
     stage.ask(|hub| async move { hub.publish("main", numbered(7, 4)).await }).expect("it runs");
     let sink = Sink::new(usize::MAX);
-    queue.open(Some(Arc::clone(&sink) as Arc<dyn Outlet>));
+    queue.open(Some(Arc::clone(&sink) as Arc<dyn DirectWriter>));
     let mut cx = Context::from_waker(Waker::noop());
     queue.poll_drain(&mut cx, usize::MAX, |cx, frames| sink.poll_write(cx, frames));
     let (frames, _) = crate::hub::tests::support::decode(&sink.lock().taken);
@@ -548,8 +550,8 @@ fn who_asks_behind_an_answer_is_for_the_next_batch() {
     let mut manager = pin!(manager);
     let queues = queues(&hub, manager.as_mut(), 1);
     let count = async |hub: Hub| hub.clients().await.expect("the hub runs").len();
-    let id = queues[0].kill().expect("registered");
-    hub.depart(id);
+    let id = queues[0].disconnect().expect("registered");
+    hub.report_gone(id);
     let second = Arc::new(Mutex::new(Box::pin(count(hub.clone()))));
     let ask = Arc::clone(&second);
     let then = Then(Mutex::new(Some(Box::new(move || {

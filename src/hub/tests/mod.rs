@@ -1,12 +1,12 @@
 //! Tests of the hub without sockets, clocks or sleeps: plain data first, then the manager stepped
 //! on an executor that is ticked until nothing moves.
 
+mod eviction;
 mod inbox;
 mod manager;
 mod model;
 mod queue;
 mod registry;
-mod relief;
 pub(crate) mod support;
 mod threads;
 mod verbs;

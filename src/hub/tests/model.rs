@@ -33,7 +33,7 @@ pub(crate) enum Pushed {
 
 impl Wire {
     pub(crate) fn push(&mut self, run: &[(u32, usize)]) -> Pushed {
-        if matches!(self.phase, Phase::Sealed | Phase::Evicted | Phase::Dead) {
+        if matches!(self.phase, Phase::Closing | Phase::Evicted | Phase::Dead) {
             return Pushed::Gone;
         }
         let mut rest = run;
@@ -91,7 +91,7 @@ impl Wire {
     }
 
     pub(crate) fn drain(&mut self) {
-        if matches!(self.phase, Phase::Held | Phase::Dead) {
+        if matches!(self.phase, Phase::Handshaking | Phase::Dead) {
             return;
         }
         if self.broken && !self.waiting.is_empty() {

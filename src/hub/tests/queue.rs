@@ -10,17 +10,19 @@ use std::task::{Context, Poll, Waker};
 use crate::config::Overflow;
 use crate::disconnect::Disconnect;
 use crate::hub::client_id::ClientId;
-use crate::hub::queue::{Drained, Outlet, Phase, Push, Queue, Run, Terms, backlog_size};
+use crate::hub::queue::{
+    Batch, DirectWriter, Drained, Phase, Push, Queue, QueueConfig, backlog_size,
+};
 use crate::hub::registry::Registry;
 use crate::hub::tests::support::{
-    Frame, Sink, Wakes, decode, fates, number_of, numbered, seeded, terms,
+    Frame, Sink, Wakes, decode, fates, number_of, numbered, queue_config, seeded,
 };
 use crate::message::Message;
-use crate::stats::Tally;
+use crate::stats::DeliveryCount;
 
 /// A queue, its socket, and the task that would drain it.
 struct Lane {
-    terms: Arc<Terms>,
+    queue_config: Arc<QueueConfig>,
     queue: Arc<Queue>,
     sink: Arc<Sink>,
     wakes: Arc<Wakes>,
@@ -30,22 +32,22 @@ impl Lane {
     /// A lane that may be written through; its task has been polled once.
     fn new(messages: usize, bytes: usize, overflow: Overflow, room: usize) -> Self {
         let lane = Self::held(messages, bytes, overflow, room);
-        lane.queue.open(Some(Arc::clone(&lane.sink) as Arc<dyn Outlet>));
+        lane.queue.open(Some(Arc::clone(&lane.sink) as Arc<dyn DirectWriter>));
         lane.drain();
         lane.wakes.take();
         lane
     }
 
     fn held(messages: usize, bytes: usize, overflow: Overflow, room: usize) -> Self {
-        let terms = terms(messages, bytes, overflow);
-        let queue = Queue::new(&terms);
-        Self { terms, queue, sink: Sink::new(room), wakes: Arc::default() }
+        let queue_config = queue_config(messages, bytes, overflow);
+        let queue = Queue::new(&queue_config);
+        Self { queue_config, queue, sink: Sink::new(room), wakes: Arc::default() }
     }
 
     fn push(&self, messages: &[Message]) -> Push {
         let frames: Vec<_> = messages.iter().map(|m| IoSlice::new(m.frame())).collect();
-        let tally = Tally::new(&self.terms.counters);
-        self.queue.push(Run::new(messages, &frames, &tally))
+        let tally = DeliveryCount::new(&self.queue_config.counters);
+        self.queue.push(Batch::new(messages, &frames, &tally))
     }
 
     /// Pushes small messages one by one, numbered as `numbers` says.
@@ -64,7 +66,7 @@ impl Lane {
     }
 
     fn fates(&self) -> [u64; 3] {
-        fates(&self.terms.counters)
+        fates(&self.queue_config.counters)
     }
 
     fn frames(&self) -> Vec<Frame> {
@@ -88,7 +90,7 @@ fn taker_gets_every_message_in_order_and_then_the_reason() {
     assert_eq!(take(&lane), Poll::Pending);
     assert_eq!(lane.push_each(0..40), Push::Ok);
     assert_eq!(lane.wakes.take(), 1, "the first push wakes, the others find the task awake");
-    lane.queue.seal(Disconnect::RESTART);
+    lane.queue.close(Disconnect::RESTART);
     for number in 0..40 {
         assert_eq!(take(&lane), Poll::Ready(Ok(number)));
     }
@@ -119,15 +121,15 @@ const FRAME: usize = 6;
 fn queue_knows_whether_its_client_was_told_anything_but_the_end() {
     let lane = || Lane::new(4, 1_000, Overflow::Disconnect, usize::MAX);
     let quiet = lane();
-    quiet.queue.seal(Disconnect::NORMAL);
-    quiet.queue.close_frame(&Disconnect::NORMAL.frame());
+    quiet.queue.close(Disconnect::NORMAL);
+    quiet.queue.push_close(&Disconnect::NORMAL.frame());
     quiet.drain();
-    assert!(!quiet.queue.has_told());
+    assert!(!quiet.queue.has_sent());
     let told = lane();
     told.push_each(0..1);
-    assert!(told.queue.has_told());
+    assert!(told.queue.has_sent());
     let pinged = lane();
-    assert!(pinged.queue.control(b"\x89\0") && pinged.queue.has_told());
+    assert!(pinged.queue.push_control(b"\x89\0") && pinged.queue.has_sent());
 }
 
 #[test]
@@ -208,9 +210,9 @@ fn queue_without_an_outlet_lets_its_task_write() {
 fn nothing_is_written_before_the_handshake_is_over() {
     let lane = Lane::held(8, 1_000, Overflow::Disconnect, usize::MAX);
     assert_eq!(lane.push_each(0..2), Push::Ok);
-    assert_eq!(lane.drain(), Drained { wrote: false, empty: false, phase: Phase::Held });
+    assert_eq!(lane.drain(), Drained { wrote: false, empty: false, phase: Phase::Handshaking });
     assert_eq!(lane.sink.lock().writes, 0);
-    lane.queue.open(Some(Arc::clone(&lane.sink) as Arc<dyn Outlet>));
+    lane.queue.open(Some(Arc::clone(&lane.sink) as Arc<dyn DirectWriter>));
     assert_eq!(lane.push_each(2..3), Push::Ok);
     lane.drain();
     assert_eq!(lane.sink.numbers(), [0, 1, 2], "what came first goes first");
@@ -245,7 +247,7 @@ fn drain_past_its_budget_wakes_its_task() {
 fn control_frame_goes_ahead_of_whole_messages_and_behind_a_cut_one() {
     let lane = Lane::new(8, 1_000, Overflow::Disconnect, 3);
     lane.push_each(0..3);
-    assert!(lane.queue.control(&[0x8a, 0]));
+    assert!(lane.queue.push_control(&[0x8a, 0]));
     lane.sink.grant(usize::MAX);
     lane.drain();
     let order: Vec<_> = lane.frames().iter().map(|frame| frame.opcode).collect();
@@ -258,18 +260,18 @@ fn control_frame_goes_ahead_of_whole_messages_and_behind_a_cut_one() {
 fn control_frames_are_bounded() {
     let lane = Lane::new(8, 1_000, Overflow::Disconnect, 0);
     let pong = [0x8a; 127];
-    let taken = (0..100).take_while(|_| lane.queue.control(&pong)).count();
+    let taken = (0..100).take_while(|_| lane.queue.push_control(&pong)).count();
     assert!((2..4).contains(&taken), "{taken} pongs");
 }
 
 #[test]
 fn nothing_follows_a_close_frame() {
     let lane = Lane::new(8, 1_000, Overflow::Disconnect, 0);
-    lane.queue.seal(Disconnect::NORMAL);
-    lane.queue.close_frame(&Disconnect::NORMAL.frame());
+    lane.queue.close(Disconnect::NORMAL);
+    lane.queue.push_close(&Disconnect::NORMAL.frame());
     lane.queue.evict();
-    lane.queue.close_frame(&Disconnect::SLOW.frame());
-    lane.queue.control(&[0x8a, 0]);
+    lane.queue.push_close(&Disconnect::SLOW.frame());
+    lane.queue.push_control(&[0x8a, 0]);
     lane.sink.grant(usize::MAX);
     lane.drain();
     let frames = lane.frames();
@@ -301,13 +303,13 @@ fn frames_stay_whole_and_in_order_at_any_partial_write() {
                     let payload = vec![control; rng.usize(1..126)];
                     let mut frame = vec![0x8a, payload.len() as u8];
                     frame.extend(payload);
-                    control += u8::from(lane.queue.control(&frame));
+                    control += u8::from(lane.queue.push_control(&frame));
                 }
                 6..8 => {
                     lane.sink.lock().at_most = rng.usize(1..300);
                     lane.sink.grant(*rng.choice(&[1, 5, 100, 5_000, 100_000]).expect(""));
                 }
-                8 => lane.queue.open(Some(Arc::clone(&lane.sink) as Arc<dyn Outlet>)),
+                8 => lane.queue.open(Some(Arc::clone(&lane.sink) as Arc<dyn DirectWriter>)),
                 _ => drop(lane.drain_at_most(rng.usize(1..100_000))),
             }
         }
@@ -343,7 +345,7 @@ fn bounds_hold_and_fates_add_up_under_each_policy() {
                         }
                     }
                     9..14 => lane.sink.grant(rng.usize(1..200)),
-                    14 => lane.queue.open(Some(Arc::clone(&lane.sink) as Arc<dyn Outlet>)),
+                    14 => lane.queue.open(Some(Arc::clone(&lane.sink) as Arc<dyn DirectWriter>)),
                     _ => drop(lane.drain()),
                 }
                 let (waiting, waiting_bytes) = lane.queue.depth();
@@ -352,7 +354,7 @@ fn bounds_hold_and_fates_add_up_under_each_policy() {
                 let sum: u64 = lane.fates().iter().sum();
                 assert_eq!(sum + waiting as u64, pushed);
             }
-            lane.queue.kill();
+            lane.queue.disconnect();
             assert_eq!(lane.fates().iter().sum::<u64>(), pushed);
             assert_eq!(lane.fates()[0], lane.sink.numbers().len() as u64);
         });
@@ -406,7 +408,7 @@ fn drop_oldest_drops_what_a_drain_has_taken_out_first() {
 fn eviction_keeps_only_a_cut_frame_and_control() {
     let lane = Lane::new(3, 1_000, Overflow::Disconnect, FRAME + 2);
     lane.push_each(0..4);
-    assert!(lane.queue.control(&[0x8a, 0]));
+    assert!(lane.queue.push_control(&[0x8a, 0]));
     assert_eq!(lane.push_each(4..5), Push::Full);
     assert_eq!(lane.queue.depth(), (1, FRAME));
     lane.sink.grant(usize::MAX);
@@ -436,13 +438,13 @@ fn eviction_wakes_the_task_and_says_how_many_were_missed() {
     assert_eq!(lane.wakes.take(), 1);
     let reason = lane.queue.reason().expect("evicted");
     assert_eq!((reason.code(), reason.reason()), (4108, "too slow: missed 4 messages"));
-    assert_eq!(lane.terms.counters.clients_evicted.load(Ordering::Relaxed), 1);
+    assert_eq!(lane.queue_config.counters.clients_evicted.load(Ordering::Relaxed), 1);
 }
 
 #[test]
 fn seal_wakes_the_task() {
     let lane = Lane::new(3, 1_000, Overflow::Disconnect, usize::MAX);
-    lane.queue.seal(Disconnect::NORMAL);
+    lane.queue.close(Disconnect::NORMAL);
     assert_eq!(lane.wakes.take(), 1);
 }
 
@@ -450,22 +452,22 @@ fn seal_wakes_the_task() {
 fn sealed_queue_still_writes_what_waits() {
     let lane = Lane::new(3, 1_000, Overflow::Disconnect, 0);
     lane.push_each(0..2);
-    lane.queue.seal(Disconnect::NORMAL);
+    lane.queue.close(Disconnect::NORMAL);
     lane.sink.grant(usize::MAX);
-    assert_eq!(lane.drain(), Drained { wrote: true, empty: true, phase: Phase::Sealed });
+    assert_eq!(lane.drain(), Drained { wrote: true, empty: true, phase: Phase::Closing });
     assert_eq!(lane.sink.numbers(), [0, 1]);
 }
 
 #[test]
 fn first_reason_stands() {
     let sealed = Lane::new(3, 1_000, Overflow::Disconnect, 0);
-    sealed.queue.seal(Disconnect::NORMAL);
-    sealed.queue.seal(Disconnect::GOING_AWAY);
+    sealed.queue.close(Disconnect::NORMAL);
+    sealed.queue.close(Disconnect::GOING_AWAY);
     assert_eq!(sealed.queue.reason(), Some(Disconnect::NORMAL));
 
     let evicted = Lane::new(1, 1_000, Overflow::Disconnect, 0);
     evicted.push_each(0..2);
-    evicted.queue.seal(Disconnect::GOING_AWAY);
+    evicted.queue.close(Disconnect::GOING_AWAY);
     assert_eq!(evicted.queue.reason().map(|reason| reason.code()), Some(4108));
 }
 
@@ -473,9 +475,9 @@ fn first_reason_stands() {
 fn push_after_the_end_is_gone_and_not_counted() {
     type End = fn(&Queue);
     let ends: [End; 3] = [
-        |queue| queue.seal(Disconnect::NORMAL),
+        |queue| queue.close(Disconnect::NORMAL),
         Queue::evict,
-        |queue| assert_eq!(queue.kill(), None),
+        |queue| assert_eq!(queue.disconnect(), None),
     ];
     for end in ends {
         let lane = Lane::new(3, 1_000, Overflow::Disconnect, usize::MAX);
@@ -490,27 +492,29 @@ fn push_after_the_end_is_gone_and_not_counted() {
 #[test]
 fn kill_returns_the_id_once() {
     let lane = Lane::new(3, 1_000, Overflow::Disconnect, 0);
-    let mut registry = Registry::new(1, 1, Arc::clone(&lane.terms.counters), &lane.terms.memory);
+    let mut registry =
+        Registry::new(1, 1, Arc::clone(&lane.queue_config.counters), &lane.queue_config.memory);
     let id: ClientId = registry.insert(Arc::clone(&lane.queue), None, &[], 0).expect("a place");
-    assert_eq!(lane.queue.kill(), Some(id));
-    assert_eq!(lane.queue.kill(), None);
+    assert_eq!(lane.queue.disconnect(), Some(id));
+    assert_eq!(lane.queue.disconnect(), None);
 }
 
 #[test]
 fn kill_of_one_that_the_registry_let_go_returns_no_id() {
     let lane = Lane::new(3, 1_000, Overflow::Disconnect, 0);
-    let mut registry = Registry::new(1, 1, Arc::clone(&lane.terms.counters), &lane.terms.memory);
+    let mut registry =
+        Registry::new(1, 1, Arc::clone(&lane.queue_config.counters), &lane.queue_config.memory);
     let id = registry.insert(Arc::clone(&lane.queue), None, &[], 0).expect("a place");
     registry.remove(id, Disconnect::NORMAL);
-    assert_eq!(lane.queue.kill(), None);
+    assert_eq!(lane.queue.disconnect(), None);
 }
 
 #[test]
 fn kill_counts_what_waits_as_lost_once() {
     let lane = Lane::new(8, 1_000, Overflow::Disconnect, FRAME + 1);
     lane.push_each(0..4);
-    lane.queue.kill();
-    lane.queue.kill();
+    lane.queue.disconnect();
+    lane.queue.disconnect();
     assert_eq!(lane.fates(), [1, 0, 3], "the cut one is lost as well");
     assert_eq!(lane.queue.depth(), (0, 0));
     assert!(!lane.queue.has_backlog());
@@ -562,44 +566,44 @@ fn latest_waker_is_the_one_that_is_woken() {
     let lane = Lane::new(8, 1_000, Overflow::Disconnect, 0);
     let other = Lane { wakes: Arc::default(), ..lane };
     other.drain();
-    other.queue.seal(Disconnect::NORMAL);
+    other.queue.close(Disconnect::NORMAL);
     assert_eq!(other.wakes.take(), 1);
 }
 
 /// The queue holds no frame that it has written.
 #[test]
 fn written_messages_are_let_go() {
-    let memory = Arc::<crate::memory::budget::Memory>::default();
+    let memory = Arc::<crate::memory::budget::MemoryBudget>::default();
     let lane = Lane::new(8, 1_000, Overflow::Disconnect, 0);
     let mut kept = VecDeque::new();
     for number in 0..3 {
         let message = numbered(number, 4);
-        message.hold(&memory);
+        message.charge(&memory);
         let size = message.size();
         lane.push(&[message]);
-        kept.push_back(memory.held() / size);
+        kept.push_back(memory.charged() / size);
     }
     assert_eq!(kept, [1, 2, 3]);
     lane.sink.grant(usize::MAX);
     lane.drain();
-    assert_eq!(memory.held(), 0);
+    assert_eq!(memory.charged(), 0);
     assert_eq!(lane.frames().iter().map(|frame| number_of(&frame.payload)).max(), Some(2));
 }
 
 #[test]
 fn channel_is_held_while_the_client_is_behind() {
     let lane = Lane::new(8, 1_000, Overflow::Disconnect, 0);
-    assert_eq!(lane.terms.memory.held(), 0);
+    assert_eq!(lane.queue_config.memory.charged(), 0);
     lane.push_each(0..3);
-    assert_eq!(lane.terms.memory.held(), backlog_size(8));
+    assert_eq!(lane.queue_config.memory.charged(), backlog_size(8));
     lane.sink.grant(usize::MAX);
     lane.drain();
-    assert_eq!(lane.terms.memory.held(), 0, "it has caught up");
-    for end in [Queue::evict, |queue: &Queue| assert!(queue.kill().is_none())] {
+    assert_eq!(lane.queue_config.memory.charged(), 0, "it has caught up");
+    for end in [Queue::evict, |queue: &Queue| assert!(queue.disconnect().is_none())] {
         let lane = Lane::new(8, 1_000, Overflow::Disconnect, 0);
         lane.push_each(0..1);
-        assert_eq!(lane.terms.memory.held(), backlog_size(8));
+        assert_eq!(lane.queue_config.memory.charged(), backlog_size(8));
         end(&lane.queue);
-        assert_eq!(lane.terms.memory.held(), 0, "it has ended");
+        assert_eq!(lane.queue_config.memory.charged(), 0, "it has ended");
     }
 }

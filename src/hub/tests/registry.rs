@@ -10,10 +10,10 @@ use fastrand::Rng;
 use crate::config::Overflow;
 use crate::disconnect::Disconnect;
 use crate::hub::client_id::{ClientId, Refusal, Target};
-use crate::hub::queue::{Outlet, Phase, Queue, Terms};
+use crate::hub::queue::{DirectWriter, Phase, Queue, QueueConfig};
 use crate::hub::registry::{Delivery, Dispatch, Registry};
 use crate::hub::tests::model::{Pushed, Wire};
-use crate::hub::tests::support::{Sink, fates, numbered, seeded, terms};
+use crate::hub::tests::support::{Sink, fates, numbered, queue_config, seeded};
 use crate::message::Message;
 use crate::stats::Counters;
 
@@ -40,7 +40,7 @@ struct Naive {
 /// The registry, and beside it what should be in it.
 struct Pair {
     registry: Registry,
-    terms: Arc<Terms>,
+    queue_config: Arc<QueueConfig>,
     counters: Arc<Counters>,
     clients: Vec<Naive>,
     gone: Vec<Naive>,
@@ -52,12 +52,12 @@ impl Pair {
     fn new(rng: &mut Rng) -> Self {
         let overflow = [Overflow::Disconnect, Overflow::DropNewest, Overflow::DropOldest];
         let overflow = *rng.choice(&overflow).expect("not empty");
-        let terms = terms(rng.usize(1..6), rng.usize(200..600), overflow);
-        let counters = Arc::clone(&terms.counters);
+        let queue_config = queue_config(rng.usize(1..6), rng.usize(200..600), overflow);
+        let counters = Arc::clone(&queue_config.counters);
         let registry =
             Registry::new(ROOMS_MAX, ROOMS_PER_CLIENT_MAX, Arc::clone(&counters), &Arc::default());
         let (clients, gone) = (Vec::new(), Vec::new());
-        Self { registry, terms, counters, clients, gone, recipients: 0, number: 0 }
+        Self { registry, queue_config, counters, clients, gone, recipients: 0, number: 0 }
     }
 
     fn step(&mut self, rng: &mut Rng) {
@@ -101,10 +101,10 @@ impl Pair {
     }
 
     fn insert(&mut self, rng: &mut Rng) {
-        let queue = Queue::new(&self.terms);
+        let queue = Queue::new(&self.queue_config);
         let dead = rng.u8(0..12) == 0;
         if dead {
-            assert_eq!(queue.kill(), None, "it has no id yet");
+            assert_eq!(queue.disconnect(), None, "it has no id yet");
         }
         let user = if rng.bool() { rng.choice(USERS) } else { None };
         let wanted: Vec<_> = (0..rng.usize(0..5)).filter_map(|_| rng.choice(ROOMS)).collect();
@@ -124,14 +124,14 @@ impl Pair {
         };
         let known = self.clients.iter().chain(&self.gone).any(|client| client.id == id);
         assert!(!known, "{id} named another client before");
-        let (terms, sink) = (&self.terms, Sink::new(0));
+        let (queue_config, sink) = (&self.queue_config, Sink::new(0));
         let at_most = if rng.bool() { usize::MAX } else { rng.usize(1..80) };
         sink.lock().at_most = at_most;
         let wire = Wire {
-            overflow: terms.overflow,
-            messages_max: terms.messages,
-            bytes_max: terms.bytes,
-            phase: Phase::Held,
+            overflow: queue_config.overflow,
+            messages_max: queue_config.messages,
+            bytes_max: queue_config.bytes,
+            phase: Phase::Handshaking,
             through: rng.u8(0..4) > 0,
             waiting: VecDeque::new(),
             cut: 0,
@@ -156,8 +156,8 @@ impl Pair {
     /// What the model does when the registry lets a client go.
     fn bury(&mut self, at: usize) {
         let mut client = self.clients.swap_remove(at);
-        if matches!(client.wire.phase, Phase::Held | Phase::Open) {
-            client.wire.phase = Phase::Sealed;
+        if matches!(client.wire.phase, Phase::Handshaking | Phase::Open) {
+            client.wire.phase = Phase::Closing;
         }
         self.gone.push(client);
     }
@@ -262,8 +262,8 @@ impl Pair {
                 sink.break_off();
                 wire.broken = true;
             }
-            1..6 if wire.phase == Phase::Held => {
-                queue.open(wire.through.then(|| Arc::clone(sink) as Arc<dyn Outlet>));
+            1..6 if wire.phase == Phase::Handshaking => {
+                queue.open(wire.through.then(|| Arc::clone(sink) as Arc<dyn DirectWriter>));
                 wire.phase = Phase::Open;
             }
             1..9 => {
@@ -282,7 +282,7 @@ impl Pair {
     fn kill(&mut self, rng: &mut Rng) {
         let Some(at) = self.any(rng) else { return };
         let client = &mut self.clients[at];
-        client.queue.kill();
+        client.queue.disconnect();
         client.wire.kill();
         if rng.bool() {
             let id = client.id;
@@ -295,7 +295,7 @@ impl Pair {
     fn reap(&mut self) {
         while self.gone.len() > 20 {
             let mut client = self.gone.remove(0);
-            client.queue.kill();
+            client.queue.disconnect();
             client.wire.kill();
             client.compare();
         }
@@ -357,7 +357,7 @@ fn registry_does_what_a_naive_model_does() {
         let mut all: Vec<_> = pair.clients.drain(..).chain(pair.gone.drain(..)).collect();
         for client in &mut all {
             pair.registry.remove(client.id, Disconnect::NORMAL);
-            client.queue.kill();
+            client.queue.disconnect();
             client.wire.kill();
             client.compare();
         }
@@ -367,16 +367,25 @@ fn registry_does_what_a_naive_model_does() {
     });
 }
 
-fn registry() -> (Registry, Arc<Terms>) {
-    let terms = terms(8, 1_000, Overflow::Disconnect);
+fn registry() -> (Registry, Arc<QueueConfig>) {
+    let queue_config = queue_config(8, 1_000, Overflow::Disconnect);
     (
-        Registry::new(ROOMS_MAX, ROOMS_PER_CLIENT_MAX, Arc::clone(&terms.counters), &terms.memory),
-        terms,
+        Registry::new(
+            ROOMS_MAX,
+            ROOMS_PER_CLIENT_MAX,
+            Arc::clone(&queue_config.counters),
+            &queue_config.memory,
+        ),
+        queue_config,
     )
 }
 
-fn insert(registry: &mut Registry, terms: &Arc<Terms>, rooms: &[&str]) -> (ClientId, Arc<Queue>) {
-    let queue = Queue::new(terms);
+fn insert(
+    registry: &mut Registry,
+    queue_config: &Arc<QueueConfig>,
+    rooms: &[&str],
+) -> (ClientId, Arc<Queue>) {
+    let queue = Queue::new(queue_config);
     let rooms: Vec<_> = rooms.iter().map(|&room| Arc::from(room)).collect();
     let id = registry.insert(Arc::clone(&queue), None, &rooms, 0).expect("a place");
     (id, queue)
@@ -401,10 +410,10 @@ fn deliver_in_slices(registry: &mut Registry, target: Target) -> (usize, usize) 
 /// Invariant 4: the slot of a client is used again by the next one, its id is not.
 #[test]
 fn id_of_the_gone_does_not_name_the_next_in_its_slot() {
-    let (mut registry, terms) = registry();
-    let (old, _) = insert(&mut registry, &terms, &["a"]);
+    let (mut registry, queue_config) = registry();
+    let (old, _) = insert(&mut registry, &queue_config, &["a"]);
     assert!(registry.remove(old, Disconnect::NORMAL));
-    let (new, queue) = insert(&mut registry, &terms, &["a"]);
+    let (new, queue) = insert(&mut registry, &queue_config, &["a"]);
     let slot = |id: ClientId| id.to_string().split('-').next().map(str::to_owned);
     assert_eq!(slot(old), slot(new), "the slot is the same");
 
@@ -420,22 +429,22 @@ fn id_of_the_gone_does_not_name_the_next_in_its_slot() {
 /// Invariant 5: with the last member the room is gone.
 #[test]
 fn room_ends_with_its_last_member() {
-    let (mut registry, terms) = registry();
-    let (first, _) = insert(&mut registry, &terms, &["a", "b"]);
-    let (second, _) = insert(&mut registry, &terms, &["a"]);
+    let (mut registry, queue_config) = registry();
+    let (first, _) = insert(&mut registry, &queue_config, &["a", "b"]);
+    let (second, _) = insert(&mut registry, &queue_config, &["a"]);
     registry.leave(first, "b").expect("it is there");
-    assert_eq!(terms.counters.rooms.load(Ordering::Relaxed), 1);
+    assert_eq!(queue_config.counters.rooms.load(Ordering::Relaxed), 1);
     registry.remove(first, Disconnect::NORMAL);
-    assert_eq!(terms.counters.rooms.load(Ordering::Relaxed), 1);
+    assert_eq!(queue_config.counters.rooms.load(Ordering::Relaxed), 1);
     registry.remove(second, Disconnect::NORMAL);
-    assert_eq!(terms.counters.rooms.load(Ordering::Relaxed), 0);
+    assert_eq!(queue_config.counters.rooms.load(Ordering::Relaxed), 0);
 }
 
 /// Invariant 5: a client that is refused one of its rooms is in none and its queue takes nothing.
 #[test]
 fn refused_insert_leaves_nothing_behind() {
-    let (mut registry, terms) = registry();
-    let queue = Queue::new(&terms);
+    let (mut registry, queue_config) = registry();
+    let queue = Queue::new(&queue_config);
     let rooms = ["a", "b", "c", "d"].map(Arc::from);
     let refused = registry.insert(Arc::clone(&queue), Some("ada".into()), &rooms, 0);
     assert_eq!(refused, Err(Refusal::RoomsPerClient));
@@ -448,10 +457,10 @@ fn refused_insert_leaves_nothing_behind() {
 /// Invariant 6: a queue killed without a word is found by the next delivery.
 #[test]
 fn delivery_reaps_the_dead() {
-    let (mut registry, terms) = registry();
-    let (_, queue) = insert(&mut registry, &terms, &["a"]);
-    let (alive, _) = insert(&mut registry, &terms, &["a"]);
-    queue.kill();
+    let (mut registry, queue_config) = registry();
+    let (_, queue) = insert(&mut registry, &queue_config, &["a"]);
+    let (alive, _) = insert(&mut registry, &queue_config, &["a"]);
+    queue.disconnect();
     assert_eq!(deliver(&mut registry, Target::Room("a".into())), 1);
     registry.check();
     let left: Vec<_> = registry.clients().iter().map(|member| member.id).collect();
@@ -461,18 +470,18 @@ fn delivery_reaps_the_dead() {
 /// Invariant 10: no round number, no slice and no gap in the slab is miscounted.
 #[test]
 fn every_one_of_5000_idle_clients_is_reached() {
-    let (mut registry, terms) = registry();
+    let (mut registry, queue_config) = registry();
     let sinks: Vec<_> = (0..5_000)
         .map(|_| {
-            let (_, queue) = insert(&mut registry, &terms, &["a"]);
+            let (_, queue) = insert(&mut registry, &queue_config, &["a"]);
             let sink = Sink::new(usize::MAX);
-            queue.open(Some(Arc::clone(&sink) as Arc<dyn Outlet>));
+            queue.open(Some(Arc::clone(&sink) as Arc<dyn DirectWriter>));
             (sink, queue)
         })
         .collect();
     assert_eq!(deliver(&mut registry, Target::Room("a".into())), 5_000);
     assert_eq!(deliver(&mut registry, Target::All), 5_000);
-    assert_eq!(fates(&terms.counters), [10_000, 0, 0]);
+    assert_eq!(fates(&queue_config.counters), [10_000, 0, 0]);
     assert!(sinks.iter().all(|(sink, _)| sink.lock().taken.len() == 2 * 7));
 }
 
@@ -480,8 +489,9 @@ fn every_one_of_5000_idle_clients_is_reached() {
 /// a hundred turns of the way to it.
 #[test]
 fn who_is_left_of_a_storm_is_reached_in_few_slices() {
-    let (mut registry, terms) = registry();
-    let mut ids: Vec<_> = (0..16_384).map(|_| insert(&mut registry, &terms, &[]).0).collect();
+    let (mut registry, queue_config) = registry();
+    let mut ids: Vec<_> =
+        (0..16_384).map(|_| insert(&mut registry, &queue_config, &[]).0).collect();
     let (served, slices) = deliver_in_slices(&mut registry, Target::All);
     assert_eq!((served, slices), (16_384, 128), "128 at a time");
     ids.pop();
@@ -495,13 +505,16 @@ fn who_is_left_of_a_storm_is_reached_in_few_slices() {
 /// Invariant 13: after a storm the registry holds memory for who is left, not for who was there.
 #[test]
 fn indexes_give_memory_back_after_a_storm() {
-    let terms = terms(8, 1_000, Overflow::Disconnect);
-    let mut registry = Registry::new(10_000, 8, Arc::clone(&terms.counters), &terms.memory);
+    let queue_config = queue_config(8, 1_000, Overflow::Disconnect);
+    let mut registry =
+        Registry::new(10_000, 8, Arc::clone(&queue_config.counters), &queue_config.memory);
     let ids: Vec<_> = (0..10_000)
         .map(|n| {
             let rooms = [Arc::from("all"), Arc::from(format!("room {n}"))];
             let user = Some(Arc::from("ada"));
-            registry.insert(Queue::new(&terms), user, &rooms[..1 + n % 2], 0).expect("a place")
+            registry
+                .insert(Queue::new(&queue_config), user, &rooms[..1 + n % 2], 0)
+                .expect("a place")
         })
         .collect();
     for id in ids.into_iter().skip(1) {

@@ -18,7 +18,7 @@ use crate::hub::client::Client;
 use crate::hub::client_id::{ClientId, Refusal};
 use crate::hub::command::Command;
 use crate::hub::handle::Hub;
-use crate::hub::queue::{Drained, Outlet, Phase, Queue, Terms};
+use crate::hub::queue::{DirectWriter, Drained, Phase, Queue, QueueConfig};
 use crate::message::Message;
 use crate::stats::Counters;
 
@@ -158,7 +158,7 @@ impl Sink {
         numbers(&self.lock().taken)
     }
 
-    /// As [`Outlet::try_write`], for the connection's task.
+    /// As [`DirectWriter::try_write`], for the connection's task.
     pub(crate) fn poll_write(
         &self,
         cx: &mut Context<'_>,
@@ -174,7 +174,7 @@ impl Sink {
     }
 }
 
-impl Outlet for Sink {
+impl DirectWriter for Sink {
     fn try_write(&self, frames: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut taking = self.lock();
         taking.writes += 1;
@@ -214,8 +214,14 @@ impl Wakes {
 }
 
 /// Terms of a queue that stands alone.
-pub(crate) fn terms(messages: usize, bytes: usize, overflow: Overflow) -> Arc<Terms> {
-    Arc::new(Terms { messages, bytes, overflow, counters: Arc::default(), memory: Arc::default() })
+pub(crate) fn queue_config(messages: usize, bytes: usize, overflow: Overflow) -> Arc<QueueConfig> {
+    Arc::new(QueueConfig {
+        messages,
+        bytes,
+        overflow,
+        counters: Arc::default(),
+        memory: Arc::default(),
+    })
 }
 
 /// What a queue's counters say of its recipients: delivered, dropped, lost.
@@ -282,7 +288,7 @@ impl Stage {
         let (hub, queue, user) = (self.hub.clone(), Arc::clone(queue), user.map(Arc::from));
         let rooms = rooms.iter().map(|&room| Arc::from(room)).collect();
         let register = |reply| Command::Register { queue, user, rooms, since: 0, reply };
-        self.run(async move { hub.ask(register).await }).expect("the manager runs")
+        self.run(async move { hub.request(register).await }).expect("the manager runs")
     }
 
     /// A client that takes everything at once.
@@ -292,10 +298,10 @@ impl Stage {
 
     /// A client whose socket takes `room` bytes and then blocks; nobody drains its queue.
     pub(crate) fn client_with_room(&self, room: usize, user: Option<&str>, rooms: &[&str]) -> Peer {
-        let queue = Queue::new(&self.hub.shared().terms);
+        let queue = Queue::new(&self.hub.shared().queue_config);
         let id = self.register(&queue, user, rooms).expect("a place in the registry");
         let sink = Sink::new(room);
-        queue.open(Some(Arc::clone(&sink) as Arc<dyn Outlet>));
+        queue.open(Some(Arc::clone(&sink) as Arc<dyn DirectWriter>));
         Peer { client: Client::new(self.hub.clone(), id, user.map(Arc::from), None), queue, sink }
     }
 
@@ -343,8 +349,8 @@ impl Peer {
             let drained =
                 queue.poll_drain(cx, usize::MAX, |cx, frames| sink.poll_write(cx, frames));
             match drained {
-                Drained { phase: Phase::Held | Phase::Open, .. } => Poll::Pending,
-                Drained { phase: Phase::Sealed, empty: false, .. } => Poll::Pending,
+                Drained { phase: Phase::Handshaking | Phase::Open, .. } => Poll::Pending,
+                Drained { phase: Phase::Closing, empty: false, .. } => Poll::Pending,
                 Drained { phase, .. } => Poll::Ready(phase),
             }
         })

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::disconnect::Disconnect;
 use crate::hub::command::Command;
 use crate::hub::handle::Hub;
-use crate::hub::queue::{Outlet, Phase, Queue};
+use crate::hub::queue::{DirectWriter, Phase, Queue};
 use crate::hub::tests::support::{Sink, numbered};
 
 /// A test that waits longer than this for an event has lost a wake.
@@ -43,8 +43,8 @@ async fn drain_in_bits(queue: Arc<Queue>, sink: Arc<Sink>, done: mpsc::Sender<Ph
     let phase = poll_fn(|cx| {
         let drained = queue.poll_drain(cx, 500, |cx, frames| sink.poll_write(cx, frames));
         match drained.phase {
-            Phase::Held | Phase::Open => Poll::Pending,
-            Phase::Sealed if !drained.empty => Poll::Pending,
+            Phase::Handshaking | Phase::Open => Poll::Pending,
+            Phase::Closing if !drained.empty => Poll::Pending,
             phase => Poll::Ready(phase),
         }
     })
@@ -68,7 +68,7 @@ fn no_wake_is_lost_between_manager_pumps_and_sockets() {
         let (done, finished) = mpsc::channel();
         let mut sinks = Vec::new();
         for n in 0..CLIENTS {
-            let queue = Queue::new(&hub.shared().terms);
+            let queue = Queue::new(&hub.shared().queue_config);
             let register = |reply| Command::Register {
                 queue: Arc::clone(&queue),
                 user: None,
@@ -76,10 +76,10 @@ fn no_wake_is_lost_between_manager_pumps_and_sockets() {
                 since: 0,
                 reply,
             };
-            block_on(hub.ask(register)).expect("the hub runs").expect("a place");
+            block_on(hub.request(register)).expect("the hub runs").expect("a place");
             let sink = Sink::new(0);
             sink.lock().at_most = 7 + 50 * n;
-            let outlet = (n % 4 > 0).then(|| Arc::clone(&sink) as Arc<dyn Outlet>);
+            let outlet = (n % 4 > 0).then(|| Arc::clone(&sink) as Arc<dyn DirectWriter>);
             queue.open(outlet);
             executor.spawn(drain_in_bits(queue, Arc::clone(&sink), done.clone())).detach();
             sinks.push(sink);
@@ -109,7 +109,7 @@ fn no_wake_is_lost_between_manager_pumps_and_sockets() {
             block_on(hub.disconnect(client.id, Disconnect::NORMAL)).expect("it is there");
         }
         for _ in 0..CLIENTS {
-            assert_eq!(finished.recv_timeout(LOST), Ok(Phase::Sealed), "a wake was lost");
+            assert_eq!(finished.recv_timeout(LOST), Ok(Phase::Closing), "a wake was lost");
         }
         sinks.iter().map(|sink| sink.numbers()).collect::<Vec<_>>()
     });
@@ -133,7 +133,7 @@ fn every_departure_is_heard_from_other_threads() {
             let (hub, done) = (hub.clone(), done.clone());
             let come_and_go = async move {
                 for n in 0..1_000 {
-                    let queue = Queue::new(&hub.shared().terms);
+                    let queue = Queue::new(&hub.shared().queue_config);
                     let register = |reply| Command::Register {
                         queue: Arc::clone(&queue),
                         user: None,
@@ -143,7 +143,7 @@ fn every_departure_is_heard_from_other_threads() {
                     };
                     {
                         // Every third gives up while it is being registered.
-                        let ask = async { drop(hub.ask(register).await) };
+                        let ask = async { drop(hub.request(register).await) };
                         let impatient = async {
                             match n % 3 {
                                 0 => futures_lite::future::yield_now().await,
@@ -153,8 +153,8 @@ fn every_departure_is_heard_from_other_threads() {
                         or(ask, impatient).await;
                     }
                     drop(hub.try_publish("main", "x"));
-                    if let Some(id) = queue.kill() {
-                        hub.depart(id);
+                    if let Some(id) = queue.disconnect() {
+                        hub.report_gone(id);
                     }
                 }
                 done.send(()).expect("the test listens");

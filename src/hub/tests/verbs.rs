@@ -111,7 +111,7 @@ fn join_is_refused_at_each_limit_and_changes_nothing() {
 fn register_is_refused_at_the_room_limit() {
     let stage = Stage::new(Config::default().max_rooms(1));
     let _ada = stage.client(None, &["a"]);
-    let queue = Queue::new(&stage.hub.shared().terms);
+    let queue = Queue::new(&stage.hub.shared().queue_config);
     assert_eq!(stage.register(&queue, None, &["b"]), Err(Refusal::Rooms));
     assert_eq!(stage.hub.stats().clients, 1);
 }
@@ -120,8 +120,8 @@ fn register_is_refused_at_the_room_limit() {
 #[test]
 fn register_of_one_that_is_gone_already_is_refused() {
     let stage = Stage::new(Config::default());
-    let queue = Queue::new(&stage.hub.shared().terms);
-    assert_eq!(queue.kill(), None);
+    let queue = Queue::new(&stage.hub.shared().queue_config);
+    assert_eq!(queue.disconnect(), None);
     assert_eq!(stage.register(&queue, None, &["main"]), Err(Refusal::Gone));
     assert_eq!(stage.hub.stats().clients, 0);
 }
@@ -217,7 +217,7 @@ fn held_bytes_count_a_message_once_for_all_its_recipients() {
     let channels = slow.len() * backlog_size(Config::QUEUE);
     assert_eq!(stage.hub.stats().held_bytes, size + channels);
     for peer in &slow {
-        peer.queue.kill();
+        peer.queue.disconnect();
     }
     assert_eq!(stage.hub.stats().held_bytes, 0);
     assert_eq!(stage.hub.stats().messages_lost, 3);

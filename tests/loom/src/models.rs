@@ -11,14 +11,14 @@ use std::time::Duration;
 use loom::future::block_on;
 use loom::thread;
 
-use crate::hub::queue::{Outlet, Phase, Push, Queue, Run, Terms};
+use crate::hub::queue::{DirectWriter, Phase, Push, Queue, Batch, QueueConfig};
 use crate::hub::reply::reply;
-use crate::stats::Tally;
+use crate::stats::DeliveryCount;
 use crate::limits::turn::Turn;
 use crate::sync::Mutex;
 use crate::time::clock;
-use crate::time::timers::Timekeeper;
-use crate::net::readiness::{READABLE, WRITABLE, Watch};
+use crate::time::timers::Timers;
+use crate::net::readiness::{READABLE, WRITABLE, Readiness};
 use crate::config::Overflow;
 use crate::disconnect::Disconnect;
 use crate::message::Message;
@@ -40,22 +40,22 @@ pub(crate) const ALL: [(&str, fn()); 10] = [
 /// Bytes of the frame of "x".
 const FRAME: usize = 3;
 
-fn queue(messages: usize) -> (Arc<Queue>, Arc<Terms>) {
-    let terms = Arc::new(Terms {
+fn queue(messages: usize) -> (Arc<Queue>, Arc<QueueConfig>) {
+    let queue_config = Arc::new(QueueConfig {
         messages,
         bytes: 1000,
         overflow: Overflow::Disconnect,
         counters: Arc::default(),
         memory: Arc::default(),
     });
-    (Queue::new(&terms), terms)
+    (Queue::new(&queue_config), queue_config)
 }
 
-fn push(queue: &Queue, terms: &Terms) -> Push {
-    let tally = Tally::new(&terms.counters);
+fn push(queue: &Queue, queue_config: &QueueConfig) -> Push {
+    let tally = DeliveryCount::new(&queue_config.counters);
     let message = Message::text("x");
     let frames = [IoSlice::new(message.frame())];
-    queue.push(Run::new(std::slice::from_ref(&message), &frames, &tally))
+    queue.push(Batch::new(std::slice::from_ref(&message), &frames, &tally))
 }
 
 /// Drains as the connection's task does, until `bytes` have gone or the queue takes no more.
@@ -69,7 +69,7 @@ fn drain(queue: &Queue, bytes: usize) -> (usize, Phase) {
         });
         match drained.phase {
             Phase::Open if written < bytes => Poll::Pending,
-            Phase::Sealed if !drained.empty => Poll::Pending,
+            Phase::Closing if !drained.empty => Poll::Pending,
             phase => Poll::Ready(phase),
         }
     }));
@@ -77,12 +77,12 @@ fn drain(queue: &Queue, bytes: usize) -> (usize, Phase) {
 }
 
 fn pushed_while_drained() {
-    let (queue, terms) = queue(9);
+    let (queue, queue_config) = queue(9);
     queue.open(None);
     let pushing = Arc::clone(&queue);
     let manager = thread::spawn(move || {
-        assert_eq!(push(&pushing, &terms), Push::Ok);
-        assert_eq!(push(&pushing, &terms), Push::Ok);
+        assert_eq!(push(&pushing, &queue_config), Push::Ok);
+        assert_eq!(push(&pushing, &queue_config), Push::Ok);
     });
     assert_eq!(drain(&queue, 2 * FRAME), (2 * FRAME, Phase::Open));
     manager.join().expect("no panic");
@@ -105,7 +105,7 @@ impl Socket {
     }
 }
 
-impl Outlet for Socket {
+impl DirectWriter for Socket {
     fn try_write(&self, frames: &[IoSlice<'_>]) -> io::Result<usize> {
         self.take(frames, None)
     }
@@ -113,10 +113,10 @@ impl Outlet for Socket {
 
 /// Two bytes fit at once, the third when the peer reads; manager, task and network meet.
 fn written_when_there_is_room() {
-    let (queue, terms) = queue(9);
+    let (queue, queue_config) = queue(9);
     let socket = Arc::new(Socket(Mutex::new((2, None))));
-    queue.open(Some(Arc::clone(&socket) as Arc<dyn Outlet>));
-    let (pushing, counting) = (Arc::clone(&queue), Arc::clone(&terms));
+    queue.open(Some(Arc::clone(&socket) as Arc<dyn DirectWriter>));
+    let (pushing, counting) = (Arc::clone(&queue), Arc::clone(&queue_config));
     let manager = thread::spawn(move || assert_eq!(push(&pushing, &counting), Push::Ok));
     let peer = Arc::clone(&socket);
     let network = thread::spawn(move || {
@@ -134,7 +134,7 @@ fn written_when_there_is_room() {
             }
         });
         // The manager may have written it all before this task ever drained: it wakes nobody.
-        let delivered = terms.counters.messages_delivered.load(Ordering::Relaxed);
+        let delivered = queue_config.counters.messages_delivered.load(Ordering::Relaxed);
         if delivered == 1 || push_is_idle(&queue) { Poll::Ready(()) } else { Poll::Pending }
     }));
     manager.join().expect("no panic");
@@ -145,7 +145,7 @@ fn written_when_there_is_room() {
         Err(_) => Poll::Pending,
         taken => Poll::Ready(taken),
     });
-    assert_eq!(terms.counters.messages_delivered.load(Ordering::Relaxed), 1);
+    assert_eq!(queue_config.counters.messages_delivered.load(Ordering::Relaxed), 1);
 }
 
 /// Whether nothing waits: what comes next is written through, and needs no task.
@@ -154,40 +154,40 @@ fn push_is_idle(queue: &Queue) -> bool {
 }
 
 fn counted_once() {
-    let (queue, terms) = queue(1);
+    let (queue, queue_config) = queue(1);
     queue.open(None);
-    let (pushing, counting) = (Arc::clone(&queue), Arc::clone(&terms));
+    let (pushing, counting) = (Arc::clone(&queue), Arc::clone(&queue_config));
     let manager = thread::spawn(move || {
         let pushes = [push(&pushing, &counting), push(&pushing, &counting)];
         pushes.iter().filter(|&&push| push != Push::Gone).count() as u64
     });
-    queue.kill();
+    queue.disconnect();
     let recipients = manager.join().expect("no panic");
-    let counters = &terms.counters;
+    let counters = &queue_config.counters;
     let fates = [&counters.messages_delivered, &counters.messages_dropped, &counters.messages_lost];
     let fates: u64 = fates.iter().map(|fate| fate.load(Ordering::Relaxed)).sum();
     assert_eq!(recipients, fates, "every recipient has one fate");
 }
 
 fn queued_before_the_end() {
-    let (queue, terms) = queue(9);
+    let (queue, queue_config) = queue(9);
     queue.open(None);
     let sealing = Arc::clone(&queue);
     let manager = thread::spawn(move || {
-        assert_eq!(push(&sealing, &terms), Push::Ok);
-        sealing.seal(Disconnect::NORMAL);
+        assert_eq!(push(&sealing, &queue_config), Push::Ok);
+        sealing.close(Disconnect::NORMAL);
     });
-    assert_eq!(drain(&queue, usize::MAX), (FRAME, Phase::Sealed));
+    assert_eq!(drain(&queue, usize::MAX), (FRAME, Phase::Closing));
     manager.join().expect("no panic");
 }
 
 fn overflow_is_told() {
-    let (queue, terms) = queue(1);
+    let (queue, queue_config) = queue(1);
     queue.open(None);
     let pushing = Arc::clone(&queue);
     let manager = thread::spawn(move || {
-        assert_eq!(push(&pushing, &terms), Push::Ok);
-        assert_eq!(push(&pushing, &terms), Push::Full);
+        assert_eq!(push(&pushing, &queue_config), Push::Ok);
+        assert_eq!(push(&pushing, &queue_config), Push::Full);
     });
     // A socket that takes nothing: the task hears of the eviction, or waits for ever.
     let phase = block_on(poll_fn(|cx| {
@@ -232,11 +232,11 @@ fn a_turn_is_handed_on() {
 }
 
 fn news_wake() {
-    let watch = Arc::new(Watch::default());
+    let watch = Arc::new(Readiness::default());
     let telling = Arc::clone(&watch);
     let poller = thread::spawn(move || {
-        telling.tell(WRITABLE);
-        telling.tell(READABLE);
+        telling.set(WRITABLE);
+        telling.set(READABLE);
     });
     block_on(poll_fn(|cx| watch.poll(cx, READABLE)));
     block_on(poll_fn(|cx| watch.poll(cx, WRITABLE)));
@@ -251,8 +251,8 @@ const SECOND: Duration = Duration::from_secs(1);
 /// The timer fires for a first deadline, which is given up, while a second is registered.
 fn deadlines_come() {
     clock::start();
-    let keeper = Timekeeper::new();
-    let [first, second] = [1, 2].map(|n| keeper.after(n * SECOND));
+    let timers = Timers::new();
+    let [first, second] = [1, 2].map(|n| timers.after(n * SECOND));
     let mut first = Box::pin(first);
     assert!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     let reactor = thread::spawn(|| {
@@ -267,14 +267,14 @@ fn deadlines_come() {
 /// What comes before the timer's time is registered while the timer fires.
 fn earlier_deadlines_come() {
     clock::start();
-    let keeper = Timekeeper::new();
-    let due = [1, 2].map(|n| keeper.moment_of(clock::now() + n * SECOND));
-    let mut last = Box::pin(keeper.at(due[1]));
+    let timers = Timers::new();
+    let due = [1, 2].map(|n| timers.tick_of(clock::now() + n * SECOND));
+    let mut last = Box::pin(timers.at(due[1]));
     assert!(last.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     let reactor = thread::spawn(|| {
         clock::advance(SECOND);
         clock::advance(SECOND);
     });
-    block_on(keeper.at(due[0]));
+    block_on(timers.at(due[0]));
     reactor.join().expect("no panic");
 }

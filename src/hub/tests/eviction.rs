@@ -6,20 +6,20 @@ use std::time::Instant;
 use crate::config::Overflow;
 use crate::disconnect::Disconnect;
 use crate::hub::client_id::{ClientId, Target};
-use crate::hub::eviction::Relief;
-use crate::hub::queue::{Outlet, Phase, Queue, Terms};
+use crate::hub::eviction::MemoryEviction;
+use crate::hub::queue::{DirectWriter, Phase, Queue, QueueConfig};
 use crate::hub::registry::{Delivery, Dispatch, Registry};
 use crate::hub::tests::support::{Sink, numbered};
-use crate::memory::budget::{Levels, Memory, TICK};
+use crate::memory::budget::{AGING_TICK, MemoryBudget, Watermarks};
 
 const CEILING: usize = 100_000;
 
 /// A hub without its manager: the account, the clients, and who looks after them.
 struct Table {
-    memory: Arc<Memory>,
-    terms: Arc<Terms>,
+    memory: Arc<MemoryBudget>,
+    queue_config: Arc<QueueConfig>,
     registry: Registry,
-    relief: Relief,
+    eviction: MemoryEviction,
     began: Instant,
     number: u32,
 }
@@ -30,26 +30,33 @@ impl Table {
     }
 
     fn with_connections_of(bytes: usize) -> Self {
-        let memory = Arc::new(Memory::new(Levels::below(CEILING), 0, bytes));
-        let terms = Arc::new(Terms {
+        let memory = Arc::new(MemoryBudget::new(Watermarks::below(CEILING), 0, bytes));
+        let queue_config = Arc::new(QueueConfig {
             messages: 64,
             bytes: CEILING,
             overflow: Overflow::Disconnect,
             counters: Arc::default(),
             memory: Arc::clone(&memory),
         });
-        let registry = Registry::new(64, 8, Arc::clone(&terms.counters), &memory);
+        let registry = Registry::new(64, 8, Arc::clone(&queue_config.counters), &memory);
         let began = Instant::now();
         memory.set_time(began);
-        Self { memory, terms, registry, relief: Relief::default(), began, number: 0 }
+        Self {
+            memory,
+            queue_config,
+            registry,
+            eviction: MemoryEviction::default(),
+            began,
+            number: 0,
+        }
     }
 
     /// A client that takes nothing.
     fn client(&mut self) -> (ClientId, Arc<Queue>) {
-        let queue = Queue::new(&self.terms);
+        let queue = Queue::new(&self.queue_config);
         let id =
             self.registry.insert(Arc::clone(&queue), None, &["main".into()], 0).expect("a place");
-        queue.open(Some(Sink::new(0) as Arc<dyn Outlet>));
+        queue.open(Some(Sink::new(0) as Arc<dyn DirectWriter>));
         (id, queue)
     }
 
@@ -57,7 +64,7 @@ impl Table {
     fn send(&mut self, target: &Target, bytes: usize) {
         let message = numbered(self.number, bytes * 8 / 9);
         self.number += 1;
-        message.hold(&self.memory);
+        message.charge(&self.memory);
         let messages = [message];
         let mut dispatches = [Dispatch::new(None)];
         let mut delivery = Delivery::new(target, &messages, &[], &mut dispatches);
@@ -66,11 +73,11 @@ impl Table {
 
     /// Lets `ticks` pass.
     fn wait(&self, ticks: u32) {
-        self.memory.set_time(self.began + TICK * (self.memory.tick() + ticks));
+        self.memory.set_time(self.began + AGING_TICK * (self.memory.tick() + ticks));
     }
 
     fn look(&mut self) {
-        self.relief.look(&mut self.registry);
+        self.eviction.run(&mut self.registry);
     }
 }
 
@@ -97,7 +104,7 @@ fn largest_debtor_goes_first_and_no_more_go_than_must() {
     assert!(table.memory.used() < CEILING * 85 / 100);
     table.look();
     assert_eq!(evicted(&clients), [1], "memory is not short any more");
-    let stats = table.terms.counters.read(0);
+    let stats = table.queue_config.counters.read(0);
     assert_eq!((stats.clients_evicted, stats.clients_shed, stats.clients_stuck), (1, 1, 0));
 }
 
@@ -175,16 +182,16 @@ fn client_that_was_told_to_go_and_takes_nothing_is_evicted_too() {
 fn what_is_about_to_go_counts_as_gone() {
     let mut table = Table::new();
     let clients: Vec<_> = (0..3).map(|_| table.client()).collect();
-    let held: Vec<_> = clients.iter().map(|_| table.memory.hold(32_000)).collect();
+    let held: Vec<_> = clients.iter().map(|_| table.memory.charge(32_000)).collect();
     for (_, queue) in &clients {
-        queue.owe(32_000, table.memory.tick());
+        queue.set_private_bytes(32_000, table.memory.tick());
     }
     table.wait(2);
     table.look();
     table.look();
     assert_eq!(evicted(&clients).len(), 1, "though it is held still");
     let gone = evicted(&clients)[0];
-    clients[gone].1.kill();
+    clients[gone].1.disconnect();
     table.wait(1);
     table.look();
     assert_eq!(evicted(&clients).len(), 2, "it has ended, and memory is short");
@@ -200,18 +207,18 @@ fn somebody_goes_at_ninety_percent_only_when_others_wait() {
     table.wait(2);
     table.look();
     assert_eq!(evicted(&clients), []);
-    assert!(table.memory.want_relief(), "the first who asks");
-    assert!(!table.memory.want_relief(), "the manager has been told");
+    assert!(table.memory.want_eviction(), "the first who asks");
+    assert!(!table.memory.want_eviction(), "the manager has been told");
     table.look();
     assert_eq!(evicted(&clients), [0]);
-    assert!(table.memory.want_relief(), "it can be asked again");
+    assert!(table.memory.want_eviction(), "it can be asked again");
 }
 
 #[test]
 fn who_owes_nothing_stays_however_short_memory_is() {
     let mut table = Table::new();
     let clients = [table.client(), table.client()];
-    let _held = table.memory.hold(CEILING);
+    let _held = table.memory.charge(CEILING);
     table.wait(9);
     table.look();
     assert_eq!(evicted(&clients), []);
@@ -224,7 +231,7 @@ fn small_debt_is_nobodys_end() {
     let clients = [table.client(), table.client()];
     table.send(&Target::Client(clients[0].0), 500);
     table.send(&Target::Client(clients[1].0), 2_000);
-    let _held = table.memory.hold(CEILING);
+    let _held = table.memory.charge(CEILING);
     table.wait(9);
     table.look();
     assert_eq!(evicted(&clients), [1]);
@@ -235,7 +242,7 @@ fn small_debt_is_nobodys_end() {
 fn account_is_at_its_baseline_when_all_have_gone() {
     let mut table = Table::new();
     let clients: Vec<_> = (0..40).map(|_| table.client()).collect();
-    assert!(table.memory.used() > 0 && table.memory.held() == 0, "a room is set aside");
+    assert!(table.memory.used() > 0 && table.memory.charged() == 0, "a room is set aside");
     for _ in 0..20 {
         table.send(&Target::Room("main".into()), 4_000);
         table.send(&Target::Client(clients[7].0), 2_000);
@@ -244,8 +251,8 @@ fn account_is_at_its_baseline_when_all_have_gone() {
     }
     assert!(evicted(&clients).contains(&7));
     for (id, queue) in &clients {
-        queue.kill();
+        queue.disconnect();
         table.registry.remove(*id, Disconnect::ABNORMAL);
     }
-    assert_eq!((table.memory.used(), table.memory.held()), (0, 0));
+    assert_eq!((table.memory.used(), table.memory.charged()), (0, 0));
 }
