@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 use crate::hub::client_id::ClientId;
 
 /// A moment of a run; no two things happen in the same one.
-pub(super) type Instant = u64;
+pub(super) type Step = u64;
 
 /// Later than everything.
-pub(super) const NEVER: Instant = Moment::MAX;
+pub(super) const NEVER: Step = Step::MAX;
 
 /// From when on something was asked for, and by when it was done, if the asker was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Span {
-    pub(super) from: Instant,
-    pub(super) by: Instant,
+    pub(super) from: Step,
+    pub(super) by: Step,
 }
 
 /// A wish to be in a room or out of it.
@@ -37,7 +37,7 @@ pub(super) struct PeerNote {
     /// Whether it reads all it is sent and answers pings, so that it must not be ended by the hub.
     pub(super) steady: bool,
     /// When it was kicked, and with which code.
-    pub(super) kicks: Vec<(Instant, u16)>,
+    pub(super) kicks: Vec<(Step, u16)>,
     /// Close codes that it may be sent.
     pub(super) codes: Vec<u16>,
     /// The reasons that `on_disconnect` was given.
@@ -72,7 +72,7 @@ pub(super) struct MessageNote {
 /// Everything that the invariants are held against.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
-    now: Instant,
+    now: Step,
     pub(super) peers: Vec<PeerNote>,
     pub(super) messages: Vec<MessageNote>,
     /// Kicks so far, for a close code of its own each.
@@ -80,7 +80,7 @@ pub(super) struct Notes {
 }
 
 impl Notes {
-    pub(super) fn moment(&mut self) -> Instant {
+    pub(super) fn moment(&mut self) -> Step {
         self.now += 1;
         self.now
     }
@@ -193,7 +193,7 @@ impl Notes {
     }
 
     /// As [`got`](Self::got), for a peer that was here until a moment at least.
-    pub(super) fn got_before(&self, peer: usize, to: To, span: Span, end: Instant) -> (bool, bool) {
+    pub(super) fn got_before(&self, peer: usize, to: To, span: Span, end: Step) -> (bool, bool) {
         let note = &self.peers[peer];
         let surely_here = note.here.by < span.from && span.by < end;
         let perhaps_here = note.here.from < span.by && span.from < note.gone.by;

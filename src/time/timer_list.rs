@@ -115,10 +115,6 @@ struct Entry {
     next: Slot,
 }
 
-/// A client that waits costs this.
-#[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Entry>() == 24);
-
 impl Default for TimerList {
     fn default() -> Self {
         Self { entries: Vec::new(), free: Slot::NONE }

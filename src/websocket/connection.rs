@@ -104,10 +104,6 @@ pub(crate) struct Connection<'a, T> {
     pub(super) memory_wait: MemoryWait<'a>,
 }
 
-/// An idle client is mostly this: past 236 bytes musl's next larger piece of memory takes 48 more.
-#[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Connection<'_, crate::net::socket::Socket>>() <= 236);
-
 impl<'a, T: Transport> Connection<'a, T> {
     /// Boxed, since a future that holds it by value holds it twice where it hands it on.
     fn new(hub: &'a Hub, transport: T, registered: Registered, early: Vec<u8>) -> Box<Self> {

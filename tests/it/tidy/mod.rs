@@ -3,7 +3,12 @@
 mod layers;
 pub(crate) mod source;
 
+use std::path::Path;
+use std::process::Command;
+
 use source::{Source, read, sources};
+
+use crate::support::skip;
 
 /// What a rule finds in a file.
 type Rule = fn(&Source) -> Vec<String>;
@@ -227,4 +232,16 @@ fn lints_that_the_rules_rely_on_are_set() {
         assert!(manifest.contains(lint), "{lint}");
     }
     assert!(!manifest.contains("panic = \"abort\""), "a hook's panic must end one client only");
+}
+
+/// The faults that CI puts into the source name pieces of it, by the functions that they stand in.
+#[test]
+fn every_fault_finds_its_piece() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mutants");
+    for arguments in [&["-B", "run.py", "--check"][..], &["-B", "-m", "unittest", "locate_test"]] {
+        let python = Command::new("python3").args(arguments).current_dir(&folder).output();
+        let Ok(output) = python else { return skip("python3 is not installed") };
+        let says = [output.stdout, output.stderr].concat();
+        assert!(output.status.success(), "{arguments:?}\n{}", String::from_utf8_lossy(&says));
+    }
 }
