@@ -246,7 +246,7 @@ FAULTS = [
         "drop(self.queue.disconnect());",
     ),
     Fault(
-        "a client whose connection had gone is inserted",
+        "a client is inserted after its connection has gone",
         "queue.rs::set_id",
         "if state.phase == Phase::Dead { return false; } state.id = Some(id);",
         "state.id = Some(id);",

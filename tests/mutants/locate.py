@@ -22,7 +22,7 @@ class Item(NamedTuple):
     end: int
 
 
-# A lifetime is no literal: no quote ends it.
+# A lifetime is no literal, as no quote ends it.
 LITERAL = r"""b?r(\#*)".*?"\1|b?"(?:\\.|[^"\\])*"|b?'(?:\\(?:u\{[^}]*\}|x..|.)|[^'\\])'"""
 COMMENT = r"//[^\n]*|/\*.*?\*/"
 LEXEME = re.compile(rf"{LITERAL}|(?P<comment>{COMMENT})|\w+|.", re.DOTALL)
@@ -74,9 +74,9 @@ def items(text):
     """The items of a file, with those inside others. An `impl` or a `mod` is but a name around."""
     code = blanked(text, literals=True)
     found = []
-    # Open brackets; one that is the body of an item has its name and start.
+    # Open brackets. The bracket of a body has the name and the start of its item.
     stack = []
-    # Name and start of an item whose body has not begun, and the brackets around it.
+    # The item that has no body yet: its name, its start and the number of brackets around it.
     head = None
     for match in HEAD.finditer(code):
         around = [name for name, _ in stack if name]

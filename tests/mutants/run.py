@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Puts faults into a copy of the library, one after another: its tests must catch each.
 
-    tests/mutants/run.py [--check] [--list] [--seeds N] [--workers N] [WORD]
+    tests/mutants/run.py [--check] [--list] [--seeds N] [--workers N] [WORD...]
 
-Runs the faults with WORD in their name or place, and all without one. Exits with 1 if the tests
+Runs the faults with a WORD in their name or place, and all without one. Exits with 1 if the tests
 miss a fault, if the source does not have the piece that a fault replaces (any more), or if a fault
 does not build. Each worker has a copy of the tree and a build of its own in target/mutants.
 """
@@ -209,7 +209,7 @@ def run(faults, places, seeds, workers):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("word", nargs="?", default="", help="only faults that have it")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="only faults that have one")
     parser.add_argument("--check", action="store_true", help="only look for every piece")
     parser.add_argument("--list", action="store_true", help="only list the faults")
     parser.add_argument("--seeds", type=int, default=1000, help="seeds a fault has to hide from")
@@ -218,9 +218,10 @@ def main():
     start = time.monotonic()
     if twice := len(FAULTS) - len({fault.name for fault in FAULTS}):
         sys.exit(f"{twice} faults have the name of another")
-    faults = [f for f in FAULTS if arguments.word in f.name or arguments.word in f.place]
+    words = arguments.words or [""]
+    faults = [f for f in FAULTS if any(word in f.name or word in f.place for word in words)]
     if not faults:
-        sys.exit(f"no fault has {arguments.word!r} in its name or place")
+        sys.exit(f"no fault has one of {words} in its name or place")
     if arguments.list:
         for fault in faults:
             print(f"{fault.name}\n    {fault.place}, for {fault.tests}")

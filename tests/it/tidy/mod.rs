@@ -118,7 +118,7 @@ fn manager_waits_for_nobody(source: &Source) -> Vec<String> {
     if source.path != "hub/manager.rs" {
         return Vec::new();
     }
-    let waits = ["self.outbox.next(", "yield_now()", "self.deliver(", "self.dispatch("];
+    let waits = ["self.commands.next(", "yield_now()", "self.deliver(", "self.dispatch("];
     let others =
         |line: &&str| line.contains(".await") && !waits.iter().any(|wait| line.contains(wait));
     source.code.lines().filter(others).map(|line| source.offence(line)).collect()
