@@ -168,3 +168,8 @@ pub use serve::{
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// And so is what the page for embedders has.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/embed.md")]
+struct Embed;

@@ -300,10 +300,10 @@ fn help_names_every_flag_and_its_variable() {
 }
 
 #[test]
-fn the_readme_quotes_the_help() {
+fn the_page_of_the_command_line_quotes_the_help() {
     let help = String::from_utf8(run(&mut hublet(&["--help"])).stdout).expect("text");
     let quoted = format!("```text\n{help}```\n");
-    assert!(include_str!("../../README.md").contains(&quoted), "quote this:\n{help}");
+    assert!(include_str!("../../docs/cli.md").contains(&quoted), "quote this:\n{help}");
 }
 
 #[test]
