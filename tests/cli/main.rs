@@ -9,6 +9,7 @@ mod hostile;
 mod peer;
 mod pipe;
 mod platforms;
+mod snippets;
 mod support;
 #[path = "../tools/mod.rs"]
 mod tools;
