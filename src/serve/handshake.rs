@@ -149,8 +149,8 @@ pub(crate) fn register(
     }
     let permit = hub.shared().gate.client(network).map_err(|crowded| {
         full(match crowded {
-            Crowded::Clients => "as many clients as allowed are connected",
-            Crowded::PerIp => "as many clients as allowed are connected from this address",
+            Crowded::Clients => "too many clients are connected",
+            Crowded::PerIp => "too many clients are connected from this address",
         })
     })?;
     let queue = Queue::new(&hub.shared().terms);
@@ -182,7 +182,7 @@ impl Future for Registering<'_> {
                 let client = Client::new(registered.hub.clone(), id, user, extension);
                 Ok(Admitted { registered, client })
             }
-            (Ok(Err(Refusal::Rooms)), _) => Err(full("as many rooms as allowed exist")),
+            (Ok(Err(Refusal::Rooms)), _) => Err(full("too many rooms exist")),
             (Ok(Err(Refusal::RoomsPerClient)), _) => {
                 Err(our_fault("on_upgrade chose more rooms than a client may be in"))
             }
@@ -193,7 +193,7 @@ impl Future for Registering<'_> {
 
 /// The hub takes nobody in any more.
 pub(crate) fn draining() -> Response {
-    full("the hub is ending")
+    full("the hub is shutting down")
 }
 
 /// There is no place for the client now.
@@ -203,7 +203,7 @@ pub(crate) fn full(sentence: &'static str) -> Response {
 
 /// Nothing that needs memory can begin.
 pub(crate) fn short_of_memory() -> Response {
-    full("memory is short here")
+    full("the hub is short of memory")
 }
 
 /// A hook failed or chose what cannot be.
@@ -215,8 +215,8 @@ fn our_fault(cause: &'static str) -> Response {
 /// The response to a request that a hook refused.
 fn refused_by_hook(status: StatusCode) -> Response {
     let sentence = match status {
-        StatusCode::UNAUTHORIZED => "the request needs a token that is valid here".to_owned(),
-        StatusCode::FORBIDDEN => "the request is not allowed to do this".to_owned(),
+        StatusCode::UNAUTHORIZED => "a valid token is required".to_owned(),
+        StatusCode::FORBIDDEN => "this request is not allowed".to_owned(),
         _ => {
             let reason = status.canonical_reason().unwrap_or("no reason given");
             format!("the request was refused: {}", reason.to_ascii_lowercase())

@@ -499,7 +499,7 @@ async fn health(hub: &Hub) -> Response {
     if or(answers, too_late).await {
         Response::new(StatusCode::OK, "ok")
     } else {
-        full("the hub does not answer in time")
+        full("the manager does not answer in time")
     }
 }
 

@@ -65,7 +65,7 @@ pub(crate) fn route<'a>(
     } else {
         has_token(request.headers(), header::UPGRADE, "websocket").then_some(Route::Upgrade)
     };
-    let route = route.ok_or_else(|| Response::new(StatusCode::NOT_FOUND, "nothing is here"))?;
+    let route = route.ok_or_else(|| Response::new(StatusCode::NOT_FOUND, "no such route"))?;
     if route.is_guarded() {
         *reader = access::check(request, config)?;
     }
@@ -95,7 +95,7 @@ fn allow(method: &Method, methods: &'static str) -> Result<(), Response> {
     if methods.split([',', ' ']).any(|name| name == method.as_str()) {
         return Ok(());
     }
-    let sentence = "another method is allowed here";
+    let sentence = "this method is not allowed; see the Allow header";
     Err(Response::new(StatusCode::METHOD_NOT_ALLOWED, sentence).header("Allow", methods))
 }
 
@@ -201,17 +201,17 @@ fn check_upgrade(request: &Request<()>) -> Result<(), Response> {
         && has_token(headers, header::UPGRADE, "websocket")
         && has_token(headers, header::CONNECTION, "upgrade");
     if !upgrade {
-        return Err(upgrade_required("a WebSocket is here: connect with a WebSocket client"));
+        return Err(upgrade_required("this route needs a WebSocket client"));
     }
     if single(headers, header::SEC_WEBSOCKET_VERSION) != Some("13") {
-        return Err(upgrade_required("only version 13 of WebSocket is spoken here"));
+        return Err(upgrade_required("only WebSocket version 13 is supported"));
     }
     if !single(headers, header::SEC_WEBSOCKET_KEY).is_some_and(is_key) {
         return Err(Response::bad_request("Sec-WebSocket-Key must be 16 bytes in base64"));
     }
     let lengths = headers.get_all(header::CONTENT_LENGTH);
     if headers.contains_key(header::TRANSFER_ENCODING) || lengths.iter().any(|n| n != "0") {
-        return Err(Response::bad_request("an upgrade has no body"));
+        return Err(Response::bad_request("an upgrade request must not have a body"));
     }
     Ok(())
 }
