@@ -409,7 +409,7 @@ impl Registry {
     pub(crate) fn shed(&mut self, debtor: &Debtor) -> usize {
         debtor.queue.shed();
         if let Some(id) = debtor.id {
-            log::debug!("memory is short: client {id} pins {} bytes and is evicted", debtor.bytes);
+            log::debug!("memory is short: client {id} holds {} bytes and is evicted", debtor.bytes);
             self.remove(id, Disconnect::TRY_LATER);
         }
         debtor.queue.going()

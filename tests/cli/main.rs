@@ -136,7 +136,7 @@ fn what_is_not_allowed_is_one_sentence_and_exit_code_2() {
             "--queue was given \"0\"; allowed is a whole number from 1 to 1073741824",
         ),
         (&["--log", "trace"], "--log was given \"trace\"; allowed is error, warn, info, debug"),
-        (&["--tokens", "secret"], "--tokens is no flag of hublet; see --help"),
+        (&["--tokens", "secret"], "unknown flag --tokens; see --help"),
         (&["--max-clients"], "missing argument for option '--max-clients'; see --help"),
         (&["main"], "unexpected argument \"main\"; see --help"),
         (
@@ -232,7 +232,7 @@ fn a_file_that_is_no_socket_is_refused_and_untouched() {
     let output = run(&mut hublet(&["--listen", &address]));
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(stderr.contains("no socket"), "{stderr}");
+    assert!(stderr.contains("not a socket"), "{stderr}");
     assert_eq!(fs::read_to_string(&path).expect("still there"), "precious");
 }
 
@@ -266,7 +266,7 @@ fn the_environment_sets_what_no_flag_sets() {
     let (one, two) = (server.listening(), server.listening());
     assert_ne!(one, two);
     let warning = server.logged("HUBLET_MAX_CLIENT");
-    assert_eq!(warning, "WARN HUBLET_MAX_CLIENT names no flag and is ignored");
+    assert_eq!(warning, "WARN HUBLET_MAX_CLIENT is ignored: no flag has this variable");
     let mut peer = Peer::<TcpStream>::connect(&one, "/ws");
     let mut other = Peer::<TcpStream>::connect(&two, "/ws");
     peer.say("one");
