@@ -1,6 +1,6 @@
-//! A small WebSocket hub on smol: what one client sends, everyone else in the room gets at once,
-//! in little memory. Delivery is at most once and ordered: a message reaches a client once or not
-//! at all, all clients of a room see its messages in the same order, and there is no history.
+//! A small WebSocket hub on smol: a message sent to a room goes to everyone in it, at once, in
+//! little memory. Delivery is at most once and ordered: a message reaches a client once or not at
+//! all, all clients of a room see its messages in the same order, and there is no history.
 //!
 //! ```
 //! use std::sync::Arc;
