@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures hublet beside servers that do the same job, and prints the table of the README.
+"""Measures hublet beside servers that do the same job, and prints the table of docs/figures.md.
 
     python3 benches/compare.py [--hublet BINARY] [--reps N] [--secs S] [--clients N] [--only ROW,..]
                                [--peers NAME,..] [--raw FILE]
@@ -128,7 +128,7 @@ def parse():
     if options.inside:
         return options
     if not os.path.exists(options.hublet):
-        sys.exit(f'{options.hublet} is not there: build it as the README says, or name one with --hublet')
+        sys.exit(f'{options.hublet} is not there: build it with deploy/build, or name one with --hublet')
     options.hublet = os.path.abspath(options.hublet)
     unknown = [row for row in options.only or [] if row not in rows(1)]
     unknown += [name for name in options.peers or [] if name not in PEERS]

@@ -1,6 +1,6 @@
-//! A small WebSocket hub on smol: what one client sends, everyone else in the room gets at once,
-//! in little memory. Delivery is at most once and ordered: a message reaches a client once or not
-//! at all, all clients of a room see its messages in the same order, and there is no history.
+//! A small WebSocket hub on smol: a message sent to a room goes to everyone in it, at once, in
+//! little memory. Delivery is at most once and ordered: a message reaches a client once or not at
+//! all, all clients of a room see its messages in the same order, and there is no history.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -187,3 +187,8 @@ pub use stats::Stats;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// And so is what the page for embedders has.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/embed.md")]
+struct Embed;

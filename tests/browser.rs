@@ -45,9 +45,23 @@ fn an_event_source_hears_what_curl_says() {
 }
 
 #[test]
-fn the_events_of_the_readme_run_as_printed() {
+fn the_tour_of_the_readme_prints_what_it_says() {
     if tools::program("curl").is_some() {
-        story("the_events_of_the_readme_run_as_printed");
+        story("the_tour_of_the_readme_prints_what_it_says");
+    }
+}
+
+#[test]
+fn the_events_of_the_documents_run_as_printed() {
+    if tools::program("curl").is_some() {
+        story("the_events_of_the_documents_run_as_printed");
+    }
+}
+
+#[test]
+fn an_event_source_that_a_status_has_closed_is_opened_anew_as_printed() {
+    if tools::program("curl").is_some() {
+        story("an_event_source_that_a_status_has_closed_is_opened_anew_as_printed");
     }
 }
 

@@ -87,10 +87,40 @@ fn every_direct_dependency_has_its_reason_and_its_weight() {
 #[test]
 fn the_binary_has_one_size() {
     let page = read("docs/dependencies.md").replace(',', "");
-    let readme = read("README.md");
-    let size = readme.lines().find_map(|line| line.strip_prefix("binary "));
-    let size = size.expect("the README quotes what footprint prints").trim();
+    let readme = read("README.md").replace(',', "");
+    let figures = read("docs/figures.md");
+    let size = figures.lines().find_map(|line| line.strip_prefix("binary "));
+    let size = size.expect("the figures of footprint").trim();
     assert!(page.contains(&format!("The static x86-64 binary is {size}.")), "{size}");
+    assert!(readme.contains(&format!("The static binary has {size}.")), "{size}");
+}
+
+/// The cells of the lines of a table.
+fn cells(line: &str) -> Vec<&str> {
+    line.trim_matches('|').split('|').map(str::trim).collect()
+}
+
+#[test]
+fn the_numbers_of_the_readme_are_figures_of_the_page() {
+    let (readme, figures) = (read("README.md"), read("docs/figures.md"));
+    let (_, numbers) = readme.split_once("## Numbers").expect("the section");
+    let table = |page: &str| -> Vec<String> {
+        let rows = page.lines().skip_while(|line| !line.starts_with("| "));
+        rows.take_while(|line| line.starts_with("| ")).map(str::to_owned).collect()
+    };
+    let (ours, all) = (table(numbers), table(&figures));
+    assert!(ours.len() >= 7 && all.len() > ours.len(), "{ours:?}");
+    let columns = cells(&ours[0]);
+    for row in &ours[2..] {
+        let row = cells(row);
+        let whole = all.iter().map(|row| cells(row)).find(|other| other[0] == row[0]);
+        let whole = whole.unwrap_or_else(|| panic!("{:?} is no row of the figures", row[0]));
+        for (peer, figure) in columns.iter().zip(&row).skip(1) {
+            let column = cells(&all[0]).iter().position(|name| name == peer).expect("a column");
+            // The ratio in brackets is left out.
+            assert_eq!(whole[column].split(" (").next(), Some(*figure), "{peer}: {}", row[0]);
+        }
+    }
 }
 
 #[test]
@@ -160,14 +190,188 @@ fn every_promise_names_tests_that_are_there() {
     }
 }
 
-/// The number of clients that the smallest box has room for, wherever it is told.
+/// How many clients a machine has room for, wherever a page or a file says so.
 #[test]
-fn sixteen_mebibytes_hold_as_many_clients_as_is_said() {
-    let config = hublet::Config::default().max_memory(Some(16 << 20));
-    let (hub, _manager) = hublet::Hub::new(config).expect("enough");
-    let clients = hub.sizing().expect("there is a ceiling").max_clients;
-    let row = format!("| `16m` | {clients} |");
-    assert!(read("README.md").contains(&row), "README.md: {row}");
-    let comment = format!("# 16 MiB for all of it, whatever comes in: {clients} clients");
-    assert!(read("deploy/openwrt.init").contains(&comment), "deploy/openwrt.init: {comment}");
+fn the_table_of_sizes_is_the_arithmetic_of_the_hub() {
+    // The quiet column: what the process takes at its start, and what an idle client takes.
+    const START: usize = 1_000_000;
+    const CLIENT: usize = 5_300;
+    let page = read("docs/limits.md");
+    let grouped = |number: usize| {
+        if number < 1000 {
+            return number.to_string();
+        }
+        format!("{},{:03}", number / 1000, number % 1000)
+    };
+    raise_descriptors();
+    for mebibytes in [16, 32, 64, 256] {
+        let bytes = mebibytes << 20;
+        let config = hublet::Config::default().max_memory(Some(bytes));
+        let (hub, _manager) = hublet::Hub::new(config).expect("enough");
+        let sizing = hub.sizing().expect("there is a ceiling");
+        let (quiet, hostile) = (grouped((bytes - START) / CLIENT), grouped(sizing.max_clients));
+        let row = format!("| `{mebibytes}m` | {quiet} | {hostile} |");
+        assert!(page.contains(&row), "docs/limits.md: {row}");
+        if mebibytes == 16 {
+            let comment = format!("# 16 MiB for everything, whatever arrives: {hostile} clients");
+            assert!(read("deploy/openwrt.init").contains(&comment), "openwrt.init: {comment}");
+        }
+        if mebibytes == 32 {
+            let line = format!("\nmemory: {sizing}\n");
+            assert!(page.contains(&line), "docs/limits.md: {line}");
+        }
+    }
+}
+
+/// Raises the limit on file descriptors, from which the limit on clients follows.
+#[cfg(unix)]
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+        .expect("up to the hard limit");
+}
+
+#[cfg(not(unix))]
+fn raise_descriptors() {}
+
+/// The pages for users: path and text.
+fn pages() -> Vec<(String, String)> {
+    let mut pages: Vec<String> =
+        ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(str::to_owned).into();
+    for folder in ["docs", "deploy"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        for entry in fs::read_dir(path).expect("a folder of the repository") {
+            let name = entry.expect("an entry").file_name().into_string().expect("ASCII");
+            if !name.ends_with(".png") && name != "api.txt" {
+                pages.push(format!("{folder}/{name}"));
+            }
+        }
+    }
+    pages.into_iter().map(|path| (path.clone(), read(&path))).collect()
+}
+
+#[test]
+fn every_page_is_short_and_has_its_place() {
+    let pages = pages();
+    let readme = &pages[0].1;
+    assert!(readme.lines().count() <= 220, "README.md has {} lines", readme.lines().count());
+    for (path, text) in pages.iter().filter(|(path, _)| path.starts_with("docs/")) {
+        assert!(text.lines().count() < 250, "{path} has {} lines", text.lines().count());
+        assert!(readme.contains(path.as_str()), "the README does not name {path}");
+        if path.ends_with(".md") {
+            let first = text.lines().nth(2).unwrap_or_default();
+            assert!(
+                first.starts_with("For "),
+                "{path} does not say for which reader it is: {first}"
+            );
+        }
+    }
+}
+
+/// The name that a heading has in a link.
+fn anchor(heading: &str) -> String {
+    let name = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+    name.chars().filter(|char| char.is_alphanumeric() || *char == '-').collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut links = 0;
+    for (path, text) in pages() {
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.starts_with("http") {
+                continue;
+            }
+            links += 1;
+            let (file, name) = link.split_once('#').unwrap_or((link, ""));
+            let folder = root.join(&path).parent().expect("a folder").to_owned();
+            let target = if file.is_empty() { root.join(&path) } else { folder.join(file) };
+            assert!(target.exists(), "{path}: {link}");
+            if !name.is_empty() {
+                let there = fs::read_to_string(target).expect("text");
+                let found = there.lines().any(|line| line.starts_with('#') && anchor(line) == name);
+                assert!(found, "{path}: {link}");
+            }
+        }
+    }
+    assert!(links > 40, "{links} links");
+}
+
+/// The words of a page that are prose: not in a block of code, nor between backticks.
+fn prose(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for block in text.split("```").step_by(2) {
+        for prose in block.split('`').step_by(2) {
+            let of =
+                prose.split(|char: char| !char.is_alphabetic()).filter(|word| !word.is_empty());
+            words.extend(of.map(str::to_lowercase));
+        }
+    }
+    words
+}
+
+/// The comments of a script or of a file of settings.
+fn comments(text: &str) -> String {
+    let lines = text.lines().filter(|line| line.trim_ascii_start().starts_with('#'));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Plain English names the actor: a client, a peer, the hub.
+#[test]
+fn every_page_names_its_actors() {
+    const BANNED: [&str; 8] =
+        ["who", "whom", "whose", "whoever", "nobody", "somebody", "anybody", "mended"];
+    let found: Vec<_> = pages()
+        .iter()
+        .flat_map(|(path, text)| {
+            let words = match path.strip_prefix("deploy/") {
+                Some(name) if !name.ends_with(".md") => prose(&comments(text)),
+                _ => prose(text),
+            };
+            words.into_iter().map(|word| (path.clone(), word))
+        })
+        .filter(|(_, word)| BANNED.contains(&word.as_str()))
+        .collect();
+    assert_eq!(found, []);
+    assert_eq!(prose("Who `is whom`?\n```\nnobody\n```\nWe."), ["who", "we"]);
+}
+
+/// `.ci/test`, with a Cargo that prints what a run of many tests prints.
+#[cfg(unix)]
+#[test]
+fn the_last_line_of_a_test_run_counts_what_was_skipped() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("last-line");
+    fs::create_dir_all(&folder).expect("made");
+    let run = |printed: &str, code: u8| {
+        let script = format!("cat <<'END'\n{printed}END\nexit {code}\n");
+        fs::write(folder.join("cargo"), script).expect("written");
+        let mut command = Command::new(root.join(".ci/test"));
+        // The script splits this at the space.
+        command.env("CARGO", format!("sh {}", folder.join("cargo").display()));
+        let output = command.output().expect("a shell");
+        let said = String::from_utf8(output.stdout).expect("text");
+        let last = said.lines().rev().take(2).map(str::to_owned).collect::<Vec<_>>();
+        (last, output.status.code())
+    };
+    let passed = "     Running tests/a.rs (target/a)\n\
+        skipped: two_tabs_chat: chromium is not installed\n\
+        skipped: two_tabs_chat: the npm package x is not installed\n\
+        skipped: deploy::nginx: nginx is not installed\n\
+        test result: ok. 7 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n\
+     Running tests/b.rs (target/b)\n\
+        skipped: deploy::nginx: nginx is not installed\n\
+        test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out\n";
+    let missing = "missing: chromium, the npm package x, nginx; .ci/tools installs it on Debian";
+    let (last, code) = run(passed, 0);
+    assert_eq!(last, ["7 passed, 0 failed, 4 skipped", missing]);
+    assert_eq!(code, Some(0));
+    let failed = "test result: FAILED. 7 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out\n";
+    let (last, code) = run(failed, 101);
+    assert_eq!((last[0].as_str(), code), ("7 passed, 2 failed, 0 skipped", Some(101)));
+    let (last, code) = run("error: could not compile\n", 101);
+    let lines = ["0 passed, 0 failed, 0 skipped", "cargo ended with 101 before all tests had run"];
+    assert_eq!((last, code), (lines.map(str::to_owned).to_vec(), Some(101)));
 }

@@ -99,8 +99,8 @@ pub(crate) fn register(
     }
     let permit = hub.shared().admissions.client(network).map_err(|crowded| {
         unavailable(match crowded {
-            LimitReached::Clients => "as many clients as allowed are connected",
-            LimitReached::PerIp => "as many clients as allowed are connected from this address",
+            LimitReached::Clients => "too many clients are connected",
+            LimitReached::PerIp => "too many clients are connected from this address",
         })
     })?;
     let queue = Queue::new(&hub.shared().queue_config);
@@ -132,7 +132,7 @@ impl Future for Registering<'_> {
                 let client = Client::new(registered.hub.clone(), id, user, extension);
                 Ok(Admitted { registered, client })
             }
-            (Ok(Err(Refusal::Rooms)), _) => Err(unavailable("as many rooms as allowed exist")),
+            (Ok(Err(Refusal::Rooms)), _) => Err(unavailable("too many rooms exist")),
             (Ok(Err(Refusal::RoomsPerClient)), _) => {
                 Err(internal_error("on_upgrade chose more rooms than a client may be in"))
             }

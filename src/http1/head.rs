@@ -94,7 +94,7 @@ fn parse_whole(head: &[u8]) -> Result<Head, Response> {
         Err(httparse::Error::Version) => {
             return Err(Response::new(
                 StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-                "only HTTP/1.1 and HTTP/1.0 are spoken here",
+                "only HTTP/1.1 and HTTP/1.0 are supported",
             ));
         }
         Err(_) => return Err(Response::bad_request("the request is not HTTP/1.1")),

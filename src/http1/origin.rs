@@ -35,11 +35,11 @@ pub(crate) fn check(request: &Request<()>, config: &Config) -> Result<AllowOrigi
     if !is_allowed_host(host, &config.hosts) {
         return Err(Response::new(
             StatusCode::MISDIRECTED_REQUEST,
-            "this Host is not served here: it is no address, not localhost and not allowed by name",
+            "this Host is not allowed; --allow-host (in a program Config::hosts) allows it",
         ));
     }
     allow_origin(request, host, &config.origins).ok_or_else(|| {
-        Response::new(StatusCode::FORBIDDEN, "pages of this Origin may not connect here")
+        Response::new(StatusCode::FORBIDDEN, "pages of this Origin are not allowed; --allow-origin (in a program Config::origins) allows them")
     })
 }
 

@@ -134,7 +134,7 @@ pub(crate) fn allow(method: &Method, methods: &'static str) -> Result<(), Respon
     if methods.split([',', ' ']).any(|name| name == method.as_str()) {
         return Ok(());
     }
-    let sentence = "another method is allowed here";
+    let sentence = "this method is not allowed; see the Allow header";
     Err(Response::new(StatusCode::METHOD_NOT_ALLOWED, sentence).header("Allow", methods))
 }
 
@@ -143,7 +143,7 @@ const RETRY_AFTER: &str = "5";
 
 /// The hub takes nobody in any more.
 pub(crate) fn draining() -> Response {
-    unavailable("the hub is ending")
+    unavailable("the hub is shutting down")
 }
 
 /// There is no place for the client now.
@@ -153,7 +153,7 @@ pub(crate) fn unavailable(sentence: &'static str) -> Response {
 
 /// Nothing that needs memory can begin.
 pub(crate) fn short_of_memory() -> Response {
-    unavailable("memory is short here")
+    unavailable("the hub is short of memory")
 }
 
 /// A hook failed or chose what cannot be.
@@ -165,8 +165,8 @@ pub(crate) fn internal_error(cause: &'static str) -> Response {
 /// The response to a request that a hook refused.
 pub(crate) fn refused_by_hook(status: StatusCode) -> Response {
     let sentence = match status {
-        StatusCode::UNAUTHORIZED => "the request needs a token that is valid here".to_owned(),
-        StatusCode::FORBIDDEN => "the request is not allowed to do this".to_owned(),
+        StatusCode::UNAUTHORIZED => "a valid token is required".to_owned(),
+        StatusCode::FORBIDDEN => "this request is not allowed".to_owned(),
         _ => {
             let reason = status.canonical_reason().unwrap_or("no reason given");
             format!("the request was refused: {}", reason.to_ascii_lowercase())

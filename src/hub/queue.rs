@@ -478,7 +478,7 @@ impl Queue {
         if matches!(state.phase, Phase::Handshaking | Phase::Open | Phase::Closing) {
             state.reason.get_or_insert_with(|| {
                 let code = Disconnect::TRY_LATER.code();
-                Box::new(Disconnect::new(code, "memory is short here, try again later"))
+                Box::new(Disconnect::new(code, "the hub is short of memory, try again later"))
             });
             add(&self.queue_config.counters.clients_shed, 1);
             state.evict(&self.queue_config, 0);

@@ -327,7 +327,7 @@ impl Registry {
         candidate.queue.evict_for_memory();
         if let Some(id) = candidate.id {
             log::debug!(
-                "memory is short: client {id} pins {} bytes and is evicted",
+                "memory is short: client {id} holds {} bytes and is evicted",
                 candidate.bytes
             );
             self.remove(id, Disconnect::TRY_LATER);

@@ -481,7 +481,7 @@ async fn health(hub: &Hub) -> Response {
     if or(answers, too_late).await {
         Response::new(StatusCode::OK, "ok")
     } else {
-        unavailable("the hub does not answer in time")
+        unavailable("the manager does not answer in time")
     }
 }
 

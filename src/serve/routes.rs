@@ -65,7 +65,7 @@ pub(crate) fn route<'a>(
     } else {
         has_token(request.headers(), header::UPGRADE, "websocket").then_some(Route::Upgrade)
     };
-    let route = route.ok_or_else(|| Response::new(StatusCode::NOT_FOUND, "nothing is here"))?;
+    let route = route.ok_or_else(|| Response::new(StatusCode::NOT_FOUND, "no such route"))?;
     if route.is_guarded() {
         *reader = origin::check(request, config)?;
     }

@@ -394,14 +394,14 @@ impl<'a, T: Transport> Connection<'a, T> {
 /// What a peer did wrong (RFC 6455 5.2, 5.4, 5.5), in few words: tungstenite's own take 2 KB.
 fn broken_rule(error: &ProtocolError) -> &'static str {
     match error {
-        ProtocolError::NonZeroReservedBits => "a frame with reserved bits",
+        ProtocolError::NonZeroReservedBits => "frame with reserved bits",
         ProtocolError::InvalidOpcode(_)
         | ProtocolError::UnknownControlFrameType(_)
-        | ProtocolError::UnknownDataFrameType(_) => "a frame with a reserved opcode",
-        ProtocolError::FragmentedControlFrame => "a control frame in fragments",
-        ProtocolError::UnexpectedContinueFrame => "a fragment of no message",
-        ProtocolError::ExpectedFragment(_) => "a message within a message",
-        ProtocolError::InvalidCloseSequence => "a close frame that is malformed",
+        | ProtocolError::UnknownDataFrameType(_) => "frame with a reserved opcode",
+        ProtocolError::FragmentedControlFrame => "fragmented control frame",
+        ProtocolError::UnexpectedContinueFrame => "continuation frame without a message",
+        ProtocolError::ExpectedFragment(_) => "new message inside a fragmented message",
+        ProtocolError::InvalidCloseSequence => "malformed close frame",
         _ => "protocol error",
     }
 }

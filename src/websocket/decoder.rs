@@ -267,7 +267,7 @@ impl Decoder {
         let (true, Some(key)) = (second & MASKED != 0, header.last_chunk()) else {
             // RFC 6455 5.1.
             let code = Disconnect::PROTOCOL_ERROR.code();
-            return Err(Disconnect::new(code, "a frame that is not masked"));
+            return Err(Disconnect::new(code, "frame without a mask"));
         };
         self.mask = *key;
         if first & CONTROL == 0 {

@@ -157,17 +157,17 @@ pub(crate) fn check_upgrade(request: &Request<()>) -> Result<(), Response> {
         && has_token(headers, header::UPGRADE, "websocket")
         && has_token(headers, header::CONNECTION, "upgrade");
     if !upgrade {
-        return Err(upgrade_required("a WebSocket is here: connect with a WebSocket client"));
+        return Err(upgrade_required("this route needs a WebSocket client"));
     }
     if single(headers, header::SEC_WEBSOCKET_VERSION) != Some("13") {
-        return Err(upgrade_required("only version 13 of WebSocket is spoken here"));
+        return Err(upgrade_required("only WebSocket version 13 is supported"));
     }
     if !single(headers, header::SEC_WEBSOCKET_KEY).is_some_and(is_key) {
         return Err(Response::bad_request("Sec-WebSocket-Key must be 16 bytes in base64"));
     }
     let lengths = headers.get_all(header::CONTENT_LENGTH);
     if headers.contains_key(header::TRANSFER_ENCODING) || lengths.iter().any(|n| n != "0") {
-        return Err(Response::bad_request("an upgrade has no body"));
+        return Err(Response::bad_request("an upgrade request must not have a body"));
     }
     Ok(())
 }

@@ -46,8 +46,9 @@ async function askEverything(url) {
   return answers;
 }
 
-/** Serves a page of another origin, empty unless told; a hub, if given, answers for all other paths. */
-async function foreign(body = '', hub = undefined) {
+/** Serves a page of another origin, empty unless told; a hub, if given, answers for all other paths,
+ *  and while it does not, `lost` ends their responses. */
+async function foreign(body = '', hub = undefined, lost = response => response.destroy()) {
   const server = createServer((asked, response) => {
     if (asked.url == '/' || !hub) {
       response.setHeader('Content-Type', 'text/html').end(`<!doctype html><link rel=icon href=data:,><title>foreign</title>${body}`);
@@ -57,7 +58,7 @@ async function foreign(body = '', hub = undefined) {
     const passed = request({ host: '127.0.0.1', port: hub.port, path, method, headers }, answer => {
       answer.pipe(response.writeHead(answer.statusCode, answer.headers));
     });
-    asked.pipe(passed.on('error', () => response.destroy()));
+    asked.pipe(passed.on('error', () => lost(response)));
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -65,12 +66,17 @@ async function foreign(body = '', hub = undefined) {
   return `http://127.0.0.1:${server.address().port}/`;
 }
 
-/** The one block of the README that is marked as `kind`. */
-function readme(kind) {
-  const text = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
-  const blocks = [...text.matchAll(/^```(\w+)\n([^]*?)^```$/gm)].filter(([, marked]) => marked == kind);
-  assert.equal(blocks.length, 1, `blocks of ${kind} in the README`);
-  return blocks[0][2];
+/** The blocks of a document that are marked as `kind`. */
+function blocks(document, kind) {
+  const text = readFileSync(new URL(`../../${document}`, import.meta.url), 'utf8');
+  return [...text.matchAll(/^```(\w+)\n([^]*?)^```$/gm)].filter(([, marked]) => marked == kind).map(([, , lines]) => lines);
+}
+
+/** The one block of a document that is marked as `kind` and begins with `first`. */
+function block(document, kind, first = '') {
+  const found = blocks(document, kind).filter(lines => lines.startsWith(first));
+  assert.equal(found.length, 1, `blocks of ${kind} that begin with "${first}" in ${document}`);
+  return found[0];
 }
 
 /** A browser and what went wrong in any of its pages. */
@@ -200,13 +206,39 @@ const stories = {
     await line(room, '5 bytes: 62 79 74 65 73').waitFor();
   },
 
-  async the_events_of_the_readme_run_as_printed(browser) {
+  async the_tour_of_the_readme_prints_what_it_says(browser) {
+    const text = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
+    const tour = text.slice(text.indexOf("## A minute's tour"), text.indexOf('## How it works'));
+    const [command, publish, listen] = [...tour.matchAll(/^```sh\n(.*)\n```$/gm)].map(([, line]) => line);
+    const hub = await start(command.split(' ').slice(1));
+    const here = line => line.replaceAll('http://127.0.0.1:8080/', hub.url);
+    const [, address] = tour.match(/Open `([^`]*)` in two tabs/);
+    const tabs = [await browser.tab(here(address)), await browser.tab(here(address))];
+    for (const tab of tabs) await joined(tab, 'news');
+    const words = here(publish).replaceAll("'", '').split(' ');
+    assert.equal(words.shift(), 'curl');
+    const [, answer] = tour.match(/clients that it goes to, here `(.*)`/);
+    assert.equal(await curl(...words), `${answer}\n`);
+    for (const tab of tabs) await line(tab, 'hello').waitFor();
+    // The third client, as long as it takes to hear what a tab says.
+    assert.match(listen, /^curl -N http/);
+    const heard = curl('-N', '--max-time', '10', here(listen.split(' ').at(-1)));
+    await tabs[0].locator('#here', { hasText: '3' }).waitFor();
+    await say(tabs[0], 'hello');
+    const [, prints] = tour.match(/the shell prints `(.*)`/);
+    await line(tabs[1], 'hello').nth(1).waitFor();
+    await hub.stop();
+    assert.ok((await heard).split('\n').includes(prints), await heard);
+    browser.faults = browser.faults.filter(fault => !/ERR_CONNECTION_REFUSED/.test(fault));
+  },
+
+  async the_events_of_the_documents_run_as_printed(browser) {
     const hub = await start();
-    const lines = readme('js');
-    assert.equal(lines.trim().split('\n').length, 6);
+    const lines = block('docs/web.md', 'js', '// events.js');
     const { logs } = await browser.logging(await foreign(`<script>\n${lines}</script>`, hub));
-    // Its own word may be said before it hears, and is heard by nobody then.
+    // Its own message may be published before it listens; then no client hears it.
     await logs(/^{recipients: [01]}$/);
+    await logs(/^fetch the current state here$/);
     const publish = (...args) => curl(...args, `${hub.url}pub/news`);
     while ((await publish('-d', 'two words')) != '{"recipients":1}\n');
     await logs(/^two words$/);
@@ -218,17 +250,40 @@ const stories = {
     browser.faults = browser.faults.filter(fault => !/ERR_EMPTY_RESPONSE/.test(fault));
   },
 
+  async an_event_source_that_a_status_has_closed_is_opened_anew_as_printed(browser) {
+    let hub = await start();
+    const { port, url } = hub;
+    const lines = block('docs/web.md', 'js', '// reopen.js');
+    // As a proxy does while the hub is away.
+    const away = response => response.writeHead(502).end();
+    const { page, logs } = await browser.logging(await foreign(`<script>\n${lines}</script>`, hub, away));
+    const closed = await page.evaluateHandle(() => {
+      // One beside it, which nothing opens anew.
+      const events = new EventSource('/sse/news');
+      return new Promise(resolve => (events.onopen = () => resolve(events)));
+    });
+    const publish = text => curl('-d', text, `${url}pub/news`);
+    while ((await publish('before')) != '{"recipients":2}\n');
+    await logs(/^before$/);
+    assert.equal(await hub.stop(), 0);
+    await page.waitForFunction(events => events.readyState == EventSource.CLOSED, closed);
+    hub = await start([], { port });
+    while ((await publish('after')) != '{"recipients":1}\n') await new Promise(resolve => setTimeout(resolve, 50));
+    await logs(/^after$/);
+    browser.faults = browser.faults.filter(fault => !/502|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE_CHUNKED/.test(fault));
+  },
+
   async the_module_of_the_readme_runs_as_printed(browser) {
     const hub = await start(['--allow-origin', '*']);
-    const lines = readme('html');
+    const lines = block('README.md', 'html');
     assert.ok(lines.includes("'http://127.0.0.1:8080/hublet.js'"), 'the address of the README');
     const { page, logged, logs } = await browser.logging(await foreign(lines.replace('http://127.0.0.1:8080/', hub.url)));
-    await logs(/^connected$/);
-    const witness = await browser.room(hub, 'lobby');
+    await logs(/^fetch the current state here$/);
+    const witness = await browser.room(hub, 'news');
     await page.mouse.click(10, 10);
     await logs(/^hello$/);
     await line(witness, 'hello').waitFor();
-    assert.deepEqual(logged, ['connecting', 'connected', 'hello']);
+    assert.deepEqual(logged, ['connecting', 'connected', 'fetch the current state here', 'hello']);
     assert.equal(await hub.stop(), 0);
     await logs(/^restarting \(1012\), next try in \d\.\d s$/);
     browser.faults = browser.faults.filter(fault => !/ERR_CONNECTION_REFUSED/.test(fault));

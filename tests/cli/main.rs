@@ -9,6 +9,7 @@ mod hostile;
 mod peer;
 mod pipe;
 mod platforms;
+mod snippets;
 mod support;
 #[path = "../tools/mod.rs"]
 mod tools;
@@ -135,7 +136,7 @@ fn what_is_not_allowed_is_one_sentence_and_exit_code_2() {
             "--queue was given \"0\"; allowed is a whole number from 1 to 1073741824",
         ),
         (&["--log", "trace"], "--log was given \"trace\"; allowed is error, warn, info, debug"),
-        (&["--tokens", "secret"], "--tokens is no flag of hublet; see --help"),
+        (&["--tokens", "secret"], "unknown flag --tokens; see --help"),
         (&["--max-clients"], "missing argument for option '--max-clients'; see --help"),
         (&["main"], "unexpected argument \"main\"; see --help"),
         (
@@ -231,7 +232,7 @@ fn a_file_that_is_no_socket_is_refused_and_untouched() {
     let output = run(&mut hublet(&["--listen", &address]));
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(stderr.contains("no socket"), "{stderr}");
+    assert!(stderr.contains("not a socket"), "{stderr}");
     assert_eq!(fs::read_to_string(&path).expect("still there"), "precious");
 }
 
@@ -265,7 +266,7 @@ fn the_environment_sets_what_no_flag_sets() {
     let (one, two) = (server.listening(), server.listening());
     assert_ne!(one, two);
     let warning = server.logged("HUBLET_MAX_CLIENT");
-    assert_eq!(warning, "WARN HUBLET_MAX_CLIENT names no flag and is ignored");
+    assert_eq!(warning, "WARN HUBLET_MAX_CLIENT is ignored: no flag has this variable");
     let mut peer = Peer::<TcpStream>::connect(&one, "/ws");
     let mut other = Peer::<TcpStream>::connect(&two, "/ws");
     peer.say("one");
@@ -300,10 +301,10 @@ fn help_names_every_flag_and_its_variable() {
 }
 
 #[test]
-fn the_readme_quotes_the_help() {
+fn the_page_of_the_command_line_quotes_the_help() {
     let help = String::from_utf8(run(&mut hublet(&["--help"])).stdout).expect("text");
     let quoted = format!("```text\n{help}```\n");
-    assert!(include_str!("../../README.md").contains(&quoted), "quote this:\n{help}");
+    assert!(include_str!("../../docs/cli.md").contains(&quoted), "quote this:\n{help}");
 }
 
 #[test]

@@ -382,7 +382,7 @@ fn a_stop_ends_in_time_though_nobody_reads_standard_output() {
 fn a_second_signal_stops_at_once_though_nobody_reads_standard_output() {
     let Unread { mut server, reader: _reader } = Unread::by_input(&["--drain", "1m"]);
     server.signal(Signal::TERM);
-    server.logged("draining");
+    server.logged("shutting down");
     server.signal(Signal::TERM);
     assert_eq!(server.exit_code(), Some(1));
     server.logged("stopped at once by a second signal");
@@ -392,7 +392,7 @@ fn a_second_signal_stops_at_once_though_nobody_reads_standard_output() {
 fn what_was_queued_when_a_stop_began_is_printed_once_it_is_read() {
     let Unread { mut server, reader } = Unread::by_input(&[]);
     server.signal(Signal::TERM);
-    server.logged("draining");
+    server.logged("shutting down");
     let stdout = lines(Some(reader));
     for nth in 0..UNREAD {
         assert_eq!(stdout.recv_timeout(DEADLINE), Ok(flood_line(nth)));

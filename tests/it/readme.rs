@@ -1,9 +1,10 @@
-//! What the README says is so: the defaults, the close codes, the examples, and that each invariant
-//! has its test.
+//! The README and the pages of `docs/` say what is so: the defaults, the statuses, the close codes,
+//! the examples, and that each invariant has its test.
 
 use std::fs;
 
 use hublet::Config;
+use hublet::http::StatusCode;
 
 use crate::tidy::source::{files, read, root};
 
@@ -25,9 +26,9 @@ fn invariants_named(text: &str) -> Vec<u32> {
 }
 
 #[test]
-fn every_invariant_of_the_readme_is_named_by_a_test() {
-    let readme = read("README.md");
-    let (_, list) = readme.split_once("The invariants, each with a test:").expect("the list");
+fn every_invariant_of_the_design_is_named_by_a_test() {
+    let page = read("docs/design.md");
+    let (_, list) = page.split_once("The invariants, each with a test:").expect("the list");
     let numbers: Vec<u32> =
         list.trim_start().lines().map_while(|line| line.split_once(". ")?.0.parse().ok()).collect();
     assert_eq!(numbers, (1..=13).collect::<Vec<_>>());
@@ -47,16 +48,16 @@ fn every_invariant_of_the_readme_is_named_by_a_test() {
     assert_eq!(invariants_named("/// The invariants, each with a test"), [0u32; 0]);
 }
 
-/// The cells of the README's table rows that begin with `| first `.
-fn row<'a>(readme: &'a str, first: &str) -> Vec<&'a str> {
-    let row = readme.lines().find(|line| line.starts_with(&format!("| {first} |")));
-    let row = row.unwrap_or_else(|| panic!("no row for {first:?} in the README"));
+/// The cells of the table row of a page that begins with `| first `.
+fn row<'a>(page: &'a str, first: &str) -> Vec<&'a str> {
+    let row = page.lines().find(|line| line.starts_with(&format!("| {first} |")));
+    let row = row.unwrap_or_else(|| panic!("the page has no row for {first:?}"));
     row.split('|').map(str::trim).collect()
 }
 
 #[test]
-fn the_defaults_in_the_readme_are_the_defaults() {
-    let readme = read("README.md");
+fn the_defaults_in_the_table_of_limits_are_the_defaults() {
+    let page = read("docs/limits.md");
     let kib = |bytes: usize| match bytes / 1024 {
         1024.. => format!("{} MiB", bytes / 1024 / 1024),
         kib => format!("{kib} KiB"),
@@ -67,8 +68,8 @@ fn the_defaults_in_the_readme_are_the_defaults() {
     };
     let seconds = |wait: std::time::Duration| format!("{} s", wait.as_secs());
     for (first, default) in [
-        ("messages waiting for one client", count(Config::QUEUE)),
-        ("bytes waiting for one client", kib(Config::QUEUE_BYTES)),
+        ("messages queued for one client", count(Config::QUEUE)),
+        ("bytes queued for one client", kib(Config::QUEUE_BYTES)),
         (
             "commands, bytes waiting for the manager",
             format!("{}, {}", count(Config::INBOX), kib(Config::INBOX_BYTES)),
@@ -77,6 +78,7 @@ fn the_defaults_in_the_readme_are_the_defaults() {
         ("frames of a message", count(Config::MAX_FRAGMENTS)),
         ("time to finish a message", seconds(Config::MESSAGE_TIMEOUT)),
         ("handshake, all of it", seconds(Config::HANDSHAKE_TIMEOUT)),
+        ("idle HTTP connection", seconds(Config::IDLE_TIMEOUT)),
         ("handshakes at once", count(Config::HANDSHAKES)),
         (
             "silence before a ping, after it",
@@ -89,51 +91,83 @@ fn the_defaults_in_the_readme_are_the_defaults() {
             format!("{}, {}", count(Config::MAX_ROOMS), count(Config::MAX_ROOMS_PER_CLIENT)),
         ),
     ] {
-        assert_eq!(row(&readme, first)[2], default, "{first}");
+        assert_eq!(row(&page, first)[2], default, "{first}");
     }
 }
 
+/// The first cells of the rows of a table under its head, and the numbers in them.
+fn first_cells(page: &str, head: &str) -> Vec<(String, Vec<u16>)> {
+    let (_, table) = page.split_once(head).expect("the table");
+    let rows = table.trim_start().lines().skip(1).take_while(|line| line.starts_with('|'));
+    rows.map(|row| {
+        let cell = row.split('|').nth(1).expect("a cell").trim();
+        let numbers = cell.split(|char: char| !char.is_ascii_digit());
+        (cell.to_owned(), numbers.filter_map(|number| number.parse().ok()).collect())
+    })
+    .collect()
+}
+
 #[test]
-fn the_close_codes_in_the_readme_are_those_of_the_source() {
-    let readme = read("README.md");
-    let (_, table) = readme.split_once("| code | when |").expect("the table");
-    let digits = |text: &str| {
-        let numbers = text.split(|char: char| !char.is_ascii_digit());
-        numbers.filter_map(|number| number.parse::<u16>().ok()).collect::<Vec<_>>()
-    };
+fn the_close_codes_in_the_table_are_those_of_the_source() {
     // A range is for others to use.
-    let rows = table.trim_start().lines().take_while(|line| line.starts_with('|'));
+    let rows = first_cells(&read("docs/web.md"), "| close code | why | what to do |");
     let listed: Vec<u16> = rows
-        .filter_map(|row| row.split('|').nth(1))
-        .filter(|codes| !codes.contains(" to "))
-        .flat_map(digits)
+        .into_iter()
+        .filter(|(cell, _)| !cell.contains(" to "))
+        .flat_map(|(_, codes)| codes)
         .collect();
     let source = read("src/disconnect.rs");
     let constants: Vec<u16> = source
         .match_indices("Self::constant(")
         .filter_map(|(at, call)| source[at + call.len()..].split(',').next()?.parse().ok())
         .collect();
-    assert!(listed.len() >= 9 && constants.len() >= 13, "{listed:?} {constants:?}");
+    assert!(listed.len() >= 11 && constants.len() >= 13, "{listed:?} {constants:?}");
     for code in &listed {
-        assert!(
-            constants.contains(code),
-            "the README lists {code}, the source has no such constant"
-        );
+        assert!(constants.contains(code), "the page lists {code}, the source has no such constant");
     }
-    // A normal end, a hook's word, and what is never sent need no row.
-    for code in constants.iter().filter(|code| ![1000, 1003, 1005, 1006].contains(code)) {
-        assert!(listed.contains(code), "the source sends {code}, the README does not list it");
+    // The code that stands for a close frame without one is never seen on the wire.
+    for code in constants.iter().filter(|code| **code != 1005) {
+        assert!(listed.contains(code), "the source has {code}, the page does not list it");
     }
 }
 
+/// The number of a status by the name of its constant.
+fn number(name: &str) -> Option<u16> {
+    (100..600).find(|number| {
+        let status = StatusCode::from_u16(*number).expect("in range");
+        let reason = status.canonical_reason().unwrap_or_default();
+        reason.to_ascii_uppercase().replace([' ', '-'], "_") == name
+    })
+}
+
 #[test]
-fn every_example_is_in_the_readme() {
-    let readme = read("README.md");
+fn every_status_that_the_source_answers_is_in_the_table() {
+    let rows = first_cells(&read("docs/web.md"), "| status | why | what to do |");
+    let listed: Vec<u16> = rows.into_iter().flat_map(|(_, numbers)| numbers).collect();
+    let mut answered = Vec::new();
+    for path in ["src", "src/bin"].iter().flat_map(|folder| files(&root().join(folder))) {
+        let source = fs::read_to_string(path).expect("text");
+        for (at, path) in source.match_indices("StatusCode::") {
+            let rest = &source[at + path.len()..];
+            let name = rest.split(|char: char| !char.is_ascii_uppercase() && char != '_').next();
+            answered.extend(name.and_then(number).filter(|number| *number >= 400));
+        }
+        // Where a sentence comes with its status.
+        if source.contains("Response::bad_request(") {
+            answered.push(400);
+        }
+    }
+    answered.sort_unstable();
+    answered.dedup();
+    assert!(answered.len() >= 14, "{answered:?}");
+    assert_eq!(listed, answered);
+}
+
+#[test]
+fn every_example_is_in_the_page_for_embedders() {
+    let page = read("docs/embed.md");
     for path in files(&root().join("examples")) {
         let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
-        assert!(
-            readme.contains(&format!("`{name}`")) || readme.contains(&format!("--example {name}")),
-            "{name}"
-        );
+        assert!(page.contains(&format!("| `{name}` |")), "{name}");
     }
 }

@@ -121,7 +121,7 @@ impl Handler for Relay {
     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
         let seat = seat(client)?;
         if !seat.sends {
-            return Err(Disconnect::new(1008, "sending needs a token that allows it"));
+            return Err(Disconnect::new(1008, "publishing needs a token that allows it"));
         }
         // Not waiting for the count lets the manager take many messages at once.
         let published = if seat.echo {

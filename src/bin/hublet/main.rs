@@ -127,7 +127,7 @@ fn serve(options: Options) -> Result<(), Failure> {
     // One line like any other: the default hook waits for whoever reads standard error.
     std::panic::set_hook(Box::new(|panic| ::log::error!("{panic}")));
     for unknown in &options.unknown {
-        ::log::warn!("{unknown} names no flag and is ignored");
+        ::log::warn!("{unknown} is ignored: no flag has this variable");
     }
     if options.secrets.have_short_key() {
         ::log::warn!("the key of --jwt-secret has less than 32 bytes, which can be guessed");
@@ -244,7 +244,7 @@ async fn run(
     let (reason, outcome) = or(or(ended, signal), piped).await?;
 
     systemd::stopping();
-    ::log::info!("draining: {} clients are told {reason}", hub.stats().clients);
+    ::log::info!("shutting down: closing {} clients with {reason}", hub.stats().clients);
     let deadline = Instant::now() + plan.drain_max;
     let drained = async {
         pipe.stop(&plan);

@@ -327,7 +327,7 @@ impl Output {
                 break;
             }
             ::log::error!(
-                "standard output is {}; it hears no more until it is read",
+                "standard output is {}; nothing more is printed until it is read",
                 reason.reason()
             );
             let Some(again) = self.join_again(&hub, &room).await else { break };

@@ -156,7 +156,7 @@ fn bind_unix(path: &Path) -> Result<Bound, Failure> {
         },
         Ok(_) => {
             return Err(Failure::running(format!(
-                "cannot listen on {address}: a file that is no socket is there"
+                "cannot listen on {address}: a file that is not a socket is there"
             )));
         }
         Err(_) => {}

@@ -7,18 +7,20 @@ use super::table::FLAGS;
 
 pub(super) fn help() -> String {
     let mut help = String::from(
-        "hublet: what one WebSocket client sends, everyone else in the room gets at once\n\n\
+        "hublet: a small WebSocket server; a message sent to a room goes to everyone in it\n\n\
          Usage: hublet [FLAGS]\n\n\
-         WebSockets at /ws (the room main) and /ws/{room}; a page at /; GET /health answers 200.\n\
-         The same messages as events at /sse/{room}; POST to /pub/{room} and /user/{user};\n\
-         /rooms, /rooms/{room} and /metrics tell who is there and what is counted.\n\n",
+         Subscribe: WebSocket /ws/{room}, server-sent events GET /sse/{room}\n\
+         Publish:   by WebSocket, POST /pub/{room}, POST /user/{user}\n\
+         Admin:     GET /rooms, /rooms/{room}, /metrics\n\
+         Also:      GET / is a page, GET /health answers 200 while the hub serves\n\
+         Without /{room} the room is main.\n\n",
     );
     let mut defaults = Options::default();
     for flag in FLAGS {
         let default = flag.sets.show(&mut defaults);
         let default = if default.is_empty() { default } else { format!(" (default: {default})") };
         let repeats = if flag.sets.list().is_some() {
-            "; may be repeated, commas in the variable"
+            "; repeat the flag for more, use commas in the variable"
         } else {
             ""
         };
@@ -32,14 +34,14 @@ pub(super) fn help() -> String {
         );
     }
     help.push_str(
-        "  --health\n      asks the hub that listens at --listen how it is; exit code 0 if it \
-         serves, 1 if not\n  --version\n  --help\n\n\
-         BYTES take k and m (1,024-based), TIME takes ms, s and m. The variable in brackets does \
-         the same; the flag wins.\n\
-         SIGTERM and SIGINT drain: what is queued goes first, then clients are closed with 1012; a \
-         second signal stops at once.\n\
-         Exit codes: 0 after a drain, 1 after a failure or a second signal, 2 for a flag or value \
-         that is not allowed.\n",
+        "  --health\n      ask the hub at --listen whether it serves; exit code 0 if it does, \
+         1 if not\n  --version\n  --help\n\n\
+         BYTES is a number, also with k or m (1,024-based). TIME is a number with ms, s or m.\n\
+         The variable in brackets does the same as the flag; the flag wins.\n\
+         SIGTERM and SIGINT shut down gracefully: queued messages are written, then clients are \
+         closed with 1012. A second signal stops at once.\n\
+         Exit codes: 0 after a graceful shutdown, 1 after a failure or a second signal, 2 for a \
+         flag or value that is not allowed.\n",
     );
     help
 }

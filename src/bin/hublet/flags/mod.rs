@@ -163,9 +163,7 @@ fn given(arguments: impl IntoIterator<Item = OsString>) -> Result<Given, Failure
             Long("health") => health = true,
             Long(name) => {
                 let Some(flag) = FLAGS.iter().find(|flag| flag.name == name) else {
-                    return Err(Failure::usage(format!(
-                        "--{name} is no flag of hublet; see --help"
-                    )));
+                    return Err(Failure::usage(format!("unknown flag --{name}; see --help")));
                 };
                 let text = if flag.is_switch() {
                     "1".to_owned()
@@ -174,7 +172,7 @@ fn given(arguments: impl IntoIterator<Item = OsString>) -> Result<Given, Failure
                     value.into_string().map_err(|value| {
                         // It may be a secret.
                         drop(value);
-                        Failure::usage(format!("--{} was given what is not UTF-8", flag.name))
+                        Failure::usage(format!("the value of --{} is not UTF-8", flag.name))
                     })?
                 };
                 given.push((flag.name, text));
@@ -197,7 +195,7 @@ fn variables(
             let value = value.into_string().map_err(|value| {
                 // It may be a secret.
                 drop(value);
-                Failure::usage(format!("{name} was given what is not UTF-8"))
+                Failure::usage(format!("the value of {name} is not UTF-8"))
             })?;
             variables.push((name, value));
         }

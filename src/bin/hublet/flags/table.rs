@@ -89,202 +89,205 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag {
         name: "listen",
         value: "ADDR",
-        help: "where to listen; 127.0.0.1:8080, :8080 for all interfaces, [::1]:8080, port 0 for \
-               any free one, unix:/run/hublet.sock; sockets that systemd hands over come on top",
+        help: "address to listen on: 127.0.0.1:8080, :8080 for all interfaces, [::1]:8080, port 0 \
+               for any free port, unix:/run/hublet.sock; sockets from systemd are served as well",
         sets: Sets::Listen,
     },
     Flag {
         name: "no-echo",
         value: "",
-        help: "a message goes to everyone else in the room; ?echo=1 asks for the sender too",
+        help: "do not send a message back to its sender; a client gets its own messages with \
+               ?echo=1",
         sets: Sets::NoEcho,
     },
     Flag {
         name: "no-page",
         value: "",
-        help: "no page at / and no client module at /hublet.js",
+        help: "do not serve the page at / and the client module at /hublet.js",
         sets: Sets::NoPage,
     },
     Flag { name: "threads", value: "N", help: "executor threads", sets: Sets::Threads },
     Flag {
         name: "allow-origin",
         value: "ORIGIN",
-        help: "an origin whose pages may connect beside the hub's own; * for any",
+        help: "origin of pages that may connect, besides the hub's own, like https://example.org; \
+               * for any",
         sets: Sets::Origins,
     },
     Flag {
         name: "allow-host",
         value: "HOST",
-        help: "a name that the hub is asked for under, beside addresses and localhost; without a \
-               token any other is answered 421; * for any",
+        help: "Host header to accept besides IP addresses and localhost (others get 421 unless a \
+               token is required to subscribe); * for any",
         sets: Sets::Hosts,
     },
     Flag {
         name: "trusted-proxy",
         value: "ADDR",
-        help: "a proxy whose X-Forwarded-For is believed: an address, a network like 10.0.0.0/8, \
-               or unix",
+        help: "proxy that may set X-Forwarded-For: an address, a network like 10.0.0.0/8, or unix",
         sets: Sets::Proxies,
     },
     Flag {
         name: "token",
         value: "TOKEN",
-        help: "what listening takes, and sending unless that has its own; shown as Authorization: \
-               Bearer, ?token= or the subprotocols hublet.token and the token",
+        help: "token required to subscribe, and to publish unless --publish-token is set; sent as \
+               Authorization: Bearer, as ?token=, or as the subprotocols hublet.token and the \
+               token",
         sets: Sets::Secret(|secrets| &mut secrets.token),
     },
     Flag {
         name: "token-file",
         value: "FILE",
-        help: "a file that has it; files and variables do not show in the list of processes",
+        help: "file with that token; files and variables do not show in the list of processes",
         sets: Sets::SecretFile(|secrets| &mut secrets.token),
     },
     Flag {
         name: "publish-token",
         value: "TOKEN",
-        help: "what sending takes, by POST and by WebSocket; who has it may listen too",
+        help: "token required to publish, by POST and by WebSocket; it also allows to subscribe",
         sets: Sets::Secret(|secrets| &mut secrets.publish_token),
     },
     Flag {
         name: "publish-token-file",
         value: "FILE",
-        help: "a file that has it",
+        help: "file with that token",
         sets: Sets::SecretFile(|secrets| &mut secrets.publish_token),
     },
     Flag {
         name: "admin-token",
         value: "TOKEN",
-        help: "what /metrics and /rooms take; without one they answer this machine only",
+        help: "token required for /metrics and /rooms; without it they answer loopback only",
         sets: Sets::Secret(|secrets| &mut secrets.admin_token),
     },
     Flag {
         name: "admin-token-file",
         value: "FILE",
-        help: "a file that has it",
+        help: "file with that token",
         sets: Sets::SecretFile(|secrets| &mut secrets.admin_token),
     },
     Flag {
         name: "jwt-secret",
         value: "KEY",
-        help: "what JSON Web Tokens are signed with (HS256): sub is the user, exp and nbf hold, \
-               rooms and publish limit where to listen and to send",
+        help: "key of JSON Web Tokens (HS256): sub is the user, exp and nbf are checked, rooms and \
+               publish list the rooms to subscribe and to publish to",
         sets: Sets::Secret(|secrets| &mut secrets.jwt_secret),
     },
     Flag {
         name: "jwt-secret-file",
         value: "FILE",
-        help: "a file that has it",
+        help: "file with that key",
         sets: Sets::SecretFile(|secrets| &mut secrets.jwt_secret),
     },
     Flag {
         name: "max-clients",
         value: "N",
-        help: "clients at once; beyond it 503 (default: the limit on file descriptors less 64)",
+        help: "clients at once; more get 503 (default: the limit on file descriptors less 64)",
         sets: Sets::SomeCount(|config| &mut config.max_clients),
     },
     Flag {
         name: "max-clients-per-ip",
         value: "N",
-        help: "clients at once from one IPv4 address or IPv6 /64",
+        help: "clients at once from one IPv4 address or IPv6 /64; more get 503",
         sets: Sets::SomeCount(|config| &mut config.max_clients_per_ip),
     },
     Flag {
         name: "max-rooms",
         value: "N",
-        help: "rooms at once; beyond it 503",
+        help: "rooms at once; more get 503",
         sets: Sets::Count(|config| &mut config.max_rooms),
     },
     Flag {
         name: "max-rooms-per-client",
         value: "N",
-        help: "rooms that one client may be in",
+        help: "rooms of one client; no effect in this binary, where a client is in one room",
         sets: Sets::Count(|config| &mut config.max_rooms_per_client),
     },
     Flag {
         name: "max-message",
         value: "BYTES",
-        help: "the longest message; a longer one is closed with 1009",
+        help: "longest message; a longer one closes its client with 1009",
         sets: Sets::MaxMessage,
     },
     Flag {
         name: "max-memory",
         value: "BYTES",
-        help: "the ceiling for the whole process, like 32m; clients and inbox follow from it, and \
-               the clients that pin the most are closed with 1013 before it is reached",
+        help: "memory for the whole process and its sockets, like 32m; the limits on clients and \
+               inbox follow from it, and the clients that hold the most are closed with 1013 \
+               before it is reached",
         sets: Sets::MaxMemory,
     },
     Flag {
         name: "max-fragments",
         value: "N",
-        help: "frames that one message may consist of; more are closed with 1008",
+        help: "frames of one message; more close the client with 1008",
         sets: Sets::Count(|config| &mut config.max_fragments),
     },
     Flag {
         name: "queue",
         value: "N",
-        help: "messages that may wait for one client",
+        help: "messages queued for one client",
         sets: Sets::Count(|config| &mut config.queue),
     },
     Flag {
         name: "queue-bytes",
         value: "BYTES",
-        help: "bytes that may wait for one client; unless given it grows to two of --max-message",
+        help: "bytes queued for one client; unless given, at least two messages of --max-message",
         sets: Sets::QueueBytes,
     },
     Flag {
         name: "overflow",
         value: "POLICY",
-        help: "what happens to a client whose queue is full: disconnect (4108), drop-newest, \
+        help: "what to do when the queue of a client is full: disconnect (4108), drop-newest, \
                drop-oldest",
         sets: Sets::Overflow,
     },
     Flag {
         name: "handshake-timeout",
         value: "TIME",
-        help: "for the whole request and its answer",
+        help: "time for a whole request and its answer",
         sets: Sets::Time(|config| &mut config.handshake_timeout),
     },
     Flag {
         name: "ping-interval",
         value: "TIME",
-        help: "silence after which a client is pinged",
+        help: "silence after which a client gets a ping",
         sets: Sets::Time(|config| &mut config.ping_interval),
     },
     Flag {
         name: "pong-timeout",
         value: "TIME",
-        help: "silence after a ping that ends the connection",
+        help: "time to answer a ping; then the connection counts as lost",
         sets: Sets::Time(|config| &mut config.pong_timeout),
     },
     Flag {
         name: "write-timeout",
         value: "TIME",
-        help: "writing without progress that ends the connection",
+        help: "time without progress in writing; then the client counts as slow",
         sets: Sets::Time(|config| &mut config.write_timeout),
     },
     Flag {
         name: "close-timeout",
         value: "TIME",
-        help: "for a peer to answer a close frame",
+        help: "time to answer a close frame",
         sets: Sets::Time(|config| &mut config.close_timeout),
     },
     Flag {
         name: "drain",
         value: "TIME",
-        help: "the time over which a stop spreads its close frames (1012)",
+        help: "time over which a shutdown spreads its close frames (1012)",
         sets: Sets::Drain,
     },
     Flag {
         name: "stdin",
         value: "ROOM",
-        help: "each line of standard input goes to this room; at its end the hub drains",
+        help: "publish each line of standard input to this room; at its end the hub shuts down",
         sets: Sets::Room(|options| &mut options.stdin),
     },
     Flag {
         name: "stdout",
         value: "ROOM",
-        help: "each message of this room is a line of standard output, a binary one in base64; \
-               the hub drains when nobody reads it",
+        help: "print each message of this room as a line, a binary one in base64; the hub shuts \
+               down when the reader is gone",
         sets: Sets::Room(|options| &mut options.stdout),
     },
     Flag { name: "log", value: "LEVEL", help: "error, warn, info or debug", sets: Sets::Log },

@@ -125,15 +125,15 @@ fn what_is_not_allowed_is_named_with_what_is() {
             &["--stdout", ""],
             "--stdout was given \"\"; allowed is the name of a room, 1 to 128 bytes without control characters",
         ),
-        (&["--tokens", "x"], "--tokens is no flag of hublet; see --help"),
+        (&["--tokens", "x"], "unknown flag --tokens; see --help"),
         (&["--token", ""], "--token was given a secret; allowed is one that is not empty"),
         (
             &["--token", "hush", "--token-file", "Cargo.toml"],
-            "--token-file was given \"Cargo.toml\"; allowed is one secret, by its flag, its variable or its file",
+            "--token-file was given \"Cargo.toml\"; allowed is one secret, given once: by its flag, its variable or its file",
         ),
         (
             &["--token", "hush", "--token", "hush"],
-            "--token was given a secret; allowed is one secret, by its flag, its variable or its file",
+            "--token was given a secret; allowed is one secret, given once: by its flag, its variable or its file",
         ),
         (
             &["--jwt-secret-file", "no/such/file"],

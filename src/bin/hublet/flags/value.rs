@@ -57,7 +57,7 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
 /// Sets a secret that must not be empty, and is given in one way only.
 pub(super) fn once(slot: &mut Option<Secret>, text: &str) -> Result<(), String> {
     if slot.is_some() {
-        return Err("one secret, by its flag, its variable or its file".to_owned());
+        return Err("one secret, given once: by its flag, its variable or its file".to_owned());
     }
     *slot = Some(Secret::new(text).ok_or("one that is not empty")?);
     Ok(())

@@ -1,0 +1,182 @@
+//! The snippets of the README and of `docs/`, run as they are printed.
+
+use std::fs;
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+
+use crate::support::{Folder, Peer, Server, hublet};
+use crate::tools::{file, program};
+
+/// Where the documents expect the hub.
+const HUB: &str = "127.0.0.1:8080";
+
+/// The one block of a document that is marked as `kind` and contains `part`.
+#[track_caller]
+fn block(document: &str, kind: &str, part: &str) -> String {
+    let text = fs::read_to_string(file(document)).expect("a file of the repository");
+    let start = format!("\n```{kind}\n");
+    let blocks = text.split(&start).skip(1).filter_map(|rest| rest.split("\n```\n").next());
+    let found: Vec<_> = blocks.filter(|block| block.contains(part)).collect();
+    assert_eq!(found.len(), 1, "blocks of {kind} with {part:?} in {document}");
+    format!("{}\n", found[0])
+}
+
+/// Writes a snippet into a folder and runs it there; returns what it printed.
+#[track_caller]
+fn printed_by(interpreter: &mut Command, folder: &Folder, name: &str, snippet: &str) -> String {
+    fs::write(folder.0.join(name), snippet).expect("written");
+    let command = interpreter.arg(name).current_dir(&folder.0).stdin(Stdio::null());
+    let output = command.output().expect("it starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// The status of a request with a token.
+fn status(address: &str, method: &str, path: &str, token: &str) -> u16 {
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\
+         Content-Length: 0\r\n\r\n"
+    );
+    Peer::<TcpStream>::dial(address).request(&request).status
+}
+
+/// A hub as the page for web developers starts it, with the secrets that it makes.
+fn guarded(folder: &Folder) -> (Server, String) {
+    let lines = block("docs/web.md", "sh", "hublet --jwt-secret-file");
+    let (secrets, start) = lines.trim_end().rsplit_once('\n').expect("several lines");
+    let made = Command::new("sh").args(["-euc", secrets]).current_dir(&folder.0).status();
+    assert!(made.expect("a shell").success());
+    let flags: Vec<_> = start.split(' ').skip(1).collect();
+    let mut command = hublet(&["--listen", "127.0.0.1:0"]);
+    let mut server = Server::of(command.args(flags).current_dir(&folder.0));
+    let address = server.listening();
+    (server, address)
+}
+
+/// What a token that was minted as printed may do: listen to its rooms, and publish nowhere.
+#[track_caller]
+fn only_listens(address: &str, token: &str) {
+    for (method, path, expected) in [
+        ("GET", "/sse/news", 200),
+        ("GET", "/sse/chat-7", 200),
+        ("GET", "/sse/other", 403),
+        ("POST", "/pub/news", 403),
+        ("POST", "/user/ann", 403),
+    ] {
+        assert_eq!(status(address, method, path, token), expected, "{method} {path}");
+    }
+    assert_eq!(status(address, "GET", "/sse/news", &token[1..]), 401, "not as it was signed");
+}
+
+#[test]
+fn a_token_minted_in_python_as_printed_listens_and_publishes_nowhere() {
+    let Some(python) = program("python3") else { return };
+    let folder = Folder::new("python");
+    let (_server, address) = guarded(&folder);
+    let snippet = block("docs/web.md", "python", "# mint.py");
+    let token = printed_by(&mut Command::new(python), &folder, "mint.py", &snippet);
+    only_listens(&address, token.trim_end());
+    // The backend has the other secret.
+    let secret = fs::read_to_string(folder.0.join("publish-token")).expect("made");
+    assert_eq!(status(&address, "POST", "/pub/news", secret.trim_end()), 202);
+}
+
+#[test]
+fn a_token_minted_in_node_as_printed_listens_and_publishes_nowhere() {
+    let Some(node) = program("node") else { return };
+    let folder = Folder::new("node");
+    let (_server, address) = guarded(&folder);
+    let snippet = block("docs/web.md", "js", "// mint.mjs");
+    let token = printed_by(&mut Command::new(node), &folder, "mint.mjs", &snippet);
+    only_listens(&address, token.trim_end());
+}
+
+#[test]
+fn a_backend_in_python_publishes_as_printed() {
+    let Some(python) = program("python3") else { return };
+    let (folder, (_server, address)) = (Folder::new("post-python"), Server::start(&[]));
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws/news");
+    let snippet = block("README.md", "python", "urlopen");
+    assert!(snippet.contains(HUB), "{snippet}");
+    let snippet = snippet.replace(HUB, &address);
+    let printed = printed_by(&mut Command::new(python), &folder, "post.py", &snippet);
+    assert_eq!(printed.trim_end(), r#"{"recipients":1}"#);
+    peer.hears("hello");
+}
+
+#[test]
+fn a_backend_in_node_publishes_as_printed() {
+    let Some(node) = program("node") else { return };
+    let (folder, (_server, address)) = (Folder::new("post-node"), Server::start(&[]));
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws/news");
+    let snippet = block("README.md", "js", "await fetch(");
+    assert!(snippet.contains(HUB), "{snippet}");
+    let snippet = snippet.replace(HUB, &address);
+    let printed = printed_by(&mut Command::new(node), &folder, "post.mjs", &snippet);
+    assert_eq!(printed.trim_end(), "{ recipients: 1 }");
+    peer.hears("hello");
+}
+
+/// Docker itself is not needed: what the file says is that the hub has to know its name.
+#[test]
+fn the_hub_of_the_compose_file_is_reached_by_the_name_of_its_service() {
+    let compose = block("docs/web.md", "yaml", "services:");
+    let command = compose.split("command: [").nth(1).and_then(|rest| rest.split(']').next());
+    let flags: Vec<_> =
+        command.expect("flags").split(", ").map(|flag| flag.trim_matches('"')).collect();
+    let url = compose.split("http://").nth(1).and_then(|rest| rest.split('"').next());
+    let (host, path) = url.expect("an address").split_once('/').expect("a path");
+    let request =
+        format!("POST /{path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 5\r\n\r\nhello");
+    for (flags, expected) in [(&flags[..], 202), (&[], 421)] {
+        let (_server, address) = Server::start(flags);
+        let status = Peer::<TcpStream>::dial(&address).request(&request).status;
+        assert_eq!(status, expected, "{flags:?}");
+    }
+}
+
+/// The conditions of the table of alerts, as rules of Prometheus.
+#[test]
+fn prometheus_takes_the_alerts_as_printed() {
+    let Some(promtool) = program("promtool") else { return };
+    let text = fs::read_to_string(file("docs/operating.md")).expect("a page");
+    let (_, table) = text.split_once("| alert when | because |").expect("the table");
+    let rows = table.trim_start().lines().skip(1).take_while(|line| line.starts_with('|'));
+    let mut rules = String::from("groups:\n- name: hublet\n  rules:\n");
+    let mut count = 0;
+    for row in rows {
+        let condition = row.split('`').nth(1).expect("a condition");
+        // A row that compares in words has the name of a series there.
+        if condition.contains(['<', '>', '=']) {
+            count += 1;
+            rules += &format!("  - alert: Nr{count}\n    expr: '{condition}'\n");
+        }
+    }
+    assert!(count >= 7, "{rules}");
+    let folder = Folder::new("alerts");
+    let path = folder.0.join("rules.yml");
+    fs::write(&path, &rules).expect("written");
+    let output = Command::new(promtool).args(["check", "rules"]).arg(&path).output();
+    let output = output.expect("it runs");
+    assert!(output.status.success(), "{rules}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn every_series_that_the_page_for_operators_names_is_there() {
+    let (_server, address) = Server::start(&[]);
+    let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let mut peer = Peer::<TcpStream>::dial(&address);
+    assert_eq!(peer.request(request).status, 200);
+    let metrics = String::from_utf8(peer.read_rest()).expect("text");
+    let page = fs::read_to_string(file("docs/operating.md")).expect("a page");
+    let mut named = 0;
+    for prefix in ["hublet_", "process_"] {
+        for (at, _) in page.match_indices(prefix) {
+            let mut name = page[at..].split(|char: char| !char.is_ascii_lowercase() && char != '_');
+            let name = name.next().expect("a name");
+            named += 1;
+            assert!(metrics.contains(&format!("# TYPE {name} ")), "{name}");
+        }
+    }
+    assert!(named > 10, "{named}");
+}
