@@ -1,5 +1,6 @@
 //! A peer's end of a connection, and what it does of itself.
 
+use std::fmt;
 use std::sync::Arc;
 
 use base64ct::{Base64, Encoding as _};
@@ -19,6 +20,16 @@ pub(super) enum Way {
     Upgraded,
     /// It asks for events.
     Events,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Asks => "asks for a WebSocket",
+            Self::Upgraded => "comes with a WebSocket",
+            Self::Events => "asks for events",
+        })
+    }
 }
 
 /// What a peer still says.
@@ -93,7 +104,12 @@ impl Peer {
             let (read, over) = (kernel.read, kernel.is_over());
             let leaves = over && self.voice < Voice::Ended;
             if read == self.seen && !leaves {
-                return false;
+                let is_stuck = kernel.is_stuck();
+                drop(kernel);
+                if is_stuck {
+                    self.line.grant(200);
+                }
+                return is_stuck;
             }
             (kernel.taken[..read].to_vec(), over)
         };
