@@ -13,7 +13,7 @@ use super::journal;
 use crate::Stats;
 
 /// Seeds between two lines that say how far a sweep has come that keeps going.
-const PROGRESS: u64 = 50_000;
+const PROGRESS: u64 = 10_000;
 
 /// The seeds of one test, and how they are run.
 pub(super) struct Sweep {
