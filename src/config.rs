@@ -170,7 +170,8 @@ config! {
     /// then the client counts as slow. As for [`pong_timeout`](Self#structfield.pong_timeout), on
     /// Linux the kernel has the last word after 20 s.
     write_timeout: Duration = Self::WRITE_TIMEOUT;
-    /// How long a peer has to answer a close frame. Default 2 s.
+    /// How long a peer has to answer a close frame, or to close behind the last response or event.
+    /// Default 2 s.
     close_timeout: Duration = Self::CLOSE_TIMEOUT;
     /// Clients that may be connected. Default `None`: the soft limit on file descriptors when the
     /// hub is made, less 64; 16,384 where there is no such limit. Beyond it: 503 with
