@@ -23,7 +23,7 @@ use super::handshake::{
 };
 use super::http::{Head, Response, parse};
 use super::routes::{Route, route};
-use super::sse;
+use super::sse::{self, Heartbeat};
 use super::transport::Transport;
 use super::{Handler, Peer};
 use super::{listing, metrics};
@@ -59,8 +59,9 @@ pub(crate) struct Requests<'a, T, H> {
 pub(crate) enum Begun<'a> {
     /// A WebSocket, once its client is in the registry.
     WebSocket(Box<Entrance<'a>>),
-    /// A stream of events, and the head of its response, which is still to be written.
-    Events(Admitted, Vec<u8>),
+    /// A stream of events, the head of its response, which is still to be written, and what it
+    /// says while no message comes.
+    Events(Admitted, (Vec<u8>, Heartbeat)),
 }
 
 /// What follows a request that was answered.
@@ -82,6 +83,8 @@ struct Seen {
     unread: usize,
     /// All of its body has come.
     is_whole: bool,
+    /// What a stream of events says while no message comes.
+    heartbeat: Heartbeat,
     /// Who may read the response, whatever it is.
     reader: Reader,
     /// Who asks, where a trusted proxy has said so.
@@ -231,8 +234,9 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
             }
             Ok(Answer::Events(admitted)) => {
                 add(&shared.counters.upgrades_accepted, 1);
-                let head = access::tell(sse::response(), seen.reader).encode(false, false);
-                return Ok(Next::Client(Begun::Events(admitted, head)));
+                let response = sse::response(seen.heartbeat, &shared.config);
+                let head = access::tell(response, seen.reader).encode(false, false);
+                return Ok(Next::Client(Begun::Events(admitted, (head, seen.heartbeat))));
             }
             Ok(Answer::Response(response)) | Err(Ended::With(response)) => response,
             Err(Ended::Late) => {
@@ -337,6 +341,7 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
                 }
             }
             Route::Events | Route::Upgrade => {
+                seen.heartbeat = Heartbeat::of(request.uri());
                 let admission = ask(self.handler.on_upgrade(request, &peer)).await?;
                 check_protocol(request, admission.protocol.as_deref())?;
                 let key = upgrades.then(|| accept_key(request));
