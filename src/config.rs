@@ -78,10 +78,19 @@ pub struct Page {
     pub path: &'static str,
     /// The type of the body.
     pub content_type: &'static str,
-    /// Further headers, names and values.
+    /// Further headers, names and values, in which [`SOCKETS`](Self::SOCKETS) is filled in.
     pub headers: &'static [(&'static str, &'static str)],
     /// What is served.
     pub body: &'static str,
+}
+
+impl Page {
+    /// Stands in the value of a header for the WebSockets of the host that the page was asked for:
+    /// in `connect-src 'self'{sockets}` for ` ws://hub.example wss://hub.example`.
+    ///
+    /// Safari before 15.4 does not take `'self'` for them. It stands for nothing where the host is
+    /// an IPv6 address, which no policy can name. It is filled in once in a value.
+    pub const SOCKETS: &'static str = "{sockets}";
 }
 
 macro_rules! config {

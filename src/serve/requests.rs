@@ -318,7 +318,7 @@ impl<'a, T: Transport, H: Handler> Requests<'a, T, H> {
                 seen.is_whole = true;
                 health(hub).await
             }
-            Route::Page(page) => Response::page(page),
+            Route::Page(page) => Response::page(page, access::host(request)),
             Route::Options(methods) => access::options(methods),
             Route::Metrics | Route::Rooms | Route::Members(_) => {
                 ask(self.handler.on_inspect(request, &peer)).await?;
