@@ -357,6 +357,9 @@ for (const name of ['online', 'visibilitychange']) {
   assert.deepEqual(states.at(-1), { state: 'connected' });
   pass(20_000);
   assert.equal(states.at(-1).reason, 'no answer');
+  await next();
+  pass(40_000);
+  assert.deepEqual(states.map(({ state }) => state).slice(-3), ['waiting', 'connecting', 'waiting'], 'a try has less time');
 }
 
 console.log('done');
