@@ -214,6 +214,9 @@ config! {
     /// [`on_upgrade`](crate::Handler::on_upgrade), [`on_publish`](crate::Handler::on_publish) and
     /// [`on_inspect`](crate::Handler::on_inspect). Default false: an upgrade on any path reaches
     /// the handler, anything else is answered 404.
+    ///
+    /// A stream of events that is asked for with `?probe=1` has its heartbeats as events named
+    /// `ping`, with the ping interval in seconds: a page cannot see the comments of the others.
     http: bool = false;
     /// Pages that are served as they are, where [`http`](Self#structfield.http) is on. Default none.
     pages: Vec<Page> = Vec::new();
