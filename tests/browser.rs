@@ -153,7 +153,7 @@ fn the_client_module_comes_back_as_it_is_told() {
 }
 
 #[test]
-fn what_is_served_is_the_module_minified() {
+fn the_hub_serves_the_module_minified() {
     if let Some(mut command) = tools::node_with("terser", "tests/tools/minify.mjs") {
         let served = include_str!("../src/bin/hublet/hublet.min.js");
         assert_eq!(said(&mut command), served, "run npm run minify --prefix tests");

@@ -1,4 +1,4 @@
-// The rules of hublet.js, without a browser: when it comes back, after how long, when it stays away,
+// The rules of hublet.js, without a browser: when it reconnects, after how long, when it stays away,
 // what it asks for before each try, and when it gives a silent connection up.
 import assert from 'node:assert/strict';
 
@@ -9,7 +9,7 @@ let now = 0;
 let random = 0;
 let page = new EventTarget();
 
-/// A WebSocket or an EventSource that the test holds in its hand.
+/// A WebSocket or an EventSource that the test moves.
 class Link extends EventTarget {
   readyState = 0;
   constructor(url, protocols) {
@@ -133,7 +133,7 @@ for (const code of [1001, 1006, 1009, 1011, 1012, 1013, 4000, 4108, 4499]) {
   assert.notEqual(pauseAfter(code), null, `${code}`);
 }
 
-// Pauses double up to 30 s, and no two clients have the same.
+// Pauses double up to 30 s, with jitter.
 for (const [chance, share] of [[0, 1 / 2], [1, 1]]) {
   await connected();
   random = chance;
@@ -145,7 +145,7 @@ for (const [chance, share] of [[0, 1 / 2], [1, 1]]) {
   assert.deepEqual(pauses, [1, 2, 4, 8, 16, 30, 30, 30].map(pause => pause * share));
 }
 
-// A connection that lasted is forgiven what came before; one that was thrown out at once is not.
+// The pauses begin anew after a connection that lasted 10 s, and grow after a shorter one.
 {
   await connected();
   pauseAfter(1006);
@@ -170,7 +170,7 @@ for (const [chance, share] of [[0, 1 / 2], [1, 1]]) {
   }
 }
 
-// Who closes it has its peace: connected, in a pause, and while the token is on its way.
+// No try follows `close()`: while connected, in a pause, and while the token is on its way.
 {
   const { hub, states } = await connected();
   hub.close();
@@ -320,7 +320,7 @@ for (const name of ['online', 'visibilitychange']) {
   assert.equal(timers.filter(Boolean).length, name == 'online' ? 0 : 1);
 }
 
-// Events: the same messages, states and pauses.
+// Server-sent events have the same messages, states and pauses.
 {
   const { hub, states, messages } = await connected('http://hub/sse/lobby');
   hears('hello');
@@ -339,7 +339,7 @@ for (const name of ['online', 'visibilitychange']) {
   assert.equal(links.length, 3);
 }
 
-// Of events the hub says how often it is heard at least.
+// The hub tells a stream of events how often a ping comes.
 {
   const { states } = await connected('http://hub/sse/lobby');
   page.dispatchEvent(new Event('online'));

@@ -1,11 +1,11 @@
-// Keeps a connection to a room of a hub. How to use it: hublet.d.ts, beside this file.
-// The hub serves hublet.min.js, which `npm run minify --prefix tests` makes of this file.
+// Keeps a connection to a room of a hub. hublet.d.ts says how to use it.
+// The hub serves hublet.min.js: `npm run minify --prefix tests` makes it from this file.
 
-// A connection is looked at once in so many milliseconds.
+// Milliseconds between two looks at a connection.
 const TICK = 10_000;
-// After so many ticks of silence the hub is asked for an answer,
+// Ticks of silence before the module asks the hub for an answer.
 const ASK = 2;
-// and after so many the connection is given up.
+// Ticks of silence before the module gives the connection up.
 const LOST = 4;
 
 export function connect(url, { message, state, token, protocols } = {}) {
@@ -14,8 +14,8 @@ export function connect(url, { message, state, token, protocols } = {}) {
 	base.protocol = base.protocol.replace(/http|ws/, events ? 'http' : 'ws');
 	base.search += (base.search && '&') + 'probe=1';
 
-	// `link` is the WebSocket or EventSource of now, `{}` while the token is on its way, and
-	// undefined in a pause. What another one says does not count.
+	// `link` is the current WebSocket or EventSource, `{}` while the token is on its way, and
+	// undefined in a pause. Events of an earlier link are ignored.
 	let link, timer, opened, silent, lost, asked, tries = 1;
 
 	const isFunction = option => typeof option == 'function';
@@ -33,7 +33,7 @@ export function connect(url, { message, state, token, protocols } = {}) {
 			const names = [].concat(await get(protocols) ?? []);
 			if (mine != link) return;
 			let at = base;
-			// A subprotocol stands in no log, but cannot be any text.
+			// Logs show URLs and no subprotocols, but a subprotocol cannot have every character.
 			if (shown && !events && /^[\w.~+-]+$/.test(shown)) names.push('hublet.token', shown);
 			else if (shown) at += '&token=' + encodeURIComponent(shown);
 			mine = link = events ? new EventSource(at) : new WebSocket(at, names);
@@ -47,7 +47,8 @@ export function connect(url, { message, state, token, protocols } = {}) {
 		});
 		const hear = data => {
 			silent = 0;
-			// Perhaps it is not the answer but as empty as that, which comes next then.
+			// This may be an empty message of another client. Then the answer follows, and the
+			// program gets it in place of that message.
 			if (asked && data.byteLength === 0) asked--;
 			else message?.(data);
 		};
@@ -60,12 +61,12 @@ export function connect(url, { message, state, token, protocols } = {}) {
 		on('close', event => end(events ? JSON.parse(event.data) : event));
 		if (!events) return;
 		on('binary', ({ data }) => hear(Uint8Array.from(atob(data), c => c.charCodeAt()).buffer));
-		// It comes once in so many seconds, give or take a tenth.
+		// Its data is the interval in seconds. The hub varies the interval by a tenth.
 		on('ping', ({ data }) => {
 			silent = 0;
 			lost = Math.max(LOST, data / 9 + 2);
 		});
-		// After a status other than 200 an EventSource never comes back by itself.
+		// An EventSource does not reconnect after a status other than 200.
 		on('error', end);
 	}
 
@@ -84,7 +85,7 @@ export function connect(url, { message, state, token, protocols } = {}) {
 		state?.({ state: 'waiting', code, reason, retryIn });
 	}
 
-	// Browsers hide pings: an empty binary message is a question, which the hub answers alike.
+	// Browsers hide pings. The hub answers an empty binary message with another.
 	function ask() {
 		if (events || link?.readyState != 1) return;
 		silent = ASK;
@@ -98,7 +99,7 @@ export function connect(url, { message, state, token, protocols } = {}) {
 		else if (silent == ASK) ask();
 	}
 
-	// The network is back, or the page is looked at again.
+	// The network is back, or the page was shown or hidden.
 	function wake({ type }) {
 		if (!link && type == 'online') open();
 		else if (silent < ASK) ask();
