@@ -20,11 +20,17 @@ fn story(name: &str) {
 
 #[track_caller]
 fn run(command: &mut Command) {
+    assert_eq!(said(command), "done\n");
+}
+
+/// What a program says that succeeds.
+#[track_caller]
+fn said(command: &mut Command) -> String {
     let hublet = env!("CARGO_BIN_EXE_hublet");
     let output = command.env("HUBLET", hublet).stdin(Stdio::null()).output().expect("it starts");
-    let said = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{}{}", said(&output.stdout), said(&output.stderr));
-    assert_eq!(said(&output.stdout), "done\n");
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
 }
 
 #[test]
@@ -86,6 +92,34 @@ fn a_page_of_a_listed_origin_uses_the_client_module() {
 }
 
 #[test]
+fn a_copy_of_the_module_connects_to_an_absolute_url() {
+    if tools::program("curl").is_some() {
+        story("a_copy_of_the_module_connects_to_an_absolute_url");
+    }
+}
+
+#[test]
+fn a_token_that_ends_is_renewed() {
+    if tools::program("curl").is_some() {
+        story("a_token_that_ends_is_renewed");
+    }
+}
+
+#[test]
+fn a_silent_connection_is_noticed() {
+    if tools::program("curl").is_some() {
+        story("a_silent_connection_is_noticed");
+    }
+}
+
+#[test]
+fn events_are_opened_anew_after_a_status() {
+    if tools::program("curl").is_some() {
+        story("events_are_opened_anew_after_a_status");
+    }
+}
+
+#[test]
 fn the_keyboard_is_enough() {
     story("the_keyboard_is_enough");
 }
@@ -129,5 +163,24 @@ fn nothing_else_runs_in_the_page() {
 fn the_client_module_comes_back_as_it_is_told() {
     if let Some(mut command) = tools::node("tests/browser/client.mjs") {
         run(&mut command);
+    }
+}
+
+#[test]
+fn the_hub_serves_the_module_minified() {
+    if let Some(mut command) = tools::node_with("terser", "tests/tools/minify.mjs") {
+        let served = include_str!("../src/bin/hublet/hublet.min.js");
+        assert_eq!(said(&mut command), served, "run npm run minify --prefix tests");
+    }
+}
+
+/// A program that uses the module compiles, and what its types forbid does not.
+#[test]
+fn the_types_of_the_module_say_how_it_is_used() {
+    let tsc = "tests/node_modules/typescript/bin/tsc";
+    if let Some(mut command) = tools::node_with("typescript", tsc) {
+        command.args(["--noEmit", "--strict", "--target", "es2022", "--module", "esnext"]);
+        command.args(["--moduleResolution", "bundler"]).arg(tools::file("tests/browser/types.ts"));
+        assert_eq!(said(&mut command), "");
     }
 }
