@@ -184,3 +184,21 @@ fn the_types_of_the_module_say_how_it_is_used() {
         assert_eq!(said(&mut command), "");
     }
 }
+
+/// The script that makes the picture of the README still makes one, and it is small.
+#[test]
+fn the_picture_of_the_page_is_made_by_its_script() {
+    const BYTES_MAX: u64 = 100_000;
+    const PNG: &[u8] = b"\x89PNG\r\n";
+    let _one = BROWSER.lock().unwrap_or_else(PoisonError::into_inner);
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("page.png");
+    if let Some(mut command) = tools::chromium("tests/tools/screenshot.mjs") {
+        let hublet = env!("CARGO_BIN_EXE_hublet");
+        let output = command.arg(&path).env("HUBLET", hublet).stdin(Stdio::null()).output();
+        let output = output.expect("it starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(std::fs::read(&path).expect("made").starts_with(PNG));
+    }
+    let shown = std::fs::read(tools::file("docs/page.png")).expect("a file of the repository");
+    assert!(shown.starts_with(PNG) && (shown.len() as u64) < BYTES_MAX, "{}", shown.len());
+}
