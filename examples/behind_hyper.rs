@@ -1,5 +1,5 @@
-//! A hub behind a program's own HTTP server: hyper reads the requests and writes the responses,
-//! and what it has upgraded is a client of the hub.
+//! A hub behind the HTTP server of a program: hyper reads the requests and writes the responses, and
+//! a connection that it has upgraded becomes a client of the hub.
 //!
 //! `cargo run --example behind_hyper -- [ADDRESS]`, then look at `http://127.0.0.1:8080/` and
 //! connect to `ws://127.0.0.1:8080/ws`.
@@ -24,7 +24,7 @@ use smol::io::{AsyncRead, AsyncWrite};
 use smol::net::{TcpListener, TcpStream};
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
-/// Everyone hears what anyone says.
+/// A message from one client goes to all of them.
 struct Chat;
 
 impl Handler for Chat {
@@ -52,7 +52,7 @@ impl Site {
         }
     }
 
-    /// Answers an upgrade. Who comes in as what is this program's to decide, here.
+    /// Answers an upgrade. This is where the program decides which clients it admits, and as which user.
     fn join(&self, request: Request<Incoming>) -> Response<String> {
         let admission = Admission::anonymous().room("lobby");
         let response = self.hub.upgrade(&request, &admission);

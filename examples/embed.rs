@@ -1,5 +1,5 @@
-//! A hub inside a program that has something to say by itself: a clock that ticks, and a count of
-//! who listens.
+//! A hub inside a program that publishes on its own: a clock that ticks, and a count of its
+//! listeners.
 //!
 //! `cargo run --example embed -- [ADDRESS]`, then connect to `ws://127.0.0.1:8080/`.
 

@@ -1,10 +1,10 @@
-//! Users and rooms: a header says who comes in, a message says where it goes.
+//! Users and rooms: a header names the user, a message names its target.
 //!
 //! `cargo run --example rooms -- [ADDRESS]`, then connect with the header `X-User: ada`.
 //!
 //! - `/join news` and `/leave news` change the rooms
 //! - `@bob hello` reaches every client of the user bob
-//! - anything else reaches everyone else in the rooms one is in
+//! - any other message reaches everyone else in the rooms of its sender
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use smol::Executor;
 struct Rooms;
 
 impl Handler for Rooms {
-    /// Who comes in needs a name; a real program would check a token here.
+    /// A client needs a name; a real program would check a token here.
     async fn on_upgrade(&self, request: &Request<()>, _: &Peer) -> Result<Admission, StatusCode> {
         let user = request.headers().get("x-user").and_then(|user| user.to_str().ok());
         match user {

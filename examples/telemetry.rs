@@ -1,5 +1,5 @@
-//! Many small binary readings to dashboards, of which a slow one misses the oldest: a late reading
-//! is worth nothing.
+//! Many small binary readings for dashboards. A slow dashboard misses the oldest: a late reading is
+//! worth nothing.
 //!
 //! `cargo run --example telemetry -- [ADDRESS]`, then connect to `ws://127.0.0.1:8080/`. A reading
 //! is 12 bytes: the sensor (u32), then its value (f64), both little-endian.

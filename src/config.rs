@@ -79,10 +79,19 @@ pub struct Page {
     pub path: &'static str,
     /// The type of the body.
     pub content_type: &'static str,
-    /// Further headers, names and values.
+    /// Further headers, names and values, in which [`SOCKETS`](Self::SOCKETS) is filled in.
     pub headers: &'static [(&'static str, &'static str)],
     /// What is served.
     pub body: &'static str,
+}
+
+impl Page {
+    /// Stands in the value of a header for the WebSockets of the host that the page was asked for:
+    /// in `connect-src 'self'{sockets}` for ` ws://hub.example wss://hub.example`.
+    ///
+    /// Safari before 15.4 does not take `'self'` for them. It stands for nothing where the host is
+    /// an IPv6 address, which no policy can name. It is filled in once in a value.
+    pub const SOCKETS: &'static str = "{sockets}";
 }
 
 macro_rules! config {
@@ -170,7 +179,8 @@ config! {
     /// then the client counts as slow. As for [`pong_timeout`](Self#structfield.pong_timeout), on
     /// Linux the kernel has the last word after 20 s.
     write_timeout: Duration = Self::WRITE_TIMEOUT;
-    /// How long a peer has to answer a close frame. Default 2 s.
+    /// How long a peer has to answer a close frame, or to close behind the last response or event.
+    /// Default 2 s.
     close_timeout: Duration = Self::CLOSE_TIMEOUT;
     /// Clients that may be connected. Default `None`: the soft limit on file descriptors when the
     /// hub is made, less 64; 16,384 where there is no such limit. Beyond it: 503 with
@@ -206,6 +216,9 @@ config! {
     /// [`on_upgrade`](crate::Handler::on_upgrade), [`on_publish`](crate::Handler::on_publish) and
     /// [`on_inspect`](crate::Handler::on_inspect). Default false: an upgrade on any path reaches
     /// the handler, anything else is answered 404.
+    ///
+    /// A stream of events that is asked for with `?probe=1` has its heartbeats as events named
+    /// `ping`, with the ping interval in seconds: a page cannot see the comments of the others.
     http: bool = false;
     /// Pages that are served as they are, where [`http`](Self#structfield.http) is on. Default none.
     pages: Vec<Page> = Vec::new();

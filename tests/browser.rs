@@ -20,11 +20,17 @@ fn story(name: &str) {
 
 #[track_caller]
 fn run(command: &mut Command) {
+    assert_eq!(said(command), "done\n");
+}
+
+/// What a program says that succeeds.
+#[track_caller]
+fn said(command: &mut Command) -> String {
     let hublet = env!("CARGO_BIN_EXE_hublet");
     let output = command.env("HUBLET", hublet).stdin(Stdio::null()).output().expect("it starts");
-    let said = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{}{}", said(&output.stdout), said(&output.stderr));
-    assert_eq!(said(&output.stdout), "done\n");
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
 }
 
 #[test]
@@ -86,6 +92,34 @@ fn a_page_of_a_listed_origin_uses_the_client_module() {
 }
 
 #[test]
+fn a_copy_of_the_module_connects_to_an_absolute_url() {
+    if tools::program("curl").is_some() {
+        story("a_copy_of_the_module_connects_to_an_absolute_url");
+    }
+}
+
+#[test]
+fn a_token_that_ends_is_renewed() {
+    if tools::program("curl").is_some() {
+        story("a_token_that_ends_is_renewed");
+    }
+}
+
+#[test]
+fn a_silent_connection_is_noticed() {
+    if tools::program("curl").is_some() {
+        story("a_silent_connection_is_noticed");
+    }
+}
+
+#[test]
+fn events_are_opened_anew_after_a_status() {
+    if tools::program("curl").is_some() {
+        story("events_are_opened_anew_after_a_status");
+    }
+}
+
+#[test]
 fn the_keyboard_is_enough() {
     story("the_keyboard_is_enough");
 }
@@ -130,4 +164,41 @@ fn the_client_module_comes_back_as_it_is_told() {
     if let Some(mut command) = tools::node("tests/browser/client.mjs") {
         run(&mut command);
     }
+}
+
+#[test]
+fn the_hub_serves_the_module_minified() {
+    if let Some(mut command) = tools::node_with("terser", "tests/tools/minify.mjs") {
+        let served = include_str!("../src/bin/hublet/hublet.min.js");
+        assert_eq!(said(&mut command), served, "run npm run minify --prefix tests");
+    }
+}
+
+/// A program that uses the module compiles, and what its types forbid does not.
+#[test]
+fn the_types_of_the_module_say_how_it_is_used() {
+    let tsc = "tests/node_modules/typescript/bin/tsc";
+    if let Some(mut command) = tools::node_with("typescript", tsc) {
+        command.args(["--noEmit", "--strict", "--target", "es2022", "--module", "esnext"]);
+        command.args(["--moduleResolution", "bundler"]).arg(tools::file("tests/browser/types.ts"));
+        assert_eq!(said(&mut command), "");
+    }
+}
+
+/// The script that makes the picture of the README still makes one, and it is small.
+#[test]
+fn the_picture_of_the_page_is_made_by_its_script() {
+    const BYTES_MAX: u64 = 100_000;
+    const PNG: &[u8] = b"\x89PNG\r\n";
+    let _one = BROWSER.lock().unwrap_or_else(PoisonError::into_inner);
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("page.png");
+    if let Some(mut command) = tools::chromium("tests/tools/screenshot.mjs") {
+        let hublet = env!("CARGO_BIN_EXE_hublet");
+        let output = command.arg(&path).env("HUBLET", hublet).stdin(Stdio::null()).output();
+        let output = output.expect("it starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(std::fs::read(&path).expect("made").starts_with(PNG));
+    }
+    let shown = std::fs::read(tools::file("docs/page.png")).expect("a file of the repository");
+    assert!(shown.starts_with(PNG) && (shown.len() as u64) < BYTES_MAX, "{}", shown.len());
 }

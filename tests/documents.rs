@@ -239,7 +239,7 @@ fn raise_descriptors() {}
 fn pages() -> Vec<(String, String)> {
     let mut pages: Vec<String> =
         ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(str::to_owned).into();
-    for folder in ["docs", "deploy"] {
+    for folder in ["docs", "deploy", "examples"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
         for entry in fs::read_dir(path).expect("a folder of the repository") {
             let name = entry.expect("an entry").file_name().into_string().expect("ASCII");
@@ -312,9 +312,9 @@ fn prose(text: &str) -> Vec<String> {
     words
 }
 
-/// The comments of a script or of a file of settings.
-fn comments(text: &str) -> String {
-    let lines = text.lines().filter(|line| line.trim_ascii_start().starts_with('#'));
+/// The comments of a program, of a script or of a file of settings.
+fn comments(text: &str, sign: &str) -> String {
+    let lines = text.lines().filter(|line| line.trim_ascii_start().starts_with(sign));
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -327,7 +327,8 @@ fn every_page_names_its_actors() {
         .iter()
         .flat_map(|(path, text)| {
             let words = match path.strip_prefix("deploy/") {
-                Some(name) if !name.ends_with(".md") => prose(&comments(text)),
+                Some(name) if !name.ends_with(".md") => prose(&comments(text, "#")),
+                _ if path.starts_with("examples/") => prose(&comments(text, "//")),
                 _ => prose(text),
             };
             words.into_iter().map(|word| (path.clone(), word))

@@ -140,7 +140,7 @@ pub trait Handler: Send + Sync + 'static {
     /// Runs when a client is out of the registry and its socket closed.
     ///
     /// `reason` is what either side said: the code of the peer's close frame, or ours; 1005 and
-    /// 1006 if there was none (RFC 6455 7.1.5).
+    /// 1006 if there was none (RFC 6455 7.1.5). A peer that read nothing at the end has not seen ours.
     #[doc(alias = "on_close")]
     fn on_disconnect(
         &self,

@@ -422,7 +422,9 @@ impl Hub {
     }
 
     /// Ends a client: it gets what is queued for it, then a close frame with `reason`
-    /// (RFC 6455 5.5.1).
+    /// (RFC 6455 5.5.1). If its socket takes nothing for the
+    /// [`write_timeout`](crate::Config#structfield.write_timeout), the connection is cut instead, and
+    /// the client sees 1006.
     ///
     /// Returns once the client is out of the registry; its connection may still be writing.
     ///

@@ -95,7 +95,9 @@ impl Inbox {
         let Refused::Full(command) = refused else { return Err(refused.into()) };
         let _waiting = Waiting::new(&self.shared.waiting);
         let _turn = self.shared.line.take().await;
-        let reserved = self.reserve(command.bytes()).await;
+        let Some(reserved) = self.reserve(command.bytes()).await else {
+            return Err(Refused::Closed(command).into());
+        };
         match self.sender.send(command).await {
             Ok(()) => {
                 self.sent(reserved);
@@ -154,14 +156,21 @@ impl Inbox {
         self.shared.bytes.load(Ordering::Relaxed)
     }
 
-    async fn reserve(&self, bytes: usize) -> Reserved<'_> {
+    /// Sets bytes aside, once there is room; `None` when the manager has ended. It may have taken a
+    /// command with it whose bytes it had not freed, so room is nothing to wait for then.
+    async fn reserve(&self, bytes: usize) -> Option<Reserved<'_>> {
         loop {
             if let Some(reserved) = self.try_reserve(bytes) {
-                return reserved;
+                return Some(reserved);
             }
             let listener = self.shared.freed.listen();
+            // The manager's end is told after the channel is closed: either it is seen here, or the
+            // listener hears of it.
+            if self.sender.is_closed() {
+                return None;
+            }
             if let Some(reserved) = self.try_reserve(bytes) {
-                return reserved;
+                return Some(reserved);
             }
             // Only who has its turn waits here, and every command that waits in the channel frees
             // its bytes once, so who finds no room has another wake to come.

@@ -33,6 +33,7 @@ use crate::net::stream::Transport;
 use crate::serve::routes::{Route, route};
 use crate::serve::{metrics, rooms};
 use crate::sse::connection;
+use crate::sse::connection::Heartbeat;
 use crate::stats::{RefusalReason, add};
 use crate::time::clock::now;
 use crate::websocket::upgrade::{AcceptKey, PendingUpgrade, accept_key, check_protocol};
@@ -63,8 +64,9 @@ pub(crate) struct HttpConnection<'a, T, H> {
 pub(crate) enum Outcome<'a> {
     /// A WebSocket, once its client is in the registry.
     WebSocket(Box<PendingUpgrade<'a>>),
-    /// A stream of events, and the head of its response, which is still to be written.
-    Events(Admitted, Vec<u8>),
+    /// A stream of events, the head of its response, which is still to be written, and what it
+    /// says while no message comes.
+    Events(Admitted, (Vec<u8>, Heartbeat)),
 }
 
 /// What follows a request that was answered.
@@ -86,6 +88,8 @@ struct Exchange {
     unread: usize,
     /// All of its body has come.
     is_whole: bool,
+    /// What a stream of events says while no message comes.
+    heartbeat: Heartbeat,
     /// Who may read the response, whatever it is.
     reader: AllowOrigin,
     /// Who asks, where a trusted proxy has said so.
@@ -238,9 +242,10 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             }
             Ok(Answer::Events(admitted)) => {
                 add(&shared.counters.upgrades_accepted, 1);
-                let head =
-                    origin::with_cors(connection::response(), seen.reader).encode(false, false);
-                return Ok(AfterRequest::Client(Outcome::Events(admitted, head)));
+                let response = connection::response(seen.heartbeat, &shared.config);
+                let head = origin::with_cors(response, seen.reader).encode(false, false);
+                let begin = (head, seen.heartbeat);
+                return Ok(AfterRequest::Client(Outcome::Events(admitted, begin)));
             }
             Ok(Answer::Response(response)) | Err(Ended::With(response)) => response,
             Err(Ended::Late) => {
@@ -326,7 +331,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                 seen.is_whole = true;
                 health(hub).await
             }
-            Route::Page(page) => Response::page(page),
+            Route::Page(page) => Response::page(page, origin::host(request)),
             Route::Options(methods) => origin::options(methods),
             Route::Metrics | Route::Rooms | Route::Members(_) => {
                 run_request_hook(self.handler.on_inspect(request, &peer)).await?;
@@ -349,6 +354,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                 }
             }
             Route::Events | Route::Upgrade => {
+                seen.heartbeat = Heartbeat::of(request.uri());
                 let admission = run_request_hook(self.handler.on_upgrade(request, &peer)).await?;
                 check_protocol(request, admission.protocol.as_deref())?;
                 let key = upgrades.then(|| accept_key(request));

@@ -24,7 +24,7 @@ use std::sync::mpsc::RecvTimeoutError;
 
 use rustix::process::Signal;
 
-use support::{BINARY, CLOSE, DEADLINE, Folder, Peer, Server, hublet, hublet_by, run};
+use support::{BINARY, CLOSE, DEADLINE, Folder, Peer, Server, TEXT, hublet, hublet_by, run};
 
 #[test]
 fn it_says_where_it_listens_and_echoes() {
@@ -88,9 +88,43 @@ fn a_sender_hears_itself_as_flag_and_query_say() {
 #[test]
 fn a_query_that_says_neither_is_a_bad_request() {
     let (_server, address) = Server::start(&[]);
-    for query in ["?echo=2", "?echo=", "?echo", "?a=1&echo=true"] {
+    for query in ["?echo=2", "?echo=", "?echo", "?a=1&echo=true", "?probe=2", "?probe"] {
         let (_, status) = Peer::<TcpStream>::ask(&address, &format!("/ws{query}"));
         assert_eq!(status, 400, "{query}");
+    }
+}
+
+/// A page that has heard nothing for a while asks whether the hub is there still, even if it may not
+/// send.
+#[test]
+fn a_question_is_answered_to_its_client_alone() {
+    let (_server, address) = Server::start(&["--publish-token", "p"]);
+    let connect = |query| Peer::<TcpStream>::connect(&address, &format!("/ws{query}"));
+    let (mut asker, mut other) = (connect("?probe=1"), connect("?probe=1&echo=0"));
+    let mut speaker = connect("?token=p");
+    for _ in 0..3 {
+        asker.send(BINARY, &[]);
+        assert_eq!(asker.receive(), (BINARY, vec![]));
+    }
+    speaker.say("hello");
+    for client in [&mut asker, &mut other, &mut speaker] {
+        client.hears("hello");
+    }
+    // Text is no question, and anything but a question needs the token.
+    asker.say("");
+    asker.is_closed(1008);
+}
+
+#[test]
+fn an_empty_message_that_is_no_question_is_published() {
+    let (_server, address) = Server::start(&[]);
+    let connect = |query| Peer::<TcpStream>::connect(&address, &format!("/ws{query}"));
+    let mut other = connect("");
+    for (query, kind) in [("", BINARY), ("?probe=0", BINARY), ("?probe=1", TEXT)] {
+        let mut peer = connect(query);
+        peer.send(kind, &[]);
+        assert_eq!(peer.receive(), (kind, vec![]), "{query}");
+        assert_eq!(other.receive(), (kind, vec![]), "{query}");
     }
 }
 

@@ -202,6 +202,31 @@ fn pages_are_served_as_they_are() {
     assert_eq!(ask(&hub, &post("/", "", "x")).0, 405);
 }
 
+/// Safari before 15.4 takes `'self'` for the pages of a host and not for its WebSockets.
+#[test]
+fn a_policy_names_the_sockets_of_the_host_that_was_asked_for() {
+    let page = Page {
+        path: "/",
+        content_type: "text/html; charset=utf-8",
+        headers: &[("Content-Security-Policy", "connect-src 'self'{sockets}; img-src data:")],
+        body: "<!doctype html>\n",
+    };
+    let hub = open(Config::default().pages(vec![page]));
+    for (host, sources) in [
+        ("hub.example:8080", " ws://hub.example:8080 wss://hub.example:8080"),
+        ("127.0.0.1", " ws://127.0.0.1 wss://127.0.0.1"),
+        // No policy can name these.
+        ("[::1]:8080", ""),
+        ("x; script-src *", ""),
+        ("", ""),
+    ] {
+        let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let (_, head, _) = ask(&hub, &request);
+        let policy = format!("Content-Security-Policy: connect-src 'self'{sources}; img-src data:");
+        assert!(head.lines().any(|line| line == policy), "{head}");
+    }
+}
+
 #[test]
 fn a_listed_origin_may_ask_and_read_and_no_other() {
     let hub = open(Config::default().origins(vec!["https://app.example".into()]));

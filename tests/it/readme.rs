@@ -85,7 +85,10 @@ fn the_defaults_in_the_table_of_limits_are_the_defaults() {
             format!("{}, {}", seconds(Config::PING_INTERVAL), seconds(Config::PONG_TIMEOUT)),
         ),
         ("writing without progress", seconds(Config::WRITE_TIMEOUT)),
-        ("answer to a close frame", seconds(Config::CLOSE_TIMEOUT)),
+        (
+            "answer to a close frame, or to the last response or event",
+            seconds(Config::CLOSE_TIMEOUT),
+        ),
         (
             "rooms, rooms per client",
             format!("{}, {}", count(Config::MAX_ROOMS), count(Config::MAX_ROOMS_PER_CLIENT)),

@@ -235,6 +235,21 @@ fn waiting_publishers_fail_when_the_manager_ends() {
     assert!(refused, "the others hear of it");
 }
 
+/// The command that the manager has taken and not begun goes with it, and frees no bytes.
+#[test]
+fn waiting_publishers_fail_when_the_manager_ends_before_it_begins_a_command() {
+    let (inbox, outbox) = inbox(8, 102);
+    inbox.try_send(publish(numbered(0, 100))).expect("there is room");
+    let mut waiting = pin!(inbox.send(publish(numbered(1, 100))));
+    assert!(poll(waiting.as_mut()).is_pending());
+    let mut manager = Box::pin(outbox.next(true));
+    assert!(poll(manager.as_mut()).is_pending(), "behind a batch it lets the others run");
+    drop(manager);
+    drop(outbox);
+    let Poll::Ready(Err(error)) = poll(waiting.as_mut()) else { panic!("it waits for ever") };
+    assert!(error.is_closed());
+}
+
 /// Invariant 6: the news that a connection is gone needs no place in the inbox.
 #[test]
 fn departure_is_heard_through_a_full_inbox() {

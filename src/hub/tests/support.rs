@@ -3,7 +3,6 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::io::IoSlice;
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -28,17 +27,12 @@ const TICKS_MAX: usize = 2_000_000;
 /// Runs a test with `rounds` seeds, or with the one that HUBLET_TEST_SEED gives; names the seed
 /// when the test fails.
 pub(crate) fn seeded(rounds: u64, test: impl Fn(&mut Rng)) {
-    seeded_from(0..rounds, test);
-}
-
-/// As [`seeded`], with the seeds of a range.
-pub(crate) fn seeded_from(range: Range<u64>, mut test: impl FnMut(&mut Rng)) {
     let seeds = match std::env::var("HUBLET_TEST_SEED") {
         Ok(seed) => {
             let seed = seed.parse().expect("HUBLET_TEST_SEED is a number");
             seed..seed + 1
         }
-        Err(_) => range,
+        Err(_) => 0..rounds,
     };
     for seed in seeds {
         let round = AssertUnwindSafe(|| test(&mut Rng::with_seed(seed)));
