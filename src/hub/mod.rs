@@ -13,3 +13,4 @@ pub(crate) mod reply;
 pub(crate) mod sizing;
 #[cfg(test)]
 pub(crate) mod tests;
+pub(crate) mod unsent;

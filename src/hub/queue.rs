@@ -21,14 +21,11 @@ use async_channel::{Receiver, Sender, bounded};
 use crate::config::Overflow;
 use crate::disconnect::Disconnect;
 use crate::hub::client_id::ClientId;
+use crate::hub::unsent::{Progress, Unsent, split_at};
 use crate::memory::budget::{Charge, MemoryBudget, allocation};
 use crate::message::Message;
 use crate::stats::{Counters, DeliveryCount, add};
 use crate::sync::{Mutex, MutexGuard};
-
-/// Frames that leave in one write at most. 64 is a whole queue at the defaults; the kernel takes
-/// 1,024.
-const WRITE_FRAMES_MAX: usize = 64;
 
 /// Messages that are pushed together at most. Half a queue at the defaults.
 pub(crate) const BATCH_MAX: usize = 32;
@@ -340,8 +337,8 @@ impl Queue {
         }
     }
 
-    /// Writes what waits through `write`, at most about `budget` bytes of it, and remembers the
-    /// task's waker.
+    /// Hands what waits to `write`, at most about `budget` bytes of it, and remembers the task's
+    /// waker.
     ///
     /// `write` is polled while anything waits; it arms the wake for when more fits. At the end of
     /// the budget the task is woken at once.
@@ -349,7 +346,7 @@ impl Queue {
         &self,
         cx: &mut Context<'_>,
         budget: usize,
-        mut write: impl FnMut(&mut Context<'_>, &[IoSlice<'_>]) -> Poll<io::Result<usize>>,
+        mut write: impl FnMut(&mut Context<'_>, &Unsent<'_>) -> Poll<io::Result<Progress>>,
     ) -> Drained {
         let mut state = self.lock();
         let mut written = 0;
@@ -362,13 +359,13 @@ impl Queue {
                     cx.waker().wake_by_ref();
                     break;
                 }
-                match state.write(|frames| write(cx, frames)) {
+                match write(cx, &state.unsent()) {
                     Poll::Pending => break,
-                    Poll::Ready(Ok(n)) if n > 0 => {
-                        written += n;
-                        delivered += state.advance(n);
+                    Poll::Ready(Ok(progress)) => {
+                        written += state.advance(progress);
+                        delivered += progress.messages as u64;
                     }
-                    Poll::Ready(Ok(_) | Err(_)) => {
+                    Poll::Ready(Err(_)) => {
                         self.mark_dead(&mut state, 0);
                     }
                 }
@@ -552,18 +549,10 @@ impl State {
     /// Takes note that `bytes` of a run are written, and keeps the message that they end in; returns
     /// how many messages need not wait any more.
     fn note_partial_write(&mut self, run: Batch<'_>, bytes: usize) -> usize {
-        let (mut whole, mut cut) = (0, bytes);
-        for message in run.messages {
-            let length = message.frame().len();
-            if cut < length {
-                break;
-            }
-            cut -= length;
-            whole += 1;
-        }
+        let (whole, cut) = split_at(run.messages.iter(), bytes);
         run.tally.wrote(whole, bytes);
         if cut > 0 {
-            self.stage_partial(&run.messages[whole], cut as u32);
+            self.stage_partial(&run.messages[whole], cut);
         }
         whole + usize::from(cut > 0)
     }
@@ -679,67 +668,24 @@ impl State {
         !self.staged.is_empty() || !self.control.is_empty()
     }
 
-    /// Writes in order: the rest of a cut frame, control frames, whole messages.
-    fn write(
-        &self,
-        write: impl FnOnce(&[IoSlice<'_>]) -> Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
-        let mut frames = [IoSlice::new(&[]); WRITE_FRAMES_MAX];
-        let mut len = 0;
-        let mut put = |bytes| {
-            if len < WRITE_FRAMES_MAX {
-                frames[len] = IoSlice::new(bytes);
-                len += 1;
-            }
-        };
-        let mut messages = self.staged.iter();
-        if self.head_written > 0 {
-            if let Some(message) = messages.next() {
-                put(&message.frame()[self.head_written as usize..]);
-            }
-        }
-        if !self.control.is_empty() {
-            put(&self.control);
-        }
-        messages.for_each(|message| put(message.frame()));
-        write(&frames[..len])
+    /// What a drain has to write.
+    fn unsent(&self) -> Unsent<'_> {
+        Unsent::new(self.staged.iter(), self.head_written, &self.control)
     }
 
-    /// Counts `n` bytes as written, in the order of [`write`](Self::write); returns the messages
-    /// that are whole now.
-    fn advance(&mut self, mut n: usize) -> u64 {
-        let mut delivered = 0;
-        if self.head_written > 0 {
-            delivered += self.advance_message(&mut n);
+    /// Lets go of what is written; returns the bytes of it.
+    fn advance(&mut self, progress: Progress) -> usize {
+        let mut sent = progress.control;
+        self.control.drain(..progress.control);
+        for message in self.staged.drain(..progress.messages) {
+            let len = length(&message);
+            sent += (len - std::mem::take(&mut self.head_written)) as usize;
+            self.waiting -= 1;
+            self.bytes -= len;
         }
-        let control = n.min(self.control.len());
-        self.control.drain(..control);
-        n -= control;
-        while n > 0 {
-            delivered += self.advance_message(&mut n);
-        }
-        delivered
-    }
-
-    /// Counts up to `n` bytes as written of the first message; returns 1 if it is whole now.
-    fn advance_message(&mut self, n: &mut usize) -> u64 {
-        let Some(message) = self.staged.front() else {
-            // A stream that claims more than it was given; there is nothing left to count.
-            *n = 0;
-            return 0;
-        };
-        let len = length(message);
-        let step = (*n).min((len - self.head_written) as usize);
-        *n -= step;
-        self.head_written += step as u32;
-        if self.head_written < len {
-            return 0;
-        }
-        self.head_written = 0;
-        self.staged.pop_front();
-        self.waiting -= 1;
-        self.bytes -= len;
-        1
+        sent += (progress.head_written - self.head_written) as usize;
+        self.head_written = progress.head_written;
+        sent
     }
 }
 

@@ -189,8 +189,8 @@ fn queues(
 
 fn drain(queue: &Queue) -> Drained {
     let mut cx = Context::from_waker(Waker::noop());
-    queue.poll_drain(&mut cx, usize::MAX, |_, frames| {
-        Poll::Ready(Ok(frames.iter().map(|frame| frame.len()).sum()))
+    queue.poll_drain(&mut cx, usize::MAX, |_, unsent| {
+        unsent.write_frames(|frames| Poll::Ready(Ok(frames.iter().map(|frame| frame.len()).sum())))
     })
 }
 
@@ -253,10 +253,12 @@ fn counting_client(stage: &Stage) -> (Arc<Queue>, Arc<AtomicUsize>) {
     let taken = Arc::new(AtomicUsize::new(0));
     let (draining, counter) = (Arc::clone(&queue), Arc::clone(&taken));
     let pump = poll_fn(move |cx| {
-        let drained = draining.poll_drain(cx, usize::MAX, |_, frames| {
-            let bytes = frames.iter().map(|frame| frame.len()).sum();
-            counter.fetch_add(bytes, Ordering::Relaxed);
-            Poll::Ready(Ok(bytes))
+        let drained = draining.poll_drain(cx, usize::MAX, |_, unsent| {
+            unsent.write_frames(|frames| {
+                let bytes = frames.iter().map(|frame| frame.len()).sum();
+                counter.fetch_add(bytes, Ordering::Relaxed);
+                Poll::Ready(Ok(bytes))
+            })
         });
         if drained.phase == Phase::Open { Poll::Pending } else { Poll::Ready(()) }
     });
@@ -460,7 +462,7 @@ fn stop_ends_the_manager() {
 /// A client as the tutorial had it: it publishes while it drains, and unregisters at the end.
 async fn chatter(client: Client, queue: Arc<Queue>, sink: Arc<Sink>) -> Phase {
     let pump = poll_fn(|cx| {
-        let drained = queue.poll_drain(cx, 64, |cx, frames| sink.poll_write(cx, frames));
+        let drained = queue.poll_drain(cx, 64, |cx, unsent| sink.poll_write(cx, unsent));
         if drained.phase == Phase::Open { Poll::Pending } else { Poll::Ready(drained.phase) }
     });
     let publish = async {
@@ -527,7 +529,7 @@ fn messages_between_insert_and_101_are_kept() {
     let sink = Sink::new(usize::MAX);
     queue.open(Some(Arc::clone(&sink) as Arc<dyn DirectWriter>));
     let mut cx = Context::from_waker(Waker::noop());
-    queue.poll_drain(&mut cx, usize::MAX, |cx, frames| sink.poll_write(cx, frames));
+    queue.poll_drain(&mut cx, usize::MAX, |cx, unsent| sink.poll_write(cx, unsent));
     let (frames, _) = crate::hub::tests::support::decode(&sink.lock().taken);
     assert_eq!(frames.iter().map(|f| number_of(&f.payload)).collect::<Vec<_>>(), [7]);
 }

@@ -1,7 +1,6 @@
 //! The queue as plain data: no executor, a socket that takes what the test lets it take.
 
 use std::collections::VecDeque;
-use std::io;
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -62,7 +61,7 @@ impl Lane {
     fn drain_at_most(&self, budget: usize) -> Drained {
         let waker = Waker::from(Arc::clone(&self.wakes));
         let mut cx = Context::from_waker(&waker);
-        self.queue.poll_drain(&mut cx, budget, |cx, frames| self.sink.poll_write(cx, frames))
+        self.queue.poll_drain(&mut cx, budget, |cx, unsent| self.sink.poll_write(cx, unsent))
     }
 
     fn fates(&self) -> [u64; 3] {
@@ -546,7 +545,9 @@ fn stream_that_claims_too_much_is_not_believed() {
     let lane = Lane::new(8, 1_000, Overflow::Disconnect, 0);
     lane.push_each(0..2);
     let mut cx = Context::from_waker(Waker::noop());
-    let drained = lane.queue.poll_drain(&mut cx, usize::MAX, |_, _| Poll::Ready(Ok(10_000)));
+    let drained = lane.queue.poll_drain(&mut cx, usize::MAX, |_, unsent| {
+        unsent.write_frames(|_| Poll::Ready(Ok(10_000)))
+    });
     assert!(drained.empty);
     assert_eq!(lane.fates(), [2, 0, 0]);
 }
@@ -556,8 +557,10 @@ fn stream_that_takes_nothing_is_dead() {
     let lane = Lane::new(8, 1_000, Overflow::Disconnect, 0);
     lane.push_each(0..1);
     let mut cx = Context::from_waker(Waker::noop());
-    let nothing = |_: &mut Context<'_>, _: &[IoSlice<'_>]| Poll::Ready(io::Result::Ok(0));
-    assert_eq!(lane.queue.poll_drain(&mut cx, usize::MAX, nothing).phase, Phase::Dead);
+    let drained = lane
+        .queue
+        .poll_drain(&mut cx, usize::MAX, |_, unsent| unsent.write_frames(|_| Poll::Ready(Ok(0))));
+    assert_eq!(drained.phase, Phase::Dead);
 }
 
 /// A task that moved to another waker is woken by the new one.

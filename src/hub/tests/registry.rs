@@ -338,7 +338,7 @@ impl Naive {
 
 fn drain(queue: &Queue, sink: &Sink) {
     let mut cx = Context::from_waker(Waker::noop());
-    queue.poll_drain(&mut cx, usize::MAX, |cx, frames| sink.poll_write(cx, frames));
+    queue.poll_drain(&mut cx, usize::MAX, |cx, unsent| sink.poll_write(cx, unsent));
 }
 
 /// Invariants 4, 5 and 10: at any moment the indexes agree with the clients, an old id names

@@ -19,6 +19,7 @@ use crate::hub::client_id::{ClientId, Refusal};
 use crate::hub::command::Command;
 use crate::hub::handle::Hub;
 use crate::hub::queue::{DirectWriter, Drained, Phase, Queue, QueueConfig};
+use crate::hub::unsent::{Progress, Unsent};
 use crate::message::Message;
 use crate::stats::Counters;
 
@@ -162,15 +163,15 @@ impl Sink {
     pub(crate) fn poll_write(
         &self,
         cx: &mut Context<'_>,
-        frames: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.try_write(frames) {
+        unsent: &Unsent<'_>,
+    ) -> Poll<io::Result<Progress>> {
+        unsent.write_frames(|frames| match self.try_write(frames) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.lock().armed = Some(cx.waker().clone());
                 Poll::Pending
             }
             taken => Poll::Ready(taken),
-        }
+        })
     }
 }
 
@@ -347,7 +348,7 @@ impl Peer {
         let (queue, sink) = (Arc::clone(&self.queue), Arc::clone(&self.sink));
         poll_fn(move |cx| {
             let drained =
-                queue.poll_drain(cx, usize::MAX, |cx, frames| sink.poll_write(cx, frames));
+                queue.poll_drain(cx, usize::MAX, |cx, unsent| sink.poll_write(cx, unsent));
             match drained {
                 Drained { phase: Phase::Handshaking | Phase::Open, .. } => Poll::Pending,
                 Drained { phase: Phase::Closing, empty: false, .. } => Poll::Pending,

@@ -10,3 +10,5 @@ mod registry;
 pub(crate) mod reply;
 #[path = "../../../src/hub/sizing.rs"]
 mod sizing;
+#[path = "../../../src/hub/unsent.rs"]
+mod unsent;
