@@ -14,7 +14,7 @@ use futures_lite::future::yield_now;
 use crate::error::Error;
 use crate::hub::client_id::ClientId;
 use crate::hub::command::Command;
-use crate::limits::turn::Turn;
+use crate::limits::semaphore::FifoSemaphore;
 
 /// The senders' side of the inbox. The manager's future ends when the last one is gone.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ struct Shared {
     freed: Event,
     /// Held by the first of those who wait; the others wait for it, one after another, so that a
     /// long message is not passed over for ever by short ones.
-    line: Turn,
+    line: FifoSemaphore,
     /// How many wait, the first included. While any does, newcomers go behind them.
     waiting: AtomicUsize,
     /// Clients whose connection is gone; each connection puts its own here once, at its very end,
@@ -71,7 +71,7 @@ pub(crate) fn inbox(commands: usize, bytes: usize) -> (Inbox, CommandReceiver) {
         bytes_max: bytes,
         manager: AtomicWaker::new(),
         freed: Event::new(),
-        line: Turn::default(),
+        line: FifoSemaphore::new(1),
         waiting: AtomicUsize::new(0),
         gone: Mutex::new(Vec::new()),
         any_gone: AtomicBool::new(false),
@@ -94,7 +94,7 @@ impl Inbox {
     async fn wait(&self, refused: Refused) -> Result<(), Error> {
         let Refused::Full(command) = refused else { return Err(refused.into()) };
         let _waiting = Waiting::new(&self.shared.waiting);
-        let _turn = self.shared.line.take().await;
+        let _permit = self.shared.line.acquire().await;
         let reserved = self.reserve(command.bytes()).await;
         match self.sender.send(command).await {
             Ok(()) => {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use event_listener::{Event, EventListener, IntoNotification as _};
 
-use crate::limits::places::Places;
+use crate::limits::semaphore::FifoSemaphore;
 use crate::memory::budget::MemoryBudget;
 use crate::stats::Counters;
 
@@ -27,7 +27,7 @@ pub(crate) struct Admissions {
     /// Tells as many of those as clients need the places of, and all when the gate is shut.
     keep_alive_unwanted: Event,
     /// For the handshakes in flight.
-    handshakes: Places,
+    handshakes: FifoSemaphore,
     /// Accept loops that pause because accepting failed.
     backing_off: AtomicUsize,
     /// Set once, when the hub begins to drain.
@@ -66,7 +66,7 @@ impl Admissions {
             per_ip_max,
             idle: AtomicUsize::new(0),
             keep_alive_unwanted: Event::new(),
-            handshakes: Places::new(handshakes_max),
+            handshakes: FifoSemaphore::new(handshakes_max),
             backing_off: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             all_gone: Event::new(),
@@ -102,13 +102,13 @@ impl Admissions {
     /// Waits for a place among the handshakes, behind everyone who waits already. `self` is shared
     /// because the place outlives the accept loop.
     pub(crate) async fn handshake(self: &Arc<Self>) -> HandshakePermit {
-        self.handshakes.take().await;
+        self.handshakes.acquire().await.forget();
         HandshakePermit { admissions: Arc::clone(self), at_drain: self.is_closed() }
     }
 
     /// Whether who asks for a place now has to wait for it.
     pub(crate) fn is_full(&self) -> bool {
-        self.handshakes.is_full()
+        self.handshakes.is_exhausted()
     }
 
     /// Counts an accept loop until the guard is dropped that pauses because accepting failed.
@@ -120,7 +120,7 @@ impl Admissions {
     /// Whether others need what a handshake holds: a place among the handshakes, or the descriptor
     /// for want of which nobody can be accepted.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.handshakes.is_crowded() || self.backing_off.load(Ordering::Relaxed) > 0
+        self.handshakes.is_contended() || self.backing_off.load(Ordering::Relaxed) > 0
     }
 
     /// Counts a connection until the guard is dropped.
@@ -198,7 +198,7 @@ impl HandshakePermit {
 
 impl Drop for HandshakePermit {
     fn drop(&mut self) {
-        self.admissions.handshakes.give_back();
+        self.admissions.handshakes.release();
     }
 }
 

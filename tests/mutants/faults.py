@@ -74,10 +74,10 @@ FAULTS = [
         "self.shared.any_gone.store(true, Ordering::SeqCst);",
     ),
     Fault(
-        "lost wake: the next in line for a place is not woken",
-        "turn.rs::Taken::drop",
-        "line.taken = false; let next = line.first();",
-        "line.taken = false; let next = None::<Waker>;",
+        "lost wake: the next in line for a permit is not woken",
+        "semaphore.rs::release",
+        "if let Some((_, waker)) = first { waker.wake(); }",
+        "drop(first);",
     ),
     Fault(
         "lost wake: a refused client stands in the line for the inbox through its goodbye",
@@ -172,9 +172,9 @@ FAULTS = [
     ),
     Fault(
         "count off by one: a cut message is not delivered when it is whole",
-        "queue.rs::advance",
-        "if self.head_written > 0 { delivered += self.advance_message(&mut n); }",
-        "if self.head_written > 0 { self.advance_message(&mut n); }",
+        "unsent.rs::progress",
+        "progress.messages = 1;",
+        "",
     ),
     Fault(
         "count off by one: recipients include clients that had gone",
@@ -214,10 +214,10 @@ FAULTS = [
     ),
     Fault(
         "a torn frame: control frames go before the rest of a cut one",
-        "queue.rs::write",
-        "if self.head_written > 0 { if let Some(message) = messages.next() { put(&message.frame()[self.head_written "
-        "as usize..]); } } if !self.control.is_empty() { put(&self.control); }",
-        "if !self.control.is_empty() { put(&self.control); } if self.head_written > 0 { if let "
+        "unsent.rs::write_frames",
+        "if self.has_begun() { if let Some(message) = messages.next() { put(&message.frame()[self.head_written "
+        "as usize..]); } } if !self.control.is_empty() { put(self.control); }",
+        "if !self.control.is_empty() { put(self.control); } if self.has_begun() { if let "
         "Some(message) = messages.next() { put(&message.frame()[self.head_written as usize..]); } }",
     ),
     Fault(
@@ -292,9 +292,8 @@ FAULTS = [
     Fault(
         "lost wake: the rest of an event is left to a stream that is not full",
         "encoder.rs::poll_write",
-        "ready!(self.poll_flush(&mut write))?; return Poll::Ready(Ok(std::mem::take(&mut "
-        "self.owed)));",
-        "return Poll::Pending;",
+        "if written > 0 {",
+        "if whole > 0 {",
     ),
     Fault(
         "a torn event: the rest of one that is half written is lost",
