@@ -9,29 +9,22 @@
 //! can come between the halves of a frame. The mutex is held by one writer at a time and never
 //! across a wait: what is written through is written without waiting.
 
-use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::{fmt, io};
 
-use async_channel::{Receiver, Sender, bounded};
-
 use crate::config::Overflow;
 use crate::disconnect::Disconnect;
+use crate::hub::backlog::Backlog;
+use crate::hub::batch::Batch;
 use crate::hub::client_id::ClientId;
-use crate::hub::unsent::{Progress, Unsent, split_at};
-use crate::memory::budget::{Charge, MemoryBudget, allocation};
-use crate::message::Message;
-use crate::stats::{Counters, DeliveryCount, add};
+use crate::hub::queue_config::QueueConfig;
+use crate::hub::unsent::{Progress, Unsent};
+use crate::message::{Encoding, Message};
+use crate::stats::add;
 use crate::sync::{Mutex, MutexGuard};
-
-/// Messages that are pushed together at most. Half a queue at the defaults.
-pub(crate) const BATCH_MAX: usize = 32;
-
-/// Messages taken out of the channel at a time, so that one write has several to carry.
-const STAGE_MAX: usize = 32;
 
 /// Bytes of control frames that may wait: one pong of 127 bytes, one ping, and one more pong.
 /// Beyond it the reader keeps its newest pong back (RFC 6455 5.5.3 allows answering the last ping
@@ -42,52 +35,6 @@ const CONTROL_BYTES_MAX: usize = 320;
 pub(crate) trait DirectWriter: fmt::Debug + Send + Sync {
     /// Writes as much as fits now, in order; `WouldBlock` when nothing does.
     fn try_write(&self, frames: &[IoSlice<'_>]) -> io::Result<usize>;
-}
-
-/// What all queues of a hub have in common.
-#[derive(Debug)]
-pub(crate) struct QueueConfig {
-    /// Messages that may wait in one queue.
-    pub(crate) messages: usize,
-    /// Bytes of frames that may wait in one queue.
-    pub(crate) bytes: usize,
-    /// What happens to a client whose queue is full.
-    pub(crate) overflow: Overflow,
-    /// Where deliveries, drops and losses are counted.
-    pub(crate) counters: Arc<Counters>,
-    /// Where the channels of those who are behind are counted, unless a ceiling has them set aside
-    /// with each connection. What waits in them is counted by who took it in, once for all queues.
-    pub(crate) memory: Arc<MemoryBudget>,
-}
-
-impl QueueConfig {
-    /// Bytes that a client's being behind adds to what is held.
-    fn backlog_size(&self) -> usize {
-        if self.memory.is_limited() { 0 } else { backlog_size(self.messages) }
-    }
-}
-
-/// Messages for one client, in order, and their frames.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Batch<'a> {
-    messages: &'a [Message],
-    frames: &'a [IoSlice<'a>],
-    /// Bytes of the frames.
-    bytes: usize,
-    tally: &'a DeliveryCount<'a>,
-}
-
-impl<'a> Batch<'a> {
-    /// `frames` are those of the messages, ready for a vectored write: a slice for each, or one for
-    /// all. What is written at once is counted in `tally`.
-    pub(crate) fn new(
-        messages: &'a [Message],
-        frames: &'a [IoSlice<'a>],
-        tally: &'a DeliveryCount<'a>,
-    ) -> Self {
-        let bytes = frames.iter().map(|frame| frame.len()).sum();
-        Self { messages, frames, bytes, tally }
-    }
 }
 
 /// What became of a push.
@@ -136,74 +83,31 @@ pub(crate) struct Queue {
     state: Mutex<State>,
 }
 
-/// Sizes are 32 bits wide, as no limit is past 2^30 ([`Config::LIMIT_MAX`](crate::Config::LIMIT_MAX)).
-///
-/// In the order of use, from the lock on: a push that is written at once reads the fields up to
-/// `control` alone, so that a fan-out fetches one or two cache lines of each queue and not three.
-/// Without `repr(C)` the compiler puts the smallest of these fields last.
-#[repr(C)]
 struct State {
     phase: Phase,
     /// Whether the close frame waits or is written: nothing may follow it (RFC 6455 5.5.1).
     closing: bool,
     /// Whether anything but a close frame ever came here, taken or not.
     sent: bool,
-    /// Messages that wait, in `front` and `backlog`.
-    waiting: u32,
-    /// Where a push writes while nothing waits; `None` for a stream only its task can write.
+    /// What the client's frames are written in.
+    encoding: Encoding,
+    /// Where a push writes while nothing waits; `None` for a stream that only its task can write.
     outlet: Option<Arc<dyn DirectWriter>>,
     /// Control frames that wait: after a cut frame, before whole messages.
     control: Vec<u8>,
-    /// Messages taken out of the channel, the first of them perhaps half written.
-    staged: VecDeque<Message>,
-    /// What does not fit the socket; made by the first push that finds it full, dropped when empty.
+    /// Messages that wait, one at least; made by the first push that the socket does not take.
     backlog: Option<Box<Backlog>>,
-    /// Wakes the connection's task; stored by each of its polls, taken by who wakes it.
+    /// Wakes the connection's task; stored by each of its polls, taken by the call that wakes it.
     waker: Option<Waker>,
-    /// Why the queue was sealed or evicted.
+    /// Why the queue was closed or evicted.
     reason: Option<Box<Disconnect>>,
     /// Messages this client has missed to the overflow policy.
     missed: u64,
     /// The client's id once the registry has taken it in.
     id: Option<ClientId>,
-    /// Bytes of the first message in `front` that are written already.
-    head_written: u32,
-    /// Bytes of the frames that wait, those already written of a cut one included.
-    bytes: u32,
-    /// The tick since which something has waited all the time.
-    behind_since: u32,
     /// Memory that the connection holds for the client alone, and the tick since which it does.
     private_bytes: u32,
     private_since: u32,
-}
-
-/// The bounded channel of a client that is behind.
-struct Backlog {
-    sender: Sender<Message>,
-    receiver: Receiver<Message>,
-    /// The memory of the channel, and of the messages' places in `front`.
-    _held: Charge,
-}
-
-impl Backlog {
-    fn new(queue_config: &QueueConfig) -> Box<Self> {
-        let (sender, receiver) = bounded(queue_config.messages);
-        Box::new(Self {
-            sender,
-            receiver,
-            _held: queue_config.memory.charge(queue_config.backlog_size()),
-        })
-    }
-}
-
-/// The memory that a client's being behind takes, beside its messages.
-///
-/// A channel is about 700 bytes, and a place in it a message and a count.
-pub(crate) const fn backlog_size(messages: usize) -> usize {
-    const CHANNEL: usize = 768;
-    const PLACE: usize = size_of::<Message>() + size_of::<usize>();
-    let channel = allocation(messages.saturating_mul(PLACE).saturating_add(CHANNEL));
-    channel.saturating_add(allocation(messages.saturating_mul(size_of::<Message>())))
 }
 
 impl Queue {
@@ -213,18 +117,14 @@ impl Queue {
             phase: Phase::Handshaking,
             closing: false,
             sent: false,
-            waiting: 0,
+            encoding: Encoding::Plain,
             outlet: None,
             control: Vec::new(),
-            staged: VecDeque::new(),
             backlog: None,
             waker: None,
             reason: None,
             missed: 0,
             id: None,
-            head_written: 0,
-            bytes: 0,
-            behind_since: 0,
             private_bytes: 0,
             private_since: 0,
         };
@@ -250,48 +150,61 @@ impl Queue {
         }
     }
 
-    /// Takes a run of messages, in order: writes them if nothing waits, else lets them wait.
-    pub(crate) fn push(&self, run: Batch<'_>) -> Push {
+    /// Takes a batch, in order: writes it if nothing waits, else lets it wait.
+    pub(crate) fn push(&self, batch: &Batch<'_>) -> Push {
         let mut state = self.lock();
         state.sent = true;
         let was_empty = state.is_empty();
         let mut first = 0;
         if let (true, Phase::Open, Some(outlet)) = (was_empty, state.phase, &state.outlet) {
-            match outlet.try_write(run.frames) {
-                Ok(bytes) if bytes == run.bytes => {
-                    run.tally.wrote(run.messages.len(), bytes);
+            let frames = batch.frames(state.encoding);
+            match outlet.try_write(frames.slices()) {
+                Ok(bytes) if bytes == frames.bytes => {
+                    batch.count_whole(bytes);
                     return Push::Ok;
                 }
-                Ok(bytes) if bytes > 0 => first = state.note_partial_write(run, bytes),
+                Ok(bytes) if bytes > 0 => first = self.keep_cut(&mut state, batch, bytes),
                 Err(error) if is_transient(&error) => {}
                 Ok(_) | Err(_) => {
-                    let waker = self.mark_dead(&mut state, run.messages.len());
+                    let waker = self.mark_dead(&mut state, batch.messages().len());
                     drop(state);
                     wake(waker);
                     return Push::Ok;
                 }
             }
         }
-        self.enqueue(state, was_empty, run, first)
+        self.enqueue(state, was_empty, batch, first)
     }
 
-    /// Lets the messages of a run wait, from the one at `first` on. Apart, since it is the rare way
+    /// Keeps the message of a batch that the first `bytes` end in, if they do; returns how many
+    /// messages need not wait any more.
+    #[inline(never)]
+    fn keep_cut(&self, state: &mut State, batch: &Batch<'_>, bytes: usize) -> usize {
+        let (whole, cut) = batch.count_part(state.encoding, bytes);
+        if cut == 0 {
+            return whole;
+        }
+        self.backlog(state).push_cut(&batch.messages()[whole], cut);
+        whole + 1
+    }
+
+    /// Lets the messages of a batch wait, from the one at `first` on. Apart, since it is the rare way
     /// of a push and takes more of the stack than the common one.
     #[inline(never)]
     fn enqueue(
         &self,
         mut state: MutexGuard<'_, State>,
         was_empty: bool,
-        run: Batch<'_>,
+        batch: &Batch<'_>,
         first: usize,
     ) -> Push {
         if !matches!(state.phase, Phase::Handshaking | Phase::Open) {
             return Push::Gone;
         }
         let mut outcome = Push::Ok;
-        for (index, message) in run.messages.iter().enumerate().skip(first) {
-            if !state.wait(message, &self.queue_config) {
-                state.evict(&self.queue_config, run.messages.len() - index);
+        for (index, message) in batch.messages().iter().enumerate().skip(first) {
+            if !self.wait(&mut state, message) {
+                state.evict(&self.queue_config, batch.messages().len() - index);
                 state.id = None;
                 outcome = Push::Full;
                 break;
@@ -299,12 +212,41 @@ impl Queue {
         }
         // While something waits the task is armed for the moment when more fits, or woken.
         if was_empty || outcome == Push::Full {
-            state.behind_since = self.queue_config.memory.tick();
             let waker = state.waker.take();
             drop(state);
             wake(waker);
         }
         outcome
+    }
+
+    /// Lets a message wait; `false` if it does not fit and the policy is to evict.
+    fn wait(&self, state: &mut State, message: &Message) -> bool {
+        let queue_config = &*self.queue_config;
+        let backlog = self.backlog(state);
+        let mut missed = 0;
+        let fits = loop {
+            if backlog.push(message, queue_config) {
+                break true;
+            }
+            match queue_config.overflow {
+                Overflow::Disconnect => break false,
+                Overflow::DropOldest if backlog.drop_oldest() => missed += 1,
+                Overflow::DropOldest | Overflow::DropNewest => {
+                    missed += 1;
+                    break true;
+                }
+            }
+        };
+        state.forget_empty_backlog();
+        state.miss(missed, queue_config);
+        fits
+    }
+
+    /// The backlog of the client, which is behind from now on.
+    fn backlog<'a>(&self, state: &'a mut State) -> &'a mut Backlog {
+        let encoding = state.encoding;
+        let new = || Backlog::new(encoding, self.queue_config.memory.tick());
+        state.backlog.get_or_insert_with(new)
     }
 
     /// Takes a whole control frame; `false` if too many bytes of them wait already.
@@ -353,8 +295,7 @@ impl Queue {
         // Most often nothing waits.
         if !state.is_empty() {
             let mut delivered = 0;
-            while state.phase != Phase::Dead && state.phase != Phase::Handshaking && state.refill()
-            {
+            while !matches!(state.phase, Phase::Dead | Phase::Handshaking) && !state.is_empty() {
                 if written >= budget {
                     cx.waker().wake_by_ref();
                     break;
@@ -390,17 +331,11 @@ impl Queue {
     /// be half written.
     pub(crate) fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Result<Message, Disconnect>> {
         let mut state = self.lock();
-        debug_assert!(state.outlet.is_none() && state.head_written == 0);
-        if state.refill() {
-            if let Some(message) = state.staged.pop_front() {
-                state.waiting -= 1;
-                state.bytes -= length(&message);
-                if state.waiting == 0 {
-                    state.clear();
-                }
-                add(&self.queue_config.counters.messages_delivered, 1);
-                return Poll::Ready(Ok(message));
-            }
+        debug_assert!(state.outlet.is_none());
+        if let Some(message) = state.backlog.as_mut().and_then(|backlog| backlog.pop()) {
+            state.forget_empty_backlog();
+            add(&self.queue_config.counters.messages_delivered, 1);
+            return Poll::Ready(Ok(message));
         }
         match state.phase {
             Phase::Handshaking | Phase::Open => {
@@ -461,7 +396,10 @@ impl Queue {
         if matches!(state.phase, Phase::Evicted | Phase::Dead) {
             return 0;
         }
-        let waiting = if state.behind_since < tick { state.shared_bytes() } else { 0 };
+        let waiting = match &mut state.backlog {
+            Some(backlog) if backlog.since() < tick => shared_bytes(backlog),
+            _ => 0,
+        };
         let own = if state.private_since < tick { state.private_bytes } else { 0 };
         waiting + own as usize
     }
@@ -512,7 +450,7 @@ impl Queue {
     /// Messages and bytes that wait now.
     pub(crate) fn depth(&self) -> (usize, usize) {
         let state = self.lock();
-        (state.waiting as usize, state.bytes as usize)
+        state.backlog.as_ref().map_or((0, 0), |backlog| (backlog.len(), backlog.bytes()))
     }
 
     /// Messages this client has missed to the overflow policy.
@@ -533,7 +471,8 @@ impl Queue {
 
     /// Marks the connection as gone, counting what waits and `more` as lost.
     fn mark_dead(&self, state: &mut State, more: usize) -> Option<Waker> {
-        add(&self.queue_config.counters.messages_lost, u64::from(state.waiting) + more as u64);
+        let waiting = state.backlog.as_ref().map_or(0, |backlog| backlog.len());
+        add(&self.queue_config.counters.messages_lost, (waiting + more) as u64);
         state.clear();
         state.phase = Phase::Dead;
         state.outlet = None;
@@ -543,76 +482,7 @@ impl Queue {
 
 impl State {
     fn is_empty(&self) -> bool {
-        self.waiting == 0 && self.control.is_empty()
-    }
-
-    /// Takes note that `bytes` of a run are written, and keeps the message that they end in; returns
-    /// how many messages need not wait any more.
-    fn note_partial_write(&mut self, run: Batch<'_>, bytes: usize) -> usize {
-        let (whole, cut) = split_at(run.messages.iter(), bytes);
-        run.tally.wrote(whole, bytes);
-        if cut > 0 {
-            self.stage_partial(&run.messages[whole], cut);
-        }
-        whole + usize::from(cut > 0)
-    }
-
-    /// Keeps a message of which `cut` bytes are written.
-    fn stage_partial(&mut self, message: &Message, cut: u32) {
-        self.waiting += 1;
-        self.bytes += length(message);
-        self.staged.push_back(message.clone());
-        self.head_written = cut;
-    }
-
-    /// Lets a message wait; `false` if it does not fit and the policy is to evict.
-    fn wait(&mut self, message: &Message, queue_config: &QueueConfig) -> bool {
-        let bytes = length(message);
-        let is_full = |state: &Self| {
-            state.waiting as usize >= queue_config.messages
-                || (state.bytes + bytes) as usize > queue_config.bytes
-        };
-        while is_full(self) {
-            match queue_config.overflow {
-                Overflow::Disconnect => return false,
-                Overflow::DropOldest if self.drop_oldest() => self.miss(1, queue_config),
-                Overflow::DropOldest | Overflow::DropNewest => {
-                    self.miss(1, queue_config);
-                    return true;
-                }
-            }
-        }
-        let backlog = self.backlog.get_or_insert_with(|| Backlog::new(queue_config));
-        if backlog.sender.try_send(message.clone()).is_err() {
-            return false;
-        }
-        self.waiting += 1;
-        self.bytes += bytes;
-        true
-    }
-
-    /// This client's part of the messages that wait for it.
-    fn shared_bytes(&mut self) -> usize {
-        if let Some(backlog) = &self.backlog {
-            // In the channel they cannot be looked at. They are counted as places in `front` too.
-            self.staged.extend(std::iter::from_fn(|| backlog.receiver.try_recv().ok()));
-        }
-        self.staged.iter().map(|message| message.size() / message.holders()).sum()
-    }
-
-    /// Drops the oldest message that is not half written; `false` if there is none.
-    fn drop_oldest(&mut self) -> bool {
-        let oldest = match self.staged.len() {
-            0 => self.backlog.as_ref().and_then(|backlog| backlog.receiver.try_recv().ok()),
-            1 if self.head_written > 0 => {
-                self.backlog.as_ref().and_then(|backlog| backlog.receiver.try_recv().ok())
-            }
-            _ => self.staged.remove(usize::from(self.head_written > 0)),
-        };
-        let Some(oldest) = oldest else { return false };
-        self.waiting -= 1;
-        self.bytes -= length(&oldest);
-        true
+        self.backlog.is_none() && self.control.is_empty()
     }
 
     fn miss(&mut self, n: u64, queue_config: &QueueConfig) {
@@ -623,16 +493,9 @@ impl State {
     /// Evicts: the backlog and `more` messages count as dropped. A cut frame is kept, and control
     /// frames, the first of which may be cut.
     fn evict(&mut self, queue_config: &QueueConfig, more: usize) {
-        let cut = if self.head_written > 0 { self.staged.pop_front() } else { None };
-        let kept = u32::from(cut.is_some());
-        self.miss(u64::from(self.waiting - kept) + more as u64, queue_config);
-        let offset = self.head_written;
-        let control = std::mem::take(&mut self.control);
-        self.clear();
-        self.control = control;
-        if let Some(message) = cut {
-            self.stage_partial(&message, offset);
-        }
+        let dropped = self.backlog.as_mut().map_or(0, |backlog| backlog.drop_all_but_cut());
+        self.forget_empty_backlog();
+        self.miss((dropped + more) as u64, queue_config);
         self.phase = Phase::Evicted;
         self.outlet = None;
         let reason = match self.missed {
@@ -647,45 +510,31 @@ impl State {
 
     /// Forgets everything that waits.
     fn clear(&mut self) {
-        self.staged = VecDeque::new();
-        self.head_written = 0;
         self.control = Vec::new();
         self.backlog = None;
-        self.waiting = 0;
-        self.bytes = 0;
     }
 
-    /// Takes messages out of the channel; `false` if nothing at all waits.
-    fn refill(&mut self) -> bool {
-        if self.staged.len() < self.waiting as usize && self.staged.len() < STAGE_MAX {
-            if let Some(backlog) = &self.backlog {
-                while self.staged.len() < STAGE_MAX {
-                    let Ok(message) = backlog.receiver.try_recv() else { break };
-                    self.staged.push_back(message);
-                }
-            }
+    /// Gives the memory of a backlog back once nothing waits in it: the client is not behind.
+    fn forget_empty_backlog(&mut self) {
+        if self.backlog.as_ref().is_some_and(|backlog| backlog.is_empty()) {
+            self.backlog = None;
         }
-        !self.staged.is_empty() || !self.control.is_empty()
     }
 
     /// What a drain has to write.
-    fn unsent(&self) -> Unsent<'_> {
-        Unsent::new(self.staged.iter(), self.head_written, &self.control)
+    fn unsent(&mut self) -> Unsent<'_> {
+        match &mut self.backlog {
+            Some(backlog) => backlog.unsent(&self.control),
+            None => Unsent::control(&self.control),
+        }
     }
 
     /// Lets go of what is written; returns the bytes of it.
     fn advance(&mut self, progress: Progress) -> usize {
-        let mut sent = progress.control;
         self.control.drain(..progress.control);
-        for message in self.staged.drain(..progress.messages) {
-            let len = length(&message);
-            sent += (len - std::mem::take(&mut self.head_written)) as usize;
-            self.waiting -= 1;
-            self.bytes -= len;
-        }
-        sent += (progress.head_written - self.head_written) as usize;
-        self.head_written = progress.head_written;
-        sent
+        let sent = self.backlog.as_mut().map_or(0, |backlog| backlog.advance(progress));
+        self.forget_empty_backlog();
+        progress.control + sent
     }
 }
 
@@ -693,16 +542,15 @@ impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("State")
             .field("phase", &self.phase)
-            .field("waiting", &self.waiting)
-            .field("bytes", &self.bytes)
+            .field("backlog", &self.backlog)
             .field("missed", &self.missed)
             .finish_non_exhaustive()
     }
 }
 
-/// The length of a message's frame.
-fn length(message: &Message) -> u32 {
-    message.frame().len() as u32
+/// A client's part of the messages that wait for it.
+fn shared_bytes(backlog: &mut Backlog) -> usize {
+    backlog.iter().map(|message| message.size() / message.holders()).sum()
 }
 
 /// Whether a write may simply be tried again later.

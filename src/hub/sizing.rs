@@ -8,7 +8,7 @@ use std::fmt;
 use crate::config::Config;
 use crate::error::Error;
 use crate::frame::FRAME_HEADER_MAX;
-use crate::hub::queue::backlog_size;
+use crate::hub::backlog::backlog_size;
 use crate::memory::budget::{MemoryBudget, Watermarks, allocation};
 
 /// Bytes of what a connection has only while its peer is speaking or is told goodbye: tungstenite

@@ -4,7 +4,7 @@ use std::collections::vec_deque::Iter;
 use std::io::{self, IoSlice};
 use std::task::{Poll, ready};
 
-use crate::message::Message;
+use crate::message::{Encoding, Message};
 
 /// Frames that leave in one write at most. 64 is a whole queue at the defaults; the kernel takes
 /// 1,024.
@@ -21,6 +21,8 @@ pub(crate) struct Unsent<'a> {
     head_written: u32,
     /// Whole control frames, the first of them perhaps cut.
     control: &'a [u8],
+    /// What the frames are written in.
+    encoding: Encoding,
 }
 
 /// How far a connection got with what was [`Unsent`].
@@ -35,8 +37,18 @@ pub(crate) struct Progress {
 }
 
 impl<'a> Unsent<'a> {
-    pub(crate) fn new(messages: Iter<'a, Message>, head_written: u32, control: &'a [u8]) -> Self {
-        Self { messages, head_written, control }
+    pub(crate) fn new(
+        messages: Iter<'a, Message>,
+        head_written: u32,
+        control: &'a [u8],
+        encoding: Encoding,
+    ) -> Self {
+        Self { messages, head_written, control, encoding }
+    }
+
+    /// Control frames alone.
+    pub(crate) fn control(control: &'a [u8]) -> Self {
+        Self::new(Iter::default(), 0, control, Encoding::Plain)
     }
 
     /// The messages, the first of them perhaps begun.
@@ -65,13 +77,13 @@ impl<'a> Unsent<'a> {
         let mut messages = self.messages();
         if self.has_begun() {
             if let Some(message) = messages.next() {
-                put(&message.frame()[self.head_written as usize..]);
+                put(&message.frame(self.encoding)[self.head_written as usize..]);
             }
         }
         if !self.control.is_empty() {
             put(self.control);
         }
-        messages.for_each(|message| put(message.frame()));
+        messages.for_each(|message| put(message.frame(self.encoding)));
         let frames = &frames[..len];
         match ready!(write(frames))? {
             0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -88,7 +100,7 @@ impl<'a> Unsent<'a> {
         let mut progress = Progress::default();
         let mut messages = self.messages();
         if self.has_begun() {
-            let len = messages.next().map_or(0, |message| message.frame().len());
+            let len = messages.next().map_or(0, |message| message.frame(self.encoding).len());
             let rest = len - self.head_written as usize;
             if bytes < rest {
                 progress.head_written = self.head_written + bytes as u32;
@@ -99,7 +111,7 @@ impl<'a> Unsent<'a> {
         }
         progress.control = bytes.min(self.control.len());
         bytes -= progress.control;
-        let (whole, cut) = split_at(messages, bytes);
+        let (whole, cut) = split_at(messages, self.encoding, bytes);
         progress.messages += whole;
         progress.head_written = cut;
         progress
@@ -110,11 +122,12 @@ impl<'a> Unsent<'a> {
 /// next frame.
 pub(crate) fn split_at<'a>(
     messages: impl Iterator<Item = &'a Message>,
+    encoding: Encoding,
     mut bytes: usize,
 ) -> (usize, u32) {
     let mut whole = 0;
     for message in messages {
-        let len = message.frame().len();
+        let len = message.frame(encoding).len();
         if bytes < len {
             break;
         }

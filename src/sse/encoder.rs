@@ -224,6 +224,7 @@ mod tests {
     use std::collections::VecDeque;
 
     use super::*;
+    use crate::message::Encoding;
 
     /// Messages that wait, as a queue keeps them.
     struct Queue {
@@ -240,7 +241,8 @@ mod tests {
             encoder: &mut Encoder,
             write: impl FnMut(&[u8]) -> Poll<io::Result<usize>>,
         ) -> Poll<io::Result<Progress>> {
-            let unsent = Unsent::new(self.messages.iter(), self.has_begun.into(), &[]);
+            let unsent =
+                Unsent::new(self.messages.iter(), self.has_begun.into(), &[], Encoding::Plain);
             let progress = ready!(encoder.poll_write(&unsent, write))?;
             self.messages.drain(..progress.messages);
             self.has_begun = progress.head_written > 0;

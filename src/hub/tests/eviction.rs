@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use crate::config::Overflow;
 use crate::disconnect::Disconnect;
+use crate::hub::batch::JoinedFrames;
 use crate::hub::client_id::{ClientId, Target};
 use crate::hub::eviction::MemoryEviction;
-use crate::hub::queue::{DirectWriter, Phase, Queue, QueueConfig};
+use crate::hub::queue::{DirectWriter, Phase, Queue};
+use crate::hub::queue_config::QueueConfig;
 use crate::hub::registry::{Delivery, Dispatch, Registry};
 use crate::hub::tests::support::{Sink, numbered};
 use crate::memory::budget::{AGING_TICK, MemoryBudget, Watermarks};
@@ -67,7 +69,8 @@ impl Table {
         message.charge(&self.memory);
         let messages = [message];
         let mut dispatches = [Dispatch::new(None)];
-        let mut delivery = Delivery::new(target, &messages, &[], &mut dispatches);
+        let joined = JoinedFrames::default();
+        let mut delivery = Delivery::new(target, &messages, &joined, &mut dispatches);
         assert!(self.registry.deliver(&mut delivery, usize::MAX));
     }
 

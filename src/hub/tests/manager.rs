@@ -15,6 +15,7 @@ use crate::hub::command::Command;
 use crate::hub::handle::Hub;
 use crate::hub::queue::{DirectWriter, Drained, Phase, Queue};
 use crate::hub::tests::support::{Sink, Stage, finished, number_of, numbered};
+use crate::message::Encoding;
 
 #[test]
 fn publish_reaches_each_member_and_nobody_else() {
@@ -286,7 +287,7 @@ fn healthy_reader_of_5000_long_messages_is_not_evicted() {
     stage.settle();
     assert_eq!(stage.hub.stats().clients_evicted, 0);
     assert_eq!(stage.hub.stats().messages_delivered, 15_000);
-    let all = 5_000 * message.frame().len();
+    let all = 5_000 * message.frame(Encoding::Plain).len();
     assert!(clients.iter().all(|(_, taken)| taken.load(Ordering::Relaxed) == all));
 }
 

@@ -1,17 +1,17 @@
 //! The queue as plain data: no executor, a socket that takes what the test lets it take.
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
 use crate::config::Overflow;
 use crate::disconnect::Disconnect;
+use crate::hub::backlog::backlog_size;
+use crate::hub::batch::{Batch, JoinedFrames};
 use crate::hub::client_id::ClientId;
-use crate::hub::queue::{
-    Batch, DirectWriter, Drained, Phase, Push, Queue, QueueConfig, backlog_size,
-};
+use crate::hub::queue::{DirectWriter, Drained, Phase, Push, Queue};
+use crate::hub::queue_config::QueueConfig;
 use crate::hub::registry::Registry;
 use crate::hub::tests::support::{
     Frame, Sink, Wakes, decode, fates, number_of, numbered, queue_config, seeded,
@@ -44,9 +44,8 @@ impl Lane {
     }
 
     fn push(&self, messages: &[Message]) -> Push {
-        let frames: Vec<_> = messages.iter().map(|m| IoSlice::new(m.frame())).collect();
         let tally = DeliveryCount::new(&self.queue_config.counters);
-        self.queue.push(Batch::new(messages, &frames, &tally))
+        self.queue.push(&Batch::new(messages, &JoinedFrames::default(), &tally))
     }
 
     /// Pushes small messages one by one, numbered as `numbers` says.

@@ -9,12 +9,14 @@ use fastrand::Rng;
 
 use crate::config::Overflow;
 use crate::disconnect::Disconnect;
+use crate::hub::batch::JoinedFrames;
 use crate::hub::client_id::{ClientId, Refusal, Target};
-use crate::hub::queue::{DirectWriter, Phase, Queue, QueueConfig};
+use crate::hub::queue::{DirectWriter, Phase, Queue};
+use crate::hub::queue_config::QueueConfig;
 use crate::hub::registry::{Delivery, Dispatch, Registry};
 use crate::hub::tests::model::{Pushed, Wire};
 use crate::hub::tests::support::{Sink, fates, numbered, queue_config, seeded};
-use crate::message::Message;
+use crate::message::{Encoding, Message};
 use crate::stats::Counters;
 
 const ROOMS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
@@ -217,8 +219,10 @@ impl Pair {
             if !is_member || due.is_empty() {
                 continue;
             }
-            let frames: Vec<_> =
-                due.iter().map(|&i| (first + i as u32, run[i].frame().len())).collect();
+            let frames: Vec<_> = due
+                .iter()
+                .map(|&i| (first + i as u32, run[i].frame(Encoding::Plain).len()))
+                .collect();
             let pushed = client.wire.push(&frames);
             if pushed != Pushed::Gone {
                 due.iter().for_each(|&index| expected[index] += 1);
@@ -231,8 +235,10 @@ impl Pair {
 
         let mut dispatches: Vec<_> = except.iter().copied().map(Dispatch::new).collect();
         // Written from where they lie, or from side by side.
-        let joined = if rng.bool() { run.iter().map(Message::frame).collect() } else { Vec::new() };
-        let joined = joined.concat();
+        let mut joined = JoinedFrames::default();
+        if rng.bool() {
+            joined.join(&run);
+        }
         let mut delivery = Delivery::new(&target, &run, &joined, &mut dispatches);
         let budget = rng.usize(1..4);
         let calls = (0..).take_while(|_| !self.registry.deliver(&mut delivery, budget)).count();
@@ -399,7 +405,8 @@ fn deliver(registry: &mut Registry, target: Target) -> usize {
 fn deliver_in_slices(registry: &mut Registry, target: Target) -> (usize, usize) {
     let run = [Message::from("hello")];
     let mut dispatches = [Dispatch::new(None)];
-    let mut delivery = Delivery::new(&target, &run, &[], &mut dispatches);
+    let joined = JoinedFrames::default();
+    let mut delivery = Delivery::new(&target, &run, &joined, &mut dispatches);
     let mut slices = 1;
     while !registry.deliver(&mut delivery, 128) {
         slices += 1;

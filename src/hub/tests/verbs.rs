@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::disconnect::Disconnect;
+use crate::hub::backlog::backlog_size;
 use crate::hub::client_id::Refusal;
-use crate::hub::queue::{Queue, backlog_size};
+use crate::hub::queue::Queue;
 use crate::hub::tests::support::Stage;
 use crate::message::Message;
 

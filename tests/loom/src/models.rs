@@ -11,7 +11,9 @@ use std::time::Duration;
 use loom::future::block_on;
 use loom::thread;
 
-use crate::hub::queue::{DirectWriter, Phase, Push, Queue, Batch, QueueConfig};
+use crate::hub::batch::{Batch, JoinedFrames};
+use crate::hub::queue::{DirectWriter, Phase, Push, Queue};
+use crate::hub::queue_config::QueueConfig;
 use crate::hub::reply::reply;
 use crate::stats::DeliveryCount;
 use crate::limits::semaphore::FifoSemaphore;
@@ -54,8 +56,7 @@ fn queue(messages: usize) -> (Arc<Queue>, Arc<QueueConfig>) {
 fn push(queue: &Queue, queue_config: &QueueConfig) -> Push {
     let tally = DeliveryCount::new(&queue_config.counters);
     let message = Message::text("x");
-    let frames = [IoSlice::new(message.frame())];
-    queue.push(Batch::new(std::slice::from_ref(&message), &frames, &tally))
+    queue.push(&Batch::new(std::slice::from_ref(&message), &JoinedFrames::default(), &tally))
 }
 
 /// Drains as the connection's task does, until `bytes` have gone or the queue takes no more.
