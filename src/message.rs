@@ -1,4 +1,4 @@
-//! A message: text or binary, encoded once, shared by every queue it stands in.
+//! A message: text or binary, encoded once, shared by every queue that it waits in.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -42,8 +42,7 @@ pub(crate) enum Encoding {
 struct Shared {
     /// The plain frame as it goes to a socket: the unmasked header, then the payload.
     plain: Vec<u8>,
-    /// The account of the first hub that took the message in; it is counted there until the last
-    /// clone is dropped.
+    /// Where the first hub that took the message in has charged it, until the last clone is dropped.
     budget: OnceLock<Arc<MemoryBudget>>,
 }
 
@@ -119,9 +118,9 @@ impl Message {
         }
     }
 
-    /// Counts the message in `memory` until its last clone is dropped.
+    /// Charges the message to `memory` until its last clone is dropped.
     ///
-    /// A message is counted once, by the first hub that takes it in.
+    /// A message is charged once, to the first hub that takes it in.
     pub(crate) fn charge(&self, memory: &Arc<MemoryBudget>) {
         self.0.budget.get_or_init(|| {
             memory.add(self.size());
@@ -145,8 +144,8 @@ impl Message {
         Self::new([&header, payload].concat())
     }
 
-    /// As [`encode`](Self::encode), counted in `memory`, and in its spare buffer if the message is long
-    /// and nobody has that.
+    /// As [`encode`](Self::encode), charged to `memory`, and in its frame buffer if the message is long
+    /// and that is free.
     pub(crate) fn encode_with(memory: &Arc<MemoryBudget>, first: u8, payload: &[u8]) -> Self {
         let header = header(first, payload.len());
         let mut bytes = memory.frame_buffer().acquire(header.len() + payload.len());
@@ -155,7 +154,7 @@ impl Message {
         Self::from_frame(bytes, memory)
     }
 
-    /// Makes a message of its whole frame, counted in `memory`.
+    /// Makes a message of its whole frame, charged to `memory`.
     pub(crate) fn from_frame(bytes: Vec<u8>, memory: &Arc<MemoryBudget>) -> Self {
         let message = Self::new(bytes);
         message.charge(memory);

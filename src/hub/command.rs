@@ -43,7 +43,7 @@ pub(crate) enum Command {
         since: u32,
         reply: Reply<Result<ClientId, Refusal>>,
     },
-    /// A connection ends, or somebody wants it to: `reply` hears whether it was there.
+    /// A connection ends, or a caller ends it: `reply` hears whether the client was there.
     Disconnect { id: ClientId, reason: Disconnect, reply: Option<Reply<bool>> },
     /// A message for a target; `reply` hears how many members took it.
     Publish { publish: Publish, reply: Option<Reply<usize>> },
@@ -59,7 +59,7 @@ pub(crate) enum Command {
     ListRooms { after: String, limit: usize, reply: Reply<Vec<(Arc<str>, usize)>> },
     /// A page of the members of a room.
     ListMembers { room: String, after: Option<u32>, limit: usize, reply: Reply<Vec<Member>> },
-    /// A connection is gone without a word, or memory is short: look around.
+    /// A connection is gone and reported elsewhere, or memory is short: look.
     Wake,
     /// The hub has drained: end.
     Stop,

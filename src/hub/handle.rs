@@ -62,7 +62,7 @@ const CLIENTS_MAX: usize = 16 * 1024;
 /// let (hub, manager) = Hub::new(Config::default())?;
 /// let manager = smol::spawn(manager);
 ///
-/// // Nobody is there yet.
+/// // No client is there yet.
 /// assert_eq!(hub.publish("main", "hello").await?, 0);
 ///
 /// let ada = hub.subscribe(Admission::user("ada").room("main")).await?;
@@ -93,13 +93,13 @@ pub(crate) struct Shared {
     memory: Arc<MemoryBudget>,
     /// What every client's queue has in common.
     pub(crate) queue_config: Arc<QueueConfig>,
-    /// Who may come in.
+    /// Admits connections and clients.
     pub(crate) admissions: Arc<Admissions>,
     /// Read buffers for the connections.
     pub(crate) read_buffers: ReadBuffers,
-    /// Whom connections ask to be woken.
+    /// The deadlines of all connections.
     pub(crate) timers: Arc<Timers>,
-    /// When serving began, in seconds of Unix time; set by whoever serves first.
+    /// When serving began, in seconds of Unix time; set by the first call that serves.
     pub(crate) started: OnceLock<u64>,
 }
 
@@ -186,7 +186,7 @@ impl Hub {
     ///
     /// [`Error::is_too_long`], or [`Error::is_closed`] once the hub has ended; the message comes
     /// back with [`Error::into_message`]. If the hub ended with the message in its inbox it does not
-    /// come back: nobody can say whether it was sent.
+    /// come back: it may have been sent or not.
     ///
     /// # Examples
     ///
@@ -254,7 +254,7 @@ impl Hub {
     /// assert_eq!(hub.publish("news", "hello").await?, 1);
     /// assert_eq!(ada.next().await.expect("connected"), Message::from("hello"));
     ///
-    /// // An empty room is none, and a name that nobody can have is refused.
+    /// // An empty room is no error, and a name that no room can have is refused.
     /// assert_eq!(hub.publish("sports", "hello").await?, 0);
     /// assert!(hub.publish("", "hello").await.expect_err("no name").is_name());
     /// # Ok::<_, hublet::Error>(())
@@ -482,7 +482,7 @@ impl Hub {
         self.request(|reply| Command::Members { room: None, reply }).await
     }
 
-    /// Lists the members of a room, in no order; nobody is in a room that does not exist.
+    /// Lists the members of a room, in no order; a room that does not exist has none.
     ///
     /// # Errors
     ///
@@ -510,7 +510,7 @@ impl Hub {
         self.request(|reply| Command::Members { room, reply }).await
     }
 
-    /// Returns what the hub has counted, and what it holds now. Asks nobody and does not wait.
+    /// Returns what the hub has counted, and what it holds now. It does not wait.
     ///
     /// # Examples
     ///
@@ -538,14 +538,14 @@ impl Hub {
         self.shared.sizing.as_ref()
     }
 
-    /// Tells the manager that somebody has waited for memory.
+    /// Tells the manager that a connection waits for memory.
     pub(crate) fn want_eviction(&self) {
         if self.shared.memory.want_eviction() {
             self.shared.inbox.wake();
         }
     }
 
-    /// The account on which everything is that the hub holds for a peer or a publisher.
+    /// Where everything is charged that the hub holds for a peer or a publisher.
     pub(crate) fn memory(&self) -> &Arc<MemoryBudget> {
         &self.shared.memory
     }

@@ -1,9 +1,9 @@
-//! A client's outgoing way: one ordered lane, bounded in messages and in bytes.
+//! A client's outgoing queue: one ordered lane, bounded in messages and in bytes.
 //!
 //! While a client keeps up, its queue is empty, and a push writes the frame through the client's
 //! [`DirectWriter`] at once: no channel exists, no task wakes. Once the writer takes no more (or there
-//! is none, as for a TLS stream), what is left waits in a bounded channel, made at that moment and
-//! filled by `try_send`, and the connection's task drains it and drops it.
+//! is none, as for a TLS stream), what is left waits in a [`Backlog`], made at that moment, and the
+//! connection's task drains it and drops it.
 //!
 //! Everything that a client is sent passes here, control frames and close frames too, so nothing
 //! can come between the halves of a frame. The mutex is held by one writer at a time and never
@@ -111,7 +111,7 @@ struct State {
 }
 
 impl Queue {
-    /// Makes the queue of a client whose handshake is not over.
+    /// Makes the queue of a client in its handshake.
     pub(crate) fn new(queue_config: &Arc<QueueConfig>) -> Arc<Self> {
         let state = State {
             phase: Phase::Handshaking,
@@ -265,7 +265,7 @@ impl Queue {
         true
     }
 
-    /// Whether anything but a close frame ever came here for the client, so that it may be on its way.
+    /// Whether anything but a close frame was ever pushed for the client, so that it may be on its way.
     pub(crate) fn has_sent(&self) -> bool {
         self.lock().sent
     }
@@ -325,9 +325,9 @@ impl Queue {
     }
 
     /// Takes the first message that waits, for a client without a stream; `Err` with the reason once
-    /// the queue has ended and nothing waits any more. Pending, it remembers the task's waker.
+    /// the queue has ended and nothing waits any more. While pending it stores the task's waker.
     ///
-    /// What is taken counts as delivered. Not for a queue with an outlet, whose first message may
+    /// What is taken counts as delivered. Not for a queue with an outlet, where the first message may
     /// be half written.
     pub(crate) fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Result<Message, Disconnect>> {
         let mut state = self.lock();
@@ -350,7 +350,7 @@ impl Queue {
 
     /// Takes no message any more: what waits goes first, then the close frame for `reason`.
     ///
-    /// For the registry, when it lets the client go. The first reason stands.
+    /// For the registry, when it removes the client. The first reason stands.
     pub(crate) fn close(&self, reason: Disconnect) {
         let mut state = self.lock();
         if matches!(state.phase, Phase::Handshaking | Phase::Open) {
@@ -363,9 +363,9 @@ impl Queue {
         }
     }
 
-    /// Throws the backlog away and evicts the client; what was queued counts as dropped.
+    /// Evicts the client: its backlog is dropped, and counts as dropped.
     ///
-    /// For the connection, when its socket takes nothing in time; the registry lets the client go
+    /// For the connection, when its socket takes nothing in time; the registry removes the client
     /// when the connection has ended.
     pub(crate) fn evict(&self) {
         let mut state = self.lock();
@@ -379,7 +379,7 @@ impl Queue {
     }
 
     /// Notes the memory that the connection holds for the client alone, and the tick since which it
-    /// does: a message that is not finished, or events that are encoded and not taken.
+    /// does: an unfinished message, or encoded events that the stream has not taken.
     pub(crate) fn set_private_bytes(&self, bytes: usize, since: u32) {
         let mut state = self.lock();
         state.private_bytes = bytes as u32;
@@ -388,9 +388,9 @@ impl Queue {
 
     /// The memory that this client pins, as far as it has pinned it since before `tick`.
     ///
-    /// What its connection holds is its own. A message that waits for it is shared with whoever else
-    /// holds it, and so is the debt: what waits for a thousand pins little in each of them, and the
-    /// one that lags behind them all comes to owe it alone.
+    /// What its connection holds counts whole. A message that waits for several clients counts in
+    /// equal parts: one that waits for a thousand counts little for each, and whole for the last
+    /// client that has not taken it.
     pub(crate) fn pinned_bytes(&self, tick: u32) -> usize {
         let mut state = self.lock();
         if matches!(state.phase, Phase::Evicted | Phase::Dead) {
@@ -404,10 +404,10 @@ impl Queue {
         waiting + own as usize
     }
 
-    /// Evicts the client because memory is short: what waits is let go, what its connection holds
-    /// goes with that.
+    /// Evicts the client because memory is short: its backlog is freed now, the memory of its
+    /// connection when that ends.
     ///
-    /// For the registry, which lets the client go.
+    /// For the registry, which removes the client.
     pub(crate) fn evict_for_memory(&self) {
         let mut state = self.lock();
         if matches!(state.phase, Phase::Handshaking | Phase::Open | Phase::Closing) {
@@ -424,13 +424,13 @@ impl Queue {
         }
     }
 
-    /// The memory that goes when the connection of an evicted client has ended.
+    /// The memory that is freed when the connection of an evicted client ends.
     pub(crate) fn pending_release(&self) -> usize {
         let state = self.lock();
         if state.phase == Phase::Evicted { state.private_bytes as usize } else { 0 }
     }
 
-    /// Ends the queue with its connection; what still waits is lost.
+    /// Ends the queue with its connection; messages that still wait are lost.
     ///
     /// Returns the client's id if the registry may still hold it.
     pub(crate) fn disconnect(&self) -> Option<ClientId> {
@@ -442,7 +442,7 @@ impl Queue {
         id
     }
 
-    /// Why the queue was sealed or evicted, once it was.
+    /// Why the queue was closed or evicted, once it was.
     pub(crate) fn reason(&self) -> Option<Disconnect> {
         self.lock().reason.as_deref().cloned()
     }
@@ -503,7 +503,7 @@ impl State {
             1 => Disconnect::new(Disconnect::SLOW.code(), "too slow: missed 1 message"),
             n => Disconnect::new(Disconnect::SLOW.code(), format!("too slow: missed {n} messages")),
         };
-        // Who was told to go for another reason and takes nothing has that reason still.
+        // A client that is already closing keeps its first reason when it is evicted.
         self.reason.get_or_insert(Box::new(reason));
         queue_config.counters.clients_evicted.fetch_add(1, Ordering::Relaxed);
     }

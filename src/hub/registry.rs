@@ -25,7 +25,7 @@ pub(crate) struct Registry {
     entries: Slab<Entry>,
     /// Counts inserts; the next client's generation.
     generation: u32,
-    /// Members by room. A room exists while it has a member.
+    /// Rooms by name. A room exists while it has a member.
     rooms: HashMap<Arc<str>, Room>,
     /// Slots by user. A user exists while it has a client.
     users: HashMap<Arc<str>, Vec<u32>>,
@@ -35,12 +35,12 @@ pub(crate) struct Registry {
     rooms_per_client_max: usize,
     /// Where the gauges of clients and rooms stand.
     counters: Arc<Counters>,
-    /// Where the memory of the rooms is set aside; that of clients is with their connections.
+    /// Where the memory of the rooms is reserved; that of clients is with their connections.
     memory: Arc<MemoryBudget>,
-    /// Bytes that are set aside for rooms.
+    /// Bytes that are reserved for rooms.
     rooms_aside: usize,
-    /// Under a ceiling: queues of clients that are out of the registry and may still hold something
-    /// until their connections have ended. The dead are dropped before the list grows.
+    /// Under a ceiling: queues of removed clients, which may hold memory until their connections have
+    /// ended. Queues that are gone are dropped before the list grows.
     departing: Vec<Weak<Queue>>,
 }
 
@@ -49,10 +49,10 @@ struct Entry {
     generation: u32,
     /// When the client came, in seconds of Unix time; enough until 2106.
     since: u32,
-    /// The client's outgoing way; its connection holds the other reference.
+    /// The client's queue; its connection holds the other reference.
     queue: Arc<Queue>,
     user: Option<Arc<str>>,
-    /// The rooms the client is in, with its place in each one's list of members.
+    /// The rooms the client is in, with its place among the members of each.
     memberships: Vec<Membership>,
 }
 
@@ -62,10 +62,10 @@ struct Membership {
     place: u32,
 }
 
-/// Who owes memory, and how much.
+/// A client that pins memory, and how much.
 #[derive(Debug)]
 pub(crate) struct Candidate {
-    /// What [`Queue::debt`] said.
+    /// Bytes that [`Queue::pinned_bytes`] returned.
     pub(crate) bytes: usize,
     /// The client, unless it has left the registry.
     id: Option<ClientId>,
@@ -81,7 +81,7 @@ pub(crate) struct Delivery<'a> {
     joined: &'a JoinedFrames,
     /// For each message the client that must not get it, and how many took it.
     dispatches: &'a mut [Dispatch],
-    /// Whether any message is kept from anybody.
+    /// Whether any message has a client that must not get it.
     excepting: bool,
     /// How many members have been served; for `All`, how many slots.
     place: usize,
@@ -99,7 +99,7 @@ pub(crate) struct Dispatch {
 }
 
 impl Dispatch {
-    /// Keeps a message from `except`; nobody took it yet.
+    /// No member took the message yet, and `except` must not get it.
     pub(crate) fn new(except: Option<ClientId>) -> Self {
         Self { except, recipients: 0 }
     }
@@ -169,7 +169,7 @@ impl Registry {
         Ok(id)
     }
 
-    /// Removes a client and seals its queue with `reason`: the only way out of the registry.
+    /// Removes a client and closes its queue with `reason`: the only way out of the registry.
     ///
     /// Returns whether the client was there.
     pub(crate) fn remove(&mut self, id: ClientId, reason: Disconnect) -> bool {
@@ -222,9 +222,9 @@ impl Registry {
     }
 
     /// Pushes a delivery's messages to at most `budget` of its members; `true` once all are served.
-    /// Where everyone is meant, [`GAPS`] empty slots on the way count as one member.
+    /// Of [`Target::All`], [`EMPTY_SLOTS_PER_MEMBER`] empty slots on the way count as one member.
     ///
-    /// A client whose queue overflows is evicted in place. The registry must not change between
+    /// A client is evicted in place when its queue overflows. The registry must not change between
     /// the calls of one delivery.
     pub(crate) fn deliver(&mut self, delivery: &mut Delivery<'_>, budget: usize) -> bool {
         let tally = DeliveryCount::new(&self.counters);
@@ -281,13 +281,13 @@ impl Registry {
         true
     }
 
-    /// The account on which everything stands that the hub holds.
+    /// Where everything is charged that the hub holds.
     pub(crate) fn memory(&self) -> &Arc<MemoryBudget> {
         &self.memory
     }
 
-    /// Who owes memory that it has owed since before `tick`; those too who have left the registry
-    /// and are still being written to.
+    /// Clients that have pinned memory since before `tick`, including removed clients while their
+    /// connections still drain.
     pub(crate) fn candidates(&self, tick: u32) -> impl Iterator<Item = Candidate> {
         let present = self.entries.iter().map(|(slot, entry)| {
             let id = ClientId { slot: slot as u32, generation: entry.generation };
@@ -303,7 +303,7 @@ impl Registry {
         candidates.filter(|candidate| candidate.bytes > 0)
     }
 
-    /// Evicts a debtor because memory is short; returns the bytes that go with its connection.
+    /// Evicts a client because memory is short; returns the bytes that are freed with its connection.
     pub(crate) fn evict_for_memory(&mut self, candidate: &Candidate) -> usize {
         candidate.queue.evict_for_memory();
         if let Some(id) = candidate.id {
@@ -316,7 +316,7 @@ impl Registry {
         candidate.queue.pending_release()
     }
 
-    /// Bytes that go when the connections of those who were evicted have ended.
+    /// Bytes that are freed when the connections of evicted clients have ended.
     pub(crate) fn pending_release(&self) -> usize {
         self.departing.iter().filter_map(Weak::upgrade).map(|queue| queue.pending_release()).sum()
     }
@@ -405,7 +405,7 @@ impl Registry {
         self.memory.reserve(std::mem::replace(&mut self.rooms_aside, bytes), bytes);
     }
 
-    /// Remembers a client that has left the registry and not yet the process.
+    /// Remembers a removed client until its connection has ended.
     fn track_departing(&mut self, queue: &Arc<Queue>) {
         if !self.memory().is_limited() {
             return;
@@ -484,7 +484,7 @@ impl Entry {
 }
 
 impl Drop for Registry {
-    /// Without a manager nothing more will be delivered: every client is told.
+    /// Without a manager nothing more will be delivered: every client is closed.
     fn drop(&mut self) {
         for (_, entry) in &self.entries {
             entry.queue.close(Disconnect::GOING_AWAY);
@@ -537,7 +537,7 @@ mod tests {
     use crate::hub::client_id::Refusal;
 
     #[test]
-    fn a_stale_id_names_nobody() {
+    fn a_stale_id_names_no_client() {
         let counters = Arc::<Counters>::default();
         let queue_config = Arc::new(crate::hub::queue_config::QueueConfig {
             messages: 4,

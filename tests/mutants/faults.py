@@ -148,8 +148,8 @@ FAULTS = [
     Fault(
         "a run takes messages for other targets",
         "manager.rs::extend",
-        "if same == *target",
-        "if same == *target || same != *target",
+        "if publish.target == *target",
+        "if true",
     ),
     Fault(
         "each caller gets the count of the first message of its run",
@@ -160,14 +160,14 @@ FAULTS = [
     ),
     Fault(
         "count off by one: messages dropped by an eviction",
-        "queue.rs::State::evict",
-        "self.miss(u64::from(self.waiting - kept) + more as u64, queue_config);",
-        "self.miss(u64::from(self.waiting) + more as u64, queue_config);",
+        "backlog.rs::drop_all_but_cut",
+        "let dropped = self.len as usize - kept;",
+        "let dropped = self.len as usize;",
     ),
     Fault(
         "count off by one: messages lost with a connection are not counted",
         "queue.rs::mark_dead",
-        "u64::from(state.waiting) + more as u64",
+        "(waiting + more) as u64",
         "more as u64",
     ),
     Fault(
@@ -215,15 +215,15 @@ FAULTS = [
     Fault(
         "a torn frame: control frames go before the rest of a cut one",
         "unsent.rs::write_frames",
-        "if self.has_begun() { if let Some(message) = messages.next() { put(&message.frame()[self.head_written "
+        "if self.has_begun() { if let Some(message) = messages.next() { put(&message.frame(self.encoding)[self.head_written "
         "as usize..]); } } if !self.control.is_empty() { put(self.control); }",
         "if !self.control.is_empty() { put(self.control); } if self.has_begun() { if let "
-        "Some(message) = messages.next() { put(&message.frame()[self.head_written as usize..]); } }",
+        "Some(message) = messages.next() { put(&message.frame(self.encoding)[self.head_written as usize..]); } }",
     ),
     Fault(
         "a torn frame: the oldest is dropped though it is half written",
-        "queue.rs::drop_oldest",
-        "self.staged.remove(usize::from(self.head_written > 0))",
+        "backlog.rs::drop_oldest",
+        "self.staged.remove(oldest)",
         "self.staged.remove(0)",
     ),
     Fault(
@@ -235,7 +235,7 @@ FAULTS = [
     ),
     Fault(
         "order: the newest that waits goes first",
-        "queue.rs::refill",
+        "backlog.rs::stage",
         "self.staged.push_back(message)",
         "self.staged.push_front(message)",
     ),
@@ -557,16 +557,16 @@ FAULTS = [
     ),
     Fault(
         "frames of any length are laid side by side",
-        "manager.rs::join",
-        "&& frame_bytes(&self.messages) <= JOINED_BYTES_MAX {",
+        "batch.rs::join",
+        "&& frame_bytes(messages) <= JOINED_BYTES_MAX {",
         "{",
-        "manager.rs",
+        "batch.rs",
     ),
     Fault(
         "the first of the frames that lie side by side is not among them",
-        "manager.rs::join",
-        "self.messages.iter().for_each(",
-        "self.messages.iter().skip(1).for_each(",
+        "batch.rs::join",
+        "messages.iter().map(",
+        "messages.iter().skip(1).map(",
     ),
     Fault(
         "the last bytes that came overtake those that tungstenite still holds",

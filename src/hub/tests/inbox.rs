@@ -1,4 +1,4 @@
-//! The inbox's bounds, and who continues when.
+//! The inbox's bounds, and the order in which senders continue.
 
 use std::future::Future;
 use std::pin::pin;

@@ -140,7 +140,7 @@ fn idle_queue_writes_through_and_makes_no_channel() {
 }
 
 #[test]
-fn write_through_wakes_nobody() {
+fn write_through_wakes_no_task() {
     let lane = Lane::new(4, 1_000, Overflow::Disconnect, usize::MAX);
     lane.push_each(0..3);
     assert_eq!(lane.wakes.take(), 0);
@@ -169,7 +169,7 @@ fn rest_of_a_cut_frame_goes_first_by_drain() {
 }
 
 #[test]
-fn push_that_finds_the_queue_behind_wakes_nobody() {
+fn push_that_finds_the_queue_behind_wakes_no_task() {
     let lane = Lane::new(8, 1_000, Overflow::Disconnect, 0);
     lane.push_each(0..1);
     assert_eq!(lane.wakes.take(), 1, "the first wakes the task");

@@ -348,7 +348,7 @@ fn drain(queue: &Queue, sink: &Sink) {
 }
 
 /// Invariants 4, 5 and 10: at any moment the indexes agree with the clients, an old id names
-/// nobody, and recipients and what each client receives are as in the model.
+/// no client, and recipients and what each client receives are as in the model.
 #[test]
 fn registry_does_what_a_naive_model_does() {
     seeded(24, |rng| {
@@ -492,10 +492,10 @@ fn every_one_of_5000_idle_clients_is_reached() {
     assert!(sinks.iter().all(|(sink, _)| sink.lock().taken.len() == 2 * 7));
 }
 
-/// One who came last stays in a high slot when the others have gone; a message for all need not make
+/// The last client stays in a high slot when the others have gone; a message for all need not make
 /// a hundred turns of the way to it.
 #[test]
-fn who_is_left_of_a_storm_is_reached_in_few_slices() {
+fn the_last_client_of_a_storm_is_reached_in_few_slices() {
     let (mut registry, queue_config) = registry();
     let mut ids: Vec<_> =
         (0..16_384).map(|_| insert(&mut registry, &queue_config, &[]).0).collect();
@@ -509,7 +509,7 @@ fn who_is_left_of_a_storm_is_reached_in_few_slices() {
     assert!(served == 1 && slices <= 3, "{slices} slices for {served}");
 }
 
-/// Invariant 13: after a storm the registry holds memory for who is left, not for who was there.
+/// Invariant 13: after a storm the registry holds memory for the clients that are left alone.
 #[test]
 fn indexes_give_memory_back_after_a_storm() {
     let queue_config = queue_config(8, 1_000, Overflow::Disconnect);

@@ -126,7 +126,7 @@ pub(crate) struct Taking {
     pub(crate) broken: bool,
     /// Writes that were tried.
     pub(crate) writes: usize,
-    /// Wakes who waits for room.
+    /// Wakes the task that waits for room.
     armed: Option<Waker>,
 }
 
@@ -141,7 +141,7 @@ impl Sink {
         self.0.lock().expect("not poisoned")
     }
 
-    /// Makes room for `bytes` more, and wakes who waits for it.
+    /// Makes room for `bytes` more, and wakes the task that waits for it.
     pub(crate) fn grant(&self, bytes: usize) {
         let mut taking = self.lock();
         taking.room = taking.room.saturating_add(bytes);
@@ -215,7 +215,7 @@ impl Wakes {
     }
 }
 
-/// Terms of a queue that stands alone.
+/// The configuration of a queue that stands alone.
 pub(crate) fn queue_config(messages: usize, bytes: usize, overflow: Overflow) -> Arc<QueueConfig> {
     Arc::new(QueueConfig {
         messages,
@@ -298,7 +298,7 @@ impl Stage {
         self.client_with_room(usize::MAX, user, rooms)
     }
 
-    /// A client whose socket takes `room` bytes and then blocks; nobody drains its queue.
+    /// A client with a socket that takes `room` bytes and then blocks; no task drains its queue.
     pub(crate) fn client_with_room(&self, room: usize, user: Option<&str>, rooms: &[&str]) -> Peer {
         let queue = Queue::new(&self.hub.shared().queue_config);
         let id = self.register(&queue, user, rooms).expect("a place in the registry");

@@ -162,7 +162,7 @@ fn every_departure_is_heard_from_other_threads() {
             executor.spawn(come_and_go).detach();
         }
         for _ in 0..4 {
-            finished.recv_timeout(LOST).expect("nobody hangs");
+            finished.recv_timeout(LOST).expect("no thread hangs");
         }
         // The inbox is first in, first out: what this asks is answered after the last departure
         // was announced, and the manager looks at departures between one batch and the next.
