@@ -42,7 +42,8 @@ pub(crate) enum Encoding {
 struct Shared {
     /// The plain frame as it goes to a socket: the unmasked header, then the payload.
     plain: Vec<u8>,
-    /// Where the first hub that took the message in has charged it, until the last clone is dropped.
+    /// Where the first hub that took the message in has charged it, until the last clone is
+    /// dropped.
     budget: OnceLock<Arc<MemoryBudget>>,
 }
 
@@ -144,8 +145,8 @@ impl Message {
         Self::new([&header, payload].concat())
     }
 
-    /// As [`encode`](Self::encode), charged to `memory`, and in its frame buffer if the message is long
-    /// and that is free.
+    /// As [`encode`](Self::encode), charged to `memory`, and in its frame buffer if the message is
+    /// long and that is free.
     pub(crate) fn encode_with(memory: &Arc<MemoryBudget>, first: u8, payload: &[u8]) -> Self {
         let header = header(first, payload.len());
         let mut bytes = memory.frame_buffer().acquire(header.len() + payload.len());

@@ -17,7 +17,8 @@ const STAGE_MAX: usize = 32;
 /// Messages wait in a bounded channel, filled by `try_send`. The oldest are taken out of it and
 /// staged: a channel has no place for the rest of a message, and cannot be looked into.
 ///
-/// Sizes are 32 bits wide, as no limit is past 2^30 ([`Config::LIMIT_MAX`](crate::Config::LIMIT_MAX)).
+/// Sizes are 32 bits wide, as no limit is past 2^30
+/// ([`Config::LIMIT_MAX`](crate::Config::LIMIT_MAX)).
 #[derive(Debug)]
 pub(crate) struct Backlog {
     /// The oldest messages, the first of them perhaps half written.

@@ -12,8 +12,8 @@ const CANDIDATES_MAX: usize = 32;
 /// Checks after every batch whether memory is short. Without a ceiling it never is.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryEviction {
-    /// The tick in which a pass over the clients found no candidate, and the memory that must be used
-    /// before another pass is worth it in the same tick.
+    /// The tick in which a pass over the clients found no candidate, and the memory that must be
+    /// used before another pass is worth it in the same tick.
     last_attempt: Option<(u32, usize)>,
 }
 
@@ -27,7 +27,8 @@ impl MemoryEviction {
             return;
         }
         let is_futile = self.last_attempt.is_some_and(|(when, least)| when == tick && used < least);
-        // A request does not repeat a pass that just failed: any refused peer can send requests at will.
+        // A request does not repeat a pass that just failed: any refused peer can send requests at
+        // will.
         if is_futile || (!wanted && used < watermarks.critical) {
             return;
         }
@@ -47,8 +48,8 @@ impl MemoryEviction {
     }
 }
 
-/// Evicts the clients that have pinned the most since before `tick`, until less than `target` is used
-/// or no candidate is left; returns how many.
+/// Evicts the clients that have pinned the most since before `tick`, until less than `target` is
+/// used or no candidate is left; returns how many.
 ///
 /// The unfinished messages of evicted clients are freed with their connections, a moment later, and
 /// count as free.

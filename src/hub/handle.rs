@@ -107,8 +107,8 @@ impl Hub {
     /// Makes a hub: a handle to it, and the future that drives it.
     ///
     /// Spawn or await the future, the manager; without it nothing is dispatched. It ends when the
-    /// last [`Hub`] and [`Client`](crate::Client) are gone, or after a drain. Dropping it ends the hub: every
-    /// client is closed with 1001 and every verb fails with [`Error::is_closed`].
+    /// last [`Hub`] and [`Client`](crate::Client) are gone, or after a drain. Dropping it ends the
+    /// hub: every client is closed with 1001 and every verb fails with [`Error::is_closed`].
     ///
     /// # Errors
     ///
@@ -185,8 +185,8 @@ impl Hub {
     /// # Errors
     ///
     /// [`Error::is_too_long`], or [`Error::is_closed`] once the hub has ended; the message comes
-    /// back with [`Error::into_message`]. If the hub ended with the message in its inbox it does not
-    /// come back: it may have been sent or not.
+    /// back with [`Error::into_message`]. If the hub ended with the message in its inbox it does
+    /// not come back: it may have been sent or not.
     ///
     /// # Examples
     ///
@@ -578,8 +578,8 @@ impl Hub {
         self.publish_queued(publish).await?.await.ok_or_else(Error::closed)
     }
 
-    /// Publishes a message. Ready when the inbox has it: from then on it will be dispatched, and the
-    /// answer is how many took it, or `None` if the hub ends before it can say so.
+    /// Publishes a message. Ready when the inbox has it: from then on it will be dispatched, and
+    /// the answer is how many took it, or `None` if the hub ends before it can say so.
     pub(crate) async fn publish_queued(&self, publish: Publish) -> Result<Answer<usize>, Error> {
         let (reply, answer) = reply();
         self.send_command(self.admit(publish, Some(reply))?).await?;

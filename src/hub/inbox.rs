@@ -47,8 +47,8 @@ struct Shared {
     line: FifoSemaphore,
     /// Senders that wait, the first included. While there are any, a new sender goes behind them.
     waiting: AtomicUsize,
-    /// Clients that have lost their connection. A connection adds its client once, at its very end, so
-    /// there are never more than clients.
+    /// Clients that have lost their connection. A connection adds its client once, at its very end,
+    /// so there are never more than clients.
     gone: Mutex<Vec<ClientId>>,
     /// Whether `gone` holds any, so that the manager need not lock to see that it is empty.
     any_gone: AtomicBool,
@@ -80,8 +80,8 @@ pub(crate) fn inbox(commands: usize, bytes: usize) -> (Inbox, CommandReceiver) {
 }
 
 impl Inbox {
-    /// Sends a command, at once if there is room; else the future waits for room, behind the senders
-    /// that wait already. `Err` when the manager has ended.
+    /// Sends a command, at once if there is room; else the future waits for room, behind the
+    /// senders that wait already. `Err` when the manager has ended.
     ///
     /// Cancel safety: if the future is dropped early the command is either sent or dropped whole.
     #[inline(never)]

@@ -1,9 +1,9 @@
 //! A client's outgoing queue: one ordered lane, bounded in messages and in bytes.
 //!
 //! While a client keeps up, its queue is empty, and a push writes the frame through the client's
-//! [`DirectWriter`] at once: no channel exists, no task wakes. Once the writer takes no more (or there
-//! is none, as for a TLS stream), what is left waits in a [`Backlog`], made at that moment, and the
-//! connection's task drains it and drops it.
+//! [`DirectWriter`] at once: no channel exists, no task wakes. Once the writer takes no more (or
+//! there is none, as for a TLS stream), what is left waits in a [`Backlog`], made at that moment,
+//! and the connection's task drains it and drops it.
 //!
 //! Everything that a client is sent passes here, control frames and close frames too, so nothing
 //! can come between the halves of a frame. The mutex is held by one writer at a time and never
@@ -188,8 +188,8 @@ impl Queue {
         whole + 1
     }
 
-    /// Lets the messages of a batch wait, from the one at `first` on. Apart, since it is the rare way
-    /// of a push and takes more of the stack than the common one.
+    /// Lets the messages of a batch wait, from the one at `first` on. Apart, since it is the rare
+    /// way of a push and takes more of the stack than the common one.
     #[inline(never)]
     fn enqueue(
         &self,
@@ -265,7 +265,8 @@ impl Queue {
         true
     }
 
-    /// Whether anything but a close frame was ever pushed for the client, so that it may be on its way.
+    /// Whether anything but a close frame was ever pushed for the client, so that it may be on its
+    /// way.
     pub(crate) fn has_sent(&self) -> bool {
         self.lock().sent
     }
@@ -324,11 +325,12 @@ impl Queue {
         Drained { wrote: written > 0, empty: state.is_empty(), phase: state.phase }
     }
 
-    /// Takes the first message that waits, for a client without a stream; `Err` with the reason once
-    /// the queue has ended and nothing waits any more. While pending it stores the task's waker.
+    /// Takes the first message that waits, for a client without a stream; `Err` with the reason
+    /// once the queue has ended and nothing waits any more. While pending it stores the task's
+    /// waker.
     ///
-    /// What is taken counts as delivered. Not for a queue with an outlet, where the first message may
-    /// be half written.
+    /// What is taken counts as delivered. Not for a queue with an outlet, where the first message
+    /// may be half written.
     pub(crate) fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Result<Message, Disconnect>> {
         let mut state = self.lock();
         debug_assert!(state.outlet.is_none());

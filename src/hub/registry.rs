@@ -39,8 +39,8 @@ pub(crate) struct Registry {
     memory: Arc<MemoryBudget>,
     /// Bytes that are reserved for rooms.
     rooms_aside: usize,
-    /// Under a ceiling: queues of removed clients, which may hold memory until their connections have
-    /// ended. Queues that are gone are dropped before the list grows.
+    /// Under a ceiling: queues of removed clients, which may hold memory until their connections
+    /// have ended. Queues that are gone are dropped before the list grows.
     departing: Vec<Weak<Queue>>,
 }
 
@@ -106,8 +106,8 @@ impl Dispatch {
 }
 
 impl<'a> Delivery<'a> {
-    /// At most [`BATCH_MAX`](crate::hub::batch::BATCH_MAX) messages, each with its dispatch; `joined`
-    /// are all their frames, or nothing.
+    /// At most [`BATCH_MAX`](crate::hub::batch::BATCH_MAX) messages, each with its dispatch;
+    /// `joined` are all their frames, or nothing.
     pub(crate) fn new(
         target: &'a Target,
         messages: &'a [Message],
@@ -303,7 +303,8 @@ impl Registry {
         candidates.filter(|candidate| candidate.bytes > 0)
     }
 
-    /// Evicts a client because memory is short; returns the bytes that are freed with its connection.
+    /// Evicts a client because memory is short; returns the bytes that are freed with its
+    /// connection.
     pub(crate) fn evict_for_memory(&mut self, candidate: &Candidate) -> usize {
         candidate.queue.evict_for_memory();
         if let Some(id) = candidate.id {

@@ -25,8 +25,8 @@ pub(crate) struct Admissions {
     per_ip_max: Option<usize>,
     /// Connections that wait for their next request, under permits that no client needs.
     idle: AtomicUsize,
-    /// Notified once per new client when an idle keep-alive connection must leave, and for all at the
-    /// drain.
+    /// Notified once per new client when an idle keep-alive connection must leave, and for all at
+    /// the drain.
     keep_alive_unwanted: Event,
     /// The permits of the handshakes in flight.
     handshakes: FifoSemaphore,
@@ -101,8 +101,8 @@ impl Admissions {
         wait(&self.all_gone, is_empty).await;
     }
 
-    /// Waits for a handshake permit, behind the callers that wait already. `self` is shared because the
-    /// permit outlives the accept loop.
+    /// Waits for a handshake permit, behind the callers that wait already. `self` is shared because
+    /// the permit outlives the accept loop.
     pub(crate) async fn handshake(self: &Arc<Self>) -> HandshakePermit {
         self.handshakes.acquire().await.forget();
         HandshakePermit { admissions: Arc::clone(self), at_drain: self.is_closed() }
@@ -119,8 +119,8 @@ impl Admissions {
         AcceptBackoff(self)
     }
 
-    /// Whether others need what a handshake holds: its permit, or its descriptor while accepting fails
-    /// for want of one.
+    /// Whether others need what a handshake holds: its permit, or its descriptor while accepting
+    /// fails for want of one.
     pub(crate) fn is_crowded(&self) -> bool {
         self.handshakes.is_contended() || self.backing_off.load(Ordering::Relaxed) > 0
     }
@@ -157,8 +157,8 @@ impl Admissions {
         Ok(permit)
     }
 
-    /// Takes a permit for a connection that waits for its next request, if there is one that no client
-    /// has. The connection has to leave when a client needs it.
+    /// Takes a permit for a connection that waits for its next request, if there is one that no
+    /// client has. The connection has to leave when a client needs it.
     pub(crate) fn idle(self: &Arc<Self>) -> Option<KeepAlivePermit> {
         // Listen before looking at `closed`, so that the drain is not missed.
         let idle = KeepAlivePermit {
@@ -191,8 +191,8 @@ pub(crate) struct HandshakePermit {
 }
 
 impl HandshakePermit {
-    /// Whether it was granted after the drain began. A handshake from before is still served, so that
-    /// a restart refuses no connection that was accepted.
+    /// Whether it was granted after the drain began. A handshake from before is still served, so
+    /// that a restart refuses no connection that was accepted.
     pub(crate) fn is_late(&self) -> bool {
         self.at_drain
     }
@@ -252,8 +252,8 @@ impl Drop for KeepAlivePermit {
 #[derive(Debug)]
 pub(crate) struct ClientPermit {
     admissions: Arc<Admissions>,
-    /// The network it is counted under, if networks are. Boxed: few hubs count them, and every client
-    /// has the field.
+    /// The network it is counted under, if networks are. Boxed: few hubs count them, and every
+    /// client has the field.
     ip: Option<Box<u128>>,
 }
 

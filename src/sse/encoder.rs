@@ -145,8 +145,8 @@ impl Encoder {
         events
     }
 
-    /// Keeps of the buffer what belongs to the event of which `written` bytes end in the middle, and
-    /// forgets the events behind it; returns how many messages are written whole.
+    /// Keeps of the buffer what belongs to the event of which `written` bytes end in the middle,
+    /// and forgets the events behind it; returns how many messages are written whole.
     fn keep_rest(&mut self, written: usize, events: &[Event]) -> usize {
         let is_whole = |event: &&Event| event.end <= written && event.position.is_end;
         let whole = events.iter().take_while(is_whole).count();

@@ -520,7 +520,8 @@ fn caller_that_gives_up_on_its_answer_has_been_heard() {
     assert_eq!(peer.texts(), ["x"]);
 }
 
-/// A client that sees the 101 misses nothing: what is published between the insert and the 101 waits.
+/// A client that sees the 101 misses nothing: what is published between the insert and the 101
+/// waits.
 #[test]
 fn messages_between_insert_and_101_are_kept() {
     let stage = Stage::new(Config::default());
