@@ -24,6 +24,7 @@ use crate::http1::head::{Head, parse};
 use crate::http1::origin;
 use crate::http1::origin::AllowOrigin;
 use crate::http1::response::{Response, draining, request_timeout, short_of_memory, unavailable};
+use crate::hub::command::Publish;
 use crate::hub::handle::Hub;
 use crate::limits::admission::{HandshakePermit, KeepAlivePermit};
 use crate::memory::budget::{Charge, allocation};
@@ -345,7 +346,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                 run_request_hook(self.handler.on_publish(request, &peer, &target)).await?;
                 let message = self.read_message(&head, seen).await?;
                 add(&shared.counters.messages_received, 1);
-                match hub.post(target, message).await {
+                match hub.publish_queued(Publish::by_hub(target, message)).await {
                     Ok(answer) => {
                         posted.store(true, Ordering::Relaxed);
                         answer.await.map_or_else(outcome_unknown, published)

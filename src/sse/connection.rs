@@ -221,8 +221,8 @@ impl<T: Transport> Stream<'_, T> {
         };
         // What is no message waits nowhere else.
         let own = encoder.poll_flush(|bytes| write(cx, bytes));
-        let drained = self.registered.queue.poll_drain(cx, WRITE_BUDGET, |cx, frames| {
-            encoder.poll_write(frames, |bytes| write(cx, bytes))
+        let drained = self.registered.queue.poll_drain(cx, WRITE_BUDGET, |cx, unsent| {
+            encoder.poll_write(unsent, |bytes| write(cx, bytes))
         });
         let mut failed = matches!(own, Poll::Ready(Err(_)));
         self.unflushed |= progress;

@@ -353,8 +353,9 @@ impl<'a, T: Transport> Connection<'a, T> {
     pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Drained {
         let queue = &self.registered.queue;
         let wire = &mut self.protocol.wire;
-        let mut drained = queue
-            .poll_drain(cx, READ_BUDGET as usize, |cx, frames| wire.poll_write_frames(cx, frames));
+        let mut drained = queue.poll_drain(cx, READ_BUDGET as usize, |cx, unsent| {
+            unsent.write_frames(|frames| wire.poll_write_frames(cx, frames))
+        });
         self.unflushed |= drained.wrote;
         if self.unflushed {
             match wire.poll_flush_transport(cx) {

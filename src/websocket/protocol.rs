@@ -176,10 +176,12 @@ mod tests {
         fn sent(&mut self) -> Vec<u8> {
             let cx = &mut Context::from_waker(Waker::noop());
             let mut sent = Vec::new();
-            self.queue.poll_drain(cx, usize::MAX, |_, frames| {
-                let before = sent.len();
-                frames.iter().for_each(|frame| sent.extend_from_slice(frame));
-                Poll::Ready(Ok(sent.len() - before))
+            self.queue.poll_drain(cx, usize::MAX, |_, unsent| {
+                unsent.write_frames(|frames| {
+                    let before = sent.len();
+                    frames.iter().for_each(|frame| sent.extend_from_slice(frame));
+                    Poll::Ready(Ok(sent.len() - before))
+                })
             });
             sent
         }

@@ -74,10 +74,10 @@ FAULTS = [
         "self.shared.any_gone.store(true, Ordering::SeqCst);",
     ),
     Fault(
-        "lost wake: the next in line for a place is not woken",
-        "turn.rs::Taken::drop",
-        "line.taken = false; let next = line.first();",
-        "line.taken = false; let next = None::<Waker>;",
+        "lost wake: the next in line for a permit is not woken",
+        "semaphore.rs::release",
+        "if let Some((_, waker)) = first { waker.wake(); }",
+        "drop(first);",
     ),
     Fault(
         "lost wake: a refused client stands in the line for the inbox through its goodbye",
@@ -148,8 +148,8 @@ FAULTS = [
     Fault(
         "a run takes messages for other targets",
         "manager.rs::extend",
-        "if same == *target",
-        "if same == *target || same != *target",
+        "if publish.target == *target",
+        "if true",
     ),
     Fault(
         "each caller gets the count of the first message of its run",
@@ -160,21 +160,21 @@ FAULTS = [
     ),
     Fault(
         "count off by one: messages dropped by an eviction",
-        "queue.rs::State::evict",
-        "self.miss(u64::from(self.waiting - kept) + more as u64, queue_config);",
-        "self.miss(u64::from(self.waiting) + more as u64, queue_config);",
+        "backlog.rs::drop_all_but_cut",
+        "let dropped = self.len as usize - kept;",
+        "let dropped = self.len as usize;",
     ),
     Fault(
         "count off by one: messages lost with a connection are not counted",
         "queue.rs::mark_dead",
-        "u64::from(state.waiting) + more as u64",
+        "(waiting + more) as u64",
         "more as u64",
     ),
     Fault(
         "count off by one: a cut message is not delivered when it is whole",
-        "queue.rs::advance",
-        "if self.head_written > 0 { delivered += self.advance_message(&mut n); }",
-        "if self.head_written > 0 { self.advance_message(&mut n); }",
+        "unsent.rs::progress",
+        "progress.messages = 1;",
+        "",
     ),
     Fault(
         "count off by one: recipients include clients that had gone",
@@ -214,16 +214,16 @@ FAULTS = [
     ),
     Fault(
         "a torn frame: control frames go before the rest of a cut one",
-        "queue.rs::write",
-        "if self.head_written > 0 { if let Some(message) = messages.next() { put(&message.frame()[self.head_written "
-        "as usize..]); } } if !self.control.is_empty() { put(&self.control); }",
-        "if !self.control.is_empty() { put(&self.control); } if self.head_written > 0 { if let "
-        "Some(message) = messages.next() { put(&message.frame()[self.head_written as usize..]); } }",
+        "unsent.rs::write_frames",
+        "if self.has_begun() { if let Some(message) = messages.next() { put(&message.frame(self.encoding)[self.head_written "
+        "as usize..]); } } if !self.control.is_empty() { put(self.control); }",
+        "if !self.control.is_empty() { put(self.control); } if self.has_begun() { if let "
+        "Some(message) = messages.next() { put(&message.frame(self.encoding)[self.head_written as usize..]); } }",
     ),
     Fault(
         "a torn frame: the oldest is dropped though it is half written",
-        "queue.rs::drop_oldest",
-        "self.staged.remove(usize::from(self.head_written > 0))",
+        "backlog.rs::drop_oldest",
+        "self.staged.remove(oldest)",
         "self.staged.remove(0)",
     ),
     Fault(
@@ -235,7 +235,7 @@ FAULTS = [
     ),
     Fault(
         "order: the newest that waits goes first",
-        "queue.rs::refill",
+        "backlog.rs::stage",
         "self.staged.push_back(message)",
         "self.staged.push_front(message)",
     ),
@@ -292,9 +292,8 @@ FAULTS = [
     Fault(
         "lost wake: the rest of an event is left to a stream that is not full",
         "encoder.rs::poll_write",
-        "ready!(self.poll_flush(&mut write))?; return Poll::Ready(Ok(std::mem::take(&mut "
-        "self.owed)));",
-        "return Poll::Pending;",
+        "if written > 0 {",
+        "if whole > 0 {",
     ),
     Fault(
         "a torn event: the rest of one that is half written is lost",
@@ -558,16 +557,16 @@ FAULTS = [
     ),
     Fault(
         "frames of any length are laid side by side",
-        "manager.rs::join",
-        "&& frame_bytes(&self.messages) <= JOINED_BYTES_MAX {",
+        "batch.rs::join",
+        "&& frame_bytes(messages) <= JOINED_BYTES_MAX {",
         "{",
-        "manager.rs",
+        "batch.rs",
     ),
     Fault(
         "the first of the frames that lie side by side is not among them",
-        "manager.rs::join",
-        "self.messages.iter().for_each(",
-        "self.messages.iter().skip(1).for_each(",
+        "batch.rs::join",
+        "messages.iter().map(",
+        "messages.iter().skip(1).map(",
     ),
     Fault(
         "the last bytes that came overtake those that tungstenite still holds",

@@ -1,4 +1,4 @@
-//! The inbox's bounds, and who continues when.
+//! The inbox's bounds, and the order in which senders continue.
 
 use std::future::Future;
 use std::pin::pin;
@@ -7,21 +7,21 @@ use std::task::{Context, Poll, Waker};
 
 use crate::config::Config;
 use crate::hub::client_id::Target;
-use crate::hub::command::Command;
+use crate::hub::command::{Command, Publish};
 use crate::hub::handle::Hub;
 use crate::hub::inbox::{CommandReceiver, Inbox, inbox};
 use crate::hub::tests::support::{Stage, Wakes, finished, numbered};
 use crate::message::Message;
 
 fn publish(message: Message) -> Command {
-    Command::Publish { target: Target::All, except: None, message, reply: None }
+    Command::Publish { publish: Publish::by_hub(Target::All, message), reply: None }
 }
 
 /// The number of the next command's message.
 fn take(commands: &CommandReceiver) -> Option<u32> {
     match commands.try_next()? {
-        Command::Publish { message, .. } => {
-            Some(crate::hub::tests::support::number_of(message.as_bytes()))
+        Command::Publish { publish, .. } => {
+            Some(crate::hub::tests::support::number_of(publish.message.as_bytes()))
         }
         _ => None,
     }

@@ -1,18 +1,17 @@
 //! The queue as plain data: no executor, a socket that takes what the test lets it take.
 
 use std::collections::VecDeque;
-use std::io;
-use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
 use crate::config::Overflow;
 use crate::disconnect::Disconnect;
+use crate::hub::backlog::backlog_size;
+use crate::hub::batch::{Batch, JoinedFrames};
 use crate::hub::client_id::ClientId;
-use crate::hub::queue::{
-    Batch, DirectWriter, Drained, Phase, Push, Queue, QueueConfig, backlog_size,
-};
+use crate::hub::queue::{DirectWriter, Drained, Phase, Push, Queue};
+use crate::hub::queue_config::QueueConfig;
 use crate::hub::registry::Registry;
 use crate::hub::tests::support::{
     Frame, Sink, Wakes, decode, fates, number_of, numbered, queue_config, seeded,
@@ -45,9 +44,8 @@ impl Lane {
     }
 
     fn push(&self, messages: &[Message]) -> Push {
-        let frames: Vec<_> = messages.iter().map(|m| IoSlice::new(m.frame())).collect();
         let tally = DeliveryCount::new(&self.queue_config.counters);
-        self.queue.push(Batch::new(messages, &frames, &tally))
+        self.queue.push(&Batch::new(messages, &JoinedFrames::default(), &tally))
     }
 
     /// Pushes small messages one by one, numbered as `numbers` says.
@@ -62,7 +60,7 @@ impl Lane {
     fn drain_at_most(&self, budget: usize) -> Drained {
         let waker = Waker::from(Arc::clone(&self.wakes));
         let mut cx = Context::from_waker(&waker);
-        self.queue.poll_drain(&mut cx, budget, |cx, frames| self.sink.poll_write(cx, frames))
+        self.queue.poll_drain(&mut cx, budget, |cx, unsent| self.sink.poll_write(cx, unsent))
     }
 
     fn fates(&self) -> [u64; 3] {
@@ -142,7 +140,7 @@ fn idle_queue_writes_through_and_makes_no_channel() {
 }
 
 #[test]
-fn write_through_wakes_nobody() {
+fn write_through_wakes_no_task() {
     let lane = Lane::new(4, 1_000, Overflow::Disconnect, usize::MAX);
     lane.push_each(0..3);
     assert_eq!(lane.wakes.take(), 0);
@@ -171,7 +169,7 @@ fn rest_of_a_cut_frame_goes_first_by_drain() {
 }
 
 #[test]
-fn push_that_finds_the_queue_behind_wakes_nobody() {
+fn push_that_finds_the_queue_behind_wakes_no_task() {
     let lane = Lane::new(8, 1_000, Overflow::Disconnect, 0);
     lane.push_each(0..1);
     assert_eq!(lane.wakes.take(), 1, "the first wakes the task");
@@ -546,7 +544,9 @@ fn stream_that_claims_too_much_is_not_believed() {
     let lane = Lane::new(8, 1_000, Overflow::Disconnect, 0);
     lane.push_each(0..2);
     let mut cx = Context::from_waker(Waker::noop());
-    let drained = lane.queue.poll_drain(&mut cx, usize::MAX, |_, _| Poll::Ready(Ok(10_000)));
+    let drained = lane.queue.poll_drain(&mut cx, usize::MAX, |_, unsent| {
+        unsent.write_frames(|_| Poll::Ready(Ok(10_000)))
+    });
     assert!(drained.empty);
     assert_eq!(lane.fates(), [2, 0, 0]);
 }
@@ -556,8 +556,10 @@ fn stream_that_takes_nothing_is_dead() {
     let lane = Lane::new(8, 1_000, Overflow::Disconnect, 0);
     lane.push_each(0..1);
     let mut cx = Context::from_waker(Waker::noop());
-    let nothing = |_: &mut Context<'_>, _: &[IoSlice<'_>]| Poll::Ready(io::Result::Ok(0));
-    assert_eq!(lane.queue.poll_drain(&mut cx, usize::MAX, nothing).phase, Phase::Dead);
+    let drained = lane
+        .queue
+        .poll_drain(&mut cx, usize::MAX, |_, unsent| unsent.write_frames(|_| Poll::Ready(Ok(0))));
+    assert_eq!(drained.phase, Phase::Dead);
 }
 
 /// A task that moved to another waker is woken by the new one.

@@ -11,10 +11,12 @@ use std::time::Duration;
 use loom::future::block_on;
 use loom::thread;
 
-use crate::hub::queue::{DirectWriter, Phase, Push, Queue, Batch, QueueConfig};
+use crate::hub::batch::{Batch, JoinedFrames};
+use crate::hub::queue::{DirectWriter, Phase, Push, Queue};
+use crate::hub::queue_config::QueueConfig;
 use crate::hub::reply::reply;
 use crate::stats::DeliveryCount;
-use crate::limits::turn::Turn;
+use crate::limits::semaphore::FifoSemaphore;
 use crate::sync::Mutex;
 use crate::time::clock;
 use crate::time::timers::Timers;
@@ -31,7 +33,7 @@ pub(crate) const ALL: [(&str, fn()); 10] = [
     ("what is queued goes before the end", queued_before_the_end),
     ("who overflows is told, however late its task comes", overflow_is_told),
     ("an answer, or that there is none, is heard", an_answer_is_heard),
-    ("a turn is one's own and is handed on", a_turn_is_handed_on),
+    ("a permit has one holder and is handed on", a_permit_is_handed_on),
     ("news of a socket wake its task", news_wake),
     ("who waits is woken, while others come, give up and are woken", deadlines_come),
     ("an earlier deadline comes in time while a later one fires", earlier_deadlines_come),
@@ -54,18 +56,19 @@ fn queue(messages: usize) -> (Arc<Queue>, Arc<QueueConfig>) {
 fn push(queue: &Queue, queue_config: &QueueConfig) -> Push {
     let tally = DeliveryCount::new(&queue_config.counters);
     let message = Message::text("x");
-    let frames = [IoSlice::new(message.frame())];
-    queue.push(Batch::new(std::slice::from_ref(&message), &frames, &tally))
+    queue.push(&Batch::new(std::slice::from_ref(&message), &JoinedFrames::default(), &tally))
 }
 
 /// Drains as the connection's task does, until `bytes` have gone or the queue takes no more.
 fn drain(queue: &Queue, bytes: usize) -> (usize, Phase) {
     let mut written = 0;
     let phase = block_on(poll_fn(|cx| {
-        let drained = queue.poll_drain(cx, usize::MAX, |_, frames| {
-            let n = frames.iter().map(|frame| frame.len()).sum();
-            written += n;
-            Poll::Ready(Ok(n))
+        let drained = queue.poll_drain(cx, usize::MAX, |_, unsent| {
+            unsent.write_frames(|frames| {
+                let n = frames.iter().map(|frame| frame.len()).sum();
+                written += n;
+                Poll::Ready(Ok(n))
+            })
         });
         match drained.phase {
             Phase::Open if written < bytes => Poll::Pending,
@@ -127,11 +130,11 @@ fn written_when_there_is_room() {
         waker.into_iter().for_each(Waker::wake);
     });
     block_on(poll_fn(|cx| {
-        queue.poll_drain(cx, usize::MAX, |cx, frames| {
-            match socket.take(frames, Some(cx.waker())) {
+        queue.poll_drain(cx, usize::MAX, |cx, unsent| {
+            unsent.write_frames(|frames| match socket.take(frames, Some(cx.waker())) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
                 taken => Poll::Ready(taken),
-            }
+            })
         });
         // The manager may have written it all before this task ever drained: it wakes nobody.
         let delivered = queue_config.counters.messages_delivered.load(Ordering::Relaxed);
@@ -141,9 +144,11 @@ fn written_when_there_is_room() {
     network.join().expect("no panic");
     // What came after the task looked is written by who brought it, or by the task.
     let mut cx = Context::from_waker(Waker::noop());
-    queue.poll_drain(&mut cx, usize::MAX, |_, frames| match socket.take(frames, None) {
-        Err(_) => Poll::Pending,
-        taken => Poll::Ready(taken),
+    queue.poll_drain(&mut cx, usize::MAX, |_, unsent| {
+        unsent.write_frames(|frames| match socket.take(frames, None) {
+            Err(_) => Poll::Pending,
+            taken => Poll::Ready(taken),
+        })
     });
     assert_eq!(queue_config.counters.messages_delivered.load(Ordering::Relaxed), 1);
 }
@@ -211,23 +216,23 @@ fn an_answer_is_heard() {
     }
 }
 
-fn a_turn_is_handed_on() {
-    let turn = Arc::new(Turn::default());
+fn a_permit_is_handed_on() {
+    let semaphore = Arc::new(FifoSemaphore::new(1));
     let inside = Arc::new(Mutex::new(false));
-    let enter = |turn: Arc<Turn>, inside: Arc<Mutex<bool>>| {
-        let _taken = block_on(turn.take());
+    let enter = |semaphore: Arc<FifoSemaphore>, inside: Arc<Mutex<bool>>| {
+        let _permit = block_on(semaphore.acquire());
         assert!(!std::mem::replace(&mut *inside.lock().expect("alone"), true), "one at a time");
         *inside.lock().expect("alone") = false;
     };
-    let (other, within) = (Arc::clone(&turn), Arc::clone(&inside));
+    let (other, within) = (Arc::clone(&semaphore), Arc::clone(&inside));
     let second = thread::spawn(move || enter(other, within));
     {
-        // Another asks, and gives up before its turn.
-        let mut impatient = pin!(turn.take());
+        // Another future asks, and is dropped before it gets a permit, or with one.
+        let mut impatient = pin!(semaphore.acquire());
         let mut cx = Context::from_waker(Waker::noop());
         drop(impatient.as_mut().poll(&mut cx));
     }
-    enter(turn, inside);
+    enter(semaphore, inside);
     second.join().expect("no panic");
 }
 
