@@ -11,21 +11,20 @@ use crate::memory::budget::AGING_TICK;
 use crate::time::clock::now;
 use crate::time::timers::Deadline;
 
-/// One who may have to wait for memory; empty while it does not.
+/// The wait of a connection for memory; empty while it does not wait.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryWait<'a>(Option<Box<Wait<'a>>>);
 
 #[derive(Debug)]
 struct Wait<'a> {
     available: EventListener,
-    /// When the manager is asked to evict somebody: what nobody gives back will not come by itself.
+    /// When to ask the manager for an eviction: memory that stalled clients pin is not freed by
+    /// itself.
     retry: Deadline<'a>,
 }
 
 impl<'a> MemoryWait<'a> {
-    /// Ready while memory is not short; pending, and armed, until it is no more.
-    ///
-    /// Ready with `true` for one who has waited.
+    /// Ready while memory is not short; `true` if the connection has waited for that.
     pub(crate) fn poll_available(&mut self, cx: &mut Context<'_>, hub: &'a Hub) -> Poll<bool> {
         let memory = hub.memory();
         let patience = || hub.shared().timers.after(AGING_TICK);
@@ -40,7 +39,7 @@ impl<'a> MemoryWait<'a> {
             let Some(wait) = &mut self.0 else {
                 let (eased, patience) = (memory.listen(), patience());
                 self.0 = Some(Box::new(Wait { available: eased, retry: patience }));
-                // It may have eased before it was listened for.
+                // Memory may have become free before the listener was registered.
                 continue;
             };
             if Pin::new(&mut wait.available).poll(cx).is_ready() {
@@ -55,7 +54,7 @@ impl<'a> MemoryWait<'a> {
         }
     }
 
-    /// Waits no more; the next one hears what this would have heard.
+    /// Ends the wait. A notification that this one has received goes to the next waiter.
     pub(crate) fn cancel(&mut self) {
         self.0 = None;
     }
@@ -67,7 +66,7 @@ impl<'a> MemoryWait<'a> {
 
 /// Waits until memory is not short.
 ///
-/// Cancel safety: dropped early, the next one who waits hears of it.
+/// Cancel safe: a notification that a dropped wait has received goes to the next waiter.
 pub(crate) async fn available(hub: &Hub) {
     let mut memory_wait = MemoryWait::default();
     poll_fn(|cx| memory_wait.poll_available(cx, hub)).await;
@@ -125,7 +124,7 @@ mod tests {
         drop(held);
         assert!(waiting.wakes.take() == 1 && waiting.is_eased());
     }
-    /// One who waits, with a waker of its own.
+    /// A waiter with a waker of its own.
     struct Waiting<'a> {
         memory_wait: MemoryWait<'a>,
         hub: &'a Hub,
@@ -142,8 +141,8 @@ mod tests {
             self.memory_wait.poll_available(cx, self.hub).is_ready()
         }
     }
-    /// What nobody gives back will not come by itself: who waits has the debtor evicted, once it has
-    /// owed for a tick.
+    /// Memory that a stalled client pins is not freed by itself: a waiter causes the eviction of the
+    /// client, once it has pinned the memory for a tick.
     #[test]
     fn who_waits_has_the_debtor_evicted() {
         let time = VirtualTime::start();

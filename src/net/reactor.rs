@@ -1,4 +1,4 @@
-//! Who tells that a socket is ready: async-io, or a reactor of the hub's own.
+//! The reactor of the hub's own: epoll in the thread that runs the hub.
 
 use std::future::Future;
 #[cfg(target_os = "linux")]
@@ -11,13 +11,14 @@ use crate::net::listener::Listener;
 
 /// Waits for a hub's sockets in the thread that runs it, with fewer system calls.
 ///
-/// Without one, sockets are async-io's, as everything else in a program on smol: they are served in
-/// whatever thread there is, at five system calls for each wait and one more for each socket that
-/// had something. A reactor makes one call for a wait and none for a socket. That pays where
-/// messages go to few clients at a time, and where clients come and go. Timers, and what the rest of
+/// Without a reactor, the sockets are registered with async-io, like all others in a program on
+/// smol. async-io makes five system calls for each wait, and one more for each socket that had an
+/// event. A reactor makes one call for a wait and none for a socket. That pays when messages go to
+/// few clients at a time, and when clients connect and leave often. Timers, and everything else that
 /// the program waits for, stay with async-io.
 ///
-/// On Linux it is `epoll(7)`; elsewhere sockets stay async-io's and all else is the same.
+/// A reactor uses `epoll(7)` on Linux. On other systems the sockets stay with async-io, and all
+/// else is the same.
 ///
 /// # Examples
 ///

@@ -1,7 +1,7 @@
-//! The timekeeper: every wait of a hub's connections, on one timer.
+//! All timers of a hub's connections, on one timer of the runtime.
 //!
-//! A timer of the runtime costs a wake of its reactor each time one is set, and a handshake waits
-//! for three; this one is set for the earliest deadline alone.
+//! Setting a timer of the runtime wakes its reactor, and a handshake needs three timers. This one is
+//! set only for the earliest deadline.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,16 +14,16 @@ use crate::sync::{Mutex, MutexGuard};
 use crate::time::clock::{Timer, now};
 use crate::time::timer_list::{Slot, Tick, TimerList};
 
-/// Wakes whoever waits for a moment, of one hub.
+/// The deadlines of a hub's connections, and the timer that fires for them.
 ///
-/// The timer is not moved when the earliest deadline is given up, which is how most of them end: it
-/// fires for nobody and is set for the next. With no deadline at all it is not set.
+/// The timer is not moved when the earliest deadline is cancelled, as most deadlines are: it fires
+/// without effect and is set for the next one. Without deadlines it is not set.
 #[derive(Debug)]
 pub(crate) struct Timers {
-    /// Where moments are counted from.
+    /// The time of the first tick.
     origin: Instant,
     state: Mutex<State>,
-    /// What the timer wakes.
+    /// The waker that the timer calls.
     waker: Waker,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct Timers {
 struct State {
     deadlines: TimerList,
     timer: Timer,
-    /// What the timer is set for, if for anything; no deadline is earlier.
+    /// The deadline that the timer is set for, if it is set. No deadline is earlier.
     set_for: Option<Tick>,
 }
 
@@ -46,7 +46,7 @@ impl Timers {
         })
     }
 
-    /// A deadline at the first moment that is not before `wait` from now.
+    /// A deadline in `wait` from now, rounded up to a tick.
     pub(crate) fn after(&self, wait: Duration) -> Deadline<'_> {
         self.at(self.tick_of(now() + wait))
     }
@@ -56,22 +56,22 @@ impl Timers {
         Deadline { timers: self, due, slot: Slot::NONE }
     }
 
-    /// The first moment that is not before now.
+    /// The time now, rounded up to a tick.
     pub(crate) fn now(&self) -> Tick {
         self.tick_of(now())
     }
 
-    /// The first moment that is not before `time`.
+    /// A point in time, rounded up to a tick.
     pub(crate) fn tick_of(&self, time: Instant) -> Tick {
         Tick::coming(time.saturating_duration_since(self.origin))
     }
 
-    /// Whether `moment` is not in the future.
+    /// Whether a tick is not in the future.
     pub(crate) fn has_come(&self, moment: Tick) -> bool {
         !Tick::passed(self.elapsed()).is_before(moment)
     }
 
-    /// How many handles have a slot, and how many of them wait.
+    /// The number of handles with a slot, and of those that wait.
     #[cfg(test)]
     pub(crate) fn len(&self) -> (usize, usize) {
         self.lock().deadlines.len()
@@ -85,24 +85,26 @@ impl Timers {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets the timer for `due`; `false` if that has come meanwhile, so that nothing will fire.
+    /// Sets the timer for `due`; `false` if that has passed meanwhile, so that the timer will not
+    /// fire.
     fn set(&self, waiting: &mut State, due: Tick) -> bool {
         waiting.set_for = Some(due);
         waiting.timer.set_at(self.origin + due.since_first(self.elapsed()));
         Pin::new(&mut waiting.timer).poll(&mut Context::from_waker(&self.waker)).is_pending()
     }
 
-    /// The timer has fired: wakes who is due, and sets it for the next.
+    /// The timer has fired: wakes the handles that are due, and sets the timer for the next deadline.
     ///
-    /// Whoever registers meanwhile on another thread finds the timer still set for what has fired,
-    /// and leaves the rest to this; or it comes behind this, and finds it set for the next.
+    /// A handle that registers meanwhile on another thread sees the timer set for the old deadline,
+    /// and leaves its own to this call; or it registers after this call and sets the timer itself.
     fn fire(&self) {
         loop {
             let mut due = Vec::new();
             let done = self.take_due(&mut due);
-            // Without the lock: who is woken may wait again at once, or give other deadlines up.
+            // Outside the lock: a woken task may register or cancel deadlines at once.
             for waker in due {
-                // One that panics keeps nobody else from being woken; the panic hook has told of it.
+                // A waker that panics must not keep others from being woken. The panic hook has
+                // reported it.
                 drop(catch_unwind(AssertUnwindSafe(|| waker.wake())));
             }
             if done {
@@ -111,11 +113,12 @@ impl Timers {
         }
     }
 
-    /// Takes who is due; `false` if somebody is who was not yet.
+    /// Takes the wakers that are due; `false` if the next deadline passed meanwhile, so that another
+    /// round is needed.
     fn take_due(&self, due: &mut Vec<Waker>) -> bool {
         let waiting = &mut *self.lock();
         let passed = Tick::passed(self.elapsed());
-        // It may fire for what it is no more set for.
+        // The timer may still fire for a deadline that it is no longer set for.
         if waiting.set_for.is_none_or(|set_for| passed.is_before(set_for)) {
             return true;
         }
@@ -125,7 +128,7 @@ impl Timers {
     }
 }
 
-/// What the timer wakes. It does not keep the timekeeper, which has the timer, alive.
+/// The waker of the timer. It is weak: the timers own the timer, which owns this.
 struct TimerWaker(Weak<Timers>);
 
 impl Wake for TimerWaker {
@@ -140,10 +143,11 @@ impl Wake for TimerWaker {
     }
 }
 
-/// A moment that somebody waits for: a future that is ready from then on.
+/// A deadline: a future that is ready from then on.
 ///
-/// It waits from its first poll on, until it is dropped. A new deadline counts from the next poll
-/// on; where it is later, who waits is woken at the earlier one and polls again.
+/// It is registered by its first poll, until it is dropped. After `set`, the new deadline counts from
+/// the next poll on. If it is later than the old one, the task is still woken at the old one and
+/// polls again.
 #[derive(Debug)]
 pub(crate) struct Deadline<'a> {
     timers: &'a Timers,
@@ -152,7 +156,7 @@ pub(crate) struct Deadline<'a> {
 }
 
 impl<'a> Deadline<'a> {
-    /// Moves it. Poll it again.
+    /// Moves the deadline. Poll it again.
     pub(crate) fn set(&mut self, due: Tick) {
         self.due = due;
     }
@@ -161,7 +165,7 @@ impl<'a> Deadline<'a> {
         self.timers
     }
 
-    /// Has `waker` woken when it is due, or earlier.
+    /// Registers `waker` for the deadline.
     fn wake(&mut self, waker: &Waker) {
         let Self { timers, due, slot } = self;
         let (before, fires) = {
@@ -170,7 +174,7 @@ impl<'a> Deadline<'a> {
             let is_set = waiting.set_for.is_some_and(|set_for| !due.is_before(set_for));
             (before, is_set || timers.set(waiting, *due))
         };
-        // Not under the lock: what it takes with it may have deadlines.
+        // Dropped outside the lock: a waker may own a task that has deadlines.
         drop(before);
         if !fires {
             timers.fire();
@@ -214,7 +218,7 @@ mod tests {
     /// A test that waits longer than this has lost a wake.
     const LOST: Duration = Duration::from_secs(60);
     const SECOND: Duration = Duration::from_secs(1);
-    /// One who waits, with a waker that counts.
+    /// A handle with a waker that counts.
     struct Waiting<'a> {
         deadline: Deadline<'a>,
         wakes: Arc<Wakes>,
@@ -425,7 +429,7 @@ mod tests {
         };
         let mut first = timers.after(SECOND);
         assert!(poll(&mut first, &waker).is_pending());
-        // Its waker owns the last handle of another.
+        // The waker owns the last handle of another deadline.
         let owned = std::sync::Mutex::new(Some(Waiting::new(timers, SECOND)));
         let mut owner = timers.after(SECOND);
         assert!(poll(&mut owner, &call(move || _ = &owned)).is_pending());
@@ -481,7 +485,7 @@ mod tests {
         let bell = timers.waker.clone();
         drop(timers);
         assert_eq!(gone.strong_count(), 0);
-        // A timer that has begun to fire finds nobody.
+        // A timer that has begun to fire finds no waker.
         bell.wake();
     }
 }
