@@ -164,7 +164,7 @@ mod tests {
         }
     }
     #[test]
-    fn silence_is_pinged_and_then_given_up() {
+    fn silent_client_is_pinged_and_then_times_out() {
         let time = VirtualTime::start();
         let hub = hub(Config::default());
         let mut clock = Timeouts::new(&hub);
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(hub.shared().timers.len().0, 0);
     }
     #[test]
-    fn a_write_deadline_counts_from_the_last_progress() {
+    fn write_timeout_counts_from_the_last_progress() {
         let time = VirtualTime::start();
         let hub = hub(Config::default());
         let timeout = config(&hub).write_timeout;
@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(next(&mut clock, &hub, &time, None).0, Due::Ping);
     }
     #[test]
-    fn a_message_is_timed_only_while_its_peer_is_read() {
+    fn message_timeout_counts_only_while_the_peer_is_read() {
         let time = VirtualTime::start();
         let hub = hub(Config::default().message_timeout(Duration::from_secs(3)));
         let mut clock = Timeouts::new(&hub);

@@ -105,7 +105,7 @@ impl MemoryBudget {
 
     /// Bytes held now for messages and requests, without reserves.
     pub(crate) fn charged(&self) -> usize {
-        // The two counters are not read at the same moment.
+        // Another thread may change the counters between the two reads.
         self.used().saturating_sub(self.reserved.load(Ordering::Relaxed))
     }
 
@@ -187,9 +187,9 @@ impl MemoryBudget {
     }
 
     /// The aging tick at a time.
-    fn tick_of(&self, moment: Instant) -> u32 {
-        let origin = *self.origin.get_or_init(|| moment);
-        (moment.saturating_duration_since(origin).as_millis() / AGING_TICK.as_millis()) as u32
+    fn tick_of(&self, time: Instant) -> u32 {
+        let origin = *self.origin.get_or_init(|| time);
+        (time.saturating_duration_since(origin).as_millis() / AGING_TICK.as_millis()) as u32
     }
 
     /// Sets the time: the account reads no clock.
@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_held_is_counted_until_it_is_dropped() {
+    fn charges_count_until_they_are_dropped() {
         let memory = Arc::<MemoryBudget>::default();
         let mut first = memory.charge(100);
         let second = memory.charge(20);
@@ -281,27 +281,27 @@ mod tests {
         Arc::new(MemoryBudget::new(Watermarks::below(10_000), START, CONNECTION))
     }
     #[test]
-    fn start_and_connections_are_set_aside_and_not_held() {
+    fn start_and_connections_are_reserved_and_not_charged() {
         let memory = limited();
         assert_eq!((memory.used(), memory.charged()), (START, 0));
         memory.enter();
-        let held = memory.charge(7);
+        let charge = memory.charge(7);
         assert_eq!(memory.used(), START + CONNECTION + 7);
         assert_eq!(memory.charged(), 7);
         memory.leave();
-        drop(held);
+        drop(charge);
         assert_eq!(memory.used(), START);
     }
     #[test]
-    fn who_waits_hears_that_memory_is_below_the_level_and_tells_the_next() {
+    fn waiters_are_notified_one_after_another_below_the_high_watermark() {
         let memory = limited();
-        let mut held = memory.charge(9_000 - START);
+        let mut charge = memory.charge(9_000 - START);
         assert!(memory.is_high());
         let (mut first, mut second) = (memory.listen(), memory.listen());
-        held.resize(held.bytes() + 1);
-        held.resize(held.bytes() - 1);
-        assert!(block_on(poll_once(&mut first)).is_none(), "it is high still");
-        held.resize(held.bytes() - 1);
+        charge.resize(charge.bytes() + 1);
+        charge.resize(charge.bytes() - 1);
+        assert!(block_on(poll_once(&mut first)).is_none(), "memory is still high");
+        charge.resize(charge.bytes() - 1);
         assert!(!memory.is_high());
         assert!(block_on(poll_once(&mut first)).is_some());
         assert!(block_on(poll_once(&mut second)).is_none());
@@ -309,7 +309,7 @@ mod tests {
         assert!(block_on(poll_once(&mut second)).is_some());
     }
     #[test]
-    fn ticks_are_counted_from_the_first_moment_that_was_told() {
+    fn ticks_count_from_the_first_time_that_was_set() {
         let memory = limited();
         let now = Instant::now();
         memory.set_time(now);

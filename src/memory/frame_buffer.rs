@@ -1,4 +1,4 @@
-//! A buffer for long messages that is used again and again.
+//! The buffer that long messages share, one after another.
 
 use std::mem;
 use std::ops::RangeInclusive;
@@ -73,10 +73,10 @@ mod tests {
         assert_eq!(first.capacity(), BUFFER_BYTES);
         let pointer = first.as_ptr();
         let meanwhile = frame_buffer.acquire(3000);
-        assert!(meanwhile.capacity() < BUFFER_BYTES, "it is lent");
+        assert!(meanwhile.capacity() < BUFFER_BYTES, "the shared buffer is in use");
         frame_buffer.release(meanwhile);
         frame_buffer.release(Vec::with_capacity(BUFFER_BYTES));
-        assert!(frame_buffer.try_acquire(3000).is_none(), "and another is none");
+        assert!(frame_buffer.try_acquire(3000).is_none(), "no other buffer takes its place");
         frame_buffer.release(first);
         for bytes in [0, 2047, REUSED_FOR.end() + 1] {
             assert!(

@@ -53,10 +53,10 @@ struct Registrations {
 }
 
 impl Registrations {
-    fn insert(&mut self, watch: Arc<Readiness>) -> (u32, u32) {
+    fn insert(&mut self, readiness: Arc<Readiness>) -> (u32, u32) {
         self.number = self.number.wrapping_add(1);
         let before = self.registrations.capacity();
-        let key = self.registrations.insert((self.number, watch)) as u32;
+        let key = self.registrations.insert((self.number, readiness)) as u32;
         if self.registrations.capacity() > before {
             self.few = self.registrations.capacity() / 4;
         }
@@ -76,8 +76,8 @@ impl Registrations {
     }
 
     fn find(&self, token: u64) -> Option<Arc<Readiness>> {
-        let (number, watch) = self.registrations.get(token as u32 as usize)?;
-        (*number == (token >> 32) as u32).then(|| Arc::clone(watch))
+        let (number, readiness) = self.registrations.get(token as u32 as usize)?;
+        (*number == (token >> 32) as u32).then(|| Arc::clone(readiness))
     }
 }
 
@@ -184,9 +184,9 @@ impl Poller {
 
     /// Passes an event on to its socket, unless the socket was dropped meanwhile.
     fn dispatch(&self, token: u64, flags: EventFlags) {
-        let watch = self.registrations().find(token);
-        if let Some(watch) = watch {
-            watch.set(readiness_of(flags));
+        let readiness = self.registrations().find(token);
+        if let Some(readiness) = readiness {
+            readiness.set(readiness_of(flags));
         }
     }
 
@@ -198,23 +198,23 @@ impl Poller {
 /// The right to wait for sockets. When it is dropped, all parked threads are unparked.
 struct Waiting<'a> {
     poller: &'a Poller,
-    turn: Option<MutexGuard<'a, ()>>,
+    guard: Option<MutexGuard<'a, ()>>,
 }
 
 impl<'a> Waiting<'a> {
     fn take(poller: &'a Poller) -> Option<Self> {
-        let turn = match poller.waiting.try_lock() {
-            Ok(turn) => turn,
+        let guard = match poller.waiting.try_lock() {
+            Ok(guard) => guard,
             Err(TryLockError::Poisoned(error)) => error.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        Some(Self { poller, turn: Some(turn) })
+        Some(Self { poller, guard: Some(guard) })
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        drop(self.turn.take());
+        drop(self.guard.take());
         self.poller.parked().iter().for_each(Thread::unpark);
     }
 }
@@ -263,7 +263,7 @@ impl Wake for Parker {
 /// call [`expect_more`](Self::expect_more).
 #[derive(Debug)]
 pub(crate) struct EpollSource<T: AsFd> {
-    place: Registration,
+    registration: Registration,
     socket: T,
     /// Whether other descriptors of the socket may exist.
     shared: bool,
@@ -272,7 +272,7 @@ pub(crate) struct EpollSource<T: AsFd> {
 /// A socket's entry in a poller.
 #[derive(Debug)]
 struct Registration {
-    watch: Arc<Readiness>,
+    readiness: Arc<Readiness>,
     number: u32,
     key: u32,
     poller: Arc<Poller>,
@@ -290,9 +290,9 @@ impl<T: AsFd> EpollSource<T> {
     }
 
     fn register(poller: &Arc<Poller>, socket: T, shared: bool) -> io::Result<Self> {
-        let place = Registration::new(poller);
-        epoll::add(&poller.epoll, &socket, place.token(), READING)?;
-        Ok(Self { place, socket, shared })
+        let registration = Registration::new(poller);
+        epoll::add(&poller.epoll, &socket, registration.token(), READING)?;
+        Ok(Self { registration, socket, shared })
     }
 
     pub(crate) fn get_ref(&self) -> &T {
@@ -300,35 +300,35 @@ impl<T: AsFd> EpollSource<T> {
     }
 
     pub(crate) fn poller(&self) -> &Arc<Poller> {
-        &self.place.poller
+        &self.registration.poller
     }
 
     /// Ready when a read may return something.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.place.watch.poll(cx, READABLE)
+        self.registration.readiness.poll(cx, READABLE)
     }
 
     /// Ready when a write may make progress.
     pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Registration { watch, poller, .. } = &self.place;
+        let Registration { readiness, poller, .. } = &self.registration;
         // Not asked for from the start: a Unix socket is reported writable after every read of its
         // peer.
-        if !watch.wants_writable() {
+        if !readiness.wants_writable() {
             let both = READING | EventFlags::OUT;
-            epoll::modify(&poller.epoll, &self.socket, self.place.token(), both)?;
+            epoll::modify(&poller.epoll, &self.socket, self.registration.token(), both)?;
         }
-        watch.poll(cx, WRITABLE).map(Ok)
+        readiness.poll(cx, WRITABLE).map(Ok)
     }
 
     /// Whether a listener was shut down, so that no more connections arrive.
     pub(crate) fn has_ended(&self) -> bool {
-        self.place.watch.has_ended()
+        self.registration.readiness.has_ended()
     }
 
     /// Marks the socket readable again: the last read filled its buffer, and the kernel reports no
     /// further edge for what is left.
     pub(crate) fn expect_more(&self) {
-        self.place.watch.expect(READABLE);
+        self.registration.readiness.expect(READABLE);
     }
 }
 
@@ -337,16 +337,16 @@ impl<T: AsFd> Drop for EpollSource<T> {
     fn drop(&mut self) {
         if self.shared {
             // Fails only if the socket is not registered any more.
-            let _ = epoll::delete(&self.place.poller.epoll, &self.socket);
+            let _ = epoll::delete(&self.registration.poller.epoll, &self.socket);
         }
     }
 }
 
 impl Registration {
     fn new(poller: &Arc<Poller>) -> Self {
-        let watch = Arc::new(Readiness::default());
-        let (number, key) = poller.registrations().insert(Arc::clone(&watch));
-        Self { watch, number, key, poller: Arc::clone(poller) }
+        let readiness = Arc::new(Readiness::default());
+        let (number, key) = poller.registrations().insert(Arc::clone(&readiness));
+        Self { readiness, number, key, poller: Arc::clone(poller) }
     }
 
     /// The token of the socket's events.
@@ -358,7 +358,7 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         let _watch = self.poller.registrations().remove(self.key);
-        self.watch.end();
+        self.readiness.end();
     }
 }
 
@@ -373,13 +373,13 @@ mod tests {
 
     use super::*;
 
-    /// A poller, a socket of its own, and the socket's other end.
+    /// A poller, a registered socket, and the socket's other end.
     fn pair() -> (Arc<Poller>, EpollSource<UnixStream>, UnixStream) {
         let poller = Arc::new(Poller::new().expect("descriptors"));
         let (ours, theirs) = UnixStream::pair().expect("descriptors");
         ours.set_nonblocking(true).expect("a socket");
-        let watched = EpollSource::new(&poller, ours).expect("room in epoll");
-        (poller, watched, theirs)
+        let socket = EpollSource::new(&poller, ours).expect("room in epoll");
+        (poller, socket, theirs)
     }
     fn run<F: Future>(poller: &Poller, future: F) -> F::Output {
         poller.block_on(future)
@@ -387,32 +387,32 @@ mod tests {
     async fn readable(socket: &EpollSource<UnixStream>) {
         poll_fn(|cx| socket.poll_readable(cx)).await;
     }
-    /// Whether a socket is still not ready after a look at the kernel's events.
+    /// Whether a socket is still not ready after the poller has fetched events.
     async fn is_quiet(socket: &EpollSource<UnixStream>) -> bool {
-        // A task that wakes itself is polled again after a look at the sockets.
+        // A task that wakes itself is polled again after the poller has fetched events.
         yield_now().await;
         poll_fn(|cx| Poll::Ready(socket.poll_readable(cx).is_pending())).await
     }
     #[test]
-    fn what_came_before_and_what_comes_later_is_told_once() {
+    fn data_from_before_and_after_registration_is_reported_once() {
         let poller = Arc::new(Poller::new().expect("descriptors"));
         let (ours, mut peer) = UnixStream::pair().expect("descriptors");
-        peer.write_all(b"early news").expect("room");
+        peer.write_all(b"early data").expect("room");
         let socket = EpollSource::new(&poller, ours).expect("room in epoll");
         run(&poller, async {
             readable(&socket).await;
-            assert!(is_quiet(&socket).await, "told twice");
+            assert!(is_quiet(&socket).await, "reported twice");
             for _ in 0..3 {
-                peer.write_all(b"news").expect("room");
+                peer.write_all(b"data").expect("room");
                 readable(&socket).await;
-                assert!(is_quiet(&socket).await, "told twice");
+                assert!(is_quiet(&socket).await, "reported twice");
             }
         });
     }
     #[test]
-    fn a_read_that_took_all_it_could_is_followed_by_another() {
+    fn read_that_filled_its_buffer_is_followed_by_another() {
         let (poller, socket, mut peer) = pair();
-        peer.write_all(b"news").expect("room");
+        peer.write_all(b"data").expect("room");
         run(&poller, async {
             readable(&socket).await;
             assert!(is_quiet(&socket).await);
@@ -422,9 +422,9 @@ mod tests {
         });
     }
     #[test]
-    fn the_end_is_told_for_ever() {
+    fn end_of_the_stream_is_reported_for_ever() {
         let (poller, socket, mut peer) = pair();
-        peer.write_all(b"the last").expect("room");
+        peer.write_all(b"data").expect("room");
         peer.shutdown(Shutdown::Write).expect("connected");
         run(&poller, async {
             readable(&socket).await;
@@ -436,7 +436,7 @@ mod tests {
         });
     }
     #[test]
-    fn a_full_socket_tells_when_it_has_room() {
+    fn full_socket_is_reported_when_it_has_room() {
         let (poller, socket, mut peer) = pair();
         let fill = || {
             let mut written = 0;
@@ -471,46 +471,46 @@ mod tests {
         });
     }
     #[test]
-    fn the_next_socket_with_a_key_is_told_nothing_of_the_last() {
+    fn event_of_a_dropped_socket_does_not_reach_the_next_one_with_its_key() {
         let (poller, socket, _peer) = pair();
-        let key = socket.place.key;
-        let token = socket.place.token().u64();
+        let key = socket.registration.key;
+        let token = socket.registration.token().u64();
         drop(socket);
         let (ours, _theirs) = UnixStream::pair().expect("descriptors");
         let socket = EpollSource::new(&poller, ours).expect("room in epoll");
-        assert_eq!(socket.place.key, key);
-        assert_ne!(socket.place.token().u64(), token);
+        assert_eq!(socket.registration.key, key);
+        assert_ne!(socket.registration.token().u64(), token);
         poller.dispatch(token, EventFlags::IN | EventFlags::RDHUP);
         assert!(run(&poller, is_quiet(&socket)));
-        poller.dispatch(socket.place.token().u64(), EventFlags::IN);
+        poller.dispatch(socket.registration.token().u64(), EventFlags::IN);
         assert!(!run(&poller, is_quiet(&socket)));
     }
     #[test]
-    fn a_socket_that_others_have_open_is_forgotten_with_its_own() {
+    fn shared_socket_is_deregistered_when_it_is_dropped() {
         let poller = Arc::new(Poller::new().expect("descriptors"));
         let (ours, mut peer) = UnixStream::pair().expect("descriptors");
         for _ in 0..3 {
             let copy = ours.try_clone().expect("descriptors");
-            let socket = EpollSource::shared(&poller, copy).expect("the last one is forgotten");
+            let socket = EpollSource::shared(&poller, copy).expect("the last one is deregistered");
             run(&poller, async {
-                peer.write_all(b"news").expect("room");
+                peer.write_all(b"data").expect("room");
                 readable(&socket).await;
             });
         }
         assert!(poller.registrations().registrations.is_empty());
     }
     #[test]
-    fn memory_is_given_back_after_a_storm() {
+    fn registrations_shrink_when_most_sockets_are_dropped() {
         let poller = Arc::new(Poller::new().expect("descriptors"));
         let first = Registration::new(&poller);
-        let places: Vec<_> = (0..10_000).map(|_| Registration::new(&poller)).collect();
+        let registrations: Vec<_> = (0..10_000).map(|_| Registration::new(&poller)).collect();
         assert!(poller.registrations().registrations.capacity() >= 10_000);
-        drop(places);
+        drop(registrations);
         assert!(poller.registrations().registrations.capacity() <= 64);
         drop(first);
     }
     #[test]
-    fn a_wake_from_another_thread_ends_the_wait() {
+    fn wake_from_another_thread_ends_the_wait() {
         let (poller, _socket, _peer) = pair();
         for _ in 0..1000 {
             let mut waker = None;
@@ -535,7 +535,7 @@ mod tests {
         }
     }
     #[test]
-    fn another_thread_waits_when_the_one_that_waits_leaves() {
+    fn parked_thread_takes_over_when_the_poller_leaves() {
         let (poller, socket, mut peer) = pair();
         let (leave, left) = async_channel::bounded::<()>(1);
         let (ready, is_ready) = std::sync::mpsc::channel();
@@ -553,13 +553,13 @@ mod tests {
             }
             drop(leave);
             assert!(first.join().expect("it leaves").is_err());
-            peer.write_all(b"news").expect("room");
-            second.join().expect("it was told");
+            peer.write_all(b"data").expect("room");
+            second.join().expect("it was woken");
         });
         assert!(poller.parked().is_empty());
     }
     #[test]
-    fn who_is_parked_is_woken() {
+    fn parked_thread_is_woken() {
         let (poller, _socket, _peer) = pair();
         let (leave, left) = async_channel::bounded::<()>(1);
         thread::scope(|scope| {
@@ -575,7 +575,7 @@ mod tests {
         });
     }
     #[test]
-    fn a_waker_does_not_outlive_its_socket() {
+    fn waker_does_not_outlive_its_socket() {
         let (poller, socket, _peer) = pair();
         let parker = Arc::new(());
         struct Unwoken(#[allow(dead_code, reason = "it is counted")] Arc<()>);

@@ -190,7 +190,7 @@ impl Listener {
     }
 
     #[cfg(not(unix))]
-    fn equip(&self, stream: &sys::Stream) -> io::Result<()> {
+    fn set_options(&self, stream: &sys::Stream) -> io::Result<()> {
         stream.set_nodelay(true)
     }
 

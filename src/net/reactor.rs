@@ -43,7 +43,7 @@ use crate::net::listener::Listener;
 /// #   let address = listener.local_addr().expect("TCP");
 ///     let server = hub.serve(&executor, listener, Echo);
 ///     let program = async {
-/// #       // A WebSocket client of another make.
+/// #       // A client from another WebSocket library.
 /// #       let stream = smol::net::TcpStream::connect(address).await?;
 /// #       let url = format!("ws://{address}/");
 /// #       let (mut peer, _) = async_tungstenite::client_async(url, stream).await.expect("101");
@@ -77,8 +77,8 @@ impl Reactor {
         })
     }
 
-    /// Makes a listener, and every connection that it accepts, this reactor's: they are served while
-    /// [`block_on`](Self::block_on) runs, and stand still while it does not.
+    /// Moves a listener to this reactor, with every connection that it will accept. They make progress
+    /// only while [`block_on`](Self::block_on) runs.
     ///
     /// # Errors
     ///
@@ -90,11 +90,11 @@ impl Reactor {
         Ok(listener)
     }
 
-    /// Runs a future to its end in this thread, and waits for sockets while it has nothing to do.
+    /// Runs a future to its end in this thread, and waits for sockets while the future is pending.
     ///
-    /// One thread at a time waits for sockets, the first that calls this; in any other the future
-    /// only runs, until the first leaves. So an executor on several threads is run by this in each.
-    /// What blocks the one that waits keeps every socket waiting, and so does a call within a call.
+    /// To run an executor on several threads, call this in each. One of them waits for sockets at a
+    /// time; when it leaves, another takes over. A future that blocks the waiting thread delays every
+    /// socket. So does a nested call.
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         #[cfg(target_os = "linux")]
         return self.poller.block_on(future);

@@ -28,9 +28,9 @@ struct State {
 
 impl Readiness {
     /// Adds flags and wakes the task.
-    pub(crate) fn set(&self, news: u8) {
+    pub(crate) fn set(&self, flags: u8) {
         let mut state = self.lock();
-        state.flags |= news;
+        state.flags |= flags;
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
@@ -42,9 +42,9 @@ impl Readiness {
     /// wakes the task, whatever its flags.
     pub(crate) fn poll(&self, cx: &mut Context<'_>, what: u8) -> Poll<()> {
         let mut state = self.lock();
-        let news = state.flags & what;
+        let ready = state.flags & what;
         state.flags &= !what;
-        if news != 0 || (what == READABLE && state.flags & ENDED != 0) {
+        if ready != 0 || (what == READABLE && state.flags & ENDED != 0) {
             return Poll::Ready(());
         }
         if state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
@@ -70,9 +70,9 @@ impl Readiness {
     /// Whether the kernel was already asked to report room for writes; marks it as asked.
     pub(crate) fn wants_writable(&self) -> bool {
         let mut state = self.lock();
-        let told = state.flags & WRITABLE_WANTED != 0;
+        let asked = state.flags & WRITABLE_WANTED != 0;
         state.flags |= WRITABLE_WANTED;
-        told
+        asked
     }
 
     /// Drops the waker, which may own the task that owns the socket.

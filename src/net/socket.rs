@@ -207,15 +207,15 @@ mod tests {
         IoSlice::new(frame)
     }
     #[test]
-    fn no_step_is_longer_than_it_may_be() {
+    fn no_step_exceeds_its_bound() {
         assert_eq!(steps(&[10], 4, 99), (vec![4, 4, 2], Ok(10)));
         assert_eq!(steps(&[3, 3, 3], 4, 99), (vec![4, 4, 1], Ok(9)));
         assert_eq!(steps(&[1; 40], 100, 99), (vec![16, 16, 8], Ok(40)));
     }
     #[test]
-    fn a_step_that_is_not_taken_whole_is_the_last() {
+    fn partial_step_is_the_last() {
         assert_eq!(steps(&[10], 4, 6), (vec![4, 2], Ok(6)));
-        assert_eq!(steps(&[10], 4, 4), (vec![4, 0], Ok(4)), "the error comes with the next write");
+        assert_eq!(steps(&[10], 4, 4), (vec![4, 0], Ok(4)), "the next write reports the error");
         assert_eq!(steps(&[10], 4, 0), (vec![0], Err(())));
     }
 }

@@ -66,8 +66,8 @@ impl Tick {
         self.minus(other) < 0
     }
 
-    fn ahead(self, grains: u64) -> Self {
-        Self::at(self.0.get().wrapping_add((grains as u32).wrapping_mul(2)))
+    fn ahead(self, ticks: u64) -> Self {
+        Self::at(self.0.get().wrapping_add((ticks as u32).wrapping_mul(2)))
     }
 
     /// The distance from `other` to this tick, in half ticks.
@@ -140,7 +140,7 @@ impl TimerList {
                 earliest = Some(entry.due);
             }
         }
-        self.give_back(len);
+        self.shrink(len);
         earliest
     }
 
@@ -155,7 +155,7 @@ impl TimerList {
         if entry.waker.is_none() || due.is_before(entry.due) {
             entry.due = due;
         }
-        if entry.waker.as_ref().is_some_and(|held| held.will_wake(waker)) {
+        if entry.waker.as_ref().is_some_and(|before| before.will_wake(waker)) {
             return None;
         }
         entry.waker.replace(waker.clone())
@@ -192,7 +192,7 @@ impl TimerList {
     }
 
     /// Shrinks the list when less than half of it is used, down to the highest slot in use.
-    fn give_back(&mut self, used: usize) {
+    fn shrink(&mut self, used: usize) {
         /// Below this many entries the memory (1.5 KB) is kept.
         const KEEP: usize = 64;
         if self.entries.len() <= 2 * used.max(KEEP) {
@@ -219,24 +219,24 @@ mod tests {
     use super::*;
     use crate::hub::tests::support::{Wakes, seeded};
 
-    fn moment(nth: u64) -> Tick {
+    fn tick(nth: u64) -> Tick {
         Tick::FIRST.ahead(nth)
     }
     #[test]
-    fn moments_are_rounded_up_and_never_down() {
-        let grain = Duration::from_nanos(TICK_NANOS);
+    fn times_are_rounded_up_to_ticks() {
+        let tick_time = Duration::from_nanos(TICK_NANOS);
         let nano = Duration::from_nanos(1);
-        assert_eq!(32 * grain, Duration::from_secs(1));
-        assert_eq!(Tick::passed(grain - nano), Tick::FIRST);
+        assert_eq!(32 * tick_time, Duration::from_secs(1));
+        assert_eq!(Tick::passed(tick_time - nano), Tick::FIRST);
         assert_eq!(Tick::coming(Duration::ZERO), Tick::FIRST);
-        assert_eq!(Tick::coming(nano), moment(1));
-        assert_eq!((Tick::passed(grain), Tick::coming(grain)), (moment(1), moment(1)));
-        assert_eq!(Tick::FIRST.plus(nano), moment(1));
-        assert_eq!(Tick::FIRST.plus(Duration::from_secs(3)), moment(96));
+        assert_eq!(Tick::coming(nano), tick(1));
+        assert_eq!((Tick::passed(tick_time), Tick::coming(tick_time)), (tick(1), tick(1)));
+        assert_eq!(Tick::FIRST.plus(nano), tick(1));
+        assert_eq!(Tick::FIRST.plus(Duration::from_secs(3)), tick(96));
         assert!(Tick::FIRST.is_before(Tick::FIRST.plus(Config::WAIT_MAX)));
     }
     #[test]
-    fn moments_go_on_when_their_count_wraps() {
+    fn ticks_compare_rightly_when_their_count_wraps() {
         let mut rng = Rng::with_seed(1);
         // Ten years: the count wraps again every two, and first after five minutes.
         const YEAR: u64 = 365 * 86_400;
@@ -254,11 +254,11 @@ mod tests {
             }
         }
     }
-    /// Its slot, and when it is to be woken and how, while it waits.
+    /// A handle in the model: its slot, and while it waits, when it is due and its waker.
     type Handle = (Slot, Option<(u64, Arc<Wakes>)>);
-    /// Against a list that is searched, in any order of everything.
+    /// Compares the list with a plain vector, in random order of all operations.
     #[test]
-    fn the_earliest_is_first_whatever_happens() {
+    fn wakers_are_taken_when_due_in_any_order_of_operations() {
         seeded(200, |rng| {
             let mut deadlines = TimerList::default();
             let mut model: Vec<Handle> = Vec::new();
@@ -271,10 +271,10 @@ mod tests {
                         let (slot, waits) = rng.choice(&mut model).expect("some");
                         let (due, wakes) = (now + rng.u64(1..50), Arc::<Wakes>::default());
                         let waker = Waker::from(Arc::clone(&wakes));
-                        let before = deadlines.put(slot, moment(due), &waker);
+                        let before = deadlines.put(slot, tick(due), &waker);
                         assert_eq!(before.is_some(), waits.is_some(), "another waker");
-                        let later = deadlines.put(slot, moment(due + 1), &waker);
-                        assert!(later.is_none(), "it holds that already");
+                        let later = deadlines.put(slot, tick(due + 1), &waker);
+                        assert!(later.is_none(), "it has this waker already");
                         let earlier = waits.as_ref().map_or(due, |(before, _)| due.min(*before));
                         *waits = Some((earlier, wakes));
                     }
@@ -285,7 +285,7 @@ mod tests {
                     4 => {
                         now += rng.u64(..20);
                         let mut woken = Vec::new();
-                        let earliest = deadlines.take_due(moment(now), &mut woken);
+                        let earliest = deadlines.take_due(tick(now), &mut woken);
                         woken.into_iter().for_each(Waker::wake);
                         for (_, waits) in &mut model {
                             let Some((due, wakes)) = waits else { continue };
@@ -296,7 +296,7 @@ mod tests {
                         }
                         let waiting = model.iter().filter_map(|(_, waits)| waits.as_ref());
                         let least = waiting.map(|(due, _)| *due).min();
-                        assert_eq!(earliest, least.map(moment));
+                        assert_eq!(earliest, least.map(tick));
                     }
                     _ => {}
                 }
@@ -307,11 +307,11 @@ mod tests {
         });
     }
     #[test]
-    fn memory_is_given_back_after_a_storm() {
+    fn list_shrinks_when_most_slots_are_freed() {
         let mut deadlines = TimerList::default();
         let mut slots = vec![Slot::NONE; 10_000];
         let put = |deadlines: &mut TimerList, slot: &mut Slot| {
-            drop(deadlines.put(slot, moment(1), Waker::noop()));
+            drop(deadlines.put(slot, tick(1), Waker::noop()));
         };
         slots.iter_mut().for_each(|slot| put(&mut deadlines, slot));
         assert!(deadlines.entries.capacity() < slots.len() * 9 / 8 + 8);
@@ -319,10 +319,10 @@ mod tests {
         for slot in slots {
             drop(deadlines.free(slot));
         }
-        assert_eq!(deadlines.take_due(moment(0), &mut Vec::new()), Some(moment(1)));
+        assert_eq!(deadlines.take_due(tick(0), &mut Vec::new()), Some(tick(1)));
         assert_eq!(deadlines.entries.len(), 10_000, "the highest is taken");
         drop(deadlines.free(highest));
-        assert_eq!(deadlines.take_due(moment(0), &mut Vec::new()), Some(moment(1)));
+        assert_eq!(deadlines.take_due(tick(0), &mut Vec::new()), Some(tick(1)));
         assert_eq!(deadlines.entries.capacity(), 301);
         for nth in (0..400).filter(|&nth| nth != low.0) {
             let mut slot = Slot::NONE;

@@ -67,8 +67,8 @@ impl Timers {
     }
 
     /// Whether a tick is not in the future.
-    pub(crate) fn has_come(&self, moment: Tick) -> bool {
-        !Tick::passed(self.elapsed()).is_before(moment)
+    pub(crate) fn has_come(&self, tick: Tick) -> bool {
+        !Tick::passed(self.elapsed()).is_before(tick)
     }
 
     /// The number of handles with a slot, and of those that wait.
@@ -235,7 +235,7 @@ mod tests {
             Pin::new(&mut self.deadline).poll(&mut Context::from_waker(&waker)).is_ready()
         }
     }
-    /// A waker that does what the test likes.
+    /// A waker that calls a function.
     struct Call<F>(F);
     impl<F: Fn() + Send + Sync + 'static> Wake for Call<F> {
         fn wake(self: Arc<Self>) {
@@ -249,7 +249,7 @@ mod tests {
         Pin::new(deadline).poll(&mut Context::from_waker(waker))
     }
     #[test]
-    fn each_is_woken_once_when_it_is_due_and_never_before() {
+    fn each_waker_is_called_once_when_it_is_due_and_never_before() {
         let time = VirtualTime::start();
         let timers = Timers::new();
         let mut rng = Rng::with_seed(5);
@@ -265,7 +265,7 @@ mod tests {
             time.advance(next);
             let passed = now() - begin;
             for (wait, waiting) in &mut all {
-                // The wake comes with the first moment that is not before the deadline.
+                // The wake comes with the first tick that is not before the deadline.
                 let due = *wait <= passed && *wait > before;
                 assert_eq!(waiting.wakes.take(), usize::from(due), "{wait:?}, at {passed:?}");
                 assert_eq!(waiting.is_over(), *wait <= passed);
@@ -283,7 +283,7 @@ mod tests {
     fn only_an_earlier_deadline_sets_the_timer() {
         let time = VirtualTime::start();
         let timers = Timers::new();
-        assert_eq!(time.timers(), 0, "nobody waits");
+        assert_eq!(time.timers(), 0, "there is no deadline");
         let first = Waiting::new(&timers, 5 * SECOND);
         let later = [5, 6, 100].map(|n| Waiting::new(&timers, n * SECOND));
         assert_eq!(time.timers_set(), 1);
@@ -296,10 +296,10 @@ mod tests {
         assert_eq!((time.timers_set(), time.until_next()), (3, Some(3 * SECOND)));
         time.advance(3 * SECOND);
         assert!(earlier.wakes.take() == 1 && earlier.is_over());
-        assert_eq!((time.timers_set(), time.until_next()), (3, None), "nobody waits");
+        assert_eq!((time.timers_set(), time.until_next()), (3, None), "no deadline is left");
     }
     #[test]
-    fn who_moves_its_deadline_on_polls_again_at_the_earlier_one() {
+    fn task_with_a_postponed_deadline_is_still_woken_at_the_earlier_one() {
         let time = VirtualTime::start();
         let timers = Timers::new();
         let mut waiting = Waiting::new(&timers, 2 * SECOND);
@@ -329,27 +329,27 @@ mod tests {
             time.advance(SECOND / 1000);
             drop(handshake);
         }
-        // Once by the client; then by who comes first after it has fired, each time twice: for who
-        // is left, and for the next handshake.
+        // Once by the client. Each time that the timer fires, it is set twice: for the deadlines
+        // that are left, and by the next handshake, whose deadline is earlier.
         assert!(time.timers_set() <= 1 + 2 * 10 + 2, "{}", time.timers_set());
         time.advance(15 * SECOND);
         assert_eq!(client.wakes.take(), 1);
-        assert_eq!(time.until_next(), None, "nobody waits");
+        assert_eq!(time.until_next(), None, "no deadline is left");
     }
     #[test]
-    fn who_has_given_up_is_not_woken() {
+    fn dropped_deadline_wakes_no_task() {
         let time = VirtualTime::start();
         let timers = Timers::new();
         let [mut stays, goes] = [1, 1].map(|n| Waiting::new(&timers, n * SECOND));
         let wakes = Arc::clone(&goes.wakes);
         drop(goes);
-        assert_eq!(Arc::strong_count(&wakes), 1, "nor is its waker kept");
+        assert_eq!(Arc::strong_count(&wakes), 1, "its waker is dropped too");
         time.advance(SECOND);
         assert_eq!((wakes.take(), stays.wakes.take()), (0, 1));
         assert!(stays.is_over());
     }
     #[test]
-    fn the_last_who_polled_is_woken() {
+    fn waker_of_the_last_poll_is_called() {
         let time = VirtualTime::start();
         let timers = Timers::new();
         let mut waiting = Waiting::new(&timers, SECOND);
@@ -361,25 +361,25 @@ mod tests {
         assert_eq!((before.take(), waiting.wakes.take()), (0, 1));
     }
     #[test]
-    fn who_registers_for_what_has_come_is_woken_at_once() {
+    fn task_that_registers_for_a_past_deadline_is_woken_at_once() {
         let time = VirtualTime::start();
         let timers = Timers::new();
         let wakes = Arc::<Wakes>::default();
         let mut deadline = timers.after(SECOND);
-        // Between the look at the clock and the wait.
+        // The deadline passes after `poll` has read the clock, before it registers the waker.
         time.advance(SECOND);
         deadline.wake(&Waker::from(Arc::clone(&wakes)));
         assert_eq!((wakes.take(), timers.len(), time.until_next()), (1, (1, 0), None));
     }
     #[test]
-    fn who_registers_while_the_timer_fires_is_woken() {
+    fn task_that_registers_while_the_timer_fires_is_woken() {
         let time = VirtualTime::start();
         let timers: &'static Timers = Box::leak(Box::new(Timers::new()));
         let other = Arc::new(std::sync::Mutex::new(timers.after(3 * SECOND)));
         let wakes = Arc::<Wakes>::default();
         let waker = {
             let (other, wakes) = (Arc::clone(&other), Arc::clone(&wakes));
-            // Earlier than what the timer was set for next, and registered after it was.
+            // Earlier than the next deadline that the timer was set for, and registered after that.
             call(move || {
                 let mut other = other.lock().expect("not poisoned");
                 other.set(timers.tick_of(now() + SECOND));
@@ -397,7 +397,7 @@ mod tests {
         assert!(last.wakes.take() == 1 && last.is_over());
     }
     #[test]
-    fn one_that_panics_keeps_nobody_from_being_woken() {
+    fn waker_that_panics_does_not_keep_others_from_being_woken() {
         let time = VirtualTime::start();
         let timers = Timers::new();
         let mut first = timers.after(SECOND);
@@ -408,12 +408,11 @@ mod tests {
         time.advance(SECOND);
         assert_eq!(third.wakes.take(), 1);
     }
-    /// Who is woken may be polled at once, wait again, come new, and give others up; and a waker may
-    /// take with it what has a deadline of its own.
+    /// A waker may register new deadlines, cancel others, and own a task that has deadlines itself.
     #[test]
-    fn who_is_woken_may_wait_again_and_give_others_up() {
+    fn waker_may_register_and_cancel_deadlines() {
         let time = VirtualTime::start();
-        // Lives as long as the program: what waits is owned by what is woken.
+        // Lives as long as the program: the wakers own handles that borrow it.
         let timers: &'static Timers = Box::leak(Box::new(Timers::new()));
         let woken = Arc::new(AtomicUsize::new(0));
         let other = Arc::new(std::sync::Mutex::new(Some(Waiting::new(timers, SECOND))));
@@ -476,16 +475,16 @@ mod tests {
         assert_eq!(timers.len(), (0, 0));
     }
     #[test]
-    fn nothing_is_left_of_a_timekeeper() {
+    fn dropped_timers_are_freed() {
         let timers = Timers::new();
         let mut deadline = timers.after(SECOND);
         assert!(poll(&mut deadline, Waker::noop()).is_pending());
         drop(deadline);
         let gone = Arc::downgrade(&timers);
-        let bell = timers.waker.clone();
+        let waker = timers.waker.clone();
         drop(timers);
         assert_eq!(gone.strong_count(), 0);
-        // A timer that has begun to fire finds no waker.
-        bell.wake();
+        // A timer of the runtime that fires now finds no timers to call.
+        waker.wake();
     }
 }
