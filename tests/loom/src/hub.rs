@@ -1,4 +1,4 @@
-//! The parts of the hub in which threads meet under a lock.
+//! The parts of the hub that threads share under a lock.
 
 #[path = "../../../src/hub/client_id.rs"]
 pub(crate) mod client_id;
