@@ -33,7 +33,7 @@ impl Handler for Chat {
     }
 }
 
-/// What a request needs to be answered.
+/// The parts that the HTTP server needs.
 struct Site {
     hub: Hub,
     executor: Arc<Executor<'static>>,
@@ -73,7 +73,7 @@ impl Site {
     }
 }
 
-/// Serves one connection; hyper hands it over if a request on it is upgraded.
+/// Serves one connection. hyper returns the stream if a request on it is upgraded.
 async fn serve(site: Arc<Site>, stream: TcpStream) {
     let answer = service_fn(move |request| {
         let response = site.answer(request);
@@ -108,7 +108,7 @@ fn main() -> Result<(), hublet::Error> {
     }))
 }
 
-/// hyper's stream, as everyone on smol reads and writes one.
+/// hyper's stream, with the traits of smol.
 struct Stream(Upgraded);
 
 impl AsyncRead for Stream {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use hublet::{Client, Config, Disconnect, Handler, Hub, Listener, Message};
 use smol::{Executor, Timer};
 
-/// Listeners only listen.
+/// Refuses messages: clients only receive.
 struct Clock;
 
 impl Handler for Clock {
@@ -18,7 +18,7 @@ impl Handler for Clock {
     }
 }
 
-/// Says the time to everyone, ten times a second.
+/// Broadcasts the time ten times a second.
 async fn tick(hub: Hub) -> Result<(), hublet::Error> {
     let start = Instant::now();
     loop {

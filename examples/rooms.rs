@@ -28,7 +28,7 @@ impl Handler for Rooms {
         let Some(text) = message.as_text() else { return Err(Disconnect::UNSUPPORTED) };
         match say(client, text).await {
             Err(error) if error.is_closed() => Err(Disconnect::GOING_AWAY),
-            // What the hub refuses, the client is told; it stays.
+            // If the hub refuses, the client gets the error and stays connected.
             Err(error) => {
                 client.send(error.to_string()).await.map(drop).map_err(|_| Disconnect::INTERNAL)
             }
@@ -38,7 +38,7 @@ impl Handler for Rooms {
 }
 
 async fn say(client: &Client, text: &str) -> Result<(), Error> {
-    let user = client.user().unwrap_or("somebody");
+    let user = client.user().unwrap_or("anonymous");
     if let Some(room) = text.strip_prefix("/join ") {
         client.join(room).await?;
         client.publish(room, format!("{user} joined {room}")).await?;

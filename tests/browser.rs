@@ -1,12 +1,12 @@
-//! The page and its client module, in the browser that people use. Each test is a story of
-//! `tests/browser/`, which starts hubs of its own and judges what it sees.
+//! Tests the page and the client module in a browser. Each test is a story of `tests/browser/`,
+//! which starts its own hubs and contains the assertions.
 
 mod tools;
 
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-/// One browser at a time: a few at once are slow enough on a small machine to look broken.
+/// One browser at a time: several are so slow on a small machine that tests time out.
 static BROWSER: Mutex<()> = Mutex::new(());
 
 const STORIES: &str = "tests/browser/stories.mjs";
@@ -39,21 +39,21 @@ fn two_tabs_chat() {
 }
 
 #[test]
-fn a_restart_is_survived() {
-    story("a_restart_is_survived");
+fn page_reconnects_after_a_restart() {
+    story("page_reconnects_after_a_restart");
 }
 
 #[test]
-fn an_event_source_hears_what_curl_says() {
+fn event_source_gets_what_curl_publishes() {
     if tools::program("curl").is_some() {
-        story("an_event_source_hears_what_curl_says");
+        story("event_source_gets_what_curl_publishes");
     }
 }
 
 #[test]
-fn the_tour_of_the_readme_prints_what_it_says() {
+fn tour_of_the_readme_runs_as_printed() {
     if tools::program("curl").is_some() {
-        story("the_tour_of_the_readme_prints_what_it_says");
+        story("tour_of_the_readme_runs_as_printed");
     }
 }
 
@@ -65,9 +65,9 @@ fn the_events_of_the_documents_run_as_printed() {
 }
 
 #[test]
-fn an_event_source_that_a_status_has_closed_is_opened_anew_as_printed() {
+fn event_source_closed_by_a_status_is_reopened_as_printed() {
     if tools::program("curl").is_some() {
-        story("an_event_source_that_a_status_has_closed_is_opened_anew_as_printed");
+        story("event_source_closed_by_a_status_is_reopened_as_printed");
     }
 }
 
@@ -82,8 +82,8 @@ fn a_foreign_page_is_refused_on_every_route() {
 }
 
 #[test]
-fn a_name_that_leads_here_is_refused() {
-    story("a_name_that_leads_here_is_refused");
+fn dns_rebinding_is_refused() {
+    story("dns_rebinding_is_refused");
 }
 
 #[test]
@@ -120,32 +120,32 @@ fn events_are_opened_anew_after_a_status() {
 }
 
 #[test]
-fn the_keyboard_is_enough() {
-    story("the_keyboard_is_enough");
+fn page_works_with_the_keyboard() {
+    story("page_works_with_the_keyboard");
 }
 
 #[test]
-fn a_phone_is_wide_enough() {
-    story("a_phone_is_wide_enough");
+fn page_fits_a_phone() {
+    story("page_fits_a_phone");
 }
 
 #[test]
-fn everybody_can_use_it() {
+fn page_is_accessible() {
     if tools::node_with("axe-core", STORIES).is_some() {
-        story("everybody_can_use_it");
+        story("page_is_accessible");
     }
 }
 
 #[test]
-fn a_token_lets_in_and_its_want_is_told() {
+fn token_is_accepted_and_a_missing_one_is_reported() {
     if tools::program("curl").is_some() {
-        story("a_token_lets_in_and_its_want_is_told");
+        story("token_is_accepted_and_a_missing_one_is_reported");
     }
 }
 
 #[test]
-fn who_may_not_ask_who_is_here_is_told_so() {
-    story("who_may_not_ask_who_is_here_is_told_so");
+fn refused_member_list_is_reported() {
+    story("refused_member_list_is_reported");
 }
 
 #[test]
@@ -158,9 +158,9 @@ fn nothing_else_runs_in_the_page() {
     story("nothing_else_runs_in_the_page");
 }
 
-/// Without a browser: a WebSocket and a clock that the test holds in its hand.
+/// Without a browser: the test controls a fake WebSocket and a fake clock.
 #[test]
-fn the_client_module_comes_back_as_it_is_told() {
+fn client_module_reconnects_as_documented() {
     if let Some(mut command) = tools::node("tests/browser/client.mjs") {
         run(&mut command);
     }

@@ -1,5 +1,5 @@
-//! Bytes for a sequence of frames, most of them in order, so that the fuzzer gets past the masks
-//! and the lengths; then as in `connection`.
+//! Fuzzes a sequence of mostly well-formed frames, so that the fuzzer need not find masks and
+//! lengths. The checks are those of `connection`.
 
 use super::connection::check;
 
@@ -7,7 +7,7 @@ pub fn run(bytes: &[u8]) {
     let Some((&[flags, seed], mut rest)) = bytes.split_first_chunk::<2>() else { return };
     let mut frames = Vec::new();
     while let Some((&[kind, shape], after)) = rest.split_first_chunk::<2>() {
-        // The low bits choose an opcode, the high one FIN; the odd kind has a reserved bit.
+        // The low bits choose an opcode, the high one FIN. An odd kind has a reserved bit.
         let opcode = [0, 1, 2, 8, 9, 10, 1, 0][usize::from(kind & 7)];
         let odd = if kind & 0x78 == 0x78 { 0x40 | kind >> 4 } else { 0 };
         let length = match shape {
@@ -15,7 +15,7 @@ pub fn run(bytes: &[u8]) {
             long => usize::from(long - 190) * 5,
         };
         let (payload, after) = after.split_at(length.min(after.len()));
-        // A control frame is whole and short unless the odd kind says so.
+        // A control frame is whole and short, except one of an odd kind.
         let control = opcode >= 8;
         let payload =
             if control && odd == 0 { &payload[..payload.len().min(125)] } else { payload };

@@ -230,7 +230,7 @@ const stories = {
     assert.deepEqual(await texts(other), []);
   },
 
-  async a_restart_is_survived(browser) {
+  async page_reconnects_after_a_restart(browser) {
     let hub = await start();
     const { port } = hub;
     const page = await browser.room(hub, 'lobby');
@@ -252,7 +252,7 @@ const stories = {
     browser.faults = browser.faults.filter(fault => !/ERR_CONNECTION_REFUSED/.test(fault));
   },
 
-  async an_event_source_hears_what_curl_says(browser) {
+  async event_source_gets_what_curl_publishes(browser) {
     const hub = await start();
     const page = await browser.tab(hub.url);
     await page.evaluate(() => {
@@ -274,7 +274,7 @@ const stories = {
     await line(room, '5 bytes: 62 79 74 65 73').waitFor();
   },
 
-  async the_tour_of_the_readme_prints_what_it_says(browser) {
+  async tour_of_the_readme_runs_as_printed(browser) {
     const text = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
     const tour = text.slice(text.indexOf("## A minute's tour"), text.indexOf('## How it works'));
     const [command, publish, listen] = [...tour.matchAll(/^```sh\n(.*)\n```$/gm)].map(([, line]) => line);
@@ -318,7 +318,7 @@ const stories = {
     browser.faults = browser.faults.filter(fault => !/ERR_EMPTY_RESPONSE/.test(fault));
   },
 
-  async an_event_source_that_a_status_has_closed_is_opened_anew_as_printed(browser) {
+  async event_source_closed_by_a_status_is_reopened_as_printed(browser) {
     let hub = await start();
     const { port, url } = hub;
     const lines = block('docs/web.md', 'js', '// reopen.js');
@@ -382,7 +382,7 @@ const stories = {
     browser.faults = browser.faults.filter(fault => !/403|CORS|ERR_FAILED|WebSocket connection to/.test(fault));
   },
 
-  async a_name_that_leads_here_is_refused() {
+  async dns_rebinding_is_refused() {
     // As if its owner had made the name lead to this machine after the page was loaded.
     const browser = await Browser.open({ args: ['--host-resolver-rules=MAP rebound.example 127.0.0.1'] });
     const hub = await start();
@@ -567,7 +567,7 @@ const stories = {
     browser.faults = browser.faults.filter(fault => !/503/.test(fault));
   },
 
-  async the_keyboard_is_enough(browser) {
+  async page_works_with_the_keyboard(browser) {
     const hub = await start();
     const page = await browser.room(hub, 'main');
     const { keyboard } = page;
@@ -603,7 +603,7 @@ const stories = {
     assert.match(await page.locator('#room').evaluate(input => input.validationMessage), /neither \. nor \.\./);
   },
 
-  async a_phone_is_wide_enough(browser) {
+  async page_fits_a_phone(browser) {
     const hub = await start();
     const page = await browser.room(hub, 'lobby', { viewport: { width: 320, height: 568 }, hasTouch: true, isMobile: true });
     await say(page, 'x'.repeat(500));
@@ -620,7 +620,7 @@ const stories = {
     assert.deepEqual(sizes, { width: 320, height: 568, font: 16, small: 0, hidden: 0 });
   },
 
-  async everybody_can_use_it(browser) {
+  async page_is_accessible(browser) {
     const hub = await start();
     const page = await browser.room(hub, 'lobby');
     await say(page, 'hello');
@@ -636,7 +636,7 @@ const stories = {
     }
   },
 
-  async a_token_lets_in_and_its_want_is_told(browser) {
+  async token_is_accepted_and_a_missing_one_is_reported(browser) {
     const hub = await start(['--token', 'to listen', '--publish-token', 'to-send']);
     const page = await browser.tab(`${hub.url}#lobby`);
     await page.locator('#state', { hasText: /Closed \(1006\), next try in .*: .*token/ }).waitFor();
@@ -660,7 +660,7 @@ const stories = {
     browser.faults = browser.faults.filter(fault => !/401|WebSocket connection to/.test(fault));
   },
 
-  async who_may_not_ask_who_is_here_is_told_so(browser) {
+  async refused_member_list_is_reported(browser) {
     const hub = await start();
     const page = await browser.tab('about:blank');
     await page.route('**/rooms/*', route => route.fulfill({ status: 403 }));

@@ -1,4 +1,4 @@
-//! The routes beside the WebSocket: to publish, to look inside, and what they have in common.
+//! The HTTP routes: publishing, the admin endpoints, pages, and what they have in common.
 
 use std::io::Read as _;
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use hublet::{Client, Config, Disconnect, Handler, Message, Page, Peer as Source,
 use crate::peer::{BINARY, Peer, TEXT};
 use crate::support::{TestHub, gone, skip, until};
 
-/// Lets everyone publish and nobody but this machine look inside.
+/// Allows every client to publish, and only this machine to use the admin endpoints.
 struct Open;
 
 impl Handler for Open {
@@ -45,7 +45,7 @@ fn post(path: &str, headers: &str, body: &str) -> String {
     )
 }
 
-/// Asks once on a connection of its own; returns the status, the head and the body.
+/// Sends one request on a connection of its own. Returns the status, the head and the body.
 #[track_caller]
 fn ask(hub: &TestHub, request: &str) -> (u16, String, String) {
     let request = request.replacen("\r\n", "\r\nConnection: close\r\n", 1);
@@ -66,7 +66,7 @@ fn body(peer: &mut Peer<TcpStream>, response: &crate::peer::Response) -> String 
 }
 
 #[test]
-fn a_post_reaches_its_room_and_says_how_many_heard_it() {
+fn post_reaches_its_room_and_returns_the_recipients() {
     let hub = open(Config::default());
     let mut here = hub.join_at("/ws/a");
     let mut there = hub.join_at("/ws/b");
@@ -81,7 +81,7 @@ fn a_post_reaches_its_room_and_says_how_many_heard_it() {
         assert_eq!((status, answer), (202, format!("{{\"recipients\":{recipients}}}\n")));
         assert_eq!(here.receive(), (kind, text.as_bytes().to_vec()), "{headers}");
     }
-    let (status, _, answer) = ask(&hub, &post("/pub/nobody", "", "x"));
+    let (status, _, answer) = ask(&hub, &post("/pub/empty", "", "x"));
     assert_eq!((status, &*answer), (202, "{\"recipients\":0}\n"), "an empty room is no error");
     let (_, _, answer) = ask(&hub, &post("/pub/b", "", "last"));
     assert_eq!(answer, "{\"recipients\":1}\n");
@@ -89,7 +89,7 @@ fn a_post_reaches_its_room_and_says_how_many_heard_it() {
 }
 
 #[test]
-fn what_is_wrong_with_a_request_has_a_status_and_a_sentence() {
+fn wrong_requests_are_answered_with_a_status_and_a_sentence() {
     let hub = open(Config::default().max_message(10));
     let chunked = "POST /pub HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
     for (request, status, header) in [
@@ -116,10 +116,10 @@ fn what_is_wrong_with_a_request_has_a_status_and_a_sentence() {
 }
 
 #[test]
-fn requests_are_answered_one_after_another_on_a_connection() {
+fn pipelined_requests_are_answered_in_order() {
     let hub = open(Config::default());
     let mut peer = hub.dial();
-    // Three at once, the second with a body, the third a HEAD.
+    // Three requests at once: the second has a body, the third is a HEAD.
     let together = format!(
         "{}{}HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n",
         get("/health", ""),
@@ -133,7 +133,7 @@ fn requests_are_answered_one_after_another_on_a_connection() {
         assert_eq!(response.header("Connection"), None);
     }
     assert_eq!(peer.response().header("Content-Length"), Some("3"));
-    // And one that ends it.
+    // A request that ends the connection.
     let response = peer.request(&get("/health", "Connection: close\r\n"));
     assert_eq!(response.header("Connection"), Some("close"));
     assert_eq!(body(&mut peer, &response), "ok\n");
@@ -142,7 +142,7 @@ fn requests_are_answered_one_after_another_on_a_connection() {
 }
 
 #[test]
-fn a_body_that_waits_to_be_wanted_is_asked_for_or_refused() {
+fn expected_continue_is_answered_100_or_refused() {
     let hub = open(Config::default().max_message(10));
     let head = |length: usize| {
         format!(
@@ -157,14 +157,14 @@ fn a_body_that_waits_to_be_wanted_is_asked_for_or_refused() {
 }
 
 #[test]
-fn a_connection_that_waits_leaves_when_its_time_is_over_or_a_client_needs_its_place() {
+fn idle_connection_is_closed_at_its_timeout_or_when_a_client_needs_its_slot() {
     let hub = open(Config::default().max_clients(Some(1)));
     let mut idle = hub.dial();
     assert_eq!(idle.request(&get("/health", "")).status, 200);
     let _client = hub.join();
     idle.read(3);
     idle.ends();
-    // Where every place is a client's, a response says so.
+    // If clients occupy all slots, the response closes the connection.
     let full = hub.dial().request(&get("/health", ""));
     assert_eq!((full.status, full.header("Connection")), (200, Some("close")));
 
@@ -177,7 +177,7 @@ fn a_connection_that_waits_leaves_when_its_time_is_over_or_a_client_needs_its_pl
 }
 
 #[test]
-fn the_whole_of_a_request_is_under_one_deadline() {
+fn whole_request_has_one_deadline() {
     let hub = open(Config::default().handshake_timeout(Duration::from_millis(200)));
     let mut peer = hub.dial();
     let response = peer.request("POST /pub/a HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nab");
@@ -187,7 +187,7 @@ fn the_whole_of_a_request_is_under_one_deadline() {
 }
 
 #[test]
-fn pages_are_served_as_they_are() {
+fn pages_are_served_unchanged() {
     let page = Page {
         path: "/",
         content_type: "text/html; charset=utf-8",
@@ -228,7 +228,7 @@ fn a_policy_names_the_sockets_of_the_host_that_was_asked_for() {
 }
 
 #[test]
-fn a_listed_origin_may_ask_and_read_and_no_other() {
+fn listed_origin_may_send_requests_and_read_answers_and_no_other() {
     let hub = open(Config::default().origins(vec!["https://app.example".into()]));
     let allowed = "Origin: https://app.example\r\n";
     let preflight = |path: &str, origin: &str| {
@@ -245,7 +245,7 @@ fn a_listed_origin_may_ask_and_read_and_no_other() {
     ] {
         assert!(head.contains(header), "{header} in {head}");
     }
-    // A refusal can be read as well.
+    // The origin may also read refusals.
     for (request, status) in
         [(post("/pub/a", allowed, "x"), 202), (post("/pub/forbidden", allowed, "x"), 401)]
     {
@@ -263,7 +263,7 @@ fn a_listed_origin_may_ask_and_read_and_no_other() {
 }
 
 #[test]
-fn the_address_behind_a_trusted_proxy_is_the_one_that_counts() {
+fn client_address_behind_a_trusted_proxy_counts() {
     let trusted = Config::default().trusted_proxies(vec!["127.0.0.1".parse().expect("a network")]);
     let hub = open(trusted.max_clients_per_ip(Some(1)));
     let upgrade = |client: &str| {
@@ -318,8 +318,8 @@ fn rooms_and_members_are_listed_a_page_at_a_time() {
     }
     assert_eq!(ids.len(), 3, "{ids:?}");
     assert_eq!(
-        ask(&hub, &get("/rooms/nobody", "")).2,
-        "{\"room\":\"nobody\",\"members\":[],\"next\":null}\n"
+        ask(&hub, &get("/rooms/empty", "")).2,
+        "{\"room\":\"empty\",\"members\":[],\"next\":null}\n"
     );
 }
 

@@ -619,7 +619,7 @@ FAULTS = [
     Fault(
         "a handle that polls with another waker is not woken by it",
         "timer_list.rs::put",
-        "if entry.waker.as_ref().is_some_and(|held| held.will_wake(waker)) {",
+        "if entry.waker.as_ref().is_some_and(|before| before.will_wake(waker)) {",
         "if entry.waker.is_some() {",
         "timers.rs",
     ),
@@ -635,7 +635,7 @@ FAULTS = [
         "timer_list.rs::plus",
         "self.ahead((wait.as_nanos() as u64).div_ceil(TICK_NANOS))",
         "self.ahead(wait.as_nanos() as u64 / TICK_NANOS)",
-        "timers.rs::each_is_woken_once_when_it_is_due_and_never_before",
+        "timers.rs::each_waker_is_called_once_when_it_is_due_and_never_before",
     ),
     Fault(
         "the wrap of the moments turns the past into the future",
@@ -646,7 +646,7 @@ FAULTS = [
     ),
     Fault(
         "a slot that is free is lost when memory is given back",
-        "timer_list.rs::give_back",
+        "timer_list.rs::shrink",
         "if entry.next != Slot::TAKEN { entry.next",
         "if entry.next == Slot::NONE { entry.next",
         "timer_list.rs",

@@ -1,10 +1,10 @@
-//! The source, as the rules read it: code without comments, the contents of literals, and tests.
+//! The source as the rules read it: without comments, contents of literals, and tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A source file of the package: its path below `src`, and its code without comments, the contents
-/// of literals, and tests.
+/// A source file: its path below `src`, and its code without comments, contents of literals, and
+/// tests.
 pub(crate) struct Source {
     pub(crate) path: String,
     pub(crate) code: String,
@@ -26,7 +26,7 @@ impl Source {
         self.path.starts_with(folder)
     }
 
-    /// The lines that contain one of `words` as a whole word, or path.
+    /// The lines that contain one of `words` as a whole word or path.
     pub(crate) fn lines_with(&self, words: &[&str]) -> Vec<String> {
         let named = |line: &&str| words.iter().any(|word| has_word(line, word));
         self.code.lines().filter(named).map(|line| self.offence(line)).collect()
@@ -37,7 +37,7 @@ impl Source {
     }
 }
 
-/// Whether `word` stands in `line` with no letter, digit or underscore at its sides.
+/// Whether `line` contains `word` without a letter, digit or underscore at its sides.
 fn has_word(line: &str, word: &str) -> bool {
     let inside = |char: char| char.is_alphanumeric() || char == '_';
     let tail = word.ends_with(inside);
@@ -68,7 +68,7 @@ fn code(text: &str) -> String {
             char.len_utf8()
         };
         if skipped > char.len_utf8() {
-            // Lines stay lines.
+            // Line breaks stay.
             code.extend(rest[..skipped].chars().filter(|char| *char == '\n'));
         }
         rest = &rest[skipped..];
@@ -76,7 +76,7 @@ fn code(text: &str) -> String {
     code
 }
 
-/// The length of the item that `rest` begins with: up to its semicolon, or the end of its braces.
+/// The length of the item at the start of `rest`: up to its semicolon or its closing brace.
 fn item_len(rest: &str) -> usize {
     let mut depth = 0;
     let ends = |char: char| {
@@ -86,7 +86,7 @@ fn item_len(rest: &str) -> usize {
     rest.find(ends).map_or(rest.len(), |at| at + 1)
 }
 
-/// The length of a literal that `rest` begins with.
+/// The length of the literal at the start of `rest`.
 fn literal(rest: &str, quote: char) -> usize {
     let mut chars = rest.char_indices().skip(1);
     while let Some((at, char)) = chars.next() {
@@ -120,11 +120,11 @@ pub(crate) fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(root().join(path)).expect("it is there")
 }
 
-/// Everything that is shipped.
+/// All source files without those that only tests use.
 pub(crate) fn sources() -> Vec<Source> {
     let folder = root().join("src");
     let source = |path: &PathBuf| {
-        // Not the whole path, of which only what is below `src` is ours to name.
+        // Folders above `src` must not match: their names are arbitrary.
         let name = path.strip_prefix(&folder).expect("below src").to_str().expect("UTF-8");
         let is_test = ["tests", "sim/", "virtual_time"].iter().any(|test| name.contains(test));
         (!is_test).then(|| Source::new(name, &fs::read_to_string(path).expect("text")))
@@ -132,7 +132,7 @@ pub(crate) fn sources() -> Vec<Source> {
     files(&folder).iter().filter_map(source).collect()
 }
 
-/// Every path in `code` that begins with `start`, without that and with its groups opened.
+/// Every path in `code` that starts with `start`: the rest of it, with its groups expanded.
 pub(crate) fn paths(code: &str, start: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (at, _) in code.match_indices(start) {
@@ -144,7 +144,7 @@ pub(crate) fn paths(code: &str, start: &str) -> Vec<String> {
     found
 }
 
-/// Appends the path that `rest` begins with behind `above`, or each of its group.
+/// Appends the path at the start of `rest`, with `above` before it, or each path of its group.
 fn open(rest: &str, above: &str, found: &mut Vec<String>) {
     let end = rest.find(|char: char| !(char.is_alphanumeric() || "_:".contains(char)));
     let (path, behind) = rest.split_at(end.unwrap_or(rest.len()));
@@ -163,7 +163,7 @@ fn open(rest: &str, above: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Where the group ends whose inside `rest` begins with.
+/// The position of the brace that closes the group in which `rest` starts.
 fn closing(rest: &str) -> usize {
     let mut depth = 1;
     let closes = |char| {

@@ -1,4 +1,4 @@
-//! The parts of the hub in which threads meet under a lock.
+//! The parts of the hub that threads share under a lock.
 
 #[path = "../../../src/hub/backlog.rs"]
 mod backlog;

@@ -1,4 +1,4 @@
-//! What threads do at once, and what must come of it.
+//! The models: what threads do at the same time, and the result that must follow.
 
 use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
@@ -27,16 +27,16 @@ use crate::message::Message;
 
 /// Each model by its name.
 pub(crate) const ALL: [(&str, fn()); 10] = [
-    ("what is pushed while the task drains is drained", pushed_while_drained),
-    ("what does not fit is written when there is room", written_when_there_is_room),
-    ("what is pushed while the connection ends is counted once", counted_once),
-    ("what is queued goes before the end", queued_before_the_end),
-    ("who overflows is told, however late its task comes", overflow_is_told),
-    ("an answer, or that there is none, is heard", an_answer_is_heard),
-    ("a permit has one holder and is handed on", a_permit_is_handed_on),
-    ("news of a socket wake its task", news_wake),
-    ("who waits is woken, while others come, give up and are woken", deadlines_come),
-    ("an earlier deadline comes in time while a later one fires", earlier_deadlines_come),
+    ("a message pushed during a drain is drained", pushed_while_drained),
+    ("bytes that do not fit are written when there is room", written_when_there_is_room),
+    ("a message pushed while the connection ends is counted once", counted_once),
+    ("queued messages go before the end", queued_before_the_end),
+    ("the task learns of an overflow, however late it polls", overflow_is_reported),
+    ("a reply, or its absence, wakes the caller", reply_wakes),
+    ("a permit has one holder and is passed on", permit_is_passed_on),
+    ("the readiness of a socket wakes its task", readiness_wakes),
+    ("a deadline wakes its task while another is cancelled", deadlines_wake),
+    ("an earlier deadline wakes in time while the timer fires", earlier_deadlines_wake),
 ];
 
 /// Bytes of the frame of "x".
@@ -91,7 +91,7 @@ fn pushed_while_drained() {
     manager.join().expect("no panic");
 }
 
-/// A socket that takes as many bytes as it is let.
+/// A socket with room for a number of bytes.
 #[derive(Debug)]
 struct Socket(Mutex<(usize, Option<Waker>)>);
 
@@ -114,7 +114,8 @@ impl DirectWriter for Socket {
     }
 }
 
-/// Two bytes fit at once, the third when the peer reads; manager, task and network meet.
+/// Two bytes of a frame fit at once, the third when the peer reads. The manager, the task and the
+/// network run at the same time.
 fn written_when_there_is_room() {
     let (queue, queue_config) = queue(9);
     let socket = Arc::new(Socket(Mutex::new((2, None))));
@@ -136,13 +137,13 @@ fn written_when_there_is_room() {
                 taken => Poll::Ready(taken),
             })
         });
-        // The manager may have written it all before this task ever drained: it wakes nobody.
+        // The manager may have written everything before this task drains; then there is no wake.
         let delivered = queue_config.counters.messages_delivered.load(Ordering::Relaxed);
         if delivered == 1 || push_is_idle(&queue) { Poll::Ready(()) } else { Poll::Pending }
     }));
     manager.join().expect("no panic");
     network.join().expect("no panic");
-    // What came after the task looked is written by who brought it, or by the task.
+    // Bytes that the manager pushed after the task's last poll are written by the manager or here.
     let mut cx = Context::from_waker(Waker::noop());
     queue.poll_drain(&mut cx, usize::MAX, |_, unsent| {
         unsent.write_frames(|frames| match socket.take(frames, None) {
@@ -153,7 +154,7 @@ fn written_when_there_is_room() {
     assert_eq!(queue_config.counters.messages_delivered.load(Ordering::Relaxed), 1);
 }
 
-/// Whether nothing waits: what comes next is written through, and needs no task.
+/// Whether the queue is empty, so that the next push writes directly and needs no task.
 fn push_is_idle(queue: &Queue) -> bool {
     queue.depth().0 == 0
 }
@@ -186,7 +187,7 @@ fn queued_before_the_end() {
     manager.join().expect("no panic");
 }
 
-fn overflow_is_told() {
+fn overflow_is_reported() {
     let (queue, queue_config) = queue(1);
     queue.open(None);
     let pushing = Arc::clone(&queue);
@@ -194,7 +195,7 @@ fn overflow_is_told() {
         assert_eq!(push(&pushing, &queue_config), Push::Ok);
         assert_eq!(push(&pushing, &queue_config), Push::Full);
     });
-    // A socket that takes nothing: the task hears of the eviction, or waits for ever.
+    // The socket takes nothing: the task is woken by the eviction, or waits for ever.
     let phase = block_on(poll_fn(|cx| {
         let drained = queue.poll_drain(cx, usize::MAX, |_, _| Poll::Pending);
         if drained.phase == Phase::Open { Poll::Pending } else { Poll::Ready(drained.phase) }
@@ -203,7 +204,7 @@ fn overflow_is_told() {
     manager.join().expect("no panic");
 }
 
-fn an_answer_is_heard() {
+fn reply_wakes() {
     for answers in [true, false] {
         let (reply, answer) = reply();
         let manager = thread::spawn(move || {
@@ -216,7 +217,7 @@ fn an_answer_is_heard() {
     }
 }
 
-fn a_permit_is_handed_on() {
+fn permit_is_passed_on() {
     let semaphore = Arc::new(FifoSemaphore::new(1));
     let inside = Arc::new(Mutex::new(false));
     let enter = |semaphore: Arc<FifoSemaphore>, inside: Arc<Mutex<bool>>| {
@@ -236,7 +237,7 @@ fn a_permit_is_handed_on() {
     second.join().expect("no panic");
 }
 
-fn news_wake() {
+fn readiness_wakes() {
     let watch = Arc::new(Readiness::default());
     let telling = Arc::clone(&watch);
     let poller = thread::spawn(move || {
@@ -253,8 +254,8 @@ fn news_wake() {
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The timer fires for a first deadline, which is given up, while a second is registered.
-fn deadlines_come() {
+/// The timer fires for a first deadline, which is cancelled, while a second is registered.
+fn deadlines_wake() {
     clock::start();
     let timers = Timers::new();
     let [first, second] = [1, 2].map(|n| timers.after(n * SECOND));
@@ -269,8 +270,8 @@ fn deadlines_come() {
     reactor.join().expect("no panic");
 }
 
-/// What comes before the timer's time is registered while the timer fires.
-fn earlier_deadlines_come() {
+/// A deadline before that of the timer is registered while the timer fires.
+fn earlier_deadlines_wake() {
     clock::start();
     let timers = Timers::new();
     let due = [1, 2].map(|n| timers.tick_of(clock::now() + n * SECOND));
