@@ -1,4 +1,4 @@
-//! What the manager is asked to do.
+//! The commands that the manager carries out.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ impl Publish {
     }
 }
 
-/// What the manager can be told.
+/// What the manager does for the rest of the hub.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// A connection has a client for the registry.

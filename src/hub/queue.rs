@@ -329,8 +329,8 @@ impl Queue {
     /// once the queue has ended and nothing waits any more. While pending it stores the task's
     /// waker.
     ///
-    /// What is taken counts as delivered. Not for a queue with an outlet, where the first message
-    /// may be half written.
+    /// What is taken counts as delivered. Not for a queue that pushes write through, where the
+    /// first message may be half written.
     pub(crate) fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Result<Message, Disconnect>> {
         let mut state = self.lock();
         debug_assert!(state.outlet.is_none());

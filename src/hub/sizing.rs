@@ -11,7 +11,7 @@ use crate::frame::FRAME_HEADER_MAX;
 use crate::hub::backlog::backlog_size;
 use crate::memory::budget::{MemoryBudget, Watermarks, allocation};
 
-/// Bytes of what a connection has only while its peer is speaking or is told goodbye: tungstenite
+/// Bytes of what a connection has only while its peer sends or its end is on the way: tungstenite
 /// with its read buffer, which grows to a piece of a frame, and control frames that wait.
 const BUFFERS: usize = allocation(1024) + allocation(3 * 1024) + allocation(1024);
 

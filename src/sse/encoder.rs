@@ -289,8 +289,8 @@ mod tests {
             assert_eq!(event, format!("event: binary\ndata: {encoded}\n\n"));
         }
     }
-    /// However a stream takes the events, they come out the same, a message that has begun is never
-    /// told as untouched, no buffer grows with a message that encodes badly, and the task waits for
+    /// However a stream takes the events, they come out the same, the queue keeps a message that has
+    /// begun, no buffer grows with a message that encodes badly, and the task waits for
     /// no stream that has not said that it is full.
     #[test]
     fn streams_that_take_little_make_no_difference() {

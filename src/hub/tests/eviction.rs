@@ -212,7 +212,7 @@ fn client_goes_at_ninety_percent_only_when_others_wait() {
     table.look();
     assert_eq!(evicted(&clients), []);
     assert!(table.memory.want_eviction(), "the first that asks");
-    assert!(!table.memory.want_eviction(), "the manager has been told");
+    assert!(!table.memory.want_eviction(), "the manager has been asked");
     table.look();
     assert_eq!(evicted(&clients), [0]);
     assert!(table.memory.want_eviction(), "it can be asked again");

@@ -1,4 +1,4 @@
-//! What the tests share: seeds, a peer that takes what it is told to, a stage for the manager.
+//! What the tests share: seeds, a peer that takes what the test lets it take, a stage for the manager.
 
 use std::future::{Future, poll_fn};
 use std::io;

@@ -38,7 +38,7 @@ fn on_two_threads<T>(work: impl FnOnce(&Arc<Executor<'static>>) -> T) -> T {
 }
 
 /// The connection's task over a socket that takes a few bytes at a time: ends with `said` once
-/// the queue is sealed and empty.
+/// the queue is closed and empty.
 async fn drain_in_bits(queue: Arc<Queue>, sink: Arc<Sink>, done: mpsc::Sender<Phase>) {
     let phase = poll_fn(|cx| {
         let drained = queue.poll_drain(cx, 500, |cx, unsent| sink.poll_write(cx, unsent));

@@ -159,7 +159,7 @@ fn presence_shows_what_waits() {
 }
 
 #[test]
-fn disconnect_seals_the_queue_with_its_reason() {
+fn disconnect_closes_the_queue_with_its_reason() {
     let stage = Stage::new(Config::default());
     let ada = stage.client(None, &["main"]);
     let id = ada.id();
