@@ -62,8 +62,8 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// An error with the [`status`](Error::status) that a peer would get, if the limit on clients or
-    /// rooms is reached or a name is not allowed.
+    /// An error with the [`status`](Error::status) that a peer would get, if the limit on clients
+    /// or rooms is reached or a name is not allowed.
     ///
     /// # Cancel safety
     ///

@@ -120,7 +120,7 @@ for (const [chance, share] of [[0, 1 / 2], [1, 1]]) {
   assert.equal(pauseAfter(1013), 10);
 }
 
-// Who closes it has its peace, in a pause as well.
+// After close() it does not reconnect, also during a pause.
 {
   const { hub, states } = connected();
   hub.close();
