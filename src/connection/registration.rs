@@ -113,7 +113,7 @@ pub(crate) fn register(
     Ok(Registering { registered: Some(registered), user: name, extension, id })
 }
 
-/// A registration in progress. If it is dropped early, the client leaves the registry again.
+/// A registration in progress. If it is dropped early, the registry does not keep the client.
 pub(crate) struct Registering<'a> {
     /// Taken by the last poll.
     registered: Option<Registered>,

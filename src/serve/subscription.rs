@@ -169,7 +169,7 @@ mod tests {
             assert_eq!(refused.status(), Some(http::StatusCode::SERVICE_UNAVAILABLE));
             drop(first);
             hub.subscribe(Admission::anonymous()).await.expect("the permit is free again");
-            // The manager answers after it has removed the client.
+            // By the answer to this, the manager has removed the client.
             hub.publish("empty", "message").await.expect("it runs");
             assert_eq!((hub.stats().clients, hub.stats().connections), (0, 0));
         }));

@@ -269,7 +269,7 @@ impl Pace {
     async fn keep(&mut self, bytes: usize) -> Result<(), Error> {
         if self.messages == 0 || self.bytes < bytes {
             let half = self.queue_bytes / 2;
-            // A frame that is longer than half a queue needs more room.
+            // A frame that is longer than half a queue needs more free room than half.
             let full = half.min(self.queue_bytes.saturating_sub(bytes));
             self.wait(self.queue / 2, full).await?;
             self.messages = (self.queue / 2).max(1);
