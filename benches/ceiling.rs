@@ -1,11 +1,11 @@
-//! Checks the memory ceiling: the binary in a cgroup with `--max-memory` as its limit, under several
-//! attacks at once.
+//! Checks the memory ceiling: the binary in a cgroup with `--max-memory` as its limit, under
+//! several attacks at once.
 //!
 //! `cargo bench --bench ceiling -- [--seconds N] [BINARY]`
 //!
 //! Starts BINARY (default: the binary of this build) with 16 MiB and with 32 MiB, in a cgroup of
-//! that size (v2, or v1 with the kernel's socket memory limited as well). Compares the memory at the
-//! start and of an idle client with `Sizing`.
+//! that size (v2, or v1 with the kernel's socket memory limited as well). Compares the memory at
+//! the start and of an idle client with `Sizing`.
 //!
 //! Then, for N seconds (default 10), attackers run beside a few healthy clients, which must lose no
 //! message: slow readers with rooms full of large messages, slow readers of events, unfinished
@@ -131,8 +131,8 @@ mod attack {
     const HEALTHY: usize = 8;
     /// The longest message that is allowed.
     const LONG: usize = 64 * 1024;
-    /// The time after which pinned memory counts for an eviction, at most: two ticks of a quarter of a
-    /// second, and half a tick.
+    /// The time after which pinned memory counts for an eviction, at most: two ticks of a quarter
+    /// of a second, and half a tick.
     const AGED: Duration = Duration::from_millis(625);
     /// The index of the client that pins the most.
     const LARGEST: usize = 7;
@@ -180,8 +180,8 @@ mod attack {
         Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
     }
 
-    /// Checks the memory of the binary at its start, and of an idle client in the process and in the
-    /// kernel. Measured with many clients, since a group is charged in steps.
+    /// Checks the memory of the binary at its start, and of an idle client in the process and in
+    /// the kernel. Measured with many clients, since a group is charged in steps.
     fn idle(binary: &str, group: &Cgroup) -> Outcome<()> {
         let server = Server::start(binary, group, 256 << 20)?;
         // The first long message allocates the buffer that the hub keeps.
@@ -342,8 +342,8 @@ mod attack {
             Ok(sockets)
         }
 
-        /// Waits until the charge is stable, and returns it. Resident pages of the binary count even if
-        /// they are charged to another group.
+        /// Waits until the charge is stable, and returns it. Resident pages of the binary count
+        /// even if they are charged to another group.
         fn settled(&self, group: &Cgroup) -> Outcome<usize> {
             let begin = Instant::now();
             let mut last = (0, Instant::now());
@@ -575,8 +575,8 @@ mod attack {
         }
     }
 
-    /// Publishes numbered messages for `length`, every tenth of them long, and a last one with number
-    /// 0. Returns their number.
+    /// Publishes numbered messages for `length`, every tenth of them long, and a last one with
+    /// number 0. Returns their number.
     fn speak(mut stream: TcpStream, began: Instant, length: Duration) -> io::Result<u64> {
         stream.set_write_timeout(Some(PATIENCE))?;
         let mut reading = BufReader::new(stream.try_clone()?);
@@ -651,8 +651,8 @@ mod attack {
         Ok(())
     }
 
-    /// Joins a room of eight SSE clients that never read, and publishes a long message, which the hub
-    /// encodes for each of them.
+    /// Joins a room of eight SSE clients that never read, and publishes a long message, which the
+    /// hub encodes for each of them.
     fn slow_events(server: Address, nth: usize, shared: &Shared) -> io::Result<()> {
         let room = format!("events-{}", nth / 8);
         let slow = server.listen(&room).inspect_err(|_| shared.refuse())?;
@@ -716,7 +716,8 @@ mod attack {
         Ok(())
     }
 
-    /// Fills memory with clients that do not read. The one that pins the most must be evicted first.
+    /// Fills memory with clients that do not read. The one that pins the most must be evicted
+    /// first.
     fn largest_first(server: &Server) -> Outcome<()> {
         let long = message(&[7; LONG]);
         // Its room has no other member. While memory is short, the hub does not read its messages.
@@ -726,8 +727,8 @@ mod attack {
             let client = server.address.join(&room)?;
             Ok((client, server.address.join(&format!("{room}?echo=0"))?))
         };
-        // A client is not evicted before it has pinned its memory for a tick. The largest one has, and
-        // it is not the first that has.
+        // A client is not evicted before it has pinned its memory for a tick. The largest one has,
+        // and it is not the first that has.
         let mut clients = Vec::new();
         for nth in 0..=LARGEST {
             let (client, mut publisher) = pair(nth)?;
@@ -755,8 +756,8 @@ mod attack {
         Err("no client was evicted".into())
     }
 
-    /// Checks that the largest client is among `gone`, which were evicted first. Others may have been
-    /// evicted with it, if that did not free enough.
+    /// Checks that the largest client is among `gone`, which were evicted first. Others may have
+    /// been evicted with it, if that did not free enough.
     ///
     /// Nothing is published meanwhile, so no other client is evicted.
     fn went_first(clients: &[TcpStream], mut gone: Vec<usize>) -> Outcome<()> {
@@ -784,7 +785,8 @@ mod attack {
         (0..clients.len()).filter(|&n| !matches!(clients[n].take_error(), Ok(None))).collect()
     }
 
-    /// Sends a message `times` times, and waits for a pong, which shows that the hub has read it all.
+    /// Sends a message `times` times, and waits for a pong, which shows that the hub has read it
+    /// all.
     fn publish(stream: &mut TcpStream, message: &[u8], times: usize) -> io::Result<()> {
         stream.set_write_timeout(Some(PATIENCE))?;
         for _ in 0..times {

@@ -27,8 +27,8 @@ const CLIENTS: usize = 100;
 const MESSAGES: usize = 192;
 
 /// A way to publish, and the budgets of its figures. A budget is the current figure and a little
-/// more, since another compiler inlines differently. The aims are 400 and 1,000 instructions and 1.03
-/// system calls, one at a time.
+/// more, since another compiler inlines differently. The aims are 400 and 1,000 instructions and
+/// 1.03 system calls, one at a time.
 struct Case {
     name: &'static str,
     /// Bytes of payload.
@@ -177,8 +177,8 @@ fn heap_once(clients: usize, report: &Report) -> Outcome<(f64, f64)> {
     let binary = env!("CARGO_BIN_EXE_hublet");
     let server = Server::start(&["valgrind", "--leak-check=no", &log, binary])?;
     let open = server.connect(clients)?;
-    // It is killed while all clients are connected, so it has freed nothing. SIGUSR1, since the hublet
-    // does not handle it; SIGHUP may be ignored, as under nohup.
+    // It is killed while all clients are connected, so it has freed nothing. SIGUSR1, since the
+    // hublet does not handle it; SIGHUP may be ignored, as under nohup.
     end(server, Signal::USR1)?;
     drop(open);
     let summary = report.whole("blocks")?;

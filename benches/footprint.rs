@@ -5,8 +5,8 @@
 //!
 //! Starts BINARY (default: the binary of this build) on a free port of 127.0.0.1 and opens N idle
 //! WebSocket clients (default 10,000). One of them sends a message, which must reach all of them.
-//! Then all close. Two more servers have N idle SSE clients, and N idle keep-alive connections. With
-//! `--gate` a figure over its budget fails.
+//! Then all close. Two more servers have N idle SSE clients, and N idle keep-alive connections.
+//! With `--gate` a figure over its budget fails.
 
 mod server;
 
@@ -20,8 +20,8 @@ use server::{Options, Outcome, PATIENCE, Server};
 const BINARY_MAX: f64 = 810_000.0;
 /// Bytes resident at start, at most.
 const START_MAX: f64 = 1_048_576.0;
-/// Bytes resident per idle WebSocket client, at most: the current figure and a little more, as below.
-/// The aim is 1 KiB.
+/// Bytes resident per idle WebSocket client, at most: the current figure and a little more, as
+/// below. The aim is 1 KiB.
 const CLIENT_MAX: f64 = 1_400.0;
 /// Bytes resident per idle reader of server-sent events, at most.
 const EVENTS_MAX: f64 = 1_750.0;

@@ -1,4 +1,5 @@
-//! Every limit, timeout and default in one place. `Config::check` checks the relations between them.
+//! Every limit, timeout and default in one place. `Config::check` checks the relations between
+//! them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -142,8 +143,9 @@ macro_rules! config {
 }
 
 config! {
-    /// Messages that may wait for one client. Default 64: with 10 to 32, healthy clients were evicted
-    /// on small boards. A client that is behind costs about 800 bytes, and 16 bytes for each message.
+    /// Messages that may wait for one client. Default 64: limits of 10 to 32 evict healthy clients
+    /// on small boards. A client that is behind costs about 800 bytes, and 16 bytes for each
+    /// message.
     queue: usize = Self::QUEUE;
     /// Bytes of frames that may wait for one client. Default 256 KiB; at least one message of
     /// [`max_message`](Self#structfield.max_message) must fit.
@@ -154,29 +156,30 @@ config! {
     inbox: usize = Self::INBOX;
     /// Bytes of frames that may wait for the manager. Default 1 MiB; publishers wait beyond it.
     inbox_bytes: usize = Self::INBOX_BYTES;
-    /// The longest message and the longest frame, in bytes of payload. Default 64 KiB. The hub closes
-    /// a client that sends a longer one with 1009.
+    /// The longest message and the longest frame, in bytes of payload. Default 64 KiB. A longer
+    /// one closes its client with 1009.
     max_message: usize = Self::MAX_MESSAGE;
-    /// Frames that one message may consist of; empty frames count. Default 1,024. The hub closes a
-    /// client that sends more with 1008.
+    /// Frames that one message may consist of; empty frames count. Default 1,024. More close the
+    /// client with 1008.
     max_fragments: usize = Self::MAX_FRAGMENTS;
-    /// The time a peer has to finish a message it began. Default 30 s; then the hub closes it with
-    /// 1008.
+    /// The time a peer has to finish a message it began. Default 30 s; then the hub closes the
+    /// client with 1008.
     message_timeout: Duration = Self::MESSAGE_TIMEOUT;
     /// The time for a whole request and its answer, however slowly its bytes arrive. Default 5 s.
     handshake_timeout: Duration = Self::HANDSHAKE_TIMEOUT;
     /// How long a connection may wait for its next request. Default 75 s: longer than the 60 s for
-    /// which proxies keep connections. The hub closes it sooner when a new client needs the slot.
+    /// which proxies keep connections. The hub closes it sooner if the limit on clients leaves no
+    /// room for a new client.
     idle_timeout: Duration = Self::IDLE_TIMEOUT;
-    /// Handshakes in progress at once. Default 256. Beyond it the accept loop waits, and a peer that
-    /// has sent nothing for a second loses its slot.
+    /// Handshakes in progress at once. Default 256. Beyond it the accept loop waits, and a peer
+    /// that has sent nothing for a second loses its slot.
     handshakes: usize = Self::HANDSHAKES;
-    /// The silence of a client after which the hub pings it, up to a tenth more or less. Default 25 s:
+    /// The silence of a client after which the hub pings it, give or take a tenth. Default 25 s:
     /// proxies cut idle connections at 60 s.
     ping_interval: Duration = Self::PING_INTERVAL;
     /// How long a ping may stay unanswered. Default 20 s; then the connection counts as lost. On
     /// Linux a longer value has a limit: the kernel ends a TCP connection of a
-    /// [`Listener`](crate::Listener) when the peer's host acknowledges nothing for 20 s.
+    /// [`Listener`](crate::Listener) if the peer's host acknowledges no written byte for 20 s.
     pong_timeout: Duration = Self::PONG_TIMEOUT;
     /// How long writing may make no progress while bytes wait to be written. Default 10 s; then the
     /// client counts as slow. On Linux the kernel's 20 s apply too, as for
@@ -202,20 +205,20 @@ config! {
     /// A program that embeds the hub subtracts its own memory before it sets this. The hub does not
     /// know what the program's hooks hold, nor the buffers of streams that the program passes in.
     max_memory: Option<usize> = None;
-    /// Rooms that may exist. Default 1,024. Beyond it the hub answers a new client 503 and refuses a
-    /// join.
+    /// Rooms that may exist. Default 1,024. Beyond it the hub answers a new client 503 and refuses
+    /// a join.
     max_rooms: usize = Self::MAX_ROOMS;
     /// Rooms one client may be in. Default 8.
     max_rooms_per_client: usize = Self::MAX_ROOMS_PER_CLIENT;
     /// Origins that may connect besides the hub's own, as browsers send them
     /// (`https://example.org`), or `*` for any. Default none. Checked before any hook.
     origins: Vec<String> = Vec::new();
-    /// Host names that the hub answers to, with or without a port, besides addresses and `localhost`.
-    /// `*`, the default, allows any. A list without `*` protects against DNS rebinding: the hub
-    /// answers 421 to requests for other names. Checked before any hook.
+    /// Host names that the hub answers to, with or without a port, besides addresses and
+    /// `localhost`. `*`, the default, allows any. A list without `*` protects against DNS
+    /// rebinding: the hub answers 421 to requests for other names. Checked before any hook.
     hosts: Vec<String> = vec!["*".to_owned()];
-    /// Proxies whose `X-Forwarded-For` the hub believes: hooks, the limit per address and the log see
-    /// the client's address instead of the proxy's. Default none.
+    /// Proxies whose `X-Forwarded-For` the hub believes: hooks, the limit per address and the log
+    /// see the client's address instead of the proxy's. Default none.
     trusted_proxies: Vec<Network> = Vec::new();
     /// Whether the hub serves the routes of the binary: `/ws`, `/sse` and `/pub`, each also with a
     /// `/{room}`, `/user/{user}`, `/rooms`, `/rooms/{room}`, `/metrics`, `/health` and the
@@ -271,8 +274,8 @@ impl Config {
 
     /// The largest limit that is allowed: 2^30. It keeps sums of limits within 32 bits.
     pub const LIMIT_MAX: usize = 1 << 30;
-    /// The longest timeout that is allowed: a day. The hub rounds the timeouts of peers up, by at most
-    /// 62.5 ms, so that it wakes clients together.
+    /// The longest timeout that is allowed: a day. The hub rounds the timeouts of peers up, by at
+    /// most 62.5 ms, so that it wakes clients together.
     pub const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
     /// Checks every value and every relation between values.

@@ -56,9 +56,9 @@ impl Disconnect {
     /// Makes a reason with a code of your choice.
     ///
     /// A reason over 123 bytes is cut at a character, since a close frame holds no more (RFC 6455
-    /// 5.5.1). Some codes must not be in a close frame: below 1000, 1004 to 1006, 1015 to 2999, 5000
-    /// and above (RFC 6455 7.4). Hooks and logs see such a code, and the peer gets a close frame
-    /// without one.
+    /// 5.5.1). Some codes must not be in a close frame: below 1000, 1004 to 1006, 1015 to 2999,
+    /// 5000 and above (RFC 6455 7.4). Hooks and logs see such a code, and the peer gets a close
+    /// frame without one.
     #[must_use]
     pub fn new(code: u16, reason: impl Into<Cow<'static, str>>) -> Self {
         let mut reason = reason.into();

@@ -103,8 +103,8 @@ impl Error {
     }
 
     /// Returns whether the message was longer than
-    /// [`Config::max_message`](crate::Config#structfield.max_message). The text of the error names the
-    /// limit.
+    /// [`Config::max_message`](crate::Config#structfield.max_message). The text of the error names
+    /// the limit.
     ///
     /// # Examples
     ///
@@ -132,7 +132,8 @@ impl Error {
         matches!(self.kind, Kind::Limit(_))
     }
 
-    /// Returns the HTTP status with which a request was refused, or would have been, before an upgrade.
+    /// Returns the HTTP status with which a request was refused, or would have been, before an
+    /// upgrade.
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
         match self.kind {

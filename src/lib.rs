@@ -87,9 +87,9 @@
 //!
 //! The manager dispatches one command after another. So all clients of a room see its messages in
 //! one order, and the messages of one publisher in the order in which it sent them. The number that
-//! a verb returns counts the recipients at dispatch. [`Stats`] counts what became of them: delivered
-//! (the kernel took the last byte), dropped (the client's queue was full) or lost (the client's
-//! connection ended first). A client that was not connected has missed the messages.
+//! a verb returns counts the recipients at dispatch. [`Stats`] counts what became of them:
+//! delivered (the kernel took the last byte), dropped (the client's queue was full) or lost (the
+//! client's connection ended first). A client that was not connected has missed the messages.
 //!
 //! # Cancel safety
 //!
@@ -104,7 +104,8 @@
 //! reads no environment variable, installs no signal handler and prints nothing. It logs through
 //! the crate `log`. (async-io has a thread of its own for timers and sockets, as in every program
 //! on smol.) A [`Reactor`] waits for sockets in the thread that runs the hub, with fewer system
-//! calls. One thread serves ten thousand clients. For more, run the same executor on several:
+//! calls. One thread serves ten thousand clients. For more, run the same executor on several
+//! threads:
 //!
 //! ```
 //! # use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! Tests the hub with other WebSocket clients. Each client runs the exchange of
-//! `tests/interop/exchange.mjs` and checks what it receives. This side checks what the hub received.
+//! `tests/interop/exchange.mjs` and checks what it receives. This side checks what the hub
+//! received.
 
 mod tools;
 

@@ -4,9 +4,9 @@
 //!
 //! Starts BINARY (default: the binary of this build) on a free port of 127.0.0.1 and loads it for N
 //! seconds (default 60): readers in rooms that must miss no message, publishers with N messages a
-//! second each (default 5), clients that connect and leave in every way, clients that never read, and
-//! peers that break every rule. It fails if a reader missed a message, if memory, descriptors or
-//! threads grew after the first half, if anything is left when all clients have left, or if a
+//! second each (default 5), clients that connect and leave in every way, clients that never read,
+//! and peers that break every rule. It fails if a reader missed a message, if memory, descriptors
+//! or threads grew after the first half, if anything is left when all clients have left, or if a
 //! recipient is none of delivered, dropped and lost.
 
 mod hostile;

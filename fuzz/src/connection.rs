@@ -29,8 +29,8 @@ pub fn run(bytes: &[u8]) {
     check(flags, seed, frames);
 }
 
-/// A client sends `frames`, cut by `seed`. Compares the hub's answers with those that a second reader
-/// expects.
+/// A client sends `frames`, cut by `seed`. Compares the hub's answers with those that a second
+/// reader expects.
 pub fn check(flags: u8, seed: u8, frames: &[u8]) {
     let config = Config::default()
         .max_message(LIMITS.message as usize)

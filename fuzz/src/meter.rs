@@ -7,8 +7,8 @@ use std::cell::Cell;
 /// backlog of the small hub, and data of the fuzz target.
 const FIXED: usize = 512 * 1024;
 
-/// Bytes of memory that a byte of input may cost. The peer, the hub's input, the message, the frames
-/// of the clients and the reference hold a copy each, and a growing vector has spare room.
+/// Bytes of memory that a byte of input may cost. The peer, the hub's input, the message, the
+/// frames of the clients and the reference hold a copy each, and a growing vector has spare room.
 const PER_BYTE: usize = 64;
 
 thread_local! {

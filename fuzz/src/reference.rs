@@ -62,7 +62,7 @@ fn may_be_text(bytes: &[u8]) -> bool {
 /// Reads a stream to its end or to its first fault.
 pub fn read(mut stream: &[u8], limits: Limits) -> Meaning {
     let mut meaning = Meaning::default();
-    // The unfinished message: whether it is text, and its payload.
+    // The unfinished message: whether it is text, and its payload. Then its frames and length.
     let mut open: Option<(bool, Vec<u8>)> = None;
     let (mut fragments, mut announced) = (0, 0_u64);
     loop {

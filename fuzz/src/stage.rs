@@ -33,7 +33,8 @@ impl Dice {
     }
 }
 
-/// The peer's end of the stream: sends its bytes in pieces and ends, and records what the hub sends.
+/// The peer's end of the stream: sends its bytes in pieces and ends, and records what the hub
+/// sends.
 pub struct Peer {
     pieces: VecDeque<Vec<u8>>,
     /// Bytes of the first piece that were read.
@@ -45,8 +46,8 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A peer that sends `bytes` in pieces of up to `piece` bytes, and the buffer of the bytes that it
-    /// receives.
+    /// A peer that sends `bytes` in pieces of up to `piece` bytes, and the buffer of the bytes that
+    /// it receives.
     pub fn new(bytes: &[u8], piece: usize, mut dice: Dice) -> (Self, Arc<Mutex<Vec<u8>>>) {
         let mut pieces = VecDeque::new();
         let mut rest = bytes;
@@ -117,8 +118,8 @@ impl Wake for Woken {
     }
 }
 
-/// Runs the future of `connection` to its end. It must not wait for a timer, and `len`, the bytes of
-/// the peer, bounds its polls. No client, room or message may be left.
+/// Runs the future of `connection` to its end. It must not wait for a timer, and `len`, the bytes
+/// of the peer, bounds its polls. No client, room or message may be left.
 pub fn run<T, F>(config: Config, len: usize, connection: impl FnOnce(Hub) -> F) -> T
 where
     F: Future<Output = T>,

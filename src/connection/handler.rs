@@ -20,7 +20,8 @@ use crate::net::peer::Peer;
 /// Only [`on_message`](Handler::on_message) is required. A hook may await: only its own client
 /// waits for it, and the hub still writes to that client and pings it. A panic in a hook closes its
 /// client with 1011 (before the upgrade: status 500) and affects no other client. The status of a
-/// refusal must be an error, 400 to 599; for any other the hub answers 500, since the hook is wrong.
+/// refusal must be an error, 400 to 599; for any other the hub answers 500, since the hook is
+/// wrong.
 ///
 /// # Cancel safety
 ///
@@ -68,10 +69,10 @@ pub trait Handler: Send + Sync + 'static {
     /// Decides on an upgrade: the user and the rooms of the new client, or the status of a refusal.
     ///
     /// The default admits every client: anonymous, into the room that the path names (`/ws/{room}`)
-    /// or `main`. Before this hook runs, the hub has checked that the request is an opening handshake
-    /// (RFC 6455 4.2.1), and [`Config::origins`](crate::Config#structfield.origins) and
-    /// [`Config::hosts`](crate::Config#structfield.hosts). The manager registers the client before its
-    /// 101 is written, so that a client that has its 101 misses no message.
+    /// or `main`. Before this hook runs, the hub has checked that the request is an opening
+    /// handshake (RFC 6455 4.2.1), and [`Config::origins`](crate::Config#structfield.origins) and
+    /// [`Config::hosts`](crate::Config#structfield.hosts). The manager registers the client before
+    /// its 101 is written, so that a client that has its 101 misses no message.
     ///
     /// [`Admission::protocol`](Admission::protocol) answers a subprotocol that the client offers.
     #[doc(alias = "authenticate")]
@@ -115,16 +116,16 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Runs when a client is registered and has its 101. An `Err` closes it.
     ///
-    /// Messages may reach the client already. The hub reads the client's own messages when this hook
-    /// is done, so a greeting that is sent here comes before the answer to any of them.
+    /// Messages may reach the client already. The hub reads the client's own messages when this
+    /// hook is done. So a greeting that is sent here comes before the answer to any of them.
     #[doc(alias = "on_open")]
     fn on_connect(&self, client: &Client) -> impl Future<Output = Result<(), Disconnect>> + Send {
         let _ = client;
         ready(Ok(()))
     }
 
-    /// Takes a message from a client. An `Err` closes the client, after the messages that are queued
-    /// for it.
+    /// Takes a message from a client. An `Err` closes the client, after the messages that are
+    /// queued for it.
     ///
     /// The hub reads the client's next message when this hook is done: messages of a client are
     /// handled in order, and TCP slows down a client whose messages take long. Text is valid UTF-8,
@@ -265,8 +266,8 @@ impl Admission {
 
     /// Adds a room that the client is in from the start.
     ///
-    /// A name has 1 to 128 bytes and no control characters. For any other the hub answers 500, since
-    /// the hook is wrong. The limit on rooms per client applies.
+    /// A name has 1 to 128 bytes and no control characters. For any other the hub answers 500,
+    /// since the hook is wrong. The limit on rooms per client applies.
     ///
     /// # Examples
     ///
@@ -295,8 +296,8 @@ impl Admission {
 
     /// Answers with this subprotocol (RFC 6455 4.2.2), one that the request offered.
     ///
-    /// For a subprotocol that the request did not offer the hub answers 500, since the hook is wrong.
-    /// Without this call the answer has no subprotocol, and most clients go on without one.
+    /// For a subprotocol that the request did not offer the hub answers 500, since the hook is
+    /// wrong. Without this call the answer has no subprotocol, and most clients go on without one.
     /// [`Hub::upgrade`](crate::Hub::upgrade) has an example.
     #[doc(alias = "subprotocol")]
     #[must_use]

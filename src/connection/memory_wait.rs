@@ -140,8 +140,8 @@ mod tests {
             self.memory_wait.poll_available(cx, self.hub).is_ready()
         }
     }
-    /// Memory that a stalled client pins is not freed by itself: a waiter causes the eviction of the
-    /// client, once it has pinned the memory for a tick.
+    /// Memory that a stalled client pins is not freed by itself: a waiter causes the eviction of
+    /// the client, once it has pinned the memory for a tick.
     #[test]
     fn waiter_causes_the_eviction_of_a_client_that_pins_memory() {
         let time = VirtualTime::start();

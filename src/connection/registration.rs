@@ -31,12 +31,12 @@ pub(crate) struct Registered {
 }
 
 impl Registered {
-    /// Disconnects the queue and waits until the manager has removed the client, so that a later count
-    /// of clients does not include it. The permit is released when this is dropped.
+    /// Disconnects the queue and waits until the manager has removed the client, so that a later
+    /// count of clients does not include it. The permit is released when this is dropped.
     pub(crate) async fn leave(&self) {
         let Some(id) = self.queue.disconnect() else { return };
-        // The queue returns its id once. If this future is dropped while it waits, the guard reports
-        // the departure.
+        // The queue returns its id once. If this future is dropped while it waits, the guard
+        // reports the departure.
         let mut unheard = PendingDeparture { hub: &self.hub, id: Some(id) };
         let reason = Disconnect::ABNORMAL;
         let command = |reply| Command::Disconnect { id, reason, reply: Some(reply) };
@@ -113,7 +113,7 @@ pub(crate) fn register(
     Ok(Registering { registered: Some(registered), user: name, extension, id })
 }
 
-/// A registration in progress. If it is dropped early, the client leaves the registry again.
+/// A registration in progress. If it is dropped early, the registry does not keep the client.
 pub(crate) struct Registering<'a> {
     /// Taken by the last poll.
     registered: Option<Registered>,
@@ -155,7 +155,7 @@ mod tests {
     /// The peer would read a status that is no error as something else: as a 101, or as a response
     /// without a body.
     #[test]
-    fn hook_refuses_with_an_error_or_has_failed() {
+    fn hook_refusals_must_be_error_statuses() {
         for (status, answered) in [(400, 400), (404, 404), (418, 418), (503, 503), (599, 599)]
             .into_iter()
             .chain([100, 101, 200, 204, 304, 399, 600, 999].map(|status| (status, 500)))
@@ -165,8 +165,8 @@ mod tests {
             assert_eq!(asked.expect_err("refused").status.as_u16(), answered, "{status}");
         }
     }
-    /// Invariant 6: the manager removes a client whose connection is dropped while its departure waits
-    /// for room in the inbox.
+    /// Invariant 6: the manager removes a client whose connection is dropped while its departure
+    /// waits for room in the inbox.
     #[test]
     fn cancelled_departure_still_removes_the_client() {
         let executor = smol::Executor::new();

@@ -35,8 +35,8 @@ pub(crate) struct Timeouts<'a> {
     pinged: Option<Tick>,
     /// Since when bytes wait and writing has made no progress.
     no_progress_since: Option<Tick>,
-    /// The client's ping interval, in thousandths of the configured one: up to a tenth more or less,
-    /// so that clients that connected together are not pinged together.
+    /// The client's ping interval, in thousandths of the configured one: up to a tenth more or
+    /// less, so that clients that connected together are not pinged together.
     share: u16,
     /// Whether the unfinished message was granted a last read after its time was over.
     last_read_granted: bool,

@@ -24,8 +24,8 @@ pub(crate) const fn allocation(bytes: usize) -> usize {
 
 /// The memory account of one hub.
 ///
-/// Without a ceiling it only counts. With one it also counts the start cost and what is reserved for
-/// each connection, and compares the sum with the watermarks.
+/// Without a ceiling it only counts. With one it also counts the start cost and what is reserved
+/// for each connection, and compares the sum with the watermarks.
 #[derive(Debug)]
 pub(crate) struct MemoryBudget {
     /// Bytes that count against the ceiling.
@@ -37,7 +37,8 @@ pub(crate) struct MemoryBudget {
     watermarks: Watermarks,
     /// The buffer for long messages. Not counted: what exceeds the message is in the start cost.
     frame_buffer: FrameBuffer,
-    /// Notified once when `used` falls below `high`. Each waiter that is notified notifies the next.
+    /// Notified once when `used` falls below `high`. Each waiter that is notified notifies the
+    /// next.
     available: Event,
     /// Whether an eviction was asked for that the manager has not yet tried.
     eviction_wanted: AtomicBool,
@@ -155,7 +156,8 @@ impl MemoryBudget {
     }
 
     /// A client that pins no more than this is not evicted: a quarter of a connection's reserve.
-    /// Reserves take at most 65 % of the ceiling, so that all these clients together stay below `low`.
+    /// Reserves take at most 65 % of the ceiling, so that all these clients together stay below
+    /// `low`.
     pub(crate) fn least_evictable(&self) -> usize {
         self.connection / 4
     }
@@ -224,8 +226,8 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
-    /// Changes the charge to `bytes`, for a buffer that has grown or shrunk. No atomic is touched if
-    /// it stays the same.
+    /// Changes the charge to `bytes`, for a buffer that has grown or shrunk. No atomic is touched
+    /// if it stays the same.
     pub(crate) fn resize(&mut self, bytes: usize) {
         if bytes > self.bytes {
             self.memory.add(bytes - self.bytes);

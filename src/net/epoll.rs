@@ -248,7 +248,8 @@ impl Wake for Parker {
         }
         match self.state.load(Ordering::SeqCst) {
             WAITING => {
-                // The write fails only if the counter is full; then the eventfd is readable already.
+                // The write fails only if the counter is full; then the eventfd is readable
+                // already.
                 let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
             }
             PARKED => self.thread.unpark(),

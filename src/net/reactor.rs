@@ -14,8 +14,8 @@ use crate::net::listener::Listener;
 /// Without a reactor, the sockets are registered with async-io, like all others in a program on
 /// smol. async-io makes five system calls for each wait, and one more for each socket that had an
 /// event. A reactor makes one call for a wait and none for a socket. That pays when messages go to
-/// few clients at a time, and when clients connect and leave often. Timers, and everything else that
-/// the program waits for, stay with async-io.
+/// few clients at a time, and when clients connect and leave often. Timers, and everything else
+/// that the program waits for, stay with async-io.
 ///
 /// A reactor uses `epoll(7)` on Linux. On other systems the sockets stay with async-io, and all
 /// else is the same.
@@ -77,8 +77,8 @@ impl Reactor {
         })
     }
 
-    /// Moves a listener to this reactor, with every connection that it will accept. They make progress
-    /// only while [`block_on`](Self::block_on) runs.
+    /// Moves a listener to this reactor, with every connection that it will accept. They make
+    /// progress only while [`block_on`](Self::block_on) runs.
     ///
     /// # Errors
     ///
@@ -93,8 +93,8 @@ impl Reactor {
     /// Runs a future to its end in this thread, and waits for sockets while the future is pending.
     ///
     /// To run an executor on several threads, call this in each. One of them waits for sockets at a
-    /// time; when it leaves, another takes over. A future that blocks the waiting thread delays every
-    /// socket. So does a nested call.
+    /// time; when it leaves, another takes over. A future that blocks the waiting thread delays
+    /// every socket. So does a nested call.
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         #[cfg(target_os = "linux")]
         return self.poller.block_on(future);

@@ -44,15 +44,15 @@ impl Hub {
     /// waits for the connections to end. The hub still answers the request of a connection that was
     /// accepted before, so that a restart behind a listener that stays open refuses no client.
     ///
-    /// The close frames are spread evenly over [`Config::drain`](crate::Config::drain), so that
-    /// the clients do not all reconnect at once. The messages that are queued for a client go before
-    /// its close frame. The drain returns when no client is left, after [`Config::drain_max`] at the
-    /// latest: 9 s at the defaults. Then the manager's future ends.
+    /// The close frames are spread evenly over [`Config::drain`](crate::Config::drain), so that the
+    /// clients do not all reconnect at once. The messages that are queued for a client go before
+    /// its close frame. The drain returns when no client is left, after [`Config::drain_max`] at
+    /// the latest: 9 s at the defaults. Then the manager's future ends.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped early, the hub still admits no new client. Another call continues the
-    /// drain.
+    /// If the future is dropped early, the hub still admits no new client. Another call continues
+    /// the drain.
     ///
     /// # Examples
     ///

@@ -18,7 +18,8 @@ const LIMIT: usize = 100;
 /// manager's time.
 const LIMIT_MAX: usize = 1000;
 
-/// The answer to `GET /rooms`: the rooms in the order of their names, from the first after `?after=`.
+/// The answer to `GET /rooms`: the rooms in the order of their names, from the first after
+/// `?after=`.
 pub(crate) async fn rooms(hub: &Hub, uri: &Uri) -> Result<Response, Response> {
     let limit = limit(uri)?;
     let after = percent_decode(query(uri, "after").unwrap_or_default())

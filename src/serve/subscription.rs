@@ -62,8 +62,8 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// An error with the [`status`](Error::status) that a peer would get, if the limit on clients or
-    /// rooms is reached or a name is not allowed.
+    /// An error with the [`status`](Error::status) that a peer would get, if the limit on clients
+    /// or rooms is reached or a name is not allowed.
     ///
     /// # Cancel safety
     ///
@@ -169,7 +169,7 @@ mod tests {
             assert_eq!(refused.status(), Some(http::StatusCode::SERVICE_UNAVAILABLE));
             drop(first);
             hub.subscribe(Admission::anonymous()).await.expect("the permit is free again");
-            // The manager answers after it has removed the client.
+            // By the answer to this, the manager has removed the client.
             hub.publish("empty", "message").await.expect("it runs");
             assert_eq!((hub.stats().clients, hub.stats().connections), (0, 0));
         }));

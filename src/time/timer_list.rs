@@ -83,8 +83,8 @@ fn ticks(time: Duration) -> u64 {
 /// Deadlines with their wakers, in no order. The list is searched when a deadline is due.
 ///
 /// A search happens once a tick at most: 32 looks a second at each client, or 40 ns, where a ping
-/// takes 10 us every 25 s. Registering and cancelling a deadline, which every handshake does, touches
-/// one entry only.
+/// takes 10 us every 25 s. Registering and cancelling a deadline, which every handshake does,
+/// touches one entry only.
 ///
 /// A slot belongs to one handle from its first wait until it is [freed](Self::free), so it needs no
 /// generation.
@@ -144,9 +144,9 @@ impl TimerList {
         earliest
     }
 
-    /// Registers `waker` in `slot` for `due`; an earlier deadline of the slot stays. Allocates a slot
-    /// if there is none. Returns the waker that it replaces, for the caller to drop: that may free
-    /// other slots.
+    /// Registers `waker` in `slot` for `due`; an earlier deadline of the slot stays. Allocates a
+    /// slot if there is none. Returns the waker that it replaces, for the caller to drop: that may
+    /// free other slots.
     pub(crate) fn put(&mut self, slot: &mut Slot, due: Tick, waker: &Waker) -> Option<Waker> {
         if *slot == Slot::NONE {
             *slot = self.take();

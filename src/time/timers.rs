@@ -1,7 +1,7 @@
 //! All timers of a hub's connections, on one timer of the runtime.
 //!
-//! Setting a timer of the runtime wakes its reactor, and a handshake needs three timers. This one is
-//! set only for the earliest deadline.
+//! Setting a timer of the runtime wakes its reactor, and a handshake needs three timers. This one
+//! is set only for the earliest deadline.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -93,7 +93,8 @@ impl Timers {
         Pin::new(&mut waiting.timer).poll(&mut Context::from_waker(&self.waker)).is_pending()
     }
 
-    /// The timer has fired: wakes the handles that are due, and sets the timer for the next deadline.
+    /// The timer has fired: wakes the handles that are due, and sets the timer for the next
+    /// deadline.
     ///
     /// A handle that registers meanwhile on another thread sees the timer set for the old deadline,
     /// and leaves its own to this call; or it registers after this call and sets the timer itself.
@@ -113,8 +114,8 @@ impl Timers {
         }
     }
 
-    /// Takes the wakers that are due; `false` if the next deadline passed meanwhile, so that another
-    /// round is needed.
+    /// Takes the wakers that are due; `false` if the next deadline passed meanwhile, so that
+    /// another round is needed.
     fn take_due(&self, due: &mut Vec<Waker>) -> bool {
         let waiting = &mut *self.lock();
         let passed = Tick::passed(self.elapsed());
@@ -145,9 +146,9 @@ impl Wake for TimerWaker {
 
 /// A deadline: a future that is ready from then on.
 ///
-/// It is registered by its first poll, until it is dropped. After `set`, the new deadline counts from
-/// the next poll on. If it is later than the old one, the task is still woken at the old one and
-/// polls again.
+/// It is registered by its first poll, until it is dropped. After `set`, the new deadline counts
+/// from the next poll on. If it is later than the old one, the task is still woken at the old one
+/// and polls again.
 #[derive(Debug)]
 pub(crate) struct Deadline<'a> {
     timers: &'a Timers,

@@ -27,8 +27,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(9);
 /// Additional time on a busy machine.
 const SLACK: Duration = Duration::from_secs(3);
 
-/// Clients that are behind when the signal comes, and the messages for each: more than the buffer of
-/// a Unix socket holds, so that the rest is in the queue.
+/// Clients that are behind when the signal comes, and the messages for each: more than the buffer
+/// of a Unix socket holds, so that the rest is in the queue.
 const BEHIND: usize = 5;
 const MESSAGES: usize = 30;
 const MESSAGE_BYTES: usize = 60_000;
@@ -79,8 +79,8 @@ fn drain_of_2000_clients_is_even_and_complete() {
     let histogram = histogram(&times);
     println!("1012 to {CLIENTS} clients over {WINDOW:?}:\n{histogram}");
     println!("nothing accepted after {closed_after:.1?}, exit code 0 after {took:.1?}");
-    // The largest difference between the share of closed clients and the share of the window that has
-    // passed (Kolmogorov-Smirnov). A stall of half a second adds a tenth.
+    // The largest difference between the share of closed clients and the share of the window that
+    // has passed (Kolmogorov-Smirnov). A stall of half a second adds a tenth.
     let stray = times
         .iter()
         .enumerate()

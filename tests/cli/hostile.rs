@@ -1,7 +1,7 @@
 //! Attacks by peers and by the environment, against the built binary.
 //!
-//! Each attack ends with the same check: messages between two healthy clients took less than a second
-//! all the time; afterwards the processor is idle, and memory and descriptors are as before.
+//! Each attack ends with the same check: messages between two healthy clients took less than a
+//! second all the time; afterwards the processor is idle, and memory and descriptors are as before.
 //! HUBLET_HOSTILE=full makes the slow attacks last a minute.
 #![cfg(target_os = "linux")]
 
@@ -26,7 +26,8 @@ const LATE: Duration = Duration::from_secs(1);
 /// Bytes by which memory may grow in an attack: the allocator keeps some.
 const GROWN: u64 = 4 << 20;
 
-/// Processor time of an idle second, in hundredths of a second: for heartbeats and the log of joins.
+/// Processor time of an idle second, in hundredths of a second: for heartbeats and the log of
+/// joins.
 const IDLE: u64 = 5;
 
 /// How long the slow attacks last.

@@ -302,8 +302,8 @@ fn printing_resumes_when_standard_output_is_read_again() {
     assert!(logged.starts_with("ERROR standard output is too slow: missed "), "{logged}");
 }
 
-/// A hub whose standard output is not read: its thread blocks in a write, and more lines wait in the
-/// buffer and in the queue.
+/// A hub whose standard output is not read: its thread blocks in a write, and more lines wait in
+/// the buffer and in the queue.
 struct Unread {
     server: Server,
     /// The other end, which stays open.

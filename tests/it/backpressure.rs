@@ -197,8 +197,8 @@ fn fast_writer_waits_for_a_slow_hook_and_loses_nothing() {
         last = n;
     }
     assert!(last < MESSAGES - 1, "it must wait");
-    // One message is with the hook, the bytes of one read are kept, and if the next message begins
-    // in these, room for it is reserved twice.
+    // One message is with the hook, and the bytes of one read are kept. If the next message begins
+    // in these bytes, room for it is reserved twice.
     let held = hub.hub.stats().held_bytes;
     assert!(held <= 5 * LEN, "{held} bytes are held for it");
     drop(words);

@@ -348,8 +348,8 @@ fn several_listeners_of_either_kind_serve_one_hub() {
     tcp.iter_mut().for_each(|peer| peer.hears("to all three"));
 }
 
-/// Another process that shares a listener may shut it down. Linux reports that in different ways for
-/// TCP and Unix sockets.
+/// Another process that shares a listener may shut it down. Linux reports that in different ways
+/// for TCP and Unix sockets.
 #[test]
 fn accept_loop_ends_when_its_listener_is_shut_down() {
     let path = std::env::temp_dir().join(format!("hublet-it-shut-{}.sock", std::process::id()));

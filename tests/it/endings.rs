@@ -156,8 +156,8 @@ fn data_after_a_close_frame_is_no_message() {
     other.hears("alive");
 }
 
-/// If the hub closed a socket with unread bytes, the kernel would reset the connection, and the peer
-/// might never see the answer.
+/// If the hub closed a socket with unread bytes, the kernel would reset the connection, and the
+/// peer might never see the answer.
 #[test]
 fn peer_that_sends_data_after_its_close_frame_still_gets_the_answer() {
     let hub = TestHub::start();
@@ -168,8 +168,8 @@ fn peer_that_sends_data_after_its_close_frame_still_gets_the_answer() {
 }
 
 /// RFC 6455 5.5.1 forbids data after a close frame, and 5.5.2 demands pongs until the answer to it.
-/// If the hub had closed its socket by then, the kernel would reset the connection, and the bytes in
-/// its buffer would be lost.
+/// If the hub had closed its socket by then, the kernel would reset the connection, and the bytes
+/// in its buffer would be lost.
 #[test]
 fn peer_that_sends_pongs_after_its_close_frame_still_gets_everything() {
     let hub = TestHub::with(Config::default().close_timeout(Config::WAIT_MAX));

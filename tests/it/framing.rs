@@ -1,5 +1,5 @@
-//! Request smuggling: the hub refuses a request whose end is ambiguous. hyper, which is widely used,
-//! is the reference.
+//! Request smuggling: the hub refuses a request whose end is ambiguous. hyper, which is widely
+//! used, is the reference.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -152,8 +152,8 @@ fn post(headers: &str, rest: &str) -> String {
 /// The number of whole requests, which are the first of the shapes.
 const WHOLE: usize = 8;
 
-/// Every shape that is known to be read differently by some servers, and the statuses of the hub. If
-/// hyper sees more requests than the hub answers, the hub is stricter, and a comment says why.
+/// Every shape that is known to be read differently by some servers, and the statuses of the hub.
+/// If hyper sees more requests than the hub answers, the hub is stricter, and a comment says why.
 fn shapes() -> Vec<(String, &'static [u16])> {
     let next = |text: String| text + NEXT;
     vec![
@@ -199,7 +199,8 @@ fn shapes() -> Vec<(String, &'static [u16])> {
         // A POST without a length may still have a body, so 411 ends the connection. hyper assumes
         // an empty body.
         (next(post("", "")), &[411]),
-        // A GET may have a body too. The hub does not read it and closes the connection. hyper reads it.
+        // A GET may have a body too. The hub does not read it and closes the connection. hyper
+        // reads it.
         (next("GET /rooms/a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc".into()), &[200]),
         (next("GET /rooms/a HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".into()), &[200, 200]),
         // If the hub refuses a body unread, the connection ends.

@@ -200,8 +200,8 @@ fn half_handshakes_do_not_keep_a_client_out() {
     });
 }
 
-/// A client that pipelines does not keep its handshake slot for ever, whether the hub has read the
-/// start of the next request with the last one or finds it in the socket.
+/// A client that pipelines requests does not keep its handshake slot for ever. The hub reads the
+/// start of a request together with the last one, or finds all of it in the socket.
 #[test]
 fn pipelined_requests_do_not_keep_a_client_out() {
     // One request is as long as one read. The first case sends a byte of the next one with each.

@@ -159,8 +159,8 @@ impl Handler for Heard {
 #[test]
 fn pong_overtakes_queued_messages() {
     let (sender, heard): (_, Receiver<()>) = async_channel::bounded(1);
-    // With a ceiling the kernel's buffers are small. Otherwise the kernel might take all queued
-    // messages before the hub has read the ping.
+    // With a ceiling the kernel's buffers have a fixed size. Otherwise a packet of the peer may let
+    // the kernel take all queued messages before the hub has read that packet.
     let config = Config::default().overflow(Overflow::DropNewest).max_memory(Some(64 << 20));
     let hub = TestHub::serving(config, Heard(sender));
     let mut peer = hub.join_narrow();

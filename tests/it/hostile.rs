@@ -116,14 +116,15 @@ fn flooding_client_does_not_starve_others() {
             let (config, mirror) = mirror();
             let hub = TestHub::on_threads(threads, config, mirror);
             let (_, slowest) = round_trips_beside(&hub, 6, &flood);
-            // One poll takes some milliseconds in a debug build. The rest allows for a busy machine.
+            // One poll takes some milliseconds in a debug build. The rest allows for a busy
+            // machine.
             assert!(slowest < Duration::from_secs(5), "one message took {slowest:?}");
         }
     }
 }
 
-/// If the reactor ran on a thread of its own, a connection ignored wakes for which async-io reported
-/// no readiness, hundreds of times in a row while another client flooded.
+/// A connection once ignored wakes for which async-io reported no readiness. If the reactor ran on
+/// a thread of its own and another client flooded, that happened hundreds of times in a row.
 #[test]
 fn reactor_on_another_thread_does_not_delay_messages() {
     let ((config, handler), flood) = (mirror(), empty_messages());

@@ -6,7 +6,8 @@ use smol::future::block_on;
 use crate::peer::Peer;
 use crate::support::{TestHub, gone, until};
 
-/// `+room` and `-room` change rooms; any other text goes to the other members of the sender's rooms.
+/// `+room` and `-room` change rooms; any other text goes to the other members of the sender's
+/// rooms.
 struct Rooms;
 
 impl Rooms {

@@ -62,8 +62,8 @@ fn messages_of_a_room_arrive_as_events() {
     hub.empties();
 }
 
-/// Messages that are encoded in many pieces, through streams that take a part of each: a client that
-/// reads gets all of them. A lost wake would leave it waiting for minutes.
+/// Messages that are encoded in many pieces, through streams that take a part of each: a client
+/// that reads gets all of them. A lost wake would leave it waiting for minutes.
 #[test]
 fn client_that_reads_a_narrow_stream_gets_everything() {
     let minutes = Duration::from_secs(600);
@@ -252,8 +252,8 @@ fn peer_that_vanishes_silently_is_noticed() {
     let begin = Instant::now();
     while hub.hub.stats().clients == 2 {
         assert_eq!(event(&mut here), ":\n\n", "a heartbeat");
-        // Up to 1.1 intervals until the heartbeat, and the kernel counts from its first resend. This
-        // loop checks once an interval, on a machine that may be busy.
+        // Up to 1.1 intervals until the heartbeat, and the kernel counts from its first resend.
+        // This loop checks once an interval, on a machine that may be busy.
         let late = begin.elapsed().saturating_sub(5 * ping);
         assert!(late < Duration::from_secs(20), "it is not noticed");
     }

@@ -242,7 +242,8 @@ fn an_accept_loop_without_descriptors_ends_with_a_drain() {
         let hub = TestHub::with(Config::default().drain(Duration::ZERO));
         let mut inside = hub.join();
         let mut exhausted = Exhausted::at(&hub);
-        // Six pauses take 630 ms together and the next one 640 ms: the drain begins during that one.
+        // Six pauses take 630 ms together and the next one 640 ms: the drain begins during that
+        // one.
         until("accepting fails", || failed.load(Ordering::Relaxed) == 7);
         thread::scope(|scope| {
             let drain = scope.spawn(|| block_on(hub.hub.drain(Disconnect::RESTART)));

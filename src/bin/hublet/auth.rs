@@ -141,8 +141,8 @@ impl Access {
     }
 
     /// What a JSON Web Token allows. Without a claim for subscribing it allows all rooms. Without a
-    /// claim for publishing it allows the same rooms as for subscribing, or none if there is a token
-    /// for publishing.
+    /// claim for publishing it allows the same rooms as for subscribing, or none if there is a
+    /// token for publishing.
     fn pass_of(&self, claims: Claims) -> Pass {
         let listen = claims.rooms.map_or(Rooms::All, Rooms::These);
         let send = match claims.publish {
@@ -188,8 +188,8 @@ impl Pass {
         self.check(self.send.contains(room))
     }
 
-    /// Whether the client may send to users, in whatever rooms they are: it may if it may publish to
-    /// every room.
+    /// Whether the client may send to users, in whatever rooms they are: it may if it may publish
+    /// to every room.
     ///
     /// # Errors
     ///

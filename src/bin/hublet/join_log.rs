@@ -67,8 +67,8 @@ impl Fold {
             if !self.has_folded() {
                 folded.await;
             }
-            // Also right after a summary: another thread may have added to the next one while it was
-            // written, and that one also waits a second.
+            // Also right after a summary: another thread may have added to the next one while it
+            // was written, and that one also waits a second.
             Timer::after(SECOND).await;
             self.flush();
         }

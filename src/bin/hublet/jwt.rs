@@ -1,7 +1,7 @@
 //! JSON Web Tokens that are signed with HS256 (RFC 7519, RFC 7515).
 //!
-//! Before the signature is checked, only the `alg` of the header is read, which must be `HS256`.
-//! The signature is always checked as HS256, so a token cannot choose its algorithm.
+//! Before the signature is checked, only the header is read: its `alg` must be `HS256`. The
+//! signature is always checked as HS256, so a token cannot choose its algorithm.
 
 use std::fmt;
 

@@ -33,8 +33,8 @@ impl Lines {
         Self { max, held: Vec::new(), len: 0, number: 0 }
     }
 
-    /// Removes bytes from the front of `bytes` up to the end of a line; `None` if all are removed and
-    /// the line continues.
+    /// Removes bytes from the front of `bytes` up to the end of a line; `None` if all are removed
+    /// and the line continues.
     pub(crate) fn next(&mut self, bytes: &mut &[u8]) -> Option<Result<Message, TooLong>> {
         let end = bytes.iter().position(|&byte| byte == b'\n');
         self.hold(&bytes[..end.unwrap_or(bytes.len())]);

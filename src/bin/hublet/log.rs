@@ -71,7 +71,7 @@ pub(crate) fn start(level: LevelFilter) {
 }
 
 impl Log for Stderr {
-    /// Leaves out the debug lines of other crates, which do not concern an operator.
+    /// Leaves out lines of other crates below `warn`, which do not concern an operator.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target().starts_with("hublet") || metadata.level() <= Level::Warn
     }

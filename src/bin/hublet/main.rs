@@ -121,7 +121,7 @@ fn print(bytes: &[u8]) -> io::Result<()> {
     stdout.flush()
 }
 
-/// Serves until a signal has drained the hub, or a part fails.
+/// Serves until a signal or the end of the pipe has drained the hub, or until a part fails.
 fn serve(options: Options) -> Result<(), Failure> {
     log::start(options.level);
     // A panic is logged as one line. The default hook would block if standard error is not read.

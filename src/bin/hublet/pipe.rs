@@ -33,8 +33,8 @@ const PLACE_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of a frame beyond its payload, at most (RFC 6455 5.2).
 const FRAMING: usize = 10;
 
-/// The length of a line compared with its frame, at most: a binary message of one byte is a frame of
-/// 3 bytes (RFC 6455 5.2), and a base64 line of 5.
+/// The length of a line compared with its frame, at most: a binary message of one byte is a frame
+/// of 3 bytes (RFC 6455 5.2), and a base64 line of 5.
 const LINE_PER_FRAME: usize = 2;
 
 /// The options of the pipe.
@@ -84,7 +84,8 @@ pub(crate) struct Pipe {
 }
 
 impl Pipe {
-    /// Joins the room of `--stdout` and starts to read standard input, as far as `plan` asks for it.
+    /// Joins the room of `--stdout` and starts to read standard input, as far as `plan` asks for
+    /// it.
     pub(crate) async fn start(
         hub: &Hub,
         executor: &Executor<'static>,
@@ -124,14 +125,16 @@ impl Pipe {
         or(end_of(&mut self.input), end_of(&mut self.output)).await
     }
 
-    /// Stops the input, before a drain. The drain waits for the output as for any client, but not for
-    /// the reader of standard output: there is room for all queued messages on the way to the thread.
+    /// Stops the input, before a drain. The drain waits for the output as for any client, but not
+    /// for the reader of standard output: there is room for all queued messages on the way to the
+    /// thread.
     pub(crate) fn stop(&mut self, plan: &Plan) {
         self.input = None;
         self.lines.drain(LINE_PER_FRAME * (plan.queue_bytes + plan.max_message));
     }
 
-    /// Waits until standard output has taken the last lines, or until `deadline`. Called after a drain.
+    /// Waits until standard output has taken the last lines, or until `deadline`. Called after a
+    /// drain.
     pub(crate) async fn flush(&mut self, deadline: Instant) -> Result<(), Failure> {
         if self.output.is_none() {
             return Ok(());
@@ -266,7 +269,7 @@ impl Pace {
     async fn keep(&mut self, bytes: usize) -> Result<(), Error> {
         if self.messages == 0 || self.bytes < bytes {
             let half = self.queue_bytes / 2;
-            // A frame that is longer than half a queue needs more room.
+            // A frame that is longer than half a queue needs more free room than half.
             let full = half.min(self.queue_bytes.saturating_sub(bytes));
             self.wait(self.queue / 2, full).await?;
             self.messages = (self.queue / 2).max(1);
@@ -282,8 +285,8 @@ impl Pace {
         self.wait(0, 0).await
     }
 
-    /// Waits until no queue holds more than `messages` and `bytes`, except queues of members that have
-    /// been behind for longer than `patience`.
+    /// Waits until no queue holds more than `messages` and `bytes`, except queues of members that
+    /// have been behind for longer than `patience`.
     async fn wait(&mut self, messages: usize, bytes: usize) -> Result<(), Error> {
         let mut pause = PAUSE;
         loop {
@@ -412,8 +415,8 @@ mod tests {
     /// A bound for steps that must not block.
     const SOON: Duration = Duration::from_secs(20);
 
-    /// Runs `story` with an output whose thread does not run, as if it were blocked in its first write.
-    /// A drain may take a day.
+    /// Runs `story` with an output whose thread does not run, as if it were blocked in its first
+    /// write. A drain may take a day.
     fn stuck(queue_bytes: usize, story: impl AsyncFnOnce(&Hub, &str, &mut Pipe, &Plan)) {
         let day = Config::WAIT_MAX;
         let mut options = Options::default();
@@ -468,12 +471,13 @@ mod tests {
         });
     }
 
-    /// The queue holds one message, and the base64 line that the output is passing on is longer than
-    /// that.
+    /// The queue holds one message, and the base64 line that the output is passing on is longer
+    /// than that.
     #[test]
     fn drain_does_not_wait_for_a_line_that_is_being_passed_on() {
         stuck(Config::MAX_MESSAGE + 14, async |hub, room, pipe, plan| {
-            // Until a message waits in the queue: the lines before it are with the thread or the output.
+            // Until a message waits in the queue: the lines before it are with the thread or the
+            // output.
             loop {
                 assert_eq!(hub.publish(room, vec![7u8; 65_500]).await.ok(), Some(1));
                 smol::future::yield_now().await;

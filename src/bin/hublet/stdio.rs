@@ -131,7 +131,7 @@ impl StreamBuffer {
         self.wait(&|_| false).await;
     }
 
-    /// The result of the thread. Returns an error once, and `Ok` afterwards.
+    /// The result of the thread, after it has ended. Returns an error once, and `Ok` afterwards.
     pub(crate) fn result(&self) -> io::Result<()> {
         self.lock().result.replace(Ok(())).unwrap_or(Ok(()))
     }

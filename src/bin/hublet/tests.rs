@@ -15,7 +15,8 @@ const FAULT: &str = "TEST_FAULT";
 /// The variable that makes the part panic; without it the part just ends.
 const PANIC: &str = "TEST_FAULT_PANIC";
 
-/// Injects the fault that the environment asks for into a part. It happens when standard input ends.
+/// Injects the fault that the environment asks for into a part. It happens when standard input
+/// ends.
 pub(super) async fn or_fault(name: String, part: impl Future<Output = ()>) {
     let Some(fault) = std::env::var(FAULT).ok().filter(|fault| name.starts_with(fault)) else {
         return part.await;

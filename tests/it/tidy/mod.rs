@@ -3,6 +3,7 @@
 
 mod layers;
 pub(crate) mod source;
+mod words;
 
 use std::path::Path;
 use std::process::Command;

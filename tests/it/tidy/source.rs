@@ -48,32 +48,53 @@ fn has_word(line: &str, word: &str) -> bool {
     })
 }
 
-/// Blanks comments and the contents of strings and characters.
-fn code(text: &str) -> String {
+/// Removes comments and the contents of strings and characters. Line breaks stay.
+pub(crate) fn code(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(char) = rest.chars().next() {
-        let skipped = if rest.starts_with("//") {
-            rest.find('\n').unwrap_or(rest.len())
-        } else if rest.starts_with("/*") {
-            rest.find("*/").map_or(rest.len(), |at| at + 2)
-        } else if rest.starts_with("r#\"") {
-            rest.find("\"#").map_or(rest.len(), |at| at + 2)
-        } else if char == '"' {
-            literal(rest, '"')
-        } else if rest.starts_with("'\\") || rest.chars().nth(2) == Some('\'') && char == '\'' {
-            literal(rest, '\'')
-        } else {
-            code.push(char);
-            char.len_utf8()
-        };
-        if skipped > char.len_utf8() {
-            // Line breaks stay.
-            code.extend(rest[..skipped].chars().filter(|char| *char == '\n'));
+    for (kind, piece) in pieces(text) {
+        match kind {
+            Kind::Code => code.push_str(piece),
+            _ => code.extend(piece.chars().filter(|char| *char == '\n')),
         }
-        rest = &rest[skipped..];
     }
     code
+}
+
+/// The comments of a Rust file, one after another.
+pub(crate) fn comments(text: &str) -> String {
+    let comments = pieces(text).into_iter().filter(|(kind, _)| *kind == Kind::Comment);
+    comments.map(|(_, comment)| format!("{comment}\n")).collect()
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Code,
+    Comment,
+    Literal,
+}
+
+/// Splits a Rust file into code, comments and literals.
+fn pieces(text: &str) -> Vec<(Kind, &str)> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while let Some(char) = rest.chars().next() {
+        let (kind, len) = if rest.starts_with("//") {
+            (Kind::Comment, rest.find('\n').unwrap_or(rest.len()))
+        } else if rest.starts_with("/*") {
+            (Kind::Comment, rest.find("*/").map_or(rest.len(), |at| at + 2))
+        } else if rest.starts_with("r#\"") {
+            (Kind::Literal, rest.find("\"#").map_or(rest.len(), |at| at + 2))
+        } else if char == '"' {
+            (Kind::Literal, literal(rest, '"'))
+        } else if rest.starts_with("'\\") || rest.chars().nth(2) == Some('\'') && char == '\'' {
+            (Kind::Literal, literal(rest, '\''))
+        } else {
+            (Kind::Code, char.len_utf8())
+        };
+        pieces.push((kind, &rest[..len]));
+        rest = &rest[len..];
+    }
+    pieces
 }
 
 /// The length of the item at the start of `rest`: up to its semicolon or its closing brace.

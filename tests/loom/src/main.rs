@@ -1,5 +1,5 @@
-//! Tests the types that several threads share: a client's queue, the slot of a reply, the senders
-//! that wait for the inbox, the readiness of a socket, and the timers, in every order of threads.
+//! Tests the types that several threads share, in every order of threads: a client's queue, the
+//! slot of a reply, the senders that wait for the inbox, the readiness of a socket, and the timers.
 //!
 //! The sources are the hub's own; only the lock is loom's. loom reports a lost wake as a deadlock,
 //! with the order of threads that led to it.
