@@ -11,8 +11,8 @@ use crate::frame::FRAME_HEADER_MAX;
 use crate::hub::queue::backlog_size;
 use crate::memory::budget::{MemoryBudget, Watermarks, allocation};
 
-/// Bytes of what a connection has only while its peer is speaking or is told goodbye: tungstenite
-/// with its read buffer, which grows to a piece of a frame, and control frames that wait.
+/// Bytes of what a connection has only while its peer is speaking or is told goodbye: the state of a
+/// message that has begun, control frames that wait, and a margin. The message is not among them.
 const BUFFERS: usize = allocation(1024) + allocation(3 * 1024) + allocation(1024);
 
 /// Bytes of a name of 128 bytes in an index, with its list of members.

@@ -4,6 +4,5 @@ pub(crate) mod assembler;
 pub(crate) mod close;
 pub(crate) mod connection;
 pub(crate) mod decoder;
-pub(crate) mod protocol;
 pub(crate) mod reader;
 pub(crate) mod upgrade;
