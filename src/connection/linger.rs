@@ -53,7 +53,7 @@ pub(crate) fn poll_discard<S: AsyncRead + Unpin>(
 ) -> Poll<io::Result<usize>> {
     let pool = &hub.shared().read_buffers;
     let mut bytes = pool.acquire();
-    let read = Pin::new(stream).poll_read(cx, &mut bytes);
+    let read = Pin::new(stream).poll_read(cx, &mut bytes[..]);
     pool.release(bytes);
     // Not more than there was room for, whatever a stream of somebody else's says.
     read.map_ok(|n| {

@@ -11,8 +11,8 @@ use crate::frame::FRAME_HEADER_MAX;
 use crate::hub::backlog::backlog_size;
 use crate::memory::budget::{MemoryBudget, Watermarks, allocation};
 
-/// Bytes of what a connection has only while its peer sends or its end is on the way: tungstenite
-/// with its read buffer, which grows to a piece of a frame, and control frames that wait.
+/// Bytes of what a connection has only while its peer sends or its end is on the way: the state of an
+/// unfinished message, control frames that wait, and a margin. The message itself is not included.
 const BUFFERS: usize = allocation(1024) + allocation(3 * 1024) + allocation(1024);
 
 /// Bytes of a name of 128 bytes in an index, with its list of members.
