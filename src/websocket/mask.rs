@@ -30,6 +30,7 @@ pub(crate) fn turned(mask: [u8; 4], bytes: usize) -> [u8; 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::websocket::decoder::tests::frame;
 
     #[test]
     fn mask_is_removed_from_every_byte_and_a_byte_that_is_not_ascii_is_seen() {
