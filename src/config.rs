@@ -149,9 +149,13 @@ config! {
     /// Frames that one message may consist of, empty ones counted. Default 1,024; more are
     /// answered with 1008.
     max_fragments: usize = Self::MAX_FRAGMENTS;
-    /// The time a peer has to finish a message it began. Default 30 s; then 1008.
+    /// The time a peer has to finish a message it began, or the body of a request. Default 30 s;
+    /// then 1008, or 408.
     message_timeout: Duration = Self::MESSAGE_TIMEOUT;
-    /// The time for a whole request and its answer, however its bytes trickle. Default 5 s.
+    /// The time for a handshake, or the head of any other request and its hooks, however the bytes
+    /// trickle; and how long a body may make no progress. Default 5 s; then 408. A body that takes
+    /// longer than this keeps its place among the [`handshakes`](Self#structfield.handshakes) no
+    /// longer: it goes on for as long as no client needs its place.
     handshake_timeout: Duration = Self::HANDSHAKE_TIMEOUT;
     /// How long a connection may wait for its next request. Default 75 s: longer than the 60 s
     /// that proxies keep theirs. It ends sooner when a client needs its place.

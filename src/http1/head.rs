@@ -1,19 +1,32 @@
-//! HTTP/1.1 as far as a hub needs it: the request head, strictly read, and responses.
+//! The head of a request, strictly read.
 //!
 //! The grammar is `httparse`'s; what is refused beyond it is refused because two readers could
 //! understand it in two ways (RFC 9112 section 11.2).
 
+use std::future::poll_fn;
+use std::io;
+use std::time::Duration;
+
+use futures_lite::future::or;
 use http::header::{HeaderName, HeaderValue, InvalidHeaderValue};
 use http::{Method, Request, StatusCode, Uri, Version, header};
 
 use crate::http1::fields::has_token;
 use crate::http1::response::Response;
+use crate::http1::stream::{Failure, HttpStream};
+use crate::net::stream::Transport;
 
 /// The longest request head, in bytes.
 pub(crate) const HEAD_BYTES_MAX: usize = 8 * 1024;
 
 /// The most headers of a request.
 pub(crate) const HEADERS_MAX: usize = 64;
+
+/// Bytes that one read of a head takes at most, of what comes behind it too.
+pub(crate) const HEAD_READ_BYTES: usize = 1024;
+
+/// How long a peer may stay silent while other connections wait for its slot.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
 
 /// What ends a head.
 const END: &[u8] = b"\r\n\r\n";
@@ -40,6 +53,37 @@ impl Head {
     pub(crate) fn expects_continue(&self) -> bool {
         self.request.version() == Version::HTTP_11
             && has_token(self.request.headers(), header::EXPECT, "100-continue")
+    }
+}
+
+impl<T: Transport> HttpStream<'_, T> {
+    /// Reads a head; what came behind it stays in the buffer.
+    pub(crate) async fn read_head(&mut self) -> Result<Head, Failure> {
+        let mut searched = 0;
+        loop {
+            if self.buffer.len() > searched {
+                if let Some(head) = parse(&self.buffer, searched)? {
+                    self.consume(head.len);
+                    return Ok(head);
+                }
+                searched = self.buffer.len();
+            }
+            let silent = self.buffer.is_empty();
+            let shared = self.hub.shared();
+            let crowded_out = async {
+                loop {
+                    shared.timers.after(SILENCE_MAX).await;
+                    if silent && shared.admissions.is_crowded() {
+                        return Ok(0);
+                    }
+                }
+            };
+            let read = poll_fn(|cx| self.poll_fill(cx, HEAD_READ_BYTES));
+            if or(read, crowded_out).await? == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+            self.charge_buffer();
+        }
     }
 }
 

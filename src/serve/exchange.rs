@@ -1,0 +1,34 @@
+//! One request and its response.
+
+use crate::http1::origin::AllowOrigin;
+use crate::http1::slot::Slot;
+use crate::net::peer::Peer;
+
+/// What is known of a request so far.
+pub(crate) struct Exchange<'a> {
+    /// What lets it be under way.
+    pub(crate) slot: Slot<'a>,
+    /// The request is HEAD: the response has no body.
+    pub(crate) head_only: bool,
+    /// Another request may follow.
+    pub(crate) keeps_alive: bool,
+    /// The request has a body, and that was not read.
+    pub(crate) has_unread_body: bool,
+    /// The origin that may read the response, whatever it is.
+    pub(crate) allow_origin: AllowOrigin,
+    /// The peer, or the client that a trusted proxy names.
+    pub(crate) client_address: Peer,
+}
+
+impl<'a> Exchange<'a> {
+    pub(crate) fn new(slot: Slot<'a>, peer: Peer) -> Self {
+        Self {
+            slot,
+            head_only: false,
+            keeps_alive: false,
+            has_unread_body: false,
+            allow_origin: None,
+            client_address: peer,
+        }
+    }
+}
