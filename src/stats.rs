@@ -1,7 +1,7 @@
 //! What a hub counts.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use http::StatusCode;
 
@@ -49,6 +49,8 @@ macro_rules! stats {
             $( pub(crate) $field: $atomic, )*
             /// The refused, by what was wrong, in the order of [`Wrong`].
             pub(crate) refused: [AtomicU64; RefusalReason::NAMES.len()],
+            /// Whether a peer has spoken TLS, which no port of ours does: the log warns once.
+            pub(crate) has_seen_tls: AtomicBool,
         }
 
         impl Counters {
@@ -99,7 +101,7 @@ stats! {
 /// What was wrong with a request that was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RefusalReason {
-    /// It is no request as it should be: 400, 411, 413, 426, 431, 501, 505.
+    /// It is no request as it should be: 400, 411, 413, 415, 426, 431, 501, 505.
     Malformed,
     /// It has no valid token: 401.
     Unauthorized,
@@ -113,7 +115,7 @@ pub(crate) enum RefusalReason {
     Host,
     /// There is no place for it: 429, 503.
     Full,
-    /// The peer left before it was whole, or never spoke.
+    /// The peer left before it was whole.
     Left,
     /// Any other status.
     Other,
@@ -136,7 +138,7 @@ impl RefusalReason {
     /// What a status says.
     pub(crate) fn of(status: StatusCode) -> Self {
         match status.as_u16() {
-            400 | 411 | 413 | 426 | 431 | 501 | 505 => Self::Malformed,
+            400 | 411 | 413 | 415 | 426 | 431 | 501 | 505 => Self::Malformed,
             401 => Self::Unauthorized,
             403 => Self::Forbidden,
             404 | 405 => Self::NotFound,

@@ -1,6 +1,8 @@
 //! HTTP/1.1 as far as a hub needs it: requests, responses, and which pages may ask.
 
 pub(crate) mod body;
+pub(crate) mod chunked;
+pub(crate) mod date;
 pub(crate) mod fields;
 pub(crate) mod head;
 pub(crate) mod origin;

@@ -1,10 +1,8 @@
 //! What lets a request be under way, and for how long.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
-
-use futures_lite::future::or;
 
 use crate::hub::handle::Hub;
 use crate::limits::admission::{HandshakePermit, KeepAlivePermit};
@@ -30,8 +28,11 @@ impl<'a> Slot<'a> {
     }
 
     /// Runs a future to its end or to the deadline; `None` if that is earlier.
-    pub(crate) async fn within<F: Future>(&mut self, future: F) -> Option<F::Output> {
-        within(&mut self.deadline, future).await
+    pub(crate) fn within<F: Future>(
+        &mut self,
+        future: F,
+    ) -> impl Future<Output = Option<F::Output>> {
+        within(&mut self.deadline, future)
     }
 
     /// Whether the permit was given after the drain had begun.
@@ -56,9 +57,10 @@ impl<'a> Slot<'a> {
 
 /// Runs a future to its end or to a deadline; `None` if that is earlier.
 pub(crate) async fn within<F: Future>(deadline: &mut Deadline<'_>, future: F) -> Option<F::Output> {
-    let late = async {
-        deadline.await;
-        None
-    };
-    or(async { Some(future.await) }, late).await
+    let mut future = pin!(future);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Pin::new(&mut *deadline).poll(cx).map(|()| None),
+    })
+    .await
 }

@@ -18,7 +18,13 @@ pub(crate) struct HttpStream<'a, T> {
     pub(crate) buffer: Vec<u8>,
     /// The memory of `buffer`, and of the rest of a body that has begun to come.
     pub(crate) charge: Charge,
+    /// Empty lines that were skipped since the last request.
+    pub(crate) empty_lines: u8,
 }
+
+/// Empty lines ahead of a request that are skipped at most. Old clients send one behind a body, which
+/// is no part of it (RFC 9112 2.2).
+const EMPTY_LINES_MAX: u8 = 2;
 
 /// Why a request has no answer of its own.
 #[derive(Debug)]
@@ -43,7 +49,7 @@ impl From<io::Error> for Failure {
 
 impl<'a, T: Transport> HttpStream<'a, T> {
     pub(crate) fn new(hub: &'a Hub, transport: T) -> Self {
-        Self { hub, transport, buffer: Vec::new(), charge: hub.memory().charge(0) }
+        Self { hub, transport, buffer: Vec::new(), charge: hub.memory().charge(0), empty_lines: 0 }
     }
 
     /// Reads what is there into the buffer, at most `most` bytes; 0 at the end of the stream.
@@ -62,6 +68,16 @@ impl<'a, T: Transport> HttpStream<'a, T> {
         }
         pool.release(bytes);
         read
+    }
+
+    /// Takes empty lines off the front of the buffer; returns whether there was any.
+    pub(crate) fn skip_empty_lines(&mut self) -> bool {
+        let before = self.empty_lines;
+        while self.empty_lines < EMPTY_LINES_MAX && self.buffer.starts_with(b"\r\n") {
+            self.buffer.drain(..2);
+            self.empty_lines += 1;
+        }
+        self.empty_lines > before
     }
 
     /// Takes what was understood, `len` bytes, off the front of the buffer.

@@ -8,6 +8,8 @@ use crate::net::peer::Peer;
 pub(crate) struct Exchange<'a> {
     /// What lets it be under way.
     pub(crate) slot: Slot<'a>,
+    /// The peer has sent a byte of it.
+    pub(crate) has_begun: bool,
     /// The request is HEAD: the response has no body.
     pub(crate) head_only: bool,
     /// Another request may follow.
@@ -24,6 +26,7 @@ impl<'a> Exchange<'a> {
     pub(crate) fn new(slot: Slot<'a>, peer: Peer) -> Self {
         Self {
             slot,
+            has_begun: true,
             head_only: false,
             keeps_alive: false,
             has_unread_body: false,

@@ -16,10 +16,10 @@ use http::{Method, StatusCode};
 use crate::connection::handler::Handler;
 use crate::connection::hooks::run_request_hook;
 use crate::connection::linger::timed_out;
-use crate::connection::refuse::{count_refusal, write_last_response};
+use crate::connection::refuse::{count_refusal, refuse_body, write_last_response};
 use crate::connection::registration::{Admitted, Registering, register};
 use crate::error::{Error, Kind};
-use crate::http1::head::{HEAD_READ_BYTES, Head};
+use crate::http1::head::{Framing, HEAD_READ_BYTES, Head};
 use crate::http1::origin;
 use crate::http1::response::{Response, draining, request_timeout};
 use crate::http1::slot::{Slot, within};
@@ -86,50 +86,47 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         handler: &'a H,
         permit: HandshakePermit,
     ) -> impl Future<Output = Result<(Outcome<'a>, T), Error>> + Send {
-        // Each request is boxed, so that a connection that waits has no room for what one needs.
-        let begun = Box::pin(Self::begin(hub, accepting, peer, handler, permit));
+        let accepted = Box::pin(Self::accept(hub, accepting, peer, handler, permit));
         async move {
-            let (mut connection, mut answered) = begun.await?;
+            let (mut connection, mut slot) = accepted.await?;
             loop {
-                let kept = match answered {
+                // Boxed, so that a connection that waits has no room for what a request needs.
+                let kept = match Box::pin(connection.serve_request(slot)).await? {
                     ControlFlow::Break(outcome) => {
                         return Ok((outcome, connection.stream.transport));
                     }
                     ControlFlow::Continue(kept) => kept,
                 };
-                let permit = connection.next_request(kept).await?;
-                answered = Box::pin(connection.serve_request(Slot::new(hub, permit))).await?;
+                slot = Slot::new(hub, connection.next_request(kept).await?);
             }
         }
     }
 
-    /// Makes the stream and serves the first request, in one slot and under one deadline.
-    async fn begin(
+    /// Makes the stream, in the slot of the first request and under its deadline.
+    async fn accept(
         hub: &'a Hub,
         accepting: impl Future<Output = io::Result<T>> + Send,
         peer: Peer,
         handler: &'a H,
         permit: HandshakePermit,
-    ) -> Result<(Self, ControlFlow<Outcome<'a>, KeepAlive>), Error> {
+    ) -> Result<(Self, Slot<'a>), Error> {
         let mut slot = Slot::new(hub, permit);
-        let accepted = match slot.within(accepting).await {
-            Some(Ok(transport)) => Ok(transport),
-            Some(Err(error)) => Err((RefusalReason::Left, error)),
-            None => Err((RefusalReason::Late, io::ErrorKind::TimedOut.into())),
+        let (reason, error) = match slot.within(accepting).await {
+            Some(Ok(transport)) => {
+                return Ok((Self { stream: HttpStream::new(hub, transport), peer, handler }, slot));
+            }
+            Some(Err(error)) => (RefusalReason::Left, error),
+            None => (RefusalReason::Late, io::ErrorKind::TimedOut.into()),
         };
-        let transport = accepted.map_err(|(reason, error)| {
-            hub.shared().counters.refuse(reason);
-            error
-        })?;
-        let mut connection = Self { stream: HttpStream::new(hub, transport), peer, handler };
-        let answered = connection.serve_request(slot).await?;
-        Ok((connection, answered))
+        hub.shared().counters.refuse(reason);
+        Err(error.into())
     }
 
     /// Waits until the next request has begun and has a permit; `Err` if there is no next one.
     async fn next_request(&mut self, kept: KeepAlive) -> Result<HandshakePermit, Error> {
         let KeepAlive { mut place, permit, status } = kept;
         let hub = self.stream.hub;
+        self.stream.skip_empty_lines();
         let has_begun = !self.stream.buffer.is_empty();
         let is_free = has_begun && !hub.shared().admissions.is_crowded();
         if let Some(permit) = permit.filter(|_| is_free) {
@@ -158,8 +155,11 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         let shared = stream.hub.shared();
         let mut over = shared.timers.after(shared.config.idle_timeout);
         poll_fn(|cx| {
-            if let Poll::Ready(read) = stream.poll_fill(cx, HEAD_READ_BYTES) {
-                return Poll::Ready(read.is_ok_and(|n| n > 0));
+            while let Poll::Ready(read) = stream.poll_fill(cx, HEAD_READ_BYTES) {
+                // An empty line is no request.
+                if !(stream.skip_empty_lines() && stream.buffer.is_empty()) {
+                    return Poll::Ready(read.is_ok_and(|n| n > 0));
+                }
             }
             if Pin::new(&mut over).poll(cx).is_ready() || place.poll_leave(cx).is_ready() {
                 return Poll::Ready(false);
@@ -209,7 +209,11 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             }
             Ok(ControlFlow::Continue(response)) | Err(Failure::Refused(response)) => response,
             Err(Failure::Io(error)) => {
-                counters.refuse(RefusalReason::Left);
+                // A peer that never sent a byte was not refused anything. It is told nothing: its
+                // next request would take that for its answer.
+                if exchange.has_begun {
+                    counters.refuse(RefusalReason::Left);
+                }
                 return Err(error.into());
             }
         };
@@ -221,8 +225,18 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         &mut self,
         exchange: &mut Exchange<'a>,
     ) -> Result<ControlFlow<Joining<'a>, Response>, Failure> {
-        let head = exchange.slot.within(self.stream.read_head()).await;
-        let head = head.ok_or_else(request_timeout)??;
+        let head = match exchange.slot.within(self.stream.read_head()).await {
+            Some(Ok(head)) => head,
+            Some(Err(failure)) => {
+                exchange.has_begun = !self.stream.buffer.is_empty();
+                return Err(failure);
+            }
+            None if self.stream.buffer.is_empty() => {
+                exchange.has_begun = false;
+                return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+            }
+            None => return Err(request_timeout().into()),
+        };
         // Boxed, so that a client that waits for the manager has no room for a request.
         Box::pin(self.dispatch(head, exchange)).await
     }
@@ -237,13 +251,14 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         let shared = hub.shared();
         let (request, config) = (&head.request, &shared.config);
         exchange.head_only = request.method() == Method::HEAD;
-        exchange.has_unread_body = head.content_length.is_some_and(|length| length > 0);
+        exchange.has_unread_body = !matches!(head.framing, Framing::Unknown | Framing::Length(0));
         exchange.client_address =
             origin::client_address(&self.peer, request.headers(), &config.trusted_proxies);
         let route = route(&head, config, &mut exchange.allow_origin);
         // Frames may follow an upgrade, and a body whose length is unknown a POST: neither is a
         // request.
-        let has_end = head.content_length.is_some() || request.method() != Method::POST;
+        let has_end = head.framing != Framing::Unknown
+            || !matches!(*request.method(), Method::POST | Method::PUT);
         let is_upgrade = matches!(route, Ok(Route::Upgrade));
         exchange.keeps_alive = !is_upgrade && has_end && head.keeps_alive();
         let route = route?;
@@ -323,7 +338,12 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         let place = keeps_alive.then(|| place.or_else(|| shared.admissions.idle())).flatten();
         let transport = &mut self.stream.transport;
         let Some(place) = place else {
-            return Err(write_last_response(hub, transport, response, exchange.head_only).await);
+            let head_only = exchange.head_only;
+            return Err(if exchange.has_unread_body {
+                refuse_body(hub, transport, response, head_only, &mut exchange.slot).await
+            } else {
+                write_last_response(hub, transport, response, head_only).await
+            });
         };
         let bytes = response.encode(exchange.head_only, true);
         add(&shared.counters.bytes_sent, bytes.len() as u64);

@@ -37,12 +37,12 @@ async fn read_message<T: Transport>(
     head: Head,
     exchange: &mut Exchange<'_>,
 ) -> Result<Message, Failure> {
-    let len = usize::try_from(head.content_length.unwrap_or(0)).unwrap_or(usize::MAX);
+    let (framing, max) = (head.framing, stream.hub.shared().config.max_message);
     let (is_binary, expects_continue) =
         (has_binary_type(head.request.headers()), head.expects_continue());
     // A body may take long. It has no use for the memory of its head meanwhile.
     drop(head);
-    stream.read_body(len, expects_continue, &mut exchange.slot).await?;
+    let len = stream.read_body(framing, max, expects_continue, &mut exchange.slot).await?;
     exchange.has_unread_body = false;
     let body = &stream.buffer[..len];
     let message = match std::str::from_utf8(body) {

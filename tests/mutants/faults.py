@@ -356,7 +356,7 @@ FAULTS = [
     ),
     Fault(
         "a stream that is not made in time keeps its slot",
-        "http_connection.rs::begin",
+        "http_connection.rs::accept",
         "slot.within(accepting).await",
         "Some(accepting.await)",
         "http_connection.rs",
