@@ -162,10 +162,13 @@ config! {
     /// Frames that one message may consist of; empty frames count. Default 1,024. More close the
     /// client with 1008.
     max_fragments: usize = Self::MAX_FRAGMENTS;
-    /// The time a peer has to finish a message it began. Default 30 s; then the hub closes the
-    /// client with 1008.
+    /// The time a peer has to finish a message it began, or the body of a request. Default 30 s;
+    /// then the hub closes the client with 1008, or answers 408.
     message_timeout: Duration = Self::MESSAGE_TIMEOUT;
-    /// The time for a whole request and its answer, however slowly its bytes arrive. Default 5 s.
+    /// The time for a handshake, or for the head of any other request and its hooks, however slowly
+    /// the bytes arrive. Also how long a body may make no progress. Default 5 s; then 408. A body that
+    /// takes longer than this gives up its slot among the
+    /// [`handshakes`](Self#structfield.handshakes), and goes on until a client needs its place.
     handshake_timeout: Duration = Self::HANDSHAKE_TIMEOUT;
     /// How long a connection may wait for its next request. Default 75 s: longer than the 60 s for
     /// which proxies keep connections. The hub closes it sooner if the limit on clients leaves no

@@ -1,7 +1,7 @@
 //! What a hub counts.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use http::StatusCode;
 
@@ -49,6 +49,8 @@ macro_rules! stats {
             $( pub(crate) $field: $atomic, )*
             /// Refused requests, in the order of [`RefusalReason`].
             pub(crate) refused: [AtomicU64; RefusalReason::NAMES.len()],
+            /// Whether a peer has spoken TLS, which no port of ours does: the log warns once.
+            pub(crate) has_seen_tls: AtomicBool,
         }
 
         impl Counters {
@@ -99,7 +101,7 @@ stats! {
 /// Why a request was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RefusalReason {
-    /// The request is malformed or not supported: 400, 411, 413, 426, 431, 501, 505.
+    /// The request is malformed or not supported: 400, 411, 413, 415, 426, 431, 501, 505.
     Malformed,
     /// The request has no valid token: 401.
     Unauthorized,
@@ -113,7 +115,7 @@ pub(crate) enum RefusalReason {
     Host,
     /// A limit is reached: 429, 503.
     Full,
-    /// The peer left before the request was complete, or sent nothing.
+    /// The peer left before the request was complete.
     Left,
     /// Any other status.
     Other,
@@ -136,7 +138,7 @@ impl RefusalReason {
     /// The reason that a status stands for.
     pub(crate) fn of(status: StatusCode) -> Self {
         match status.as_u16() {
-            400 | 411 | 413 | 426 | 431 | 501 | 505 => Self::Malformed,
+            400 | 411 | 413 | 415 | 426 | 431 | 501 | 505 => Self::Malformed,
             401 => Self::Unauthorized,
             403 => Self::Forbidden,
             404 | 405 => Self::NotFound,

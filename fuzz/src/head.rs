@@ -1,6 +1,8 @@
-//! Fuzzes request heads: each gets an answer or an upgrade, however the bytes are cut.
+//! Fuzzes request heads and bodies: each gets an answer, the same however the bytes are cut, or an
+//! upgrade.
 
-use hublet::{Client, Config, Disconnect, Handler, Message};
+use hublet::http::{Request, StatusCode};
+use hublet::{Client, Config, Disconnect, Handler, Message, Peer as Source, Target};
 
 use super::stage::{Dice, Peer, run as stage};
 
@@ -8,6 +10,10 @@ struct Nothing;
 
 impl Handler for Nothing {
     async fn on_message(&self, _: &Client, _: Message) -> Result<(), Disconnect> {
+        Ok(())
+    }
+
+    async fn on_publish(&self, _: &Request<()>, _: &Source, _: &Target) -> Result<(), StatusCode> {
         Ok(())
     }
 }
@@ -55,7 +61,10 @@ fn responses(mut heard: &[u8]) -> Vec<u16> {
         let line = lines.next().expect("a status line");
         let status = line.strip_prefix("HTTP/1.1 ").and_then(|line| line.get(..3));
         let status = status.and_then(|status| status.parse().ok()).expect(line);
-        statuses.push(status);
+        // Whether a body is asked for depends on what has come of it.
+        if status != 100 {
+            statuses.push(status);
+        }
         let mut length = None;
         for line in lines {
             let (name, value) = line.split_once(": ").expect("a header");

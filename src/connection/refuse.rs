@@ -1,12 +1,26 @@
 //! The end of a request that is refused.
 
-use crate::connection::linger::lingering_close;
+use std::future::{Future as _, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::task::Poll;
+
+use futures_lite::future::yield_now;
+use futures_lite::io::AsyncWriteExt as _;
+
+use crate::connection::linger::{lingering_close, poll_discard};
 use crate::error::{Error, Kind};
 use crate::http1::response::Response;
+use crate::http1::slot::{Slot, within};
 use crate::hub::handle::Hub;
 use crate::net::peer::Peer;
 use crate::net::stream::Transport;
 use crate::stats::{RefusalReason, add};
+use crate::time::clock::now;
+
+/// Bytes of a refused body that are read and thrown away at most. They cost no memory; a client that
+/// sends more sees a reset.
+pub(crate) const BODY_DISCARD_MAX: usize = 64 * 1024 * 1024;
 
 /// Counts and logs a response that refuses what was asked.
 pub(crate) fn count_refusal(hub: &Hub, client_address: &Peer, response: &Response) {
@@ -31,4 +45,73 @@ pub(crate) async fn write_last_response<T: Transport>(
         transport.abort();
     }
     Error::new(Kind::Refused(response.status, response.into_body()))
+}
+
+/// Writes the last response of a connection whose peer may still send a body, and throws the body
+/// away; returns what it came to.
+///
+/// Many clients read a response only when they have sent all of their body. A socket that is closed
+/// before has unread bytes, and resets the connection: they would see that instead of the status.
+/// The peer has the close timeout to make progress and the time of a message in all, and a slot as
+/// for a body that is read.
+pub(crate) async fn refuse_body<T: Transport>(
+    hub: &Hub,
+    transport: &mut T,
+    response: Response,
+    head_only: bool,
+    slot: &mut Slot<'_>,
+) -> Error {
+    let shared = hub.shared();
+    let bytes = response.encode(head_only, false);
+    add(&shared.counters.bytes_sent, bytes.len() as u64);
+    let written = async {
+        transport.write_all(&bytes).await?;
+        transport.flush().await?;
+        transport.close().await
+    };
+    let mut deadline = shared.timers.after(shared.config.write_timeout);
+    let written = within(&mut deadline, written).await;
+    let ended = match written.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into())) {
+        Ok(()) => discard_body(hub, transport, slot).await,
+        error => error,
+    };
+    if let Err(error) = ended {
+        log::debug!("the peer of a refused body did not end its stream: {error}");
+        transport.abort();
+    }
+    Error::new(Kind::Refused(response.status, response.into_body()))
+}
+
+/// Reads to the end of the stream, at most [`BODY_DISCARD_MAX`] bytes.
+async fn discard_body<T: Transport>(
+    hub: &Hub,
+    transport: &mut T,
+    slot: &mut Slot<'_>,
+) -> io::Result<()> {
+    let shared = hub.shared();
+    let (timers, patience) = (&shared.timers, shared.config.close_timeout);
+    let last = timers.tick_of(now() + shared.config.message_timeout.max(patience));
+    let mut progress = timers.after(patience);
+    let mut discarded = 0;
+    while discarded < BODY_DISCARD_MAX {
+        let read = poll_fn(|cx| {
+            if let Poll::Ready(read) = poll_discard(hub, transport, cx) {
+                return Poll::Ready(read);
+            }
+            let is_over = Pin::new(&mut progress).poll(cx).is_ready();
+            if is_over || slot.poll_lost(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            Poll::Pending
+        });
+        match read.await? {
+            0 => return Ok(()),
+            n => discarded += n,
+        }
+        let next = timers.tick_of(now() + patience);
+        progress.set(if next.is_before(last) { next } else { last });
+        // A body that comes as fast as it is read keeps no other connection waiting.
+        yield_now().await;
+    }
+    Err(io::Error::other("the body is too long to be read to its end"))
 }

@@ -1,13 +1,21 @@
-//! HTTP/1.1 as far as a hub needs it: the request head, strictly read, and responses.
+//! The head of a request, strictly read.
 //!
 //! The grammar is `httparse`'s; what is refused beyond it is refused because two readers could
 //! understand it in two ways (RFC 9112 section 11.2).
 
+use std::future::poll_fn;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_lite::future::or;
 use http::header::{HeaderName, HeaderValue, InvalidHeaderValue};
 use http::{Method, Request, StatusCode, Uri, Version, header};
 
 use crate::http1::fields::has_token;
 use crate::http1::response::Response;
+use crate::http1::stream::{Failure, HttpStream};
+use crate::net::stream::Transport;
 
 /// The longest request head, in bytes.
 pub(crate) const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -15,16 +23,36 @@ pub(crate) const HEAD_BYTES_MAX: usize = 8 * 1024;
 /// The most headers of a request.
 pub(crate) const HEADERS_MAX: usize = 64;
 
+/// Bytes that one read of a head takes at most, of what comes behind it too.
+pub(crate) const HEAD_READ_BYTES: usize = 1024;
+
+/// How long a peer may stay silent while other connections wait for its slot.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
+
+/// The first byte of a TLS handshake (RFC 8446 5.1), which no request begins with.
+const TLS_HANDSHAKE: u8 = 0x16;
+
 /// What ends a head.
 const END: &[u8] = b"\r\n\r\n";
+
+/// Where a request ends (RFC 9112 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// The request does not say.
+    Unknown,
+    /// After so many bytes of body.
+    Length(u64),
+    /// With the last chunk of its body.
+    Chunked,
+}
 
 /// A request, read up to its body.
 #[derive(Debug)]
 pub(crate) struct Head {
     /// The request without its body.
     pub(crate) request: Request<()>,
-    /// Bytes of body that are announced, if any length is.
-    pub(crate) content_length: Option<u64>,
+    /// Where its body ends.
+    pub(crate) framing: Framing,
     /// Bytes of the buffer that the head took.
     pub(crate) len: usize,
 }
@@ -43,11 +71,65 @@ impl Head {
     }
 }
 
+impl<T: Transport> HttpStream<'_, T> {
+    /// Reads a head; what came behind it stays in the buffer.
+    pub(crate) async fn read_head(&mut self) -> Result<Head, Failure> {
+        let mut searched = 0;
+        loop {
+            if self.skip_empty_lines() {
+                searched = 0;
+            }
+            if self.buffer.len() > searched {
+                if self.buffer[0] == TLS_HANDSHAKE {
+                    return Err(self.tls().into());
+                }
+                if let Some(head) = parse(&self.buffer, searched)? {
+                    self.consume(head.len);
+                    self.empty_lines = 0;
+                    return Ok(head);
+                }
+                searched = self.buffer.len();
+            }
+            let silent = self.buffer.is_empty();
+            let shared = self.hub.shared();
+            let crowded_out = async {
+                loop {
+                    shared.timers.after(SILENCE_MAX).await;
+                    if silent && shared.admissions.is_crowded() {
+                        return Ok(0);
+                    }
+                }
+            };
+            let read = poll_fn(|cx| self.poll_fill(cx, HEAD_READ_BYTES));
+            if or(read, crowded_out).await? == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+            self.charge_buffer();
+        }
+    }
+
+    /// The answer to a peer that speaks TLS. The first is a warning in the log: an operator who
+    /// mistook the port looks for it there.
+    #[cold]
+    fn tls(&self) -> Response {
+        if !self.hub.shared().counters.has_seen_tls.swap(true, Ordering::Relaxed) {
+            log::warn!(
+                "a peer speaks TLS, and this port does not: use http:// and ws://, or a proxy \
+                 that ends TLS; further ones are logged at the level debug"
+            );
+        }
+        Response::bad_request("this port does not speak TLS: use http:// or ws://")
+    }
+}
+
 /// Reads a head from the start of `buffer`; `None` until it is whole.
 ///
 /// `searched` is how many bytes an earlier call has seen already, so that a head that trickles in
 /// is searched once.
 pub(crate) fn parse(buffer: &[u8], searched: usize) -> Result<Option<Head>, Response> {
+    if buffer.starts_with(b"\r\n") {
+        return Err(Response::bad_request("more than two empty lines stand ahead of the request"));
+    }
     match end_of_head(buffer, searched)? {
         Some(len) if len <= HEAD_BYTES_MAX => parse_whole(&buffer[..len]).map(Some),
         None if buffer.len() < HEAD_BYTES_MAX => Ok(None),
@@ -116,8 +198,8 @@ fn parse_whole(head: &[u8]) -> Result<Head, Response> {
         };
         map.append(name, value);
     }
-    let content_length = check_framing(&request)?;
-    Ok(Head { request, content_length, len: head.len() })
+    let framing = check_framing(&request)?;
+    Ok(Head { request, framing, len: head.len() })
 }
 
 /// The value of a header. What every upgrade says needs no memory of its own.
@@ -140,8 +222,8 @@ fn parse_target(target: &str) -> Result<Uri, Response> {
     }
 }
 
-/// Checks the headers that say where a request ends and whom it is for; returns the body's length.
-fn check_framing(request: &Request<()>) -> Result<Option<u64>, Response> {
+/// Checks the headers that say where a request ends and what it is for.
+fn check_framing(request: &Request<()>) -> Result<Framing, Response> {
     let headers = request.headers();
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let length = lengths.next();
@@ -152,20 +234,35 @@ fn check_framing(request: &Request<()>) -> Result<Option<u64>, Response> {
         if length.is_some() {
             return Err(Response::bad_request("the request has a length and a transfer encoding"));
         }
-        return Err(Response::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "transfer encodings are not supported: send a Content-Length",
-        ));
+        check_encoding(request)?;
+        check_host(request)?;
+        return Ok(Framing::Chunked);
     }
     check_host(request)?;
-    let Some(length) = length else { return Ok(None) };
+    let Some(length) = length else { return Ok(Framing::Unknown) };
     let digits = length.as_bytes();
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(Response::bad_request("the request's Content-Length is not a number"));
     }
     let length = length.to_str().ok().and_then(|length| length.parse().ok());
     let too_large = || Response::bad_request("the request's Content-Length is not a number");
-    length.map(Some).ok_or_else(too_large)
+    length.map(Framing::Length).ok_or_else(too_large)
+}
+
+/// Checks that a transfer encoding is `chunked` and nothing else (RFC 9112 6.1).
+fn check_encoding(request: &Request<()>) -> Result<(), Response> {
+    if request.version() != Version::HTTP_11 {
+        return Err(Response::bad_request("only HTTP/1.1 has transfer encodings"));
+    }
+    let mut encodings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
+    let is_chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if encodings.next().is_some_and(is_chunked) && encodings.next().is_none() {
+        return Ok(());
+    }
+    Err(Response::new(
+        StatusCode::NOT_IMPLEMENTED,
+        "the only transfer encoding that is supported is chunked",
+    ))
 }
 
 /// Checks that one host is asked for, in one way only.
@@ -224,7 +321,9 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1, 1\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n", 400),
-            ("GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", 501),
+            ("GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", 200),
+            ("GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+            ("GET / HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: x\r\n\r\n", 400),
             (&long, 431),
             (&many, 431),

@@ -1,7 +1,12 @@
 //! HTTP/1.1 as far as a hub needs it: requests, responses, and which pages may ask.
 
+pub(crate) mod body;
+pub(crate) mod chunked;
+pub(crate) mod date;
 pub(crate) mod fields;
 pub(crate) mod head;
 pub(crate) mod origin;
 pub(crate) mod response;
+pub(crate) mod slot;
+pub(crate) mod stream;
 pub(crate) mod url;

@@ -7,6 +7,8 @@ use http::header::HeaderValue;
 use http::{Method, StatusCode};
 
 use crate::config::Page;
+use crate::http1::date::http_date;
+use crate::time::clock::unix_seconds;
 
 /// A response, most often with a sentence as its body.
 ///
@@ -105,6 +107,9 @@ impl Response {
     pub(crate) fn encode(&self, head_only: bool, keeps_alive: bool) -> Vec<u8> {
         let reason = self.status.canonical_reason().unwrap_or("");
         let mut text = format!("HTTP/1.1 {} {reason}\r\n", self.status.as_u16());
+        if let Some(date) = http_date(unix_seconds()) {
+            line(&mut text, "Date", &date);
+        }
         let end = if self.body.ends_with('\n') { "" } else { "\n" };
         // A response that never has a body says nothing about one (RFC 9110 8.6).
         let has_body = self.status != StatusCode::NO_CONTENT;

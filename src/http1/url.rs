@@ -6,15 +6,6 @@ use http::Uri;
 
 use crate::name::is_name;
 
-/// The first value of `name` in a query; empty if it stands there without one.
-pub(crate) fn query<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
-    let pairs = uri.query()?.split('&');
-    pairs
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .find(|(key, _)| *key == name)
-        .map(|(_, value)| value)
-}
-
 /// Decodes the percent-encoding of one path segment, once; `None` if that is not UTF-8 or a `%`
 /// has no two digits after it.
 pub(crate) fn percent_decode(segment: &str) -> Option<Cow<'_, str>> {
@@ -57,23 +48,28 @@ pub fn room_of(path: &str) -> Option<String> {
     room.map(Cow::into_owned)
 }
 
-/// Returns the first value of `name` in the query of a request, percent-decoded once: empty if it
-/// stands there without one, as it stands if what it encodes is not UTF-8.
+/// Returns the first value of `name` in the query of a request, decoded as a form encodes it: a `+`
+/// is a blank, and `%2B` a plus sign.
 ///
-/// Browsers cannot set headers for a WebSocket or for events, so a token comes this way.
+/// This is what `URLSearchParams` and its like write. The value is empty if the name stands without
+/// one, and as it stands if it does not decode to UTF-8. Browsers cannot set headers for a WebSocket
+/// or for events, so a token comes this way.
 ///
 /// # Examples
 ///
 /// ```
-/// let uri: hublet::http::Uri = "/ws?token=a%2Fb&echo".parse().expect("a target");
+/// let uri: hublet::http::Uri = "/ws?token=a%2Fb&echo&after=my+room".parse().expect("a target");
 /// assert_eq!(hublet::query_of(&uri, "token").as_deref(), Some("a/b"));
 /// assert_eq!(hublet::query_of(&uri, "echo").as_deref(), Some(""));
+/// assert_eq!(hublet::query_of(&uri, "after").as_deref(), Some("my room"));
 /// assert_eq!(hublet::query_of(&uri, "user"), None);
 /// ```
 #[must_use]
 pub fn query_of(uri: &Uri, name: &str) -> Option<String> {
-    let value = query(uri, name)?;
-    Some(percent_decode(value).unwrap_or(value.into()).into_owned())
+    let pairs = uri.query()?.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let (_, value) = { pairs }.find(|(key, _)| *key == name)?;
+    let spaced = value.replace('+', " ");
+    Some(percent_decode(&spaced).map_or_else(|| value.to_owned(), Cow::into_owned))
 }
 
 pub(crate) fn room_under<'a>(path: &'a str, prefix: &str) -> Option<Cow<'a, str>> {

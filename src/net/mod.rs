@@ -1,5 +1,6 @@
 //! Sockets: listening, accepting, readiness, reading and writing.
 
+pub(crate) mod acceptor;
 #[cfg(target_os = "linux")]
 pub(crate) mod epoll;
 pub(crate) mod io;

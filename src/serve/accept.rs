@@ -1,5 +1,6 @@
 //! Serving: from a listener to a client.
 
+use std::future::{Future, ready};
 use std::io::{self, ErrorKind};
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,8 +15,11 @@ use crate::connection::memory_wait;
 use crate::disconnect::Disconnect;
 use crate::error::Error;
 use crate::hub::handle::Hub;
+use crate::limits::admission::HandshakePermit;
+use crate::net::acceptor::{Acceptor, Plain};
 use crate::net::listener::Listener;
 use crate::net::peer::Peer;
+use crate::net::socket::Socket;
 use crate::net::stream::{AnyStream, Transport};
 use crate::serve::http_connection::{HttpConnection, Outcome};
 use crate::sse::connection::run as run_events;
@@ -87,58 +91,38 @@ impl Hub {
         if let Some(sizing) = self.sizing() {
             listener.apply_limits(sizing)?;
         }
-        let handler = Arc::new(handler);
         self.shared().started.get_or_init(unix_seconds);
+        self.serve_through(executor, &listener, Plain, Arc::new(handler)).await
+    }
+
+    /// Serves connections whose streams `acceptor` makes.
+    async fn serve_through<A: Acceptor, H: Handler>(
+        &self,
+        executor: &Executor<'static>,
+        listener: &Listener,
+        acceptor: A,
+        handler: Arc<H>,
+    ) -> Result<(), Error> {
         let admissions = &self.shared().admissions;
         let mut closed = pin!(admissions.closed());
         let mut pause = ACCEPT_PAUSE;
-        // Whether another connection may wait: there is no use in asking who knows it has come.
+        // Whether another connection may wait: after a successful accept there is no use in waiting
+        // for readiness.
         let mut more = false;
         loop {
-            let accept = async {
-                let accepted = async {
-                    if !more {
-                        listener.readable().await?;
-                    }
-                    // The place is taken before the connection is, so that none is refused for want
-                    // of one: it waits in the backlog.
-                    memory_wait::available(self).await;
-                    // Who stands in line has those inside hurry: only for somebody who has come.
-                    while admissions.is_full() && !listener.has_waiting() {
-                        listener.readable().await?;
-                    }
-                    let place = admissions.handshake().await;
-                    let (socket, peer) = listener.accept()?;
-                    Ok::<_, io::Error>((socket, peer, place))
-                };
-                Some(accepted.await)
-            };
-            // Before another is accepted: what waits in the backlog is for whoever has the socket
-            // next.
+            // The end comes before another accept: a connection that waits in the backlog is for the
+            // next process that has the socket.
             let ended = async {
                 closed.as_mut().await;
                 None
             };
-            let accepted = or(ended, accept);
+            let accepted = or(ended, async { Some(self.accept(listener, more).await) });
             let error = match accepted.await {
                 None => return Ok(()),
-                Some(Ok((socket, peer, place))) => {
+                Some(Ok((socket, peer, permit))) => {
                     (pause, more) = (ACCEPT_PAUSE, true);
-                    let (hub, handler) = (self.clone(), Arc::clone(&handler));
-                    let counted = admissions.connection();
-                    // What a task is given keeps its place for as long as it lives, moved on or not,
-                    // and a pointer is the smallest.
-                    let arrived = Box::new((socket, peer, place));
-                    let connection = async move {
-                        let _counted = counted;
-                        let (socket, peer, place) = {
-                            let arrived = arrived;
-                            *arrived
-                        };
-                        // Whoever wants to know was told by the log and the hooks.
-                        drop(connect(&hub, socket, peer, &*handler, place).await);
-                    };
-                    executor.spawn(connection).detach();
+                    let arrived = Box::new((acceptor.clone(), socket, peer, permit));
+                    executor.spawn(run(self.clone(), arrived, Arc::clone(&handler))).detach();
                     continue;
                 }
                 Some(Err(error)) => error,
@@ -157,7 +141,7 @@ impl Hub {
                 Timer::after(pause).await;
                 false
             };
-            // Told once, that future may not be asked again.
+            // After it has ended, the future may not be polled again.
             let ended = async {
                 closed.as_mut().await;
                 true
@@ -167,6 +151,29 @@ impl Hub {
             }
             pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
         }
+    }
+
+    /// Waits for a connection and accepts it. `more` is whether one may be there already.
+    async fn accept(
+        &self,
+        listener: &Listener,
+        more: bool,
+    ) -> io::Result<(Socket, Peer, HandshakePermit)> {
+        let admissions = &self.shared().admissions;
+        if !more {
+            listener.readable().await?;
+        }
+        // The permit is taken before the connection is accepted, so that none is refused for want of
+        // one: it waits in the backlog.
+        memory_wait::available(self).await;
+        // To wait for a permit makes handshakes under way end early, so wait only when a connection
+        // is pending.
+        while admissions.is_full() && !listener.has_waiting() {
+            listener.readable().await?;
+        }
+        let permit = admissions.handshake().await;
+        let (socket, peer) = listener.accept()?;
+        Ok((socket, peer, permit))
     }
 
     /// Runs one connection, from its request to its end: for an accept loop of your own, for TLS,
@@ -247,29 +254,61 @@ impl Hub {
     }
 }
 
-/// A connection: its requests, then its client.
+/// Runs a connection that was accepted.
 ///
-/// Not an `async fn`, which would keep a place for every argument beside what becomes of it.
+/// Not an `async fn`: what a task is given keeps its memory for as long as the task lives, moved on
+/// or not, and a pointer is the smallest.
+fn run<A: Acceptor, H: Handler>(
+    hub: Hub,
+    arrived: Box<(A, Socket, Peer, HandshakePermit)>,
+    handler: Arc<H>,
+) -> impl Future<Output = ()> + Send {
+    let counted = hub.shared().admissions.connection();
+    async move {
+        let _counted = counted;
+        let (acceptor, socket, peer, permit) = {
+            let arrived = arrived;
+            *arrived
+        };
+        // The log and the hooks were told of its end.
+        drop(connect_through(&hub, acceptor.accept(socket), peer, &*handler, permit).await);
+    }
+}
+
+/// A connection on a stream that is there: its requests, then its client.
 pub(crate) fn connect<'a, T: Transport + 'a, H: Handler>(
     hub: &'a Hub,
     transport: T,
     peer: Peer,
     handler: &'a H,
-    place: crate::limits::admission::HandshakePermit,
+    permit: HandshakePermit,
+) -> impl Future<Output = Result<Disconnect, Error>> + Send {
+    connect_through(hub, ready(Ok(transport)), peer, handler, permit)
+}
+
+/// A connection: its stream, its requests, then its client.
+///
+/// Not an `async fn`, which would keep memory for every argument beside what becomes of it.
+fn connect_through<'a, T: Transport + 'a, H: Handler>(
+    hub: &'a Hub,
+    accepting: impl Future<Output = io::Result<T>> + Send + 'a,
+    peer: Peer,
+    handler: &'a H,
+    permit: HandshakePermit,
 ) -> impl Future<Output = Result<Disconnect, Error>> + Send {
     // Boxed, so that its state is freed before the client's long life begins.
-    let beginning = Box::pin(HttpConnection::new(hub, transport, peer, handler).run(place));
+    let beginning = Box::pin(HttpConnection::run(hub, accepting, peer, handler, permit));
     async move {
         // Each is taken out here: what is matched around an await stays in the future.
-        let (entrance, mut transport) = match beginning.await? {
-            (Outcome::WebSocket(entrance), transport) => (entrance, transport),
+        let (upgrade, mut transport) = match beginning.await? {
+            (Outcome::WebSocket(upgrade), transport) => (upgrade, transport),
             // Boxed, so that a WebSocket's connection has no room for it.
             (Outcome::Events(admitted, head), transport) => {
                 return Ok(Box::pin(run_events(hub, transport, admitted, head, handler)).await);
             }
         };
         // Boxed as well: it is over before the client's long life.
-        let (admitted, early) = Box::pin(entrance.complete(hub, &mut transport)).await?;
+        let (admitted, early) = Box::pin(upgrade.complete(hub, &mut transport)).await?;
         Ok(run_websocket(hub, transport, admitted, early, handler).await)
     }
 }

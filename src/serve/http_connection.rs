@@ -1,64 +1,48 @@
-//! A connection before it is a client: one request after another, each under one deadline.
+//! A connection before it is a client: one request after another, each in a slot of its own.
 
 use std::borrow::Cow;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::Poll;
 
 use futures_lite::FutureExt as _;
-use futures_lite::future::{or, yield_now};
+use futures_lite::future::yield_now;
 use futures_lite::io::AsyncWriteExt as _;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{Method, StatusCode};
 
 use crate::connection::handler::Handler;
 use crate::connection::hooks::run_request_hook;
 use crate::connection::linger::timed_out;
-use crate::connection::refuse::{count_refusal, write_last_response};
+use crate::connection::refuse::{count_refusal, refuse_body, write_last_response};
 use crate::connection::registration::{Admitted, Registering, register};
 use crate::error::{Error, Kind};
-use crate::http1::head::{Head, parse};
+use crate::http1::head::{Framing, HEAD_READ_BYTES, Head};
 use crate::http1::origin;
-use crate::http1::origin::AllowOrigin;
-use crate::http1::response::{Response, draining, request_timeout, short_of_memory, unavailable};
-use crate::hub::command::Publish;
+use crate::http1::response::{Response, draining, request_timeout};
+use crate::http1::slot::{Slot, within};
+use crate::http1::stream::{Failure, HttpStream};
 use crate::hub::handle::Hub;
 use crate::limits::admission::{HandshakePermit, KeepAlivePermit};
-use crate::memory::budget::{Charge, allocation};
-use crate::message::Message;
 use crate::net::peer::Peer;
 use crate::net::stream::Transport;
+use crate::serve::exchange::Exchange;
+use crate::serve::health::health;
+use crate::serve::publish::publish;
 use crate::serve::routes::{Route, route};
 use crate::serve::{metrics, rooms};
-use crate::sse::connection;
-use crate::sse::connection::Heartbeat;
+use crate::sse::connection::{self, Heartbeat};
 use crate::stats::{RefusalReason, add};
-use crate::time::clock::now;
 use crate::websocket::upgrade::{AcceptKey, PendingUpgrade, accept_key, check_protocol};
 
-/// How long a peer may stay silent while others wait for its place among the handshakes.
-const SILENCE_MAX: Duration = Duration::from_secs(1);
-
-/// How long `/health` waits for the manager: less than those who ask wait for `/health`.
-const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Bytes that one read of a head takes at most, of what comes behind it too.
-const HEAD_READ_BYTES: usize = 1024;
-
-/// A connection whose peer asks and is answered.
+/// A connection whose peer sends requests and reads responses.
 pub(crate) struct HttpConnection<'a, T, H> {
-    hub: &'a Hub,
-    transport: T,
+    stream: HttpStream<'a, T>,
     /// Where the connection comes from.
     peer: Peer,
     handler: &'a H,
-    /// What was read and not yet understood; without capacity while the connection is idle.
-    buffer: Vec<u8>,
-    /// The memory of `buffer`, and of the rest of a body that has begun to come.
-    held: Charge,
 }
 
 /// What a connection becomes with its last request.
@@ -66,137 +50,119 @@ pub(crate) enum Outcome<'a> {
     /// A WebSocket, once its client is in the registry.
     WebSocket(Box<PendingUpgrade<'a>>),
     /// A stream of events, the head of its response, which is still to be written, and what it
-    /// says while no message comes.
+    /// sends while no message comes.
     Events(Admitted, (Vec<u8>, Heartbeat)),
 }
 
-/// What follows a request that was answered.
-enum AfterRequest<'a> {
-    /// A client.
-    Client(Outcome<'a>),
-    /// The next request, in a place for idle connections; the last one had this status.
-    Request(KeepAlivePermit, StatusCode),
+/// A connection that stays for its next request.
+struct KeepAlive {
+    place: KeepAlivePermit,
+    /// The slot of the last request.
+    permit: Option<HandshakePermit>,
+    /// The status of the last response.
+    status: StatusCode,
 }
 
-/// What is known of a request so far.
-#[derive(Default)]
-struct Exchange {
-    /// It is HEAD: the response has no body.
-    head_only: bool,
-    /// Another request may follow.
-    keeps_alive: bool,
-    /// Bytes of its body that were announced and not read.
-    unread: usize,
-    /// All of its body has come.
-    is_whole: bool,
-    /// What a stream of events says while no message comes.
-    heartbeat: Heartbeat,
-    /// Who may read the response, whatever it is.
-    reader: AllowOrigin,
-    /// Who asks, where a trusted proxy has said so.
-    client_address: Option<Peer>,
-}
-
-/// What a request leads to.
-enum Answer<'a> {
-    /// A WebSocket: its client on its way, the answer to its key, and its subprotocol.
-    WebSocket(Registering<'a>, AcceptKey, Option<Arc<str>>),
-    /// A client that hears events.
-    Events(Admitted),
-    /// A response, and perhaps the next request.
-    Response(Response),
-}
-
-/// What a request is found to ask for.
-enum Found<'a> {
-    /// Nothing more than a response.
-    Response(Response),
-    /// That a client is let in: a WebSocket's, if there is an answer to its key; and with this
-    /// subprotocol.
-    Client(Registering<'a>, Option<AcceptKey>, Option<Arc<str>>),
-}
-
-/// Why there is no answer.
-#[derive(Debug)]
-enum Ended {
-    /// The request is refused with this.
-    With(Response),
-    /// Its time is over.
-    Late,
-    /// The peer never spoke, or left before it had finished.
-    Silently,
-    /// The stream failed.
-    Io(io::Error),
-}
-
-impl From<Response> for Ended {
-    fn from(response: Response) -> Self {
-        Self::With(response)
-    }
-}
-
-impl From<io::Error> for Ended {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
+/// A client on its way into the registry.
+struct Joining<'a> {
+    registering: Registering<'a>,
+    /// Of a WebSocket: the answer to its key.
+    key: Option<AcceptKey>,
+    /// Of a WebSocket: the subprotocol that is answered.
+    protocol: Option<Arc<str>>,
 }
 
 impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
-    pub(crate) fn new(hub: &'a Hub, transport: T, peer: Peer, handler: &'a H) -> Self {
-        let held = hub.memory().charge(0);
-        Self { hub, transport, peer, handler, buffer: Vec::new(), held }
-    }
-
-    /// Answers requests until one of them makes the peer a client, and returns what carries its
-    /// bytes; `Err` when none does.
+    /// Makes the stream, and answers requests until one of them makes the peer a client; returns
+    /// what carries its bytes. `Err` when none does.
     ///
-    /// `place` is held while a request is under way; a connection that waits for its next one has
+    /// A permit is held while a request is under way. A connection that waits for its next one has
     /// a place that no client needs instead.
+    ///
+    /// Not an `async fn`, which would keep memory for every argument.
     pub(crate) fn run(
-        mut self,
-        place: HandshakePermit,
+        hub: &'a Hub,
+        accepting: impl Future<Output = io::Result<T>> + Send,
+        peer: Peer,
+        handler: &'a H,
+        permit: HandshakePermit,
     ) -> impl Future<Output = Result<(Outcome<'a>, T), Error>> + Send {
-        let mut place = Some(place);
+        let accepted = Box::pin(Self::accept(hub, accepting, peer, handler, permit));
         async move {
-            let admissions = &self.hub.shared().admissions;
+            let (mut connection, mut slot) = accepted.await?;
             loop {
                 // Boxed, so that a connection that waits has no room for what a request needs.
-                let (mut idle, status) = match Box::pin(self.serve_request(&mut place)).await? {
-                    AfterRequest::Client(begun) => return Ok((begun, self.transport)),
-                    AfterRequest::Request(idle, status) => (idle, status),
+                let kept = match Box::pin(connection.serve_request(slot)).await? {
+                    ControlFlow::Break(outcome) => {
+                        return Ok((outcome, connection.stream.transport));
+                    }
+                    ControlFlow::Continue(kept) => kept,
                 };
-                if !self.buffer.is_empty() && !admissions.is_crowded() {
-                    // Who sends many requests at once does not keep others waiting.
-                    yield_now().await;
-                    continue;
-                }
-                // Who sends the next request with the last keeps nobody out.
-                drop(place.take());
-                // Until it has another it keeps the one of the idle: without any, nobody would
-                // count it.
-                if !self.buffer.is_empty() || self.wait(&mut idle).await {
-                    place = Box::pin(acquire_handshake(self.hub)).await;
-                }
-                if place.is_none() {
-                    let sentence = Cow::Borrowed("the last request was answered");
-                    return Err(Error::new(Kind::Refused(status, sentence)));
-                }
+                slot = Slot::new(hub, connection.next_request(kept).await?);
             }
         }
     }
 
+    /// Makes the stream, in the slot of the first request and under its deadline.
+    async fn accept(
+        hub: &'a Hub,
+        accepting: impl Future<Output = io::Result<T>> + Send,
+        peer: Peer,
+        handler: &'a H,
+        permit: HandshakePermit,
+    ) -> Result<(Self, Slot<'a>), Error> {
+        let mut slot = Slot::new(hub, permit);
+        let (reason, error) = match slot.within(accepting).await {
+            Some(Ok(transport)) => {
+                return Ok((Self { stream: HttpStream::new(hub, transport), peer, handler }, slot));
+            }
+            Some(Err(error)) => (RefusalReason::Left, error),
+            None => (RefusalReason::Late, io::ErrorKind::TimedOut.into()),
+        };
+        hub.shared().counters.refuse(reason);
+        Err(error.into())
+    }
+
+    /// Waits until the next request has begun and has a permit; `Err` if there is no next one.
+    async fn next_request(&mut self, kept: KeepAlive) -> Result<HandshakePermit, Error> {
+        let KeepAlive { mut place, permit, status } = kept;
+        let hub = self.stream.hub;
+        self.stream.skip_empty_lines();
+        let has_begun = !self.stream.buffer.is_empty();
+        let is_free = has_begun && !hub.shared().admissions.is_crowded();
+        if let Some(permit) = permit.filter(|_| is_free) {
+            // A client that pipelines requests lets the other connections run in between.
+            yield_now().await;
+            return Ok(permit);
+        }
+        // The permit is given back by now: a client that pipelines keeps no other out. `place` is
+        // held until the next permit is there: without either, nothing would count the connection.
+        let next = if has_begun || self.wait(&mut place).await {
+            Box::pin(acquire_handshake(hub)).await
+        } else {
+            None
+        };
+        next.ok_or_else(|| {
+            Error::new(Kind::Refused(status, Cow::Borrowed("the last request was answered")))
+        })
+    }
+
     /// Waits for the first bytes of the next request; `false` if there will be none: the peer has
     /// left, time is over, the hub ends, or a client needs the place.
-    async fn wait(&mut self, idle: &mut KeepAlivePermit) -> bool {
-        self.buffer = Vec::new();
-        self.held.resize(0);
-        let shared = self.hub.shared();
+    async fn wait(&mut self, place: &mut KeepAlivePermit) -> bool {
+        let stream = &mut self.stream;
+        stream.buffer = Vec::new();
+        stream.charge.resize(0);
+        let shared = stream.hub.shared();
         let mut over = shared.timers.after(shared.config.idle_timeout);
         poll_fn(|cx| {
-            if let Poll::Ready(read) = self.poll_read(cx, HEAD_READ_BYTES) {
-                return Poll::Ready(read.is_ok_and(|n| n > 0));
+            while let Poll::Ready(read) = stream.poll_fill(cx, HEAD_READ_BYTES) {
+                // An empty line is no request.
+                if !(stream.skip_empty_lines() && stream.buffer.is_empty()) {
+                    return Poll::Ready(read.is_ok_and(|n| n > 0));
+                }
             }
-            if Pin::new(&mut over).poll(cx).is_ready() || idle.poll_leave(cx).is_ready() {
+            if Pin::new(&mut over).poll(cx).is_ready() || place.poll_leave(cx).is_ready() {
                 return Poll::Ready(false);
             }
             Poll::Pending
@@ -204,310 +170,207 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         .await
     }
 
-    /// Reads a request and answers it, all of it under one deadline, however the bytes trickle.
+    /// Reads a request and answers it.
     ///
-    /// `place` is its own among the handshakes, which a WebSocket takes along.
+    /// Each phase has a deadline. The head and the hooks share the slot's, and so does all of a
+    /// handshake. A body has its own, by progress; the manager's answer and the response as well.
     async fn serve_request(
         &mut self,
-        place: &mut Option<HandshakePermit>,
-    ) -> Result<AfterRequest<'a>, Error> {
-        let hub = self.hub;
-        let shared = hub.shared();
-        let mut deadline = shared.timers.after(shared.config.handshake_timeout);
-        let mut seen = Exchange::default();
-        let posted = AtomicBool::new(false);
-        let late = place.as_ref().is_none_or(HandshakePermit::is_late);
-        let overdue = async {
-            Pin::new(&mut deadline).await;
-            // What the inbox has is done, and soon, since the manager waits for no peer. To say that
-            // it was not would have it sent twice.
-            if posted.load(Ordering::Relaxed) {
-                shared.timers.after(shared.config.handshake_timeout).await;
-                return Err(Ended::With(outcome_unknown()));
-            }
-            Err(Ended::Late)
-        };
-        let response = match or(self.answer(&mut seen, &posted, late), overdue).await {
-            Ok(Answer::WebSocket(registering, key, protocol)) => {
-                return Ok(AfterRequest::Client(Outcome::WebSocket(Box::new(PendingUpgrade {
+        slot: Slot<'a>,
+    ) -> Result<ControlFlow<Outcome<'a>, KeepAlive>, Error> {
+        let hub = self.stream.hub;
+        let counters = &hub.shared().counters;
+        let mut exchange = Exchange::new(slot, self.peer);
+        let response = match self.answer(&mut exchange).await {
+            Ok(ControlFlow::Break(Joining { registering, key: Some(key), protocol })) => {
+                let upgrade = PendingUpgrade {
                     registering,
                     key,
                     protocol,
-                    early: std::mem::take(&mut self.buffer),
-                    _held: std::mem::replace(&mut self.held, hub.memory().charge(0)),
-                    deadline,
-                    _permit: place.take(),
-                    allow_origin: seen.reader,
-                    client_address: seen.client_address.unwrap_or(self.peer),
-                }))));
+                    early: std::mem::take(&mut self.stream.buffer),
+                    _held: std::mem::replace(&mut self.stream.charge, hub.memory().charge(0)),
+                    deadline: exchange.slot.deadline,
+                    _permit: exchange.slot.permit,
+                    allow_origin: exchange.allow_origin,
+                    client_address: exchange.client_address,
+                };
+                return Ok(ControlFlow::Break(Outcome::WebSocket(Box::new(upgrade))));
             }
-            Ok(Answer::Events(admitted)) => {
-                add(&shared.counters.upgrades_accepted, 1);
-                let response = connection::response(seen.heartbeat, &shared.config);
-                let head = origin::with_cors(response, seen.reader).encode(false, false);
-                let begin = (head, seen.heartbeat);
-                return Ok(AfterRequest::Client(Outcome::Events(admitted, begin)));
-            }
-            Ok(Answer::Response(response)) | Err(Ended::With(response)) => response,
-            Err(Ended::Late) => {
-                seen.keeps_alive = false;
-                if seen.is_whole {
-                    // It waits for us: the inbox is full, or a hook takes its time.
-                    unavailable("the request was not done in time")
-                } else {
-                    request_timeout()
+            Ok(ControlFlow::Break(Joining { registering, key: None, .. })) => {
+                match exchange.slot.within(registering).await {
+                    Some(Ok(admitted)) => {
+                        add(&counters.upgrades_accepted, 1);
+                        let heartbeat = exchange.heartbeat;
+                        let response = connection::response(heartbeat, &hub.shared().config);
+                        let head = origin::with_cors(response, exchange.allow_origin);
+                        let begin = (head.encode(false, false), heartbeat);
+                        return Ok(ControlFlow::Break(Outcome::Events(admitted, begin)));
+                    }
+                    Some(Err(response)) => response,
+                    None => request_timeout(),
                 }
             }
-            Err(Ended::Silently) => {
-                shared.counters.refuse(RefusalReason::Left);
-                return Err(Error::new(Kind::Io(io::ErrorKind::UnexpectedEof.into())));
-            }
-            Err(Ended::Io(error)) => {
-                shared.counters.refuse(RefusalReason::Left);
+            Ok(ControlFlow::Continue(response)) | Err(Failure::Refused(response)) => response,
+            Err(Failure::Io(error)) => {
+                // A peer that never sent a byte was not refused anything. It is told nothing: its
+                // next request would take that for its answer.
+                if exchange.has_begun {
+                    counters.refuse(RefusalReason::Left);
+                }
                 return Err(error.into());
             }
         };
-        let response = origin::with_cors(response, seen.reader);
-        count_refusal(hub, seen.client_address.as_ref().unwrap_or(&self.peer), &response);
-        // Where a body was not read, nobody knows that the next request begins behind it.
-        let next =
-            (seen.keeps_alive && seen.unread == 0).then(|| shared.admissions.idle()).flatten();
-        let Some(idle) = next else {
-            return Err(
-                write_last_response(hub, &mut self.transport, response, seen.head_only).await
-            );
-        };
-        let bytes = response.encode(seen.head_only, true);
-        add(&shared.counters.bytes_sent, bytes.len() as u64);
-        self.write(&bytes).await?;
-        Ok(AfterRequest::Request(idle, response.status))
+        self.respond(response, exchange).await.map(ControlFlow::Continue)
     }
 
-    /// `posted` becomes true when it is too late to refuse the request.
+    /// Reads a head and finds the answer to the request, or the client that it makes.
     async fn answer(
         &mut self,
-        seen: &mut Exchange,
-        posted: &AtomicBool,
-        late: bool,
-    ) -> Result<Answer<'a>, Ended> {
-        let head = self.read_head().await?;
-        // Boxed, so that who waits to be let in has no room for a request.
-        match Box::pin(self.dispatch(head, seen, posted, late)).await? {
-            Found::Response(response) => Ok(Answer::Response(response)),
-            Found::Client(registering, Some(key), protocol) => {
-                Ok(Answer::WebSocket(registering, key, protocol))
+        exchange: &mut Exchange<'a>,
+    ) -> Result<ControlFlow<Joining<'a>, Response>, Failure> {
+        let head = match exchange.slot.within(self.stream.read_head()).await {
+            Some(Ok(head)) => head,
+            Some(Err(failure)) => {
+                exchange.has_begun = !self.stream.buffer.is_empty();
+                return Err(failure);
             }
-            Found::Client(registering, None, _) => Ok(Answer::Events(registering.await?)),
-        }
+            None if self.stream.buffer.is_empty() => {
+                exchange.has_begun = false;
+                return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+            }
+            None => return Err(request_timeout().into()),
+        };
+        // Boxed, so that a client that waits for the manager has no room for a request.
+        Box::pin(self.dispatch(head, exchange)).await
     }
 
-    /// Finds out what a request asks for, and does it unless that is to let a client in.
+    /// Has a request done by its endpoint.
     async fn dispatch(
         &mut self,
         head: Head,
-        seen: &mut Exchange,
-        posted: &AtomicBool,
-        late: bool,
-    ) -> Result<Found<'a>, Ended> {
-        seen.head_only = head.request.method() == Method::HEAD;
-        // A body whose length nobody told may follow a POST, and is no request.
-        let has_end = head.content_length.is_some() || head.request.method() != Method::POST;
-        let length = head.content_length.unwrap_or(0);
-        seen.unread = usize::try_from(length).unwrap_or(usize::MAX);
-        let (hub, request) = (self.hub, &head.request);
+        exchange: &mut Exchange<'a>,
+    ) -> Result<ControlFlow<Joining<'a>, Response>, Failure> {
+        let hub = self.stream.hub;
         let shared = hub.shared();
-        let peer =
-            origin::client_address(&self.peer, request.headers(), &shared.config.trusted_proxies);
-        seen.client_address = Some(peer);
-        let route = route(&head, &shared.config, &mut seen.reader);
-        // Behind an upgrade frames may be on their way, which are no requests.
-        let upgrades = matches!(route, Ok(Route::Upgrade));
-        seen.keeps_alive = !upgrades && has_end && head.keeps_alive();
+        let (request, config) = (&head.request, &hub.shared().config);
+        exchange.head_only = request.method() == Method::HEAD;
+        exchange.has_unread_body = !matches!(head.framing, Framing::Unknown | Framing::Length(0));
+        exchange.client_address =
+            origin::client_address(&self.peer, request.headers(), &config.trusted_proxies);
+        let route = route(&head, config, &mut exchange.allow_origin);
+        // Frames may follow an upgrade, and a body whose length is unknown a POST: neither is a
+        // request.
+        let has_end = head.framing != Framing::Unknown
+            || !matches!(*request.method(), Method::POST | Method::PUT);
+        let is_upgrade = matches!(route, Ok(Route::Upgrade));
+        exchange.keeps_alive = !is_upgrade && has_end && head.keeps_alive();
         let route = route?;
-        if late || (matches!(route, Route::Health) && shared.admissions.is_closed()) {
+        if exchange.slot.is_late()
+            || (matches!(route, Route::Health) && shared.admissions.is_closed())
+        {
             return Err(draining().into());
         }
-        Ok(Found::Response(match route {
-            Route::Health => {
-                seen.is_whole = true;
-                health(hub).await
-            }
+        let peer = exchange.client_address;
+        let response = match route {
+            Route::Health => health(hub).await,
             Route::Page(page) => Response::page(page, origin::host(request)),
             Route::Options(methods) => origin::options(methods),
-            Route::Metrics | Route::Rooms | Route::Members(_) => {
-                run_request_hook(self.handler.on_inspect(request, &peer)).await?;
-                match route {
-                    Route::Rooms => rooms::rooms(hub, request.uri()).await?,
-                    Route::Members(room) => rooms::members(hub, request.uri(), room).await?,
-                    _ => metrics::response(hub),
-                }
-            }
             Route::Publish(target) => {
-                run_request_hook(self.handler.on_publish(request, &peer, &target)).await?;
-                let message = self.read_message(&head, seen).await?;
-                add(&shared.counters.messages_received, 1);
-                match hub.publish_queued(Publish::by_hub(target, message)).await {
-                    Ok(answer) => {
-                        posted.store(true, Ordering::Relaxed);
-                        answer.await.map_or_else(outcome_unknown, published)
-                    }
-                    Err(_) => draining(),
-                }
+                publish(&mut self.stream, self.handler, head, target, exchange).await?
             }
             Route::Events | Route::Upgrade => {
-                seen.heartbeat = Heartbeat::of(request.uri());
-                let admission = run_request_hook(self.handler.on_upgrade(request, &peer)).await?;
-                check_protocol(request, admission.protocol.as_deref())?;
-                let key = upgrades.then(|| accept_key(request));
-                let protocol = admission.protocol.clone();
-                let registering = register(hub, peer.network(), admission)?;
-                return Ok(Found::Client(registering, key, protocol));
+                exchange.heartbeat = Heartbeat::of(request.uri());
+                let joining = exchange.slot.within(self.admit(&head, &peer, is_upgrade)).await;
+                return Ok(ControlFlow::Break(joining.ok_or_else(request_timeout)??));
             }
-        }))
-    }
-
-    /// Reads a head; what came behind it stays in the buffer.
-    async fn read_head(&mut self) -> Result<Head, Ended> {
-        let mut searched = 0;
-        loop {
-            if self.buffer.len() > searched {
-                if let Some(head) = parse(&self.buffer, searched)? {
-                    self.buffer = self.buffer.split_off(head.len);
-                    self.held.resize(allocation(self.buffer.capacity()));
-                    return Ok(head);
-                }
-                searched = self.buffer.len();
+            inside => {
+                let inspected = exchange.slot.within(self.inspect(&head, &peer, inside)).await;
+                inspected.ok_or_else(request_timeout)??
             }
-            let silent = self.buffer.is_empty();
-            let shared = self.hub.shared();
-            let crowded_out = async {
-                loop {
-                    shared.timers.after(SILENCE_MAX).await;
-                    if silent && shared.admissions.is_crowded() {
-                        return Ok(0);
-                    }
-                }
-            };
-            let read = poll_fn(|cx| self.poll_read(cx, HEAD_READ_BYTES));
-            if or(read, crowded_out).await? == 0 {
-                return Err(Ended::Silently);
-            }
-            self.held.resize(allocation(self.buffer.capacity()));
-        }
-    }
-
-    /// Reads a body of at most the longest message, and makes a message of it.
-    async fn read_message(&mut self, head: &Head, seen: &mut Exchange) -> Result<Message, Ended> {
-        let len = seen.unread;
-        if self.hub.memory().is_high() {
-            // Who posts does not wait, as a client does, so it has the manager look at once for
-            // somebody who has owed some for too long. For newcomers nobody has to go.
-            self.hub.memory().set_time(now());
-            self.hub.want_eviction();
-            return Err(short_of_memory().into());
-        }
-        // All of it at once, so that it can come when memory is short; the buffer doubles.
-        self.held.resize(allocation(self.buffer.capacity().max(2 * len)));
-        // What has begun to come needs no asking for it (RFC 9110 10.1.1).
-        if self.buffer.is_empty() && len > 0 && head.expects_continue() {
-            self.transport.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
-            self.transport.flush().await?;
-        }
-        while self.buffer.len() < len {
-            let rest = len - self.buffer.len();
-            if poll_fn(|cx| self.poll_read(cx, rest)).await? == 0 {
-                return Err(Ended::Silently);
-            }
-        }
-        seen.unread = 0;
-        seen.is_whole = true;
-        let message = message(&self.buffer[..len], head.request.headers());
-        message.charge(self.hub.memory());
-        self.buffer = self.buffer.split_off(len);
-        self.held.resize(allocation(self.buffer.capacity()));
-        Ok(message)
-    }
-
-    /// Reads what is there into the buffer, at most `most` bytes.
-    fn poll_read(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
-        let pool = &self.hub.shared().read_buffers;
-        let mut bytes = pool.acquire();
-        let most = most.min(bytes.len());
-        let read = Pin::new(&mut self.transport).poll_read(cx, &mut bytes[..most]);
-        if let Poll::Ready(Ok(n)) = &read {
-            add(&self.hub.shared().counters.bytes_received, *n as u64);
-            self.buffer.extend_from_slice(&bytes[..*n.min(&most)]);
-        }
-        pool.release(bytes);
-        read
-    }
-
-    /// Writes a response that others may follow.
-    async fn write(&mut self, response: &[u8]) -> io::Result<()> {
-        let timeout = self.hub.shared().config.write_timeout;
-        let written = async {
-            self.transport.write_all(response).await?;
-            self.transport.flush().await
         };
-        written.or(timed_out(self.hub, timeout)).await
+        Ok(ControlFlow::Continue(response))
+    }
+
+    /// Answers a request to look inside.
+    async fn inspect(
+        &mut self,
+        head: &Head,
+        peer: &Peer,
+        route: Route<'_>,
+    ) -> Result<Response, Response> {
+        let (hub, request) = (self.stream.hub, &head.request);
+        run_request_hook(self.handler.on_inspect(request, peer)).await?;
+        match route {
+            Route::Rooms => rooms::rooms(hub, request.uri()).await,
+            Route::Members(room) => rooms::members(hub, request.uri(), room).await,
+            _ => Ok(metrics::response(hub)),
+        }
+    }
+
+    /// Asks whether a client may come in, and has it registered.
+    async fn admit(
+        &mut self,
+        head: &Head,
+        peer: &Peer,
+        is_upgrade: bool,
+    ) -> Result<Joining<'a>, Response> {
+        let request = &head.request;
+        let admission = run_request_hook(self.handler.on_upgrade(request, peer)).await?;
+        check_protocol(request, admission.protocol.as_deref())?;
+        let key = is_upgrade.then(|| accept_key(request));
+        let protocol = admission.protocol.clone();
+        let registering = register(self.stream.hub, peer.network(), admission)?;
+        Ok(Joining { registering, key, protocol })
+    }
+
+    /// Writes a response; `Err` if it is the last of the connection.
+    async fn respond(
+        &mut self,
+        response: Response,
+        mut exchange: Exchange<'a>,
+    ) -> Result<KeepAlive, Error> {
+        let hub = self.stream.hub;
+        let shared = hub.shared();
+        let response = origin::with_cors(response, exchange.allow_origin);
+        let status = response.status;
+        count_refusal(hub, &exchange.client_address, &response);
+        // What is behind a body that was not read, or behind a request that is late, is no request.
+        let keeps_alive = exchange.keeps_alive
+            && !exchange.has_unread_body
+            && status != StatusCode::REQUEST_TIMEOUT;
+        let place = exchange.slot.keep_alive.take();
+        let place = keeps_alive.then(|| place.or_else(|| shared.admissions.idle())).flatten();
+        let transport = &mut self.stream.transport;
+        let Some(place) = place else {
+            let head_only = exchange.head_only;
+            return Err(if exchange.has_unread_body {
+                refuse_body(hub, transport, response, head_only, &mut exchange.slot).await
+            } else {
+                write_last_response(hub, transport, response, head_only).await
+            });
+        };
+        let bytes = response.encode(exchange.head_only, true);
+        add(&shared.counters.bytes_sent, bytes.len() as u64);
+        let written = async {
+            transport.write_all(&bytes).await?;
+            transport.flush().await
+        };
+        written.or(timed_out(hub, shared.config.write_timeout)).await?;
+        Ok(KeepAlive { place, permit: exchange.slot.permit, status })
     }
 }
 
-/// Waits for a place among the handshakes; `None` if none is free in the time of a handshake.
+/// Waits for a permit; `None` if none is free in the time of a handshake.
 async fn acquire_handshake(hub: &Hub) -> Option<HandshakePermit> {
     let shared = hub.shared();
-    let place = async { Some(shared.admissions.handshake().await) };
-    let too_late = async {
-        shared.timers.after(shared.config.handshake_timeout).await;
-        None
-    };
-    or(place, too_late).await
-}
-
-/// The message that a body makes: text, unless it is not UTF-8 or its type says otherwise.
-fn message(body: &[u8], headers: &HeaderMap) -> Message {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    let kind = kind.unwrap_or_default().trim_ascii_start().to_ascii_lowercase();
-    let binary = ["application/octet-stream", "image/", "audio/", "video/"];
-    match std::str::from_utf8(body) {
-        Ok(text) if !binary.iter().any(|binary| kind.starts_with(binary)) => Message::text(text),
-        _ => Message::binary(body),
-    }
-}
-
-/// The answer to whether the hub serves: it does if its manager answers.
-async fn health(hub: &Hub) -> Response {
-    let answers = async {
-        // A room that nobody can be in: the answer is short.
-        hub.presence("").await.is_ok()
-    };
-    let too_late = async {
-        hub.shared().timers.after(HEALTH_TIMEOUT).await;
-        false
-    };
-    if or(answers, too_late).await {
-        Response::new(StatusCode::OK, "ok")
-    } else {
-        unavailable("the manager does not answer in time")
-    }
-}
-
-/// The answer to a message of which nobody can say whether it was dispatched. It says nothing of
-/// trying again, which could send it twice.
-fn outcome_unknown() -> Response {
-    let sentence = "the hub cannot say whether the message was sent";
-    Response::new(StatusCode::INTERNAL_SERVER_ERROR, sentence)
-}
-
-/// The answer to a message that was dispatched.
-fn published(recipients: usize) -> Response {
-    let body = format!("{{\"recipients\":{recipients}}}");
-    Response::with_type(StatusCode::ACCEPTED, "application/json", body.into())
+    let mut deadline = shared.timers.after(shared.config.handshake_timeout);
+    within(&mut deadline, shared.admissions.handshake()).await
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+    use std::time::Duration;
 
     use fastrand::Rng;
     use futures_lite::future::block_on;
@@ -522,7 +385,10 @@ mod tests {
     use crate::hub::client::Client;
     use crate::hub::client_id::Target;
     use crate::memory::budget::AGING_TICK;
+    use crate::message::Message;
+    use crate::serve::health::HEALTH_TIMEOUT;
     use crate::sim::network::{Line, Socket};
+    use crate::time::clock::now;
     use crate::time::virtual_time::VirtualTime;
 
     struct Open;
@@ -541,6 +407,7 @@ mod tests {
         }
     }
     const POST: &str = "POST /pub HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello";
+    const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
     const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
         Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -566,8 +433,12 @@ mod tests {
     impl Stage {
         /// `before` is how many commands wait in an inbox of two.
         fn new(before: usize, request: &str) -> Self {
+            Self::with(Config::default().http(true).inbox(2), before, request)
+        }
+
+        fn with(config: Config, before: usize, request: &str) -> Self {
             let (time, managers) = (VirtualTime::start(), Executor::new());
-            let (hub, manager) = Hub::new(Config::default().http(true).inbox(2)).expect("valid");
+            let (hub, manager) = Hub::new(config).expect("valid");
             for _ in 0..before {
                 hub.try_publish("main", "before").expect("there is room");
             }
@@ -658,7 +529,6 @@ mod tests {
     }
     #[test]
     fn a_hub_is_healthy_if_its_manager_answers_in_time() {
-        const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
         let stage = Stage::new(2, HEALTH);
         stage.is_not_answered();
         stage.manage();
@@ -696,5 +566,106 @@ mod tests {
         stage.manage();
         assert_eq!(stage.hub.stats().clients, 0);
         stage.hub.shared().admissions.client(None).expect("a place");
+    }
+    const SECOND: Duration = Duration::from_secs(1);
+    /// The head of a request with a body of 40 bytes.
+    const SLOW: &str = "POST /pub HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40\r\n\r\n";
+    impl Stage {
+        /// Sends a byte of a body every `gap`, `count` times.
+        fn trickle(&self, gap: Duration, count: usize) {
+            for _ in 0..count {
+                self.wait(gap);
+                self.line.send(b"x");
+                self.wait(Duration::ZERO);
+            }
+        }
+    }
+    #[test]
+    fn body_that_makes_progress_is_not_late() {
+        let stage = Stage::new(0, SLOW);
+        stage.trickle(SECOND / 2, 40);
+        stage.manage();
+        stage.is_answered(202, false);
+    }
+    #[test]
+    fn body_without_progress_for_the_time_of_a_handshake_is_late() {
+        let stage = Stage::new(0, SLOW);
+        stage.trickle(4 * SECOND, 2);
+        stage.wait(Config::HANDSHAKE_TIMEOUT - SECOND / 10);
+        stage.is_not_answered();
+        stage.wait(SECOND / 5);
+        stage.is_answered(408, false);
+    }
+    #[test]
+    fn body_that_trickles_is_late_when_a_message_would_be() {
+        let stage = Stage::new(0, SLOW);
+        stage.trickle(4 * SECOND, 7);
+        stage.is_not_answered();
+        stage.wait(Config::MESSAGE_TIMEOUT - 28 * SECOND);
+        stage.wait(SECOND / 10);
+        stage.is_answered(408, false);
+    }
+    /// A hub with one slot among the handshakes.
+    fn narrow() -> Config {
+        Config::default().http(true).handshakes(1).max_clients(Some(1))
+    }
+    #[test]
+    fn body_that_takes_longer_than_a_handshake_keeps_no_slot() {
+        let stage = Stage::with(narrow(), 0, SLOW);
+        let other = ask_for(HEALTH, &stage.hub, &stage.connections);
+        stage.trickle(SECOND, 4);
+        stage.manage();
+        assert_eq!(other.lock().taken, b"", "the slot is taken");
+        stage.trickle(SECOND, 1);
+        stage.wait(SECOND / 10);
+        stage.manage();
+        assert!(other.lock().taken.starts_with(b"HTTP/1.1 200 "), "the slot is free");
+        stage.trickle(SECOND / 8, 35);
+        stage.manage();
+        stage.is_answered(202, false);
+    }
+    #[test]
+    fn slow_body_leaves_its_place_to_a_client() {
+        let stage = Stage::with(narrow(), 0, SLOW);
+        stage.trickle(SECOND, 6);
+        stage.is_not_answered();
+        let _client = stage.hub.shared().admissions.client(None).expect("a place");
+        stage.wait(Duration::ZERO);
+        stage.is_answered(408, false);
+    }
+    #[test]
+    fn slow_body_without_a_place_is_late() {
+        let stage = Stage::with(narrow(), 0, SLOW);
+        let _client = stage.hub.shared().admissions.client(None).expect("a place");
+        stage.trickle(SECOND, 4);
+        stage.is_not_answered();
+        stage.wait(SECOND);
+        stage.wait(SECOND / 10);
+        stage.is_answered(408, false);
+    }
+    /// Nothing that a peer does later keeps a slot whose stream is not made in time.
+    #[test]
+    fn stream_that_is_not_made_in_time_ends_the_connection() {
+        let stage = Stage::with(narrow(), 0, HEALTH);
+        stage.manage();
+        let (hub, admissions) = (stage.hub.clone(), &stage.hub.shared().admissions);
+        stage.wait(Config::CLOSE_TIMEOUT);
+        let permit = block_on(stage.connections.run(admissions.handshake()));
+        let never = std::future::pending::<io::Result<Socket>>();
+        let connection = async move {
+            HttpConnection::run(&hub, never, Peer::unix(), &Open, permit).await.map(drop)
+        };
+        let connection = stage.connections.spawn(connection);
+        stage.wait(Duration::ZERO);
+        stage.wait(Config::HANDSHAKE_TIMEOUT - SECOND / 10);
+        assert!(!connection.is_finished());
+        stage.wait(SECOND / 5);
+        assert!(block_on(connection).is_err());
+        assert!(!admissions.is_full());
+        assert_eq!(
+            stage.hub.shared().counters.refused[RefusalReason::Late as usize]
+                .load(Ordering::Relaxed),
+            1
+        );
     }
 }

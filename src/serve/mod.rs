@@ -2,8 +2,11 @@
 
 pub(crate) mod accept;
 pub(crate) mod drain;
+pub(crate) mod exchange;
+pub(crate) mod health;
 pub(crate) mod http_connection;
 pub(crate) mod metrics;
+pub(crate) mod publish;
 pub(crate) mod rooms;
 pub(crate) mod routes;
 pub(crate) mod subscription;

@@ -6,7 +6,7 @@ use http::{StatusCode, Uri};
 
 use crate::error::Error;
 use crate::http1::response::{Response, draining};
-use crate::http1::url::{percent_decode, query};
+use crate::http1::url::query_of;
 use crate::hub::command::Command;
 use crate::hub::handle::Hub;
 use crate::json;
@@ -22,9 +22,7 @@ const LIMIT_MAX: usize = 1000;
 /// `?after=`.
 pub(crate) async fn rooms(hub: &Hub, uri: &Uri) -> Result<Response, Response> {
     let limit = limit(uri)?;
-    let after = percent_decode(query(uri, "after").unwrap_or_default())
-        .ok_or_else(|| Response::bad_request("after must be the name of a room"))?
-        .into_owned();
+    let after = query_of(uri, "after").unwrap_or_default();
     // One more than the page holds, to know whether another page follows.
     let command = move |reply| Command::ListRooms { after, limit: limit + 1, reply };
     let mut rooms = hub.request(command).await.map_err(closed)?;
@@ -46,8 +44,8 @@ pub(crate) async fn rooms(hub: &Hub, uri: &Uri) -> Result<Response, Response> {
 pub(crate) async fn members(hub: &Hub, uri: &Uri, room: String) -> Result<Response, Response> {
     let limit = limit(uri)?;
     let slot = |id: &str| id.split('-').next()?.parse().ok();
-    let after = query(uri, "after").map(|id| {
-        slot(id).ok_or_else(|| Response::bad_request("after must be the id of a client"))
+    let after = query_of(uri, "after").map(|id| {
+        slot(&id).ok_or_else(|| Response::bad_request("after must be the id of a client"))
     });
     let after = after.transpose()?;
     let mut body = String::from("{\"room\":");
@@ -87,7 +85,7 @@ fn finish(mut body: String, next: Option<String>) -> Response {
 }
 
 fn limit(uri: &Uri) -> Result<usize, Response> {
-    let Some(text) = query(uri, "limit") else { return Ok(LIMIT) };
+    let Some(text) = query_of(uri, "limit") else { return Ok(LIMIT) };
     let limit = text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
     limit.ok_or_else(|| Response::bad_request("limit must be a number from 1 to 1000"))
 }

@@ -3,13 +3,14 @@
 use http::{Method, StatusCode, header};
 
 use crate::config::{Config, Page};
-use crate::http1::fields::has_token;
-use crate::http1::head::Head;
+use crate::http1::fields::{has_token, tokens};
+use crate::http1::head::{Framing, Head};
 use crate::http1::origin;
 use crate::http1::origin::AllowOrigin;
 use crate::http1::response::{Response, allow};
-use crate::http1::url::{name, room_under};
+use crate::http1::url::{name, percent_decode, room_under};
 use crate::hub::client_id::Target;
+use crate::name::NAME_BYTES_MAX;
 use crate::websocket::upgrade::check_upgrade;
 
 /// What a request asks for, once it has passed every check that needs no hook.
@@ -40,7 +41,7 @@ impl Route<'_> {
     fn methods(&self) -> &'static str {
         match self {
             Self::Upgrade | Self::Events => "GET, OPTIONS",
-            Self::Publish(_) => "POST, OPTIONS",
+            Self::Publish(_) => "POST, PUT, OPTIONS",
             _ => "GET, HEAD, OPTIONS",
         }
     }
@@ -65,7 +66,7 @@ pub(crate) fn route<'a>(
     } else {
         has_token(request.headers(), header::UPGRADE, "websocket").then_some(Route::Upgrade)
     };
-    let route = route.ok_or_else(|| Response::new(StatusCode::NOT_FOUND, "no such route"))?;
+    let route = route.ok_or_else(|| not_found(request.uri().path(), config.http))?;
     if route.is_guarded() {
         *reader = origin::check(request, config)?;
     }
@@ -106,18 +107,54 @@ fn find<'a>(path: &str, config: &'a Config) -> Option<Route<'a>> {
     }
 }
 
-/// Checks the length that a request announces for its body.
+/// Characters of a path that the log shows at most.
+const LOGGED_MAX: usize = 200;
+
+/// The answer to a path that has no route; to one that almost has, why.
+#[cold]
+fn not_found(path: &str, has_routes: bool) -> Response {
+    let shown: String = path.chars().take(LOGGED_MAX).collect();
+    log::debug!("no route for {shown:?}");
+    let name = ["/ws/", "/sse/", "/pub/", "/user/", "/rooms/"]
+        .iter()
+        .find_map(|prefix| path.strip_prefix(prefix))
+        .filter(|_| has_routes);
+    let sentence = match name {
+        None => "no such route",
+        Some("") => "the path ends with a slash: a name has to follow it, or the slash to go",
+        Some(name) if name.contains('/') => {
+            "a name is one segment of the path: write a slash in it as %2F, and none behind it"
+        }
+        Some(name) => match percent_decode(name) {
+            None => "the name is not percent-encoded UTF-8",
+            Some(name) if name.len() > NAME_BYTES_MAX => "the name is longer than 128 bytes",
+            Some(name) if *name == *"." || *name == *".." => "a name is neither . nor ..",
+            Some(_) => "a name has no control characters",
+        },
+    };
+    Response::new(StatusCode::NOT_FOUND, sentence)
+}
+
+/// Checks what a request announces of its body.
 fn check_body(head: &Head, config: &Config) -> Result<(), Response> {
     let max = config.max_message;
-    match head.content_length {
-        None => {
-            Err(Response::new(StatusCode::LENGTH_REQUIRED, "the request needs a Content-Length"))
-        }
-        Some(length) if length > max as u64 => Err(Response::new(
+    // Clients would get the message as it came, encoded, and without a word of that.
+    let mut codings = tokens(head.request.headers(), &header::CONTENT_ENCODING);
+    if codings.any(|coding| !coding.eq_ignore_ascii_case("identity")) {
+        let sentence = "the body has a Content-Encoding: send it without one";
+        return Err(Response::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence)
+            .header("Accept-Encoding", "identity"));
+    }
+    match head.framing {
+        Framing::Unknown => Err(Response::new(
+            StatusCode::LENGTH_REQUIRED,
+            "the request needs a Content-Length, or Transfer-Encoding: chunked",
+        )),
+        Framing::Length(length) if length > max as u64 => Err(Response::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!("message of {length} bytes exceeds the limit of {max}"),
         )),
-        Some(_) => Ok(()),
+        _ => Ok(()),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::connection::registration::{Admitted, Registered};
 use crate::connection::timeouts::{Due, Timeouts};
 use crate::disconnect::Disconnect;
 use crate::http1::response::Response;
-use crate::http1::url::query;
+use crate::http1::url::query_of;
 use crate::hub::client::Client;
 use crate::hub::handle::Hub;
 use crate::hub::queue::Phase;
@@ -45,7 +45,7 @@ pub(crate) enum Heartbeat {
 impl Heartbeat {
     /// The one that a request asks for: `?probe=1` is for events.
     pub(crate) fn of(uri: &Uri) -> Self {
-        if query(uri, "probe") == Some("1") { Self::Event } else { Self::Comment }
+        if query_of(uri, "probe").as_deref() == Some("1") { Self::Event } else { Self::Comment }
     }
 
     /// Its bytes. An event says the interval in seconds, rounded up.

@@ -244,7 +244,7 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag {
         name: "handshake-timeout",
         value: "TIME",
-        help: "time for a whole request and its answer",
+        help: "time for a handshake or the head of a request, and without progress of a body",
         sets: Sets::Time(|config| &mut config.handshake_timeout),
     },
     Flag {

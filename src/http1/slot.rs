@@ -1,0 +1,66 @@
+//! What lets a request be under way, and for how long.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use crate::hub::handle::Hub;
+use crate::limits::admission::{HandshakePermit, KeepAlivePermit};
+use crate::time::timers::Deadline;
+
+/// A slot among the handshakes, with the deadline of a handshake.
+///
+/// What makes a client of a connection, the head of any request and the hooks run inside of it. Only
+/// a body may take longer, and then without the permit: see [`poll_lost`](Self::poll_lost).
+pub(crate) struct Slot<'a> {
+    hub: &'a Hub,
+    pub(crate) permit: Option<HandshakePermit>,
+    /// The place of a connection whose body takes longer than a handshake may.
+    pub(crate) keep_alive: Option<KeepAlivePermit>,
+    pub(crate) deadline: Deadline<'a>,
+}
+
+impl<'a> Slot<'a> {
+    /// A slot from now on.
+    pub(crate) fn new(hub: &'a Hub, permit: HandshakePermit) -> Self {
+        let deadline = hub.shared().timers.after(hub.shared().config.handshake_timeout);
+        Self { hub, permit: Some(permit), keep_alive: None, deadline }
+    }
+
+    /// Runs a future to its end or to the deadline; `None` if that is earlier.
+    pub(crate) fn within<F: Future>(
+        &mut self,
+        future: F,
+    ) -> impl Future<Output = Option<F::Output>> {
+        within(&mut self.deadline, future)
+    }
+
+    /// Whether the permit was given after the drain had begun.
+    pub(crate) fn is_late(&self) -> bool {
+        self.permit.as_ref().is_none_or(HandshakePermit::is_late)
+    }
+
+    /// Ready once a request that is still coming has to end. Past the deadline it gives the permit
+    /// back and stays for as long as there is a place that no client needs.
+    pub(crate) fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.permit.is_some() {
+            ready!(Pin::new(&mut self.deadline).poll(cx));
+            self.permit = None;
+            self.keep_alive = self.hub.shared().admissions.idle();
+        }
+        match &mut self.keep_alive {
+            Some(place) => place.poll_leave(cx),
+            None => Poll::Ready(()),
+        }
+    }
+}
+
+/// Runs a future to its end or to a deadline; `None` if that is earlier.
+pub(crate) async fn within<F: Future>(deadline: &mut Deadline<'_>, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Pin::new(&mut *deadline).poll(cx).map(|()| None),
+    })
+    .await
+}

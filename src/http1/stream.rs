@@ -1,0 +1,93 @@
+//! The stream of a connection that speaks HTTP, and what was read of it and not yet understood.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use crate::http1::response::Response;
+use crate::hub::handle::Hub;
+use crate::memory::budget::{Charge, allocation};
+use crate::net::stream::Transport;
+use crate::stats::add;
+
+/// A stream and the bytes read ahead of it.
+pub(crate) struct HttpStream<'a, T> {
+    pub(crate) hub: &'a Hub,
+    pub(crate) transport: T,
+    /// Bytes read and not yet understood; without capacity while the connection is idle.
+    pub(crate) buffer: Vec<u8>,
+    /// The memory of `buffer`, and of the rest of a body that has begun to come.
+    pub(crate) charge: Charge,
+    /// Empty lines that were skipped since the last request.
+    pub(crate) empty_lines: u8,
+}
+
+/// Empty lines ahead of a request that are skipped at most. Old clients send one behind a body, which
+/// is no part of it (RFC 9112 2.2).
+const EMPTY_LINES_MAX: u8 = 2;
+
+/// Why a request has no answer of its own.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The request is refused with this response.
+    Refused(Response),
+    /// The stream failed, or ended before the request did.
+    Io(io::Error),
+}
+
+impl From<Response> for Failure {
+    fn from(response: Response) -> Self {
+        Self::Refused(response)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl<'a, T: Transport> HttpStream<'a, T> {
+    pub(crate) fn new(hub: &'a Hub, transport: T) -> Self {
+        Self { hub, transport, buffer: Vec::new(), charge: hub.memory().charge(0), empty_lines: 0 }
+    }
+
+    /// Reads what is there into the buffer, at most `most` bytes; 0 at the end of the stream.
+    pub(crate) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        let pool = &self.hub.shared().read_buffers;
+        let mut bytes = pool.acquire();
+        let most = most.min(bytes.len());
+        let read = Pin::new(&mut self.transport).poll_read(cx, &mut bytes[..most]);
+        if let Poll::Ready(Ok(n)) = &read {
+            add(&self.hub.shared().counters.bytes_received, *n as u64);
+            self.buffer.extend_from_slice(&bytes[..*n.min(&most)]);
+        }
+        pool.release(bytes);
+        read
+    }
+
+    /// Takes empty lines off the front of the buffer; returns whether there was any.
+    pub(crate) fn skip_empty_lines(&mut self) -> bool {
+        let before = self.empty_lines;
+        while self.empty_lines < EMPTY_LINES_MAX && self.buffer.starts_with(b"\r\n") {
+            self.buffer.drain(..2);
+            self.empty_lines += 1;
+        }
+        self.empty_lines > before
+    }
+
+    /// Takes what was understood, `len` bytes, off the front of the buffer.
+    pub(crate) fn consume(&mut self, len: usize) {
+        self.buffer = self.buffer.split_off(len);
+        self.charge_buffer();
+    }
+
+    /// Counts the memory of the buffer, and of nothing else any more.
+    pub(crate) fn charge_buffer(&mut self) {
+        self.charge.resize(allocation(self.buffer.capacity()));
+    }
+}

@@ -1,0 +1,41 @@
+//! One request and its response.
+
+use crate::http1::origin::AllowOrigin;
+use crate::http1::slot::Slot;
+use crate::net::peer::Peer;
+use crate::sse::connection::Heartbeat;
+
+/// What is known of a request so far.
+pub(crate) struct Exchange<'a> {
+    /// What lets it be under way.
+    pub(crate) slot: Slot<'a>,
+    /// The peer has sent a byte of it.
+    pub(crate) has_begun: bool,
+    /// The request is HEAD: the response has no body.
+    pub(crate) head_only: bool,
+    /// Another request may follow.
+    pub(crate) keeps_alive: bool,
+    /// The request has a body, and that was not read.
+    pub(crate) has_unread_body: bool,
+    /// The origin that may read the response, whatever it is.
+    pub(crate) allow_origin: AllowOrigin,
+    /// What a stream of events sends while no message comes.
+    pub(crate) heartbeat: Heartbeat,
+    /// The peer, or the client that a trusted proxy names.
+    pub(crate) client_address: Peer,
+}
+
+impl<'a> Exchange<'a> {
+    pub(crate) fn new(slot: Slot<'a>, peer: Peer) -> Self {
+        Self {
+            slot,
+            has_begun: true,
+            head_only: false,
+            keeps_alive: false,
+            has_unread_body: false,
+            allow_origin: None,
+            heartbeat: Heartbeat::default(),
+            client_address: peer,
+        }
+    }
+}

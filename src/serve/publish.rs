@@ -1,0 +1,97 @@
+//! Publishing by request: the hook, the body, the manager's answer.
+
+use http::{HeaderMap, StatusCode, header};
+
+use crate::connection::handler::Handler;
+use crate::connection::hooks::run_request_hook;
+use crate::http1::head::Head;
+use crate::http1::response::{Response, draining, request_timeout, unavailable};
+use crate::http1::slot::within;
+use crate::http1::stream::{Failure, HttpStream};
+use crate::hub::client_id::Target;
+use crate::hub::command::Publish;
+use crate::hub::handle::Hub;
+use crate::message::Message;
+use crate::net::stream::Transport;
+use crate::serve::exchange::Exchange;
+use crate::stats::add;
+
+/// Answers a request to publish.
+pub(crate) async fn publish<T: Transport, H: Handler>(
+    stream: &mut HttpStream<'_, T>,
+    handler: &H,
+    head: Head,
+    target: Target,
+    exchange: &mut Exchange<'_>,
+) -> Result<Response, Failure> {
+    let peer = exchange.client_address;
+    let hook = run_request_hook(handler.on_publish(&head.request, &peer, &target));
+    exchange.slot.within(hook).await.ok_or_else(request_timeout)??;
+    let message = read_message(stream, head, exchange).await?;
+    add(&stream.hub.shared().counters.messages_received, 1);
+    Ok(dispatch(stream.hub, target, message).await)
+}
+
+/// Reads a body of at most the longest message, and makes a message of it.
+async fn read_message<T: Transport>(
+    stream: &mut HttpStream<'_, T>,
+    head: Head,
+    exchange: &mut Exchange<'_>,
+) -> Result<Message, Failure> {
+    let (framing, max) = (head.framing, stream.hub.shared().config.max_message);
+    let (is_binary, expects_continue) =
+        (has_binary_type(head.request.headers()), head.expects_continue());
+    // A body may take long. It has no use for the memory of its head meanwhile.
+    drop(head);
+    let len = stream.read_body(framing, max, expects_continue, &mut exchange.slot).await?;
+    exchange.has_unread_body = false;
+    let body = &stream.buffer[..len];
+    let message = match std::str::from_utf8(body) {
+        Ok(text) if !is_binary => Message::text(text),
+        _ => Message::binary(body),
+    };
+    message.charge(stream.hub.memory());
+    stream.consume(len);
+    Ok(message)
+}
+
+/// Whether a message is binary although it may be UTF-8.
+fn has_binary_type(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = kind.unwrap_or_default().trim_ascii_start().to_ascii_lowercase();
+    let binary = ["application/octet-stream", "image/", "audio/", "video/"];
+    binary.iter().any(|binary| kind.starts_with(binary))
+}
+
+/// Hands a message to the manager and waits for its answer.
+async fn dispatch(hub: &Hub, target: Target, message: Message) -> Response {
+    let shared = hub.shared();
+    let timeout = shared.config.handshake_timeout;
+    let posted = within(
+        &mut shared.timers.after(timeout),
+        hub.publish_queued(Publish::by_hub(target, message)),
+    )
+    .await;
+    let answer = match posted {
+        Some(Ok(answer)) => answer,
+        Some(Err(_)) => return draining(),
+        None => return unavailable("the request was not done in time"),
+    };
+    // What the inbox has is dispatched, and soon, since the manager waits for no peer. To say that
+    // it was not would have it sent twice.
+    let answer = within(&mut shared.timers.after(2 * timeout), answer).await;
+    answer.flatten().map_or_else(outcome_unknown, published)
+}
+
+/// The answer to a message that may or may not have been dispatched. It says nothing of trying
+/// again, which could send it twice.
+fn outcome_unknown() -> Response {
+    let sentence = "the hub cannot say whether the message was sent";
+    Response::new(StatusCode::INTERNAL_SERVER_ERROR, sentence)
+}
+
+/// The answer to a message that was dispatched.
+fn published(recipients: usize) -> Response {
+    let body = format!("{{\"recipients\":{recipients}}}");
+    Response::with_type(StatusCode::ACCEPTED, "application/json", body.into())
+}
