@@ -56,7 +56,9 @@ fn client_over_a_pipe_of_eight_bytes_works_like_any_other() {
 fn connection_that_becomes_no_client_returns_an_error_with_its_reason() {
     let hub = TestHub::start();
     let (mut peer, connection) = over_a_pipe(&hub, 64);
-    assert_eq!(peer.request("GET / HTTP/1.1\r\nHost: x\r\n\r\n").status, 404);
+    let response = peer.request("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(response.status, 404);
+    peer.read(response.header("Content-Length").expect("a body").parse().expect("a number"));
     drop(peer);
     let refused = block_on(connection).expect_err("no upgrade");
     assert_eq!(refused.status().map(|status| status.as_u16()), Some(404));
