@@ -9,7 +9,7 @@ use crate::disconnect::Disconnect;
 use crate::frame::{TEXT, header};
 use crate::memory::budget::MemoryBudget;
 use crate::message::Message;
-use crate::websocket::decoder::unmask;
+use crate::websocket::mask::unmask;
 
 /// A message of which a part has come.
 #[derive(Debug)]

@@ -349,17 +349,17 @@ FAULTS = [
     ),
     Fault(
         "the last bytes of a text are taken for ASCII",
-        "decoder.rs::unmask",
+        "mask.rs::unmask",
         "seen & u128::from_ne_bytes([0x80; 16]) == 0 && last < 0x80",
         "seen & u128::from_ne_bytes([0x80; 16]) == 0",
-        "decoder.rs",
+        "mask.rs",
     ),
     Fault(
         "all but the last bytes of a text are taken for ASCII",
-        "decoder.rs::unmask",
+        "mask.rs::unmask",
         "seen & u128::from_ne_bytes([0x80; 16]) == 0 && last < 0x80",
         "last < 0x80",
-        "decoder.rs",
+        "mask.rs",
     ),
     Fault(
         "the beginning of a frame that was read before is lost",
