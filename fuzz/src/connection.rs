@@ -7,7 +7,7 @@ use super::reference::{Limits, read};
 use super::stage::{Dice, Peer, run as stage};
 
 /// Small limits, so that short inputs reach them.
-const LIMITS: Limits = Limits { message: 300, fragments: 5 };
+pub const LIMITS: Limits = Limits { message: 300, fragments: 5 };
 
 /// The bytes before the frames, if the connection begins with a request.
 const REQUEST: &[u8] = b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\

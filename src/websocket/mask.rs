@@ -1,6 +1,11 @@
-//! The mask of a client's payload (RFC 6455 5.3).
+//! The masks of a peer's payloads (RFC 6455 5.3).
 
-/// Takes the mask off a payload where it lies (RFC 6455 5.3), 16 bytes at a time; returns whether
+/// A masking key behind `bytes` of the payload.
+pub(crate) fn turned(mask: [u8; 4], bytes: usize) -> [u8; 4] {
+    u32::from_le_bytes(mask).rotate_right(8 * (bytes % 4) as u32).to_le_bytes()
+}
+
+/// Takes the mask off a payload where it lies, 16 bytes at a time; returns whether
 /// it is ASCII, and so needs no other look to be UTF-8.
 pub(crate) fn unmask(payload: &mut [u8], [a, b, c, d]: [u8; 4]) -> bool {
     let keys = [a, b, c, d, a, b, c, d, a, b, c, d, a, b, c, d];
@@ -20,11 +25,6 @@ pub(crate) fn unmask(payload: &mut [u8], [a, b, c, d]: [u8; 4]) -> bool {
         last |= *byte;
     }
     seen & u128::from_ne_bytes([0x80; 16]) == 0 && last < 0x80
-}
-
-/// A masking key behind `bytes` of the payload.
-pub(crate) fn turned(mask: [u8; 4], bytes: usize) -> [u8; 4] {
-    u32::from_le_bytes(mask).rotate_right(8 * (bytes % 4) as u32).to_le_bytes()
 }
 
 #[cfg(test)]
