@@ -89,16 +89,20 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
     ) -> impl Future<Output = Result<(Outcome<'a>, T), Error>> + Send {
         let accepted = Box::pin(Self::accept(hub, accepting, peer, handler, permit));
         async move {
-            let (mut connection, mut slot) = accepted.await?;
+            // A slot is moved into its request at once: it is no part of a connection that waits.
+            let (mut connection, slot) = accepted.await?;
+            // Boxed, so that a connection that waits has no room for what a request needs.
+            let mut serving = Box::pin(connection.serve_request(slot));
             loop {
-                // Boxed, so that a connection that waits has no room for what a request needs.
-                let kept = match Box::pin(connection.serve_request(slot)).await? {
+                let mut kept = match serving.await? {
                     ControlFlow::Break(outcome) => {
                         return Ok((outcome, connection.stream.transport));
                     }
                     ControlFlow::Continue(kept) => kept,
                 };
-                slot = Slot::new(hub, connection.next_request(kept).await?);
+                let permit = connection.next_request(&mut kept).await?;
+                drop(kept);
+                serving = Box::pin(connection.serve_request(Slot::new(hub, permit)));
             }
         }
     }
@@ -124,50 +128,49 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
     }
 
     /// Waits until the next request has begun and has a permit; `Err` if there is no next one.
-    async fn next_request(&mut self, kept: KeepAlive) -> Result<HandshakePermit, Error> {
-        let KeepAlive { mut place, permit, status } = kept;
+    async fn next_request(&mut self, kept: &mut KeepAlive) -> Result<HandshakePermit, Error> {
         let hub = self.stream.hub;
         self.stream.skip_empty_lines();
         let has_begun = !self.stream.buffer.is_empty();
         let is_free = has_begun && !hub.shared().admissions.is_crowded();
-        if let Some(permit) = permit.filter(|_| is_free) {
+        if let Some(permit) = kept.permit.take().filter(|_| is_free) {
             // A client that pipelines requests lets the other connections run in between.
             yield_now().await;
             return Ok(permit);
         }
-        // The permit is given back by now: a client that pipelines keeps no other out. `place` is
+        // The permit is given back by now: a client that pipelines keeps no other out. The place is
         // held until the next permit is there: without either, nothing would count the connection.
-        let next = if has_begun || self.wait(&mut place).await {
+        let next = if has_begun || self.wait(&mut kept.place).await {
             Box::pin(acquire_handshake(hub)).await
         } else {
             None
         };
         next.ok_or_else(|| {
-            Error::new(Kind::Refused(status, Cow::Borrowed("the last request was answered")))
+            Error::new(Kind::Refused(kept.status, Cow::Borrowed("the last request was answered")))
         })
     }
 
     /// Waits for the first bytes of the next request; `false` if there will be none: the peer has
     /// left, time is over, the hub ends, or a client needs the place.
-    async fn wait(&mut self, place: &mut KeepAlivePermit) -> bool {
+    ///
+    /// Not an `async fn`: an idle connection is mostly this, and would keep its arguments twice.
+    fn wait(&mut self, place: &mut KeepAlivePermit) -> impl Future<Output = bool> {
         let stream = &mut self.stream;
         stream.buffer = Vec::new();
         stream.charge.resize(0);
         let shared = stream.hub.shared();
         let mut over = shared.timers.after(shared.config.idle_timeout);
-        poll_fn(|cx| {
+        poll_fn(move |cx| {
             while let Poll::Ready(read) = stream.poll_fill(cx, HEAD_READ_BYTES) {
                 // An empty line is no request.
                 if !(stream.skip_empty_lines() && stream.buffer.is_empty()) {
                     return Poll::Ready(read.is_ok_and(|n| n > 0));
                 }
             }
-            if Pin::new(&mut over).poll(cx).is_ready() || place.poll_leave(cx).is_ready() {
-                return Poll::Ready(false);
-            }
-            Poll::Pending
+            let is_over =
+                Pin::new(&mut over).poll(cx).is_ready() || place.poll_leave(cx).is_ready();
+            if is_over { Poll::Ready(false) } else { Poll::Pending }
         })
-        .await
     }
 
     /// Reads a request and answers it.
