@@ -5,6 +5,7 @@ mod activation;
 mod deploy;
 mod drain;
 mod hostile;
+mod listen;
 #[path = "../peer/mod.rs"]
 mod peer;
 mod pipe;

@@ -15,6 +15,7 @@ mod socket;
 mod stdio;
 mod systemd;
 
+mod unix_address;
 use std::future::{Future, poll_fn};
 use std::io::{self, Write};
 use std::panic::AssertUnwindSafe;

@@ -14,6 +14,7 @@ use super::Failure;
 use super::auth::Secrets;
 use super::page::PAGES;
 use super::socket::Address;
+use super::unix_address::UnixAddress;
 use help::help;
 use table::{FLAGS, FRAMING, PREFIX};
 
@@ -90,8 +91,8 @@ pub(crate) fn parse(
         }
         match from_environment {
             Some(text) if !is_given && list.is_some() => {
-                for text in text.split(',') {
-                    flag.set(&mut options, &variable, text.trim_ascii())?;
+                for text in list_parts(&text) {
+                    flag.set(&mut options, &variable, &text)?;
                 }
             }
             Some(text) if !is_given => flag.set(&mut options, &variable, &text)?,
@@ -117,6 +118,21 @@ pub(crate) fn parse(
         return Ok(Wish::Health(options.listen));
     }
     Ok(Wish::Serve(Box::new(options)))
+}
+
+/// Takes a list apart at its commas. The options of a Unix socket have commas too, and stay with it.
+fn list_parts(text: &str) -> Vec<String> {
+    let mut parts: Vec<String> = Vec::new();
+    for part in text.split(',').map(str::trim_ascii) {
+        match parts.last_mut() {
+            Some(last) if UnixAddress::is_option(part) => {
+                last.push(',');
+                last.push_str(part);
+            }
+            _ => parts.push(part.to_owned()),
+        }
+    }
+    parts
 }
 
 /// Says a sentence about the configuration in the words of the command line: `queue_bytes` is

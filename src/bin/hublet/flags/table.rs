@@ -23,10 +23,6 @@ const THREADS_MAX: usize = 64;
 /// The levels of `--log`.
 const LEVELS: [&str; 4] = ["error", "warn", "info", "debug"];
 
-/// What `--listen` takes.
-const ADDRESSES: &str =
-    "an address and port like 127.0.0.1:8080, a port like :8080, or unix: and a path";
-
 /// What `--trusted-proxy` takes.
 const NETWORKS: &str = "an address, a network like 10.0.0.0/8, or unix";
 
@@ -89,8 +85,10 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag {
         name: "listen",
         value: "ADDR",
-        help: "address to listen on: 127.0.0.1:8080, :8080 for all interfaces, [::1]:8080, port 0 \
-               for any free port, unix:/run/hublet.sock; sockets from systemd are served as well",
+        help: "address to listen on: 127.0.0.1:8080, 8080 for that port on loopback, :8080 for all \
+               interfaces, [::1]:8080, port 0 for any free port, \
+               unix:/run/hublet.sock,mode=0660,group=www-data (mode and group are optional); \
+               sockets from systemd are served as well",
         sets: Sets::Listen,
     },
     Flag {
@@ -298,7 +296,7 @@ impl Sets {
     fn set(&self, options: &mut Options, text: &str) -> Result<(), String> {
         let config = &mut options.config;
         match self {
-            Self::Listen => options.listen.push(text.parse().map_err(|()| ADDRESSES.to_owned())?),
+            Self::Listen => options.listen.push(text.parse()?),
             Self::NoEcho => options.echo = !switch(text)?,
             Self::NoPage => {
                 config.pages = if switch(text)? { Vec::new() } else { PAGES.to_vec() };

@@ -65,6 +65,26 @@ fn a_flag_wins_over_its_variable_and_lists_are_replaced() {
 }
 
 #[test]
+fn a_port_alone_and_localhost_are_loopback() {
+    let loopback = Address::Tcp(([127, 0, 0, 1], 8081).into());
+    for text in ["8081", "localhost:8081"] {
+        assert_eq!(parsed(&[], &["--listen", text]).expect(text).listen, [loopback.clone()]);
+    }
+    for text in ["65536", "localhost", "localhost:", "-1", "8081:"] {
+        assert!(parsed(&[], &["--listen", text]).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn the_options_of_a_unix_socket_stay_with_it_in_a_list() {
+    let list = "unix:/run/a.sock,mode=0660,group=0, 8081, unix:/run/b.sock, mode=0600";
+    let options = parsed(&[("HUBLET_LISTEN", list)], &[]).expect("valid");
+    let same = ["unix:/run/a.sock,mode=0660,group=0", "8081", "unix:/run/b.sock,mode=0600"]
+        .map(|text| text.parse().expect(text));
+    assert_eq!(options.listen, same);
+}
+
+#[test]
 fn queues_grow_with_the_longest_message_unless_they_are_given() {
     let options = parsed(&[], &["--max-message", "16m"]).expect("valid");
     let two = 2 * 16 * 1024 * 1024 + FRAMING;
@@ -102,8 +122,20 @@ fn what_is_not_allowed_is_named_with_what_is() {
         ),
         (&["--log", "trace"], "--log was given \"trace\"; allowed is error, warn, info, debug"),
         (
-            &["--listen", "8080"],
-            "--listen was given \"8080\"; allowed is an address and port like 127.0.0.1:8080, a port like :8080, or unix: and a path",
+            &["--listen", "hub:8080"],
+            "--listen was given \"hub:8080\"; allowed is a port like 8080 (loopback), an address and port like 127.0.0.1:8080, a port like :8080 (all interfaces), or unix: and a path without a comma",
+        ),
+        (
+            &["--listen", "unix:/run/hub.sock,mode=rw"],
+            "--listen was given \"unix:/run/hub.sock,mode=rw\"; allowed is mode= with three octal digits, like mode=0660",
+        ),
+        (
+            &["--listen", "unix:/run/hub.sock,group=no such group"],
+            "--listen was given \"unix:/run/hub.sock,group=no such group\"; allowed is group= with a group of /etc/group or its number",
+        ),
+        (
+            &["--listen", "unix:/run/hub.sock,perm=0660"],
+            "--listen was given \"unix:/run/hub.sock,perm=0660\"; allowed is unix: and a path, then perhaps ,mode=0660 and ,group=NAME",
         ),
         (
             &["--allow-origin", "example.org"],
