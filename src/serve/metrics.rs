@@ -49,6 +49,8 @@ const METRICS: &[Metric] = &[
 pub(crate) fn response(hub: &Hub) -> Response {
     let mut text = String::new();
     let stats = hub.stats();
+    declare(&mut text, "hublet_", "build_info", "The version of the hub; always 1.");
+    text.push_str(concat!("hublet_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1\n"));
     for (name, help, value) in METRICS {
         declare(&mut text, "hublet_", name, help);
         sample(&mut text, "hublet_", name, "", value(&stats));

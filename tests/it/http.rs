@@ -317,6 +317,7 @@ fn metrics_count_what_happened_and_promtool_reads_them() {
         "hublet_messages_delivered_total 2",
         "hublet_handshakes_refused_total{reason=\"not_found\"} 1",
         "hublet_evictions_total{reason=\"overflow\"} 0",
+        concat!("hublet_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         "hublet_evictions_total{reason=\"stuck\"} 0",
         "hublet_evictions_total{reason=\"memory\"} 0",
     ] {
