@@ -47,8 +47,9 @@ macro_rules! stats {
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
             $( pub(crate) $field: $atomic, )*
-            /// The refused, by what was wrong, in the order of [`Wrong`].
-            pub(crate) refused: [AtomicU64; RefusalReason::NAMES.len()],
+            /// The refused, by what they asked for and what was wrong, in the order of
+            /// [`Requested`] and [`RefusalReason`].
+            pub(crate) refused: [[AtomicU64; RefusalReason::NAMES.len()]; Requested::NAMES.len()],
         }
 
         impl Counters {
@@ -88,12 +89,44 @@ stats! {
     clients_shed: AtomicU64 => u64;
     /// Upgrades that became clients.
     upgrades_accepted: AtomicU64 => u64;
-    /// Requests that were refused before an upgrade, failed handshakes included.
+    /// Requests of any kind that were refused, and connections that ended without one.
     upgrades_refused: AtomicU64 => u64;
     /// Bytes read from peers.
     bytes_received: AtomicU64 => u64;
     /// Bytes written to peers; an event counts as the frame it stands for.
     bytes_sent: AtomicU64 => u64;
+}
+
+/// What a request that was refused asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Requested {
+    /// A WebSocket.
+    WebSocket,
+    /// A room as server-sent events.
+    Events,
+    /// To send a message.
+    Publish,
+    /// Metrics, rooms or members.
+    Admin,
+    /// A page, a path that nothing is at, or nothing that could be read.
+    #[default]
+    Other,
+}
+
+impl Requested {
+    /// The names of the variants, in their order.
+    pub(crate) const NAMES: [&str; 5] = ["websocket", "sse", "post", "admin", "other"];
+
+    /// What a path says, where the routes of the binary are served.
+    pub(crate) fn at(path: &str) -> Self {
+        match path.split('/').nth(1) {
+            Some("ws") => Self::WebSocket,
+            Some("sse") => Self::Events,
+            Some("pub" | "user") => Self::Publish,
+            Some("metrics" | "rooms") => Self::Admin,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// What was wrong with a request that was refused.
@@ -150,9 +183,9 @@ impl RefusalReason {
 
 impl Counters {
     /// Counts a request that was refused.
-    pub(crate) fn refuse(&self, wrong: RefusalReason) {
+    pub(crate) fn refuse(&self, requested: Requested, wrong: RefusalReason) {
         add(&self.upgrades_refused, 1);
-        add(&self.refused[wrong as usize], 1);
+        add(&self.refused[requested as usize][wrong as usize], 1);
     }
 }
 

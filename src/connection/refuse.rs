@@ -6,13 +6,18 @@ use crate::http1::response::Response;
 use crate::hub::handle::Hub;
 use crate::net::peer::Peer;
 use crate::net::stream::Transport;
-use crate::stats::{RefusalReason, add};
+use crate::stats::{RefusalReason, Requested, add};
 
 /// Counts and logs a response that refuses what was asked.
-pub(crate) fn count_refusal(hub: &Hub, client_address: &Peer, response: &Response) {
+pub(crate) fn count_refusal(
+    hub: &Hub,
+    requested: Requested,
+    client_address: &Peer,
+    response: &Response,
+) {
     let status = response.status;
     if status.is_client_error() || status.is_server_error() {
-        hub.shared().counters.refuse(RefusalReason::of(status));
+        hub.shared().counters.refuse(requested, RefusalReason::of(status));
         log::debug!("{client_address} refused: {} {}", status.as_u16(), response.body);
     }
 }

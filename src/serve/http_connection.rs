@@ -33,7 +33,7 @@ use crate::net::stream::Transport;
 use crate::serve::routes::{Route, route};
 use crate::serve::{metrics, rooms};
 use crate::sse::connection;
-use crate::stats::{RefusalReason, add};
+use crate::stats::{RefusalReason, Requested, add};
 use crate::time::clock::now;
 use crate::websocket::upgrade::{AcceptKey, PendingUpgrade, accept_key, check_protocol};
 
@@ -90,6 +90,8 @@ struct Exchange {
     reader: AllowOrigin,
     /// Who asks, where a trusted proxy has said so.
     client_address: Option<Peer>,
+    /// What it is counted as, if it is refused.
+    requested: Requested,
 }
 
 /// What a request leads to.
@@ -253,16 +255,17 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                 }
             }
             Err(Ended::Silently) => {
-                shared.counters.refuse(RefusalReason::Left);
+                shared.counters.refuse(seen.requested, RefusalReason::Left);
                 return Err(Error::new(Kind::Io(io::ErrorKind::UnexpectedEof.into())));
             }
             Err(Ended::Io(error)) => {
-                shared.counters.refuse(RefusalReason::Left);
+                shared.counters.refuse(seen.requested, RefusalReason::Left);
                 return Err(error.into());
             }
         };
         let response = origin::with_cors(response, seen.reader);
-        count_refusal(hub, seen.client_address.as_ref().unwrap_or(&self.peer), &response);
+        let from = seen.client_address.as_ref().unwrap_or(&self.peer);
+        count_refusal(hub, seen.requested, from, &response);
         // Where a body was not read, nobody knows that the next request begins behind it.
         let next =
             (seen.keeps_alive && seen.unread == 0).then(|| shared.admissions.idle()).flatten();
@@ -313,6 +316,11 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         let peer =
             origin::client_address(&self.peer, request.headers(), &shared.config.trusted_proxies);
         seen.client_address = Some(peer);
+        if shared.config.http {
+            seen.requested = Requested::at(request.uri().path());
+        } else {
+            seen.requested = Requested::WebSocket;
+        }
         let route = route(&head, &shared.config, &mut seen.reader);
         // Behind an upgrade frames may be on their way, which are no requests.
         let upgrades = matches!(route, Ok(Route::Upgrade));
