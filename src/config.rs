@@ -209,7 +209,8 @@ config! {
     http: bool = false;
     /// Pages that are served as they are, where [`http`](Self#structfield.http) is on. Default none.
     pages: Vec<Page> = Vec::new();
-    /// The window over which a drain spreads its close frames. Default 5 s.
+    /// The longest window over which a drain spreads its close frames; the window is 2.5 ms for
+    /// each client. Default 5 s.
     drain: Duration = Self::DRAIN;
 }
 

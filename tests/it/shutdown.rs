@@ -75,21 +75,45 @@ fn with_no_client_left_a_drain_ends_at_once() {
 
 #[test]
 fn the_close_frames_are_spread_over_the_window() {
-    let hub = TestHub::with(quick().drain(Duration::from_millis(600)));
-    let mut peers: Vec<_> = (0..6).map(|_| hub.join()).collect();
-    thread::scope(|scope| {
-        let begin = Instant::now();
-        let drained = scope.spawn(|| block_on(hub.hub.drain(Disconnect::RESTART)));
-        // In which order does not matter: each is told within its own sixth of the window.
-        let told = peers.iter_mut().map(|peer| {
-            peer.is_closed(1012);
-            begin.elapsed()
+    const PEERS: usize = 160;
+    for (drain, window) in [
+        // 2.5 ms for each client, unless that is longer than the configured window.
+        (Duration::from_secs(60), Duration::from_millis(400)),
+        (Duration::from_millis(200), Duration::from_millis(200)),
+    ] {
+        let hub = TestHub::with(quick().drain(drain));
+        let mut peers: Vec<_> = (0..PEERS).map(|_| hub.join()).collect();
+        thread::scope(|scope| {
+            let begin = Instant::now();
+            let drained = scope.spawn(|| block_on(hub.hub.drain(Disconnect::RESTART)));
+            // In which order does not matter: the last is told when the window is over.
+            let told = peers.iter_mut().map(|peer| {
+                peer.is_closed(1012);
+                begin.elapsed()
+            });
+            let last = told.max().expect("many of them");
+            assert!(last >= window * 9 / 10, "the last was told after {last:?} of {window:?}");
+            drop(peers);
+            drained.join().expect("the drain ends");
+            assert!(begin.elapsed() < DEADLINE, "{:?}", begin.elapsed());
         });
-        let last = told.max().expect("six of them");
-        assert!(last >= Duration::from_millis(500), "the last was told after {last:?}");
-        drop(peers);
+    }
+}
+
+#[test]
+fn a_few_clients_are_told_at_once_however_long_the_window() {
+    let hub = TestHub::with(quick().drain(DEADLINE * 4));
+    let peers = [hub.join(), hub.join()];
+    let begin = Instant::now();
+    thread::scope(|scope| {
+        let drained = scope.spawn(|| block_on(hub.hub.drain(Disconnect::RESTART)));
+        for mut peer in peers {
+            peer.is_closed(1012);
+            peer.goodbye(1012);
+        }
         drained.join().expect("the drain ends");
     });
+    assert!(begin.elapsed() < DEADLINE, "{:?}", begin.elapsed());
 }
 
 /// Peers that never read, never answer, or have not even asked yet do not hold it up.

@@ -272,7 +272,8 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag {
         name: "drain",
         value: "TIME",
-        help: "time over which a shutdown spreads its close frames (1012)",
+        help: "longest time over which a shutdown spreads its close frames (1012); the time is 2.5 ms \
+               for each client",
         sets: Sets::Drain,
     },
     Flag {
