@@ -97,7 +97,7 @@ fn a_query_that_says_neither_is_a_bad_request() {
 
 #[test]
 fn a_signal_drains() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let (mut server, address) = Server::start(&[]);
         let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
         server.signal(signal);
@@ -127,6 +127,31 @@ fn a_second_signal_stops_at_once() {
     assert_eq!(server.exit_code(), Some(1));
     assert_eq!(server.logged("second signal"), "hublet: stopped at once by a second signal");
     assert!(!path.exists());
+}
+
+#[test]
+fn a_terminal_that_hangs_up_twice_does_not_cut_the_drain_short() {
+    let (mut server, address) = Server::start(&["--close-timeout", "1m"]);
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
+    server.signal(Signal::HUP);
+    peer.is_closed(1012);
+    server.signal(Signal::HUP);
+    peer.goodbye(1012);
+    assert_eq!(server.exit_code(), Some(0));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_hangup_that_is_ignored_at_the_start_stays_ignored() {
+    let mut command = hublet_by("trap '' HUP && exec \"$0\" \"$@\"", &["--listen", "127.0.0.1:0"]);
+    let mut server = Server::of(&mut command);
+    let address = server.listening();
+    server.signal(Signal::HUP);
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
+    peer.say("still here");
+    peer.hears("still here");
+    drop(peer);
+    assert_eq!(server.stop(), Some(0));
 }
 
 #[test]

@@ -233,7 +233,7 @@ async fn run(
     systemd::ready();
 
     let signal = async {
-        signals.next().await?;
+        signals.first().await?;
         Ok((Disconnect::RESTART, Ok(())))
     };
     // A stream that failed is no reason to leave the clients without a word.
@@ -253,7 +253,7 @@ async fn run(
         pipe.flush(deadline).await
     };
     let impatient = async {
-        signals.next().await?;
+        signals.second().await?;
         Err(Failure::running("stopped at once by a second signal"))
     };
     // They may end now, but not by a panic.
