@@ -9,13 +9,14 @@ mod jwt;
 mod lines;
 mod log;
 mod page;
+mod patient;
 mod pipe;
 mod signals;
 mod socket;
 mod stdio;
 mod systemd;
-
 mod unix_address;
+
 use std::future::{Future, poll_fn};
 use std::io::{self, Write};
 use std::panic::AssertUnwindSafe;
@@ -35,6 +36,7 @@ use auth::Access;
 use flags::{Options, Wish};
 use handler::Relay;
 use join_log::Fold;
+use patient::Patient;
 use pipe::{Pipe, Plan};
 use signals::Signals;
 
@@ -117,7 +119,7 @@ fn code(outcome: Result<(), Failure>) -> u8 {
 
 /// Writes to standard output, at once.
 fn print(bytes: &[u8]) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
+    let mut stdout = Patient(io::stdout().lock());
     stdout.write_all(bytes)?;
     stdout.flush()
 }
@@ -291,7 +293,7 @@ fn announce(plan: &Plan, names: &[String]) {
     let lines: String = names.iter().map(|name| format!("listening on {name}\n")).collect();
     let lines = lines.as_bytes();
     let written = match plan.stdout {
-        Some(_) => io::stderr().write_all(lines),
+        Some(_) => Patient(io::stderr()).write_all(lines),
         None => print(lines),
     };
     if let Err(error) = written {
