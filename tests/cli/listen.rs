@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use crate::support::{Folder, HUBLET, Peer, Server, alone, hublet, hublet_by, run};
-use crate::tools::program;
+use crate::tools::{program, tool};
 
 #[test]
 fn a_port_alone_and_localhost_are_loopback() {
@@ -17,6 +17,43 @@ fn a_port_alone_and_localhost_are_loopback() {
         assert!(address.starts_with("127.0.0.1:"), "{address}");
         drop(Peer::<TcpStream>::connect(&address, "/ws"));
         assert_eq!(server.stop(), Some(0));
+    }
+}
+
+/// In a network of its own, whose settings a test may change.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_port_on_all_interfaces_is_served_by_ipv6_and_ipv4() {
+    let (Some(unshare), Some(ip)) = (program("unshare"), program("ip")) else { return };
+    let own_network = || {
+        let mut command = alone(&unshare);
+        command.args(["--map-root-user", "--net", "sh", "-euc"]);
+        command
+    };
+    let may = run(own_network().arg("true")).status.success();
+    let Some(()) = tool("a network namespace", may.then_some(())) else { return };
+    for (setting, reached) in [
+        ("bindv6only", &["127.0.0.1:8080", "[::1]:8080"][..]),
+        ("conf/all/disable_ipv6", &["127.0.0.1:8080"]),
+    ] {
+        let folder = Folder::new("everywhere");
+        let script = format!(
+            "hub=$1 ready=$2 && shift 2
+             {} link set lo up
+             echo 1 >/proc/sys/net/ipv6/{setting}
+             mkfifo \"$ready\"
+             \"$hub\" --listen :8080 >\"$ready\" &
+             read -r line <\"$ready\"
+             for address; do \"$hub\" --health --listen \"$address\"; done
+             kill $!
+             wait $!",
+            ip.display()
+        );
+        let mut command = own_network();
+        command.args([&script, "sh", HUBLET]).arg(folder.0.join("ready")).args(reached);
+        let output = run(&mut command);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{setting}: {stderr}");
     }
 }
 

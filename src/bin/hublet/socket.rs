@@ -130,7 +130,7 @@ fn handed_over() -> Result<Vec<Bound>, Failure> {
 fn bind(address: &Address) -> Result<Bound, Failure> {
     let listener = match address {
         Address::Tcp(address) => Listener::bind(address),
-        Address::Port(port) => Listener::bind((Ipv6Addr::UNSPECIFIED, *port)).or_else(|error| {
+        Address::Port(port) => bind_everywhere(*port).or_else(|error| {
             if is_taken(&error) {
                 Err(error)
             } else {
@@ -144,6 +144,33 @@ fn bind(address: &Address) -> Result<Bound, Failure> {
         Ok(listener) => Ok((listener, None)),
         Err(error) => Err(cannot(address, &error)),
     }
+}
+
+/// Binds a port for IPv6 and IPv4, whatever `net.ipv6.bindv6only` says.
+#[cfg(target_os = "linux")]
+fn bind_everywhere(port: u16) -> Result<Listener, Error> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
+
+    let open = || -> io::Result<std::os::fd::OwnedFd> {
+        let socket =
+            socket_with(AddressFamily::INET6, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        // As the standard library does, so that a restart need not wait for old connections.
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        if let Err(error) = sockopt::set_ipv6_v6only(&socket, false) {
+            ::log::warn!(
+                "the system refuses IPv4 on an IPv6 listener ({error}): name two addresses"
+            );
+        }
+        bind(&socket, &SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))?;
+        Ok(socket)
+    };
+    // It listens from here on.
+    Listener::try_from(std::net::TcpListener::from(open()?))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn bind_everywhere(port: u16) -> Result<Listener, Error> {
+    Listener::bind((Ipv6Addr::UNSPECIFIED, port))
 }
 
 #[cfg(unix)]
