@@ -195,12 +195,6 @@ pub(super) const FLAGS: &[Flag] = &[
         sets: Sets::Count(|config| &mut config.max_rooms),
     },
     Flag {
-        name: "max-rooms-per-client",
-        value: "N",
-        help: "rooms of one client; no effect in this binary, where a client is in one room",
-        sets: Sets::Count(|config| &mut config.max_rooms_per_client),
-    },
-    Flag {
         name: "max-message",
         value: "BYTES",
         help: "longest message; a longer one closes its client with 1009",
