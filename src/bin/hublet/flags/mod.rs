@@ -90,7 +90,7 @@ pub(crate) fn parse(
             clear(&mut options);
         }
         match from_environment {
-            Some(text) if !is_given && list.is_some() => {
+            Some(text) if !is_given && flag.sets.has_commas() => {
                 for text in list_parts(&text) {
                     flag.set(&mut options, &variable, &text)?;
                 }

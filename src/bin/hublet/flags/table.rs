@@ -7,7 +7,7 @@ use hublet::{Config, Overflow};
 
 use super::Options;
 use super::value::{
-    bytes, count, host, once, origin, read_secret, room, show_bytes, show_time, switch, time,
+    add_secret, bytes, count, host, origin, read_secret, room, show_bytes, show_time, switch, time,
 };
 use crate::Failure;
 use crate::auth::{Secret, Secrets};
@@ -321,8 +321,10 @@ impl Sets {
             Self::Time(field) => *field(config) = time(text, WAIT_MIN)?,
             Self::Drain => config.drain = time(text, Duration::ZERO)?,
             Self::Room(field) => *field(options) = Some(room(text)?),
-            Self::Secret(field) => once(field(&mut options.secrets), text)?,
-            Self::SecretFile(field) => once(field(&mut options.secrets), &read_secret(text)?)?,
+            Self::Secret(field) => add_secret(field(&mut options.secrets), text)?,
+            Self::SecretFile(field) => {
+                add_secret(field(&mut options.secrets), &read_secret(text)?)?
+            }
         }
         Ok(())
     }
@@ -362,6 +364,11 @@ impl Sets {
             Self::Proxies => Some(|options| options.config.trusted_proxies.clear()),
             _ => None,
         }
+    }
+
+    /// Whether its variable has several values, with commas between them.
+    pub(super) fn has_commas(&self) -> bool {
+        self.list().is_some() || matches!(self, Self::SecretFile(_))
     }
 }
 
