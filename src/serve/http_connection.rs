@@ -1,7 +1,7 @@
 //! A connection before it is a client: one request after another, each under one deadline.
 
 use std::borrow::Cow;
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -39,6 +39,10 @@ use crate::websocket::upgrade::{AcceptKey, PendingUpgrade, accept_key, check_pro
 
 /// How long a peer may stay silent while others wait for its place among the handshakes.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
+
+/// How long a drain waits for the first byte of a request. Browsers open connections ahead of any
+/// request, and a peer that has a request sends it as soon as it is connected.
+const SILENT_AT_DRAIN_MAX: Duration = Duration::from_millis(250);
 
 /// How long `/health` waits for the manager: less than those who ask wait for `/health`.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -389,8 +393,17 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                     }
                 }
             };
+            let drained = async {
+                shared.admissions.closed().await;
+                if silent {
+                    shared.timers.after(SILENT_AT_DRAIN_MAX).await;
+                } else {
+                    pending::<()>().await;
+                }
+                Ok(0)
+            };
             let read = poll_fn(|cx| self.poll_read(cx, HEAD_READ_BYTES));
-            if or(read, crowded_out).await? == 0 {
+            if or(read, or(crowded_out, drained)).await? == 0 {
                 return Err(Ended::Silently);
             }
             self.held.resize(allocation(self.buffer.capacity()));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hublet::{Config, Disconnect};
 use smol::future::block_on;
 
-use crate::peer::{CLOSE, DEADLINE, TEXT, frame};
+use crate::peer::{CLOSE, DEADLINE, TEXT, frame, upgrade};
 use crate::support::{Chat, TestHub, until};
 
 fn quick() -> Config {
@@ -44,15 +44,17 @@ fn everyone_is_told_why_behind_what_waits_for_them() {
 #[test]
 fn a_drain_accepts_nobody_and_tells_who_was_accepted() {
     let hub = TestHub::with(quick().close_timeout(DEADLINE));
-    let mut open = hub.dial();
-    let asks = hub.dial();
+    let (mut open, mut asks) = (hub.dial(), hub.dial());
+    // A drain does not wait long for a peer that has sent nothing.
+    open.write(b"G");
+    asks.write(b"G");
     let mut stays = hub.join();
     thread::scope(|scope| {
         let drained = scope.spawn(|| block_on(hub.hub.drain(Disconnect::RESTART)));
         stays.is_closed(1012);
         // Accepted before the drain, and asking only now.
-        assert_eq!(open.request("GET /health HTTP/1.1\r\nHost: x\r\n\r\n").status, 503);
-        let mut asks = asks.join("/ws");
+        assert_eq!(open.request("ET /health HTTP/1.1\r\nHost: x\r\n\r\n").status, 503);
+        assert_eq!(asks.request(&upgrade("/ws")[1..]).status, 101);
         asks.is_closed(1012);
         until("nobody listens", || std::net::TcpStream::connect(&hub.address).is_err());
         drop((open, asks));
@@ -114,6 +116,18 @@ fn a_few_clients_are_told_at_once_however_long_the_window() {
         drained.join().expect("the drain ends");
     });
     assert!(begin.elapsed() < DEADLINE, "{:?}", begin.elapsed());
+}
+
+/// Browsers open connections ahead of any request.
+#[test]
+fn a_drain_does_not_wait_for_a_peer_that_sends_nothing() {
+    let hub = TestHub::with(quick().drain(DEADLINE * 4).handshake_timeout(DEADLINE * 4));
+    let silent = hub.dial();
+    until("it is accepted", || hub.hub.stats().connections == 1);
+    let begin = Instant::now();
+    block_on(hub.hub.drain(Disconnect::RESTART));
+    assert!(begin.elapsed() < DEADLINE, "{:?}", begin.elapsed());
+    drop(silent);
 }
 
 /// Peers that never read, never answer, or have not even asked yet do not hold it up.
