@@ -235,7 +235,8 @@ config! {
     http: bool = false;
     /// Pages that the hub serves unchanged if [`http`](Self#structfield.http) is on. Default none.
     pages: Vec<Page> = Vec::new();
-    /// The time over which a drain spreads its close frames. Default 5 s.
+    /// The longest time over which a drain spreads its close frames; it is 2.5 ms for each client.
+    /// Default 5 s.
     drain: Duration = Self::DRAIN;
 }
 

@@ -47,8 +47,8 @@ macro_rules! stats {
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
             $( pub(crate) $field: $atomic, )*
-            /// Refused requests, in the order of [`RefusalReason`].
-            pub(crate) refused: [AtomicU64; RefusalReason::NAMES.len()],
+            /// Refused requests, in the order of [`Requested`] and [`RefusalReason`].
+            pub(crate) refused: [[AtomicU64; RefusalReason::NAMES.len()]; Requested::NAMES.len()],
             /// Whether a peer has spoken TLS, which no port of ours does: the log warns once.
             pub(crate) has_seen_tls: AtomicBool,
         }
@@ -90,12 +90,44 @@ stats! {
     clients_shed: AtomicU64 => u64;
     /// Upgrades that became clients.
     upgrades_accepted: AtomicU64 => u64;
-    /// Requests that were refused before an upgrade, failed handshakes included.
+    /// Requests of any kind that were refused, and requests that never became whole.
     upgrades_refused: AtomicU64 => u64;
     /// Bytes read from peers.
     bytes_received: AtomicU64 => u64;
     /// Bytes written to peers. A server-sent event counts as the frame of its message.
     bytes_sent: AtomicU64 => u64;
+}
+
+/// What a refused request asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Requested {
+    /// A WebSocket.
+    WebSocket,
+    /// A room as server-sent events.
+    Events,
+    /// To send a message.
+    Publish,
+    /// Metrics, rooms or members.
+    Admin,
+    /// A page, an unknown path, or a request without a head that could be read.
+    #[default]
+    Other,
+}
+
+impl Requested {
+    /// The names of the variants, in their order.
+    pub(crate) const NAMES: [&str; 5] = ["websocket", "sse", "post", "admin", "other"];
+
+    /// The kind that a path stands for, if the routes of the binary are served.
+    pub(crate) fn at(path: &str) -> Self {
+        match path.split('/').nth(1) {
+            Some("ws") => Self::WebSocket,
+            Some("sse") => Self::Events,
+            Some("pub" | "user") => Self::Publish,
+            Some("metrics" | "rooms") => Self::Admin,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// Why a request was refused.
@@ -152,9 +184,9 @@ impl RefusalReason {
 
 impl Counters {
     /// Counts a refused request.
-    pub(crate) fn refuse(&self, wrong: RefusalReason) {
+    pub(crate) fn refuse(&self, requested: Requested, wrong: RefusalReason) {
         add(&self.upgrades_refused, 1);
-        add(&self.refused[wrong as usize], 1);
+        add(&self.refused[requested as usize][wrong as usize], 1);
     }
 }
 

@@ -16,7 +16,7 @@ const NOW: u64 = 1_000_000_000;
 /// Verifies the bytes as a token. Also signs them as a header and claims, a line each, and verifies
 /// that.
 pub fn run(bytes: &[u8]) {
-    let key = token::Key::new(SECRET);
+    let key = token::Key::new([SECRET]);
     if let Ok(text) = std::str::from_utf8(bytes) {
         if let Some((signed, signature)) = text.rsplit_once('.') {
             if key.verify(text, NOW).is_some() {

@@ -15,7 +15,7 @@ use crate::http1::slot::{Slot, within};
 use crate::hub::handle::Hub;
 use crate::net::peer::Peer;
 use crate::net::stream::Transport;
-use crate::stats::{RefusalReason, add};
+use crate::stats::{RefusalReason, Requested, add};
 use crate::time::clock::now;
 
 /// Bytes of a refused body that are read and thrown away at most. They cost no memory; a client that
@@ -23,10 +23,15 @@ use crate::time::clock::now;
 pub(crate) const BODY_DISCARD_MAX: usize = 64 * 1024 * 1024;
 
 /// Counts and logs a response that refuses what was asked.
-pub(crate) fn count_refusal(hub: &Hub, client_address: &Peer, response: &Response) {
+pub(crate) fn count_refusal(
+    hub: &Hub,
+    requested: Requested,
+    client_address: &Peer,
+    response: &Response,
+) {
     let status = response.status;
     if status.is_client_error() || status.is_server_error() {
-        hub.shared().counters.refuse(RefusalReason::of(status));
+        hub.shared().counters.refuse(requested, RefusalReason::of(status));
         log::debug!("{client_address} refused: {} {}", status.as_u16(), response.body);
     }
 }

@@ -3,7 +3,7 @@
 //! The grammar is `httparse`'s; what is refused beyond it is refused because two readers could
 //! understand it in two ways (RFC 9112 section 11.2).
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -28,6 +28,10 @@ pub(crate) const HEAD_READ_BYTES: usize = 1024;
 
 /// How long a peer may stay silent while other connections wait for its slot.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
+
+/// How long a drain waits for the first byte of a request. Browsers open connections ahead of any
+/// request, and a peer that has a request sends it as soon as it is connected.
+const SILENT_AT_DRAIN_MAX: Duration = Duration::from_millis(250);
 
 /// The first byte of a TLS handshake (RFC 8446 5.1), which no request begins with.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -100,8 +104,17 @@ impl<T: Transport> HttpStream<'_, T> {
                     }
                 }
             };
+            let drained = async {
+                shared.admissions.closed().await;
+                if silent {
+                    shared.timers.after(SILENT_AT_DRAIN_MAX).await;
+                } else {
+                    pending::<()>().await;
+                }
+                Ok(0)
+            };
             let read = poll_fn(|cx| self.poll_fill(cx, HEAD_READ_BYTES));
-            if or(read, crowded_out).await? == 0 {
+            if or(read, or(crowded_out, drained)).await? == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
             self.charge_buffer();

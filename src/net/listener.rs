@@ -20,6 +20,8 @@ use crate::hub::sizing::Sizing;
 #[cfg(target_os = "linux")]
 use crate::net::epoll::Poller;
 use crate::net::io::Io;
+#[cfg(unix)]
+use crate::net::options::{self, Refused, SocketOption};
 use crate::net::peer::Peer;
 use crate::net::socket::Socket;
 use crate::net::sys;
@@ -27,10 +29,6 @@ use crate::net::sys;
 /// Connections that may wait to be accepted. async-net's 128 stalls a storm of a thousand.
 #[cfg(unix)]
 const BACKLOG: i32 = 1024;
-
-/// Seconds without an acknowledgement after which the kernel gives up a connection.
-#[cfg(target_os = "linux")]
-const UNANSWERED_SECONDS: u32 = 20;
 
 /// A listening socket, TCP or Unix.
 ///
@@ -53,6 +51,9 @@ pub struct Listener {
     /// Whether connections may wait that arrived before the listener had its options, for example
     /// while a supervisor held it. They have inherited none.
     may_lack_options: AtomicBool,
+    /// The options that its connections go without.
+    #[cfg(unix)]
+    refused: Refused,
 }
 
 /// The address of a listener.
@@ -68,7 +69,8 @@ impl Listener {
     /// Listens on a TCP address.
     ///
     /// On Unix the backlog is 1,024; on Linux connections are probed after 20 s of silence and
-    /// given up 20 s after a write that is not acknowledged. Resolving a host name blocks, an
+    /// given up 20 s after a write that is not acknowledged. An option that the system refuses, as
+    /// for MPTCP, is a warning in the log. Resolving a host name blocks, an
     /// address does not.
     ///
     /// # Errors
@@ -110,10 +112,10 @@ impl Listener {
         #[cfg(unix)]
         {
             let listener = self.socket.get_ref();
-            // TCP connections inherit the sizes, and agree on a window before they are accepted.
-            if matches!(self.name, Name::Tcp(_)) {
-                set_buffers(listener, sizing.socket_buffer)?;
-            }
+            // TCP connections inherit the sizes, and agree on a window before they are accepted. A
+            // Unix listener only shows whether the system has the option.
+            let buffers = SocketOption::Buffers(sizing.socket_buffer);
+            self.refused.set_on_listener(listener, &[buffers]);
             rustix::net::listen(listener, sizing.backlog as i32).map_err(io::Error::from)?;
         }
         self.may_lack_options = true.into();
@@ -174,17 +176,15 @@ impl Listener {
     fn set_options(&self, stream: &sys::Stream) -> io::Result<()> {
         let is_early = self.may_lack_options.load(Ordering::Relaxed);
         let is_tcp = matches!(self.name, Name::Tcp(_));
-        #[cfg(target_os = "linux")]
-        if is_early && is_tcp {
-            set_inherited_options(stream)?;
-        }
-        #[cfg(not(target_os = "linux"))]
-        if is_tcp {
-            rustix::net::sockopt::set_tcp_nodelay(stream, true)?;
+        let inherits = cfg!(target_os = "linux") && !is_early;
+        if is_tcp && !inherits {
+            self.refused.set_on_connection(stream, options::TCP)?;
         }
         match self.socket_buffer {
             // Connections of a Unix listener inherit no options.
-            Some(bytes) if is_early || !is_tcp => set_buffers(stream, bytes),
+            Some(bytes) if is_early || !is_tcp => {
+                self.refused.set_on_connection(stream, &[SocketOption::Buffers(bytes)])
+            }
             _ => Ok(()),
         }
     }
@@ -197,7 +197,14 @@ impl Listener {
     /// Makes the socket non-blocking and registers it with async-io, until a reactor takes it.
     fn new(socket: impl Into<sys::Listener>, name: Name) -> Result<Self, Error> {
         let socket = Io::Async(Async::new(socket.into())?);
-        Ok(Self { socket, name, socket_buffer: None, may_lack_options: true.into() })
+        Ok(Self {
+            socket,
+            name,
+            socket_buffer: None,
+            may_lack_options: true.into(),
+            #[cfg(unix)]
+            refused: Refused::default(),
+        })
     }
 }
 
@@ -219,10 +226,12 @@ impl TryFrom<TcpListener> for Listener {
     fn try_from(listener: TcpListener) -> Result<Self, Error> {
         #[cfg(unix)]
         rustix::net::listen(&listener, BACKLOG).map_err(io::Error::from)?;
-        #[cfg(target_os = "linux")]
-        set_inherited_options(&listener)?;
         let name = Name::Tcp(listener.local_addr()?);
-        Self::new(listener, name)
+        #[cfg_attr(not(unix), expect(unused_mut, reason = "options are set on Unix"))]
+        let mut listener = Self::new(listener, name)?;
+        #[cfg(unix)]
+        listener.refused.set_on_listener(listener.socket.get_ref(), options::TCP);
+        Ok(listener)
     }
 }
 
@@ -251,33 +260,12 @@ impl TryFrom<UnixListener> for Listener {
     }
 }
 
-/// Sets the options of connections on the listener. On Linux connections inherit them, which saves
-/// a system call for each.
-#[cfg(target_os = "linux")]
-fn set_inherited_options(socket: &impl std::os::fd::AsFd) -> io::Result<()> {
-    use rustix::net::sockopt;
-    use std::time::Duration;
-
-    sockopt::set_tcp_nodelay(socket, true)?;
-    sockopt::set_socket_keepalive(socket, true)?;
-    sockopt::set_tcp_keepidle(socket, Duration::from_secs(UNANSWERED_SECONDS.into()))?;
-    sockopt::set_tcp_user_timeout(socket, UNANSWERED_SECONDS * 1000)?;
-    Ok(())
-}
-
 /// The error of an accepted socket whose options cannot be set. Some systems report this for a
 /// connection that its peer has reset. The connection is dropped and the accept loop goes on: a
 /// socket without its buffer sizes would break the memory ceiling.
 fn as_connection_error(error: io::Error) -> io::Error {
     log::debug!("a connection that takes no options is dropped: {error}");
     ErrorKind::ConnectionAborted.into()
-}
-
-/// Sets both buffers of a socket to `bytes`. The kernel doubles the value that it is given.
-#[cfg(unix)]
-fn set_buffers(socket: &impl std::os::fd::AsFd, bytes: usize) -> io::Result<()> {
-    rustix::net::sockopt::set_socket_send_buffer_size(socket, bytes / 2)?;
-    Ok(rustix::net::sockopt::set_socket_recv_buffer_size(socket, bytes / 2)?)
 }
 
 impl fmt::Display for Listener {

@@ -5,6 +5,8 @@ pub(crate) mod acceptor;
 pub(crate) mod epoll;
 pub(crate) mod io;
 pub(crate) mod listener;
+#[cfg(unix)]
+pub(crate) mod options;
 pub(crate) mod peer;
 pub(crate) mod reactor;
 #[cfg(target_os = "linux")]

@@ -15,6 +15,10 @@ use crate::time::clock::{Timer, now};
 /// timeout, since supervisors wait ten seconds: 5 s of window, this, and 2 s for the peer's answer.
 const WRITE_OUT: Duration = Duration::from_secs(2);
 
+/// The longest pause between two close frames of a drain: a few clients are closed at once, 2,000
+/// over 5 s. A machine for so few clients takes 400 reconnects in a second.
+const PACE_MAX: Duration = Duration::from_micros(2500);
+
 /// How often a drain looks for clients whose requests were in progress when it began.
 const LATECOMERS: Duration = Duration::from_millis(50);
 
@@ -44,10 +48,11 @@ impl Hub {
     /// waits for the connections to end. The hub still answers the request of a connection that was
     /// accepted before, so that a restart behind a listener that stays open refuses no client.
     ///
-    /// The close frames are spread evenly over [`Config::drain`](crate::Config::drain), so that the
-    /// clients do not all reconnect at once. The messages that are queued for a client go before
-    /// its close frame. The drain returns when no client is left, after [`Config::drain_max`] at
-    /// the latest: 9 s at the defaults. Then the manager's future ends.
+    /// The close frames are spread evenly, so that the clients do not all reconnect at once: over
+    /// 2.5 ms for each client, and at most over [`Config::drain`](crate::Config::drain). The
+    /// messages that are queued for a client go before its close frame. The drain returns when no
+    /// client is left, after [`Config::drain_max`] at the latest: 9 s at the defaults. Then the
+    /// manager's future ends.
     ///
     /// # Cancel safety
     ///
@@ -104,7 +109,7 @@ impl Hub {
         loop {
             let clients = self.clients().await?;
             let begin = now();
-            let pace = window / u32::try_from(clients.len().max(1)).unwrap_or(u32::MAX);
+            let pace = pace(window, clients.len());
             for (client, nth) in clients.iter().zip(0..) {
                 Timer::at(begin + pace * nth).await;
                 let (id, reason) = (client.id, reason.clone());
@@ -116,6 +121,28 @@ impl Hub {
     }
 }
 
+/// The pause between two of so many clients.
+fn pace(window: Duration, clients: usize) -> Duration {
+    let even = window / u32::try_from(clients.max(1)).unwrap_or(u32::MAX);
+    even.min(PACE_MAX)
+}
+
 async fn after(wait: Duration) {
     Timer::after(wait).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_follows_the_number_of_clients() {
+        let window = |clients: usize| pace(Config::DRAIN, clients) * clients as u32;
+        assert_eq!(window(2), Duration::from_millis(5));
+        assert_eq!(window(400), Duration::from_secs(1));
+        // From here on it is the whole window.
+        assert_eq!(window(2000), Config::DRAIN);
+        assert_eq!(window(50_000), Config::DRAIN);
+        assert_eq!(pace(Duration::ZERO, 50_000), Duration::ZERO);
+    }
 }

@@ -4,6 +4,7 @@ use crate::http1::origin::AllowOrigin;
 use crate::http1::slot::Slot;
 use crate::net::peer::Peer;
 use crate::sse::connection::Heartbeat;
+use crate::stats::Requested;
 
 /// What is known of a request so far.
 pub(crate) struct Exchange<'a> {
@@ -19,6 +20,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) has_unread_body: bool,
     /// The origin that may read the response, whatever it is.
     pub(crate) allow_origin: AllowOrigin,
+    /// The kind of request that a refusal is counted under.
+    pub(crate) requested: Requested,
     /// What a stream of events sends while no message comes.
     pub(crate) heartbeat: Heartbeat,
     /// The peer, or the client that a trusted proxy names.
@@ -34,6 +37,7 @@ impl<'a> Exchange<'a> {
             keeps_alive: false,
             has_unread_body: false,
             allow_origin: None,
+            requested: Requested::default(),
             heartbeat: Heartbeat::default(),
             client_address: peer,
         }

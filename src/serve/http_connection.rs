@@ -34,7 +34,7 @@ use crate::serve::publish::publish;
 use crate::serve::routes::{Route, route};
 use crate::serve::{metrics, rooms};
 use crate::sse::connection::{self, Heartbeat};
-use crate::stats::{RefusalReason, add};
+use crate::stats::{RefusalReason, Requested, add};
 use crate::websocket::upgrade::{AcceptKey, PendingUpgrade, accept_key, check_protocol};
 
 /// A connection whose peer sends requests and reads responses.
@@ -123,7 +123,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             Some(Err(error)) => (RefusalReason::Left, error),
             None => (RefusalReason::Late, io::ErrorKind::TimedOut.into()),
         };
-        hub.shared().counters.refuse(reason);
+        hub.shared().counters.refuse(Requested::default(), reason);
         Err(error.into())
     }
 
@@ -218,7 +218,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                 // A peer that never sent a byte was not refused anything. It is told nothing: its
                 // next request would take that for its answer.
                 if exchange.has_begun {
-                    counters.refuse(RefusalReason::Left);
+                    counters.refuse(exchange.requested, RefusalReason::Left);
                 }
                 return Err(error.into());
             }
@@ -260,6 +260,8 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         exchange.has_unread_body = !matches!(head.framing, Framing::Unknown | Framing::Length(0));
         exchange.client_address =
             origin::client_address(&self.peer, request.headers(), &config.trusted_proxies);
+        exchange.requested =
+            if config.http { Requested::at(request.uri().path()) } else { Requested::WebSocket };
         let route = route(&head, config, &mut exchange.allow_origin);
         // Frames may follow an upgrade, and a body whose length is unknown a POST: neither is a
         // request.
@@ -336,7 +338,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         let shared = hub.shared();
         let response = origin::with_cors(response, exchange.allow_origin);
         let status = response.status;
-        count_refusal(hub, &exchange.client_address, &response);
+        count_refusal(hub, exchange.requested, &exchange.client_address, &response);
         // What is behind a body that was not read, or behind a request that is late, is no request.
         let keeps_alive = exchange.keeps_alive
             && !exchange.has_unread_body
@@ -666,7 +668,8 @@ mod tests {
         assert!(block_on(connection).is_err());
         assert!(!admissions.is_full());
         assert_eq!(
-            stage.hub.shared().counters.refused[RefusalReason::Late as usize]
+            stage.hub.shared().counters.refused[Requested::Other as usize]
+                [RefusalReason::Late as usize]
                 .load(Ordering::Relaxed),
             1
         );

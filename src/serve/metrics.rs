@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use crate::http1::response::Response;
 use crate::hub::handle::Hub;
-use crate::stats::{RefusalReason, Stats};
+use crate::stats::{Counters, RefusalReason, Requested, Stats};
 
 /// A metric with one value: its name without the prefix, its help text, and how to read it. The
 /// name of a counter, which only grows, ends in `_total`, as is the custom of Prometheus.
@@ -49,6 +49,8 @@ const METRICS: &[Metric] = &[
 pub(crate) fn response(hub: &Hub) -> Response {
     let mut text = String::new();
     let stats = hub.stats();
+    declare(&mut text, "hublet_", "build_info", "The version of the hub; always 1.");
+    text.push_str(concat!("hublet_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1\n"));
     for (name, help, value) in METRICS {
         declare(&mut text, "hublet_", name, help);
         sample(&mut text, "hublet_", name, "", value(&stats));
@@ -60,11 +62,7 @@ pub(crate) fn response(hub: &Hub) -> Response {
     for (reason, value) in [("overflow", overflow), ("stuck", stuck), ("memory", memory)] {
         sample(&mut text, "hublet_", name, reason, value);
     }
-    let name = "handshakes_refused_total";
-    declare(&mut text, "hublet_", name, "Requests that were refused, by what was wrong.");
-    for (reason, count) in RefusalReason::NAMES.iter().zip(&hub.shared().counters.refused) {
-        sample(&mut text, "hublet_", name, reason, count.load(Ordering::Relaxed));
-    }
+    refusals(&mut text, &hub.shared().counters);
     let name = "start_time_seconds";
     declare(&mut text, "hublet_", name, "When the hub began to serve, in Unix time.");
     let started = hub.shared().started.get().copied().unwrap_or_default();
@@ -72,6 +70,23 @@ pub(crate) fn response(hub: &Hub) -> Response {
     process(&mut text);
     Response::with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into())
         .header("Cache-Control", "no-store")
+}
+
+/// Adds the refused requests, a line for each kind and reason.
+fn refusals(text: &mut String, counters: &Counters) {
+    let name = "requests_refused_total";
+    let help = "Requests that were refused, by what they asked for and what was wrong.";
+    declare(text, "hublet_", name, help);
+    for (request, reasons) in Requested::NAMES.iter().zip(&counters.refused) {
+        for (reason, count) in RefusalReason::NAMES.iter().zip(reasons) {
+            let count = count.load(Ordering::Relaxed);
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                text,
+                "hublet_{name}{{request=\"{request}\",reason=\"{reason}\"}} {count}"
+            );
+        }
+    }
 }
 
 fn declare(text: &mut String, prefix: &str, name: &str, help: &str) {

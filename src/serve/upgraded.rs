@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::http1::response::{Response, draining};
 use crate::hub::handle::Hub;
 use crate::net::stream::AnyStream;
-use crate::stats::{RefusalReason, add};
+use crate::stats::{RefusalReason, Requested, add};
 use crate::websocket::connection;
 use crate::websocket::upgrade::{accept_key, check_protocol, check_upgrade_elsewhere};
 
@@ -72,7 +72,8 @@ impl Hub {
         *head.version_mut() = request.version();
         *head.headers_mut() = request.headers().clone();
         self.answer(&head, admission).unwrap_or_else(|response| {
-            self.shared().counters.refuse(RefusalReason::of(response.status));
+            let wrong = RefusalReason::of(response.status);
+            self.shared().counters.refuse(Requested::WebSocket, wrong);
             response.into_http()
         })
     }
@@ -177,7 +178,8 @@ impl Hub {
                 Ok(connection::run(self, AnyStream(stream), admitted, Vec::new(), handler).await)
             }
             Err(error) => {
-                counters.refuse(error.status().map_or(RefusalReason::Other, RefusalReason::of));
+                let wrong = error.status().map_or(RefusalReason::Other, RefusalReason::of);
+                counters.refuse(Requested::WebSocket, wrong);
                 let reason = match error.status() {
                     Some(StatusCode::SERVICE_UNAVAILABLE) => Disconnect::TRY_LATER,
                     _ => Disconnect::INTERNAL,
@@ -226,7 +228,8 @@ mod tests {
         let error = block_on(or(refused, ended)).expect("the manager runs");
         assert_eq!(error.status(), Some(StatusCode::INTERNAL_SERVER_ERROR));
         let counters = &hub.shared().counters;
-        let count = |wrong: RefusalReason| counters.refused[wrong as usize].load(Ordering::Relaxed);
+        let refused = &counters.refused[Requested::WebSocket as usize];
+        let count = |wrong: RefusalReason| refused[wrong as usize].load(Ordering::Relaxed);
         let (malformed, other) =
             (count(RefusalReason::of(response.status())), count(RefusalReason::Other));
         assert_eq!((malformed, other, hub.stats().upgrades_refused), (1, 1, 2));

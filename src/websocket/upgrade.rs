@@ -23,7 +23,7 @@ use crate::limits::admission::HandshakePermit;
 use crate::memory::budget::Charge;
 use crate::net::peer::Peer;
 use crate::net::stream::Transport;
-use crate::stats::{RefusalReason, add};
+use crate::stats::{RefusalReason, Requested, add};
 use crate::time::timers::Deadline;
 
 /// What is left of a request for a WebSocket while its client waits for the manager: as little as
@@ -73,7 +73,7 @@ impl PendingUpgrade<'_> {
                 // for the inbox, where nobody passes it, and it has a place among the clients.
                 drop(self.registering);
                 let response = origin::with_cors(response, self.allow_origin.take());
-                count_refusal(hub, &self.client_address, &response);
+                count_refusal(hub, Requested::WebSocket, &self.client_address, &response);
                 // Boxed, since it is rare.
                 return Err(Box::pin(write_last_response(hub, transport, response, false)).await);
             }
@@ -93,11 +93,11 @@ impl PendingUpgrade<'_> {
                 Ok((admitted, self.early))
             }
             Ok(None) => {
-                counters.refuse(RefusalReason::Late);
+                counters.refuse(Requested::WebSocket, RefusalReason::Late);
                 Err(Error::new(Kind::Io(io::ErrorKind::TimedOut.into())))
             }
             Err(error) => {
-                counters.refuse(RefusalReason::Left);
+                counters.refuse(Requested::WebSocket, RefusalReason::Left);
                 Err(error.into())
             }
         }

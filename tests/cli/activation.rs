@@ -14,7 +14,7 @@ use rustix::process::Signal;
 
 use crate::peer::upgrade;
 use crate::support::{DEADLINE, Folder, HUBLET, Peer, Server, alone, hublet, hublet_by, run};
-use crate::tools::program;
+use crate::tools::{program, tool};
 
 /// The binary with a socket as its descriptor 3, as systemd passes it.
 fn handed(socket: impl Into<OwnedFd>, flags: &[&str]) -> Command {
@@ -59,6 +59,35 @@ fn ceiling_applies_to_connections_from_before_the_start() {
         late.say(&message);
     }
     server.logged("(4108");
+    drop((early, late));
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// The kernel refuses TCP_USER_TIMEOUT for MPTCP, or will some day take it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_listener_that_refuses_an_option_is_served_without_it() {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP));
+    let Some(socket) = tool("MPTCP", socket.ok()) else { return };
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any.into()).expect("a free port");
+    socket.listen(16).expect("it listens");
+    let takes_it = socket.set_tcp_user_timeout(Some(DEADLINE)).is_ok();
+    let address = socket.local_addr().expect("bound").as_socket().expect("TCP").to_string();
+    // One that waits has inherited nothing, and is asked to take each option.
+    let mut early = Peer::<TcpStream>::dial(&address);
+    let mut server = Server::spawn(&mut handed(OwnedFd::from(socket), &[]));
+    server.listening();
+    let status = early.request(&upgrade("/ws")).status;
+    assert_eq!(status, 101);
+    let mut late = Peer::<TcpStream>::connect(&address, "/ws");
+    late.say("hello");
+    late.hears("hello");
+    if !takes_it {
+        let warning = server.logged("TCP_USER_TIMEOUT");
+        assert!(warning.starts_with("WARN the system refuses"), "{warning}");
+    }
     drop((early, late));
     assert_eq!(server.stop(), Some(0));
 }

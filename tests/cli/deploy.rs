@@ -1,7 +1,7 @@
 //! Tests the files of `deploy/` with the programs that read them.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -218,6 +218,114 @@ fn systemd_finds_the_units_sound_and_safe() {
     assert!(judged.status.success(), "{table}");
 }
 
+/// The service's variables are flags that the hub has, and allow the host of nginx.conf.
+#[test]
+fn the_sample_of_the_service_is_what_the_hub_takes() {
+    let sample = deployed("hublet.default");
+    // Those that are commented out as well.
+    let variables: Vec<_> = sample
+        .lines()
+        .map(|line| line.strip_prefix('#').unwrap_or(line))
+        .filter(|line| line.starts_with("HUBLET_") && !line.contains(' '))
+        .filter_map(|line| line.split_once('='))
+        .collect();
+    assert!(variables.len() > 5, "{variables:?}");
+    let mut server = Server::of(hublet(&["--listen", "127.0.0.1:0"]).envs(variables.clone()));
+    let address = server.listening();
+    let request = put(&upgrade("/ws"), "Host: localhost\r\n", "Host: hub.example.org\r\n");
+    assert_eq!(Peer::<TcpStream>::dial(&address).request(&request).status, 101);
+    server.signal(Signal::TERM);
+    assert_eq!(server.exit_code(), Some(0));
+    let ignored = server.stderr.try_iter().find(|line| line.contains("is ignored"));
+    assert_eq!(ignored, None, "{variables:?}");
+}
+
+#[test]
+fn promtool_finds_the_scrape_block_and_the_rules_sound() {
+    let Some(promtool) = program("promtool") else { return };
+    let config = file("deploy/prometheus.yml");
+    let mut command = Command::new(&promtool);
+    let checked = command.args(["check", "config"]).arg(&config).output().expect("it runs");
+    let told = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(checked.status.success() && told.contains("rules found"), "{told}{checked:?}");
+
+    // With the token: promtool looks for its file.
+    let folder = Folder::new("promtool");
+    let token = folder.0.join("token");
+    fs::write(&token, "sesame").expect("written");
+    let text = put(&deployed("prometheus.yml"), "#authorization:", "authorization:");
+    let text = put(&text, "#  credentials_file:", "  credentials_file:");
+    let text = put(&text, "/etc/prometheus/hublet-admin-token", &token.display().to_string());
+    let other = folder.0.join("prometheus.yml");
+    fs::write(&other, text).expect("written");
+    fs::copy(file("deploy/hublet.rules.yml"), folder.0.join("hublet.rules.yml")).expect("copied");
+    let checked = Command::new(&promtool).args(["check", "config"]).arg(&other).output();
+    let checked = checked.expect("it runs");
+    assert!(checked.status.success(), "{checked:?}");
+}
+
+/// With a toolchain that only writes down what it is asked for.
+#[test]
+fn a_build_adds_the_target_that_it_needs() {
+    const TARGET: &str = "armv7-unknown-linux-musleabihf";
+    let folder = Folder::new("build");
+    let path = |name: &str| folder.0.join(name).display().to_string();
+    let scripts = [
+        (
+            "rustc",
+            format!(
+                "case \"$*\" in *sysroot) echo {0};; *target-libdir*) echo {0}/\"$4\";; \
+                 *) echo rustc 1.95.0;; esac",
+                path("sysroot")
+            ),
+        ),
+        ("rustup", format!("echo \"$*\" >>{}", path("asked"))),
+        ("cargo", format!("mkdir -p {0} && : >{0}/hublet", path(&format!("{TARGET}/dist")))),
+    ];
+    for (name, script) in scripts {
+        fs::write(folder.0.join(name), format!("#!/bin/sh\n{script}\n")).expect("written");
+        let executable = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(folder.0.join(name), executable).expect("its owner");
+    }
+    let build = || {
+        let mut command = Command::new(file("deploy/build"));
+        command.arg(TARGET).env("CARGO_TARGET_DIR", &folder.0).env("CARGO_HOME", path("home"));
+        command.env("PATH", format!("{}:/usr/bin:/bin", folder.0.display()));
+        let output = command.output().expect("a shell");
+        assert!(output.status.success(), "{output:?}");
+        let asked = fs::read_to_string(folder.0.join("asked")).unwrap_or_default();
+        let _ = fs::remove_file(folder.0.join("asked"));
+        asked
+    };
+    assert_eq!(build(), format!("component add rust-src\ntarget add {TARGET}\n"));
+    fs::create_dir_all(folder.0.join("sysroot").join(TARGET)).expect("a folder");
+    fs::create_dir_all(folder.0.join("sysroot/lib/rustlib/src/rust/library")).expect("a folder");
+    assert_eq!(build(), "", "what is there is not asked for");
+}
+
+/// An alert on a metric that the hub does not have would be silent for ever.
+#[test]
+fn alerts_are_on_metrics_that_the_hub_has() {
+    let (_server, address) = Server::start(&[]);
+    let mut stream = TcpStream::connect(&address).expect("it accepts");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+    let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut metrics = String::new();
+    stream.read_to_string(&mut metrics).expect("the whole response");
+    let rules = deployed("hublet.rules.yml");
+    let named: Vec<_> = rules
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| word.starts_with("hublet_") || word.starts_with("process_"))
+        .collect();
+    assert!(named.len() > 5, "{named:?}");
+    for name in named {
+        let is_there = cfg!(not(target_os = "linux")) && name.starts_with("process_")
+            || metrics.contains(&format!("\n# TYPE {name} "));
+        assert!(is_there, "{name} in\n{metrics}");
+    }
+}
+
 /// The words of a list of strings in a Dockerfile.
 fn words(line: &str) -> Vec<&str> {
     let list = line.trim().strip_prefix('[').and_then(|line| line.strip_suffix(']'));
@@ -269,6 +377,7 @@ fn procd_starts_it_with_valid_flags() {
     let listen = command.iter().position(|word| *word == "--listen").expect("a port") + 1;
     command[listen].parse::<SocketAddr>().expect("an address of the router");
     command[listen] = "127.0.0.1:0";
+    assert!(command.ends_with(&["--log", "warn"]), "{command:?}");
     let mut server = Server::of(&mut hublet(&command));
     let address = server.listening();
     drop(Peer::<TcpStream>::connect(&address, "/ws"));

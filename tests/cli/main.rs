@@ -5,6 +5,7 @@ mod activation;
 mod deploy;
 mod drain;
 mod hostile;
+mod listen;
 #[path = "../peer/mod.rs"]
 mod peer;
 mod pipe;
@@ -130,7 +131,7 @@ fn an_empty_message_that_is_no_question_is_published() {
 
 #[test]
 fn a_signal_drains() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let (mut server, address) = Server::start(&[]);
         let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
         server.signal(signal);
@@ -160,6 +161,31 @@ fn a_second_signal_stops_at_once() {
     assert_eq!(server.exit_code(), Some(1));
     assert_eq!(server.logged("second signal"), "hublet: stopped at once by a second signal");
     assert!(!path.exists());
+}
+
+#[test]
+fn a_terminal_that_hangs_up_twice_does_not_cut_the_drain_short() {
+    let (mut server, address) = Server::start(&["--close-timeout", "1m"]);
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
+    server.signal(Signal::HUP);
+    peer.is_closed(1012);
+    server.signal(Signal::HUP);
+    peer.goodbye(1012);
+    assert_eq!(server.exit_code(), Some(0));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_hangup_that_is_ignored_at_the_start_stays_ignored() {
+    let mut command = hublet_by("trap '' HUP && exec \"$0\" \"$@\"", &["--listen", "127.0.0.1:0"]);
+    let mut server = Server::of(&mut command);
+    let address = server.listening();
+    server.signal(Signal::HUP);
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
+    peer.say("still here");
+    peer.hears("still here");
+    drop(peer);
+    assert_eq!(server.stop(), Some(0));
 }
 
 #[test]
@@ -324,7 +350,7 @@ fn help_names_every_flag_and_its_variable() {
     let expected = "listen no-echo no-page threads allow-origin allow-host trusted-proxy \
                     token token-file publish-token publish-token-file admin-token \
                     admin-token-file jwt-secret jwt-secret-file max-clients \
-                    max-clients-per-ip max-rooms max-rooms-per-client max-message max-memory max-fragments queue queue-bytes overflow \
+                    max-clients-per-ip max-rooms max-message max-memory max-fragments queue queue-bytes overflow \
                     handshake-timeout ping-interval pong-timeout write-timeout close-timeout drain \
                     stdin stdout log health version help";
     assert_eq!(flags, expected.split_whitespace().collect::<Vec<_>>());

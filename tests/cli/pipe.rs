@@ -85,6 +85,35 @@ fn a_line_is_published_when_it_is_complete() {
     }
 }
 
+/// As when node, ssh or a terminal multiplexer shares the stream.
+#[test]
+fn streams_that_do_not_block_are_waited_for() {
+    let (input, input_of_hub) = UnixStream::pair().expect("a pair");
+    let (output, output_of_hub) = UnixStream::pair().expect("a pair");
+    let flags = ["--listen", "127.0.0.1:0", "--stdin", "n", "--stdout", "n"];
+    let mut command = hublet(&flags);
+    for stream in [&input_of_hub, &output_of_hub] {
+        stream.set_nonblocking(true).expect("set");
+    }
+    command.stdin(OwnedFd::from(input_of_hub)).stdout(OwnedFd::from(output_of_hub));
+    let mut server = Server::spawn(command.stderr(Stdio::piped()));
+    // It holds copies of the streams, and the end of one shall be the hub's.
+    drop(command);
+    address(&mut server);
+    // The hub has read nothing so far, and writes more than the socket takes.
+    let flood = std::thread::spawn(move || {
+        for nth in 0..FLOOD {
+            writeln!(&input, "{}", flood_line(nth)).expect("it reads");
+        }
+    });
+    let printed = lines(Some(output));
+    for nth in 0..FLOOD {
+        assert_eq!(printed.recv_timeout(DEADLINE), Ok(flood_line(nth)));
+    }
+    flood.join().expect("all was read");
+    assert_eq!(server.exit_code(), Some(0));
+}
+
 #[test]
 fn standard_input_may_be_a_file() {
     let folder = Folder::new("pipe-file");

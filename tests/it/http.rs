@@ -475,16 +475,25 @@ fn metrics_count_what_happened_and_promtool_reads_them() {
     peer.hears("hello");
     peer.say("mine");
     peer.hears("mine");
-    assert_eq!(hub.dial().request("GET /nope HTTP/1.1\r\nHost: x\r\n\r\n").status, 404);
+    for (line, status) in
+        [("GET /nope", 404), ("GET /ws", 426), ("POST /pub", 411), ("POST /sse/news", 405)]
+    {
+        let request = format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(hub.dial().request(&request).status, status, "{line}");
+    }
     until("it is counted", || hub.hub.stats().messages_delivered == 2);
     let (status, head, text) = ask(&hub, &get("/metrics", ""));
     assert_eq!(status, 200);
     assert!(head.contains("Content-Type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
     for line in [
+        concat!("hublet_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         "hublet_clients 1",
         "hublet_messages_received_total 2",
         "hublet_messages_delivered_total 2",
-        "hublet_handshakes_refused_total{reason=\"not_found\"} 1",
+        "hublet_requests_refused_total{request=\"other\",reason=\"not_found\"} 1",
+        "hublet_requests_refused_total{request=\"websocket\",reason=\"malformed\"} 1",
+        "hublet_requests_refused_total{request=\"post\",reason=\"malformed\"} 1",
+        "hublet_requests_refused_total{request=\"sse\",reason=\"not_found\"} 1",
         "hublet_evictions_total{reason=\"overflow\"} 0",
         "hublet_evictions_total{reason=\"stuck\"} 0",
         "hublet_evictions_total{reason=\"memory\"} 0",

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hublet::{Config, Disconnect};
 use smol::future::block_on;
 
-use crate::peer::{CLOSE, DEADLINE, TEXT, frame};
+use crate::peer::{CLOSE, DEADLINE, TEXT, frame, upgrade};
 use crate::support::{Chat, TestHub, until};
 
 fn quick() -> Config {
@@ -44,15 +44,17 @@ fn clients_get_their_queued_messages_and_then_the_reason() {
 #[test]
 fn drain_accepts_no_connection_and_answers_those_that_were_accepted() {
     let hub = TestHub::with(quick().close_timeout(DEADLINE));
-    let mut open = hub.dial();
-    let asks = hub.dial();
+    let (mut open, mut asks) = (hub.dial(), hub.dial());
+    // A drain does not wait long for a peer that has sent nothing.
+    open.write(b"G");
+    asks.write(b"G");
     let mut stays = hub.join();
     thread::scope(|scope| {
         let drained = scope.spawn(|| block_on(hub.hub.drain(Disconnect::RESTART)));
         stays.is_closed(1012);
-        // Accepted before the drain; the request comes only now.
-        assert_eq!(open.request("GET /health HTTP/1.1\r\nHost: x\r\n\r\n").status, 503);
-        let mut asks = asks.join("/ws");
+        // Accepted before the drain; the rest of the request comes only now.
+        assert_eq!(open.request("ET /health HTTP/1.1\r\nHost: x\r\n\r\n").status, 503);
+        assert_eq!(asks.request(&upgrade("/ws")[1..]).status, 101);
         asks.is_closed(1012);
         until("the listener is closed", || std::net::TcpStream::connect(&hub.address).is_err());
         drop((open, asks));
@@ -75,21 +77,57 @@ fn drain_without_clients_ends_at_once() {
 
 #[test]
 fn close_frames_are_spread_over_the_window() {
-    let hub = TestHub::with(quick().drain(Duration::from_millis(600)));
-    let mut peers: Vec<_> = (0..6).map(|_| hub.join()).collect();
-    thread::scope(|scope| {
-        let begin = Instant::now();
-        let drained = scope.spawn(|| block_on(hub.hub.drain(Disconnect::RESTART)));
-        // Each client is closed within its own sixth of the window, in any order.
-        let closed = peers.iter_mut().map(|peer| {
-            peer.is_closed(1012);
-            begin.elapsed()
+    const PEERS: usize = 160;
+    for (drain, window) in [
+        // 2.5 ms for each client, unless that is longer than the configured window.
+        (Duration::from_secs(60), Duration::from_millis(400)),
+        (Duration::from_millis(200), Duration::from_millis(200)),
+    ] {
+        let hub = TestHub::with(quick().drain(drain));
+        let mut peers: Vec<_> = (0..PEERS).map(|_| hub.join()).collect();
+        thread::scope(|scope| {
+            let begin = Instant::now();
+            let drained = scope.spawn(|| block_on(hub.hub.drain(Disconnect::RESTART)));
+            // In any order: the last is closed when the window is over.
+            let closed = peers.iter_mut().map(|peer| {
+                peer.is_closed(1012);
+                begin.elapsed()
+            });
+            let last = closed.max().expect("many of them");
+            assert!(last >= window * 9 / 10, "the last was closed after {last:?} of {window:?}");
+            drop(peers);
+            drained.join().expect("the drain ends");
+            assert!(begin.elapsed() < DEADLINE, "{:?}", begin.elapsed());
         });
-        let last = closed.max().expect("six of them");
-        assert!(last >= Duration::from_millis(500), "the last was closed after {last:?}");
-        drop(peers);
+    }
+}
+
+#[test]
+fn a_few_clients_are_closed_at_once_however_long_the_window() {
+    let hub = TestHub::with(quick().drain(DEADLINE * 4));
+    let peers = [hub.join(), hub.join()];
+    let begin = Instant::now();
+    thread::scope(|scope| {
+        let drained = scope.spawn(|| block_on(hub.hub.drain(Disconnect::RESTART)));
+        for mut peer in peers {
+            peer.is_closed(1012);
+            peer.goodbye(1012);
+        }
         drained.join().expect("the drain ends");
     });
+    assert!(begin.elapsed() < DEADLINE, "{:?}", begin.elapsed());
+}
+
+/// Browsers open connections ahead of any request.
+#[test]
+fn a_drain_does_not_wait_for_a_peer_that_sends_nothing() {
+    let hub = TestHub::with(quick().drain(DEADLINE * 4).handshake_timeout(DEADLINE * 4));
+    let silent = hub.dial();
+    until("it is accepted", || hub.hub.stats().connections == 1);
+    let begin = Instant::now();
+    block_on(hub.hub.drain(Disconnect::RESTART));
+    assert!(begin.elapsed() < DEADLINE, "{:?}", begin.elapsed());
+    drop(silent);
 }
 
 /// Peers that never read, never answer, or have not sent a whole request do not delay the drain.

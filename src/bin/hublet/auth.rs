@@ -18,14 +18,29 @@ pub(crate) const PROTOCOL: &str = "hublet.token";
 /// Bytes of a key for HS256, at least (RFC 7518 3.2).
 const KEY_BYTES_MIN: usize = 32;
 
-/// A token or a key. It is never printed.
+/// A token or a key, and a second one while clients change from one to the other. It is never
+/// printed.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Secret(Box<str>);
+pub(crate) struct Secret(Box<str>, Option<Box<str>>);
 
 impl Secret {
     /// `None` for an empty text.
     pub(crate) fn new(text: &str) -> Option<Self> {
-        (!text.is_empty()).then(|| Self(text.into()))
+        (!text.is_empty()).then(|| Self(text.into(), None))
+    }
+
+    /// Adds a second one; `false` if there are two already.
+    pub(crate) fn add(&mut self, second: Self) -> bool {
+        let has_place = self.1.is_none();
+        if has_place {
+            self.1 = Some(second.0);
+        }
+        has_place
+    }
+
+    /// Each of them.
+    fn each(&self) -> impl Iterator<Item = &str> {
+        [Some(&self.0), self.1.as_ref()].into_iter().flatten().map(|text| &**text)
     }
 }
 
@@ -56,7 +71,8 @@ impl Secrets {
 
     /// Whether the key for JSON Web Tokens is shorter than it should be.
     pub(crate) fn have_short_key(&self) -> bool {
-        self.jwt_secret.as_ref().is_some_and(|key| key.0.len() < KEY_BYTES_MIN)
+        let mut keys = self.jwt_secret.iter().flat_map(Secret::each);
+        keys.any(|key| key.len() < KEY_BYTES_MIN)
     }
 }
 
@@ -108,7 +124,8 @@ impl Rooms {
 
 impl Access {
     pub(crate) fn new(secrets: Secrets) -> Self {
-        let key = secrets.jwt_secret.as_ref().map(|secret| Key::new(secret.0.as_bytes()));
+        let key =
+            secrets.jwt_secret.as_ref().map(|secret| Key::new(secret.each().map(str::as_bytes)));
         Self { secrets, key }
     }
 
@@ -245,8 +262,11 @@ fn is(secret: &Option<Secret>, shown: &str) -> bool {
     let mac = |text: &str| {
         Hmac::<Sha256>::new_from_slice(PROTOCOL.as_bytes()).ok().map(|mac| mac.chain_update(text))
     };
-    let (Some(expected), Some(shown)) = (mac(&secret.0), mac(shown)) else { return false };
-    shown.verify(&expected.finalize().into_bytes()).is_ok()
+    // Each is compared, so that the time does not say which one it was either.
+    secret.each().fold(false, |found, secret| {
+        let (Some(expected), Some(shown)) = (mac(secret), mac(shown)) else { return found };
+        shown.verify(&expected.finalize().into_bytes()).is_ok() | found
+    })
 }
 
 #[cfg(test)]
@@ -262,6 +282,40 @@ mod tests {
 
     fn secret(text: &str) -> Option<Secret> {
         Secret::new(text)
+    }
+
+    /// The old one and the new one.
+    fn two(old: &str, new: &str) -> Option<Secret> {
+        let mut secret = secret(old)?;
+        assert!(secret.add(self::secret(new)?), "there is a place");
+        Some(secret)
+    }
+
+    #[test]
+    fn while_there_are_two_secrets_both_are_valid() {
+        let key = std::str::from_utf8(SECRET).expect("text");
+        let other = "another key of at least thirty-two bytes";
+        let secrets = Secrets { token: two("old", "new"), ..Secrets::default() };
+        let secrets =
+            Secrets { admin_token: two("a", "b"), jwt_secret: two(key, other), ..secrets };
+        assert!(!secrets.have_short_key());
+        assert!(Secrets { jwt_secret: two(key, "short"), ..secrets.clone() }.have_short_key());
+        let access = access(secrets);
+        let signed = |key: &[u8]| sign(r#"{"alg":"HS256"}"#, r#"{"publish":["*"]}"#, key);
+        for (token, status) in [
+            ("old", 200),
+            ("new", 200),
+            ("older", 401),
+            ("", 401),
+            (&*signed(SECRET), 200),
+            (&*signed(other.as_bytes()), 200),
+            (&*signed(b"a third key"), 401),
+        ] {
+            assert_eq!(may(&access, Some(token), "a"), [status, status], "{token:?}");
+        }
+        for (token, allowed) in [("a", true), ("b", true), ("c", false)] {
+            assert_eq!(access.inspect(&bearer(token), &Peer::unix()).is_ok(), allowed, "{token}");
+        }
     }
 
     fn request(uri: &str, headers: &[(&'static str, &str)]) -> Request<()> {

@@ -50,8 +50,8 @@ fn answer(address: &Address) -> io::Result<[u8; SERVING.len()]> {
             ask_tcp(&[(Ipv4Addr::LOCALHOST, *port).into(), (Ipv6Addr::LOCALHOST, *port).into()])
         }
         #[cfg(unix)]
-        Address::Unix(path) => {
-            let stream = UnixStream::connect(path)?;
+        Address::Unix(unix) => {
+            let stream = UnixStream::connect(&unix.path)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.set_write_timeout(Some(PATIENCE))?;
             exchange(stream)

@@ -12,9 +12,9 @@ use sha2::Sha256;
 /// The depth of nested objects and lists in a token, at most.
 const DEPTH_MAX: u32 = 8;
 
-/// The key that tokens are signed with.
+/// The keys that tokens may be signed with.
 #[derive(Clone)]
-pub(crate) struct Key(Hmac<Sha256>);
+pub(crate) struct Key(Vec<Hmac<Sha256>>);
 
 /// The claims of a token.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -32,9 +32,12 @@ pub(crate) struct Claims {
 }
 
 impl Key {
-    pub(crate) fn new(secret: &[u8]) -> Self {
-        // HMAC takes keys of any length (RFC 2104 section 3).
-        Self(Hmac::new_from_slice(secret).unwrap_or_else(|_| unreachable!("any length will do")))
+    pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let hmac = |secret| {
+            // HMAC takes keys of any length (RFC 2104 section 3).
+            Hmac::new_from_slice(secret).unwrap_or_else(|_| unreachable!("any length will do"))
+        };
+        Self(secrets.into_iter().map(hmac).collect())
     }
 
     /// Reads a token at `now`, in seconds of Unix time; `None` if it is not valid then.
@@ -42,10 +45,10 @@ impl Key {
         let (signed, signature) = token.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;
         check_header(&decode(header)?)?;
-        let mut mac = self.0.clone();
-        mac.update(signed.as_bytes());
+        let signature = decode(signature)?;
+        let mut macs = self.0.iter().map(|mac| mac.clone().chain_update(signed));
         // In constant time.
-        mac.verify_slice(&decode(signature)?).ok()?;
+        macs.any(|mac| mac.verify_slice(&signature).is_ok()).then_some(())?;
         let claims = Claims::read(&decode(claims)?)?;
         let begun = claims.nbf.is_none_or(|nbf| nbf <= now);
         let ended = claims.exp.is_some_and(|exp| exp <= now);
@@ -287,7 +290,7 @@ pub(crate) mod tests {
     pub(crate) fn sign(header: &str, claims: &str, secret: &[u8]) -> String {
         let encode = |part: &str| Base64UrlUnpadded::encode_string(part.as_bytes());
         let signed = format!("{}.{}", encode(header), encode(claims));
-        let mut mac = Key::new(secret).0;
+        let mut mac = Key::new([secret]).0.remove(0);
         mac.update(signed.as_bytes());
         let signature = Base64UrlUnpadded::encode_string(&mac.finalize().into_bytes());
         format!("{signed}.{signature}")
@@ -296,7 +299,7 @@ pub(crate) mod tests {
     const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 
     fn read(claims: &str) -> Option<Claims> {
-        Key::new(SECRET).verify(&sign(HEADER, claims, SECRET), 1000)
+        Key::new([SECRET]).verify(&sign(HEADER, claims, SECRET), 1000)
     }
 
     /// The example of RFC 7515, appendix A.1: not made by this code.
@@ -306,7 +309,7 @@ pub(crate) mod tests {
         let token = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9\
              .eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ\
              .dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
-        let key = Key::new(&decode(secret).expect("base64"));
+        let key = Key::new([&*decode(secret).expect("base64")]);
         let claims = key.verify(token, 1_300_819_379).expect("valid a second before its end");
         assert_eq!(claims, Claims { exp: Some(1_300_819_380), ..Claims::default() });
         assert_eq!(key.verify(token, 1_300_819_380), None, "expired from exp on");
@@ -344,7 +347,7 @@ pub(crate) mod tests {
     #[test]
     fn invalid_and_expired_tokens_are_refused() {
         let good = sign(HEADER, r#"{"sub":"ada"}"#, SECRET);
-        let key = Key::new(SECRET);
+        let key = Key::new([SECRET]);
         assert!(key.verify(&good, 1000).is_some());
         for (header, claims) in [
             (r#"{"alg":"none"}"#, "{}"),

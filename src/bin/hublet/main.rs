@@ -9,11 +9,13 @@ mod jwt;
 mod lines;
 mod log;
 mod page;
+mod patient;
 mod pipe;
 mod signals;
 mod socket;
 mod stdio;
 mod systemd;
+mod unix_address;
 
 use std::future::{Future, poll_fn};
 use std::io::{self, Write};
@@ -34,6 +36,7 @@ use auth::Access;
 use flags::{Action, Options};
 use handler::Relay;
 use join_log::Fold;
+use patient::Patient;
 use pipe::{Pipe, Plan};
 use signals::Signals;
 
@@ -116,7 +119,7 @@ fn code(outcome: Result<(), Failure>) -> u8 {
 
 /// Writes to standard output and flushes it.
 fn print(bytes: &[u8]) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
+    let mut stdout = Patient(io::stdout().lock());
     stdout.write_all(bytes)?;
     stdout.flush()
 }
@@ -233,7 +236,7 @@ async fn run(
     systemd::ready();
 
     let signal = async {
-        signals.next().await?;
+        signals.first().await?;
         Ok((Disconnect::RESTART, Ok(())))
     };
     // If a standard stream fails, the hub still drains.
@@ -253,7 +256,7 @@ async fn run(
         pipe.flush(deadline).await
     };
     let impatient = async {
-        signals.next().await?;
+        signals.second().await?;
         Err(Failure::running("stopped at once by a second signal"))
     };
     // During the drain the parts may end, but not by a panic.
@@ -291,7 +294,7 @@ fn announce(plan: &Plan, names: &[String]) {
     let lines: String = names.iter().map(|name| format!("listening on {name}\n")).collect();
     let lines = lines.as_bytes();
     let written = match plan.stdout {
-        Some(_) => io::stderr().write_all(lines),
+        Some(_) => Patient(io::stderr()).write_all(lines),
         None => print(lines),
     };
     if let Err(error) = written {

@@ -18,6 +18,7 @@ use smol::{Executor, Timer};
 
 use super::flags::Options;
 use super::lines::{self, Lines, TooLong};
+use super::patient::Patient;
 use super::stdio::StreamBuffer;
 use super::{Failure, Work, spawn, thread};
 
@@ -99,14 +100,14 @@ impl Pipe {
             })?;
             let output = Output { own: Arc::clone(&own), lines: Arc::clone(&pipe.lines) };
             let lines = Arc::clone(&pipe.lines);
-            thread(Box::new(move || lines.write(io::stdout().lock())))?;
+            thread(Box::new(move || lines.write(Patient(io::stdout().lock()))))?;
             let (hub, room) = (hub.clone(), Arc::clone(room));
             pipe.output = Some(spawn(executor, output.run(hub, room, subscription)));
         }
         if let Some(room) = &plan.stdin {
             let chunks = Arc::<StreamBuffer>::default();
             let reader = Arc::clone(&chunks);
-            thread(Box::new(move || reader.read(io::stdin().lock())))?;
+            thread(Box::new(move || reader.read(Patient(io::stdin().lock()))))?;
             // Input and output act as one client, which gets no echo if other clients get none.
             let itself = (!plan.echo && plan.stdout.as_ref() == Some(room)).then_some(own);
             let input = Input { pace: Pace::new(hub, room, plan), itself, chunks };

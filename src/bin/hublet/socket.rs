@@ -9,6 +9,7 @@ use std::str::FromStr;
 use hublet::{Error, Listener};
 
 use super::Failure;
+use super::unix_address::UnixAddress;
 
 /// An address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,24 +19,30 @@ pub(crate) enum Address {
     /// A port on all interfaces, IPv6 and IPv4.
     Port(u16),
     /// A Unix socket.
-    Unix(PathBuf),
+    Unix(UnixAddress),
 }
 
-impl FromStr for Address {
-    type Err = ();
+/// What `--listen` takes.
+const ADDRESSES: &str = "a port like 8080 (loopback), an address and port like 127.0.0.1:8080, a \
+                         port like :8080 (all interfaces), or unix: and a path without a comma";
 
-    fn from_str(text: &str) -> Result<Self, ()> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return if path.is_empty() || cfg!(not(unix)) {
-                Err(())
-            } else {
-                Ok(Self::Unix(path.into()))
-            };
+impl FromStr for Address {
+    /// What is allowed instead.
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(unix) = text.strip_prefix("unix:").filter(|_| cfg!(unix)) {
+            return unix.parse().map(Self::Unix);
         }
         if let Some(port) = text.strip_prefix(':') {
-            return port.parse().map(Self::Port).map_err(drop);
+            return port.parse().map(Self::Port).map_err(|_| ADDRESSES.to_owned());
         }
-        text.parse().map(Self::Tcp).map_err(drop)
+        // Not resolved: IPv4 loopback is what every machine has, and what the default is.
+        let port = text.strip_prefix("localhost:").unwrap_or(text);
+        if let Ok(port) = port.parse() {
+            return Ok(Self::Tcp((Ipv4Addr::LOCALHOST, port).into()));
+        }
+        text.parse().map(Self::Tcp).map_err(|_| ADDRESSES.to_owned())
     }
 }
 
@@ -44,7 +51,7 @@ impl fmt::Display for Address {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Port(port) => write!(f, ":{port}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Unix(unix) => write!(f, "unix:{}", unix.path.display()),
         }
     }
 }
@@ -123,7 +130,7 @@ fn handed_over() -> Result<Vec<Bound>, Failure> {
 fn bind(address: &Address) -> Result<Bound, Failure> {
     let listener = match address {
         Address::Tcp(address) => Listener::bind(address),
-        Address::Port(port) => Listener::bind((Ipv6Addr::UNSPECIFIED, *port)).or_else(|error| {
+        Address::Port(port) => bind_everywhere(*port).or_else(|error| {
             if is_taken(&error) {
                 Err(error)
             } else {
@@ -131,7 +138,7 @@ fn bind(address: &Address) -> Result<Bound, Failure> {
                 Listener::bind((Ipv4Addr::UNSPECIFIED, *port))
             }
         }),
-        Address::Unix(path) => return bind_unix(path),
+        Address::Unix(unix) => return bind_unix(unix),
     };
     match listener {
         Ok(listener) => Ok((listener, None)),
@@ -139,12 +146,40 @@ fn bind(address: &Address) -> Result<Bound, Failure> {
     }
 }
 
-#[cfg(unix)]
-fn bind_unix(path: &Path) -> Result<Bound, Failure> {
-    use std::os::unix::fs::FileTypeExt;
-    use std::os::unix::net::{UnixListener, UnixStream};
+/// Binds a port for IPv6 and IPv4, whatever `net.ipv6.bindv6only` says.
+#[cfg(target_os = "linux")]
+fn bind_everywhere(port: u16) -> Result<Listener, Error> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 
-    let address = Address::Unix(path.to_owned());
+    let open = || -> io::Result<std::os::fd::OwnedFd> {
+        let socket =
+            socket_with(AddressFamily::INET6, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        // As the standard library does, so that a restart need not wait for old connections.
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        if let Err(error) = sockopt::set_ipv6_v6only(&socket, false) {
+            ::log::warn!(
+                "the system refuses IPv4 on an IPv6 listener ({error}): name two addresses"
+            );
+        }
+        bind(&socket, &SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))?;
+        Ok(socket)
+    };
+    // It listens from here on.
+    Listener::try_from(std::net::TcpListener::from(open()?))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn bind_everywhere(port: u16) -> Result<Listener, Error> {
+    Listener::bind((Ipv6Addr::UNSPECIFIED, port))
+}
+
+#[cfg(unix)]
+fn bind_unix(unix: &UnixAddress) -> Result<Bound, Failure> {
+    use std::os::unix::fs::FileTypeExt;
+    use std::os::unix::net::UnixStream;
+
+    let path = &unix.path;
+    let address = Address::Unix(unix.clone());
     match std::fs::symlink_metadata(path) {
         Ok(file) if file.file_type().is_socket() => match UnixStream::connect(path) {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
@@ -161,15 +196,22 @@ fn bind_unix(path: &Path) -> Result<Bound, Failure> {
         }
         Err(_) => {}
     }
-    let listener = UnixListener::bind(path).map_err(|error| cannot(&address, &error.into()))?;
-    let file = SocketFile { path: path.to_owned(), identity: identity(path) };
+    let listener = unix.bind().map_err(|error| cannot(&address, &error.into()))?;
+    let file = SocketFile { path: path.clone(), identity: identity(path) };
+    unix.hand_to_group().map_err(|error| {
+        Failure::running(format!(
+            "cannot give {address} its group: {error}; start the hub as root or as a member of \
+             the group"
+        ))
+    })?;
     let listener = Listener::try_from(listener).map_err(|error| cannot(&address, &error))?;
     Ok((listener, Some(file)))
 }
 
 #[cfg(not(unix))]
-fn bind_unix(path: &Path) -> Result<Bound, Failure> {
-    Err(Failure::running(format!("{} is a Unix socket, which this system lacks", path.display())))
+fn bind_unix(unix: &UnixAddress) -> Result<Bound, Failure> {
+    let path = unix.path.display();
+    Err(Failure::running(format!("{path} is a Unix socket, which this system lacks")))
 }
 
 /// Device, inode, and time of creation in seconds and nanoseconds. The inode alone is not enough:
@@ -233,7 +275,7 @@ mod tests {
     #[test]
     fn bind_failures_name_address_cause_and_remedy() {
         let tcp = Address::Tcp(([0, 0, 0, 0], 80).into());
-        let unix = Address::Unix("/run/hub.sock".into());
+        let unix: Address = "unix:/run/hub.sock".parse().expect("an address");
         for (address, kind, sentence) in [
             (
                 &tcp,

@@ -38,8 +38,11 @@ pub(super) fn help() -> String {
          1 if not\n  --version\n  --help\n\n\
          BYTES is a number, also with k or m (1,024-based). TIME is a number with ms, s or m.\n\
          The variable in brackets does the same as the flag; the flag wins.\n\
-         SIGTERM and SIGINT shut down gracefully: queued messages are written, then clients are \
-         closed with 1012. A second signal stops at once.\n\
+         Each token and key may be given twice, by its flag or its file, to change from one to the \
+         other: both are accepted. The variable of a file takes two with a comma.\n\
+         SIGTERM, SIGINT and SIGHUP shut down gracefully: queued messages are written, then clients \
+         are closed with 1012. A second SIGTERM or SIGINT stops at once. A SIGHUP that is ignored at \
+         the start (nohup) stays ignored.\n\
          Exit codes: 0 after a graceful shutdown, 1 after a failure or a second signal, 2 for a \
          flag or value that is not allowed.\n",
     );

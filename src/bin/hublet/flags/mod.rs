@@ -14,6 +14,7 @@ use super::Failure;
 use super::auth::Secrets;
 use super::page::PAGES;
 use super::socket::Address;
+use super::unix_address::UnixAddress;
 use help::help;
 use table::{FLAGS, FRAMING, PREFIX};
 
@@ -90,9 +91,9 @@ pub(crate) fn parse(
             clear(&mut options);
         }
         match from_environment {
-            Some(text) if !is_given && list.is_some() => {
-                for text in text.split(',') {
-                    flag.set(&mut options, &variable, text.trim_ascii())?;
+            Some(text) if !is_given && flag.sets.has_commas() => {
+                for text in list_parts(&text) {
+                    flag.set(&mut options, &variable, &text)?;
                 }
             }
             Some(text) if !is_given => flag.set(&mut options, &variable, &text)?,
@@ -118,6 +119,21 @@ pub(crate) fn parse(
         return Ok(Action::Health(options.listen));
     }
     Ok(Action::Serve(Box::new(options)))
+}
+
+/// Splits a list at its commas, except at those before the options of a Unix socket.
+fn list_parts(text: &str) -> Vec<String> {
+    let mut parts: Vec<String> = Vec::new();
+    for part in text.split(',').map(str::trim_ascii) {
+        match parts.last_mut() {
+            Some(last) if UnixAddress::is_option(part) => {
+                last.push(',');
+                last.push_str(part);
+            }
+            _ => parts.push(part.to_owned()),
+        }
+    }
+    parts
 }
 
 /// Rewrites a sentence about the configuration with the names of flags: `queue_bytes` becomes

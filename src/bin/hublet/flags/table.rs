@@ -7,7 +7,7 @@ use hublet::{Config, Overflow};
 
 use super::Options;
 use super::value::{
-    bytes, count, host, once, origin, read_secret, room, show_bytes, show_time, switch, time,
+    add_secret, bytes, count, host, origin, read_secret, room, show_bytes, show_time, switch, time,
 };
 use crate::Failure;
 use crate::auth::{Secret, Secrets};
@@ -22,10 +22,6 @@ const THREADS_MAX: usize = 64;
 
 /// The levels of `--log`.
 const LEVELS: [&str; 4] = ["error", "warn", "info", "debug"];
-
-/// The values of `--listen`.
-const ADDRESSES: &str =
-    "an address and port like 127.0.0.1:8080, a port like :8080, or unix: and a path";
 
 /// The values of `--trusted-proxy`.
 const NETWORKS: &str = "an address, a network like 10.0.0.0/8, or unix";
@@ -89,8 +85,10 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag {
         name: "listen",
         value: "ADDR",
-        help: "address to listen on: 127.0.0.1:8080, :8080 for all interfaces, [::1]:8080, port 0 \
-               for any free port, unix:/run/hublet.sock; sockets from systemd are served as well",
+        help: "address to listen on: 127.0.0.1:8080, 8080 for that port on loopback, :8080 for all \
+               interfaces, [::1]:8080, port 0 for any free port, \
+               unix:/run/hublet.sock,mode=0660,group=www-data (mode and group are optional); \
+               sockets from systemd are served as well",
         sets: Sets::Listen,
     },
     Flag {
@@ -197,12 +195,6 @@ pub(super) const FLAGS: &[Flag] = &[
         sets: Sets::Count(|config| &mut config.max_rooms),
     },
     Flag {
-        name: "max-rooms-per-client",
-        value: "N",
-        help: "rooms of one client; no effect in this binary, where a client is in one room",
-        sets: Sets::Count(|config| &mut config.max_rooms_per_client),
-    },
-    Flag {
         name: "max-message",
         value: "BYTES",
         help: "longest message; a longer one closes its client with 1009",
@@ -274,7 +266,8 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag {
         name: "drain",
         value: "TIME",
-        help: "time over which a shutdown spreads its close frames (1012)",
+        help: "longest time over which a shutdown spreads its close frames (1012); the time is 2.5 ms \
+               for each client",
         sets: Sets::Drain,
     },
     Flag {
@@ -298,7 +291,7 @@ impl Sets {
     fn set(&self, options: &mut Options, text: &str) -> Result<(), String> {
         let config = &mut options.config;
         match self {
-            Self::Listen => options.listen.push(text.parse().map_err(|()| ADDRESSES.to_owned())?),
+            Self::Listen => options.listen.push(text.parse()?),
             Self::NoEcho => options.echo = !switch(text)?,
             Self::NoPage => {
                 config.pages = if switch(text)? { Vec::new() } else { PAGES.to_vec() };
@@ -328,8 +321,10 @@ impl Sets {
             Self::Time(field) => *field(config) = time(text, WAIT_MIN)?,
             Self::Drain => config.drain = time(text, Duration::ZERO)?,
             Self::Room(field) => *field(options) = Some(room(text)?),
-            Self::Secret(field) => once(field(&mut options.secrets), text)?,
-            Self::SecretFile(field) => once(field(&mut options.secrets), &read_secret(text)?)?,
+            Self::Secret(field) => add_secret(field(&mut options.secrets), text)?,
+            Self::SecretFile(field) => {
+                add_secret(field(&mut options.secrets), &read_secret(text)?)?
+            }
         }
         Ok(())
     }
@@ -369,6 +364,11 @@ impl Sets {
             Self::Proxies => Some(|options| options.config.trusted_proxies.clear()),
             _ => None,
         }
+    }
+
+    /// Whether its variable has several values, with commas between them.
+    pub(super) fn has_commas(&self) -> bool {
+        self.list().is_some() || matches!(self, Self::SecretFile(_))
     }
 }
 

@@ -65,6 +65,49 @@ fn a_flag_wins_over_its_variable_and_lists_are_replaced() {
 }
 
 #[test]
+fn a_port_alone_and_localhost_are_loopback() {
+    let loopback = Address::Tcp(([127, 0, 0, 1], 8081).into());
+    for text in ["8081", "localhost:8081"] {
+        assert_eq!(
+            parsed(&[], &["--listen", text]).expect(text).listen,
+            std::slice::from_ref(&loopback)
+        );
+    }
+    for text in ["65536", "localhost", "localhost:", "-1", "8081:"] {
+        assert!(parsed(&[], &["--listen", text]).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn the_options_of_a_unix_socket_stay_with_it_in_a_list() {
+    let list = "unix:/run/a.sock,mode=0660,group=0, 8081, unix:/run/b.sock, mode=0600";
+    let options = parsed(&[("HUBLET_LISTEN", list)], &[]).expect("valid");
+    let same = ["unix:/run/a.sock,mode=0660,group=0", "8081", "unix:/run/b.sock,mode=0600"]
+        .map(|text| text.parse().expect(text));
+    assert_eq!(options.listen, same);
+}
+
+#[test]
+fn a_secret_may_be_given_twice_in_any_two_ways() {
+    let two_files = [("HUBLET_TOKEN_FILE", "Cargo.toml,rustfmt.toml")];
+    let flags = ["--token-file", "Cargo.toml", "--token-file", "rustfmt.toml"];
+    assert_eq!(parsed(&two_files, &[]), parsed(&[], &flags));
+    for (environment, arguments) in [
+        (&[][..], &["--admin-token", "a", "--admin-token", "b"][..]),
+        (&[("HUBLET_ADMIN_TOKEN", "a")], &["--admin-token-file", "Cargo.toml"]),
+        (&[("HUBLET_ADMIN_TOKEN_FILE", "Cargo.toml,rustfmt.toml")], &[]),
+    ] {
+        let options = parsed(environment, arguments).expect("two");
+        let mut secret = options.secrets.admin_token.expect("given");
+        let third = secret.clone();
+        assert!(!secret.add(third), "{arguments:?}");
+    }
+    // A secret may have a comma in it.
+    let comma = parsed(&[("HUBLET_TOKEN", "a,b")], &[]).expect("one");
+    assert_eq!(comma, parsed(&[], &["--token", "a,b"]).expect("one"));
+}
+
+#[test]
 fn queues_grow_with_the_longest_message_unless_they_are_given() {
     let options = parsed(&[], &["--max-message", "16m"]).expect("valid");
     let two = 2 * 16 * 1024 * 1024 + FRAMING;
@@ -102,8 +145,20 @@ fn invalid_values_are_named_with_what_is_allowed() {
         ),
         (&["--log", "trace"], "--log was given \"trace\"; allowed is error, warn, info, debug"),
         (
-            &["--listen", "8080"],
-            "--listen was given \"8080\"; allowed is an address and port like 127.0.0.1:8080, a port like :8080, or unix: and a path",
+            &["--listen", "hub:8080"],
+            "--listen was given \"hub:8080\"; allowed is a port like 8080 (loopback), an address and port like 127.0.0.1:8080, a port like :8080 (all interfaces), or unix: and a path without a comma",
+        ),
+        (
+            &["--listen", "unix:/run/hub.sock,mode=rw"],
+            "--listen was given \"unix:/run/hub.sock,mode=rw\"; allowed is mode= with three octal digits, like mode=0660",
+        ),
+        (
+            &["--listen", "unix:/run/hub.sock,group=no such group"],
+            "--listen was given \"unix:/run/hub.sock,group=no such group\"; allowed is group= with a group of /etc/group or its number",
+        ),
+        (
+            &["--listen", "unix:/run/hub.sock,perm=0660"],
+            "--listen was given \"unix:/run/hub.sock,perm=0660\"; allowed is unix: and a path, then perhaps ,mode=0660 and ,group=NAME",
         ),
         (
             &["--allow-origin", "example.org"],
@@ -128,12 +183,12 @@ fn invalid_values_are_named_with_what_is_allowed() {
         (&["--tokens", "x"], "unknown flag --tokens; see --help"),
         (&["--token", ""], "--token was given a secret; allowed is one that is not empty"),
         (
-            &["--token", "hush", "--token-file", "Cargo.toml"],
-            "--token-file was given \"Cargo.toml\"; allowed is one secret, given once: by its flag, its variable or its file",
+            &["--token", "a", "--token", "b", "--token-file", "Cargo.toml"],
+            "--token-file was given \"Cargo.toml\"; allowed is two secrets at most: the old one and the new one",
         ),
         (
-            &["--token", "hush", "--token", "hush"],
-            "--token was given a secret; allowed is one secret, given once: by its flag, its variable or its file",
+            &["--token", "a", "--token", "b", "--token", "c"],
+            "--token was given a secret; allowed is two secrets at most: the old one and the new one",
         ),
         (
             &["--jwt-secret-file", "no/such/file"],

@@ -54,13 +54,15 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
     Err("an origin like https://example.org, without a path, or *".to_owned())
 }
 
-/// Sets a secret. It must not be empty or be set already.
-pub(super) fn once(slot: &mut Option<Secret>, text: &str) -> Result<(), String> {
-    if slot.is_some() {
-        return Err("one secret, given once: by its flag, its variable or its file".to_owned());
-    }
-    *slot = Some(Secret::new(text).ok_or("one that is not empty")?);
-    Ok(())
+/// Adds a secret that must not be empty. A second one is for a change from one to the other.
+pub(super) fn add_secret(slot: &mut Option<Secret>, text: &str) -> Result<(), String> {
+    let secret = Secret::new(text).ok_or("one that is not empty")?;
+    let Some(first) = slot else {
+        *slot = Some(secret);
+        return Ok(());
+    };
+    let added = first.add(secret).then_some(());
+    added.ok_or_else(|| "two secrets at most: the old one and the new one".to_owned())
 }
 
 /// Reads a secret from the first line of a file.
