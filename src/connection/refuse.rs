@@ -91,6 +91,8 @@ async fn discard_body<T: Transport>(
     let shared = hub.shared();
     let (timers, patience) = (&shared.timers, shared.config.close_timeout);
     let last = timers.tick_of(now() + shared.config.message_timeout.max(patience));
+    // Any peer has this time to read a response, whether its connection has a place or not.
+    let mut grace = timers.after(patience);
     let mut progress = timers.after(patience);
     let mut discarded = 0;
     while discarded < BODY_DISCARD_MAX {
@@ -98,8 +100,9 @@ async fn discard_body<T: Transport>(
             if let Poll::Ready(read) = poll_discard(hub, transport, cx) {
                 return Poll::Ready(read);
             }
-            let is_over = Pin::new(&mut progress).poll(cx).is_ready();
-            if is_over || slot.poll_lost(cx).is_ready() {
+            let is_over = Pin::new(&mut progress).poll(cx).is_ready()
+                || (Pin::new(&mut grace).poll(cx).is_ready() && slot.poll_lost(cx).is_ready());
+            if is_over {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
             Poll::Pending
