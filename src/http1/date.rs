@@ -5,9 +5,6 @@
 const CLOCK_SET: u64 = 1_577_836_800;
 
 /// The `Date` of a response (RFC 9110 5.6.7) at a time in seconds since 1970, if the clock was set.
-///
-/// Not kept for the rest of the second: to make it takes less time than to find out whether the kept
-/// one is still right on another thread.
 pub(crate) fn http_date(unix_seconds: u64) -> Option<String> {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] =
@@ -24,26 +21,9 @@ pub(crate) fn http_date(unix_seconds: u64) -> Option<String> {
     let month = (5 * day + 2) / 153;
     let day = day - (153 * month + 2) / 5 + 1;
     let year = era * 400 + year + u64::from(month >= 10);
-    let mut text = String::with_capacity(29);
-    text.push_str(DAYS[(days % 7) as usize]);
-    text.push_str(", ");
-    two_digits(&mut text, day);
-    text.push(' ');
-    text.push_str(MONTHS[month as usize]);
-    text.push(' ');
-    two_digits(&mut text, year / 100 % 100);
-    two_digits(&mut text, year % 100);
-    for (between, number) in [(' ', second / 3600), (':', second / 60 % 60), (':', second % 60)] {
-        text.push(between);
-        two_digits(&mut text, number);
-    }
-    text.push_str(" GMT");
-    Some(text)
-}
-
-fn two_digits(text: &mut String, number: u64) {
-    text.push(char::from(b'0' + (number / 10) as u8));
-    text.push(char::from(b'0' + (number % 10) as u8));
+    let (weekday, month) = (DAYS[(days % 7) as usize], MONTHS[month as usize]);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    Some(format!("{weekday}, {day:02} {month} {year} {hour:02}:{minute:02}:{second:02} GMT"))
 }
 
 #[cfg(test)]

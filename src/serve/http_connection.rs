@@ -275,57 +275,46 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         {
             return Err(draining().into());
         }
+        if let Route::Publish(target) = route {
+            let published = publish(&mut self.stream, self.handler, head, target, exchange).await;
+            return published.map(ControlFlow::Continue);
+        }
         let peer = exchange.client_address;
-        let response = match route {
-            Route::Health => health(hub).await,
-            Route::Page(page) => Response::page(page, origin::host(request)),
-            Route::Options(methods) => origin::options(methods),
-            Route::Publish(target) => {
-                publish(&mut self.stream, self.handler, head, target, exchange).await?
-            }
-            Route::Events | Route::Upgrade => {
-                exchange.heartbeat = Heartbeat::of(request.uri());
-                let joining = exchange.slot.within(self.admit(&head, &peer, is_upgrade)).await;
-                return Ok(ControlFlow::Break(joining.ok_or_else(request_timeout)??));
-            }
-            inside => {
-                let inspected = exchange.slot.within(self.inspect(&head, &peer, inside)).await;
-                inspected.ok_or_else(request_timeout)??
-            }
-        };
-        Ok(ControlFlow::Continue(response))
+        if matches!(route, Route::Events) {
+            exchange.heartbeat = Heartbeat::of(request.uri());
+        }
+        let answered = exchange.slot.within(self.answer_without_body(&head, &peer, route)).await;
+        Ok(answered.ok_or_else(request_timeout)??)
     }
 
-    /// Answers a request to look inside.
-    async fn inspect(
+    /// Answers a request whose body nothing reads.
+    async fn answer_without_body(
         &mut self,
         head: &Head,
         peer: &Peer,
         route: Route<'_>,
-    ) -> Result<Response, Response> {
+    ) -> Result<ControlFlow<Joining<'a>, Response>, Response> {
         let (hub, request) = (self.stream.hub, &head.request);
-        run_request_hook(self.handler.on_inspect(request, peer)).await?;
-        match route {
-            Route::Rooms => rooms::rooms(hub, request.uri()).await,
-            Route::Members(room) => rooms::members(hub, request.uri(), room).await,
-            _ => Ok(metrics::response(hub)),
+        if let Route::Events | Route::Upgrade = route {
+            let admission = run_request_hook(self.handler.on_upgrade(request, peer)).await?;
+            check_protocol(request, admission.protocol.as_deref())?;
+            let key = matches!(route, Route::Upgrade).then(|| accept_key(request));
+            let protocol = admission.protocol.clone();
+            let registering = register(hub, peer.network(), admission)?;
+            return Ok(ControlFlow::Break(Joining { registering, key, protocol }));
         }
-    }
-
-    /// Asks whether a client may come in, and has it registered.
-    async fn admit(
-        &mut self,
-        head: &Head,
-        peer: &Peer,
-        is_upgrade: bool,
-    ) -> Result<Joining<'a>, Response> {
-        let request = &head.request;
-        let admission = run_request_hook(self.handler.on_upgrade(request, peer)).await?;
-        check_protocol(request, admission.protocol.as_deref())?;
-        let key = is_upgrade.then(|| accept_key(request));
-        let protocol = admission.protocol.clone();
-        let registering = register(self.stream.hub, peer.network(), admission)?;
-        Ok(Joining { registering, key, protocol })
+        if let Route::Metrics | Route::Rooms | Route::Members(_) = route {
+            run_request_hook(self.handler.on_inspect(request, peer)).await?;
+        }
+        Ok(ControlFlow::Continue(match route {
+            Route::Page(page) => Response::page(page, origin::host(request)),
+            Route::Options(methods) => origin::options(methods),
+            Route::Metrics => metrics::response(hub),
+            Route::Rooms => rooms::rooms(hub, request.uri()).await?,
+            Route::Members(room) => rooms::members(hub, request.uri(), room).await?,
+            // Health: all others are answered by now.
+            _ => health(hub).await,
+        }))
     }
 
     /// Writes a response; `Err` if it is the last of the connection.
@@ -343,8 +332,12 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         let keeps_alive = exchange.keeps_alive
             && !exchange.has_unread_body
             && status != StatusCode::REQUEST_TIMEOUT;
-        let place = exchange.slot.keep_alive.take();
-        let place = keeps_alive.then(|| place.or_else(|| shared.admissions.idle())).flatten();
+        let slot = &mut exchange.slot;
+        let place = if keeps_alive {
+            slot.keep_alive.take().or_else(|| shared.admissions.idle())
+        } else {
+            None
+        };
         let transport = &mut self.stream.transport;
         let Some(place) = place else {
             let head_only = exchange.head_only;
@@ -637,6 +630,12 @@ mod tests {
         let _client = stage.hub.shared().admissions.client(None).expect("a place");
         stage.wait(Duration::ZERO);
         stage.is_answered(408, false);
+        // It has the time to read the answer, also without a place: a reset would destroy that.
+        stage.wait(Config::CLOSE_TIMEOUT - SECOND / 10);
+        assert!(!stage.line.lock().closed);
+        stage.line.end();
+        stage.wait(Duration::ZERO);
+        assert!(stage.line.lock().closed);
     }
     #[test]
     fn slow_body_without_a_place_is_late() {

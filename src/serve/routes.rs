@@ -107,14 +107,13 @@ fn find<'a>(path: &str, config: &'a Config) -> Option<Route<'a>> {
     }
 }
 
-/// Characters of a path that the log shows at most.
+/// Bytes of a path that the log shows at most.
 const LOGGED_MAX: usize = 200;
 
 /// The answer to a path that has no route; to one that almost has, why.
 #[cold]
 fn not_found(path: &str, has_routes: bool) -> Response {
-    let shown: String = path.chars().take(LOGGED_MAX).collect();
-    log::debug!("no route for {shown:?}");
+    log::debug!("no route for {:?}", path.get(..LOGGED_MAX).unwrap_or(path));
     let name = ["/ws/", "/sse/", "/pub/", "/user/", "/rooms/"]
         .iter()
         .find_map(|prefix| path.strip_prefix(prefix))

@@ -354,6 +354,36 @@ FAULTS = [
         "http_connection.rs",
     ),
     Fault(
+        "a peer whose connection has no place is reset before it can read the answer",
+        "refuse.rs::discard_body",
+        "Pin::new(&mut grace).poll(cx).is_ready() &&",
+        "",
+        "http_connection.rs",
+    ),
+    Fault(
+        "a chunk is longer than its size",
+        "chunked.rs::step",
+        """[b'\\r', b'\\n', ..] => {
+                    *read += 2;""",
+        """[..] => {
+                    *read += 2.min(come.len());""",
+        "chunked.rs",
+    ),
+    Fault(
+        "the limit of a message holds for each chunk alone",
+        "chunked.rs::step",
+        "(self.max - self.len) as u64",
+        "self.max as u64",
+        "chunked.rs",
+    ),
+    Fault(
+        "trailers and extensions have no limit",
+        "chunked.rs::count",
+        "self.extras += extras;",
+        "let _ = extras;",
+        "chunked.rs",
+    ),
+    Fault(
         "a stream that is not made in time keeps its slot",
         "http_connection.rs::accept",
         "slot.within(accepting).await",
