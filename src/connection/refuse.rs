@@ -8,12 +8,16 @@ use crate::net::peer::Peer;
 use crate::net::stream::Transport;
 use crate::stats::{RefusalReason, add};
 
-/// Counts and logs a response that refuses what was asked.
+/// Counts a response that refuses what was asked, and logs it: each one at the level DEBUG, and what
+/// a flag would allow once at WARN.
 pub(crate) fn count_refusal(hub: &Hub, client_address: &Peer, response: &Response) {
     let status = response.status;
     if status.is_client_error() || status.is_server_error() {
         hub.shared().counters.refuse(RefusalReason::of(status));
         log::debug!("{client_address} refused: {} {}", status.as_u16(), response.body);
+        if let Some(sentence) = &response.warning {
+            hub.shared().refusals.warn(sentence);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! These hold before any hook, so that overriding a hook cannot drop them.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::HeaderName;
@@ -33,14 +34,64 @@ pub(crate) type AllowOrigin = Option<Cow<'static, str>>;
 pub(crate) fn check(request: &Request<()>, config: &Config) -> Result<AllowOrigin, Response> {
     let host = host(request);
     if !is_allowed_host(host, &config.hosts) {
-        return Err(Response::new(
-            StatusCode::MISDIRECTED_REQUEST,
-            "this Host is not allowed; --allow-host (in a program Config::hosts) allows it",
-        ));
+        return Err(refused_host(request));
     }
-    allow_origin(request, host, &config.origins).ok_or_else(|| {
-        Response::new(StatusCode::FORBIDDEN, "pages of this Origin are not allowed; --allow-origin (in a program Config::origins) allows them")
-    })
+    allow_origin(request, host, &config.origins).ok_or_else(|| refused_origin(request))
+}
+
+/// The answer to a request for a host that is not served. The log names the host, and the flag.
+fn refused_host(request: &Request<()>) -> Response {
+    let sentence = "this Host is not allowed; --allow-host (in a program Config::hosts) allows it";
+    let response = Response::new(StatusCode::MISDIRECTED_REQUEST, sentence);
+    let host = match request.uri().authority() {
+        Some(authority) => authority.as_str().as_bytes(),
+        None => request.headers().get(header::HOST).map_or(&b""[..], |host| host.as_bytes()),
+    };
+    let listable = plain(host).and_then(split_port).map_or("'*'", |(name, _)| name);
+    response.warn(format!(
+        "a request for the Host {} was refused with 421; if that name is yours, --allow-host \
+         {listable} (in a program Config::hosts) allows it",
+        shown(host)
+    ))
+}
+
+/// The answer to a page that may not use the hub. The log names its origin, and the flag.
+fn refused_origin(request: &Request<()>) -> Response {
+    let sentence = "pages of this Origin are not allowed; --allow-origin (in a program \
+                    Config::origins) allows them";
+    let response = Response::new(StatusCode::FORBIDDEN, sentence);
+    let mut origins = request.headers().get_all(header::ORIGIN).iter();
+    let (page, listable) = match (origins.next(), origins.next()) {
+        (Some(origin), None) => {
+            let listable = plain(origin.as_bytes()).and_then(Origin::parse);
+            let listable = listable.map_or("'*'".to_owned(), |origin| origin.to_string());
+            (format!("the Origin {}", shown(origin.as_bytes())), listable)
+        }
+        (Some(_), Some(_)) => {
+            return response.warn("a request with two Origins was refused with 403".to_owned());
+        }
+        (None, _) => ("another site, which sent no Origin,".to_owned(), "'*'".to_owned()),
+    };
+    response.warn(format!(
+        "a page of {page} was refused with 403; if it is yours, --allow-origin {listable} (in a \
+         program Config::origins) allows it"
+    ))
+}
+
+/// Bytes of a name that the log shows at most.
+const SHOWN_BYTES_MAX: usize = 128;
+
+/// A name that a peer sent, for the log: cut, and with everything escaped that is no plain text.
+fn shown(name: &[u8]) -> String {
+    let cut = &name[..name.len().min(SHOWN_BYTES_MAX)];
+    format!("{:?}", String::from_utf8_lossy(cut))
+}
+
+/// A name that can be copied behind a flag, since a shell reads nothing into it.
+fn plain(name: &[u8]) -> Option<&str> {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._:/[]%+".contains(byte);
+    let is_plain = name.len() <= SHOWN_BYTES_MAX && name.iter().all(is_plain);
+    std::str::from_utf8(name).ok().filter(|_| is_plain)
 }
 
 /// Adds to a response who may read it.
@@ -165,12 +216,8 @@ impl Origin {
         let authority = rest.strip_prefix("//")?;
         let scheme = scheme.to_ascii_lowercase();
         let (host, port) = split_port(authority)?;
-        let default = match scheme.as_str() {
-            "http" | "ws" => Some(80),
-            "https" | "wss" => Some(443),
-            _ => None,
-        };
-        Some(Self { scheme, host: host.to_ascii_lowercase(), port: port.or(default) })
+        let port = port.or_else(|| default_port(&scheme));
+        Some(Self { scheme, host: host.to_ascii_lowercase(), port })
     }
 
     /// Whether this is the origin of the server that was asked for as `host`. The scheme is not
@@ -183,6 +230,25 @@ impl Origin {
             None => Some(80),
         };
         self.host.eq_ignore_ascii_case(host) && self.port == own
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme, self.host)?;
+        match (self.port, default_port(&self.scheme)) {
+            (Some(port), default) if default != Some(port) => write!(f, ":{port}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The port of an origin that names none.
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" | "ws" => Some(80),
+        "https" | "wss" => Some(443),
+        _ => None,
     }
 }
 
@@ -290,6 +356,63 @@ mod tests {
         }
         let two = [("host", "x"), ("origin", "http://x"), ("origin", "http://x")];
         assert_eq!(status(&Config::default(), &two), 403);
+    }
+    /// What a browser, curl and a client that makes names up send, and what an operator reads.
+    #[test]
+    fn the_log_names_what_was_refused_and_the_flag_that_allows_it() {
+        let config = Config::default().hosts(vec!["hub.example".into()]);
+        let hub = ("host", "hub.example");
+        let long = "x".repeat(200);
+        for (headers, sentence) in [
+            (
+                &[hub, ("origin", "http://localhost:3000")][..],
+                "a page of the Origin \"http://localhost:3000\" was refused with 403; if it is \
+                 yours, --allow-origin http://localhost:3000 (in a program Config::origins) allows \
+                 it",
+            ),
+            (
+                &[hub, ("origin", "$(reboot)")],
+                "a page of the Origin \"$(reboot)\" was refused with 403; if it is yours, \
+                 --allow-origin '*' (in a program Config::origins) allows it",
+            ),
+            (
+                &[hub, ("sec-fetch-site", "cross-site"), ("sec-fetch-dest", "image")],
+                "a page of another site, which sent no Origin, was refused with 403; if it is \
+                 yours, --allow-origin '*' (in a program Config::origins) allows it",
+            ),
+            (
+                &[hub, ("origin", "http://a"), ("origin", "http://b")],
+                "a request with two Origins was refused with 403",
+            ),
+            (
+                &[("host", "raspberrypi.local:8080")],
+                "a request for the Host \"raspberrypi.local:8080\" was refused with 421; if that \
+                 name is yours, --allow-host raspberrypi.local (in a program Config::hosts) allows \
+                 it",
+            ),
+            (
+                &[("host", "café;reboot\u{200b}")],
+                "a request for the Host \"café;reboot\\u{200b}\" was refused with 421; if that name \
+                 is yours, --allow-host '*' (in a program Config::hosts) allows it",
+            ),
+            (
+                &[("host", &long)],
+                &format!(
+                    "a request for the Host \"{}\" was refused with 421; if that name is yours, \
+                     --allow-host '*' (in a program Config::hosts) allows it",
+                    &long[..SHOWN_BYTES_MAX]
+                ),
+            ),
+        ] {
+            // Raw, since a header may hold what is no text.
+            let mut request = Request::new(());
+            for (name, value) in headers {
+                let value = http::HeaderValue::from_bytes(value.as_bytes()).expect("a value");
+                request.headers_mut().append(*name, value);
+            }
+            let warning = check(&request, &config).expect_err("refused").warning.clone();
+            assert_eq!(warning.as_deref(), Some(sentence), "{headers:?}");
+        }
     }
     #[test]
     fn what_a_foreign_page_asks_for_without_an_origin_is_refused() {

@@ -24,6 +24,8 @@ pub(crate) struct Parts {
     is_endless: bool,
     /// Headers beyond those every response has; names and values of ours.
     headers: Vec<(&'static str, Cow<'static, str>)>,
+    /// What the log says at the level WARN, once for each sentence.
+    pub(crate) warning: Option<Box<str>>,
 }
 
 impl Deref for Response {
@@ -47,12 +49,25 @@ impl Response {
         content_type: &'static str,
         body: Cow<'static, str>,
     ) -> Self {
-        Self(Box::new(Parts { status, body, content_type, is_endless: false, headers: Vec::new() }))
+        Self(Box::new(Parts {
+            status,
+            body,
+            content_type,
+            is_endless: false,
+            headers: Vec::new(),
+            warning: None,
+        }))
     }
 
     /// Lets the body go on until the connection ends.
     pub(crate) fn endless(mut self) -> Self {
         self.0.is_endless = true;
+        self
+    }
+
+    /// Has the log say once, at the level WARN, what was refused and what would allow it.
+    pub(crate) fn warn(mut self, sentence: String) -> Self {
+        self.0.warning = Some(sentence.into());
         self
     }
 

@@ -6,11 +6,13 @@ use http::{Request, StatusCode, header};
 
 use crate::connection::handler::{Admission, Handler};
 use crate::connection::linger::lingering_close;
+use crate::connection::refuse::count_refusal;
 use crate::connection::registration;
 use crate::disconnect::Disconnect;
 use crate::error::Error;
 use crate::http1::response::{Response, draining};
 use crate::hub::handle::Hub;
+use crate::net::peer::Peer;
 use crate::net::stream::AnyStream;
 use crate::stats::{RefusalReason, add};
 use crate::websocket::connection;
@@ -72,7 +74,7 @@ impl Hub {
         *head.version_mut() = request.version();
         *head.headers_mut() = request.headers().clone();
         self.answer(&head, admission).unwrap_or_else(|response| {
-            self.shared().counters.refuse(RefusalReason::of(response.status));
+            count_refusal(self, &Peer::unknown(), &response);
             response.into_http()
         })
     }

@@ -1,6 +1,7 @@
 //! The binary, from the outside.
 #![cfg(unix)]
 
+mod access;
 mod activation;
 mod deploy;
 mod drain;
