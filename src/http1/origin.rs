@@ -98,21 +98,54 @@ fn plain(name: &[u8]) -> Option<&str> {
 pub(crate) fn with_cors(response: Response, reader: AllowOrigin) -> Response {
     match reader {
         Some(reader) => {
-            response.header("Access-Control-Allow-Origin", reader).header("Vary", "Origin")
+            // What a page may read with its visitor's credentials is for a page that one operator
+            // has named, and not for each sandbox and each file (`null`, `file://`).
+            let is_named = Origin::parse(&reader).is_some_and(|origin| !origin.is_shared());
+            let response =
+                response.header("Access-Control-Allow-Origin", reader).header("Vary", "Origin");
+            if is_named {
+                response.header("Access-Control-Allow-Credentials", "true")
+            } else {
+                response
+            }
         }
         None => response,
     }
 }
 
 /// The answer to OPTIONS, which a browser sends ahead of what a page of another origin asks for.
-pub(crate) fn options(methods: &'static str) -> Response {
+///
+/// A page that may use the hub may send any header: the hub reads few, and those that matter are
+/// checked whatever else stands beside them.
+pub(crate) fn options(methods: &'static str, request: &Request<()>) -> Response {
     /// Seconds for which a browser need not ask again: the most that any honours.
     const MAX_AGE: &str = "7200";
     Response::new(StatusCode::NO_CONTENT, "")
         .header("Allow", methods)
         .header("Access-Control-Allow-Methods", methods)
-        .header("Access-Control-Allow-Headers", "Authorization, Content-Type")
+        .header("Access-Control-Allow-Headers", allowed_headers(request.headers()))
         .header("Access-Control-Max-Age", MAX_AGE)
+}
+
+/// Names of headers that a preflight is allowed at most; with more it is allowed none.
+const PREFLIGHT_HEADERS_MAX: usize = 32;
+
+/// The headers that a preflight asks for, if each is the name of a header, and those that every
+/// client of the hub may need.
+fn allowed_headers(headers: &HeaderMap) -> String {
+    let mut allowed = "Authorization, Content-Type".to_owned();
+    let is_new =
+        |name: &&str| !["authorization", "content-type"].contains(&&*name.to_ascii_lowercase());
+    let asked: Vec<_> =
+        tokens(headers, &header::ACCESS_CONTROL_REQUEST_HEADERS).filter(is_new).collect();
+    let is_name = |name: &&str| HeaderName::from_bytes(name.as_bytes()).is_ok();
+    if asked.len() <= PREFLIGHT_HEADERS_MAX && asked.iter().all(is_name) {
+        for name in asked {
+            allowed.push_str(", ");
+            allowed.push_str(name);
+        }
+    }
+    allowed
 }
 
 /// The host that a request is for; empty if it names none.
@@ -179,10 +212,10 @@ fn allow_origin(request: &Request<()>, host: &str, origins: &[String]) -> Option
     let headers = request.headers();
     let any = origins.iter().any(|listed| listed == "*");
     let mut values = headers.get_all(header::ORIGIN).iter();
+    let says = |name, values: &[&str]| {
+        headers.get(name).is_some_and(|header| values.iter().any(|value| header == value))
+    };
     let Some(origin) = values.next() else {
-        let says = |name, values: &[&str]| {
-            headers.get(name).is_some_and(|header| values.iter().any(|value| header == value))
-        };
         let foreign = says(FETCH_SITE, &["cross-site", "same-site"]);
         // Somebody may follow a link; a page reads nothing of it.
         return (any || !foreign || says(FETCH_DEST, &["document"])).then_some(None);
@@ -190,51 +223,77 @@ fn allow_origin(request: &Request<()>, host: &str, origins: &[String]) -> Option
     if values.next().is_some() {
         return None;
     }
-    if any {
-        return Some(Some("*".into()));
+    let text = origin.to_str().ok();
+    let origin = text.and_then(Origin::parse);
+    let is_listed = |origin: &Origin| {
+        origins.iter().any(|listed| Origin::parse(listed).as_ref() == Some(origin))
+    };
+    match (text, origin) {
+        (Some(text), Some(origin)) if is_listed(&origin) => Some(Some(text.to_owned().into())),
+        _ if any => Some(Some("*".into())),
+        (_, Some(origin)) if origin.is_at(host) => Some(None),
+        // A page of the hub's own that keeps its address to itself (Firefox's `sendBeacon` under
+        // `no-referrer`). A sandboxed page is another site, and a page cannot set this header.
+        (Some("null"), _) if says(FETCH_SITE, &["same-origin"]) => Some(None),
+        _ => None,
     }
-    let text = origin.to_str().ok()?;
-    let origin = Origin::parse(text)?;
-    if origin.is_at(host) {
-        return Some(None);
-    }
-    let listed = origins.iter().any(|listed| Origin::parse(listed).as_ref() == Some(&origin));
-    listed.then(|| Some(text.to_owned().into()))
 }
 
-/// An origin as browsers send it, its default port filled in (RFC 6454 section 4).
+/// An origin as clients send it, its default port filled in (RFC 6454 section 4).
 #[derive(Debug, PartialEq, Eq)]
 struct Origin {
+    /// `null` for the origin of that name.
     scheme: String,
+    /// Empty where the scheme has none.
     host: String,
     port: Option<u16>,
 }
 
 impl Origin {
+    /// Reads an origin, also one with a path, which counts for nothing: libraries for
+    /// microcontrollers send their home page, `https://github.com/gilmaimon/TinyWebsockets`.
     fn parse(origin: &str) -> Option<Self> {
-        let (scheme, rest) = origin.split_once(':')?;
-        let authority = rest.strip_prefix("//")?;
+        if origin == "null" {
+            return Some(Self { scheme: origin.to_owned(), host: String::new(), port: None });
+        }
+        let (scheme, rest) = origin.split_once("://")?;
+        let is_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+        if scheme.is_empty() || !scheme.bytes().all(is_scheme) {
+            return None;
+        }
         let scheme = scheme.to_ascii_lowercase();
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        if scheme == "file" {
+            // A file's page has no host; some name the one that it lies on.
+            return Some(Self { scheme, host: String::new(), port: None });
+        }
         let (host, port) = split_port(authority)?;
         let port = port.or_else(|| default_port(&scheme));
         Some(Self { scheme, host: host.to_ascii_lowercase(), port })
     }
 
-    /// Whether this is the origin of the server that was asked for as `host`. The scheme is not
-    /// compared, since TLS may end in front of the hub.
+    /// Whether many pages that have nothing to do with each other share it: each sandboxed frame
+    /// is `null`, and each page that was saved to a disk `file://`.
+    fn is_shared(&self) -> bool {
+        self.host.is_empty()
+    }
+
+    /// Whether this is the origin of the server that was asked for as `host`. TLS may end in front
+    /// of the hub, so any scheme of the web will do.
     fn is_at(&self, host: &str) -> bool {
-        let Some((host, port)) = split_port(host) else { return false };
-        let own = match port {
-            Some(port) => Some(port),
-            None if self.scheme == "https" => Some(443),
-            None => Some(80),
+        let default = default_port(&self.scheme);
+        let Some((host, port)) = split_port(host).filter(|_| default.is_some()) else {
+            return false;
         };
-        self.host.eq_ignore_ascii_case(host) && self.port == own
+        self.host.eq_ignore_ascii_case(host) && self.port == port.or(default)
     }
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.scheme == "null" && self.is_shared() {
+            return f.write_str("null");
+        }
         write!(f, "{}://{}", self.scheme, self.host)?;
         match (self.port, default_port(&self.scheme)) {
             (Some(port), default) if default != Some(port) => write!(f, ":{port}"),
@@ -262,7 +321,7 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
         }
         None => (authority, None),
     };
-    let plain = !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ']);
+    let plain = !host.is_empty() && !host.contains(['/', '\\', '?', '#', '@', ' ']);
     let bracketed = after_host == 0 || after_host == host.len();
     (plain && bracketed).then_some((host, port))
 }
@@ -343,7 +402,14 @@ mod tests {
             ("hub.example", "http://hub.example.evil.example", 403),
             ("hub.example", "http://hub.example@evil.example", 403),
             ("hub.example", "null", 403),
+            ("hub.example", "file://", 403),
             ("hub.example", "", 403),
+            ("hub.example", "app://hub.example:80", 403),
+            ("hub.example", "http://hub.example\\@evil.example", 403),
+            ("hub.example", "https://hub.example/page?of=it", 200),
+            ("hub.example", "ws://hub.example", 200),
+            ("hub.example", "https://app.example/page", 200),
+            ("hub.example", "https://app.example.evil.example/app.example", 403),
             ("hub.example", "https://app.example", 200),
             ("hub.example", "https://app.example:443", 200),
             ("hub.example", "http://app.example", 403),
@@ -413,6 +479,91 @@ mod tests {
             let warning = check(&request, &config).expect_err("refused").warning.clone();
             assert_eq!(warning.as_deref(), Some(sentence), "{headers:?}");
         }
+    }
+    /// What packaged applications and libraries for microcontrollers send.
+    #[test]
+    fn an_origin_of_any_kind_can_be_listed_alone() {
+        let reader = |listed: &str, headers: &[(&'static str, &str)]| {
+            let config = Config::default().origins(vec![listed.to_owned()]);
+            let headers = [&[("host", "hub.example")], headers].concat();
+            let reader = check(&request(&headers), &config);
+            reader.map(Option::unwrap_or_default).map_err(|response| response.status.as_u16())
+        };
+        for (listed, origin) in [
+            ("null", "null"),
+            ("file://", "file://"),
+            // Android's WebView, of a file.
+            ("file://", "file:///android_asset/index.html"),
+            // Electron and Capacitor.
+            ("app://-", "app://-"),
+            ("capacitor://localhost", "capacitor://localhost"),
+            ("chrome-extension://iaoigbhacejd", "chrome-extension://iaoigbhacejd"),
+            // ArduinoWebsockets.
+            ("https://github.com", "https://github.com/gilmaimon/TinyWebsockets"),
+            ("https://github.com/gilmaimon/", "https://github.com/gilmaimon/TinyWebsockets"),
+            ("HTTPS://App.Example:443", "https://app.example"),
+        ] {
+            assert_eq!(reader(listed, &[("origin", origin)]), Ok(origin.into()), "{listed}");
+            for other in ["null", "file://", "app://-", "https://app.example"] {
+                if !listed.eq_ignore_ascii_case(other)
+                    && other != origin
+                    && !origin.starts_with(other)
+                {
+                    assert_eq!(reader(listed, &[("origin", other)]), Err(403), "{listed} {other}");
+                }
+            }
+        }
+        // Firefox's `sendBeacon` of the hub's own page, under `Referrer-Policy: no-referrer`.
+        let beacon = [("origin", "null"), ("sec-fetch-site", "same-origin")];
+        assert_eq!(reader("https://app.example", &beacon), Ok("".into()));
+        for site in ["cross-site", "same-site", "none"] {
+            let sandboxed = [("origin", "null"), ("sec-fetch-site", site)];
+            assert_eq!(reader("https://app.example", &sandboxed), Err(403), "{site}");
+        }
+    }
+    #[test]
+    fn a_page_reads_with_credentials_only_if_its_origin_is_listed_by_name() {
+        let credentials = |listed: &[&str], origin| {
+            let listed = listed.iter().map(ToString::to_string).collect();
+            let config = Config::default().origins(listed);
+            let reader = check(&request(&[("host", "x"), ("origin", origin)]), &config);
+            let response = Response::new(StatusCode::OK, "");
+            let bytes = with_cors(response, reader.expect("allowed")).encode(false, true);
+            let head = String::from_utf8(bytes).expect("text");
+            head.contains("\r\nAccess-Control-Allow-Credentials: true\r\n")
+        };
+        assert!(credentials(&["https://app.example"], "https://app.example"));
+        assert!(credentials(&["*", "https://app.example"], "https://app.example"));
+        assert!(credentials(&["app://-"], "app://-"));
+        assert!(!credentials(&["*"], "https://app.example"));
+        assert!(!credentials(&["null"], "null"));
+        assert!(!credentials(&["file://"], "file://"));
+        assert!(!credentials(&["file://"], "FILE:///home/ann/page.html"));
+        assert!(!credentials(&["https://app.example"], "http://x"), "no header says who may read");
+    }
+    #[test]
+    fn a_preflight_is_allowed_the_headers_that_it_asks_for() {
+        let allowed = |asked: &[&str]| {
+            let asked: Vec<_> =
+                asked.iter().map(|asked| ("access-control-request-headers", *asked)).collect();
+            allowed_headers(request(&asked).headers())
+        };
+        const ALWAYS: &str = "Authorization, Content-Type";
+        assert_eq!(allowed(&[]), ALWAYS);
+        assert_eq!(allowed(&["authorization,content-type"]), ALWAYS);
+        assert_eq!(
+            allowed(&["baggage,cache-control,last-event-id,traceparent,x-requested-with"]),
+            format!(
+                "{ALWAYS}, baggage, cache-control, last-event-id, traceparent, x-requested-with"
+            )
+        );
+        assert_eq!(allowed(&["a", "b, c"]), format!("{ALWAYS}, a, b, c"));
+        for bad in ["x y", "x:y", "a, b c", "\"x\""] {
+            assert_eq!(allowed(&[bad]), ALWAYS, "{bad}");
+        }
+        let most = vec!["x"; PREFLIGHT_HEADERS_MAX].join(",");
+        assert_ne!(allowed(&[&most]), ALWAYS);
+        assert_eq!(allowed(&[&format!("{most},x")]), ALWAYS);
     }
     #[test]
     fn what_a_foreign_page_asks_for_without_an_origin_is_refused() {

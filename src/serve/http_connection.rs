@@ -327,7 +327,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                 health(hub).await
             }
             Route::Page(page) => Response::page(page),
-            Route::Options(methods) => origin::options(methods),
+            Route::Options(methods) => origin::options(methods, request),
             Route::Metrics | Route::Rooms | Route::Members(_) => {
                 run_request_hook(self.handler.on_inspect(request, &peer)).await?;
                 match route {

@@ -47,3 +47,68 @@ fn a_refused_page_or_name_is_in_the_log_once_with_the_flag_that_allows_it() {
         assert!(line.contains("WARN") && line.contains(named), "{line}");
     }
 }
+
+/// What Chromium 141 sends ahead of a `fetch` with such headers.
+fn preflight(origin: &str) -> String {
+    format!(
+        "OPTIONS /pub/news HTTP/1.1\r\nHost: localhost:8080\r\nConnection: keep-alive\r\nAccept: \
+         */*\r\nAccess-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: \
+         baggage,cache-control,last-event-id,traceparent,x-requested-with\r\nOrigin: \
+         {origin}\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like \
+         Gecko) Chrome/141.0.0.0 Safari/537.36\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Site: \
+         same-site\r\nSec-Fetch-Dest: empty\r\nReferer: {origin}/\r\nAccept-Encoding: gzip, \
+         deflate, br, zstd\r\nAccept-Language: en-US,en;q=0.9\r\n\r\n"
+    )
+}
+
+#[test]
+fn a_listed_page_may_send_any_header_and_credentials() {
+    let listed = ["--allow-origin", "http://localhost:3000", "--allow-origin", "null"];
+    let (_server, address) = Server::start(&listed);
+    let response = ask(&address, &preflight("http://localhost:3000"));
+    assert_eq!(response.status, 204);
+    assert_eq!(
+        response.header("Access-Control-Allow-Headers"),
+        Some(
+            "Authorization, Content-Type, baggage, cache-control, last-event-id, traceparent, \
+             x-requested-with"
+        )
+    );
+    for request in [preflight("http://localhost:3000"), firefox("http://localhost:3000")] {
+        let response = ask(&address, &request);
+        assert_eq!(response.header("Access-Control-Allow-Origin"), Some("http://localhost:3000"));
+        assert_eq!(response.header("Access-Control-Allow-Credentials"), Some("true"));
+    }
+    let response = ask(&address, &firefox("null"));
+    assert_eq!(response.header("Access-Control-Allow-Origin"), Some("null"));
+    assert_eq!(response.header("Access-Control-Allow-Credentials"), None);
+    assert_eq!(ask(&address, &preflight("http://localhost:5173")).status, 403);
+}
+
+/// The upgrade of Links2004's WebSockets for Arduino, ArduinoWebsockets and a packaged application.
+#[test]
+fn the_origins_of_small_clients_can_be_listed() {
+    for (listed, origin) in [
+        ("file://", "file://"),
+        (
+            "https://github.com/gilmaimon/TinyWebsockets",
+            "https://github.com/gilmaimon/TinyWebsockets",
+        ),
+        ("app://-", "app://-"),
+        ("capacitor://localhost", "capacitor://localhost"),
+    ] {
+        let upgrade = format!(
+            "GET /ws HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nConnection: Upgrade\r\nUpgrade: \
+             websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: \
+             dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: {origin}\r\nUser-Agent: \
+             arduino-WebSocket-Client\r\n\r\n"
+        );
+        let (mut server, address) = Server::start(&["--allow-origin", listed]);
+        assert_eq!(ask(&address, &upgrade).status, 101, "{listed}");
+        if listed == "file://" {
+            server.logged("--allow-origin file:// allows every page that is opened as a file");
+        }
+        let (_server, address) = Server::start(&[]);
+        assert_eq!(ask(&address, &upgrade).status, 403, "{origin}");
+    }
+}

@@ -126,11 +126,8 @@ fn serve(options: Options) -> Result<(), Failure> {
     log::start(options.level);
     // One line like any other: the default hook waits for whoever reads standard error.
     std::panic::set_hook(Box::new(|panic| ::log::error!("{panic}")));
-    for unknown in &options.unknown {
-        ::log::warn!("{unknown} is ignored: no flag has this variable");
-    }
-    if options.secrets.have_short_key() {
-        ::log::warn!("the key of --jwt-secret has less than 32 bytes, which can be guessed");
+    for warning in options.warnings() {
+        ::log::warn!("{warning}");
     }
     check_fd_limit(raise_fd_limit(), options.config.max_clients)?;
     let executor = Arc::new(Executor::new());

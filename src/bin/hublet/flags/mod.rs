@@ -16,6 +16,7 @@ use super::page::PAGES;
 use super::socket::Address;
 use help::help;
 use table::{FLAGS, FRAMING, PREFIX};
+use value::origin_warning;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -63,6 +64,20 @@ impl Default for Options {
             unknown: Vec::new(),
             queue_bytes_follow: true,
         }
+    }
+}
+
+impl Options {
+    /// What is allowed, and yet may not be what the operator wants; a sentence each.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let ignored = |name| format!("{name} is ignored: no flag has this variable");
+        let mut warnings: Vec<_> = self.unknown.iter().map(ignored).collect();
+        warnings.extend(self.config.origins.iter().filter_map(|origin| origin_warning(origin)));
+        if self.secrets.have_short_key() {
+            let short = "the key of --jwt-secret has less than 32 bytes, which can be guessed";
+            warnings.push(short.to_owned());
+        }
+        warnings
     }
 }
 

@@ -110,8 +110,8 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag {
         name: "allow-origin",
         value: "ORIGIN",
-        help: "origin of pages that may connect, besides the hub's own, like https://example.org; \
-               * for any",
+        help: "origin of pages that may connect, besides the hub's own, like https://example.org, \
+               app://-, file:// or null; * for any",
         sets: Sets::Origins,
     },
     Flag {

@@ -107,7 +107,7 @@ fn what_is_not_allowed_is_named_with_what_is() {
         ),
         (
             &["--allow-origin", "example.org"],
-            "--allow-origin was given \"example.org\"; allowed is an origin like https://example.org, without a path, or *",
+            "--allow-origin was given \"example.org\"; allowed is an origin like https://example.org, app://-, file:// or null; or * for any",
         ),
         (
             &["--allow-host", "https://example.org"],
@@ -148,6 +148,46 @@ fn what_is_not_allowed_is_named_with_what_is() {
     }
     let sentence = "HUBLET_NO_ECHO was given \"yes\"; allowed is 1, true, 0 or false";
     assert_eq!(parsed(&[("HUBLET_NO_ECHO", "yes")], &[]), Err(sentence.to_owned()));
+}
+
+#[test]
+fn any_origin_that_a_client_sends_can_be_listed() {
+    for (origin, warning) in [
+        ("https://example.org", None),
+        ("http://[::1]:3000", None),
+        ("https://example.org/", None),
+        ("app://-", None),
+        ("capacitor://localhost", None),
+        ("chrome-extension://iaoigbhacejd", None),
+        ("*", None),
+        (
+            "https://example.org/admin",
+            Some(
+                "--allow-origin https://example.org/admin allows every page of \
+                 https://example.org: an origin has no path",
+            ),
+        ),
+        (
+            "null",
+            Some("--allow-origin null allows every sandboxed frame, which any web page can make"),
+        ),
+        ("file://", Some("--allow-origin file:// allows every page that is opened as a file")),
+    ] {
+        let options = parsed(&[], &["--allow-origin", origin]).expect(origin);
+        assert_eq!(options.config.origins, [origin]);
+        assert_eq!(options.warnings(), Vec::from_iter(warning), "{origin}");
+    }
+    for origin in [
+        "https://*.example.org",
+        "https://user@example.org",
+        "https://example.org:http",
+        "https://müller.example",
+        "https://",
+        "://example.org",
+        "file:",
+    ] {
+        parsed(&[], &["--allow-origin", origin]).expect_err(origin);
+    }
 }
 
 #[test]

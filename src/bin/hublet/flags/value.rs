@@ -43,15 +43,49 @@ pub(super) fn time(text: &str, min: Duration) -> Result<Duration, String> {
         .ok_or_else(|| format!("a time from {} to a day, like 500ms, 10s or 2m", show_time(min)))
 }
 
-/// An origin as a browser sends it: scheme, host, perhaps a port, no path.
+/// An origin as clients send it. A URL with a path stands for its origin.
 pub(super) fn origin(text: &str) -> Result<String, String> {
-    let rest = text.split_once(':').and_then(|(_, rest)| rest.strip_prefix("//"));
-    if text == "*"
-        || rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte != b'/'))
-    {
+    if text == "*" || text == "null" || origin_of(text).is_some() {
         return Ok(text.to_owned());
     }
-    Err("an origin like https://example.org, without a path, or *".to_owned())
+    Err("an origin like https://example.org, app://-, file:// or null; or * for any".to_owned())
+}
+
+/// The part of a URL that is its origin: the scheme, the host and perhaps the port.
+fn origin_of(url: &str) -> Option<&str> {
+    let (scheme, rest) = url.split_once("://")?;
+    let is_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    // No `*`, which would stand for no host, and no letters that a browser sends as punycode.
+    let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~[]:".contains(&byte);
+    let port = match authority.rsplit_once(':') {
+        Some((_, port)) if !authority.ends_with(']') => port,
+        _ => "0",
+    };
+    let is_origin = !scheme.is_empty()
+        && scheme.bytes().all(is_scheme)
+        && authority.bytes().all(is_host)
+        && port.parse::<u16>().is_ok()
+        && (!authority.is_empty() || scheme.eq_ignore_ascii_case("file"));
+    is_origin.then(|| &url[..scheme.len() + "://".len() + authority.len()])
+}
+
+/// What an operator may not expect of an origin that is listed.
+pub(super) fn origin_warning(listed: &str) -> Option<String> {
+    if listed == "null" {
+        return Some(
+            "--allow-origin null allows every sandboxed frame, which any web page can make"
+                .to_owned(),
+        );
+    }
+    let origin = origin_of(listed)?;
+    if listed.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("file:")) {
+        return Some(format!("--allow-origin {listed} allows every page that is opened as a file"));
+    }
+    let path = &listed[origin.len()..];
+    let widened =
+        || format!("--allow-origin {listed} allows every page of {origin}: an origin has no path");
+    (!matches!(path, "" | "/")).then(widened)
 }
 
 /// Sets a secret that must not be empty, and is given in one way only.
