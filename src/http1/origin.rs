@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::header::HeaderName;
 use http::{HeaderMap, Request, StatusCode, header};
@@ -170,8 +170,16 @@ fn is_allowed_host(host: &str, hosts: &[String]) -> bool {
 
 /// Whether a host is `localhost` or an address: what no stranger can make lead here.
 fn is_plain(name: &str) -> bool {
-    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    address.parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost")
+    let Some(address) = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) else {
+        return name.parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost");
+    };
+    // The zone of a link-local address is the client's word for its own interface. RFC 6874 writes
+    // its sign as %25, and many clients do not.
+    let address = match address.split_once('%') {
+        Some((address, zone)) if !zone.is_empty() => address,
+        _ => address,
+    };
+    address.parse::<Ipv6Addr>().is_ok()
 }
 
 /// Returns whether a request comes from this machine itself: from a local peer
@@ -596,6 +604,13 @@ mod tests {
             ("127.0.0.1:8080", 200),
             ("[::1]:8080", 200),
             ("192.168.1.2", 200),
+            // urllib, httpx and websockets send it as it stands in the URL, others without the 25.
+            ("[fe80::1%25eth0]:8080", 200),
+            ("[fe80::1%eth0]", 200),
+            ("[fe80::1%]", 421),
+            ("[evil.example%25eth0]", 421),
+            ("fe80::1%25eth0", 421),
+            ("[127.0.0.1]", 421),
             ("localhost:8080", 200),
             ("LOCALHOST", 200),
             ("hub.example", 200),

@@ -112,3 +112,18 @@ fn the_origins_of_small_clients_can_be_listed() {
         assert_eq!(ask(&address, &upgrade).status, 403, "{origin}");
     }
 }
+
+/// What urllib, httpx and websockets send for a link-local address: the zone as it stands in the URL.
+#[test]
+fn a_link_local_address_with_a_zone_is_an_address() {
+    let (_server, address) = Server::start(&[]);
+    let request = |host: &str| {
+        format!(
+            "GET /sse/news HTTP/1.1\r\nAccept-Encoding: identity\r\nHost: {host}\r\nUser-Agent: \
+             Python-urllib/3.13\r\nConnection: close\r\n\r\n"
+        )
+    };
+    assert_eq!(ask(&address, &request("[fe80::dea6:32ff:fe01:2345%25eth0]:8080")).status, 200);
+    assert_eq!(ask(&address, &request("[fe80::dea6:32ff:fe01:2345%eth0]:8080")).status, 200);
+    assert_eq!(ask(&address, &request("[evil.example%25eth0]:8080")).status, 421);
+}
