@@ -127,3 +127,33 @@ fn a_link_local_address_with_a_zone_is_an_address() {
     assert_eq!(ask(&address, &request("[fe80::dea6:32ff:fe01:2345%eth0]:8080")).status, 200);
     assert_eq!(ask(&address, &request("[evil.example%25eth0]:8080")).status, 421);
 }
+
+/// What Chromium sends to a hub behind a proxy with Basic authentication, for a page's WebSocket and
+/// `EventSource`.
+#[test]
+fn basic_authentication_of_a_proxy_does_not_hide_a_token() {
+    let (_server, address) = Server::start(&["--token", "sesame"]);
+    let upgrade = |protocol: &str| {
+        format!(
+            "GET /ws/news HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nPragma: no-cache\r\n\
+             Cache-Control: no-cache\r\nAuthorization: Basic YW5uOnNlY3JldA==\r\nUser-Agent: \
+             Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) \
+             Chrome/141.0.0.0 Safari/537.36\r\nUpgrade: websocket\r\nOrigin: http://localhost\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\
+             Sec-WebSocket-Protocol: {protocol}\r\n\r\n"
+        )
+    };
+    let events = |query: &str| {
+        format!(
+            "GET /sse/news{query} HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive\r\n\
+             Cache-Control: no-cache\r\nAuthorization: Basic YW5uOnNlY3JldA==\r\nAccept: \
+             text/event-stream\r\nSec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: cors\r\n\
+             Sec-Fetch-Dest: empty\r\n\r\n"
+        )
+    };
+    assert_eq!(ask(&address, &upgrade("hublet.token, sesame")).status, 101);
+    assert_eq!(ask(&address, &upgrade("hublet.token, wrong")).status, 401);
+    assert_eq!(ask(&address, &events("?token=sesame")).status, 200);
+    assert_eq!(ask(&address, &events("")).status, 401);
+}

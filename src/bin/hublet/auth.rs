@@ -213,14 +213,20 @@ impl Pass {
 /// [`PROTOCOL`] in `Sec-WebSocket-Protocol`.
 fn shown(request: &Request<()>) -> Option<String> {
     let headers = request.headers();
-    if let Some(value) = headers.get(header::AUTHORIZATION) {
-        // Another scheme is no token of ours, and nothing valid either.
-        let (scheme, token) = value.to_str().ok()?.split_once(' ').unwrap_or_default();
-        let token = if scheme.eq_ignore_ascii_case("bearer") { token.trim_ascii() } else { "" };
-        return Some(token.to_owned());
-    }
-    query_of(request.uri(), "token")
-        .or_else(|| protocols(headers).skip_while(|name| *name != PROTOCOL).nth(1).map(Into::into))
+    let behind_protocol = || protocols(headers).skip_while(|name| *name != PROTOCOL).nth(1);
+    bearer(headers)
+        .or_else(|| query_of(request.uri(), "token"))
+        .or_else(|| behind_protocol().map(Into::into))
+}
+
+/// The token of `Authorization: Bearer`. Any other scheme is for the proxy in front of the hub: a
+/// browser that has passed its Basic authentication sends that with each request.
+fn bearer(headers: &HeaderMap) -> Option<String> {
+    headers.get_all(header::AUTHORIZATION).iter().find_map(|value| {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        let (scheme, token) = value.split_once(' ').unwrap_or((&value, ""));
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_ascii().to_owned())
+    })
 }
 
 /// Whether a request offers the subprotocol for tokens.
@@ -355,7 +361,16 @@ mod tests {
         for (uri, headers, token) in [
             ("/", &[("authorization", "Bearer a.b-c")][..], Some("a.b-c")),
             ("/", &[("authorization", "bearer  a")], Some("a")),
-            ("/", &[("authorization", "Basic YTpi")], Some("")),
+            ("/", &[("authorization", "Bearer")], Some("")),
+            ("/", &[("authorization", "Basic YTpi")], None),
+            ("/?token=query", &[("authorization", "Basic YTpi")], Some("query")),
+            (
+                "/",
+                &[("authorization", "Basic YTpi"), ("sec-websocket-protocol", "hublet.token, s")],
+                Some("s"),
+            ),
+            ("/?token=query", &[("authorization", "Digest username=\"a\"")], Some("query")),
+            ("/", &[("authorization", "Basic YTpi"), ("authorization", "Bearer b")], Some("b")),
             ("/?token=query", &[("authorization", "Bearer header")], Some("header")),
             ("/?x=1&token=a%20b%2f", &[], Some("a b/")),
             ("/?token=100%", &[], Some("100%")),

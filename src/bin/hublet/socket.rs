@@ -43,7 +43,7 @@ impl FromStr for Address {
 /// standard library knows zones by their number only.
 fn in_zone(text: &str) -> Option<SocketAddr> {
     let (address, port) = text.strip_prefix('[')?.rsplit_once("]:")?;
-    let (address, zone) = address.split_once('%').filter(|(_, zone)| !zone.contains(['/', '.']))?;
+    let (address, zone) = address.split_once('%').filter(|(_, zone)| !zone.contains('/'))?;
     // Linux lists them here; elsewhere the number has to be given.
     let index = std::fs::read_to_string(format!("/sys/class/net/{zone}/ifindex")).ok()?;
     let index = index.trim_ascii().parse().ok()?;
