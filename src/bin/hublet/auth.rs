@@ -23,9 +23,27 @@ const KEY_BYTES_MIN: usize = 32;
 pub(crate) struct Secret(Box<str>);
 
 impl Secret {
-    /// `None` for what is empty.
-    pub(crate) fn new(text: &str) -> Option<Self> {
-        (!text.is_empty()).then(|| Self(text.into()))
+    /// The longest secret, in bytes. It stands in the head of a request, which has 8 KiB.
+    pub(crate) const BYTES_MAX: usize = 4096;
+
+    /// # Errors
+    ///
+    /// What is allowed, for a text that clients cannot send as the operator wrote it: headers lose
+    /// the space around a value and have one line.
+    pub(crate) fn new(text: &str) -> Result<Self, &'static str> {
+        if text.is_empty() {
+            Err("one that is not empty")
+        } else if text.len() > Self::BYTES_MAX {
+            Err("one of at most 4096 bytes")
+        } else if text.contains(char::is_control) {
+            Err("one of a single line, without control characters")
+        } else if text.starts_with('\u{feff}') {
+            Err("one without a byte order mark in front of it")
+        } else if text.trim() != text {
+            Err("one without space in front of it or behind it")
+        } else {
+            Ok(Self(text.into()))
+        }
     }
 }
 
@@ -265,7 +283,7 @@ mod tests {
     }
 
     fn secret(text: &str) -> Option<Secret> {
-        Secret::new(text)
+        Secret::new(text).ok()
     }
 
     fn request(uri: &str, headers: &[(&'static str, &str)]) -> Request<()> {

@@ -46,6 +46,8 @@ pub(crate) struct Options {
     pub(crate) config: Config,
     /// Environment variables with our prefix that name no flag.
     pub(crate) unknown: Vec<String>,
+    /// Environment variables of secrets that are set, and empty.
+    empty: Vec<String>,
     /// Whether the queue's and the inbox's bytes follow the message limit.
     queue_bytes_follow: bool,
 }
@@ -62,6 +64,7 @@ impl Default for Options {
             secrets: Secrets::default(),
             config: Config::default().http(true).hosts(Vec::new()).pages(PAGES.to_vec()),
             unknown: Vec::new(),
+            empty: Vec::new(),
             queue_bytes_follow: true,
         }
     }
@@ -72,6 +75,8 @@ impl Options {
     pub(crate) fn warnings(&self) -> Vec<String> {
         let ignored = |name| format!("{name} is ignored: no flag has this variable");
         let mut warnings: Vec<_> = self.unknown.iter().map(ignored).collect();
+        let empty = |name| format!("{name} is empty, so it counts as not set and guards nothing");
+        warnings.extend(self.empty.iter().map(empty));
         warnings.extend(self.config.origins.iter().filter_map(|origin| origin_warning(origin)));
         if self.secrets.have_short_key() {
             let short = "the key of --jwt-secret has less than 32 bytes, which can be guessed";
@@ -96,6 +101,12 @@ pub(crate) fn parse(
         let variable = flag.variable();
         let at = variables.iter().position(|(name, _)| *name == variable);
         let from_environment = at.map(|at| variables.swap_remove(at).1);
+        // An empty variable is as good as none: that is how compose files say "unset".
+        let is_empty = from_environment.as_ref().is_some_and(String::is_empty);
+        if is_empty && flag.sets.is_secret() {
+            options.empty.push(variable.clone());
+        }
+        let from_environment = from_environment.filter(|_| !is_empty);
         let of_flag = |(name, _): &&(&str, String)| *name == flag.name;
         let from_arguments = || given.iter().filter(of_flag).map(|(_, text)| text);
         let is_given = from_arguments().next().is_some();
@@ -121,7 +132,8 @@ pub(crate) fn parse(
         // A page that was made to lead here has no token.
         options.config.hosts.push("*".to_owned());
     }
-    options.unknown = variables.into_iter().map(|(name, _)| name).collect();
+    let is_set = |(_, text): &(String, String)| !text.is_empty();
+    options.unknown = variables.into_iter().filter(is_set).map(|(name, _)| name).collect();
     let config = &mut options.config;
     let two = config.max_message.saturating_mul(2).saturating_add(FRAMING);
     if options.queue_bytes_follow {
@@ -205,8 +217,7 @@ fn variables(
     let mut variables = Vec::new();
     for (name, value) in environment {
         let Ok(name) = name.into_string() else { continue };
-        // An empty variable is as good as none: that is how compose files say "unset".
-        if name.starts_with(PREFIX) && !value.is_empty() {
+        if name.starts_with(PREFIX) {
             let value = value.into_string().map_err(|value| {
                 // It may be a secret.
                 drop(value);

@@ -7,7 +7,7 @@ use hublet::{Config, Overflow};
 
 use super::Options;
 use super::value::{
-    bytes, count, host, once, origin, read_secret, room, show_bytes, show_time, switch, time,
+    bytes, count, host, once, origin, room, secret_file, show_bytes, show_time, switch, time,
 };
 use crate::Failure;
 use crate::auth::{Secret, Secrets};
@@ -329,7 +329,7 @@ impl Sets {
             Self::Drain => config.drain = time(text, Duration::ZERO)?,
             Self::Room(field) => *field(options) = Some(room(text)?),
             Self::Secret(field) => once(field(&mut options.secrets), text)?,
-            Self::SecretFile(field) => once(field(&mut options.secrets), &read_secret(text)?)?,
+            Self::SecretFile(field) => secret_file(field(&mut options.secrets), text)?,
         }
         Ok(())
     }
@@ -358,6 +358,11 @@ impl Sets {
             Self::Time(field) => show_time(*field(config)),
             Self::Drain => show_time(config.drain),
         }
+    }
+
+    /// Whether it is a secret, or where one is.
+    pub(super) fn is_secret(&self) -> bool {
+        matches!(self, Self::Secret(_) | Self::SecretFile(_))
     }
 
     /// Whether it is a list, to which each value adds.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::*;
+use crate::auth::Secret;
 
 fn parsed(environment: &[(&str, &str)], arguments: &[&str]) -> Result<Options, String> {
     let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
@@ -25,6 +26,7 @@ fn nothing_given_is_the_defaults() {
 
 #[test]
 fn every_flag_sets_something_and_so_does_its_variable() {
+    let secret = SecretFile::new("every", b"hush\n");
     let values = HashMap::from([
         ("listen", "unix:/run/hublet.sock"),
         ("no-echo", "1"),
@@ -32,11 +34,10 @@ fn every_flag_sets_something_and_so_does_its_variable() {
         ("allow-origin", "https://example.org"),
         ("allow-host", "hub.example.org"),
         ("trusted-proxy", "10.0.0.0/8"),
-        // Any file that has a line in it.
-        ("token-file", "Cargo.toml"),
-        ("publish-token-file", "Cargo.toml"),
-        ("admin-token-file", "Cargo.toml"),
-        ("jwt-secret-file", "Cargo.toml"),
+        ("token-file", &secret.path),
+        ("publish-token-file", &secret.path),
+        ("admin-token-file", &secret.path),
+        ("jwt-secret-file", &secret.path),
         ("overflow", "drop-oldest"),
         ("log", "debug"),
         ("max-message", "32k"),
@@ -128,8 +129,8 @@ fn what_is_not_allowed_is_named_with_what_is() {
         (&["--tokens", "x"], "unknown flag --tokens; see --help"),
         (&["--token", ""], "--token was given a secret; allowed is one that is not empty"),
         (
-            &["--token", "hush", "--token-file", "Cargo.toml"],
-            "--token-file was given \"Cargo.toml\"; allowed is one secret, given once: by its flag, its variable or its file",
+            &["--token", "hush", "--token-file", "/dev/null"],
+            "--token-file was given \"/dev/null\"; allowed is one secret, given once: by its flag, its variable or its file",
         ),
         (
             &["--token", "hush", "--token", "hush"],
@@ -188,6 +189,86 @@ fn any_origin_that_a_client_sends_can_be_listed() {
     ] {
         parsed(&[], &["--allow-origin", origin]).expect_err(origin);
     }
+}
+
+/// A file of one test; removed when dropped.
+struct SecretFile {
+    path: String,
+}
+
+impl SecretFile {
+    fn new(test: &str, content: &[u8]) -> Self {
+        let name = format!("hublet-secret-{}-{test}", std::process::id());
+        let path = std::env::temp_dir().join(name).to_str().expect("UTF-8").to_owned();
+        std::fs::write(&path, content).expect("written");
+        Self { path }
+    }
+}
+
+impl Drop for SecretFile {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.path));
+    }
+}
+
+#[test]
+fn a_secret_is_what_the_operator_wrote_or_it_is_refused() {
+    let long = "x".repeat(Secret::BYTES_MAX);
+    let alone = "a file with nothing in it but a secret, one ";
+    for (nth, (content, refused)) in [
+        (&b"hush"[..], None),
+        (b"hush\n", None),
+        (b"hush\r\n", None),
+        (b"hush hush\n", None),
+        (long.as_bytes(), None),
+        (format!("{long}\r\n").as_bytes(), None),
+        (b"", Some("that is not empty")),
+        (b"\n", Some("that is not empty")),
+        (b"hush\nanother\n", Some("of a single line, without control characters")),
+        (b"hush\n\n", Some("of a single line, without control characters")),
+        (b"\nhush\n", Some("of a single line, without control characters")),
+        (b"hush\r", Some("of a single line, without control characters")),
+        (b"hu\0sh\n", Some("of a single line, without control characters")),
+        (b"hush\t\n", Some("of a single line, without control characters")),
+        (b"hush \n", Some("without space in front of it or behind it")),
+        (b" hush\n", Some("without space in front of it or behind it")),
+        ("hush\u{a0}\n".as_bytes(), Some("without space in front of it or behind it")),
+        ("\u{feff}hush\n".as_bytes(), Some("without a byte order mark in front of it")),
+        (format!("{long}x").as_bytes(), Some("of at most 4096 bytes")),
+        (format!("{long}{long}{long}").as_bytes(), Some("of at most 4096 bytes")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let file = SecretFile::new(&format!("wrote-{nth}"), content);
+        let by_file = parsed(&[], &["--token-file", &file.path]);
+        let refused_file = refused.map(|refused| {
+            format!("--token-file was given {:?}; allowed is {alone}{refused}", file.path)
+        });
+        assert_eq!(by_file.err(), refused_file, "{nth}");
+    }
+    for (text, refused) in [
+        ("hush ", "without space in front of it or behind it"),
+        ("hush\n", "of a single line, without control characters"),
+        ("\u{feff}hush", "without a byte order mark in front of it"),
+    ] {
+        let sentence = |origin| format!("{origin} was given a secret; allowed is one {refused}");
+        assert_eq!(parsed(&[], &["--token", text]).err(), Some(sentence("--token")));
+        let by_variable = parsed(&[("HUBLET_TOKEN", text)], &[]);
+        assert_eq!(by_variable.err(), Some(sentence("HUBLET_TOKEN")));
+    }
+    let file = SecretFile::new("bytes", b"hush\xff\n");
+    let sentence = parsed(&[], &["--token-file", &file.path]).expect_err("no text");
+    assert!(sentence.contains("UTF-8"), "{sentence}");
+}
+
+#[test]
+fn an_empty_variable_of_a_secret_is_reported() {
+    let options = parsed(&[("HUBLET_TOKEN", ""), ("HUBLET_QUEUE", "")], &[]).expect("valid");
+    let empty = "HUBLET_TOKEN is empty, so it counts as not set and guards nothing";
+    assert_eq!(options.warnings(), [empty]);
+    let options = parsed(&[("HUBLET_TOKEN", "hush")], &[]).expect("valid");
+    assert!(options.warnings().is_empty());
 }
 
 #[test]

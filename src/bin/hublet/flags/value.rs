@@ -1,5 +1,7 @@
 //! The values of flags, from text and back: an `Err` says what is allowed.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,15 +95,23 @@ pub(super) fn once(slot: &mut Option<Secret>, text: &str) -> Result<(), String> 
     if slot.is_some() {
         return Err("one secret, given once: by its flag, its variable or its file".to_owned());
     }
-    *slot = Some(Secret::new(text).ok_or("one that is not empty")?);
+    *slot = Some(Secret::new(text)?);
     Ok(())
 }
 
-/// Reads a secret from the first line of a file.
-pub(super) fn read_secret(path: &str) -> Result<String, String> {
-    let text = std::fs::read_to_string(path);
-    let text = text.map_err(|error| format!("a file that can be read ({error})"))?;
-    Ok(text.lines().next().unwrap_or_default().trim_ascii().to_owned())
+/// Reads a secret from a file that has nothing else in it, but perhaps a line end.
+pub(super) fn secret_file(slot: &mut Option<Secret>, path: &str) -> Result<(), String> {
+    // One byte more than a secret and its line end may have tells that it is too long.
+    let most = Secret::BYTES_MAX + "\r\n".len() + 1;
+    let mut text = String::new();
+    let file = File::open(path).and_then(|file| file.take(most as u64).read_to_string(&mut text));
+    file.map_err(|error| format!("a file that can be read ({error})"))?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    let line = line.strip_suffix('\r').filter(|_| text.ends_with('\n')).unwrap_or(line);
+    once(slot, line).map_err(|allowed| match slot {
+        Some(_) => allowed,
+        None => format!("a file with nothing in it but a secret, {allowed}"),
+    })
 }
 
 /// A host as a request names it: without a scheme or a path.
