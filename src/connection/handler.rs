@@ -1,6 +1,7 @@
 //! What an embedder writes: who may come in, and what a message means.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::fmt;
 use std::future::{Future, ready};
 use std::sync::Arc;
@@ -116,6 +117,17 @@ pub trait Handler: Send + Sync + 'static {
         ready(if is_local(request, peer) { Ok(()) } else { Err(StatusCode::FORBIDDEN) })
     }
 
+    /// Says why [`on_upgrade`](Self::on_upgrade), [`on_publish`](Self::on_publish) or
+    /// [`on_inspect`](Self::on_inspect) has refused a request with this status.
+    ///
+    /// The sentence is the body of the response and in the log; with 401 it is also the
+    /// `error_description` of `WWW-Authenticate`, and the log has it once at the level WARN. The peer
+    /// reads it, so it must hold no secret. The default is `None`: a sentence by the status.
+    fn on_refusal(&self, request: &Request<()>, status: StatusCode) -> Option<Cow<'static, str>> {
+        let _ = (request, status);
+        None
+    }
+
     /// Runs when a client has been registered and has its 101; an `Err` closes it.
     ///
     /// Messages may reach the client already. Its own are read when this is done, so a greeting
@@ -177,6 +189,10 @@ impl<H: Handler> Handler for Arc<H> {
         peer: &Peer,
     ) -> impl Future<Output = Result<(), StatusCode>> + Send {
         (**self).on_inspect(request, peer)
+    }
+
+    fn on_refusal(&self, request: &Request<()>, status: StatusCode) -> Option<Cow<'static, str>> {
+        (**self).on_refusal(request, status)
     }
 
     fn on_connect(&self, client: &Client) -> impl Future<Output = Result<(), Disconnect>> + Send {

@@ -318,6 +318,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         let upgrades = matches!(route, Ok(Route::Upgrade));
         seen.keeps_alive = !upgrades && has_end && head.keeps_alive();
         let route = route?;
+        let reason = |status| self.handler.on_refusal(request, status);
         if late || (matches!(route, Route::Health) && shared.admissions.is_closed()) {
             return Err(draining().into());
         }
@@ -329,7 +330,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             Route::Page(page) => Response::page(page),
             Route::Options(methods) => origin::options(methods, request),
             Route::Metrics | Route::Rooms | Route::Members(_) => {
-                run_request_hook(self.handler.on_inspect(request, &peer)).await?;
+                run_request_hook(self.handler.on_inspect(request, &peer), reason).await?;
                 match route {
                     Route::Rooms => rooms::rooms(hub, request.uri()).await?,
                     Route::Members(room) => rooms::members(hub, request.uri(), room).await?,
@@ -337,7 +338,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                 }
             }
             Route::Publish(target) => {
-                run_request_hook(self.handler.on_publish(request, &peer, &target)).await?;
+                run_request_hook(self.handler.on_publish(request, &peer, &target), reason).await?;
                 let message = self.read_message(&head, seen).await?;
                 add(&shared.counters.messages_received, 1);
                 match hub.post(target, message).await {
@@ -349,7 +350,8 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                 }
             }
             Route::Events | Route::Upgrade => {
-                let admission = run_request_hook(self.handler.on_upgrade(request, &peer)).await?;
+                let admission =
+                    run_request_hook(self.handler.on_upgrade(request, &peer), reason).await?;
                 check_protocol(request, admission.protocol.as_deref())?;
                 let key = upgrades.then(|| accept_key(request));
                 let protocol = admission.protocol.clone();

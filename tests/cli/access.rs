@@ -157,3 +157,58 @@ fn basic_authentication_of_a_proxy_does_not_hide_a_token() {
     assert_eq!(ask(&address, &events("?token=sesame")).status, 200);
     assert_eq!(ask(&address, &events("")).status, 401);
 }
+
+/// A token that PyJWT signs, as its `encode` writes header and claims.
+fn sign(claims: &str) -> String {
+    use base64ct::{Base64UrlUnpadded, Encoding as _};
+    use hmac::{Hmac, KeyInit as _, Mac as _};
+    let encode = |part: &[u8]| Base64UrlUnpadded::encode_string(part);
+    let header = encode(br#"{"alg":"HS256","typ":"JWT"}"#);
+    let signed = format!("{header}.{}", encode(claims.as_bytes()));
+    let mac = Hmac::<sha2::Sha256>::new_from_slice(KEY.as_bytes()).expect("any length will do");
+    let signature = encode(&mac.chain_update(&signed).finalize().into_bytes());
+    format!("{signed}.{signature}")
+}
+
+const KEY: &str = "a secret of at least 256 bits, as HS256 wants it";
+
+/// The seconds since 1970.
+fn unix_seconds() -> u64 {
+    std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs()
+}
+
+#[test]
+fn a_refused_token_is_answered_with_the_name_of_its_claim() {
+    let (mut server, address) = Server::start(&["--jwt-secret", KEY]);
+    let requests = |claims: &str| {
+        format!(
+            "GET /sse/news HTTP/1.1\r\nHost: localhost\r\nUser-Agent: python-requests/2.32.5\r\n\
+             Accept-Encoding: gzip, deflate\r\nAccept: */*\r\nConnection: keep-alive\r\n\
+             Authorization: Bearer {}\r\n\r\n",
+            sign(claims)
+        )
+    };
+    let soon = unix_seconds() + 60;
+    for (claims, sentence) in [
+        (r#"{"sub": 42}"#.to_owned(), "the claim sub must be a string, given once"),
+        (format!(r#"{{"nbf": {soon}}}"#), "the claim nbf is in the future"),
+        (r#"{"exp": 1300819380}"#.to_owned(), "the claim exp is in the past"),
+    ] {
+        let response = ask(&address, &requests(&claims));
+        let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{sentence}\"");
+        assert_eq!(response.status, 401, "{claims}");
+        assert_eq!(response.header("WWW-Authenticate"), Some(&*challenge), "{claims}");
+        assert!(
+            server
+                .logged("401")
+                .contains(&format!("WARN a token was refused with 401: {sentence}"))
+        );
+    }
+    let two = unix_seconds() + 2;
+    // Lua and PHP write large numbers so.
+    for claims in [format!(r#"{{"nbf": {two}}}"#), format!(r#"{{"exp": {:e}}}"#, soon as f64)] {
+        assert_eq!(ask(&address, &requests(&claims)).status, 200, "{claims}");
+    }
+    let none = "GET /sse/news HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    assert_eq!(ask(&address, none).header("WWW-Authenticate"), Some("Bearer"));
+}

@@ -10,13 +10,16 @@ use hublet::http::{HeaderMap, Request, StatusCode};
 use hublet::{Peer, is_local, is_name, query_of};
 use sha2::Sha256;
 
-use super::jwt::{Claims, Key};
+use super::jwt::{Claims, Invalid, Key};
 
 /// The subprotocol behind which a browser's WebSocket sends its token, and which is answered.
 pub(crate) const PROTOCOL: &str = "hublet.token";
 
 /// Bytes of a key for HS256, at least (RFC 7518 3.2).
 const KEY_BYTES_MIN: usize = 32;
+
+/// The hub knows no such token.
+const WRONG: Invalid = "the token is wrong";
 
 /// A token or a key, which is never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -134,8 +137,8 @@ impl Access {
     ///
     /// # Errors
     ///
-    /// 401 for a token that is not valid.
-    pub(crate) fn pass(&self, request: &Request<()>, now: u64) -> Result<Pass, StatusCode> {
+    /// What is wrong with a token that is not valid.
+    pub(crate) fn pass(&self, request: &Request<()>, now: u64) -> Result<Pass, Invalid> {
         let Secrets { token, publish_token, .. } = &self.secrets;
         let by_token = |listen, send| Pass { user: None, until: None, listen, send, shown: true };
         let guards_listening = self.secrets.guard_listening();
@@ -153,9 +156,36 @@ impl Access {
         if is(token, &shown) {
             return Ok(by_token(Rooms::All, Rooms::if_so(publish_token.is_none())));
         }
-        let claims = self.key.as_ref().and_then(|key| key.verify(&shown, now));
-        let claims = claims.filter(|claims| claims.sub.as_deref().is_none_or(is_name));
-        claims.map(|claims| self.pass_of(claims)).ok_or(StatusCode::UNAUTHORIZED)
+        let Some(key) = &self.key else { return Err(WRONG) };
+        let claims = key.verify(&shown, now)?;
+        if claims.sub.as_deref().is_some_and(|sub| !is_name(sub)) {
+            return Err("the claim sub must have 1 to 128 bytes and no control characters");
+        }
+        Ok(self.pass_of(claims))
+    }
+
+    /// Why a request was refused with this status: a sentence that names no value of its token.
+    pub(crate) fn reason(
+        &self,
+        request: &Request<()>,
+        status: StatusCode,
+        now: u64,
+    ) -> Option<&'static str> {
+        let path = request.uri().path();
+        let is_under = |prefixes: &[&str]| prefixes.iter().any(|prefix| path.starts_with(prefix));
+        let is_admin = is_under(&["/metrics", "/rooms"]);
+        match status {
+            StatusCode::UNAUTHORIZED if is_admin => shown(request).map(|_| WRONG),
+            StatusCode::UNAUTHORIZED => self.pass(request, now).err(),
+            StatusCode::FORBIDDEN if is_admin => {
+                Some("without --admin-token only programs on this machine may ask for this")
+            }
+            StatusCode::FORBIDDEN if is_under(&["/pub", "/user"]) => {
+                Some("the token does not allow to publish here")
+            }
+            StatusCode::FORBIDDEN => Some("the token does not allow to subscribe to this room"),
+            _ => None,
+        }
     }
 
     /// What a JSON Web Token allows. One that does not say where it may listen may everywhere; one
@@ -305,7 +335,7 @@ mod tests {
         let status =
             |outcome: Result<(), StatusCode>| outcome.map_or_else(|s| s.as_u16(), |()| 200);
         let pass = access.pass(&request, NOW);
-        let pass = pass.as_ref().map_err(|status| *status);
+        let pass = pass.as_ref().map_err(|_| StatusCode::UNAUTHORIZED);
         [status(pass.and_then(|p| p.listens_to(room))), status(pass.and_then(|p| p.sends_to(room)))]
     }
 
@@ -354,7 +384,7 @@ mod tests {
             (&key, r#"{"publish":[]}"#, "a", [200, 403]),
             (&strict, r#"{}"#, "a", [200, 403]),
             (&strict, r#"{"publish":["a"]}"#, "a", [200, 200]),
-            (&key, r#"{"exp":1000}"#, "a", [401, 401]),
+            (&key, r#"{"exp":995}"#, "a", [401, 401]),
         ] {
             let token = sign(r#"{"alg":"HS256"}"#, claims, SECRET);
             assert_eq!(
@@ -430,6 +460,45 @@ mod tests {
         assert!(guarded.inspect(&bearer("a"), &remote).is_ok());
         for request in [bearer("t"), bearer(""), request("/", &[("host", "localhost")])] {
             assert_eq!(guarded.inspect(&request, &local), Err(StatusCode::UNAUTHORIZED));
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_what_is_wrong_and_no_value_of_the_token() {
+        let key = secret(std::str::from_utf8(SECRET).expect("text"));
+        let access = access(Secrets { jwt_secret: key, ..Secrets::default() });
+        let reason = |path: &str, token: &str, status: StatusCode| {
+            let header = format!("Bearer {token}");
+            let request = request(path, &[("authorization", &header)]);
+            access.reason(&request, status, NOW).unwrap_or("none")
+        };
+        let (wrong, forbidden) = (StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN);
+        for (claims, sentence) in [
+            (r#"{"sub":42}"#, "the claim sub must be a string, given once"),
+            (r#"{"sub":""}"#, "the claim sub must have 1 to 128 bytes and no control characters"),
+            (r#"{"nbf":1006}"#, "the claim nbf is in the future"),
+            (r#"{"exp":995}"#, "the claim exp is in the past"),
+            (r#"{"exp":1.9e9}"#, "none"),
+        ] {
+            let token = sign(r#"{"alg":"HS256"}"#, claims, SECRET);
+            assert_eq!(reason("/ws/a", &token, wrong), sentence, "{claims}");
+        }
+        let malformed = "the token is not a JSON Web Token";
+        assert_eq!(reason("/ws/a", "sesame", wrong), malformed);
+        assert_eq!(reason("/rooms", "sesame", wrong), "the token is wrong");
+        assert_eq!(
+            access.reason(&request("/ws/a", &[]), wrong, NOW),
+            None,
+            "who shows none is told of the scheme alone (RFC 6750 3.1)"
+        );
+        let token = sign(r#"{"alg":"HS256"}"#, "{}", SECRET);
+        for (path, sentence) in [
+            ("/ws/a", "the token does not allow to subscribe to this room"),
+            ("/pub/a", "the token does not allow to publish here"),
+            ("/user/ada", "the token does not allow to publish here"),
+            ("/rooms", "without --admin-token only programs on this machine may ask for this"),
+        ] {
+            assert_eq!(reason(path, &token, forbidden), sentence);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What the binary does with a message: it goes to everyone in the room.
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +11,7 @@ use hublet::{
 
 use smol::{Executor, Timer};
 
-use super::auth::{Access, PROTOCOL, offers_protocol};
+use super::auth::{Access, PROTOCOL, Pass, offers_protocol};
 use super::join_log::Fold;
 use super::{Work, spawn};
 
@@ -57,6 +58,12 @@ impl Relay {
     ) -> Self {
         Self { echo, fold, access, executor: Arc::clone(executor) }
     }
+
+    /// What a request may do; [`on_refusal`](Handler::on_refusal) says what is wrong with a token.
+    fn pass(&self, request: &Request<()>) -> Result<Pass, StatusCode> {
+        let pass = self.access.pass(request, unix_time().as_secs());
+        pass.map_err(|_| StatusCode::UNAUTHORIZED)
+    }
 }
 
 impl Handler for Relay {
@@ -72,7 +79,7 @@ impl Handler for Relay {
             Some("0") => false,
             Some(_) => return Err(StatusCode::BAD_REQUEST),
         };
-        let pass = self.access.pass(request, unix_time().as_secs())?;
+        let pass = self.pass(request)?;
         pass.listens_to(&room)?;
         let sends = pass.sends_to(&room).is_ok();
         let expiry = pass.until.map(|at| Box::new(Expiry { at, clock: OnceLock::new() }));
@@ -89,7 +96,7 @@ impl Handler for Relay {
         _: &Peer,
         target: &Target,
     ) -> Result<(), StatusCode> {
-        let pass = self.access.pass(request, unix_time().as_secs())?;
+        let pass = self.pass(request)?;
         match target {
             Target::Room(room) => pass.sends_to(room),
             _ => pass.sends_to_users(),
@@ -98,6 +105,10 @@ impl Handler for Relay {
 
     async fn on_inspect(&self, request: &Request<()>, peer: &Peer) -> Result<(), StatusCode> {
         self.access.inspect(request, peer)
+    }
+
+    fn on_refusal(&self, request: &Request<()>, status: StatusCode) -> Option<Cow<'static, str>> {
+        self.access.reason(request, status, unix_time().as_secs()).map(Into::into)
     }
 
     async fn on_connect(&self, client: &Client) -> Result<(), Disconnect> {
