@@ -67,6 +67,8 @@ pub(crate) struct Secrets {
     pub(crate) admin_token: Option<Secret>,
     /// What JSON Web Tokens are signed with.
     pub(crate) jwt_secret: Option<Secret>,
+    /// What JSON Web Tokens must be for; without it, those that say nothing of it.
+    pub(crate) jwt_audience: Option<Box<str>>,
 }
 
 impl Secrets {
@@ -160,6 +162,14 @@ impl Access {
         let claims = key.verify(&shown, now)?;
         if claims.sub.as_deref().is_some_and(|sub| !is_name(sub)) {
             return Err("the claim sub must have 1 to 128 bytes and no control characters");
+        }
+        // A service that a token does not name must refuse it (RFC 7519 4.1.3).
+        match (&self.secrets.jwt_audience, &claims.aud) {
+            (None, None) => {}
+            (None, Some(_)) => return Err("the claim aud needs a hub with --jwt-audience"),
+            (Some(_), None) => return Err("the claim aud is missing"),
+            (Some(own), Some(aud)) if aud.iter().any(|name| **name == **own) => {}
+            (Some(_), Some(_)) => return Err("the claim aud does not name this hub"),
         }
         Ok(self.pass_of(claims))
     }
@@ -402,6 +412,28 @@ mod tests {
         let token = sign(r#"{"alg":"HS256"}"#, r#"{"sub":"ada","exp":1001}"#, SECRET);
         let pass = access.pass(&bearer(&token), NOW).expect("valid");
         assert_eq!((pass.user.as_deref(), pass.until), (Some("ada"), Some(1001)));
+    }
+
+    #[test]
+    fn a_token_for_another_service_is_refused() {
+        let open = Secrets {
+            jwt_secret: secret(std::str::from_utf8(SECRET).expect("text")),
+            ..Secrets::default()
+        };
+        let named = Secrets { jwt_audience: Some("hub".into()), ..open.clone() };
+        for (secrets, claims, refused) in [
+            (&open, "{}", None),
+            (&open, r#"{"aud":"hub"}"#, Some("the claim aud needs a hub with --jwt-audience")),
+            (&named, "{}", Some("the claim aud is missing")),
+            (&named, r#"{"aud":"hub"}"#, None),
+            (&named, r#"{"aud":["api","hub"]}"#, None),
+            (&named, r#"{"aud":"hubs"}"#, Some("the claim aud does not name this hub")),
+            (&named, r#"{"aud":[]}"#, Some("the claim aud does not name this hub")),
+        ] {
+            let token = sign(r#"{"alg":"HS256"}"#, claims, SECRET);
+            let pass = access(secrets.clone()).pass(&bearer(&token), NOW);
+            assert_eq!(pass.err(), refused, "{claims}");
+        }
     }
 
     #[test]

@@ -82,6 +82,9 @@ impl Options {
             let short = "the key of --jwt-secret has less than 32 bytes, which can be guessed";
             warnings.push(short.to_owned());
         }
+        if self.secrets.jwt_audience.is_some() && self.secrets.jwt_secret.is_none() {
+            warnings.push("--jwt-audience has no effect without --jwt-secret".to_owned());
+        }
         warnings
     }
 }

@@ -7,7 +7,8 @@ use hublet::{Config, Overflow};
 
 use super::Options;
 use super::value::{
-    bytes, count, host, once, origin, room, secret_file, show_bytes, show_time, switch, time,
+    audience, bytes, count, host, once, origin, room, secret_file, show_bytes, show_time, switch,
+    time,
 };
 use crate::Failure;
 use crate::auth::{Secret, Secrets};
@@ -81,6 +82,8 @@ pub(super) enum Sets {
     Secret(fn(&mut Secrets) -> &mut Option<Secret>),
     /// A file that a token or a key is in.
     SecretFile(fn(&mut Secrets) -> &mut Option<Secret>),
+    /// What JSON Web Tokens must be for.
+    Audience,
     /// A room.
     Room(fn(&mut Options) -> &mut Option<Arc<str>>),
 }
@@ -168,8 +171,8 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag {
         name: "jwt-secret",
         value: "KEY",
-        help: "key of JSON Web Tokens (HS256): sub is the user, exp and nbf are checked, rooms and \
-               publish list the rooms to subscribe and to publish to",
+        help: "key of JSON Web Tokens (HS256): sub is the user, exp, nbf and aud are checked, \
+               rooms and publish list the rooms to subscribe and to publish to",
         sets: Sets::Secret(|secrets| &mut secrets.jwt_secret),
     },
     Flag {
@@ -177,6 +180,13 @@ pub(super) const FLAGS: &[Flag] = &[
         value: "FILE",
         help: "file with that key",
         sets: Sets::SecretFile(|secrets| &mut secrets.jwt_secret),
+    },
+    Flag {
+        name: "jwt-audience",
+        value: "NAME",
+        help: "name that the claim aud of a JSON Web Token must have; without this flag a token \
+               with aud is refused",
+        sets: Sets::Audience,
     },
     Flag {
         name: "max-clients",
@@ -329,6 +339,7 @@ impl Sets {
             Self::Drain => config.drain = time(text, Duration::ZERO)?,
             Self::Room(field) => *field(options) = Some(room(text)?),
             Self::Secret(field) => once(field(&mut options.secrets), text)?,
+            Self::Audience => options.secrets.jwt_audience = Some(audience(text)?),
             Self::SecretFile(field) => secret_file(field(&mut options.secrets), text)?,
         }
         Ok(())
@@ -347,6 +358,7 @@ impl Sets {
             | Self::SomeCount(_)
             | Self::Secret(_)
             | Self::SecretFile(_)
+            | Self::Audience
             | Self::MaxMemory
             | Self::Room(_) => String::new(),
             Self::Threads => options.threads.to_string(),

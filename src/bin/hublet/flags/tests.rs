@@ -115,6 +115,10 @@ fn what_is_not_allowed_is_named_with_what_is() {
             "--allow-host was given \"https://example.org\"; allowed is a host like hub.example.org, without a scheme, or *",
         ),
         (
+            &["--jwt-audience", " hub"],
+            "--jwt-audience was given \" hub\"; allowed is a name or a URL, as the claim aud has it",
+        ),
+        (
             &["--trusted-proxy", "nginx"],
             "--trusted-proxy was given \"nginx\"; allowed is an address, a network like 10.0.0.0/8, or unix",
         ),

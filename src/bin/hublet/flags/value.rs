@@ -99,6 +99,14 @@ pub(super) fn once(slot: &mut Option<Secret>, text: &str) -> Result<(), String> 
     Ok(())
 }
 
+/// The name of a service, as the claim `aud` has it: a word, or a URL.
+pub(super) fn audience(text: &str) -> Result<Box<str>, String> {
+    if text.is_empty() || text.trim() != text || text.contains(char::is_control) {
+        return Err("a name or a URL, as the claim aud has it".to_owned());
+    }
+    Ok(text.into())
+}
+
 /// Reads a secret from a file that has nothing else in it, but perhaps a line end.
 pub(super) fn secret_file(slot: &mut Option<Secret>, path: &str) -> Result<(), String> {
     // One byte more than a secret and its line end may have tells that it is too long.
