@@ -212,3 +212,21 @@ fn a_refused_token_is_answered_with_the_name_of_its_claim() {
     let none = "GET /sse/news HTTP/1.1\r\nHost: localhost\r\n\r\n";
     assert_eq!(ask(&address, none).header("WWW-Authenticate"), Some("Bearer"));
 }
+
+#[test]
+fn a_token_publishes_only_where_it_says_so() {
+    let (_server, address) = Server::start(&["--jwt-secret", KEY]);
+    for (claims, status) in [
+        (r#"{"sub": "ann"}"#, 403),
+        (r#"{"sub": "ann", "rooms": ["news"]}"#, 403),
+        (r#"{"sub": "ann", "publish": ["news"]}"#, 202),
+        (r#"{"sub": "ann", "publish": "*"}"#, 202),
+    ] {
+        let post = format!(
+            "POST /pub/news HTTP/1.1\r\nHost: localhost\r\nUser-Agent: python-requests/2.32.5\r\n\
+             Accept: */*\r\nContent-Length: 5\r\nAuthorization: Bearer {}\r\n\r\nhello",
+            sign(claims)
+        );
+        assert_eq!(ask(&address, &post).status, status, "{claims}");
+    }
+}

@@ -171,7 +171,7 @@ impl Access {
             (Some(own), Some(aud)) if aud.iter().any(|name| **name == **own) => {}
             (Some(_), Some(_)) => return Err("the claim aud does not name this hub"),
         }
-        Ok(self.pass_of(claims))
+        Ok(Self::pass_of(claims))
     }
 
     /// Why a request was refused with this status: a sentence that names no value of its token.
@@ -191,7 +191,7 @@ impl Access {
                 Some("without --admin-token only programs on this machine may ask for this")
             }
             StatusCode::FORBIDDEN if is_under(&["/pub", "/user"]) => {
-                Some("the token does not allow to publish here")
+                Some("the token does not allow to publish here (a JSON Web Token does by publish)")
             }
             StatusCode::FORBIDDEN => Some("the token does not allow to subscribe to this room"),
             _ => None,
@@ -199,15 +199,11 @@ impl Access {
     }
 
     /// What a JSON Web Token allows. One that does not say where it may listen may everywhere; one
-    /// that does not say where it may send may where it listens, unless sending takes a token of
-    /// its own.
-    fn pass_of(&self, claims: Claims) -> Pass {
+    /// that does not say where it may send may nowhere: the key may sign for another application
+    /// too, and a visitor's token must not speak to every other visitor by an omission.
+    fn pass_of(claims: Claims) -> Pass {
         let listen = claims.rooms.map_or(Rooms::All, Rooms::These);
-        let send = match claims.publish {
-            Some(rooms) => Rooms::These(rooms),
-            None if self.secrets.publish_token.is_some() => Rooms::none(),
-            None => listen.clone(),
-        };
+        let send = claims.publish.map_or(Rooms::none(), Rooms::These);
         Pass { user: claims.sub, until: claims.exp, listen, send, shown: true }
     }
 
@@ -385,10 +381,11 @@ mod tests {
         };
         let strict = Secrets { publish_token: secret("p"), ..key.clone() };
         for (secrets, claims, room, expected) in [
-            (&key, r#"{}"#, "a", [200, 200]),
-            (&key, r#"{"rooms":["a"]}"#, "a", [200, 200]),
+            (&key, r#"{}"#, "a", [200, 403]),
+            (&key, r#"{"rooms":["a"]}"#, "a", [200, 403]),
+            (&key, r#"{"rooms":["a"],"publish":"a"}"#, "a", [200, 200]),
             (&key, r#"{"rooms":["a"]}"#, "ab", [403, 403]),
-            (&key, r#"{"rooms":["a*"]}"#, "ab", [200, 200]),
+            (&key, r#"{"rooms":["a*"],"publish":["a*"]}"#, "ab", [200, 200]),
             (&key, r#"{"rooms":["*"],"publish":["a"]}"#, "b", [200, 403]),
             (&key, r#"{"rooms":[],"publish":["a"]}"#, "a", [403, 200]),
             (&key, r#"{"publish":[]}"#, "a", [200, 403]),
@@ -408,7 +405,8 @@ mod tests {
             let token = sign(r#"{"alg":"HS256"}"#, claims, SECRET);
             access.pass(&bearer(&token), NOW).expect("valid").sends_to_users().is_ok()
         };
-        assert!(users("{}") && users(r#"{"publish":["*"]}"#) && !users(r#"{"publish":["a*"]}"#));
+        assert!(users(r#"{"publish":["*"]}"#) && users(r#"{"publish":"*"}"#));
+        assert!(!users("{}") && !users(r#"{"publish":["a*"]}"#));
         let token = sign(r#"{"alg":"HS256"}"#, r#"{"sub":"ada","exp":1001}"#, SECRET);
         let pass = access.pass(&bearer(&token), NOW).expect("valid");
         assert_eq!((pass.user.as_deref(), pass.until), (Some("ada"), Some(1001)));
@@ -526,8 +524,14 @@ mod tests {
         let token = sign(r#"{"alg":"HS256"}"#, "{}", SECRET);
         for (path, sentence) in [
             ("/ws/a", "the token does not allow to subscribe to this room"),
-            ("/pub/a", "the token does not allow to publish here"),
-            ("/user/ada", "the token does not allow to publish here"),
+            (
+                "/pub/a",
+                "the token does not allow to publish here (a JSON Web Token does by publish)",
+            ),
+            (
+                "/user/ada",
+                "the token does not allow to publish here (a JSON Web Token does by publish)",
+            ),
             ("/rooms", "without --admin-token only programs on this machine may ask for this"),
         ] {
             assert_eq!(reason(path, &token, forbidden), sentence);

@@ -172,7 +172,8 @@ pub(super) const FLAGS: &[Flag] = &[
         name: "jwt-secret",
         value: "KEY",
         help: "key of JSON Web Tokens (HS256): sub is the user, exp, nbf and aud are checked, \
-               rooms and publish list the rooms to subscribe and to publish to",
+               rooms and publish list the rooms to subscribe (default: all) and to publish to (default: \
+               none)",
         sets: Sets::Secret(|secrets| &mut secrets.jwt_secret),
     },
     Flag {
