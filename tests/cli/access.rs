@@ -230,3 +230,15 @@ fn a_token_publishes_only_where_it_says_so() {
         assert_eq!(ask(&address, &post).status, status, "{claims}");
     }
 }
+
+#[test]
+fn a_client_is_closed_at_the_end_of_its_token() {
+    let (_server, address) = Server::start(&["--jwt-secret", KEY]);
+    // With the leeway it has three seconds.
+    let end = unix_seconds() - 2;
+    let token = sign(&format!(r#"{{"exp": {end}}}"#));
+    let mut peer = Peer::<TcpStream>::connect(&address, &format!("/ws?token={token}"));
+    assert_eq!(peer.is_closed(1008), "token expired");
+    assert!(unix_seconds() >= end + 5, "not before its time");
+    peer.goodbye(1008);
+}

@@ -10,7 +10,7 @@ use hublet::http::{HeaderMap, Request, StatusCode};
 use hublet::{Peer, is_local, is_name, query_of};
 use sha2::Sha256;
 
-use super::jwt::{Claims, Invalid, Key};
+use super::jwt::{Claims, Invalid, Key, LEEWAY};
 
 /// The subprotocol behind which a browser's WebSocket sends its token, and which is answered.
 pub(crate) const PROTOCOL: &str = "hublet.token";
@@ -204,7 +204,8 @@ impl Access {
     fn pass_of(claims: Claims) -> Pass {
         let listen = claims.rooms.map_or(Rooms::All, Rooms::These);
         let send = claims.publish.map_or(Rooms::none(), Rooms::These);
-        Pass { user: claims.sub, until: claims.exp, listen, send, shown: true }
+        let until = claims.exp.map(|exp| exp.saturating_add(LEEWAY));
+        Pass { user: claims.sub, until, listen, send, shown: true }
     }
 
     /// Whether a request may look inside: with the token for it, or without one from this machine.
@@ -409,7 +410,7 @@ mod tests {
         assert!(!users("{}") && !users(r#"{"publish":["a*"]}"#));
         let token = sign(r#"{"alg":"HS256"}"#, r#"{"sub":"ada","exp":1001}"#, SECRET);
         let pass = access.pass(&bearer(&token), NOW).expect("valid");
-        assert_eq!((pass.user.as_deref(), pass.until), (Some("ada"), Some(1001)));
+        assert_eq!((pass.user.as_deref(), pass.until), (Some("ada"), Some(1001 + LEEWAY)));
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod signals;
 mod socket;
 mod stdio;
 mod systemd;
+mod token_clock;
 
 use std::future::{Future, poll_fn};
 use std::io::{self, Write};
@@ -36,6 +37,7 @@ use handler::Relay;
 use join_log::Fold;
 use pipe::{Pipe, Plan};
 use signals::Signals;
+use token_clock::{TokenClock, unix_time};
 
 /// A task: of one type for all, so that the executor's code for a task is there once.
 pub(crate) type Work = Task<Result<(), Failure>>;
@@ -206,10 +208,16 @@ async fn run(
     }
     let bound = socket::listen(&options.listen)?;
     let fold = Arc::new(Fold::new(hub.clone()));
+    let clock = Arc::new(TokenClock::new(hub.clone()));
+    let has_ends = options.secrets.jwt_secret.is_some();
     let access = Access::new(options.secrets);
-    let relay = Arc::new(Relay::new(options.echo, Arc::clone(&fold), access, executor));
+    let relay = Relay::new(options.echo, Arc::clone(&fold), access, Arc::clone(&clock));
+    let relay = Arc::new(relay);
     let mut parts = vec![Part::start(executor, "the manager", manager)];
     parts.push(Part::start(executor, "the log of joins and leaves", Arc::clone(&fold).run()));
+    if has_ends {
+        parts.push(Part::start(executor, "the clock of tokens", clock.run(unix_time)));
+    }
     if let Some(interval) = systemd::watchdog() {
         let pulse = systemd::pulse(hub.clone(), interval);
         parts.push(Part::start(executor, "the watchdog's pulse", pulse));
