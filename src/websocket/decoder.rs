@@ -7,9 +7,7 @@
 use std::str;
 use std::sync::Arc;
 
-use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-
-use crate::disconnect::{CLOSE, Disconnect};
+use crate::disconnect::{CLOSE, Disconnect, is_sendable};
 use crate::frame::{BINARY, FRAME_HEADER_MAX, TEXT};
 use crate::memory::budget::MemoryBudget;
 use crate::memory::read_buffers::READ_BUFFER_BYTES;
@@ -370,7 +368,7 @@ fn reason(payload: &[u8]) -> Option<Disconnect> {
     };
     let code = u16::from_be_bytes(*code);
     let reason = str::from_utf8(reason).ok()?;
-    CloseCode::from(code).is_allowed().then(|| Disconnect::new(code, reason.to_owned()))
+    is_sendable(code).then(|| Disconnect::new(code, reason.to_owned()))
 }
 
 /// The length of a header, which its second byte tells.

@@ -127,7 +127,7 @@ fn a_message_that_is_not_finished_in_time_is_1008() {
 #[test]
 fn the_code_of_the_peers_close_is_echoed() {
     let hub = TestHub::start();
-    for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 3000, 4999] {
+    for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1014, 3000, 4999] {
         let mut peer = hub.join();
         let payload = [&u16::to_be_bytes(code)[..], b"reasons"].concat();
         peer.write(&[frame(TEXT, b"last words"), frame(CLOSE, &payload)].concat());

@@ -385,7 +385,7 @@ FAULTS = [
     Fault(
         "a close frame that goes past tungstenite may have any code",
         "decoder.rs::reason",
-        "CloseCode::from(code).is_allowed().then(",
+        "is_sendable(code).then(",
         "true.then(",
         "protocol.rs",
     ),
