@@ -209,7 +209,7 @@ fn who_may_still_speak_is_heard_to_its_end() {
         let hub = TestHub::with(config);
         let mut peer = hub.join();
         if is_pinged {
-            assert_eq!(peer.receive(), (PING, vec![]));
+            assert_eq!(peer.receive(), (PING, b"hub".to_vec()));
         }
         peer.write(&frame(CLOSE, &1000u16.to_be_bytes()));
         // Where the machine is slow there is another ping.

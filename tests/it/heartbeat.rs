@@ -20,7 +20,7 @@ fn who_is_silent_is_pinged_again_and_again() {
     let begin = Instant::now();
     let mut peer = hub.join();
     for _ in 0..3 {
-        assert_eq!(peer.receive(), (PING, vec![]));
+        assert_eq!(peer.receive(), (PING, b"hub".to_vec()));
         peer.send(PONG, b"");
     }
     // A tenth less each, since clients that came together shall part.
@@ -37,7 +37,7 @@ fn a_peer_that_answers_stays_and_one_that_does_not_is_gone() {
         let mut alive = hub.join();
         let mut pings = 0;
         while hub.hub.stats().clients == 2 {
-            assert_eq!(alive.receive(), (PING, vec![]));
+            assert_eq!(alive.receive(), (PING, b"hub".to_vec()));
             alive.send(PONG, b"");
             pings += 1;
             assert!(pings < 100, "the half-open one is never given up");
