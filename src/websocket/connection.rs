@@ -30,7 +30,7 @@ use crate::websocket::reader::Reader;
 /// Bytes that one poll reads from or writes to a peer, about, before others get their turn.
 pub(crate) const READ_BUDGET: u32 = 64 * 1024;
 
-/// A ping (RFC 6455 5.5.2). Some small clients do not answer one without payload, and some print it.
+/// A ping (RFC 6455 5.5.2), with a payload, since some small clients mishandle one without.
 pub(crate) const PING: [u8; 5] = *b"\x89\x03hub";
 
 /// Why a pump stopped.

@@ -242,3 +242,31 @@ fn a_client_is_closed_at_the_end_of_its_token() {
     assert!(unix_seconds() >= end + 5, "not before its time");
     peer.goodbye(1008);
 }
+
+/// The offer of Chromium's `new WebSocket(url, ["chat.v2", "chat.v1"])`, and of npm's `ws`, which
+/// writes no space. Both give up if none is answered.
+#[test]
+fn a_subprotocol_that_is_named_is_answered() {
+    let (_server, address) = Server::start(&["--protocol", "chat.v1", "--token", "sesame"]);
+    for (offer, answer) in [
+        ("chat.v2, chat.v1, hublet.token, sesame", Some("chat.v1")),
+        ("chat.v1,hublet.token,sesame", Some("chat.v1")),
+        ("hublet.token, sesame, chat.v1", Some("hublet.token")),
+        ("mqtt, hublet.token, sesame", Some("hublet.token")),
+    ] {
+        let response = ask(&address, &offers(offer));
+        assert_eq!((response.status, response.header("Sec-WebSocket-Protocol")), (101, answer));
+    }
+    let (_server, address) = Server::start(&[]);
+    let response = ask(&address, &offers("chat.v1"));
+    assert_eq!((response.status, response.header("Sec-WebSocket-Protocol")), (101, None));
+}
+
+fn offers(protocols: &str) -> String {
+    format!(
+        "GET /ws/news HTTP/1.1\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: \
+         dGhlIHNhbXBsZSBub25jZQ==\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\
+         Sec-WebSocket-Protocol: {protocols}\r\nHost: localhost:8080\r\n\r\n"
+    )
+}

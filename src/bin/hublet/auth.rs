@@ -3,6 +3,7 @@
 //! It is the binary's policy and not the library's: who embeds the hub has users of their own.
 
 use std::fmt;
+use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use hublet::http::header;
@@ -284,9 +285,15 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
     })
 }
 
-/// Whether a request offers the subprotocol for tokens.
-pub(crate) fn offers_protocol(request: &Request<()>) -> bool {
-    protocols(request.headers()).any(|name| name == PROTOCOL)
+/// The subprotocol to answer a request with: the first that it offers of the one for tokens and of
+/// those that are named.
+///
+/// What stands behind the one for tokens is a secret. It is never looked at here.
+pub(crate) fn answered_protocol(request: &Request<()>, named: &[Arc<str>]) -> Option<Arc<str>> {
+    protocols(request.headers()).find_map(|offer| match offer {
+        PROTOCOL => Some(PROTOCOL.into()),
+        _ => named.iter().find(|name| ***name == *offer).cloned(),
+    })
 }
 
 fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
@@ -465,6 +472,26 @@ mod tests {
             ("/", &[], None),
         ] {
             assert_eq!(shown(&request(uri, headers)).as_deref(), token, "{uri} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_subprotocol_that_is_known_is_answered_and_no_secret() {
+        let named = ["chat".into(), "graphql-ws".into(), "sesame".into()];
+        for (offers, answered) in [
+            (&["chat"][..], Some("chat")),
+            (&["mqtt", "graphql-ws, chat"], Some("graphql-ws")),
+            (&["hublet.token, sesame"], Some("hublet.token")),
+            (&["hublet.token", "sesame, chat"], Some("hublet.token")),
+            (&["chat, hublet.token, sesame"], Some("chat")),
+            (&["mqtt"], None),
+            (&["Chat"], None),
+            (&[], None),
+        ] {
+            let headers: Vec<_> =
+                offers.iter().map(|offer| ("sec-websocket-protocol", *offer)).collect();
+            let answer = answered_protocol(&request("/ws", &headers), &named);
+            assert_eq!(answer.as_deref(), answered, "{offers:?}");
         }
     }
 

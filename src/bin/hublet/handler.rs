@@ -8,7 +8,7 @@ use hublet::{
     Admission, Client, Disconnect, Error, Handler, Message, Peer, Target, query_of, room_of,
 };
 
-use super::auth::{Access, PROTOCOL, Pass, offers_protocol};
+use super::auth::{Access, Pass, answered_protocol};
 use super::join_log::Fold;
 use super::token_clock::{TokenClock, unix_time};
 
@@ -19,6 +19,8 @@ pub(crate) struct Relay {
     echo: bool,
     /// Where joins and leaves are logged.
     fold: Arc<Fold>,
+    /// The subprotocols that may be answered.
+    protocols: Vec<Arc<str>>,
     /// Who may do what.
     access: Access,
     /// Closes the clients whose token ends.
@@ -38,8 +40,14 @@ struct Seat {
 }
 
 impl Relay {
-    pub(crate) fn new(echo: bool, fold: Arc<Fold>, access: Access, clock: Arc<TokenClock>) -> Self {
-        Self { echo, fold, access, clock }
+    pub(crate) fn new(
+        echo: bool,
+        protocols: Vec<Arc<str>>,
+        fold: Arc<Fold>,
+        access: Access,
+        clock: Arc<TokenClock>,
+    ) -> Self {
+        Self { echo, protocols, fold, access, clock }
     }
 
     /// What a request may do; [`on_refusal`](Handler::on_refusal) says what is wrong with a token.
@@ -70,7 +78,10 @@ impl Handler for Relay {
         let seat = Seat { room: Arc::clone(&room), echo, sends, peer: *peer, end };
         let admission = pass.user.map_or_else(Admission::anonymous, Admission::user);
         let admission = admission.room(room).extension(seat);
-        Ok(if offers_protocol(request) { admission.protocol(PROTOCOL) } else { admission })
+        Ok(match answered_protocol(request, &self.protocols) {
+            Some(protocol) => admission.protocol(protocol),
+            None => admission,
+        })
     }
 
     async fn on_publish(

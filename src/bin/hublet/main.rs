@@ -211,7 +211,8 @@ async fn run(
     let clock = Arc::new(TokenClock::new(hub.clone()));
     let has_ends = options.secrets.jwt_secret.is_some();
     let access = Access::new(options.secrets);
-    let relay = Relay::new(options.echo, Arc::clone(&fold), access, Arc::clone(&clock));
+    let (echo, protocols) = (options.echo, options.protocols);
+    let relay = Relay::new(echo, protocols, Arc::clone(&fold), access, Arc::clone(&clock));
     let relay = Arc::new(relay);
     let mut parts = vec![Part::start(executor, "the manager", manager)];
     parts.push(Part::start(executor, "the log of joins and leaves", Arc::clone(&fold).run()));

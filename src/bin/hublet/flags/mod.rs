@@ -41,6 +41,8 @@ pub(crate) struct Options {
     pub(crate) stdin: Option<Arc<str>>,
     /// The room whose messages are lines of standard output.
     pub(crate) stdout: Option<Arc<str>>,
+    /// The subprotocols that may be answered.
+    pub(crate) protocols: Vec<Arc<str>>,
     /// The tokens that requests must show.
     pub(crate) secrets: Secrets,
     pub(crate) config: Config,
@@ -61,6 +63,7 @@ impl Default for Options {
             level: LevelFilter::Info,
             stdin: None,
             stdout: None,
+            protocols: Vec::new(),
             secrets: Secrets::default(),
             config: Config::default().http(true).hosts(Vec::new()).pages(PAGES.to_vec()),
             unknown: Vec::new(),

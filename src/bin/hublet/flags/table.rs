@@ -7,8 +7,8 @@ use hublet::{Config, Overflow};
 
 use super::Options;
 use super::value::{
-    audience, bytes, count, host, once, origin, room, secret_file, show_bytes, show_time, switch,
-    time,
+    audience, bytes, count, host, once, origin, protocol, room, secret_file, show_bytes, show_time,
+    switch, time,
 };
 use crate::Failure;
 use crate::auth::{Secret, Secrets};
@@ -63,6 +63,8 @@ pub(super) enum Sets {
     Hosts,
     /// A list of networks.
     Proxies,
+    /// A list of subprotocols.
+    Protocols,
     Overflow,
     Log,
     /// The queue's bytes, which follow the message limit unless they are given.
@@ -129,6 +131,13 @@ pub(super) const FLAGS: &[Flag] = &[
         value: "ADDR",
         help: "proxy that may set X-Forwarded-For: an address, a network like 10.0.0.0/8, or unix",
         sets: Sets::Proxies,
+    },
+    Flag {
+        name: "protocol",
+        value: "NAME",
+        help: "WebSocket subprotocol that the hub may answer, besides hublet.token; Chromium \
+               gives up if it offers some and none is answered",
+        sets: Sets::Protocols,
     },
     Flag {
         name: "token",
@@ -321,6 +330,10 @@ impl Sets {
                 let network = text.parse().map_err(|_| NETWORKS.to_owned())?;
                 config.trusted_proxies.push(network);
             }
+            Self::Protocols => {
+                let name = protocol(text, options.protocols.len())?;
+                options.protocols.push(name);
+            }
             Self::Overflow => {
                 config.overflow = text.parse().map_err(|_| Overflow::WORDS.join(", "))?;
             }
@@ -356,6 +369,7 @@ impl Sets {
             | Self::Origins
             | Self::Hosts
             | Self::Proxies
+            | Self::Protocols
             | Self::SomeCount(_)
             | Self::Secret(_)
             | Self::SecretFile(_)
@@ -385,6 +399,7 @@ impl Sets {
             Self::Origins => Some(|options| options.config.origins.clear()),
             Self::Hosts => Some(|options| options.config.hosts.clear()),
             Self::Proxies => Some(|options| options.config.trusted_proxies.clear()),
+            Self::Protocols => Some(|options| options.protocols.clear()),
             _ => None,
         }
     }

@@ -115,6 +115,14 @@ fn what_is_not_allowed_is_named_with_what_is() {
             "--allow-host was given \"https://example.org\"; allowed is a host like hub.example.org, without a scheme, or *",
         ),
         (
+            &["--protocol", "chat, v1"],
+            "--protocol was given \"chat, v1\"; allowed is a subprotocol like chat.v1, at most 64 bytes without space and comma",
+        ),
+        (
+            &["--protocol", "hublet.token"],
+            "--protocol was given \"hublet.token\"; allowed is any but hublet.token, which is answered in any case",
+        ),
+        (
             &["--jwt-audience", " hub"],
             "--jwt-audience was given \" hub\"; allowed is a name or a URL, as the claim aud has it",
         ),
@@ -264,6 +272,16 @@ fn a_secret_is_what_the_operator_wrote_or_it_is_refused() {
     let file = SecretFile::new("bytes", b"hush\xff\n");
     let sentence = parsed(&[], &["--token-file", &file.path]).expect_err("no text");
     assert!(sentence.contains("UTF-8"), "{sentence}");
+}
+
+#[test]
+fn subprotocols_are_bounded() {
+    let names: Vec<_> = (0..17).map(|n| format!("--protocol=v{n}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let options = parsed(&[], &names[..16]).expect("valid");
+    assert_eq!(options.protocols.len(), 16);
+    let sentence = "--protocol was given \"v16\"; allowed is at most 16 subprotocols";
+    assert_eq!(parsed(&[], &names), Err(sentence.to_owned()));
 }
 
 #[test]

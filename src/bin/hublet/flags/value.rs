@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hublet::{Config, is_name};
 
-use crate::auth::Secret;
+use crate::auth::{PROTOCOL, Secret};
 
 pub(super) fn switch(text: &str) -> Result<bool, String> {
     match text {
@@ -128,6 +128,28 @@ pub(super) fn host(text: &str) -> Result<String, String> {
         return Err("a host like hub.example.org, without a scheme, or *".to_owned());
     }
     Ok(text.to_owned())
+}
+
+/// Subprotocols that can be named, and bytes of each.
+const PROTOCOLS_MAX: usize = 16;
+const PROTOCOL_BYTES_MAX: usize = 64;
+
+/// A subprotocol (RFC 6455 4.1: a token of HTTP), of which `named` are named already.
+pub(super) fn protocol(text: &str, named: usize) -> Result<Arc<str>, String> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if named >= PROTOCOLS_MAX {
+        return Err(format!("at most {PROTOCOLS_MAX} subprotocols"));
+    }
+    if text == PROTOCOL {
+        return Err(format!("any but {PROTOCOL}, which is answered in any case"));
+    }
+    let is_name =
+        !text.is_empty() && text.len() <= PROTOCOL_BYTES_MAX && text.bytes().all(is_token);
+    is_name.then(|| text.into()).ok_or_else(|| {
+        format!(
+            "a subprotocol like chat.v1, at most {PROTOCOL_BYTES_MAX} bytes without space and comma"
+        )
+    })
 }
 
 /// A room that clients can name in a path as well.
