@@ -270,3 +270,22 @@ fn offers(protocols: &str) -> String {
          Sec-WebSocket-Protocol: {protocols}\r\nHost: localhost:8080\r\n\r\n"
     )
 }
+
+#[test]
+fn an_ipv4_client_of_a_socket_for_both_has_its_own_address() {
+    let mut server = Server::of(&mut crate::support::hublet(&[
+        "--listen",
+        ":0",
+        "--trusted-proxy",
+        "127.0.0.1",
+    ]));
+    let address = server.listening();
+    let port = address.rsplit_once(':').expect("a port").1;
+    let _peer = Peer::<TcpStream>::connect(&format!("127.0.0.1:{port}"), "/ws");
+    assert!(server.logged("joined").contains(" from 127.0.0.1:"));
+    let mut behind = Peer::<TcpStream>::dial(&format!("127.0.0.1:{port}"));
+    let forwarded = "\r\nX-Forwarded-For: ::ffff:203.0.113.9\r\n\r\n";
+    let upgrade = crate::peer::upgrade("/ws").replace("\r\n\r\n", forwarded);
+    assert_eq!(behind.request(&upgrade).status, 101);
+    assert!(server.logged("joined").contains(" from 203.0.113.9,"));
+}
