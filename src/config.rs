@@ -190,8 +190,10 @@ config! {
     max_rooms: usize = Self::MAX_ROOMS;
     /// Rooms one client may be in. Default 8.
     max_rooms_per_client: usize = Self::MAX_ROOMS_PER_CLIENT;
-    /// Origins that may connect beside the hub's own, as browsers send them
-    /// (`https://example.org`), or `*` for any. Default none. Checked before any hook.
+    /// Origins that may connect beside the hub's own, as clients send them (`https://example.org`,
+    /// `app://-`; a path counts for nothing), or `*` for any. Pages of those that are listed by name
+    /// may send credentials, but for `null` and `file://`, which any page may have. Default none.
+    /// Checked before any hook.
     origins: Vec<String> = Vec::new();
     /// Hosts that are served by name, with or without a port, beside addresses and `localhost`; or
     /// `*` for any, which is the default. Without it a page whose name was made to lead to the hub

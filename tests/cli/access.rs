@@ -85,32 +85,41 @@ fn a_listed_page_may_send_any_header_and_credentials() {
     assert_eq!(ask(&address, &preflight("http://localhost:5173")).status, 403);
 }
 
-/// The upgrade of Links2004's WebSockets for Arduino, ArduinoWebsockets and a packaged application.
+/// What clients that are not browsers send in their upgrade, each as its library writes it.
 #[test]
 fn the_origins_of_small_clients_can_be_listed() {
-    for (listed, origin) in [
-        ("file://", "file://"),
-        (
-            "https://github.com/gilmaimon/TinyWebsockets",
-            "https://github.com/gilmaimon/TinyWebsockets",
-        ),
-        ("app://-", "app://-"),
-        ("capacitor://localhost", "capacitor://localhost"),
+    // Links2004's WebSockets for Arduino, whose default subprotocol is "arduino".
+    let links2004 = "GET /ws HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nConnection: Upgrade\r\nUpgrade: \
+                     websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: \
+                     SfXbpj+U4TexBeIDuBiYog==\r\nSec-WebSocket-Protocol: arduino\r\nOrigin: \
+                     file://\r\nUser-Agent: arduino-WebSocket-Client\r\n\r\n";
+    let arduino_websockets = "GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nSec-WebSocket-Key: \
+                              MDEyMzQ1Njc4OWFiY2RlZg==\r\nUpgrade: websocket\r\nConnection: \
+                              Upgrade\r\nSec-WebSocket-Version: 13\r\nUser-Agent: TinyWebsockets \
+                              Client\r\nOrigin: https://github.com/gilmaimon/TinyWebsockets\r\n\r\n";
+    let packaged = links2004.replace("file://", "capacitor://localhost");
+    for (listed, upgrade) in [
+        ("file://", links2004),
+        ("https://github.com/gilmaimon/TinyWebsockets", arduino_websockets),
+        ("https://github.com", arduino_websockets),
+        ("capacitor://localhost", &packaged),
     ] {
-        let upgrade = format!(
-            "GET /ws HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nConnection: Upgrade\r\nUpgrade: \
-             websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: \
-             dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: {origin}\r\nUser-Agent: \
-             arduino-WebSocket-Client\r\n\r\n"
-        );
-        let (mut server, address) = Server::start(&["--allow-origin", listed]);
-        assert_eq!(ask(&address, &upgrade).status, 101, "{listed}");
-        if listed == "file://" {
-            server.logged("--allow-origin file:// allows every page that is opened as a file");
-        }
+        let flags = ["--allow-origin", listed, "--protocol", "arduino"];
+        let (_server, address) = Server::start(&flags);
+        let response = ask(&address, upgrade);
+        let protocol = upgrade.contains("arduino\r\n").then_some("arduino");
+        assert_eq!(response.status, 101, "{listed}");
+        assert_eq!(response.header("Sec-WebSocket-Protocol"), protocol, "{listed}");
         let (_server, address) = Server::start(&[]);
-        assert_eq!(ask(&address, &upgrade).status, 403, "{origin}");
+        assert_eq!(ask(&address, upgrade).status, 403, "{listed}");
     }
+}
+
+#[test]
+fn an_origin_that_many_pages_share_is_warned_about_at_start() {
+    let (mut server, _) = Server::start(&["--allow-origin", "file://", "--allow-origin", "null"]);
+    server.logged("WARN --allow-origin file:// allows every page that is opened as a file");
+    server.logged("WARN --allow-origin null allows every sandboxed frame");
 }
 
 /// What urllib, httpx and websockets send for a link-local address: the zone as it stands in the URL.
