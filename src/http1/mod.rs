@@ -3,5 +3,6 @@
 pub(crate) mod fields;
 pub(crate) mod head;
 pub(crate) mod origin;
+pub(crate) mod page_origin;
 pub(crate) mod response;
 pub(crate) mod url;

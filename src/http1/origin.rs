@@ -3,7 +3,6 @@
 //! These hold before any hook, so that overriding a hook cannot drop them.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::header::HeaderName;
@@ -11,6 +10,7 @@ use http::{HeaderMap, Request, StatusCode, header};
 
 use crate::config::Config;
 use crate::http1::fields::tokens;
+use crate::http1::page_origin::{PageOrigin, split_port};
 use crate::http1::response::Response;
 use crate::net::peer::Peer;
 use crate::network::Network;
@@ -63,7 +63,7 @@ fn refused_origin(request: &Request<()>) -> Response {
     let mut origins = request.headers().get_all(header::ORIGIN).iter();
     let (page, listable) = match (origins.next(), origins.next()) {
         (Some(origin), None) => {
-            let listable = plain(origin.as_bytes()).and_then(Origin::parse);
+            let listable = plain(origin.as_bytes()).and_then(PageOrigin::parse);
             let listable = listable.map_or("'*'".to_owned(), |origin| origin.to_string());
             (format!("the Origin {}", shown(origin.as_bytes())), listable)
         }
@@ -100,7 +100,7 @@ pub(crate) fn with_cors(response: Response, reader: AllowOrigin) -> Response {
         Some(reader) => {
             // What a page may read with its visitor's credentials is for a page that one operator
             // has named, and not for each sandbox and each file (`null`, `file://`).
-            let is_named = Origin::parse(&reader).is_some_and(|origin| !origin.is_shared());
+            let is_named = PageOrigin::parse(&reader).is_some_and(|origin| !origin.is_shared());
             let response =
                 response.header("Access-Control-Allow-Origin", reader).header("Vary", "Origin");
             if is_named {
@@ -232,9 +232,9 @@ fn allow_origin(request: &Request<()>, host: &str, origins: &[String]) -> Option
         return None;
     }
     let text = origin.to_str().ok();
-    let origin = text.and_then(Origin::parse);
-    let is_listed = |origin: &Origin| {
-        origins.iter().any(|listed| Origin::parse(listed).as_ref() == Some(origin))
+    let origin = text.and_then(PageOrigin::parse);
+    let is_listed = |origin: &PageOrigin| {
+        origins.iter().any(|listed| PageOrigin::parse(listed).as_ref() == Some(origin))
     };
     match (text, origin) {
         (Some(text), Some(origin)) if is_listed(&origin) => Some(Some(text.to_owned().into())),
@@ -245,93 +245,6 @@ fn allow_origin(request: &Request<()>, host: &str, origins: &[String]) -> Option
         (Some("null"), _) if says(FETCH_SITE, &["same-origin"]) => Some(None),
         _ => None,
     }
-}
-
-/// An origin as clients send it, its default port filled in (RFC 6454 section 4).
-#[derive(Debug, PartialEq, Eq)]
-struct Origin {
-    /// `null` for the origin of that name.
-    scheme: String,
-    /// Empty where the scheme has none.
-    host: String,
-    port: Option<u16>,
-}
-
-impl Origin {
-    /// Reads an origin, also one with a path, which counts for nothing: libraries for
-    /// microcontrollers send their home page, `https://github.com/gilmaimon/TinyWebsockets`.
-    fn parse(origin: &str) -> Option<Self> {
-        if origin == "null" {
-            return Some(Self { scheme: origin.to_owned(), host: String::new(), port: None });
-        }
-        let (scheme, rest) = origin.split_once("://")?;
-        let is_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
-        if scheme.is_empty() || !scheme.bytes().all(is_scheme) {
-            return None;
-        }
-        let scheme = scheme.to_ascii_lowercase();
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        if scheme == "file" {
-            // A file's page has no host; some name the one that it lies on.
-            return Some(Self { scheme, host: String::new(), port: None });
-        }
-        let (host, port) = split_port(authority)?;
-        let port = port.or_else(|| default_port(&scheme));
-        Some(Self { scheme, host: host.to_ascii_lowercase(), port })
-    }
-
-    /// Whether many pages that have nothing to do with each other share it: each sandboxed frame
-    /// is `null`, and each page that was saved to a disk `file://`.
-    fn is_shared(&self) -> bool {
-        self.host.is_empty()
-    }
-
-    /// Whether this is the origin of the server that was asked for as `host`. TLS may end in front
-    /// of the hub, so any scheme of the web will do.
-    fn is_at(&self, host: &str) -> bool {
-        let default = default_port(&self.scheme);
-        let Some((host, port)) = split_port(host).filter(|_| default.is_some()) else {
-            return false;
-        };
-        self.host.eq_ignore_ascii_case(host) && self.port == port.or(default)
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.scheme == "null" && self.is_shared() {
-            return f.write_str("null");
-        }
-        write!(f, "{}://{}", self.scheme, self.host)?;
-        match (self.port, default_port(&self.scheme)) {
-            (Some(port), default) if default != Some(port) => write!(f, ":{port}"),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// The port of an origin that names none.
-fn default_port(scheme: &str) -> Option<u16> {
-    match scheme {
-        "http" | "ws" => Some(80),
-        "https" | "wss" => Some(443),
-        _ => None,
-    }
-}
-
-/// Splits `host:port`, `[v6]:port` or either without a port; `None` if it is neither.
-fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
-    let after_host = if authority.starts_with('[') { authority.find(']')? + 1 } else { 0 };
-    let (host, port) = match authority[after_host..].find(':') {
-        Some(colon) => {
-            let (host, port) = authority.split_at(after_host + colon);
-            (host, Some(port[1..].parse().ok()?))
-        }
-        None => (authority, None),
-    };
-    let plain = !host.is_empty() && !host.contains(['/', '\\', '?', '#', '@', ' ']);
-    let bracketed = after_host == 0 || after_host == host.len();
-    (plain && bracketed).then_some((host, port))
 }
 
 /// Who a request is from: behind a proxy that is trusted, whom it says; else the peer itself.
@@ -547,7 +460,7 @@ mod tests {
         assert!(!credentials(&["null"], "null"));
         assert!(!credentials(&["file://"], "file://"));
         assert!(!credentials(&["file://"], "FILE:///home/ann/page.html"));
-        assert!(!credentials(&["https://app.example"], "http://x"), "no header says who may read");
+        assert!(!credentials(&["https://app.example"], "http://x"), "no header names a reader");
     }
     #[test]
     fn a_preflight_is_allowed_the_headers_that_it_asks_for() {

@@ -88,7 +88,7 @@ fn a_listed_page_may_send_any_header_and_credentials() {
 /// What clients that are not browsers send in their upgrade, each as its library writes it.
 #[test]
 fn the_origins_of_small_clients_can_be_listed() {
-    // Links2004's WebSockets for Arduino, whose default subprotocol is "arduino".
+    // Links2004's WebSockets for Arduino, which offers the subprotocol "arduino".
     let links2004 = "GET /ws HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nConnection: Upgrade\r\nUpgrade: \
                      websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: \
                      SfXbpj+U4TexBeIDuBiYog==\r\nSec-WebSocket-Protocol: arduino\r\nOrigin: \

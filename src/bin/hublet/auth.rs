@@ -547,7 +547,7 @@ mod tests {
         assert_eq!(
             access.reason(&request("/ws/a", &[]), wrong, NOW),
             None,
-            "who shows none is told of the scheme alone (RFC 6750 3.1)"
+            "a request without a token hears of the scheme alone (RFC 6750 3.1)"
         );
         let token = sign(r#"{"alg":"HS256"}"#, "{}", SECRET);
         for (path, sentence) in [

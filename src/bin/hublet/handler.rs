@@ -23,7 +23,7 @@ pub(crate) struct Relay {
     protocols: Vec<Arc<str>>,
     /// Who may do what.
     access: Access,
-    /// Closes the clients whose token ends.
+    /// Closes a client when its token ends.
     clock: Arc<TokenClock>,
 }
 

@@ -39,7 +39,7 @@ impl FromStr for Address {
     }
 }
 
-/// Reads a link-local address whose zone is the name of an interface: `[fe80::1%eth0]:8080`. The
+/// Reads a link-local address with the name of an interface for its zone: `[fe80::1%eth0]:8080`. The
 /// standard library knows zones by their number only.
 fn in_zone(text: &str) -> Option<SocketAddr> {
     let (address, port) = text.strip_prefix('[')?.rsplit_once("]:")?;

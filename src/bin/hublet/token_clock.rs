@@ -1,4 +1,4 @@
-//! The ends of tokens: a client whose token is over is closed, by the clock of the wall.
+//! The ends of tokens: closes a client when its token is over, by the clock of the system.
 //!
 //! That clock may be set, or stand still while the machine is suspended, and timers see neither. So
 //! one task looks at it every few seconds, for all clients.
@@ -73,8 +73,8 @@ impl TokenClock {
         }
     }
 
-    /// Takes the clients out whose tokens are over; returns them, and how long to wait before the
-    /// next look, unless there is nothing to wait for.
+    /// Takes out the clients with a token that is over. Returns them, and how long to wait before
+    /// the next look, unless there is nothing to wait for.
     fn take_over(&self, now: Duration) -> (Vec<ClientId>, Option<Duration>) {
         let mut ends = self.ends();
         let mut over = Vec::new();
@@ -115,7 +115,7 @@ mod tests {
     /// Longer than the time between two looks, and shorter than the tokens would take.
     const SOON: Duration = Duration::from_secs(20);
 
-    /// A hub whose wall clock the test sets, and two clients whose tokens end at 1000 and 2000.
+    /// A hub with a clock that the test sets, and two clients with tokens that end at 1000 and 2000.
     fn with_clock(test: impl AsyncFn(&AtomicU64, [hublet::Subscription; 2], &TokenClock)) {
         let executor = Executor::new();
         let (hub, manager) = Hub::new(Config::default()).expect("valid");
