@@ -276,7 +276,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         let response = match route {
             Route::Health => health(hub).await,
             Route::Page(page) => Response::page(page, origin::host(request)),
-            Route::Options(methods) => origin::options(methods),
+            Route::Options(methods) => origin::options(methods, request),
             Route::Publish(target) => {
                 publish(&mut self.stream, self.handler, head, target, exchange).await?
             }
@@ -301,7 +301,8 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         route: Route<'_>,
     ) -> Result<Response, Response> {
         let (hub, request) = (self.stream.hub, &head.request);
-        run_request_hook(self.handler.on_inspect(request, peer)).await?;
+        let reason = |status| self.handler.on_refusal(request, status);
+        run_request_hook(self.handler.on_inspect(request, peer), reason).await?;
         match route {
             Route::Rooms => rooms::rooms(hub, request.uri()).await,
             Route::Members(room) => rooms::members(hub, request.uri(), room).await,
@@ -317,7 +318,8 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         is_upgrade: bool,
     ) -> Result<Joining<'a>, Response> {
         let request = &head.request;
-        let admission = run_request_hook(self.handler.on_upgrade(request, peer)).await?;
+        let reason = |status| self.handler.on_refusal(request, status);
+        let admission = run_request_hook(self.handler.on_upgrade(request, peer), reason).await?;
         check_protocol(request, admission.protocol.as_deref())?;
         let key = is_upgrade.then(|| accept_key(request));
         let protocol = admission.protocol.clone();
