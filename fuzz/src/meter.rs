@@ -5,11 +5,11 @@ use std::cell::Cell;
 
 /// What a run may hold at once beside what its bytes are worth: two read buffers, the largest
 /// backlog of the small hub, and the fuzz target's own notes.
-const FIXED: usize = 512 * 1024;
+const FIXED: usize = 192 * 1024;
 
 /// What a byte may cost: it is held by the peer, on its way in, as a message, as a frame for each
 /// of the few clients, and by the reference, and a vector that grows has room to spare.
-const PER_BYTE: usize = 64;
+const PER_BYTE: usize = 40;
 
 thread_local! {
     static HELD: Cell<isize> = const { Cell::new(0) };

@@ -15,6 +15,17 @@ use hublet::{Config, Hub};
 const POLLS_PER_BYTE: usize = 64;
 const POLLS: usize = 10_000;
 
+/// Up to so many pieces, a stream is cut as finely as its run asks for. A stream of more pieces is
+/// cut so in one part, which the seed chooses, and coarsely before and behind it. Each piece costs a
+/// poll or two, and polls are most of what a run costs.
+const PIECES: usize = 24;
+
+/// One in so many of the streams of more pieces is cut finely from end to end.
+const IN_FULL: usize = 8;
+
+/// One turn in so many polls both futures, woken or not: a poll in vain must change nothing.
+const IN_VAIN: usize = 16;
+
 /// Small numbers that follow from a seed.
 #[derive(Debug, Clone)]
 pub struct Dice(u64);
@@ -35,8 +46,10 @@ impl Dice {
 
 /// A peer's end of the stream: sends its bytes in pieces, then ends; takes what it is sent.
 pub struct Peer {
-    pieces: VecDeque<Vec<u8>>,
-    /// How far the first piece has been read.
+    bytes: Vec<u8>,
+    /// Where each piece ends that is not read yet.
+    ends: VecDeque<usize>,
+    /// How many bytes the hub has read.
     at: usize,
     /// Whether the next read finds nothing yet.
     early: bool,
@@ -45,17 +58,36 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A peer that says `bytes` in pieces of up to `piece` bytes; and where what it hears is kept.
-    pub fn new(bytes: &[u8], piece: usize, mut dice: Dice) -> (Self, Arc<Mutex<Vec<u8>>>) {
-        let mut pieces = VecDeque::new();
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let (now, later) = rest.split_at(rest.len().min(1 + dice.roll(piece)));
-            pieces.push_back(now.to_vec());
-            rest = later;
+    /// A peer that says the first `whole` bytes in one piece and the others in pieces of up to
+    /// `piece` bytes; and where what it hears is kept.
+    pub fn new(
+        bytes: Vec<u8>,
+        whole: usize,
+        piece: usize,
+        mut dice: Dice,
+    ) -> (Self, Arc<Mutex<Vec<u8>>>) {
+        let mut ends = VecDeque::new();
+        let mut end = whole;
+        while end < bytes.len() {
+            end += (bytes.len() - end).min(1 + dice.roll(piece));
+            ends.push_back(end);
+        }
+        let pieces = ends.len();
+        if pieces > PIECES && dice.roll(IN_FULL) != 0 {
+            let fine = dice.roll(pieces - PIECES + 1);
+            let coarse = pieces.div_ceil(PIECES);
+            let mut index = 0;
+            ends.retain(|_| {
+                let is_fine = (fine..fine + PIECES).contains(&index);
+                index += 1;
+                is_fine || index % coarse == 0 || index == pieces
+            });
+        }
+        if whole > 0 {
+            ends.push_front(whole);
         }
         let heard = Arc::default();
-        (Self { pieces, at: 0, early: false, dice, heard: Arc::clone(&heard) }, heard)
+        (Self { bytes, ends, at: 0, early: false, dice, heard: Arc::clone(&heard) }, heard)
     }
 }
 
@@ -69,14 +101,12 @@ impl AsyncRead for Peer {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let at = self.at;
-        let Some(piece) = self.pieces.front() else { return Poll::Ready(Ok(0)) };
-        let n = into.len().min(piece.len() - at);
-        into[..n].copy_from_slice(&piece[at..at + n]);
+        let Some(&end) = self.ends.front() else { return Poll::Ready(Ok(0)) };
+        let (begin, n) = (self.at, into.len().min(end - self.at));
         self.at += n;
-        if self.at == self.pieces[0].len() {
-            self.pieces.pop_front();
-            self.at = 0;
+        into[..n].copy_from_slice(&self.bytes[begin..self.at]);
+        if self.at == end {
+            self.ends.pop_front();
             self.early = self.dice.roll(2) == 0;
         }
         Poll::Ready(Ok(n))
@@ -107,11 +137,26 @@ impl AsyncWrite for Peer {
     }
 }
 
-#[derive(Default)]
+/// Whether a future was woken since it was last polled.
 struct Woken(AtomicBool);
+
+impl Woken {
+    /// A future that has begun: nothing else polls it first.
+    fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicBool::new(true)))
+    }
+
+    fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
 
 impl Wake for Woken {
     fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
@@ -119,33 +164,51 @@ impl Wake for Woken {
 /// Runs what `connection` makes of a hub until it ends, which it must without waiting for a timer
 /// and within a number of polls that follows from `len`, the bytes of the peer. Nothing may be
 /// left behind.
+///
+/// Each run has a hub of its own, so that no state of a run reaches the next one. The connection and
+/// the manager have a waker each, so that neither wakes the other by chance.
 pub fn run<T, F>(config: Config, len: usize, connection: impl FnOnce(Hub) -> F) -> T
 where
     F: Future<Output = T>,
 {
     let (hub, manager) = Hub::new(config).expect("a valid configuration");
     let mut manager = pin!(manager);
+    let manager_woken = Woken::new();
+    let waker = Waker::from(Arc::clone(&manager_woken));
+    let mut manager_cx = Context::from_waker(&waker);
+    let mut dispatch = || {
+        assert!(manager.as_mut().poll(&mut manager_cx).is_pending(), "the hub is here");
+    };
+    let mut dice = Dice::new(len as u64);
     let outcome = {
         let mut connection = pin!(connection(hub.clone()));
-        // One waker for both: who is woken in vain costs a poll.
-        let woken = Arc::new(Woken::default());
+        let woken = Woken::new();
         let waker = Waker::from(Arc::clone(&woken));
         let mut cx = Context::from_waker(&waker);
         let mut polls = 0;
         loop {
             polls += 1;
             assert!(polls < POLLS + POLLS_PER_BYTE * len, "it turns in circles");
-            if let Poll::Ready(outcome) = connection.as_mut().poll(&mut cx) {
-                break outcome;
+            let in_vain = dice.roll(IN_VAIN) == 0;
+            let its_turn = woken.take();
+            if its_turn || in_vain {
+                if let Poll::Ready(outcome) = connection.as_mut().poll(&mut cx) {
+                    break outcome;
+                }
             }
-            assert!(manager.as_mut().poll(&mut cx).is_pending(), "the hub is here");
-            assert!(woken.0.swap(false, Ordering::Relaxed), "it waits and nothing will wake it");
+            let managers_turn = manager_woken.take();
+            if managers_turn || in_vain {
+                dispatch();
+            }
+            assert!(its_turn || managers_turn, "it waits and nothing will wake it");
         }
     };
-    let mut cx = Context::from_waker(Waker::noop());
-    // Two batches are enough for what one client can have left in the inbox.
-    for _ in 0..len + 64 {
-        assert!(manager.as_mut().poll(&mut cx).is_pending(), "the hub is here");
+    // The connection has woken the manager with its end, and each poll of that does a batch.
+    let mut polls = 0;
+    while manager_woken.take() {
+        polls += 1;
+        assert!(polls < len + 64, "the manager turns in circles");
+        dispatch();
     }
     let stats = hub.stats();
     assert_eq!((stats.clients, stats.rooms, stats.connections), (0, 0, 0), "nobody is left");
