@@ -213,8 +213,10 @@ config! {
     max_rooms: usize = Self::MAX_ROOMS;
     /// Rooms one client may be in. Default 8.
     max_rooms_per_client: usize = Self::MAX_ROOMS_PER_CLIENT;
-    /// Origins that may connect besides the hub's own, as browsers send them
-    /// (`https://example.org`), or `*` for any. Default none. Checked before any hook.
+    /// Origins that may connect besides the hub's own, as clients send them (`https://example.org`,
+    /// `app://-`; a path has no effect), or `*` for any. Pages of origins that are listed by name
+    /// may send credentials, except `null` and `file://`, which any page may have. Default none.
+    /// Checked before any hook.
     origins: Vec<String> = Vec::new();
     /// Host names that the hub answers to, with or without a port, besides addresses and
     /// `localhost`. `*`, the default, allows any. A list without `*` protects against DNS

@@ -102,7 +102,7 @@ impl Disconnect {
 pub(crate) const CLOSE: u8 = 0x88;
 
 /// Whether a close frame may carry `code` (RFC 6455 7.4, and the registry of close codes).
-fn is_sendable(code: u16) -> bool {
+pub(crate) fn is_sendable(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 

@@ -9,10 +9,18 @@ use super::stage::{Dice, Peer, run as stage};
 /// Small limits, so that short inputs reach them.
 pub const LIMITS: Limits = Limits { message: 300, fragments: 5 };
 
+/// Bytes of the shortest frame of a client: a header and a mask. The queue has room for an echo of
+/// each frame, so that it never overflows, and no more: the hub makes its places for each backlog.
+const FRAME_BYTES_MIN: usize = 6;
+
 /// The bytes before the frames, if the connection begins with a request.
 const REQUEST: &[u8] = b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// Bytes of the request that are cut as the frames behind it are. The target `head` cuts requests at
+/// every place.
+const REQUEST_CUT: usize = 8;
 
 struct Echo;
 
@@ -35,14 +43,14 @@ pub fn check(flags: u8, seed: u8, frames: &[u8]) {
     let config = Config::default()
         .max_message(LIMITS.message as usize)
         .max_fragments(LIMITS.fragments)
-        .queue(4096)
+        .queue(1 + frames.len() / FRAME_BYTES_MIN)
         .queue_bytes(1 << 24)
         .inbox(1 + usize::from(flags & 3));
     let piece = 1 << (flags >> 2 & 15);
     let dice = Dice::new(u64::from(seed) + 1);
     let upgraded = flags & 64 != 0;
     let (disconnect, heard) = if upgraded {
-        let (peer, heard) = Peer::new(frames, piece, dice);
+        let (peer, heard) = Peer::new(frames.to_vec(), 0, piece, dice);
         let admission = Admission::anonymous().room("main");
         let outcome = stage(config, frames.len(), |hub| async move {
             hub.serve_upgraded(peer, admission, &Echo).await
@@ -50,8 +58,9 @@ pub fn check(flags: u8, seed: u8, frames: &[u8]) {
         (outcome, heard)
     } else {
         let all = [REQUEST, frames].concat();
-        let (peer, heard) = Peer::new(&all, piece, dice);
-        let outcome = stage(config, all.len(), |hub| async move {
+        let len = all.len();
+        let (peer, heard) = Peer::new(all, REQUEST.len() - REQUEST_CUT, piece, dice);
+        let outcome = stage(config, len, |hub| async move {
             hub.serve_connection(peer, hublet::Peer::unknown(), &Echo).await
         });
         (outcome, heard)

@@ -27,12 +27,12 @@ pub fn run(bytes: &[u8]) {
 
 /// The statuses of the answers; 101 for an upgrade.
 fn answers(flags: u8, requests: &[u8], piece: usize) -> Vec<u16> {
-    let config = Config::default().http(flags & 1 != 0).origins(if flags & 2 != 0 {
+    let config = Config::default().inbox(4).http(flags & 1 != 0).origins(if flags & 2 != 0 {
         vec!["https://app.example".into()]
     } else {
         Vec::new()
     });
-    let (peer, heard) = Peer::new(requests, piece, Dice::new(u64::from(flags)));
+    let (peer, heard) = Peer::new(requests.to_vec(), 0, piece, Dice::new(u64::from(flags)));
     let outcome = stage(config, requests.len(), |hub| async move {
         hub.serve_connection(peer, hublet::Peer::unknown(), &Nothing).await
     });

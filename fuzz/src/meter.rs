@@ -5,11 +5,11 @@ use std::cell::Cell;
 
 /// Bytes that a run may hold in addition to those for its input: two read buffers, the largest
 /// backlog of the small hub, and data of the fuzz target.
-const FIXED: usize = 512 * 1024;
+const FIXED: usize = 192 * 1024;
 
 /// Bytes of memory that a byte of input may cost. The peer, the hub's input, the message, the
 /// frames of the clients and the reference hold a copy each, and a growing vector has spare room.
-const PER_BYTE: usize = 64;
+const PER_BYTE: usize = 40;
 
 thread_local! {
     static HELD: Cell<isize> = const { Cell::new(0) };

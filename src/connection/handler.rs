@@ -1,6 +1,7 @@
 //! The hooks of an embedding program: which clients to admit, and what to do with a message.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::fmt;
 use std::future::{Future, ready};
 use std::sync::Arc;
@@ -114,6 +115,17 @@ pub trait Handler: Send + Sync + 'static {
         ready(if is_local(request, peer) { Ok(()) } else { Err(StatusCode::FORBIDDEN) })
     }
 
+    /// Returns why [`on_upgrade`](Self::on_upgrade), [`on_publish`](Self::on_publish) or
+    /// [`on_inspect`](Self::on_inspect) has refused a request with this status.
+    ///
+    /// The sentence is the body of the response and in the log; with 401 it is also the
+    /// `error_description` of `WWW-Authenticate`, and the log has it once at the level WARN. The peer
+    /// reads it, so it must contain no secret. The default is `None`: a sentence by the status.
+    fn on_refusal(&self, request: &Request<()>, status: StatusCode) -> Option<Cow<'static, str>> {
+        let _ = (request, status);
+        None
+    }
+
     /// Runs when a client is registered and has its 101. An `Err` closes it.
     ///
     /// Messages may reach the client already. The hub reads the client's own messages when this
@@ -177,6 +189,10 @@ impl<H: Handler> Handler for Arc<H> {
         peer: &Peer,
     ) -> impl Future<Output = Result<(), StatusCode>> + Send {
         (**self).on_inspect(request, peer)
+    }
+
+    fn on_refusal(&self, request: &Request<()>, status: StatusCode) -> Option<Cow<'static, str>> {
+        (**self).on_refusal(request, status)
     }
 
     fn on_connect(&self, client: &Client) -> impl Future<Output = Result<(), Disconnect>> + Send {

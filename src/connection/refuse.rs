@@ -22,7 +22,8 @@ use crate::time::clock::now;
 /// sends more sees a reset.
 pub(crate) const BODY_DISCARD_MAX: usize = 64 * 1024 * 1024;
 
-/// Counts and logs a response that refuses what was asked.
+/// Counts a response that refuses what was asked, and logs it: each one at the level DEBUG, and once
+/// at WARN if a flag would allow it.
 pub(crate) fn count_refusal(
     hub: &Hub,
     requested: Requested,
@@ -33,6 +34,9 @@ pub(crate) fn count_refusal(
     if status.is_client_error() || status.is_server_error() {
         hub.shared().counters.refuse(requested, RefusalReason::of(status));
         log::debug!("{client_address} refused: {} {}", status.as_u16(), response.body);
+        if let Some(sentence) = &response.warning {
+            hub.shared().refusals.warn(sentence);
+        }
     }
 }
 

@@ -161,7 +161,7 @@ mod tests {
             .chain([100, 101, 200, 204, 304, 399, 600, 999].map(|status| (status, 500)))
         {
             let status = StatusCode::from_u16(status).expect("three digits");
-            let asked = block_on(run_request_hook(async { Err::<(), _>(status) }));
+            let asked = block_on(run_request_hook(async { Err::<(), _>(status) }, |_| None));
             assert_eq!(asked.expect_err("refused").status.as_u16(), answered, "{status}");
         }
     }

@@ -138,15 +138,17 @@ impl<T: Transport> HttpStream<'_, T> {
 /// Reads a head from the start of `buffer`; `None` until it is whole.
 ///
 /// `searched` is how many bytes an earlier call has seen already, so that a head that trickles in
-/// is searched once.
+/// is searched once. Bytes past the limit are not looked at: how many of them one read brings must
+/// not decide the answer.
 pub(crate) fn parse(buffer: &[u8], searched: usize) -> Result<Option<Head>, Response> {
     if buffer.starts_with(b"\r\n") {
         return Err(Response::bad_request("more than two empty lines stand ahead of the request"));
     }
-    match end_of_head(buffer, searched)? {
-        Some(len) if len <= HEAD_BYTES_MAX => parse_whole(&buffer[..len]).map(Some),
-        None if buffer.len() < HEAD_BYTES_MAX => Ok(None),
-        _ => Err(Response::new(
+    let head = &buffer[..buffer.len().min(HEAD_BYTES_MAX)];
+    match end_of_head(head, searched)? {
+        Some(len) => parse_whole(&head[..len]).map(Some),
+        None if head.len() < HEAD_BYTES_MAX => Ok(None),
+        None => Err(Response::new(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             "the request head is longer than 8 KiB",
         )),
@@ -359,6 +361,33 @@ mod tests {
             }
         }
         panic!("never whole");
+    }
+    /// The status of a head if the bytes after the first `whole` come one by one.
+    fn status_of_trickle(request: &[u8], whole: usize) -> u16 {
+        let mut searched = 0;
+        for len in whole..=request.len() {
+            match parse(&request[..len], searched) {
+                Ok(None) => searched = len,
+                Ok(Some(_)) => return 200,
+                Err(response) => return response.status.as_u16(),
+            }
+        }
+        0
+    }
+
+    #[test]
+    fn bytes_past_the_limit_of_a_head_decide_nothing() {
+        for before in 0..2 * END.len() {
+            let mut line = b"GET / HTTP/1.1\r\nHost: x\r\nX: ".to_vec();
+            line.resize(HEAD_BYTES_MAX - before, b'a');
+            for (end, bytes_needed, expected) in [("\n\r\n", 1, 400), ("\r\n\r\n", END.len(), 200)]
+            {
+                let request = [&line, end.as_bytes()].concat();
+                let expected = if before < bytes_needed { 431 } else { expected };
+                assert_eq!(status(&request), expected, "{end:?}, {before} bytes before the limit");
+                assert_eq!(status_of_trickle(&request, line.len()), expected, "{end:?}, {before}");
+            }
+        }
     }
     #[test]
     fn percent_decoding_is_done_once_and_must_give_utf_8() {

@@ -6,6 +6,7 @@ pub(crate) mod date;
 pub(crate) mod fields;
 pub(crate) mod head;
 pub(crate) mod origin;
+pub(crate) mod page_origin;
 pub(crate) mod response;
 pub(crate) mod slot;
 pub(crate) mod stream;

@@ -3,13 +3,14 @@
 //! These hold before any hook, so that overriding a hook cannot drop them.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::header::HeaderName;
 use http::{HeaderMap, Request, StatusCode, header};
 
 use crate::config::Config;
 use crate::http1::fields::tokens;
+use crate::http1::page_origin::{PageOrigin, split_port};
 use crate::http1::response::Response;
 use crate::net::peer::Peer;
 use crate::network::Network;
@@ -33,35 +34,118 @@ pub(crate) type AllowOrigin = Option<Cow<'static, str>>;
 pub(crate) fn check(request: &Request<()>, config: &Config) -> Result<AllowOrigin, Response> {
     let host = host(request);
     if !is_allowed_host(host, &config.hosts) {
-        return Err(Response::new(
-            StatusCode::MISDIRECTED_REQUEST,
-            "this Host is not allowed; --allow-host (in a program Config::hosts) allows it",
-        ));
+        return Err(refused_host(request));
     }
-    allow_origin(request, host, &config.origins).ok_or_else(|| {
-        Response::new(StatusCode::FORBIDDEN, "pages of this Origin are not allowed; --allow-origin (in a program Config::origins) allows them")
-    })
+    allow_origin(request, host, &config.origins).ok_or_else(|| refused_origin(request))
+}
+
+/// The answer to a request for a host that is not served. The log names the host, and the flag.
+fn refused_host(request: &Request<()>) -> Response {
+    let sentence = "this Host is not allowed; --allow-host (in a program Config::hosts) allows it";
+    let response = Response::new(StatusCode::MISDIRECTED_REQUEST, sentence);
+    let host = match request.uri().authority() {
+        Some(authority) => authority.as_str().as_bytes(),
+        None => request.headers().get(header::HOST).map_or(&b""[..], |host| host.as_bytes()),
+    };
+    let listable = plain(host).and_then(split_port).map_or("'*'", |(name, _)| name);
+    response.warn(format!(
+        "a request for the Host {} was refused with 421; if that name is yours, --allow-host \
+         {listable} (in a program Config::hosts) allows it",
+        shown(host)
+    ))
+}
+
+/// The answer to a page that may not use the hub. The log names its origin, and the flag.
+fn refused_origin(request: &Request<()>) -> Response {
+    let sentence = "pages of this Origin are not allowed; --allow-origin (in a program \
+                    Config::origins) allows them";
+    let response = Response::new(StatusCode::FORBIDDEN, sentence);
+    let mut origins = request.headers().get_all(header::ORIGIN).iter();
+    let (page, listable) = match (origins.next(), origins.next()) {
+        (Some(origin), None) => {
+            let listable = plain(origin.as_bytes()).and_then(PageOrigin::parse);
+            let listable = listable.map_or("'*'".to_owned(), |origin| origin.to_string());
+            (format!("the Origin {}", shown(origin.as_bytes())), listable)
+        }
+        (Some(_), Some(_)) => {
+            return response.warn("a request with two Origins was refused with 403".to_owned());
+        }
+        (None, _) => ("another site, which sent no Origin,".to_owned(), "'*'".to_owned()),
+    };
+    response.warn(format!(
+        "a page of {page} was refused with 403; if it is yours, --allow-origin {listable} (in a \
+         program Config::origins) allows it"
+    ))
+}
+
+/// Bytes of a name that the log shows at most.
+const SHOWN_BYTES_MAX: usize = 128;
+
+/// A name that a peer sent, for the log: cut, and with everything escaped that is no plain text.
+fn shown(name: &[u8]) -> String {
+    let cut = &name[..name.len().min(SHOWN_BYTES_MAX)];
+    format!("{:?}", String::from_utf8_lossy(cut))
+}
+
+/// A name that can be copied behind a flag, since a shell reads nothing into it.
+fn plain(name: &[u8]) -> Option<&str> {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._:/[]%+".contains(byte);
+    let is_plain = name.len() <= SHOWN_BYTES_MAX && name.iter().all(is_plain);
+    std::str::from_utf8(name).ok().filter(|_| is_plain)
 }
 
 /// Adds to a response who may read it.
 pub(crate) fn with_cors(response: Response, reader: AllowOrigin) -> Response {
     match reader {
         Some(reader) => {
-            response.header("Access-Control-Allow-Origin", reader).header("Vary", "Origin")
+            // What a page may read with its visitor's credentials is for a page that one operator
+            // has named, and not for each sandbox and each file (`null`, `file://`).
+            let is_named = PageOrigin::parse(&reader).is_some_and(|origin| !origin.is_shared());
+            let response =
+                response.header("Access-Control-Allow-Origin", reader).header("Vary", "Origin");
+            if is_named {
+                response.header("Access-Control-Allow-Credentials", "true")
+            } else {
+                response
+            }
         }
         None => response,
     }
 }
 
 /// The answer to OPTIONS, which a browser sends ahead of what a page of another origin asks for.
-pub(crate) fn options(methods: &'static str) -> Response {
+///
+/// A page that may use the hub may send any header: the hub reads few, and those that matter are
+/// checked whatever else stands beside them.
+pub(crate) fn options(methods: &'static str, request: &Request<()>) -> Response {
     /// Seconds for which a browser need not ask again: the most that any honours.
     const MAX_AGE: &str = "7200";
     Response::new(StatusCode::NO_CONTENT, "")
         .header("Allow", methods)
         .header("Access-Control-Allow-Methods", methods)
-        .header("Access-Control-Allow-Headers", "Authorization, Content-Type")
+        .header("Access-Control-Allow-Headers", allowed_headers(request.headers()))
         .header("Access-Control-Max-Age", MAX_AGE)
+}
+
+/// Names of headers that a preflight is allowed at most; with more it is allowed none.
+const PREFLIGHT_HEADERS_MAX: usize = 32;
+
+/// The headers that a preflight asks for, if each is the name of a header, and those that every
+/// client of the hub may need.
+fn allowed_headers(headers: &HeaderMap) -> String {
+    let mut allowed = "Authorization, Content-Type".to_owned();
+    let is_new =
+        |name: &&str| !["authorization", "content-type"].contains(&&*name.to_ascii_lowercase());
+    let asked: Vec<_> =
+        tokens(headers, &header::ACCESS_CONTROL_REQUEST_HEADERS).filter(is_new).collect();
+    let is_name = |name: &&str| HeaderName::from_bytes(name.as_bytes()).is_ok();
+    if asked.len() <= PREFLIGHT_HEADERS_MAX && asked.iter().all(is_name) {
+        for name in asked {
+            allowed.push_str(", ");
+            allowed.push_str(name);
+        }
+    }
+    allowed
 }
 
 /// The host that a request is for; empty if it names none.
@@ -86,8 +170,16 @@ fn is_allowed_host(host: &str, hosts: &[String]) -> bool {
 
 /// Whether a host is `localhost` or an address: what no stranger can make lead here.
 fn is_plain(name: &str) -> bool {
-    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    address.parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost")
+    let Some(address) = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) else {
+        return name.parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost");
+    };
+    // The zone of a link-local address is the client's word for its own interface. RFC 6874 writes
+    // its sign as %25, and many clients do not.
+    let address = match address.split_once('%') {
+        Some((address, zone)) if !zone.is_empty() => address,
+        _ => address,
+    };
+    address.parse::<Ipv6Addr>().is_ok()
 }
 
 /// Returns whether a request comes from this machine itself: from a local peer
@@ -128,10 +220,10 @@ fn allow_origin(request: &Request<()>, host: &str, origins: &[String]) -> Option
     let headers = request.headers();
     let any = origins.iter().any(|listed| listed == "*");
     let mut values = headers.get_all(header::ORIGIN).iter();
+    let says = |name, values: &[&str]| {
+        headers.get(name).is_some_and(|header| values.iter().any(|value| header == value))
+    };
     let Some(origin) = values.next() else {
-        let says = |name, values: &[&str]| {
-            headers.get(name).is_some_and(|header| values.iter().any(|value| header == value))
-        };
         let foreign = says(FETCH_SITE, &["cross-site", "same-site"]);
         // Somebody may follow a link; a page reads nothing of it.
         return (any || !foreign || says(FETCH_DEST, &["document"])).then_some(None);
@@ -139,66 +231,20 @@ fn allow_origin(request: &Request<()>, host: &str, origins: &[String]) -> Option
     if values.next().is_some() {
         return None;
     }
-    if any {
-        return Some(Some("*".into()));
-    }
-    let text = origin.to_str().ok()?;
-    let origin = Origin::parse(text)?;
-    if origin.is_at(host) {
-        return Some(None);
-    }
-    let listed = origins.iter().any(|listed| Origin::parse(listed).as_ref() == Some(&origin));
-    listed.then(|| Some(text.to_owned().into()))
-}
-
-/// An origin as browsers send it, its default port filled in (RFC 6454 section 4).
-#[derive(Debug, PartialEq, Eq)]
-struct Origin {
-    scheme: String,
-    host: String,
-    port: Option<u16>,
-}
-
-impl Origin {
-    fn parse(origin: &str) -> Option<Self> {
-        let (scheme, rest) = origin.split_once(':')?;
-        let authority = rest.strip_prefix("//")?;
-        let scheme = scheme.to_ascii_lowercase();
-        let (host, port) = split_port(authority)?;
-        let default = match scheme.as_str() {
-            "http" | "ws" => Some(80),
-            "https" | "wss" => Some(443),
-            _ => None,
-        };
-        Some(Self { scheme, host: host.to_ascii_lowercase(), port: port.or(default) })
-    }
-
-    /// Whether this is the origin of the server that was asked for as `host`. The scheme is not
-    /// compared, since TLS may end in front of the hub.
-    fn is_at(&self, host: &str) -> bool {
-        let Some((host, port)) = split_port(host) else { return false };
-        let own = match port {
-            Some(port) => Some(port),
-            None if self.scheme == "https" => Some(443),
-            None => Some(80),
-        };
-        self.host.eq_ignore_ascii_case(host) && self.port == own
-    }
-}
-
-/// Splits `host:port`, `[v6]:port` or either without a port; `None` if it is neither.
-fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
-    let after_host = if authority.starts_with('[') { authority.find(']')? + 1 } else { 0 };
-    let (host, port) = match authority[after_host..].find(':') {
-        Some(colon) => {
-            let (host, port) = authority.split_at(after_host + colon);
-            (host, Some(port[1..].parse().ok()?))
-        }
-        None => (authority, None),
+    let text = origin.to_str().ok();
+    let origin = text.and_then(PageOrigin::parse);
+    let is_listed = |origin: &PageOrigin| {
+        origins.iter().any(|listed| PageOrigin::parse(listed).as_ref() == Some(origin))
     };
-    let plain = !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ']);
-    let bracketed = after_host == 0 || after_host == host.len();
-    (plain && bracketed).then_some((host, port))
+    match (text, origin) {
+        (Some(text), Some(origin)) if is_listed(&origin) => Some(Some(text.to_owned().into())),
+        _ if any => Some(Some("*".into())),
+        (_, Some(origin)) if origin.is_at(host) => Some(None),
+        // A page of the hub's own that keeps its address to itself (Firefox's `sendBeacon` under
+        // `no-referrer`). A sandboxed page is another site, and a page cannot set this header.
+        (Some("null"), _) if says(FETCH_SITE, &["same-origin"]) => Some(None),
+        _ => None,
+    }
 }
 
 /// Who a request is from: behind a proxy that is trusted, whom it says; else the peer itself.
@@ -277,7 +323,14 @@ mod tests {
             ("hub.example", "http://hub.example.evil.example", 403),
             ("hub.example", "http://hub.example@evil.example", 403),
             ("hub.example", "null", 403),
+            ("hub.example", "file://", 403),
             ("hub.example", "", 403),
+            ("hub.example", "app://hub.example:80", 403),
+            ("hub.example", "http://hub.example\\@evil.example", 403),
+            ("hub.example", "https://hub.example/page?of=it", 200),
+            ("hub.example", "ws://hub.example", 200),
+            ("hub.example", "https://app.example/page", 200),
+            ("hub.example", "https://app.example.evil.example/app.example", 403),
             ("hub.example", "https://app.example", 200),
             ("hub.example", "https://app.example:443", 200),
             ("hub.example", "http://app.example", 403),
@@ -290,6 +343,148 @@ mod tests {
         }
         let two = [("host", "x"), ("origin", "http://x"), ("origin", "http://x")];
         assert_eq!(status(&Config::default(), &two), 403);
+    }
+    /// What a browser, curl and a client that makes names up send, and what an operator reads.
+    #[test]
+    fn the_log_names_what_was_refused_and_the_flag_that_allows_it() {
+        let config = Config::default().hosts(vec!["hub.example".into()]);
+        let hub = ("host", "hub.example");
+        let long = "x".repeat(200);
+        for (headers, sentence) in [
+            (
+                &[hub, ("origin", "http://localhost:3000")][..],
+                "a page of the Origin \"http://localhost:3000\" was refused with 403; if it is \
+                 yours, --allow-origin http://localhost:3000 (in a program Config::origins) allows \
+                 it",
+            ),
+            (
+                &[hub, ("origin", "$(reboot)")],
+                "a page of the Origin \"$(reboot)\" was refused with 403; if it is yours, \
+                 --allow-origin '*' (in a program Config::origins) allows it",
+            ),
+            (
+                &[hub, ("sec-fetch-site", "cross-site"), ("sec-fetch-dest", "image")],
+                "a page of another site, which sent no Origin, was refused with 403; if it is \
+                 yours, --allow-origin '*' (in a program Config::origins) allows it",
+            ),
+            (
+                &[hub, ("origin", "http://a"), ("origin", "http://b")],
+                "a request with two Origins was refused with 403",
+            ),
+            (
+                &[("host", "raspberrypi.local:8080")],
+                "a request for the Host \"raspberrypi.local:8080\" was refused with 421; if that \
+                 name is yours, --allow-host raspberrypi.local (in a program Config::hosts) allows \
+                 it",
+            ),
+            (
+                &[("host", "café;reboot\u{200b}")],
+                "a request for the Host \"café;reboot\\u{200b}\" was refused with 421; if that name \
+                 is yours, --allow-host '*' (in a program Config::hosts) allows it",
+            ),
+            (
+                &[("host", &long)],
+                &format!(
+                    "a request for the Host \"{}\" was refused with 421; if that name is yours, \
+                     --allow-host '*' (in a program Config::hosts) allows it",
+                    &long[..SHOWN_BYTES_MAX]
+                ),
+            ),
+        ] {
+            // Raw, since a header may hold what is no text.
+            let mut request = Request::new(());
+            for (name, value) in headers {
+                let value = http::HeaderValue::from_bytes(value.as_bytes()).expect("a value");
+                request.headers_mut().append(*name, value);
+            }
+            let warning = check(&request, &config).expect_err("refused").warning.clone();
+            assert_eq!(warning.as_deref(), Some(sentence), "{headers:?}");
+        }
+    }
+    /// What packaged applications and libraries for microcontrollers send.
+    #[test]
+    fn an_origin_of_any_kind_can_be_listed_alone() {
+        let reader = |listed: &str, headers: &[(&'static str, &str)]| {
+            let config = Config::default().origins(vec![listed.to_owned()]);
+            let headers = [&[("host", "hub.example")], headers].concat();
+            let reader = check(&request(&headers), &config);
+            reader.map(Option::unwrap_or_default).map_err(|response| response.status.as_u16())
+        };
+        for (listed, origin) in [
+            ("null", "null"),
+            ("file://", "file://"),
+            // Android's WebView, of a file.
+            ("file://", "file:///android_asset/index.html"),
+            // Electron and Capacitor.
+            ("app://-", "app://-"),
+            ("capacitor://localhost", "capacitor://localhost"),
+            ("chrome-extension://iaoigbhacejd", "chrome-extension://iaoigbhacejd"),
+            // ArduinoWebsockets.
+            ("https://github.com", "https://github.com/gilmaimon/TinyWebsockets"),
+            ("https://github.com/gilmaimon/", "https://github.com/gilmaimon/TinyWebsockets"),
+            ("HTTPS://App.Example:443", "https://app.example"),
+        ] {
+            assert_eq!(reader(listed, &[("origin", origin)]), Ok(origin.into()), "{listed}");
+            for other in ["null", "file://", "app://-", "https://app.example"] {
+                if !listed.eq_ignore_ascii_case(other)
+                    && other != origin
+                    && !origin.starts_with(other)
+                {
+                    assert_eq!(reader(listed, &[("origin", other)]), Err(403), "{listed} {other}");
+                }
+            }
+        }
+        // Firefox's `sendBeacon` of the hub's own page, under `Referrer-Policy: no-referrer`.
+        let beacon = [("origin", "null"), ("sec-fetch-site", "same-origin")];
+        assert_eq!(reader("https://app.example", &beacon), Ok("".into()));
+        for site in ["cross-site", "same-site", "none"] {
+            let sandboxed = [("origin", "null"), ("sec-fetch-site", site)];
+            assert_eq!(reader("https://app.example", &sandboxed), Err(403), "{site}");
+        }
+    }
+    #[test]
+    fn a_page_reads_with_credentials_only_if_its_origin_is_listed_by_name() {
+        let credentials = |listed: &[&str], origin| {
+            let listed = listed.iter().map(ToString::to_string).collect();
+            let config = Config::default().origins(listed);
+            let reader = check(&request(&[("host", "x"), ("origin", origin)]), &config);
+            let response = Response::new(StatusCode::OK, "");
+            let bytes = with_cors(response, reader.expect("allowed")).encode(false, true);
+            let head = String::from_utf8(bytes).expect("text");
+            head.contains("\r\nAccess-Control-Allow-Credentials: true\r\n")
+        };
+        assert!(credentials(&["https://app.example"], "https://app.example"));
+        assert!(credentials(&["*", "https://app.example"], "https://app.example"));
+        assert!(credentials(&["app://-"], "app://-"));
+        assert!(!credentials(&["*"], "https://app.example"));
+        assert!(!credentials(&["null"], "null"));
+        assert!(!credentials(&["file://"], "file://"));
+        assert!(!credentials(&["file://"], "FILE:///home/ann/page.html"));
+        assert!(!credentials(&["https://app.example"], "http://x"), "no header names a reader");
+    }
+    #[test]
+    fn a_preflight_is_allowed_the_headers_that_it_asks_for() {
+        let allowed = |asked: &[&str]| {
+            let asked: Vec<_> =
+                asked.iter().map(|asked| ("access-control-request-headers", *asked)).collect();
+            allowed_headers(request(&asked).headers())
+        };
+        const ALWAYS: &str = "Authorization, Content-Type";
+        assert_eq!(allowed(&[]), ALWAYS);
+        assert_eq!(allowed(&["authorization,content-type"]), ALWAYS);
+        assert_eq!(
+            allowed(&["baggage,cache-control,last-event-id,traceparent,x-requested-with"]),
+            format!(
+                "{ALWAYS}, baggage, cache-control, last-event-id, traceparent, x-requested-with"
+            )
+        );
+        assert_eq!(allowed(&["a", "b, c"]), format!("{ALWAYS}, a, b, c"));
+        for bad in ["x y", "x:y", "a, b c", "\"x\""] {
+            assert_eq!(allowed(&[bad]), ALWAYS, "{bad}");
+        }
+        let most = vec!["x"; PREFLIGHT_HEADERS_MAX].join(",");
+        assert_ne!(allowed(&[&most]), ALWAYS);
+        assert_eq!(allowed(&[&format!("{most},x")]), ALWAYS);
     }
     #[test]
     fn what_a_foreign_page_asks_for_without_an_origin_is_refused() {
@@ -322,6 +517,13 @@ mod tests {
             ("127.0.0.1:8080", 200),
             ("[::1]:8080", 200),
             ("192.168.1.2", 200),
+            // urllib, httpx and websockets send it as it stands in the URL, others without the 25.
+            ("[fe80::1%25eth0]:8080", 200),
+            ("[fe80::1%eth0]", 200),
+            ("[fe80::1%]", 421),
+            ("[evil.example%25eth0]", 421),
+            ("fe80::1%25eth0", 421),
+            ("[127.0.0.1]", 421),
             ("localhost:8080", 200),
             ("LOCALHOST", 200),
             ("hub.example", 200),

@@ -26,6 +26,8 @@ pub(crate) struct Parts {
     is_endless: bool,
     /// Headers beyond those every response has; names and values of ours.
     headers: Vec<(&'static str, Cow<'static, str>)>,
+    /// What the log says at the level WARN, once for each sentence.
+    pub(crate) warning: Option<Box<str>>,
 }
 
 impl Deref for Response {
@@ -49,12 +51,25 @@ impl Response {
         content_type: &'static str,
         body: Cow<'static, str>,
     ) -> Self {
-        Self(Box::new(Parts { status, body, content_type, is_endless: false, headers: Vec::new() }))
+        Self(Box::new(Parts {
+            status,
+            body,
+            content_type,
+            is_endless: false,
+            headers: Vec::new(),
+            warning: None,
+        }))
     }
 
     /// Lets the body go on until the connection ends.
     pub(crate) fn endless(mut self) -> Self {
         self.0.is_endless = true;
+        self
+    }
+
+    /// Has the log say once, at the level WARN, what was refused and what would allow it.
+    pub(crate) fn warn(mut self, sentence: String) -> Self {
+        self.0.warning = Some(sentence.into());
         self
     }
 
@@ -184,25 +199,58 @@ pub(crate) fn internal_error(cause: &'static str) -> Response {
     Response::new(StatusCode::INTERNAL_SERVER_ERROR, "this server failed to answer the request")
 }
 
-/// The response to a request that a hook refused.
-pub(crate) fn refused_by_hook(status: StatusCode) -> Response {
-    let sentence = match status {
-        StatusCode::UNAUTHORIZED => "a valid token is required".to_owned(),
-        StatusCode::FORBIDDEN => "this request is not allowed".to_owned(),
+/// The response to a request that a hook refused, with the reason that it gave.
+pub(crate) fn refused_by_hook(status: StatusCode, reason: Option<Cow<'static, str>>) -> Response {
+    let challenge = challenge(reason.as_deref());
+    let warning = reason.as_ref().filter(|_| status == StatusCode::UNAUTHORIZED);
+    let warning = warning.map(|reason| format!("a token was refused with 401: {reason}"));
+    let sentence = reason.unwrap_or_else(|| match status {
+        StatusCode::UNAUTHORIZED => "a valid token is required".into(),
+        StatusCode::FORBIDDEN => "this request is not allowed".into(),
         _ => {
             let reason = status.canonical_reason().unwrap_or("no reason given");
-            format!("the request was refused: {}", reason.to_ascii_lowercase())
+            format!("the request was refused: {}", reason.to_ascii_lowercase()).into()
         }
-    };
-    let response = Response::new(status, sentence);
+    });
+    let mut response = Response::new(status, sentence);
+    if let Some(warning) = warning {
+        response = response.warn(warning);
+    }
     match status {
-        StatusCode::UNAUTHORIZED => response.header("WWW-Authenticate", "Bearer"),
+        StatusCode::UNAUTHORIZED => response.header("WWW-Authenticate", challenge),
         StatusCode::SERVICE_UNAVAILABLE => response.header("Retry-After", RETRY_AFTER),
         _ => response,
     }
 }
 
+/// Bytes of a reason that a header carries at most.
+const DESCRIPTION_MAX: usize = 200;
+
+/// The value of WWW-Authenticate: what is wrong with the token that was sent (RFC 6750 section 3).
+fn challenge(reason: Option<&str>) -> Cow<'static, str> {
+    let Some(reason) = reason else { return "Bearer".into() };
+    let is_allowed = |char: &char| matches!(char, ' '..='~') && !matches!(char, '"' | '\\');
+    let description: String = reason.chars().filter(is_allowed).take(DESCRIPTION_MAX).collect();
+    format!("Bearer error=\"invalid_token\", error_description=\"{description}\"").into()
+}
+
 /// The response to a request whose time is over.
 pub(crate) fn request_timeout() -> Response {
     Response::new(StatusCode::REQUEST_TIMEOUT, "the request took too long")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_in_the_challenge_without_what_would_end_it() {
+        assert_eq!(challenge(None), "Bearer");
+        assert_eq!(
+            challenge(Some("the claim \"exp\"\r\nSet-Cookie: a\\ is in the past é")),
+            "Bearer error=\"invalid_token\", error_description=\"the claim expSet-Cookie: a is in \
+             the past \""
+        );
+        assert!(challenge(Some(&"x".repeat(10_000))).len() < 300);
+    }
 }

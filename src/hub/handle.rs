@@ -19,6 +19,7 @@ use crate::hub::registry::Registry;
 use crate::hub::reply::{Answer, Reply, reply};
 use crate::hub::sizing::Sizing;
 use crate::limits::admission::Admissions;
+use crate::limits::warn_once::WarnOnce;
 use crate::memory::budget::MemoryBudget;
 use crate::memory::read_buffers::ReadBuffers;
 use crate::message::Message;
@@ -101,6 +102,8 @@ pub(crate) struct Shared {
     pub(crate) timers: Arc<Timers>,
     /// When serving began, in seconds of Unix time; set by the first call that serves.
     pub(crate) started: OnceLock<u64>,
+    /// What was refused and how to allow it, logged once for each name.
+    pub(crate) refusals: WarnOnce,
 }
 
 impl Hub {
@@ -176,6 +179,7 @@ impl Hub {
             read_buffers: ReadBuffers::default(),
             timers: Timers::new(),
             started: OnceLock::new(),
+            refusals: WarnOnce::default(),
         };
         Ok((Self { shared: Arc::new(shared) }, manager.run()))
     }

@@ -1,4 +1,5 @@
-//! How many clients, handshakes and idle connections there may be.
+//! How many clients, handshakes, idle connections and warnings there may be.
 
 pub(crate) mod admission;
 pub(crate) mod semaphore;
+pub(crate) mod warn_once;

@@ -44,7 +44,7 @@ impl Peer {
 
     /// A peer behind a proxy.
     pub(crate) fn forwarded(address: IpAddr) -> Self {
-        Self(Source::Forwarded(address))
+        Self(Source::Forwarded(address.to_canonical()))
     }
 
     /// Returns the peer's TCP address, if it has one. The port is 0 if a proxy of
@@ -61,7 +61,7 @@ impl Peer {
     /// Returns whether the peer is on this machine: a loopback address or a Unix socket.
     #[must_use]
     pub fn is_local(&self) -> bool {
-        let loopback = |address: SocketAddr| address.ip().to_canonical().is_loopback();
+        let loopback = |address: SocketAddr| address.ip().is_loopback();
         self.0 == Source::Unix || self.address().is_some_and(loopback)
     }
 
@@ -78,13 +78,18 @@ impl Peer {
     pub(crate) fn network(&self) -> Option<u128> {
         let address = self.address()?.ip();
         let bits = to_bits(address);
-        Some(if address.to_canonical().is_ipv4() { bits } else { bits >> 64 << 64 })
+        Some(if address.is_ipv4() { bits } else { bits >> 64 << 64 })
     }
 }
 
+/// An IPv4 address that is written as IPv6 (`::ffff:192.0.2.1`), as a socket for both has it, becomes
+/// IPv4, so that hooks, limits and the log see one address for one host.
 impl From<SocketAddr> for Peer {
     fn from(address: SocketAddr) -> Self {
-        Self(Source::Address(address))
+        Self(Source::Address(match address.ip().to_canonical() {
+            IpAddr::V4(v4) => SocketAddr::from((v4, address.port())),
+            IpAddr::V6(_) => address,
+        }))
     }
 }
 
@@ -96,5 +101,28 @@ impl fmt::Display for Peer {
             Source::Unix => f.write_str("unix"),
             Source::Unknown => f.write_str("unknown"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What accept(2) gives for `[::]:8080` when an IPv4 host connects, and what proxies forward.
+    #[test]
+    fn an_ipv4_host_has_one_address() {
+        let mapped: SocketAddr = "[::ffff:192.0.2.7]:5000".parse().expect("an address");
+        let plain: SocketAddr = "192.0.2.7:5000".parse().expect("an address");
+        let peer = Peer::from(mapped);
+        assert_eq!((peer, peer.to_string()), (Peer::from(plain), "192.0.2.7:5000".to_owned()));
+        assert_eq!(Peer::forwarded(mapped.ip()), Peer::forwarded(plain.ip()));
+        assert_eq!(peer.network(), Peer::forwarded(plain.ip()).network());
+        for network in ["192.0.2.0/24", "192.0.2.7", "0.0.0.0/0"] {
+            assert!(peer.is_in(&network.parse().expect("a network")), "{network}");
+        }
+        let loopback: SocketAddr = "[::ffff:127.0.0.1]:1".parse().expect("an address");
+        assert!(Peer::from(loopback).is_local());
+        let v6: SocketAddr = "[fe80::1%3]:80".parse().expect("an address");
+        assert_eq!(Peer::from(v6).address(), Some(v6), "with its zone");
     }
 }

@@ -295,8 +295,10 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         route: Route<'_>,
     ) -> Result<ControlFlow<Joining<'a>, Response>, Response> {
         let (hub, request) = (self.stream.hub, &head.request);
+        let reason = |status| self.handler.on_refusal(request, status);
         if let Route::Events | Route::Upgrade = route {
-            let admission = run_request_hook(self.handler.on_upgrade(request, peer)).await?;
+            let admission =
+                run_request_hook(self.handler.on_upgrade(request, peer), reason).await?;
             check_protocol(request, admission.protocol.as_deref())?;
             let key = matches!(route, Route::Upgrade).then(|| accept_key(request));
             let protocol = admission.protocol.clone();
@@ -304,11 +306,11 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             return Ok(ControlFlow::Break(Joining { registering, key, protocol }));
         }
         if let Route::Metrics | Route::Rooms | Route::Members(_) = route {
-            run_request_hook(self.handler.on_inspect(request, peer)).await?;
+            run_request_hook(self.handler.on_inspect(request, peer), reason).await?;
         }
         Ok(ControlFlow::Continue(match route {
             Route::Page(page) => Response::page(page, origin::host(request)),
-            Route::Options(methods) => origin::options(methods),
+            Route::Options(methods) => origin::options(methods, request),
             Route::Metrics => metrics::response(hub),
             Route::Rooms => rooms::rooms(hub, request.uri()).await?,
             Route::Members(room) => rooms::members(hub, request.uri(), room).await?,

@@ -25,7 +25,8 @@ pub(crate) async fn publish<T: Transport, H: Handler>(
     exchange: &mut Exchange<'_>,
 ) -> Result<Response, Failure> {
     let peer = exchange.client_address;
-    let hook = run_request_hook(handler.on_publish(&head.request, &peer, &target));
+    let reason = |status| handler.on_refusal(&head.request, status);
+    let hook = run_request_hook(handler.on_publish(&head.request, &peer, &target), reason);
     exchange.slot.within(hook).await.ok_or_else(request_timeout)??;
     let message = read_message(stream, head, exchange).await?;
     add(&stream.hub.shared().counters.messages_received, 1);

@@ -6,11 +6,13 @@ use http::{Request, StatusCode, header};
 
 use crate::connection::handler::{Admission, Handler};
 use crate::connection::linger::lingering_close;
+use crate::connection::refuse::count_refusal;
 use crate::connection::registration;
 use crate::disconnect::Disconnect;
 use crate::error::Error;
 use crate::http1::response::{Response, draining};
 use crate::hub::handle::Hub;
+use crate::net::peer::Peer;
 use crate::net::stream::AnyStream;
 use crate::stats::{RefusalReason, Requested, add};
 use crate::websocket::connection;
@@ -72,8 +74,7 @@ impl Hub {
         *head.version_mut() = request.version();
         *head.headers_mut() = request.headers().clone();
         self.answer(&head, admission).unwrap_or_else(|response| {
-            let wrong = RefusalReason::of(response.status);
-            self.shared().counters.refuse(Requested::WebSocket, wrong);
+            count_refusal(self, Requested::WebSocket, &Peer::unknown(), &response);
             response.into_http()
         })
     }

@@ -28,8 +28,8 @@ use crate::websocket::reader::Reader;
 /// Bytes that one poll reads from or writes to a peer, about, before others get their turn.
 pub(crate) const READ_BUDGET: u32 = 64 * 1024;
 
-/// A ping without payload (RFC 6455 5.5.2).
-pub(crate) const PING: [u8; 2] = [0x89, 0];
+/// A ping (RFC 6455 5.5.2), with a payload, since some small clients mishandle one without.
+pub(crate) const PING: [u8; 5] = *b"\x89\x03hub";
 
 /// FIN and the opcode of a pong (RFC 6455 5.5.3).
 const PONG: u8 = 0x8a;

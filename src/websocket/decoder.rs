@@ -2,7 +2,7 @@
 //!
 //! The decoder is plain data and does no I/O. It takes the bytes of a peer as they come, cut at any
 //! place, and returns one event at a time, so what a peer says before it breaks a rule is heard
-//! first. tungstenite reads the frame headers and judges the close codes. The limits, the masks and
+//! first. tungstenite reads the frame headers. The limits, the masks and
 //! the way from frames to a message are here.
 //!
 //! A message that lies in one frame in the bytes is made from where it lies. Any other message goes
@@ -14,10 +14,10 @@ use std::str;
 use std::sync::Arc;
 
 use async_tungstenite::tungstenite::protocol::frame::FrameHeader;
-use async_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
+use async_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use crate::config::Config;
-use crate::disconnect::Disconnect;
+use crate::disconnect::{Disconnect, is_sendable};
 use crate::frame::{BINARY, TEXT};
 use crate::memory::budget::MemoryBudget;
 use crate::message::Message;
@@ -294,7 +294,7 @@ fn close(payload: &[u8]) -> Result<Disconnect, Disconnect> {
     };
     let code = u16::from_be_bytes(*code);
     let reason = str::from_utf8(reason).map_err(|_| Disconnect::INVALID_TEXT)?;
-    if CloseCode::from(code).is_allowed() {
+    if is_sendable(code) {
         Ok(Disconnect::new(code, reason.to_owned()))
     } else {
         Ok(broken("Protocol violation"))

@@ -1,6 +1,7 @@
 //! Tests of the built binary.
 #![cfg(unix)]
 
+mod access;
 mod activation;
 mod deploy;
 mod drain;
@@ -348,8 +349,8 @@ fn help_names_every_flag_and_its_variable() {
         .filter_map(|line| line.split_whitespace().next())
         .collect();
     let expected = "listen no-echo no-page threads allow-origin allow-host trusted-proxy \
-                    token token-file publish-token publish-token-file admin-token \
-                    admin-token-file jwt-secret jwt-secret-file max-clients \
+                    protocol token token-file publish-token publish-token-file admin-token \
+                    admin-token-file jwt-secret jwt-secret-file jwt-audience max-clients \
                     max-clients-per-ip max-rooms max-message max-memory max-fragments queue queue-bytes overflow \
                     handshake-timeout ping-interval pong-timeout write-timeout close-timeout drain \
                     stdin stdout log health version help";

@@ -219,7 +219,7 @@ fn slow_hook_does_not_cause_a_pong_timeout() {
     let hub = TestHub::serving(config, Slow(wait));
     let mut peer = hub.join();
     peer.say("held up");
-    assert_eq!(peer.receive(), (PING, vec![]));
+    assert_eq!(peer.receive(), (PING, b"hub".to_vec()));
     peer.send(PONG, b"");
     peer.is_left_alone_for(Duration::from_millis(400));
     words.send_blocking(()).expect("the hook waits");

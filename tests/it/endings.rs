@@ -127,7 +127,7 @@ fn message_that_is_not_finished_in_time_is_answered_1008() {
 #[test]
 fn the_code_of_the_peers_close_is_echoed() {
     let hub = TestHub::start();
-    for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 3000, 4999] {
+    for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1014, 3000, 4999] {
         let mut peer = hub.join();
         let payload = [&u16::to_be_bytes(code)[..], b"reasons"].concat();
         peer.write(&[frame(TEXT, b"last words"), frame(CLOSE, &payload)].concat());
@@ -211,7 +211,7 @@ fn peer_that_may_still_send_is_read_until_it_closes() {
         let hub = TestHub::with(config);
         let mut peer = hub.join();
         if is_pinged {
-            assert_eq!(peer.receive(), (PING, vec![]));
+            assert_eq!(peer.receive(), (PING, b"hub".to_vec()));
         }
         peer.write(&frame(CLOSE, &1000u16.to_be_bytes()));
         // On a slow machine there may be another ping.

@@ -20,7 +20,7 @@ fn silent_client_is_pinged_again_and_again() {
     let begin = Instant::now();
     let mut peer = hub.join();
     for _ in 0..3 {
-        assert_eq!(peer.receive(), (PING, vec![]));
+        assert_eq!(peer.receive(), (PING, b"hub".to_vec()));
         peer.send(PONG, b"");
     }
     // Each interval may be a tenth shorter, so that clients are not pinged together.
@@ -37,7 +37,7 @@ fn client_that_answers_pings_stays_and_one_that_does_not_is_dropped() {
         let mut alive = hub.join();
         let mut pings = 0;
         while hub.hub.stats().clients == 2 {
-            assert_eq!(alive.receive(), (PING, vec![]));
+            assert_eq!(alive.receive(), (PING, b"hub".to_vec()));
             alive.send(PONG, b"");
             pings += 1;
             assert!(pings < 100, "the half-open connection is never dropped");

@@ -456,7 +456,7 @@ FAULTS = [
     Fault(
         "a close frame may have any code",
         "decoder.rs::close",
-        "if CloseCode::from(code).is_allowed() {",
+        "if is_sendable(code) {",
         "if true {",
         "decoder.rs",
     ),
@@ -798,5 +798,26 @@ FAULTS = [
         "if entry.next != Slot::TAKEN { entry.next",
         "if entry.next == Slot::NONE { entry.next",
         "timer_list.rs",
+    ),
+    Fault(
+        "a page that shares its origin with others reads with credentials",
+        "origin.rs::with_cors",
+        "|origin| !origin.is_shared()",
+        "|_| true",
+        "origin.rs",
+    ),
+    Fault(
+        "a sandboxed page of any site is taken for the hub's own",
+        "origin.rs::allow_origin",
+        'if says(FETCH_SITE, &["same-origin"])',
+        "if true",
+        "origin.rs",
+    ),
+    Fault(
+        "a peer that makes names up fills the log",
+        "warn_once.rs::judge",
+        "if self.hashes.len() < SENTENCES_MAX {",
+        "if true {",
+        "warn_once.rs",
     ),
 ]

@@ -3,6 +3,7 @@
 //! This is the policy of the binary. A program that embeds the hub has users of its own.
 
 use std::fmt;
+use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use hublet::http::header;
@@ -10,7 +11,7 @@ use hublet::http::{HeaderMap, Request, StatusCode};
 use hublet::{Peer, is_local, is_name, query_of};
 use sha2::Sha256;
 
-use super::jwt::{Claims, Key};
+use super::jwt::{Claims, Invalid, Key, LEEWAY};
 
 /// The subprotocol before the token of a browser's WebSocket. The hub answers with it.
 pub(crate) const PROTOCOL: &str = "hublet.token";
@@ -18,15 +19,36 @@ pub(crate) const PROTOCOL: &str = "hublet.token";
 /// Bytes of a key for HS256, at least (RFC 7518 3.2).
 const KEY_BYTES_MIN: usize = 32;
 
+/// The answer to a token that is not one of the secrets.
+const WRONG: Invalid = "the token is wrong";
+
 /// A token or a key, and a second one while clients change from one to the other. It is never
 /// printed.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret(Box<str>, Option<Box<str>>);
 
 impl Secret {
-    /// `None` for an empty text.
-    pub(crate) fn new(text: &str) -> Option<Self> {
-        (!text.is_empty()).then(|| Self(text.into(), None))
+    /// The longest secret, in bytes. It is part of the head of a request, which has 8 KiB.
+    pub(crate) const BYTES_MAX: usize = 4096;
+
+    /// # Errors
+    ///
+    /// What is allowed, for a text that clients cannot send as the operator wrote it: headers lose
+    /// the space around a value and have one line.
+    pub(crate) fn new(text: &str) -> Result<Self, &'static str> {
+        if text.is_empty() {
+            Err("one that is not empty")
+        } else if text.len() > Self::BYTES_MAX {
+            Err("one of at most 4096 bytes")
+        } else if text.contains(char::is_control) {
+            Err("one of a single line, without control characters")
+        } else if text.starts_with('\u{feff}') {
+            Err("one without a byte order mark in front of it")
+        } else if text.trim() != text {
+            Err("one without space in front of it or behind it")
+        } else {
+            Ok(Self(text.into(), None))
+        }
     }
 
     /// Adds a second one; `false` if there are two already.
@@ -61,6 +83,8 @@ pub(crate) struct Secrets {
     pub(crate) admin_token: Option<Secret>,
     /// The key that JSON Web Tokens are signed with.
     pub(crate) jwt_secret: Option<Secret>,
+    /// What JSON Web Tokens must be for; without it, those that say nothing of it.
+    pub(crate) jwt_audience: Option<Box<str>>,
 }
 
 impl Secrets {
@@ -133,8 +157,8 @@ impl Access {
     ///
     /// # Errors
     ///
-    /// 401 for a token that is not valid.
-    pub(crate) fn pass(&self, request: &Request<()>, now: u64) -> Result<Pass, StatusCode> {
+    /// What is wrong with a token that is not valid.
+    pub(crate) fn pass(&self, request: &Request<()>, now: u64) -> Result<Pass, Invalid> {
         let Secrets { token, publish_token, .. } = &self.secrets;
         let by_token = |listen, send| Pass { user: None, until: None, listen, send, shown: true };
         let guards_listening = self.secrets.guard_listening();
@@ -152,22 +176,54 @@ impl Access {
         if is(token, &shown) {
             return Ok(by_token(Rooms::All, Rooms::if_so(publish_token.is_none())));
         }
-        let claims = self.key.as_ref().and_then(|key| key.verify(&shown, now));
-        let claims = claims.filter(|claims| claims.sub.as_deref().is_none_or(is_name));
-        claims.map(|claims| self.pass_of(claims)).ok_or(StatusCode::UNAUTHORIZED)
+        let Some(key) = &self.key else { return Err(WRONG) };
+        let claims = key.verify(&shown, now)?;
+        if claims.sub.as_deref().is_some_and(|sub| !is_name(sub)) {
+            return Err("the claim sub must have 1 to 128 bytes and no control characters");
+        }
+        // A service that a token does not name must refuse it (RFC 7519 4.1.3).
+        match (&self.secrets.jwt_audience, &claims.aud) {
+            (None, None) => {}
+            (None, Some(_)) => return Err("the claim aud needs a hub with --jwt-audience"),
+            (Some(_), None) => return Err("the claim aud is missing"),
+            (Some(own), Some(aud)) if aud.iter().any(|name| **name == **own) => {}
+            (Some(_), Some(_)) => return Err("the claim aud does not name this hub"),
+        }
+        Ok(Self::pass_of(claims))
+    }
+
+    /// Why a request was refused with this status: a sentence that names no value of its token.
+    pub(crate) fn reason(
+        &self,
+        request: &Request<()>,
+        status: StatusCode,
+        now: u64,
+    ) -> Option<&'static str> {
+        let path = request.uri().path();
+        let is_under = |prefixes: &[&str]| prefixes.iter().any(|prefix| path.starts_with(prefix));
+        let is_admin = is_under(&["/metrics", "/rooms"]);
+        match status {
+            StatusCode::UNAUTHORIZED if is_admin => shown(request).map(|_| WRONG),
+            StatusCode::UNAUTHORIZED => self.pass(request, now).err(),
+            StatusCode::FORBIDDEN if is_admin => {
+                Some("without --admin-token only programs on this machine may ask for this")
+            }
+            StatusCode::FORBIDDEN if is_under(&["/pub", "/user"]) => {
+                Some("the token does not allow to publish here (a JSON Web Token does by publish)")
+            }
+            StatusCode::FORBIDDEN => Some("the token does not allow to subscribe to this room"),
+            _ => None,
+        }
     }
 
     /// What a JSON Web Token allows. Without a claim for subscribing it allows all rooms. Without a
-    /// claim for publishing it allows the same rooms as for subscribing, or none if there is a
-    /// token for publishing.
-    fn pass_of(&self, claims: Claims) -> Pass {
+    /// claim for publishing it allows none: the key may sign for another application too, and a
+    /// token for a visitor must not allow messages to all other visitors by an omission.
+    fn pass_of(claims: Claims) -> Pass {
         let listen = claims.rooms.map_or(Rooms::All, Rooms::These);
-        let send = match claims.publish {
-            Some(rooms) => Rooms::These(rooms),
-            None if self.secrets.publish_token.is_some() => Rooms::none(),
-            None => listen.clone(),
-        };
-        Pass { user: claims.sub, until: claims.exp, listen, send, shown: true }
+        let send = claims.publish.map_or(Rooms::none(), Rooms::These);
+        let until = claims.exp.map(|exp| exp.saturating_add(LEEWAY));
+        Pass { user: claims.sub, until, listen, send, shown: true }
     }
 
     /// Whether a request may use the admin endpoints: with the admin token, or from this machine if
@@ -232,19 +288,31 @@ impl Pass {
 /// `Sec-WebSocket-Protocol`.
 fn shown(request: &Request<()>) -> Option<String> {
     let headers = request.headers();
-    if let Some(value) = headers.get(header::AUTHORIZATION) {
-        // Another scheme counts as an invalid token.
-        let (scheme, token) = value.to_str().ok()?.split_once(' ').unwrap_or_default();
-        let token = if scheme.eq_ignore_ascii_case("bearer") { token.trim_ascii() } else { "" };
-        return Some(token.to_owned());
-    }
-    query_of(request.uri(), "token")
-        .or_else(|| protocols(headers).skip_while(|name| *name != PROTOCOL).nth(1).map(Into::into))
+    let behind_protocol = || protocols(headers).skip_while(|name| *name != PROTOCOL).nth(1);
+    bearer(headers)
+        .or_else(|| query_of(request.uri(), "token"))
+        .or_else(|| behind_protocol().map(Into::into))
 }
 
-/// Whether a request offers the subprotocol for tokens.
-pub(crate) fn offers_protocol(request: &Request<()>) -> bool {
-    protocols(request.headers()).any(|name| name == PROTOCOL)
+/// The token of `Authorization: Bearer`. Any other scheme is for the proxy in front of the hub: a
+/// browser that has passed its Basic authentication sends that with each request.
+fn bearer(headers: &HeaderMap) -> Option<String> {
+    headers.get_all(header::AUTHORIZATION).iter().find_map(|value| {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        let (scheme, token) = value.split_once(' ').unwrap_or((&value, ""));
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_ascii().to_owned())
+    })
+}
+
+/// The subprotocol to answer a request with: the first that it offers of the one for tokens and of
+/// those that are named.
+///
+/// What stands behind the one for tokens is a secret. It is never looked at here.
+pub(crate) fn answered_protocol(request: &Request<()>, named: &[Arc<str>]) -> Option<Arc<str>> {
+    protocols(request.headers()).find_map(|offer| match offer {
+        PROTOCOL => Some(PROTOCOL.into()),
+        _ => named.iter().find(|name| ***name == *offer).cloned(),
+    })
 }
 
 fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
@@ -281,7 +349,7 @@ mod tests {
     }
 
     fn secret(text: &str) -> Option<Secret> {
-        Secret::new(text)
+        Secret::new(text).ok()
     }
 
     /// The old one and the new one.
@@ -337,7 +405,7 @@ mod tests {
         let status =
             |outcome: Result<(), StatusCode>| outcome.map_or_else(|s| s.as_u16(), |()| 200);
         let pass = access.pass(&request, NOW);
-        let pass = pass.as_ref().map_err(|status| *status);
+        let pass = pass.as_ref().map_err(|_| StatusCode::UNAUTHORIZED);
         [status(pass.and_then(|p| p.listens_to(room))), status(pass.and_then(|p| p.sends_to(room)))]
     }
 
@@ -377,16 +445,17 @@ mod tests {
         };
         let strict = Secrets { publish_token: secret("p"), ..key.clone() };
         for (secrets, claims, room, expected) in [
-            (&key, r#"{}"#, "a", [200, 200]),
-            (&key, r#"{"rooms":["a"]}"#, "a", [200, 200]),
+            (&key, r#"{}"#, "a", [200, 403]),
+            (&key, r#"{"rooms":["a"]}"#, "a", [200, 403]),
+            (&key, r#"{"rooms":["a"],"publish":"a"}"#, "a", [200, 200]),
             (&key, r#"{"rooms":["a"]}"#, "ab", [403, 403]),
-            (&key, r#"{"rooms":["a*"]}"#, "ab", [200, 200]),
+            (&key, r#"{"rooms":["a*"],"publish":["a*"]}"#, "ab", [200, 200]),
             (&key, r#"{"rooms":["*"],"publish":["a"]}"#, "b", [200, 403]),
             (&key, r#"{"rooms":[],"publish":["a"]}"#, "a", [403, 200]),
             (&key, r#"{"publish":[]}"#, "a", [200, 403]),
             (&strict, r#"{}"#, "a", [200, 403]),
             (&strict, r#"{"publish":["a"]}"#, "a", [200, 200]),
-            (&key, r#"{"exp":1000}"#, "a", [401, 401]),
+            (&key, r#"{"exp":995}"#, "a", [401, 401]),
         ] {
             let token = sign(r#"{"alg":"HS256"}"#, claims, SECRET);
             assert_eq!(
@@ -400,10 +469,33 @@ mod tests {
             let token = sign(r#"{"alg":"HS256"}"#, claims, SECRET);
             access.pass(&bearer(&token), NOW).expect("valid").sends_to_users().is_ok()
         };
-        assert!(users("{}") && users(r#"{"publish":["*"]}"#) && !users(r#"{"publish":["a*"]}"#));
+        assert!(users(r#"{"publish":["*"]}"#) && users(r#"{"publish":"*"}"#));
+        assert!(!users("{}") && !users(r#"{"publish":["a*"]}"#));
         let token = sign(r#"{"alg":"HS256"}"#, r#"{"sub":"ada","exp":1001}"#, SECRET);
         let pass = access.pass(&bearer(&token), NOW).expect("valid");
-        assert_eq!((pass.user.as_deref(), pass.until), (Some("ada"), Some(1001)));
+        assert_eq!((pass.user.as_deref(), pass.until), (Some("ada"), Some(1001 + LEEWAY)));
+    }
+
+    #[test]
+    fn a_token_for_another_service_is_refused() {
+        let open = Secrets {
+            jwt_secret: secret(std::str::from_utf8(SECRET).expect("text")),
+            ..Secrets::default()
+        };
+        let named = Secrets { jwt_audience: Some("hub".into()), ..open.clone() };
+        for (secrets, claims, refused) in [
+            (&open, "{}", None),
+            (&open, r#"{"aud":"hub"}"#, Some("the claim aud needs a hub with --jwt-audience")),
+            (&named, "{}", Some("the claim aud is missing")),
+            (&named, r#"{"aud":"hub"}"#, None),
+            (&named, r#"{"aud":["api","hub"]}"#, None),
+            (&named, r#"{"aud":"hubs"}"#, Some("the claim aud does not name this hub")),
+            (&named, r#"{"aud":[]}"#, Some("the claim aud does not name this hub")),
+        ] {
+            let token = sign(r#"{"alg":"HS256"}"#, claims, SECRET);
+            let pass = access(secrets.clone()).pass(&bearer(&token), NOW);
+            assert_eq!(pass.err(), refused, "{claims}");
+        }
     }
 
     #[test]
@@ -411,7 +503,16 @@ mod tests {
         for (uri, headers, token) in [
             ("/", &[("authorization", "Bearer a.b-c")][..], Some("a.b-c")),
             ("/", &[("authorization", "bearer  a")], Some("a")),
-            ("/", &[("authorization", "Basic YTpi")], Some("")),
+            ("/", &[("authorization", "Bearer")], Some("")),
+            ("/", &[("authorization", "Basic YTpi")], None),
+            ("/?token=query", &[("authorization", "Basic YTpi")], Some("query")),
+            (
+                "/",
+                &[("authorization", "Basic YTpi"), ("sec-websocket-protocol", "hublet.token, s")],
+                Some("s"),
+            ),
+            ("/?token=query", &[("authorization", "Digest username=\"a\"")], Some("query")),
+            ("/", &[("authorization", "Basic YTpi"), ("authorization", "Bearer b")], Some("b")),
             ("/?token=query", &[("authorization", "Bearer header")], Some("header")),
             ("/?x=1&token=a%20b%2f", &[], Some("a b/")),
             ("/?token=100%", &[], Some("100%")),
@@ -427,6 +528,26 @@ mod tests {
             ("/", &[], None),
         ] {
             assert_eq!(shown(&request(uri, headers)).as_deref(), token, "{uri} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_subprotocol_that_is_known_is_answered_and_no_secret() {
+        let named = ["chat".into(), "graphql-ws".into(), "sesame".into()];
+        for (offers, answered) in [
+            (&["chat"][..], Some("chat")),
+            (&["mqtt", "graphql-ws, chat"], Some("graphql-ws")),
+            (&["hublet.token, sesame"], Some("hublet.token")),
+            (&["hublet.token", "sesame, chat"], Some("hublet.token")),
+            (&["chat, hublet.token, sesame"], Some("chat")),
+            (&["mqtt"], None),
+            (&["Chat"], None),
+            (&[], None),
+        ] {
+            let headers: Vec<_> =
+                offers.iter().map(|offer| ("sec-websocket-protocol", *offer)).collect();
+            let answer = answered_protocol(&request("/ws", &headers), &named);
+            assert_eq!(answer.as_deref(), answered, "{offers:?}");
         }
     }
 
@@ -453,6 +574,51 @@ mod tests {
         assert!(guarded.inspect(&bearer("a"), &remote).is_ok());
         for request in [bearer("t"), bearer(""), request("/", &[("host", "localhost")])] {
             assert_eq!(guarded.inspect(&request, &local), Err(StatusCode::UNAUTHORIZED));
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_what_is_wrong_and_no_value_of_the_token() {
+        let key = secret(std::str::from_utf8(SECRET).expect("text"));
+        let access = access(Secrets { jwt_secret: key, ..Secrets::default() });
+        let reason = |path: &str, token: &str, status: StatusCode| {
+            let header = format!("Bearer {token}");
+            let request = request(path, &[("authorization", &header)]);
+            access.reason(&request, status, NOW).unwrap_or("none")
+        };
+        let (wrong, forbidden) = (StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN);
+        for (claims, sentence) in [
+            (r#"{"sub":42}"#, "the claim sub must be a string, given once"),
+            (r#"{"sub":""}"#, "the claim sub must have 1 to 128 bytes and no control characters"),
+            (r#"{"nbf":1006}"#, "the claim nbf is in the future"),
+            (r#"{"exp":995}"#, "the claim exp is in the past"),
+            (r#"{"exp":1.9e9}"#, "none"),
+        ] {
+            let token = sign(r#"{"alg":"HS256"}"#, claims, SECRET);
+            assert_eq!(reason("/ws/a", &token, wrong), sentence, "{claims}");
+        }
+        let malformed = "the token is not a JSON Web Token";
+        assert_eq!(reason("/ws/a", "sesame", wrong), malformed);
+        assert_eq!(reason("/rooms", "sesame", wrong), "the token is wrong");
+        assert_eq!(
+            access.reason(&request("/ws/a", &[]), wrong, NOW),
+            None,
+            "a request without a token hears of the scheme alone (RFC 6750 3.1)"
+        );
+        let token = sign(r#"{"alg":"HS256"}"#, "{}", SECRET);
+        for (path, sentence) in [
+            ("/ws/a", "the token does not allow to subscribe to this room"),
+            (
+                "/pub/a",
+                "the token does not allow to publish here (a JSON Web Token does by publish)",
+            ),
+            (
+                "/user/ada",
+                "the token does not allow to publish here (a JSON Web Token does by publish)",
+            ),
+            ("/rooms", "without --admin-token only programs on this machine may ask for this"),
+        ] {
+            assert_eq!(reason(path, &token, forbidden), sentence);
         }
     }
 

@@ -1,18 +1,16 @@
 //! What the binary does with a message: it goes to everyone in the room.
 
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::borrow::Cow;
+use std::sync::Arc;
 
 use hublet::http::{Request, StatusCode};
 use hublet::{
     Admission, Client, Disconnect, Error, Handler, Message, Peer, Target, query_of, room_of,
 };
 
-use smol::{Executor, Timer};
-
-use super::auth::{Access, PROTOCOL, offers_protocol};
+use super::auth::{Access, Pass, answered_protocol};
 use super::join_log::Fold;
-use super::{Work, spawn};
+use super::token_clock::{TokenClock, unix_time};
 
 /// The handler of the binary.
 #[derive(Debug)]
@@ -21,10 +19,12 @@ pub(crate) struct Relay {
     echo: bool,
     /// Where joins and leaves are logged.
     fold: Arc<Fold>,
+    /// The subprotocols that may be answered.
+    protocols: Vec<Arc<str>>,
     /// Who may do what.
     access: Access,
-    /// Runs the clocks of those whose token ends.
-    executor: Arc<Executor<'static>>,
+    /// Closes a client when its token ends.
+    clock: Arc<TokenClock>,
 }
 
 /// What a client brought along from its request.
@@ -37,27 +37,25 @@ struct Seat {
     /// Whether its empty binary messages are questions: browsers hide pings from pages.
     probes: bool,
     peer: Peer,
-    /// When its token ends; boxed, since most have none.
-    expiry: Option<Box<Expiry>>,
-}
-
-/// The end of a client's token.
-#[derive(Debug)]
-struct Expiry {
-    /// In seconds of Unix time.
-    at: u64,
-    /// Waits for it, and ends with the client.
-    clock: OnceLock<Work>,
+    /// When its token ends, in seconds of Unix time; 0 if it does not.
+    end: u64,
 }
 
 impl Relay {
     pub(crate) fn new(
         echo: bool,
+        protocols: Vec<Arc<str>>,
         fold: Arc<Fold>,
         access: Access,
-        executor: &Arc<Executor<'static>>,
+        clock: Arc<TokenClock>,
     ) -> Self {
-        Self { echo, fold, access, executor: Arc::clone(executor) }
+        Self { echo, protocols, fold, access, clock }
+    }
+
+    /// What a request may do; [`on_refusal`](Handler::on_refusal) says what is wrong with a token.
+    fn pass(&self, request: &Request<()>) -> Result<Pass, StatusCode> {
+        let pass = self.access.pass(request, unix_time().as_secs());
+        pass.map_err(|_| StatusCode::UNAUTHORIZED)
     }
 }
 
@@ -70,15 +68,18 @@ impl Handler for Relay {
         let room = room_of(request.uri().path()).ok_or(StatusCode::NOT_FOUND)?;
         let echo = switch(request, "echo")?.unwrap_or(self.echo);
         let probes = switch(request, "probe")?.unwrap_or(false);
-        let pass = self.access.pass(request, unix_time().as_secs())?;
+        let pass = self.pass(request)?;
         pass.listens_to(&room)?;
         let sends = pass.sends_to(&room).is_ok();
-        let expiry = pass.until.map(|at| Box::new(Expiry { at, clock: OnceLock::new() }));
+        let end = pass.until.unwrap_or(0);
         let room: Arc<str> = room.into();
-        let seat = Seat { room: Arc::clone(&room), echo, sends, probes, peer: *peer, expiry };
+        let seat = Seat { room: Arc::clone(&room), echo, sends, probes, peer: *peer, end };
         let admission = pass.user.map_or_else(Admission::anonymous, Admission::user);
         let admission = admission.room(room).extension(seat);
-        Ok(if offers_protocol(request) { admission.protocol(PROTOCOL) } else { admission })
+        Ok(match answered_protocol(request, &self.protocols) {
+            Some(protocol) => admission.protocol(protocol),
+            None => admission,
+        })
     }
 
     async fn on_publish(
@@ -87,7 +88,7 @@ impl Handler for Relay {
         _: &Peer,
         target: &Target,
     ) -> Result<(), StatusCode> {
-        let pass = self.access.pass(request, unix_time().as_secs())?;
+        let pass = self.pass(request)?;
         match target {
             Target::Room(room) => pass.sends_to(room),
             _ => pass.sends_to_users(),
@@ -98,20 +99,15 @@ impl Handler for Relay {
         self.access.inspect(request, peer)
     }
 
+    fn on_refusal(&self, request: &Request<()>, status: StatusCode) -> Option<Cow<'static, str>> {
+        self.access.reason(request, status, unix_time().as_secs()).map(Into::into)
+    }
+
     async fn on_connect(&self, client: &Client) -> Result<(), Disconnect> {
         let seat = seat(client)?;
         self.fold.joined(client, &seat.room, &seat.peer);
-        if let Some(expiry) = &seat.expiry {
-            let (hub, id) = (client.hub().clone(), client.id());
-            let left = Duration::from_secs(expiry.at).saturating_sub(unix_time());
-            let clock = async move {
-                Timer::after(left).await;
-                // It may have left in this moment.
-                drop(hub.disconnect(id, Disconnect::new(1008, "token expired")).await);
-                Ok(())
-            };
-            // It is set once, here.
-            drop(expiry.clock.set(spawn(&self.executor, clock)));
+        if seat.end > 0 {
+            self.clock.add(client.id(), seat.end);
         }
         Ok(())
     }
@@ -141,6 +137,9 @@ impl Handler for Relay {
     async fn on_disconnect(&self, client: &Client, reason: &Disconnect) {
         if let Ok(seat) = seat(client) {
             self.fold.left(client, &seat.room, reason);
+            if seat.end > 0 {
+                self.clock.remove(client.id(), seat.end);
+            }
         }
     }
 }
@@ -182,9 +181,4 @@ fn seat(client: &Client) -> Result<&Seat, Disconnect> {
 
 fn disconnect(error: &Error) -> Disconnect {
     if error.is_closed() { Disconnect::GOING_AWAY } else { Disconnect::INTERNAL }
-}
-
-/// The time since 1970; nothing, where the clock stands before.
-fn unix_time() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -12,6 +12,26 @@ use sha2::Sha256;
 /// The depth of nested objects and lists in a token, at most.
 const DEPTH_MAX: u32 = 8;
 
+/// Seconds by which the clock of the signer and this one may differ: a token is valid so long before
+/// its `nbf` and after its `exp` (RFC 7519 4.1.4 and 4.1.5).
+pub(crate) const LEEWAY: u64 = 5;
+
+/// Why a token is not valid: a sentence that names the claim, and no value of it.
+pub(crate) type Invalid = &'static str;
+
+const MALFORMED: Invalid = "the token is not a JSON Web Token";
+const HEADER: Invalid = "the header of the token must say alg HS256, and no crit";
+const SIGNATURE: Invalid = "the signature of the token does not match the key";
+const CLAIMS: Invalid = "the claims of the token must be a JSON object";
+const SUB: Invalid = "the claim sub must be a string, given once";
+const EXP: Invalid = "the claim exp must be a number of seconds since 1970, given once";
+const NBF: Invalid = "the claim nbf must be a number of seconds since 1970, given once";
+const AUD: Invalid = "the claim aud must be a string or a list of strings, given once";
+const ROOMS: Invalid = "the claim rooms must be a string or a list of strings, given once";
+const PUBLISH: Invalid = "the claim publish must be a string or a list of strings, given once";
+const EXPIRED: Invalid = "the claim exp is in the past";
+const EARLY: Invalid = "the claim nbf is in the future";
+
 /// The keys that tokens may be signed with.
 #[derive(Clone)]
 pub(crate) struct Key(Vec<Hmac<Sha256>>);
@@ -25,6 +45,8 @@ pub(crate) struct Claims {
     pub(crate) exp: Option<u64>,
     /// When the token becomes valid, in seconds of Unix time.
     nbf: Option<u64>,
+    /// The services that the token is for; `None` without this claim.
+    pub(crate) aud: Option<Vec<String>>,
     /// The rooms that the client may subscribe to; `None` without this claim.
     pub(crate) rooms: Option<Vec<String>>,
     /// The rooms that the client may publish to; `None` without this claim.
@@ -40,19 +62,30 @@ impl Key {
         Self(secrets.into_iter().map(hmac).collect())
     }
 
-    /// Reads a token at `now`, in seconds of Unix time; `None` if it is not valid then.
-    pub(crate) fn verify(&self, token: &str, now: u64) -> Option<Claims> {
-        let (signed, signature) = token.rsplit_once('.')?;
-        let (header, claims) = signed.split_once('.')?;
-        check_header(&decode(header)?)?;
-        let signature = decode(signature)?;
+    /// Reads a token at `now`, in seconds of Unix time.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the token, if it is not valid then. The sentence is about a claim only if
+    /// the signature is right.
+    pub(crate) fn verify(&self, token: &str, now: u64) -> Result<Claims, Invalid> {
+        let (signed, signature) = token.rsplit_once('.').ok_or(MALFORMED)?;
+        let (header, claims) = signed.split_once('.').ok_or(MALFORMED)?;
+        check_header(&decode(header).ok_or(MALFORMED)?).ok_or(HEADER)?;
+        let signature = decode(signature).ok_or(MALFORMED)?;
         let mut macs = self.0.iter().map(|mac| mac.clone().chain_update(signed));
         // In constant time.
-        macs.any(|mac| mac.verify_slice(&signature).is_ok()).then_some(())?;
-        let claims = Claims::read(&decode(claims)?)?;
-        let begun = claims.nbf.is_none_or(|nbf| nbf <= now);
-        let ended = claims.exp.is_some_and(|exp| exp <= now);
-        (begun && !ended).then_some(claims)
+        if !macs.any(|mac| mac.verify_slice(&signature).is_ok()) {
+            return Err(SIGNATURE);
+        }
+        let claims = Claims::read(&decode(claims).ok_or(MALFORMED)?)?;
+        if claims.nbf.is_some_and(|nbf| nbf > now.saturating_add(LEEWAY)) {
+            return Err(EARLY);
+        }
+        if claims.exp.is_some_and(|exp| exp.saturating_add(LEEWAY) <= now) {
+            return Err(EXPIRED);
+        }
+        Ok(claims)
     }
 }
 
@@ -71,7 +104,7 @@ fn decode(part: &str) -> Option<Vec<u8>> {
 fn check_header(json: &[u8]) -> Option<()> {
     let mut alg = None;
     read_object(json, &mut |key, reader| match key {
-        "alg" => once(&mut alg, reader.string()?),
+        "alg" => once(&mut alg, reader.string()),
         // A reader must refuse critical extensions that it does not know (RFC 7515 4.1.11).
         "crit" => None,
         _ => reader.skip(DEPTH_MAX),
@@ -80,27 +113,36 @@ fn check_header(json: &[u8]) -> Option<()> {
 }
 
 impl Claims {
-    fn read(json: &[u8]) -> Option<Self> {
+    fn read(json: &[u8]) -> Result<Self, Invalid> {
         let mut claims = Self::default();
-        read_object(json, &mut |key, reader| match key {
-            "sub" => once(&mut claims.sub, reader.string()?),
-            "exp" => once(&mut claims.exp, reader.seconds()?.0),
-            // Rounded up: with a fraction, the token is valid from the next whole second.
-            "nbf" => {
-                let (seconds, more) = reader.seconds()?;
-                once(&mut claims.nbf, seconds.saturating_add(u64::from(more)))
+        let mut wrong = CLAIMS;
+        let read = read_object(json, &mut |key, reader| {
+            let (sentence, read) = match key {
+                "sub" => (SUB, once(&mut claims.sub, reader.string())),
+                "exp" => (EXP, once(&mut claims.exp, reader.seconds().map(|(exp, _)| exp))),
+                // Rounded up: with a fraction, the token is valid from the next whole second.
+                "nbf" => {
+                    let begin = reader.seconds();
+                    let begin = begin.map(|(nbf, more)| nbf.saturating_add(u64::from(more)));
+                    (NBF, once(&mut claims.nbf, begin))
+                }
+                "aud" => (AUD, once(&mut claims.aud, reader.strings())),
+                "rooms" => (ROOMS, once(&mut claims.rooms, reader.strings())),
+                "publish" => (PUBLISH, once(&mut claims.publish, reader.strings())),
+                _ => (CLAIMS, reader.skip(DEPTH_MAX)),
+            };
+            if read.is_none() {
+                wrong = sentence;
             }
-            "rooms" => once(&mut claims.rooms, reader.strings()?),
-            "publish" => once(&mut claims.publish, reader.strings()?),
-            _ => reader.skip(DEPTH_MAX),
-        })?;
-        Some(claims)
+            read
+        });
+        read.ok_or(wrong).map(|()| claims)
     }
 }
 
 /// Sets a claim; refuses a second one of the same name.
-fn once<T>(slot: &mut Option<T>, value: T) -> Option<()> {
-    slot.replace(value).is_none().then_some(())
+fn once<T>(slot: &mut Option<T>, value: Option<T>) -> Option<()> {
+    slot.replace(value?).is_none().then_some(())
 }
 
 /// Reads a JSON object (RFC 8259), member by member.
@@ -206,14 +248,30 @@ impl Reader<'_> {
         Some(string)
     }
 
-    /// A time from 1970 on: whole seconds, and whether there is a fraction.
+    /// A NumericDate (RFC 7519 section 2), which is any number of JSON: whole seconds, and whether
+    /// there is a fraction. A time before 1970 counts as its first moment.
+    ///
+    /// The digits are shifted as text, so that nothing is rounded.
     fn seconds(&mut self) -> Option<(u64, bool)> {
         let number = self.number()?;
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-        // An exponent is refused: dates are not written with one.
-        fraction.bytes().all(|digit| digit.is_ascii_digit()).then_some(())?;
-        let seconds = whole.parse().ok()?;
-        Some((seconds, fraction.bytes().any(|digit| digit != b'0')))
+        let (number, is_negative) = match number.strip_prefix('-') {
+            Some(number) => (number, true),
+            None => (number, false),
+        };
+        let (number, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        // The bound on the exponent is one on the steps below.
+        let exponent: i16 = exponent.parse().ok()?;
+        let shift = isize::from(exponent);
+        let point = whole.len().checked_add_signed(shift).unwrap_or(0);
+        let mut digits = whole.bytes().chain(fraction.bytes()).map(|digit| digit - b'0');
+        let mut seconds: u64 = 0;
+        for _ in 0..point {
+            let digit = digits.next().unwrap_or(0);
+            seconds = seconds.checked_mul(10)?.checked_add(digit.into())?;
+        }
+        let more = digits.any(|digit| digit != 0);
+        Some(if is_negative { (0, false) } else { (seconds, more) })
     }
 
     fn number(&mut self) -> Option<&str> {
@@ -296,10 +354,10 @@ pub(crate) mod tests {
         format!("{signed}.{signature}")
     }
 
-    const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
+    const HEAD: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 
-    fn read(claims: &str) -> Option<Claims> {
-        Key::new([SECRET]).verify(&sign(HEADER, claims, SECRET), 1000)
+    fn read(claims: &str) -> Result<Claims, Invalid> {
+        Key::new([SECRET]).verify(&sign(HEAD, claims, SECRET), 1000)
     }
 
     /// The example of RFC 7515, appendix A.1: not made by this code.
@@ -312,7 +370,9 @@ pub(crate) mod tests {
         let key = Key::new([&*decode(secret).expect("base64")]);
         let claims = key.verify(token, 1_300_819_379).expect("valid a second before its end");
         assert_eq!(claims, Claims { exp: Some(1_300_819_380), ..Claims::default() });
-        assert_eq!(key.verify(token, 1_300_819_380), None, "expired from exp on");
+        let end = 1_300_819_380 + LEEWAY;
+        assert!(key.verify(token, end - 1).is_ok());
+        assert_eq!(key.verify(token, end), Err(EXPIRED));
     }
 
     /// Two texts for the same bytes would be two texts for one token.
@@ -331,24 +391,89 @@ pub(crate) mod tests {
     fn known_claims_are_read_and_others_skipped() {
         let claims = read(
             r#" { "sub" : "ad\u0061 \ud83d\ude00\n", "rooms":["a","b/*"],"publish":"a", "iat":-1.5e3,
-                "x":{"y":[true,false,null,{"z":"}"}]},"exp":1001.9,"nbf":1000.0 } "#,
+                "x":{"y":[true,false,null,{"z":"}"}]},"exp":1001.9,"nbf":1000.0,"aud":"hub" } "#,
         );
         let expected = Claims {
             sub: Some("ada 😀\n".into()),
             exp: Some(1001),
             nbf: Some(1000),
+            aud: Some(vec!["hub".into()]),
             rooms: Some(vec!["a".into(), "b/*".into()]),
             publish: Some(vec!["a".into()]),
         };
-        assert_eq!(claims, Some(expected));
-        assert_eq!(read("{}"), Some(Claims::default()));
+        assert_eq!(claims, Ok(expected));
+        assert_eq!(read("{}"), Ok(Claims::default()));
+    }
+
+    /// Lua, PHP and JavaScript write large numbers with an exponent.
+    #[test]
+    fn a_date_is_any_number_of_json() {
+        for (text, seconds) in [
+            ("1893456000", 1_893_456_000),
+            ("1.9e9", 1_900_000_000),
+            ("1.9E+9", 1_900_000_000),
+            ("1.893456789e+09", 1_893_456_789),
+            ("18934567890000e-4", 1_893_456_789),
+            ("1893456000.999999999999999999999", 1_893_456_000),
+            ("9007199254740993", 9_007_199_254_740_993),
+            ("18446744073709551615", u64::MAX),
+        ] {
+            let claims = read(&format!("{{\"exp\":{text}}}"));
+            assert_eq!(claims.map(|claims| claims.exp), Ok(Some(seconds)), "{text}");
+        }
+        for (text, seconds) in [
+            ("0", 0),
+            ("-1e3", 0),
+            ("1e-32768", 1),
+            ("0.5", 1),
+            ("0e32767", 0),
+            ("1e3", 1000),
+            ("1000.5e0", 1001),
+        ] {
+            let claims = read(&format!("{{\"nbf\":{text}}}"));
+            assert_eq!(claims.map(|claims| claims.nbf), Ok(Some(seconds)), "{text}");
+        }
+        for text in ["18446744073709551616", "1e20", "1e400", "1e99999", "\"1893456000\"", "null"] {
+            assert_eq!(read(&format!("{{\"exp\":{text}}}")), Err(EXP), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_token_is_told_by_the_name_of_its_claim() {
+        for (claims, wrong) in [
+            (r#"{"sub":42}"#, SUB),
+            (r#"{"sub":null}"#, SUB),
+            (r#"{"sub":"a","sub":"a"}"#, SUB),
+            (r#"{"exp":"1893456000"}"#, EXP),
+            (r#"{"nbf":true}"#, NBF),
+            (r#"{"aud":7}"#, AUD),
+            (r#"{"rooms":{"news":true}}"#, ROOMS),
+            (r#"{"publish":true}"#, PUBLISH),
+            (r#"{"exp":995}"#, EXPIRED),
+            (r#"{"nbf":1006}"#, EARLY),
+            (r#"{"nbf":1005.1}"#, EARLY),
+            (r#"["sub"]"#, CLAIMS),
+            (r#"{"x":}"#, CLAIMS),
+        ] {
+            assert_eq!(read(claims), Err(wrong), "{claims}");
+        }
+        assert!(read(r#"{"exp":996,"nbf":1005}"#).is_ok(), "clocks differ by so much");
+        let key = Key::new([SECRET]);
+        for (token, wrong) in [
+            ("sesame", MALFORMED),
+            ("a.b.c", MALFORMED),
+            (&*sign(r#"{"alg":"RS256"}"#, "{}", SECRET), HEADER),
+            (&sign(HEAD, r#"{"sub":42}"#, b"another secret"), SIGNATURE),
+        ] {
+            assert_eq!(key.verify(token, 1000), Err(wrong), "{token}");
+        }
     }
 
     #[test]
     fn invalid_and_expired_tokens_are_refused() {
-        let good = sign(HEADER, r#"{"sub":"ada"}"#, SECRET);
+        let good = sign(HEAD, r#"{"sub":"ada"}"#, SECRET);
         let key = Key::new([SECRET]);
-        assert!(key.verify(&good, 1000).is_some());
+        assert!(key.verify(&good, 1000).is_ok());
         for (header, claims) in [
             (r#"{"alg":"none"}"#, "{}"),
             (r#"{"alg":"HS512"}"#, "{}"),
@@ -359,36 +484,36 @@ pub(crate) mod tests {
             (r#"{"alg":"none","alg":"HS256"}"#, "{}"),
             (r#"{"alg":"HS256","crit":["exp"]}"#, "{}"),
             (r#"["alg","HS256"]"#, "{}"),
-            (HEADER, r#"{"exp":1000}"#),
-            (HEADER, r#"{"exp":999.9}"#),
-            (HEADER, r#"{"exp":"2000"}"#),
-            (HEADER, r#"{"exp":2e3}"#),
-            (HEADER, r#"{"exp":2000.}"#),
-            (HEADER, r#"{"exp":02000}"#),
-            (HEADER, r#"{"exp":+2000}"#),
-            (HEADER, r#"{"x":1.e3}"#),
-            (HEADER, r#"{"x":-}"#),
-            (HEADER, r#"{"exp":-1}"#),
-            (HEADER, r#"{"exp":99999999999999999999}"#),
-            (HEADER, r#"{"exp":2000,"exp":3000}"#),
-            (HEADER, r#"{"nbf":1001}"#),
-            (HEADER, r#"{"nbf":1000.1}"#),
-            (HEADER, r#"{"sub":1}"#),
-            (HEADER, r#"{"sub":"\ud800"}"#),
-            (HEADER, r#"{"sub":"\ud800\u0041"}"#),
-            (HEADER, "{\"sub\":\"a\nb\"}"),
-            (HEADER, r#"{"rooms":[1]}"#),
-            (HEADER, r#"{"rooms":{}}"#),
-            (HEADER, r#"{"rooms":["a",]}"#),
-            (HEADER, r#"{"x":[[[[[[[[[]]]]]]]]]}"#),
-            (HEADER, r#"{"x":tru}"#),
-            (HEADER, r#"{"x":}"#),
-            (HEADER, r#"{} {}"#),
-            (HEADER, "{"),
-            (HEADER, ""),
-            (HEADER, "null"),
+            (HEAD, r#"{"exp":995}"#),
+            (HEAD, r#"{"exp":995.9}"#),
+            (HEAD, r#"{"exp":"2000"}"#),
+            (HEAD, r#"{"exp":2000.}"#),
+            (HEAD, r#"{"exp":02000}"#),
+            (HEAD, r#"{"exp":+2000}"#),
+            (HEAD, r#"{"x":1.e3}"#),
+            (HEAD, r#"{"x":-}"#),
+            (HEAD, r#"{"exp":-1}"#),
+            (HEAD, r#"{"exp":99999999999999999999}"#),
+            (HEAD, r#"{"exp":2000,"exp":3000}"#),
+            (HEAD, r#"{"nbf":1006}"#),
+            (HEAD, r#"{"nbf":1005.1}"#),
+            (HEAD, r#"{"sub":1}"#),
+            (HEAD, r#"{"sub":"\ud800"}"#),
+            (HEAD, r#"{"sub":"\ud800\u0041"}"#),
+            (HEAD, "{\"sub\":\"a\nb\"}"),
+            (HEAD, r#"{"rooms":[1]}"#),
+            (HEAD, r#"{"rooms":{}}"#),
+            (HEAD, r#"{"rooms":["a",]}"#),
+            (HEAD, r#"{"x":[[[[[[[[[]]]]]]]]]}"#),
+            (HEAD, r#"{"x":tru}"#),
+            (HEAD, r#"{"x":}"#),
+            (HEAD, r#"{} {}"#),
+            (HEAD, "{"),
+            (HEAD, ""),
+            (HEAD, "null"),
         ] {
-            assert_eq!(key.verify(&sign(header, claims, SECRET), 1000), None, "{header} {claims}");
+            let token = sign(header, claims, SECRET);
+            assert!(key.verify(&token, 1000).is_err(), "{header} {claims}");
         }
         let (signed, signature) = good.rsplit_once('.').expect("three parts");
         for token in [
@@ -402,10 +527,10 @@ pub(crate) mod tests {
             &format!("{good}="),
             &format!("{good}.x"),
             &format!(" {good}"),
-            &sign(HEADER, r#"{"sub":"ada"}"#, b"another secret"),
+            &sign(HEAD, r#"{"sub":"ada"}"#, b"another secret"),
             &good.replace('.', ".."),
         ] {
-            assert_eq!(key.verify(token, 1000), None, "{token}");
+            assert!(key.verify(token, 1000).is_err(), "{token}");
         }
     }
 }

@@ -15,6 +15,7 @@ mod signals;
 mod socket;
 mod stdio;
 mod systemd;
+mod token_clock;
 mod unix_address;
 
 use std::future::{Future, poll_fn};
@@ -39,6 +40,7 @@ use join_log::Fold;
 use patient::Patient;
 use pipe::{Pipe, Plan};
 use signals::Signals;
+use token_clock::{TokenClock, unix_time};
 
 /// The type of all tasks. One type keeps the executor's code for a task in the binary once.
 pub(crate) type Work = Task<Result<(), Failure>>;
@@ -129,11 +131,8 @@ fn serve(options: Options) -> Result<(), Failure> {
     log::start(options.level);
     // A panic is logged as one line. The default hook would block if standard error is not read.
     std::panic::set_hook(Box::new(|panic| ::log::error!("{panic}")));
-    for unknown in &options.unknown {
-        ::log::warn!("{unknown} is ignored: no flag has this variable");
-    }
-    if options.secrets.have_short_key() {
-        ::log::warn!("the key of --jwt-secret has less than 32 bytes, which can be guessed");
+    for warning in options.warnings() {
+        ::log::warn!("{warning}");
     }
     check_fd_limit(raise_fd_limit(), options.config.max_clients)?;
     let executor = Arc::new(Executor::new());
@@ -213,10 +212,17 @@ async fn run(
     }
     let bound = socket::listen(&options.listen)?;
     let fold = Arc::new(Fold::new(hub.clone()));
+    let clock = Arc::new(TokenClock::new(hub.clone()));
+    let has_ends = options.secrets.jwt_secret.is_some();
     let access = Access::new(options.secrets);
-    let relay = Arc::new(Relay::new(options.echo, Arc::clone(&fold), access, executor));
+    let (echo, protocols) = (options.echo, options.protocols);
+    let relay = Relay::new(echo, protocols, Arc::clone(&fold), access, Arc::clone(&clock));
+    let relay = Arc::new(relay);
     let mut parts = vec![Part::start(executor, "the manager", manager)];
     parts.push(Part::start(executor, "the log of joins and leaves", Arc::clone(&fold).run()));
+    if has_ends {
+        parts.push(Part::start(executor, "the clock of tokens", clock.run(unix_time)));
+    }
     if let Some(interval) = systemd::watchdog() {
         let pulse = systemd::pulse(hub.clone(), interval);
         parts.push(Part::start(executor, "the watchdog's pulse", pulse));

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -42,8 +42,20 @@ impl FromStr for Address {
         if let Ok(port) = port.parse() {
             return Ok(Self::Tcp((Ipv4Addr::LOCALHOST, port).into()));
         }
-        text.parse().map(Self::Tcp).map_err(|_| ADDRESSES.to_owned())
+        let address = text.parse().ok().or_else(|| in_zone(text));
+        address.map(Self::Tcp).ok_or_else(|| ADDRESSES.to_owned())
     }
+}
+
+/// Reads a link-local address with the name of an interface for its zone: `[fe80::1%eth0]:8080`. The
+/// standard library knows zones by their number only.
+fn in_zone(text: &str) -> Option<SocketAddr> {
+    let (address, port) = text.strip_prefix('[')?.rsplit_once("]:")?;
+    let (address, zone) = address.split_once('%').filter(|(_, zone)| !zone.contains('/'))?;
+    // Linux lists them here; elsewhere the number has to be given.
+    let index = std::fs::read_to_string(format!("/sys/class/net/{zone}/ifindex")).ok()?;
+    let index = index.trim_ascii().parse().ok()?;
+    Some(SocketAddrV6::new(address.parse().ok()?, port.parse().ok()?, 0, index).into())
 }
 
 impl fmt::Display for Address {
@@ -271,6 +283,23 @@ fn cannot(address: &Address, error: &Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_zone_is_the_number_of_an_interface_or_its_name() {
+        let zone = |text: &str| match text.parse() {
+            Ok(Address::Tcp(SocketAddr::V6(address))) => Some(address.scope_id()),
+            _ => None,
+        };
+        assert_eq!(zone("[fe80::1%7]:80"), Some(7));
+        assert_eq!(zone("[fe80::1]:80"), Some(0));
+        if cfg!(target_os = "linux") {
+            assert_eq!(zone("[fe80::1%lo]:80"), Some(1), "the loopback interface comes first");
+        }
+        for text in ["[fe80::1%no-such]:80", "[fe80::1%../net/lo]:80", "[fe80::1%]:80", "[x%lo]:80"]
+        {
+            assert_eq!(zone(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn bind_failures_name_address_cause_and_remedy() {

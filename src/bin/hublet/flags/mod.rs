@@ -17,6 +17,7 @@ use super::socket::Address;
 use super::unix_address::UnixAddress;
 use help::help;
 use table::{FLAGS, FRAMING, PREFIX};
+use value::origin_warning;
 
 /// What the process must do.
 #[derive(Debug)]
@@ -41,11 +42,15 @@ pub(crate) struct Options {
     pub(crate) stdin: Option<Arc<str>>,
     /// The room whose messages are lines of standard output.
     pub(crate) stdout: Option<Arc<str>>,
+    /// The subprotocols that may be answered.
+    pub(crate) protocols: Vec<Arc<str>>,
     /// The tokens that requests must show.
     pub(crate) secrets: Secrets,
     pub(crate) config: Config,
     /// Environment variables with the hub's prefix that name no flag.
     pub(crate) unknown: Vec<String>,
+    /// Environment variables of secrets that are set, and empty.
+    empty: Vec<String>,
     /// Whether the bytes of a queue follow the message limit: they were not given.
     queue_bytes_follow: bool,
 }
@@ -59,11 +64,32 @@ impl Default for Options {
             level: LevelFilter::Info,
             stdin: None,
             stdout: None,
+            protocols: Vec::new(),
             secrets: Secrets::default(),
             config: Config::default().http(true).hosts(Vec::new()).pages(PAGES.to_vec()),
             unknown: Vec::new(),
+            empty: Vec::new(),
             queue_bytes_follow: true,
         }
+    }
+}
+
+impl Options {
+    /// The settings that are allowed but may be mistakes; a sentence each.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let ignored = |name| format!("{name} is ignored: no flag has this variable");
+        let mut warnings: Vec<_> = self.unknown.iter().map(ignored).collect();
+        let empty = |name| format!("{name} is empty, so it counts as not set and guards nothing");
+        warnings.extend(self.empty.iter().map(empty));
+        warnings.extend(self.config.origins.iter().filter_map(|origin| origin_warning(origin)));
+        if self.secrets.have_short_key() {
+            let short = "the key of --jwt-secret has less than 32 bytes, which can be guessed";
+            warnings.push(short.to_owned());
+        }
+        if self.secrets.jwt_audience.is_some() && self.secrets.jwt_secret.is_none() {
+            warnings.push("--jwt-audience has no effect without --jwt-secret".to_owned());
+        }
+        warnings
     }
 }
 
@@ -83,6 +109,12 @@ pub(crate) fn parse(
         let variable = flag.variable();
         let at = variables.iter().position(|(name, _)| *name == variable);
         let from_environment = at.map(|at| variables.swap_remove(at).1);
+        // An empty variable counts as unset, as compose files write it.
+        let is_empty = from_environment.as_ref().is_some_and(String::is_empty);
+        if is_empty && flag.sets.is_secret() {
+            options.empty.push(variable.clone());
+        }
+        let from_environment = from_environment.filter(|_| !is_empty);
         let of_flag = |(name, _): &&(&str, String)| *name == flag.name;
         let from_arguments = || given.iter().filter(of_flag).map(|(_, text)| text);
         let is_given = from_arguments().next().is_some();
@@ -108,7 +140,8 @@ pub(crate) fn parse(
         // Any host is allowed: a page that reaches the hub by DNS rebinding has no token.
         options.config.hosts.push("*".to_owned());
     }
-    options.unknown = variables.into_iter().map(|(name, _)| name).collect();
+    let is_set = |(_, text): &(String, String)| !text.is_empty();
+    options.unknown = variables.into_iter().filter(is_set).map(|(name, _)| name).collect();
     let config = &mut options.config;
     let two = config.max_message.saturating_mul(2).saturating_add(FRAMING);
     if options.queue_bytes_follow {
@@ -207,8 +240,7 @@ fn variables(
     let mut variables = Vec::new();
     for (name, value) in environment {
         let Ok(name) = name.into_string() else { continue };
-        // An empty variable counts as unset, as compose files write it.
-        if name.starts_with(PREFIX) && !value.is_empty() {
+        if name.starts_with(PREFIX) {
             let value = value.into_string().map_err(|value| {
                 // It may be a secret.
                 drop(value);

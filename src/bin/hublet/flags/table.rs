@@ -7,7 +7,8 @@ use hublet::{Config, Overflow};
 
 use super::Options;
 use super::value::{
-    add_secret, bytes, count, host, origin, read_secret, room, show_bytes, show_time, switch, time,
+    add_secret, audience, bytes, count, host, origin, protocol, room, secret_file, show_bytes,
+    show_time, switch, time,
 };
 use crate::Failure;
 use crate::auth::{Secret, Secrets};
@@ -58,6 +59,8 @@ pub(super) enum Sets {
     Hosts,
     /// A list of networks.
     Proxies,
+    /// A list of subprotocols.
+    Protocols,
     Overflow,
     Log,
     /// The bytes of a queue, which follow the message limit unless they are given.
@@ -77,6 +80,8 @@ pub(super) enum Sets {
     Secret(fn(&mut Secrets) -> &mut Option<Secret>),
     /// A file with a token or a key.
     SecretFile(fn(&mut Secrets) -> &mut Option<Secret>),
+    /// What JSON Web Tokens must be for.
+    Audience,
     /// A room.
     Room(fn(&mut Options) -> &mut Option<Arc<str>>),
 }
@@ -108,8 +113,8 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag {
         name: "allow-origin",
         value: "ORIGIN",
-        help: "origin of pages that may connect, besides the hub's own, like https://example.org; \
-               * for any",
+        help: "origin of pages that may connect, besides the hub's own, like https://example.org, \
+               app://-, file:// or null; * for any",
         sets: Sets::Origins,
     },
     Flag {
@@ -124,6 +129,13 @@ pub(super) const FLAGS: &[Flag] = &[
         value: "ADDR",
         help: "proxy that may set X-Forwarded-For: an address, a network like 10.0.0.0/8, or unix",
         sets: Sets::Proxies,
+    },
+    Flag {
+        name: "protocol",
+        value: "NAME",
+        help: "WebSocket subprotocol that the hub may answer, besides hublet.token; Chromium \
+               gives up if it offers some and none is answered",
+        sets: Sets::Protocols,
     },
     Flag {
         name: "token",
@@ -166,8 +178,9 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag {
         name: "jwt-secret",
         value: "KEY",
-        help: "key of JSON Web Tokens (HS256): sub is the user, exp and nbf are checked, rooms and \
-               publish list the rooms to subscribe and to publish to",
+        help: "key of JSON Web Tokens (HS256): sub is the user, exp, nbf and aud are checked, \
+               rooms and publish list the rooms to subscribe (default: all) and to publish to (default: \
+               none)",
         sets: Sets::Secret(|secrets| &mut secrets.jwt_secret),
     },
     Flag {
@@ -175,6 +188,13 @@ pub(super) const FLAGS: &[Flag] = &[
         value: "FILE",
         help: "file with that key",
         sets: Sets::SecretFile(|secrets| &mut secrets.jwt_secret),
+    },
+    Flag {
+        name: "jwt-audience",
+        value: "NAME",
+        help: "name that the claim aud of a JSON Web Token must have; without this flag a token \
+               with aud is refused",
+        sets: Sets::Audience,
     },
     Flag {
         name: "max-clients",
@@ -303,6 +323,10 @@ impl Sets {
                 let network = text.parse().map_err(|_| NETWORKS.to_owned())?;
                 config.trusted_proxies.push(network);
             }
+            Self::Protocols => {
+                let name = protocol(text, options.protocols.len())?;
+                options.protocols.push(name);
+            }
             Self::Overflow => {
                 config.overflow = text.parse().map_err(|_| Overflow::WORDS.join(", "))?;
             }
@@ -322,9 +346,8 @@ impl Sets {
             Self::Drain => config.drain = time(text, Duration::ZERO)?,
             Self::Room(field) => *field(options) = Some(room(text)?),
             Self::Secret(field) => add_secret(field(&mut options.secrets), text)?,
-            Self::SecretFile(field) => {
-                add_secret(field(&mut options.secrets), &read_secret(text)?)?
-            }
+            Self::Audience => options.secrets.jwt_audience = Some(audience(text)?),
+            Self::SecretFile(field) => secret_file(field(&mut options.secrets), text)?,
         }
         Ok(())
     }
@@ -339,9 +362,11 @@ impl Sets {
             | Self::Origins
             | Self::Hosts
             | Self::Proxies
+            | Self::Protocols
             | Self::SomeCount(_)
             | Self::Secret(_)
             | Self::SecretFile(_)
+            | Self::Audience
             | Self::MaxMemory
             | Self::Room(_) => String::new(),
             Self::Threads => options.threads.to_string(),
@@ -355,6 +380,11 @@ impl Sets {
         }
     }
 
+    /// Whether it is a secret, or the file of one.
+    pub(super) fn is_secret(&self) -> bool {
+        matches!(self, Self::Secret(_) | Self::SecretFile(_))
+    }
+
     /// For a list, to which each value adds: the function that clears it.
     pub(super) fn list(&self) -> Option<fn(&mut Options)> {
         match self {
@@ -362,6 +392,7 @@ impl Sets {
             Self::Origins => Some(|options| options.config.origins.clear()),
             Self::Hosts => Some(|options| options.config.hosts.clear()),
             Self::Proxies => Some(|options| options.config.trusted_proxies.clear()),
+            Self::Protocols => Some(|options| options.protocols.clear()),
             _ => None,
         }
     }

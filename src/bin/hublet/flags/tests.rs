@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::*;
+use crate::auth::Secret;
 
 fn parsed(environment: &[(&str, &str)], arguments: &[&str]) -> Result<Options, String> {
     let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
@@ -25,6 +26,7 @@ fn no_flags_give_the_defaults() {
 
 #[test]
 fn every_flag_sets_something_and_so_does_its_variable() {
+    let secret = SecretFile::new("every", b"hush\n");
     let values = HashMap::from([
         ("listen", "unix:/run/hublet.sock"),
         ("no-echo", "1"),
@@ -32,11 +34,10 @@ fn every_flag_sets_something_and_so_does_its_variable() {
         ("allow-origin", "https://example.org"),
         ("allow-host", "hub.example.org"),
         ("trusted-proxy", "10.0.0.0/8"),
-        // Any file with a line of text.
-        ("token-file", "Cargo.toml"),
-        ("publish-token-file", "Cargo.toml"),
-        ("admin-token-file", "Cargo.toml"),
-        ("jwt-secret-file", "Cargo.toml"),
+        ("token-file", &secret.path),
+        ("publish-token-file", &secret.path),
+        ("admin-token-file", &secret.path),
+        ("jwt-secret-file", &secret.path),
         ("overflow", "drop-oldest"),
         ("log", "debug"),
         ("max-message", "32k"),
@@ -89,13 +90,16 @@ fn the_options_of_a_unix_socket_stay_with_it_in_a_list() {
 
 #[test]
 fn a_secret_may_be_given_twice_in_any_two_ways() {
-    let two_files = [("HUBLET_TOKEN_FILE", "Cargo.toml,rustfmt.toml")];
-    let flags = ["--token-file", "Cargo.toml", "--token-file", "rustfmt.toml"];
-    assert_eq!(parsed(&two_files, &[]), parsed(&[], &flags));
+    let (old, new) = (SecretFile::new("old", b"hush"), SecretFile::new("new", b"hush hush"));
+    let files = format!("{},{}", old.path, new.path);
+    let two_files = [("HUBLET_TOKEN_FILE", &*files)];
+    let flags = ["--token-file", &*old.path, "--token-file", &*new.path];
+    let options = parsed(&two_files, &[]).expect("two");
+    assert_eq!(options, parsed(&[], &flags).expect("two"));
     for (environment, arguments) in [
         (&[][..], &["--admin-token", "a", "--admin-token", "b"][..]),
-        (&[("HUBLET_ADMIN_TOKEN", "a")], &["--admin-token-file", "Cargo.toml"]),
-        (&[("HUBLET_ADMIN_TOKEN_FILE", "Cargo.toml,rustfmt.toml")], &[]),
+        (&[("HUBLET_ADMIN_TOKEN", "a")], &["--admin-token-file", &old.path]),
+        (&[("HUBLET_ADMIN_TOKEN_FILE", &files)], &[]),
     ] {
         let options = parsed(environment, arguments).expect("two");
         let mut secret = options.secrets.admin_token.expect("given");
@@ -162,11 +166,23 @@ fn invalid_values_are_named_with_what_is_allowed() {
         ),
         (
             &["--allow-origin", "example.org"],
-            "--allow-origin was given \"example.org\"; allowed is an origin like https://example.org, without a path, or *",
+            "--allow-origin was given \"example.org\"; allowed is an origin like https://example.org, app://-, file:// or null; or * for any",
         ),
         (
             &["--allow-host", "https://example.org"],
             "--allow-host was given \"https://example.org\"; allowed is a host like hub.example.org, without a scheme, or *",
+        ),
+        (
+            &["--protocol", "chat, v1"],
+            "--protocol was given \"chat, v1\"; allowed is a subprotocol like chat.v1, at most 64 bytes without space and comma",
+        ),
+        (
+            &["--protocol", "hublet.token"],
+            "--protocol was given \"hublet.token\"; allowed is any but hublet.token, which is answered in any case",
+        ),
+        (
+            &["--jwt-audience", " hub"],
+            "--jwt-audience was given \" hub\"; allowed is a name or a URL, as the claim aud has it",
         ),
         (
             &["--trusted-proxy", "nginx"],
@@ -183,8 +199,8 @@ fn invalid_values_are_named_with_what_is_allowed() {
         (&["--tokens", "x"], "unknown flag --tokens; see --help"),
         (&["--token", ""], "--token was given a secret; allowed is one that is not empty"),
         (
-            &["--token", "a", "--token", "b", "--token-file", "Cargo.toml"],
-            "--token-file was given \"Cargo.toml\"; allowed is two secrets at most: the old one and the new one",
+            &["--token", "a", "--token", "b", "--token", "c"],
+            "--token was given a secret; allowed is two secrets at most: the old one and the new one",
         ),
         (
             &["--token", "a", "--token", "b", "--token", "c"],
@@ -203,6 +219,136 @@ fn invalid_values_are_named_with_what_is_allowed() {
     }
     let sentence = "HUBLET_NO_ECHO was given \"yes\"; allowed is 1, true, 0 or false";
     assert_eq!(parsed(&[("HUBLET_NO_ECHO", "yes")], &[]), Err(sentence.to_owned()));
+}
+
+#[test]
+fn any_origin_that_a_client_sends_can_be_listed() {
+    for (origin, warning) in [
+        ("https://example.org", None),
+        ("http://[::1]:3000", None),
+        ("https://example.org/", None),
+        ("app://-", None),
+        ("capacitor://localhost", None),
+        ("chrome-extension://iaoigbhacejd", None),
+        ("*", None),
+        (
+            "https://example.org/admin",
+            Some(
+                "--allow-origin https://example.org/admin allows every page of \
+                 https://example.org: an origin has no path",
+            ),
+        ),
+        (
+            "null",
+            Some("--allow-origin null allows every sandboxed frame, which any web page can make"),
+        ),
+        ("file://", Some("--allow-origin file:// allows every page that is opened as a file")),
+    ] {
+        let options = parsed(&[], &["--allow-origin", origin]).expect(origin);
+        assert_eq!(options.config.origins, [origin]);
+        assert_eq!(options.warnings(), Vec::from_iter(warning), "{origin}");
+    }
+    for origin in [
+        "https://*.example.org",
+        "https://user@example.org",
+        "https://example.org:http",
+        "https://müller.example",
+        "https://",
+        "://example.org",
+        "file:",
+    ] {
+        parsed(&[], &["--allow-origin", origin]).expect_err(origin);
+    }
+}
+
+/// A file of one test; removed when dropped.
+struct SecretFile {
+    path: String,
+}
+
+impl SecretFile {
+    fn new(test: &str, content: &[u8]) -> Self {
+        let name = format!("hublet-secret-{}-{test}", std::process::id());
+        let path = std::env::temp_dir().join(name).to_str().expect("UTF-8").to_owned();
+        std::fs::write(&path, content).expect("written");
+        Self { path }
+    }
+}
+
+impl Drop for SecretFile {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.path));
+    }
+}
+
+#[test]
+fn a_secret_is_what_the_operator_wrote_or_it_is_refused() {
+    let long = "x".repeat(Secret::BYTES_MAX);
+    let alone = "a file with nothing in it but a secret, one ";
+    for (nth, (content, refused)) in [
+        (&b"hush"[..], None),
+        (b"hush\n", None),
+        (b"hush\r\n", None),
+        (b"hush hush\n", None),
+        (long.as_bytes(), None),
+        (format!("{long}\r\n").as_bytes(), None),
+        (b"", Some("that is not empty")),
+        (b"\n", Some("that is not empty")),
+        (b"hush\nanother\n", Some("of a single line, without control characters")),
+        (b"hush\n\n", Some("of a single line, without control characters")),
+        (b"\nhush\n", Some("of a single line, without control characters")),
+        (b"hush\r", Some("of a single line, without control characters")),
+        (b"hu\0sh\n", Some("of a single line, without control characters")),
+        (b"hush\t\n", Some("of a single line, without control characters")),
+        (b"hush \n", Some("without space in front of it or behind it")),
+        (b" hush\n", Some("without space in front of it or behind it")),
+        ("hush\u{a0}\n".as_bytes(), Some("without space in front of it or behind it")),
+        ("\u{feff}hush\n".as_bytes(), Some("without a byte order mark in front of it")),
+        (format!("{long}x").as_bytes(), Some("of at most 4096 bytes")),
+        (format!("{long}{long}{long}").as_bytes(), Some("of at most 4096 bytes")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let file = SecretFile::new(&format!("wrote-{nth}"), content);
+        let by_file = parsed(&[], &["--token-file", &file.path]);
+        let refused_file = refused.map(|refused| {
+            format!("--token-file was given {:?}; allowed is {alone}{refused}", file.path)
+        });
+        assert_eq!(by_file.err(), refused_file, "{nth}");
+    }
+    for (text, refused) in [
+        ("hush ", "without space in front of it or behind it"),
+        ("hush\n", "of a single line, without control characters"),
+        ("\u{feff}hush", "without a byte order mark in front of it"),
+    ] {
+        let sentence = |origin| format!("{origin} was given a secret; allowed is one {refused}");
+        assert_eq!(parsed(&[], &["--token", text]).err(), Some(sentence("--token")));
+        let by_variable = parsed(&[("HUBLET_TOKEN", text)], &[]);
+        assert_eq!(by_variable.err(), Some(sentence("HUBLET_TOKEN")));
+    }
+    let file = SecretFile::new("bytes", b"hush\xff\n");
+    let sentence = parsed(&[], &["--token-file", &file.path]).expect_err("no text");
+    assert!(sentence.contains("UTF-8"), "{sentence}");
+}
+
+#[test]
+fn subprotocols_are_bounded() {
+    let names: Vec<_> = (0..17).map(|n| format!("--protocol=v{n}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let options = parsed(&[], &names[..16]).expect("valid");
+    assert_eq!(options.protocols.len(), 16);
+    let sentence = "--protocol was given \"v16\"; allowed is at most 16 subprotocols";
+    assert_eq!(parsed(&[], &names), Err(sentence.to_owned()));
+}
+
+#[test]
+fn an_empty_variable_of_a_secret_is_reported() {
+    let options = parsed(&[("HUBLET_TOKEN", ""), ("HUBLET_QUEUE", "")], &[]).expect("valid");
+    let empty = "HUBLET_TOKEN is empty, so it counts as not set and guards nothing";
+    assert_eq!(options.warnings(), [empty]);
+    let options = parsed(&[("HUBLET_TOKEN", "hush")], &[]).expect("valid");
+    assert!(options.warnings().is_empty());
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! Parses and prints the values of flags. An `Err` says what is allowed.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hublet::{Config, is_name};
 
-use crate::auth::Secret;
+use crate::auth::{PROTOCOL, Secret};
 
 pub(super) fn switch(text: &str) -> Result<bool, String> {
     match text {
@@ -43,20 +45,57 @@ pub(super) fn time(text: &str, min: Duration) -> Result<Duration, String> {
         .ok_or_else(|| format!("a time from {} to a day, like 500ms, 10s or 2m", show_time(min)))
 }
 
-/// An origin as a browser sends it: a scheme, a host, an optional port, no path.
+/// An origin as clients send it. A URL with a path stands for its origin.
 pub(super) fn origin(text: &str) -> Result<String, String> {
-    let rest = text.split_once(':').and_then(|(_, rest)| rest.strip_prefix("//"));
-    if text == "*"
-        || rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte != b'/'))
-    {
+    if text == "*" || text == "null" || origin_of(text).is_some() {
         return Ok(text.to_owned());
     }
-    Err("an origin like https://example.org, without a path, or *".to_owned())
+    Err("an origin like https://example.org, app://-, file:// or null; or * for any".to_owned())
 }
 
-/// Adds a secret that must not be empty. A second one is for a change from one to the other.
+/// The part of a URL that is its origin: the scheme, the host and perhaps the port.
+fn origin_of(url: &str) -> Option<&str> {
+    let (scheme, rest) = url.split_once("://")?;
+    let is_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    // No `*`, which would stand for no host, and no letters that a browser sends as punycode.
+    let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~[]:".contains(&byte);
+    let port = match authority.rsplit_once(':') {
+        Some((_, port)) if !authority.ends_with(']') => port,
+        _ => "0",
+    };
+    let is_origin = !scheme.is_empty()
+        && scheme.bytes().all(is_scheme)
+        && authority.bytes().all(is_host)
+        && port.parse::<u16>().is_ok()
+        && (!authority.is_empty() || scheme.eq_ignore_ascii_case("file"));
+    is_origin.then(|| &url[..scheme.len() + "://".len() + authority.len()])
+}
+
+/// What an operator may not expect of an origin that is listed.
+pub(super) fn origin_warning(listed: &str) -> Option<String> {
+    if listed == "null" {
+        return Some(
+            "--allow-origin null allows every sandboxed frame, which any web page can make"
+                .to_owned(),
+        );
+    }
+    let origin = origin_of(listed)?;
+    if listed.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("file:")) {
+        return Some(format!("--allow-origin {listed} allows every page that is opened as a file"));
+    }
+    let path = &listed[origin.len()..];
+    let widened =
+        || format!("--allow-origin {listed} allows every page of {origin}: an origin has no path");
+    (!matches!(path, "" | "/")).then(widened)
+}
+
+/// Adds a secret. A second one is for a change from one to the other.
 pub(super) fn add_secret(slot: &mut Option<Secret>, text: &str) -> Result<(), String> {
-    let secret = Secret::new(text).ok_or("one that is not empty")?;
+    add(slot, Secret::new(text)?)
+}
+
+fn add(slot: &mut Option<Secret>, secret: Secret) -> Result<(), String> {
     let Some(first) = slot else {
         *slot = Some(secret);
         return Ok(());
@@ -65,11 +104,25 @@ pub(super) fn add_secret(slot: &mut Option<Secret>, text: &str) -> Result<(), St
     added.ok_or_else(|| "two secrets at most: the old one and the new one".to_owned())
 }
 
-/// Reads a secret from the first line of a file.
-pub(super) fn read_secret(path: &str) -> Result<String, String> {
-    let text = std::fs::read_to_string(path);
-    let text = text.map_err(|error| format!("a file that can be read ({error})"))?;
-    Ok(text.lines().next().unwrap_or_default().trim_ascii().to_owned())
+/// The name of a service, as the claim `aud` has it: a word, or a URL.
+pub(super) fn audience(text: &str) -> Result<Box<str>, String> {
+    if text.is_empty() || text.trim() != text || text.contains(char::is_control) {
+        return Err("a name or a URL, as the claim aud has it".to_owned());
+    }
+    Ok(text.into())
+}
+
+/// Reads a secret from a file that has nothing else in it, but perhaps a line end.
+pub(super) fn secret_file(slot: &mut Option<Secret>, path: &str) -> Result<(), String> {
+    // One byte more than a secret and its line end may have tells that it is too long.
+    let most = Secret::BYTES_MAX + "\r\n".len() + 1;
+    let mut text = String::new();
+    let file = File::open(path).and_then(|file| file.take(most as u64).read_to_string(&mut text));
+    file.map_err(|error| format!("a file that can be read ({error})"))?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    let line = line.strip_suffix('\r').filter(|_| text.ends_with('\n')).unwrap_or(line);
+    let refused = |allowed| format!("a file with nothing in it but a secret, {allowed}");
+    add(slot, Secret::new(line).map_err(refused)?)
 }
 
 /// A host as a request names it: without a scheme or a path.
@@ -78,6 +131,28 @@ pub(super) fn host(text: &str) -> Result<String, String> {
         return Err("a host like hub.example.org, without a scheme, or *".to_owned());
     }
     Ok(text.to_owned())
+}
+
+/// Subprotocols at most, and bytes of each.
+const PROTOCOLS_MAX: usize = 16;
+const PROTOCOL_BYTES_MAX: usize = 64;
+
+/// A subprotocol (RFC 6455 4.1: a token of HTTP), of which `named` are named already.
+pub(super) fn protocol(text: &str, named: usize) -> Result<Arc<str>, String> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if named >= PROTOCOLS_MAX {
+        return Err(format!("at most {PROTOCOLS_MAX} subprotocols"));
+    }
+    if text == PROTOCOL {
+        return Err(format!("any but {PROTOCOL}, which is answered in any case"));
+    }
+    let is_name =
+        !text.is_empty() && text.len() <= PROTOCOL_BYTES_MAX && text.bytes().all(is_token);
+    is_name.then(|| text.into()).ok_or_else(|| {
+        format!(
+            "a subprotocol like chat.v1, at most {PROTOCOL_BYTES_MAX} bytes without space and comma"
+        )
+    })
 }
 
 /// A room whose name clients can write in a path.
