@@ -72,9 +72,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     }
 
     /// Ends the connection as `end` asks for; returns why it ended.
-    ///
-    /// By hand, which takes half the room of an `async fn`.
-    pub(crate) fn end(&mut self, end: End) -> impl Future<Output = Disconnect> {
+    pub(crate) async fn end(&mut self, end: End) -> Disconnect {
         let goodbye = |closed_first| Stage::Flush { closed_first, closing: false };
         let (reason, stage) = match end {
             End::Ours(reason) => (reason, goodbye(false)),
@@ -84,10 +82,8 @@ impl<'a, T: Transport> Connection<'a, T> {
             End::Lost(reason) => (reason, Stage::Abort { tries: false }),
         };
         let mut ending = Closing { reason, stage };
-        poll_fn(move |cx| {
-            ready!(self.poll_end(cx, &mut ending));
-            Poll::Ready(std::mem::replace(&mut ending.reason, Disconnect::ABNORMAL))
-        })
+        poll_fn(|cx| self.poll_end(cx, &mut ending)).await;
+        ending.reason
     }
 
     /// Why the queue was sealed or evicted.

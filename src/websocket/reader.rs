@@ -286,6 +286,13 @@ mod tests {
 
         /// A poll that reads `bytes`, if there are any; returns what it finds.
         fn say(&mut self, bytes: &[u8]) -> Vec<Result<Event, Disconnect>> {
+            let events = self.read(bytes);
+            self.reader.end_poll(&self.hub, &self.queue);
+            events
+        }
+
+        /// A part of a poll: one read, or more if `bytes` need them.
+        fn read(&mut self, bytes: &[u8]) -> Vec<Result<Event, Disconnect>> {
             let cx = &mut Context::from_waker(Waker::noop());
             let (pool, mut events) = (&self.hub.shared().read_buffers, Vec::new());
             self.reader.transport.0 = Cursor::new(bytes.to_vec());
@@ -297,12 +304,10 @@ mod tests {
                     }
                 }
                 if self.reader.transport.0.position() == bytes.len() as u64 {
-                    break;
+                    return events;
                 }
                 assert!(self.reader.poll_fill(cx, pool).is_ready());
             }
-            self.reader.end_poll(&self.hub, &self.queue);
-            events
         }
 
         fn charged(&self) -> usize {
@@ -516,12 +521,12 @@ mod tests {
             other => panic!("{other}"),
         }
     }
-    /// What a reader hears of a stream that comes in these pieces.
-    fn hear<'a>(hub: &Hub, pieces: impl Iterator<Item = &'a [u8]>) -> Heard {
+    /// What a reader hears of a stream that comes in these pieces, in a poll each or all in one.
+    fn hear<'a>(hub: &Hub, in_one: bool, pieces: impl Iterator<Item = &'a [u8]>) -> Heard {
         let mut peer = Peer::of(hub, b"");
         let mut events = Vec::new();
         for piece in pieces {
-            for event in peer.say(piece) {
+            for event in if in_one { peer.read(piece) } else { peer.say(piece) } {
                 match event {
                     Ok(Event::Close(reason)) => return (events, Some(Ok(reason))),
                     Ok(event) => events.push(event),
@@ -551,11 +556,14 @@ mod tests {
                 assert!(heard == *expected, "seed {seed}, {cut}: {heard:?}\n{expected:?}");
             };
             for piece in [READ_BUFFER_BYTES, random.usize(1..40), random.usize(40..9000)] {
-                check(hear(&hub, stream.chunks(piece)), piece);
+                for in_one in [false, true] {
+                    check(hear(&hub, in_one, stream.chunks(piece)), piece);
+                }
             }
             if stream.len() < 250 {
                 for cut in 0..stream.len() {
-                    check(hear(&hub, [&stream[..cut], &stream[cut..]].into_iter()), cut);
+                    let pieces = [&stream[..cut], &stream[cut..]];
+                    check(hear(&hub, random.bool(), pieces.into_iter()), cut);
                 }
             }
         }

@@ -230,7 +230,7 @@ FAULTS = [
         "a message behind the close frame",
         "close.rs::end",
         "let mut ending = Closing { reason, stage };",
-        "self.registered.queue.close_frame(&reason.frame()); let mut ending = Closing { reason, "
+        "self.registered.queue.push_close(&reason.frame()); let mut ending = Closing { reason, "
         "stage };",
     ),
     Fault(
