@@ -1,17 +1,19 @@
-//! Whether the memory ceiling holds: the binary in a cgroup whose limit is its `--max-memory`,
-//! while everybody does their worst at once.
+//! Checks the memory ceiling: the binary in a cgroup with `--max-memory` as its limit, under
+//! several attacks at once.
 //!
 //! `cargo bench --bench ceiling -- [--seconds N] [BINARY]`
 //!
 //! Starts BINARY (default: the binary of this build) with 16 MiB and with 32 MiB, in a cgroup of
-//! just that (v2, or v1 with the kernel's socket memory limited as well), and checks what it costs
-//! at its start and for an idle client against what the arithmetic says. Then, for N seconds
-//! (default 10), slow readers with rooms full of large messages, slow readers of events, unfinished
-//! messages, fragments without an end, pings whose pongs nobody reads, half heads and a flood of
-//! connections, against a few healthy clients, who must lose nothing. At last the largest of several
-//! debtors must be the first to go, and memory must be back where it was.
+//! that size (v2, or v1 with the kernel's socket memory limited as well). Compares the memory at
+//! the start and of an idle client with `Sizing`.
 //!
-//! Without a cgroup it says `skipped`, and fails where REQUIRE_TEST_TOOLS is set. Linux, as root.
+//! Then, for N seconds (default 10), attackers run beside a few healthy clients, which must lose no
+//! message: slow readers with rooms full of large messages, slow readers of events, unfinished
+//! messages, endless fragments, pings whose pongs are not read, half heads and a flood of
+//! connections. Afterwards memory must be as before. At last, of several clients that pin memory,
+//! the one that pins the most must be evicted first.
+//!
+//! Without a cgroup it prints `skipped`, or fails if REQUIRE_TEST_TOOLS is set. Linux, as root.
 
 mod server;
 
@@ -23,7 +25,7 @@ mod cgroup {
 
     pub(crate) type Outcome<T> = Result<T, Box<dyn Error>>;
 
-    /// A control group with a limit; removed when dropped.
+    /// A control group with a limit. Dropping it removes the group.
     pub(crate) struct Cgroup {
         folder: PathBuf,
         is_v2: bool,
@@ -46,7 +48,7 @@ mod cgroup {
             let limits: &[&str] = if is_v2 {
                 &["memory.max"]
             } else {
-                // In v1 the memory of sockets is counted only where it is limited, and apart.
+                // v1 counts the memory of sockets separately, and only if it has a limit.
                 &["memory.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes"]
             };
             for limit in limits {
@@ -55,7 +57,7 @@ mod cgroup {
             Ok(group)
         }
 
-        /// Moves a process in.
+        /// The file that moves a process into the group.
         pub(crate) fn procs(&self) -> PathBuf {
             self.folder.join("cgroup.procs")
         }
@@ -69,7 +71,7 @@ mod cgroup {
                 + self.number("memory.kmem.tcp.usage_in_bytes")?)
         }
 
-        /// Processes that the kernel killed for memory.
+        /// Processes that the kernel killed because memory was short.
         pub(crate) fn killed(&self) -> Outcome<usize> {
             let file = if self.is_v2 { "memory.events" } else { "memory.oom_control" };
             let text = fs::read_to_string(self.folder.join(file))?;
@@ -84,7 +86,7 @@ mod cgroup {
 
     impl Drop for Cgroup {
         fn drop(&mut self) {
-            // The kernel lets a group go a moment after its last process.
+            // The kernel releases a group soon after its last process has ended.
             for _ in 0..100 {
                 if fs::remove_dir(&self.folder).is_ok() {
                     return;
@@ -123,18 +125,18 @@ mod attack {
 
     /// How long anything may take before the run fails.
     const PATIENCE: Duration = Duration::from_secs(30);
-    /// How often the charge of the group is looked at.
+    /// The interval of samples of the group's charge.
     const SAMPLE: Duration = Duration::from_millis(5);
-    /// Healthy subscribers, beside the one who publishes.
+    /// Healthy subscribers, besides the healthy publisher.
     const HEALTHY: usize = 8;
     /// The longest message that is allowed.
     const LONG: usize = 64 * 1024;
-    /// How long a debt must have been there at most to count: two ticks of a quarter of a second, and
-    /// a half.
+    /// The time after which pinned memory counts for an eviction, at most: two ticks of a quarter
+    /// of a second, and half a tick.
     const AGED: Duration = Duration::from_millis(625);
-    /// Which of the debtors owes more than the others.
+    /// The index of the client that pins the most.
     const LARGEST: usize = 7;
-    /// A message of the healthy publisher is sent after as long.
+    /// The interval between messages of the healthy publisher.
     const PACE: Duration = Duration::from_millis(20);
 
     pub(super) fn main() -> Outcome<()> {
@@ -143,7 +145,7 @@ mod attack {
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
             match arg.as_str() {
-                // Cargo says so to every bench.
+                // Cargo passes this to every bench.
                 "--bench" => {}
                 "--seconds" => seconds = args.next().ok_or("--seconds needs a number")?.parse()?,
                 _ => binary = arg,
@@ -160,7 +162,7 @@ mod attack {
         Ok(())
     }
 
-    /// A group of `bytes`; `None` where none can be made and none must be.
+    /// A group of `bytes`; `None` if none can be made and none is required.
     fn make(bytes: usize) -> Outcome<Option<Cgroup>> {
         match Cgroup::new(bytes) {
             Ok(group) => Ok(Some(group)),
@@ -178,12 +180,12 @@ mod attack {
         Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
     }
 
-    /// What the binary costs at its start, and an idle client in the process and in the kernel. Of
-    /// many, since a group is charged in steps.
+    /// Checks the memory of the binary at its start, and of an idle client in the process and in
+    /// the kernel. Measured with many clients, since a group is charged in steps.
     fn idle(binary: &str, group: &Cgroup) -> Outcome<()> {
         let server = Server::start(binary, group, 256 << 20)?;
-        // What a hub keeps of a long message is there from the first on.
-        publish(&mut server.address.join("nobody?echo=0")?, &message(&[7; LONG]), 1)?;
+        // The first long message allocates the buffer that the hub keeps.
+        publish(&mut server.address.join("empty?echo=0")?, &message(&[7; LONG]), 1)?;
         check("at start", server.settled(group)?, Sizing::START)?;
         let join = |n: usize| -> io::Result<Vec<_>> {
             (0..n).map(|_| server.address.join("idle")).collect()
@@ -213,7 +215,7 @@ mod attack {
             return Err(format!("{} bytes at the most, of {ceiling}", outcome.peak).into());
         }
         if outcome.evicted == 0 {
-            return Err("nobody was evicted: the storm was none".into());
+            return Err("no client was evicted: the attacks were too weak".into());
         }
         let after = server.settles_below(group, begin + 1_000_000)?;
         println!("  when all have gone             {after:>9} bytes");
@@ -228,12 +230,12 @@ mod attack {
         Ok(())
     }
 
-    /// Where the server is.
+    /// The address of the server.
     #[derive(Clone, Copy)]
     struct Address(SocketAddr);
 
     impl Address {
-        /// Connects, with a receive buffer as small as the kernel has them.
+        /// Connects, with the smallest receive buffer that the kernel allows.
         fn dial(self) -> io::Result<TcpStream> {
             let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
             sockopt::set_socket_recv_buffer_size(&socket, 1)?;
@@ -245,12 +247,12 @@ mod attack {
             Ok(stream)
         }
 
-        /// Becomes a client in a room, one that takes little at a time.
+        /// Joins a room with a small receive buffer.
         fn join(self, room: &str) -> io::Result<TcpStream> {
             self.upgrade(self.dial()?, room)
         }
 
-        /// Becomes a client in a room, one like most.
+        /// Joins a room with an ordinary receive buffer.
         fn join_well(self, room: &str) -> io::Result<TcpStream> {
             let stream = TcpStream::connect(self.0)?;
             stream.set_read_timeout(Some(PATIENCE))?;
@@ -258,7 +260,7 @@ mod attack {
             self.upgrade(stream, room)
         }
 
-        /// Becomes a reader of a room's events, one that takes little at a time.
+        /// Subscribes to a room's events with a small receive buffer.
         fn listen(self, room: &str) -> io::Result<TcpStream> {
             let request = format!("GET /sse/{room} HTTP/1.1\r\nHost: localhost\r\n\r\n");
             ask(self.dial()?, &request, "200")
@@ -279,15 +281,16 @@ mod attack {
         child: Mutex<Child>,
         pid: u32,
         address: Address,
-        /// What it said of its ceiling.
+        /// The line that it has logged about its ceiling.
         arithmetic: String,
-        /// Sockets that are no connection: the listener's, and those of signals.
+        /// Sockets that are no connections: the listener, and those for signals.
         sockets_at_start: usize,
     }
 
     impl Server {
         fn start(binary: &str, group: &Cgroup, ceiling: usize) -> Outcome<Self> {
-            // The shell moves itself in and becomes the server, so that all of it is charged.
+            // The shell moves itself into the group and becomes the server, so that all its memory
+            // is charged.
             let script = "echo $$ > \"$0\" && exec \"$@\"";
             let mut child = Command::new("/bin/sh")
                 .args(["-c", script])
@@ -299,7 +302,7 @@ mod attack {
             let stdout = child.stdout.take().ok_or("no standard output")?;
             let stderr = child.stderr.take().ok_or("no standard error")?;
             let pid = child.id();
-            // From here on it is ended however this ends.
+            // From here on, dropping this ends the process.
             let mut server = Self {
                 child: Mutex::new(child),
                 pid,
@@ -329,7 +332,7 @@ mod attack {
             matches!(child.try_wait(), Ok(None))
         }
 
-        /// Connections that it has.
+        /// The number of its connections.
         fn sockets(&self) -> Outcome<usize> {
             let mut sockets = 0;
             for fd in std::fs::read_dir(format!("/proc/{}/fd", self.pid))? {
@@ -339,8 +342,8 @@ mod attack {
             Ok(sockets)
         }
 
-        /// Waits until the charge stands still; returns it. The pages of the binary count as far as
-        /// they are resident, whoever is charged for them.
+        /// Waits until the charge is stable, and returns it. Resident pages of the binary count
+        /// even if they are charged to another group.
         fn settled(&self, group: &Cgroup) -> Outcome<usize> {
             let begin = Instant::now();
             let mut last = (0, Instant::now());
@@ -385,7 +388,7 @@ mod attack {
     impl Drop for Server {
         fn drop(&mut self) {
             let child = self.child.get_mut().expect("no thread panics with it");
-            // It may have ended already; then there is nothing to end.
+            // It may have ended already.
             drop(child.kill());
             drop(child.wait());
         }
@@ -434,32 +437,32 @@ mod attack {
         stream.read_exact(&mut payload)?;
         match start[0] {
             0x82 => Ok(payload),
-            // A ping of an idle client.
+            // The hub pings idle clients.
             0x89 => receive(stream),
             _ => Err(io::Error::other(format!("closed: {}", String::from_utf8_lossy(&payload)))),
         }
     }
 
-    /// What everybody shares while it lasts.
-    struct Weather {
+    /// The state that all attackers share.
+    struct Shared {
         over: AtomicBool,
         /// Attackers whose connection the hub ended.
         evicted: AtomicUsize,
-        /// Attackers that were not let in.
+        /// Attackers that were refused.
         refused: AtomicUsize,
-        /// What was published by attackers, in bytes.
+        /// Bytes that attackers have published.
         published: AtomicUsize,
     }
 
-    impl Weather {
-        /// Counts an attacker that was not let in.
+    impl Shared {
+        /// Counts a refused attacker.
         fn refuse(&self) {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     struct Storm {
-        weather: Arc<Weather>,
+        shared: Arc<Shared>,
         attackers: Vec<thread::JoinHandle<()>>,
         publisher: thread::JoinHandle<io::Result<u64>>,
         subscribers: Vec<thread::JoinHandle<io::Result<(u64, Duration)>>>,
@@ -488,13 +491,13 @@ mod attack {
 
     impl Storm {
         fn begin(server: &Server, group: &Arc<Cgroup>, length: Duration) -> Outcome<Self> {
-            let weather = Arc::new(Weather {
+            let shared = Arc::new(Shared {
                 over: AtomicBool::new(false),
                 evicted: AtomicUsize::new(0),
                 refused: AtomicUsize::new(0),
                 published: AtomicUsize::new(0),
             });
-            // The healthy are there first.
+            // The healthy clients connect first.
             let began = Instant::now();
             let mut subscribers = Vec::new();
             for _ in 0..HEALTHY {
@@ -505,10 +508,10 @@ mod attack {
             let publisher = thread::spawn(move || speak(speaker, began, length));
 
             let watch = thread::spawn({
-                let (group, weather) = (Arc::clone(group), Arc::clone(&weather));
+                let (group, shared) = (Arc::clone(group), Arc::clone(&shared));
                 move || {
                     let mut peak = 0;
-                    while !weather.over.load(Ordering::Relaxed) {
+                    while !shared.over.load(Ordering::Relaxed) {
                         peak = peak.max(group.usage().map_err(|error| error.to_string())?);
                         thread::sleep(SAMPLE);
                     }
@@ -527,10 +530,10 @@ mod attack {
             let mut attackers = Vec::new();
             for (number, attack) in kinds {
                 for nth in 0..number {
-                    let (weather, server) = (Arc::clone(&weather), server.address);
+                    let (shared, server) = (Arc::clone(&shared), server.address);
                     attackers.push(thread::spawn(move || {
-                        while !weather.over.load(Ordering::Relaxed) {
-                            if attack(server, nth, &weather).is_err() {
+                        while !shared.over.load(Ordering::Relaxed) {
+                            if attack(server, nth, &shared).is_err() {
                                 thread::sleep(SAMPLE);
                             }
                         }
@@ -540,7 +543,7 @@ mod attack {
             if !server.is_alive() {
                 return Err("it did not survive the beginning".into());
             }
-            Ok(Self { weather, attackers, publisher, subscribers, watch })
+            Ok(Self { shared, attackers, publisher, subscribers, watch })
         }
 
         fn end(self) -> Outcome<Seen> {
@@ -555,7 +558,7 @@ mod attack {
                 }
                 worst = worst.max(late);
             }
-            self.weather.over.store(true, Ordering::Relaxed);
+            self.shared.over.store(true, Ordering::Relaxed);
             for attacker in self.attackers {
                 attacker.join().map_err(|_| "an attacker panicked")?;
             }
@@ -563,17 +566,17 @@ mod attack {
             let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
             Ok(Seen {
                 peak,
-                evicted: count(&self.weather.evicted),
-                refused: count(&self.weather.refused),
-                published: count(&self.weather.published),
+                evicted: count(&self.shared.evicted),
+                refused: count(&self.shared.refused),
+                published: count(&self.shared.published),
                 sent,
                 worst,
             })
         }
     }
 
-    /// Publishes numbered messages for `length`, every tenth of them long, and a last one of number
-    /// 0; returns how many.
+    /// Publishes numbered messages for `length`, every tenth of them long, and a last one with
+    /// number 0. Returns their number.
     fn speak(mut stream: TcpStream, began: Instant, length: Duration) -> io::Result<u64> {
         stream.set_write_timeout(Some(PATIENCE))?;
         let mut reading = BufReader::new(stream.try_clone()?);
@@ -594,14 +597,14 @@ mod attack {
         }
     }
 
-    /// Hears numbered messages up to the last; returns how many, and the latest.
+    /// Receives numbered messages up to the last. Returns their number and the longest delay.
     fn hear(stream: &mut impl Read, began: Instant) -> io::Result<(u64, Duration)> {
         let (mut number, mut worst) = (0, Duration::ZERO);
         loop {
             let payload = receive(stream)?;
             let word = |at| payload[at..at + 8].try_into().map(u64::from_be_bytes);
             let (Ok(next), Ok(sent)) = (word(0), word(8)) else {
-                return Err(io::Error::other("a message that nobody sent"));
+                return Err(io::Error::other("a message that was not sent"));
             };
             if next == 0 {
                 return Ok((number, worst));
@@ -614,93 +617,93 @@ mod attack {
         }
     }
 
-    /// One life of an attacker.
-    type Attack = fn(Address, usize, &Weather) -> io::Result<()>;
+    /// One run of an attacker, from its connection to its end.
+    type Attack = fn(Address, usize, &Shared) -> io::Result<()>;
 
-    /// Lets an attacker in, or counts the refusal.
-    fn enter(server: Address, room: &str, weather: &Weather) -> io::Result<TcpStream> {
-        server.join(room).inspect_err(|_| weather.refuse())
+    /// Connects an attacker, or counts its refusal.
+    fn enter(server: Address, room: &str, shared: &Shared) -> io::Result<TcpStream> {
+        server.join(room).inspect_err(|_| shared.refuse())
     }
 
-    /// Waits until the hub cuts a connection off, or the storm is over. Nothing is read.
-    fn wait_for_the_end(stream: &TcpStream, weather: &Weather) {
-        while !weather.over.load(Ordering::Relaxed) {
+    /// Waits without reading until the hub closes the connection or the attacks are over.
+    fn wait_for_the_end(stream: &TcpStream, shared: &Shared) {
+        while !shared.over.load(Ordering::Relaxed) {
             if !matches!(stream.take_error(), Ok(None)) {
-                weather.evicted.fetch_add(1, Ordering::Relaxed);
+                shared.evicted.fetch_add(1, Ordering::Relaxed);
                 return;
             }
             thread::sleep(SAMPLE);
         }
     }
 
-    /// Joins a room of its own, never reads, and lets it be filled with long messages.
-    fn slow_reader(server: Address, nth: usize, weather: &Weather) -> io::Result<()> {
+    /// Joins a room of its own, publishes long messages to it, and never reads them.
+    fn slow_reader(server: Address, nth: usize, shared: &Shared) -> io::Result<()> {
         let room = format!("slow-{}", nth / 2);
-        let slow = enter(server, &room, weather)?;
-        let mut publisher = enter(server, &format!("{room}?echo=0"), weather)?;
+        let slow = enter(server, &room, shared)?;
+        let mut publisher = enter(server, &format!("{room}?echo=0"), shared)?;
         let long = message(&vec![nth as u8; LONG]);
-        // Few enough that the queue does not overflow: it is memory that has to run short.
+        // Few enough that no queue overflows: memory must become short instead.
         for _ in 0..3 {
             publisher.write_all(&long)?;
-            weather.published.fetch_add(LONG, Ordering::Relaxed);
+            shared.published.fetch_add(LONG, Ordering::Relaxed);
         }
-        wait_for_the_end(&slow, weather);
+        wait_for_the_end(&slow, shared);
         Ok(())
     }
 
-    /// Joins a room of eight readers of events who never read, and says a long message to them all: it
-    /// is encoded for each.
-    fn slow_events(server: Address, nth: usize, weather: &Weather) -> io::Result<()> {
+    /// Joins a room of eight SSE clients that never read, and publishes a long message, which the
+    /// hub encodes for each of them.
+    fn slow_events(server: Address, nth: usize, shared: &Shared) -> io::Result<()> {
         let room = format!("events-{}", nth / 8);
-        let slow = server.listen(&room).inspect_err(|_| weather.refuse())?;
-        let mut publisher = enter(server, &format!("{room}?echo=0"), weather)?;
+        let slow = server.listen(&room).inspect_err(|_| shared.refuse())?;
+        let mut publisher = enter(server, &format!("{room}?echo=0"), shared)?;
         publisher.write_all(&message(&vec![nth as u8; LONG]))?;
-        weather.published.fetch_add(LONG, Ordering::Relaxed);
-        wait_for_the_end(&slow, weather);
+        shared.published.fetch_add(LONG, Ordering::Relaxed);
+        wait_for_the_end(&slow, shared);
         Ok(())
     }
 
-    /// Sends all of a long message but its last bytes.
-    fn unfinished(server: Address, _: usize, weather: &Weather) -> io::Result<()> {
-        let mut stream = enter(server, "unfinished", weather)?;
+    /// Sends a long message without its last bytes.
+    fn unfinished(server: Address, _: usize, shared: &Shared) -> io::Result<()> {
+        let mut stream = enter(server, "unfinished", shared)?;
         stream.write_all(&header(0x82, LONG))?;
         stream.write_all(&vec![7; LONG - 100])?;
-        wait_for_the_end(&stream, weather);
+        wait_for_the_end(&stream, shared);
         Ok(())
     }
 
     /// Sends fragments and never a last one.
-    fn fragments(server: Address, nth: usize, weather: &Weather) -> io::Result<()> {
-        let mut stream = enter(server, "fragments", weather)?;
+    fn fragments(server: Address, nth: usize, shared: &Shared) -> io::Result<()> {
+        let mut stream = enter(server, "fragments", shared)?;
         stream.write_all(&[&header(0x02, 1)[..], b"x"].concat())?;
         for _ in 0..nth {
             stream.write_all(&[&header(0x00, 1024)[..], &[0; 1024]].concat())?;
         }
-        wait_for_the_end(&stream, weather);
+        wait_for_the_end(&stream, shared);
         Ok(())
     }
 
     /// Sends pings and reads no pong.
-    fn pings(server: Address, _: usize, weather: &Weather) -> io::Result<()> {
-        let mut stream = enter(server, "pings", weather)?;
+    fn pings(server: Address, _: usize, shared: &Shared) -> io::Result<()> {
+        let mut stream = enter(server, "pings", shared)?;
         let ping = [&header(0x89, 125)[..], &[0; 125]].concat();
-        while !weather.over.load(Ordering::Relaxed) {
+        while !shared.over.load(Ordering::Relaxed) {
             stream.write_all(&ping)?;
         }
         Ok(())
     }
 
     /// Sends a long head without its end.
-    fn half_head(server: Address, _: usize, weather: &Weather) -> io::Result<()> {
+    fn half_head(server: Address, _: usize, shared: &Shared) -> io::Result<()> {
         let mut stream = server.dial()?;
         stream.write_all(b"GET /ws HTTP/1.1\r\nHost: localhost\r\nX: ")?;
         stream.write_all(&[b'x'; 8000])?;
-        wait_for_the_end(&stream, weather);
+        wait_for_the_end(&stream, shared);
         Ok(())
     }
 
-    /// Connects and leaves, with and without a word, and a reset now and then.
-    fn flood(server: Address, nth: usize, _: &Weather) -> io::Result<()> {
+    /// Connects and leaves, with and without sending bytes, sometimes by a reset.
+    fn flood(server: Address, nth: usize, _: &Shared) -> io::Result<()> {
         for turn in 0..20 {
             let mut stream = server.dial()?;
             if (turn + nth) % 2 == 0 {
@@ -713,71 +716,77 @@ mod attack {
         Ok(())
     }
 
-    /// Fills memory with debtors, one of them larger than the others: it must be the first to go.
+    /// Fills memory with clients that do not read. The one that pins the most must be evicted
+    /// first.
     fn largest_first(server: &Server) -> Outcome<()> {
         let long = message(&[7; LONG]);
-        // Its words reach nobody, but wait to be read while memory is short.
-        let mut waiter = server.address.join("nobody?echo=0")?;
+        // Its room has no other member. While memory is short, the hub does not read its messages.
+        let mut waiter = server.address.join("empty?echo=0")?;
         let pair = |nth: usize| -> io::Result<(TcpStream, TcpStream)> {
-            let room = format!("debtor-{nth}");
-            let debtor = server.address.join(&room)?;
-            Ok((debtor, server.address.join(&format!("{room}?echo=0"))?))
+            let room = format!("pinned-{nth}");
+            let client = server.address.join(&room)?;
+            Ok((client, server.address.join(&format!("{room}?echo=0"))?))
         };
-        // Who has owed for less than a moment does not go yet: the largest is past that, and not the
-        // first to be.
-        let mut debtors = Vec::new();
+        // A client is not evicted before it has pinned its memory for a tick. The largest one has,
+        // and it is not the first that has.
+        let mut clients = Vec::new();
         for nth in 0..=LARGEST {
-            let (debtor, mut publisher) = pair(nth)?;
-            debtors.push(debtor);
+            let (client, mut publisher) = pair(nth)?;
+            clients.push(client);
             publish(&mut publisher, &long, if nth == LARGEST { 3 } else { 2 })?;
         }
         thread::sleep(AGED);
         for _ in 0..1000 {
-            match pair(debtors.len()) {
-                Ok((debtor, mut publisher)) => {
-                    debtors.push(debtor);
+            match pair(clients.len()) {
+                Ok((client, mut publisher)) => {
+                    clients.push(client);
                     publish(&mut publisher, &long, 2)?;
                 }
-                // Nobody is admitted any more, and nobody has to go before somebody waits.
+                // The hub admits no more clients. It evicts one only when another waits for memory.
                 Err(error) if error.to_string().starts_with("HTTP/1.1 503 ") => {
                     publish(&mut waiter, &long, 1)?;
                 }
                 Err(error) => return Err(error.into()),
             }
-            let gone = reset(&debtors);
+            let gone = reset(&clients);
             if !gone.is_empty() {
-                return went_first(&debtors, gone);
+                return went_first(&clients, gone);
             }
         }
-        Err("nobody was evicted".into())
+        Err("no client was evicted".into())
     }
 
-    /// Whether the largest debtor is one of the `gone`, the first that were evicted; others may have
-    /// gone with it, if it was not enough.
+    /// Checks that the largest client is among `gone`, which were evicted first. Others may have
+    /// been evicted with it, if that did not free enough.
     ///
-    /// Nothing is published meanwhile, so that nobody else has to go.
-    fn went_first(debtors: &[TcpStream], mut gone: Vec<usize>) -> Outcome<()> {
+    /// Nothing is published meanwhile, so no other client is evicted.
+    fn went_first(clients: &[TcpStream], mut gone: Vec<usize>) -> Outcome<()> {
         let begin = Instant::now();
-        // Resets of those who went together come one by one.
+        // The resets of clients that were evicted together arrive one after another.
         while !gone.contains(&LARGEST) {
             if begin.elapsed() > Duration::from_secs(2) {
-                let all = debtors.len();
-                return Err(format!("of {all} not the largest went first but {gone:?}").into());
+                let all = clients.len();
+                return Err(
+                    format!("of {all} clients, {gone:?} were evicted before the largest").into()
+                );
             }
             thread::sleep(SAMPLE);
-            gone.append(&mut reset(debtors));
+            gone.append(&mut reset(clients));
         }
-        let (all, others) = (debtors.len(), gone.len() - 1);
-        println!("  the largest of {all:>3} debtors went first, {others} with it at least");
+        let (all, others) = (clients.len(), gone.len() - 1);
+        println!(
+            "  the largest of {all:>3} clients was evicted first, with at least {others} others"
+        );
         Ok(())
     }
 
-    /// Those whose connection the server has reset since they were last asked about.
-    fn reset(debtors: &[TcpStream]) -> Vec<usize> {
-        (0..debtors.len()).filter(|&n| !matches!(debtors[n].take_error(), Ok(None))).collect()
+    /// Indices of clients whose connection the server has reset since the last call.
+    fn reset(clients: &[TcpStream]) -> Vec<usize> {
+        (0..clients.len()).filter(|&n| !matches!(clients[n].take_error(), Ok(None))).collect()
     }
 
-    /// Sends a message some times, and waits until all of it was read: a pong says so.
+    /// Sends a message `times` times, and waits for a pong, which shows that the hub has read it
+    /// all.
     fn publish(stream: &mut TcpStream, message: &[u8], times: usize) -> io::Result<()> {
         stream.set_write_timeout(Some(PATIENCE))?;
         for _ in 0..times {

@@ -1,12 +1,12 @@
-//! What a delivery and an idle client cost, counted and not timed.
+//! The cost of a delivery and of an idle client, counted and not timed.
 //!
 //! `cargo bench --bench delivery -- [--gate] [BINARY]`
 //!
-//! User-space instructions and system calls for each delivery to one of 100 clients, and what an
-//! idle client holds on the heap. BINARY (default: the binary of this build) runs under valgrind
-//! and strace, which must be there. The difference of two runs is taken, so that start, handshakes
-//! and end do not count. The heap is that of the binary of this build, since valgrind cannot see
-//! into the allocator of a static one. With `--gate` a figure past its budget fails.
+//! Counts user-space instructions and system calls for each delivery to one of 100 clients, and the
+//! heap of an idle client. BINARY (default: the binary of this build) runs under valgrind and
+//! strace, which must be installed. The difference of two runs is taken, so that start, handshakes
+//! and end do not count. The heap is always that of the binary of this build, since valgrind cannot
+//! follow the allocator of a static one. With `--gate` a figure over its budget fails.
 //!
 //! A busy machine changes little here.
 
@@ -23,17 +23,17 @@ use server::{Options, Outcome, PATIENCE, Server};
 
 /// Clients that get each message.
 const CLIENTS: usize = 100;
-/// Messages by which two runs differ.
+/// The difference of messages between two runs.
 const MESSAGES: usize = 192;
 
-/// A way to publish, and the budget of its figures: what is there now and a little, since another
-/// compiler inlines otherwise. The aims are 400 and 1,000 instructions and 1.03 system calls,
-/// one at a time.
+/// A way to publish, and the budgets of its figures. A budget is the current figure and a little
+/// more, since another compiler inlines differently. The aims are 400 and 1,000 instructions and
+/// 1.03 system calls, one at a time.
 struct Case {
     name: &'static str,
     /// Bytes of payload.
     size: usize,
-    /// Messages that are sent at once; the next follow when everyone has had them.
+    /// Messages that are sent at once. The next follow when every client has received them.
     burst: usize,
     instructions_max: f64,
     system_calls_max: f64,
@@ -63,7 +63,7 @@ const CASES: [Case; 3] = [
     },
 ];
 
-/// How often valgrind may be asked for the same.
+/// Attempts to measure the same with valgrind.
 const TRIES: usize = 3;
 
 /// Bytes on the heap for each idle client, at most.
@@ -110,7 +110,7 @@ fn instructions(options: &Options, case: &Case, messages: usize, report: &Report
 }
 
 fn system_calls(options: &Options, case: &Case, messages: usize, report: &Report) -> Outcome<f64> {
-    // With -D the hublet is our child and strace its observer.
+    // With -D the hublet is the child of this process, and strace its grandchild.
     let tool = ["strace", "-D", "-f", "-c", "-o", report.path(), &options.binary];
     run(&tool, case, messages)?;
     let table = report.whole(" total\n")?;
@@ -119,7 +119,7 @@ fn system_calls(options: &Options, case: &Case, messages: usize, report: &Report
     Ok(total.split_whitespace().nth(3).ok_or("strace has another table here")?.parse()?)
 }
 
-/// Lets one of the clients send messages, and everyone receive them.
+/// One client sends messages, and every client receives them.
 fn run(command: &[&str], case: &Case, messages: usize) -> Outcome<()> {
     let server = Server::start(command)?;
     let mut clients = server.connect(CLIENTS)?;
@@ -149,7 +149,7 @@ fn sent(size: usize) -> Vec<u8> {
     frame
 }
 
-/// Takes the frames of a burst.
+/// Receives the frames of a burst.
 fn receive(client: &mut TcpStream, case: &Case) -> Outcome<()> {
     let frame = if case.size > 125 { 4 } else { 2 } + case.size;
     let mut frames = vec![0; frame * case.burst];
@@ -160,9 +160,9 @@ fn receive(client: &mut TcpStream, case: &Case) -> Outcome<()> {
     Ok(())
 }
 
-/// Bytes and allocations on the heap with so many idle clients.
+/// Bytes and allocations on the heap with this many idle clients.
 fn heap(clients: usize, report: &Report) -> Outcome<(f64, f64)> {
-    // Valgrind has to stop every thread of a process that a signal kills, and rarely one is missed.
+    // valgrind must stop every thread of a process that a signal kills, and rarely misses one.
     for _ in 1..TRIES {
         match heap_once(clients, report) {
             Ok(found) => return Ok(found),
@@ -177,8 +177,8 @@ fn heap_once(clients: usize, report: &Report) -> Outcome<(f64, f64)> {
     let binary = env!("CARGO_BIN_EXE_hublet");
     let server = Server::start(&["valgrind", "--leak-check=no", &log, binary])?;
     let open = server.connect(clients)?;
-    // Killed with everyone connected, it has given nothing back. By a signal that it does not know and
-    // that nobody has it ignore, as nohup does with SIGHUP.
+    // It is killed while all clients are connected, so it has freed nothing. SIGUSR1, since the
+    // hublet does not handle it; SIGHUP may be ignored, as under nohup.
     end(server, Signal::USR1)?;
     drop(open);
     let summary = report.whole("blocks")?;
@@ -201,7 +201,7 @@ fn end(mut server: Server, signal: Signal) -> Outcome<()> {
     Ok(())
 }
 
-/// A number with commas behind some words, and what follows it.
+/// The number (with commas) after `words`, and the text that follows it.
 fn number_behind<'a>(text: &'a str, words: &str) -> Outcome<(&'a str, f64)> {
     let (_, rest) = text.split_once(words).ok_or_else(|| format!("no {words:?} in {text}"))?;
     let rest = rest.trim_start();
@@ -209,7 +209,7 @@ fn number_behind<'a>(text: &'a str, words: &str) -> Outcome<(&'a str, f64)> {
     Ok((&rest[end..], rest[..end].replace(',', "").parse()?))
 }
 
-/// The file that a tool writes its figures to; removed when dropped.
+/// The file that a tool writes its figures to. Dropping it removes the file.
 struct Report(PathBuf);
 
 impl Report {
@@ -217,7 +217,7 @@ impl Report {
         self.0.to_str().unwrap_or("hublet-report")
     }
 
-    /// What the tool wrote, once `mark` is there: it may end a little after what it observes.
+    /// The text of the tool, once it contains `mark`: the tool may end a little after the server.
     fn whole(&self, mark: &str) -> Outcome<String> {
         let begin = Instant::now();
         loop {
@@ -236,7 +236,7 @@ impl Report {
 
 impl Drop for Report {
     fn drop(&mut self) {
-        // It is there only if something failed.
+        // The file exists only if something failed.
         drop(fs::remove_file(&self.0));
     }
 }

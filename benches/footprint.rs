@@ -1,13 +1,12 @@
-//! What the binary costs: size, memory at start, memory per idle client of each kind, and one
-//! message to all.
+//! The cost of the binary: size, memory at start, memory per idle client of each kind, and the time
+//! of one message to all.
 //!
 //! `cargo bench --bench footprint -- [--gate] [--clients N] [BINARY]`
 //!
-//! Starts BINARY (default: the binary of this build) on a free port of 127.0.0.1, opens N idle
-//! WebSocket clients (default 10,000), lets one of them send one message, and sees it reach all of
-//! them, and all of them gone. Two more servers have N idle readers of events, and N idle connections
-//! whose request was answered and that may send another. With `--gate` a figure past its budget
-//! fails.
+//! Starts BINARY (default: the binary of this build) on a free port of 127.0.0.1 and opens N idle
+//! WebSocket clients (default 10,000). One of them sends a message, which must reach all of them.
+//! Then all close. Two more servers have N idle SSE clients, and N idle keep-alive connections.
+//! With `--gate` a figure over its budget fails.
 
 mod server;
 
@@ -21,16 +20,16 @@ use server::{Options, Outcome, PATIENCE, Server};
 const BINARY_MAX: f64 = 810_000.0;
 /// Bytes resident at start, at most.
 const START_MAX: f64 = 1_048_576.0;
-/// Bytes resident per idle WebSocket client, at most: what is there now and a little, as below. The
-/// aim is 1 KiB.
+/// Bytes resident per idle WebSocket client, at most: the current figure and a little more, as
+/// below. The aim is 1 KiB.
 const CLIENT_MAX: f64 = 1_400.0;
 /// Bytes resident per idle reader of server-sent events, at most.
 const EVENTS_MAX: f64 = 1_750.0;
 /// Bytes resident per idle connection that waits for its next request, at most.
 const KEPT_MAX: f64 = 1_024.0;
-/// Bytes resident over those at start when all have left, at most.
+/// Bytes resident when all have left, less those at the start, at most.
 const LEFT_MAX: f64 = 1_048_576.0;
-/// The message that goes to all, as a masked frame with a mask of zeros and as it comes back.
+/// The message to all clients: a frame with a mask of zeros, and the frame that clients receive.
 const SENT: &[u8] = b"\x81\x85\0\0\0\0hello";
 const RECEIVED: &[u8] = b"\x81\x05hello";
 
@@ -79,23 +78,23 @@ fn main() -> Outcome<()> {
     options.gate("resident when all left, over start", left as f64, LEFT_MAX)
 }
 
-/// Bytes resident per connection that has asked for a path and is idle, of a server of their own.
+/// Bytes resident per idle connection after a request for `path`, on a new server.
 fn idle(options: &Options, path: &str) -> Outcome<u64> {
     let server = Server::start(&[&options.binary])?;
     let at_start = rss(&server)?;
     let mut open = server.open(options.clients, path, "", "200")?;
     for stream in &mut open {
-        // What follows the head, so that all of the answer has been written.
+        // The bytes after the head show that the whole answer was written.
         stream.read_exact(&mut [0; 2])?;
     }
     Ok(rss(&server)?.saturating_sub(at_start) / options.clients as u64)
 }
 
-/// How long what a server holds must stay the same to count as all that it keeps.
+/// How long the memory of a server must stay the same before it is measured.
 const CALM: Duration = Duration::from_secs(1);
 
-/// Waits until the server holds no client's descriptor and no less memory from one moment to the
-/// next; returns what it then holds.
+/// Waits until the server has closed its clients' descriptors and its memory is stable. Returns the
+/// memory.
 fn settle(server: &Server) -> Outcome<u64> {
     let begin = Instant::now();
     let mut last = (rss(server)?, begin);

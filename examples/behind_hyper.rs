@@ -1,5 +1,5 @@
-//! A hub behind a program's own HTTP server: hyper reads the requests and writes the responses,
-//! and what it has upgraded is a client of the hub.
+//! A hub behind the HTTP server of a program: hyper reads the requests and writes the responses, and
+//! a connection that it has upgraded becomes a client of the hub.
 //!
 //! `cargo run --example behind_hyper -- [ADDRESS]`, then look at `http://127.0.0.1:8080/` and
 //! connect to `ws://127.0.0.1:8080/ws`.
@@ -24,7 +24,7 @@ use smol::io::{AsyncRead, AsyncWrite};
 use smol::net::{TcpListener, TcpStream};
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
-/// Everyone hears what anyone says.
+/// A message from one client goes to all of them.
 struct Chat;
 
 impl Handler for Chat {
@@ -33,7 +33,7 @@ impl Handler for Chat {
     }
 }
 
-/// What a request needs to be answered.
+/// The parts that the HTTP server needs.
 struct Site {
     hub: Hub,
     executor: Arc<Executor<'static>>,
@@ -52,7 +52,7 @@ impl Site {
         }
     }
 
-    /// Answers an upgrade. Who comes in as what is this program's to decide, here.
+    /// Answers an upgrade. This is where the program decides which clients it admits, and as which user.
     fn join(&self, request: Request<Incoming>) -> Response<String> {
         let admission = Admission::anonymous().room("lobby");
         let response = self.hub.upgrade(&request, &admission);
@@ -73,7 +73,7 @@ impl Site {
     }
 }
 
-/// Serves one connection; hyper hands it over if a request on it is upgraded.
+/// Serves one connection. hyper returns the stream if a request on it is upgraded.
 async fn serve(site: Arc<Site>, stream: TcpStream) {
     let answer = service_fn(move |request| {
         let response = site.answer(request);
@@ -108,7 +108,7 @@ fn main() -> Result<(), hublet::Error> {
     }))
 }
 
-/// hyper's stream, as everyone on smol reads and writes one.
+/// hyper's stream, with the traits of smol.
 struct Stream(Upgraded);
 
 impl AsyncRead for Stream {

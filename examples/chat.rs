@@ -1,4 +1,4 @@
-//! The classic chat: what one client sends, everyone gets, the sender included.
+//! The classic chat: a message from one client goes to all of them, its sender included.
 //!
 //! Run it with `cargo run --example chat`, then open two WebSocket clients on
 //! `ws://127.0.0.1:8080/`. Another address may be given as its argument.
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hublet::{Client, Config, Disconnect, Handler, Hub, Listener, Message};
 use smol::Executor;
 
-/// Everyone hears what anyone says.
+/// A message from one client goes to all of them.
 struct Chat;
 
 impl Handler for Chat {

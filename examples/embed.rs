@@ -1,5 +1,5 @@
-//! A hub inside a program that has something to say by itself: a clock that ticks, and a count of
-//! who listens.
+//! A hub inside a program that publishes on its own: a clock that ticks, and a count of its
+//! listeners.
 //!
 //! `cargo run --example embed -- [ADDRESS]`, then connect to `ws://127.0.0.1:8080/`.
 
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use hublet::{Client, Config, Disconnect, Handler, Hub, Listener, Message};
 use smol::{Executor, Timer};
 
-/// Listeners only listen.
+/// Refuses messages: clients only receive.
 struct Clock;
 
 impl Handler for Clock {
@@ -18,7 +18,7 @@ impl Handler for Clock {
     }
 }
 
-/// Says the time to everyone, ten times a second.
+/// Broadcasts the time ten times a second.
 async fn tick(hub: Hub) -> Result<(), hublet::Error> {
     let start = Instant::now();
     loop {

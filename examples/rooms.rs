@@ -1,10 +1,10 @@
-//! Users and rooms: a header says who comes in, a message says where it goes.
+//! Users and rooms: a header names the user, a message names its target.
 //!
 //! `cargo run --example rooms -- [ADDRESS]`, then connect with the header `X-User: ada`.
 //!
 //! - `/join news` and `/leave news` change the rooms
 //! - `@bob hello` reaches every client of the user bob
-//! - anything else reaches everyone else in the rooms one is in
+//! - any other message reaches everyone else in the rooms of its sender
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use smol::Executor;
 struct Rooms;
 
 impl Handler for Rooms {
-    /// Who comes in needs a name; a real program would check a token here.
+    /// A client needs a name; a real program would check a token here.
     async fn on_upgrade(&self, request: &Request<()>, _: &Peer) -> Result<Admission, StatusCode> {
         let user = request.headers().get("x-user").and_then(|user| user.to_str().ok());
         match user {
@@ -28,7 +28,7 @@ impl Handler for Rooms {
         let Some(text) = message.as_text() else { return Err(Disconnect::UNSUPPORTED) };
         match say(client, text).await {
             Err(error) if error.is_closed() => Err(Disconnect::GOING_AWAY),
-            // What the hub refuses, the client is told; it stays.
+            // If the hub refuses, the client gets the error and stays connected.
             Err(error) => {
                 client.send(error.to_string()).await.map(drop).map_err(|_| Disconnect::INTERNAL)
             }
@@ -38,7 +38,7 @@ impl Handler for Rooms {
 }
 
 async fn say(client: &Client, text: &str) -> Result<(), Error> {
-    let user = client.user().unwrap_or("somebody");
+    let user = client.user().unwrap_or("anonymous");
     if let Some(room) = text.strip_prefix("/join ") {
         client.join(room).await?;
         client.publish(room, format!("{user} joined {room}")).await?;

@@ -1,5 +1,5 @@
-//! Many small binary readings to dashboards, of which a slow one misses the oldest: a late reading
-//! is worth nothing.
+//! Many small binary readings for dashboards. A slow dashboard misses the oldest: a late reading is
+//! worth nothing.
 //!
 //! `cargo run --example telemetry -- [ADDRESS]`, then connect to `ws://127.0.0.1:8080/`. A reading
 //! is 12 bytes: the sensor (u32), then its value (f64), both little-endian.
@@ -10,10 +10,10 @@ use std::time::Duration;
 use hublet::{Client, Config, Disconnect, Handler, Hub, Listener, Message, Overflow};
 use smol::{Executor, Timer};
 
-/// How many sensors there are.
+/// The number of sensors.
 const SENSORS: u32 = 100;
 
-/// Dashboards only listen.
+/// Refuses messages: dashboards only receive.
 struct Dashboard;
 
 impl Handler for Dashboard {
@@ -37,7 +37,7 @@ async fn measure(hub: Hub) -> Result<(), hublet::Error> {
         time += 0.02;
         for sensor in 0..SENSORS {
             let value = (time + f64::from(sensor)).sin();
-            // Without waiting: when the hub is behind, this reading is already old.
+            // Does not wait: when the hub is behind, this reading is already old.
             match hub.try_broadcast(Message::binary(reading(sensor, value))) {
                 Err(error) if !error.is_full() => return Err(error),
                 _ => {}

@@ -1,4 +1,5 @@
-//! Every limit, wait and default, in one place, with the relations between them checked.
+//! Every limit, timeout and default in one place. `Config::check` checks the relations between
+//! them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,9 +9,10 @@ use crate::error::Error;
 use crate::frame::FRAME_HEADER_MAX;
 use crate::network::Network;
 
-/// What happens to a client whose queue is full when one more message comes for it.
+/// What happens to a client when a message comes for it and its queue is full.
 ///
-/// Whatever it is, nobody waits for that client, and [`Stats`](crate::Stats) counts what it cost.
+/// The hub never waits for such a client. [`Stats`](crate::Stats) counts evictions and dropped
+/// messages.
 ///
 /// # Examples
 ///
@@ -24,17 +26,18 @@ use crate::network::Network;
 #[doc(alias = "backpressure")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overflow {
-    /// The client is evicted: its backlog is thrown away and it is closed with 4108.
+    /// The client is evicted: the hub drops its backlog and closes it with 4108.
     #[default]
     Disconnect,
-    /// The message that came is dropped, for this client only.
+    /// The new message is dropped, for this client only.
     DropNewest,
     /// The oldest waiting messages are dropped until the new one fits, for this client only.
     DropOldest,
 }
 
 impl Overflow {
-    /// The words of [`FromStr`] and [`Display`](fmt::Display), in the order of the variants.
+    /// The words that [`FromStr`] reads and [`Display`](fmt::Display) writes, in the order of the
+    /// variants.
     pub const WORDS: [&str; 3] = ["disconnect", "drop-newest", "drop-oldest"];
 }
 
@@ -57,7 +60,7 @@ impl FromStr for Overflow {
     }
 }
 
-/// A page that is served as it is, to GET and HEAD.
+/// A page that the hub serves unchanged, to GET and HEAD.
 ///
 /// # Examples
 ///
@@ -79,15 +82,24 @@ pub struct Page {
     pub path: &'static str,
     /// The type of the body.
     pub content_type: &'static str,
-    /// Further headers, names and values.
+    /// Further headers, names and values, in which [`SOCKETS`](Self::SOCKETS) is filled in.
     pub headers: &'static [(&'static str, &'static str)],
-    /// What is served.
+    /// The body of the response.
     pub body: &'static str,
+}
+
+impl Page {
+    /// Stands in the value of a header for the WebSockets of the host that the page was asked for:
+    /// in `connect-src 'self'{sockets}` for ` ws://hub.example wss://hub.example`.
+    ///
+    /// Safari before 15.4 does not take `'self'` for them. It stands for nothing where the host is
+    /// an IPv6 address, which no policy can name. It is filled in once in a value.
+    pub const SOCKETS: &'static str = "{sockets}";
 }
 
 macro_rules! config {
     ($( $(#[$doc:meta])* $field:ident : $type:ty = $default:expr; )*) => {
-        /// The limits and waits of a hub, each with its default.
+        /// The limits and timeouts of a hub, each with its default.
         ///
         /// Every field has a setter of the same name, so that a configuration reads as one
         /// expression. [`Hub::new`](crate::Hub::new) checks it.
@@ -131,8 +143,9 @@ macro_rules! config {
 }
 
 config! {
-    /// Messages that may wait for one client. Default 64: 10 to 32 evict healthy clients on small
-    /// boards. While a client is behind it costs 16 bytes a message and about 800 bytes.
+    /// Messages that may wait for one client. Default 64: limits of 10 to 32 evict healthy clients
+    /// on small boards. A client that is behind costs about 800 bytes, and 16 bytes for each
+    /// message.
     queue: usize = Self::QUEUE;
     /// Bytes of frames that may wait for one client. Default 256 KiB; at least one message of
     /// [`max_message`](Self#structfield.max_message) must fit.
@@ -143,77 +156,86 @@ config! {
     inbox: usize = Self::INBOX;
     /// Bytes of frames that may wait for the manager. Default 1 MiB; publishers wait beyond it.
     inbox_bytes: usize = Self::INBOX_BYTES;
-    /// The longest message and the longest frame, in bytes of payload. Default 64 KiB; a longer
-    /// one is answered with 1009.
+    /// The longest message and the longest frame, in bytes of payload. Default 64 KiB. A longer
+    /// one closes its client with 1009.
     max_message: usize = Self::MAX_MESSAGE;
-    /// Frames that one message may consist of, empty ones counted. Default 1,024; more are
-    /// answered with 1008.
+    /// Frames that one message may consist of; empty frames count. Default 1,024. More close the
+    /// client with 1008.
     max_fragments: usize = Self::MAX_FRAGMENTS;
     /// The time a peer has to finish a message it began, or the body of a request. Default 30 s;
-    /// then 1008, or 408.
+    /// then the hub closes the client with 1008, or answers 408.
     message_timeout: Duration = Self::MESSAGE_TIMEOUT;
-    /// The time for a handshake, or the head of any other request and its hooks, however the bytes
-    /// trickle; and how long a body may make no progress. Default 5 s; then 408. A body that takes
-    /// longer than this keeps its place among the [`handshakes`](Self#structfield.handshakes) no
-    /// longer: it goes on for as long as no client needs its place.
+    /// The time for a handshake, or for the head of any other request and its hooks, however slowly
+    /// the bytes arrive. Also how long a body may make no progress. Default 5 s; then 408. A body that
+    /// takes longer than this gives up its slot among the
+    /// [`handshakes`](Self#structfield.handshakes), and goes on until a client needs its place.
     handshake_timeout: Duration = Self::HANDSHAKE_TIMEOUT;
-    /// How long a connection may wait for its next request. Default 75 s: longer than the 60 s
-    /// that proxies keep theirs. It ends sooner when a client needs its place.
+    /// How long a connection may wait for its next request. Default 75 s: longer than the 60 s for
+    /// which proxies keep connections. The hub closes it sooner if the limit on clients leaves no
+    /// room for a new client.
     idle_timeout: Duration = Self::IDLE_TIMEOUT;
-    /// Handshakes in flight at once. Default 256; beyond it the accept loop waits, and a peer that
-    /// has sent nothing for a second gives its place up.
+    /// Handshakes in progress at once. Default 256. Beyond it the accept loop waits, and a peer
+    /// that has sent nothing for a second loses its slot.
     handshakes: usize = Self::HANDSHAKES;
-    /// How long nothing may be heard from a client before it is pinged, give or take a tenth.
-    /// Default 25 s: proxies cut idle connections at 60 s.
+    /// The silence of a client after which the hub pings it, give or take a tenth. Default 25 s:
+    /// proxies cut idle connections at 60 s.
     ping_interval: Duration = Self::PING_INTERVAL;
     /// How long a ping may stay unanswered. Default 20 s; then the connection counts as lost. On
-    /// Linux the kernel gives a TCP connection of a [`Listener`](crate::Listener) up after 20 s in
-    /// which the peer's host takes none of what was written, whatever this says.
+    /// Linux a longer value has a limit: the kernel ends a TCP connection of a
+    /// [`Listener`](crate::Listener) if the peer's host acknowledges no written byte for 20 s.
     pong_timeout: Duration = Self::PONG_TIMEOUT;
-    /// How long writing may make no progress while something waits to be written. Default 10 s;
-    /// then the client counts as slow. As for [`pong_timeout`](Self#structfield.pong_timeout), on
-    /// Linux the kernel has the last word after 20 s.
+    /// How long writing may make no progress while bytes wait to be written. Default 10 s; then the
+    /// client counts as slow. On Linux the kernel's 20 s apply too, as for
+    /// [`pong_timeout`](Self#structfield.pong_timeout).
     write_timeout: Duration = Self::WRITE_TIMEOUT;
-    /// How long a peer has to answer a close frame. Default 2 s.
+    /// How long a peer has to answer a close frame, or to close behind the last response or event.
+    /// Default 2 s.
     close_timeout: Duration = Self::CLOSE_TIMEOUT;
     /// Clients that may be connected. Default `None`: the soft limit on file descriptors when the
-    /// hub is made, less 64; 16,384 where there is no such limit. Beyond it: 503 with
-    /// `Retry-After`.
+    /// hub is made, less 64; 16,384 on systems without such a limit. Beyond it the hub answers 503
+    /// with `Retry-After`.
     max_clients: Option<usize> = None;
     /// Clients that may be connected from one address; an IPv6 address counts by its /64, a Unix
     /// socket is exempt. Default `None`: behind a proxy every client has the proxy's address.
     max_clients_per_ip: Option<usize> = None;
-    /// The ceiling of the whole process, in bytes. Default `None`. With it the limits on clients
-    /// and on the inbox are what fits ([`Sizing`](crate::Sizing) has the arithmetic), sockets have
-    /// small buffers, nobody is admitted and no message begun above 90 %, and above 95 % the
-    /// clients that pin the most memory are evicted with 1013. A program that embeds the hub takes
-    /// off what it needs itself; what its hooks hold and the buffers of streams of its own are not
-    /// known here.
+    /// The memory ceiling of the whole process, in bytes. Default `None`.
+    ///
+    /// A ceiling lowers the limits on clients and on the inbox to what fits
+    /// ([`Sizing`](crate::Sizing) has the arithmetic), and makes socket buffers small. Above 90 %
+    /// the hub admits no client and reads no new message. Above 95 % it evicts the clients that pin
+    /// the most memory, with 1013.
+    ///
+    /// A program that embeds the hub subtracts its own memory before it sets this. The hub does not
+    /// know what the program's hooks hold, nor the buffers of streams that the program passes in.
     max_memory: Option<usize> = None;
-    /// Rooms that may exist. Default 1,024; beyond it a client is answered 503, a join refused.
+    /// Rooms that may exist. Default 1,024. Beyond it the hub answers a new client 503 and refuses
+    /// a join.
     max_rooms: usize = Self::MAX_ROOMS;
     /// Rooms one client may be in. Default 8.
     max_rooms_per_client: usize = Self::MAX_ROOMS_PER_CLIENT;
-    /// Origins that may connect beside the hub's own, as browsers send them
+    /// Origins that may connect besides the hub's own, as browsers send them
     /// (`https://example.org`), or `*` for any. Default none. Checked before any hook.
     origins: Vec<String> = Vec::new();
-    /// Hosts that are served by name, with or without a port, beside addresses and `localhost`; or
-    /// `*` for any, which is the default. Without it a page whose name was made to lead to the hub
-    /// (DNS rebinding) is answered 421. Checked before any hook.
+    /// Host names that the hub answers to, with or without a port, besides addresses and
+    /// `localhost`. `*`, the default, allows any. A list without `*` protects against DNS
+    /// rebinding: the hub answers 421 to requests for other names. Checked before any hook.
     hosts: Vec<String> = vec!["*".to_owned()];
-    /// Proxies whose `X-Forwarded-For` is believed: hooks, the limit per address and the log see
-    /// the client's address instead of theirs. Default none.
+    /// Proxies whose `X-Forwarded-For` the hub believes: hooks, the limit per address and the log
+    /// see the client's address instead of the proxy's. Default none.
     trusted_proxies: Vec<Network> = Vec::new();
-    /// Whether the routes of the binary are served: `/ws`, `/sse` and `/pub`, each also with a
+    /// Whether the hub serves the routes of the binary: `/ws`, `/sse` and `/pub`, each also with a
     /// `/{room}`, `/user/{user}`, `/rooms`, `/rooms/{room}`, `/metrics`, `/health` and the
-    /// [`pages`](Self::pages). Who may use them is up to
-    /// [`on_upgrade`](crate::Handler::on_upgrade), [`on_publish`](crate::Handler::on_publish) and
-    /// [`on_inspect`](crate::Handler::on_inspect). Default false: an upgrade on any path reaches
-    /// the handler, anything else is answered 404.
+    /// [`pages`](Self::pages). The hooks [`on_upgrade`](crate::Handler::on_upgrade),
+    /// [`on_publish`](crate::Handler::on_publish) and [`on_inspect`](crate::Handler::on_inspect)
+    /// decide which requests are allowed. Default false: an upgrade on any path reaches the handler,
+    /// and the hub answers anything else 404.
+    ///
+    /// A stream of events that is asked for with `?probe=1` has its heartbeats as events named
+    /// `ping`, with the ping interval in seconds: a page cannot see the comments of the others.
     http: bool = false;
-    /// Pages that are served as they are, where [`http`](Self#structfield.http) is on. Default none.
+    /// Pages that the hub serves unchanged if [`http`](Self#structfield.http) is on. Default none.
     pages: Vec<Page> = Vec::new();
-    /// The window over which a drain spreads its close frames. Default 5 s.
+    /// The time over which a drain spreads its close frames. Default 5 s.
     drain: Duration = Self::DRAIN;
 }
 
@@ -253,10 +275,10 @@ impl Config {
     /// Default of [`drain`](Self#structfield.drain): 5 s.
     pub const DRAIN: Duration = Duration::from_secs(5);
 
-    /// No limit may be past this: 2^30. It keeps every sum of limits inside 32 bits' reach.
+    /// The largest limit that is allowed: 2^30. It keeps sums of limits within 32 bits.
     pub const LIMIT_MAX: usize = 1 << 30;
-    /// No wait may be past this: a day. One for a peer ends with the first thirty-second of a second
-    /// that is not before its time, at most two of them late, so that clients are woken together.
+    /// The longest timeout that is allowed: a day. The hub rounds the timeouts of peers up, by at
+    /// most 62.5 ms, so that it wakes clients together.
     pub const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
     /// Checks every value and every relation between values.

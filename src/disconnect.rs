@@ -8,7 +8,7 @@ pub(crate) const REASON_MAX: usize = 123;
 
 /// Why a connection ended: a close code and a reason (RFC 6455 7.4).
 ///
-/// One type in both directions: what a peer is told, and what it told us.
+/// The same type in both directions: the close frame that the hub sends, and the peer's.
 ///
 /// # Examples
 ///
@@ -32,7 +32,7 @@ impl Disconnect {
     pub const GOING_AWAY: Self = Self::constant(1001, "going away");
     /// 1002: the peer broke the protocol.
     pub const PROTOCOL_ERROR: Self = Self::constant(1002, "protocol error");
-    /// 1003: a kind of message that is not accepted here.
+    /// 1003: the server does not accept this kind of message.
     pub const UNSUPPORTED: Self = Self::constant(1003, "unsupported kind of message");
     /// 1005: the peer's close frame had no code. Never sent (RFC 6455 7.4.1).
     pub const NO_STATUS: Self = Self::constant(1005, "");
@@ -44,21 +44,21 @@ impl Disconnect {
     pub const POLICY: Self = Self::constant(1008, "policy violation");
     /// 1009: a message was longer than the limit.
     pub const TOO_LONG: Self = Self::constant(1009, "message too long");
-    /// 1011: our fault.
+    /// 1011: the server failed.
     pub const INTERNAL: Self = Self::constant(1011, "internal error");
-    /// 1012: the service restarts; come back.
+    /// 1012: the service restarts; the client should reconnect.
     pub const RESTART: Self = Self::constant(1012, "restarting");
-    /// 1013: shed under a limit; try again later.
+    /// 1013: the server is at a limit; the client should try again later.
     pub const TRY_LATER: Self = Self::constant(1013, "try again later");
-    /// 4108: too slow, its queue overflowed.
+    /// 4108: the client was too slow and its queue overflowed.
     pub const SLOW: Self = Self::constant(4108, "too slow");
 
-    /// Makes a reason of its own.
+    /// Makes a reason with a code of your choice.
     ///
     /// A reason over 123 bytes is cut at a character, since a close frame holds no more (RFC 6455
-    /// 5.5.1). A code that must not stand in a close frame (below 1000, 1004 to 1006, 1015 to
-    /// 2999, 5000 and above; RFC 6455 7.4) is kept for hooks and logs, and the peer is sent a
-    /// close frame without a code.
+    /// 5.5.1). Some codes must not be in a close frame: below 1000, 1004 to 1006, 1015 to 2999,
+    /// 5000 and above (RFC 6455 7.4). Hooks and logs see such a code, and the peer gets a close
+    /// frame without one.
     #[must_use]
     pub fn new(code: u16, reason: impl Into<Cow<'static, str>>) -> Self {
         let mut reason = reason.into();

@@ -1,4 +1,4 @@
-//! What can go wrong, and why a connection ended.
+//! The errors that the hub returns.
 
 use std::borrow::Cow;
 use std::{error, fmt, io};
@@ -9,8 +9,8 @@ use crate::message::Message;
 
 /// An error of the hub.
 ///
-/// It is opaque: ask it with the `is_*` methods. A refused message comes back with
-/// [`into_message`](Error::into_message).
+/// It is opaque: the `is_*` methods tell its kind. [`into_message`](Error::into_message) returns a
+/// refused message.
 ///
 /// # Examples
 ///
@@ -23,25 +23,25 @@ use crate::message::Message;
 /// ```
 pub struct Error {
     kind: Kind,
-    /// The message that was refused, on its way back to the caller.
+    /// The refused message, for the caller to take back.
     message: Option<Message>,
 }
 
 #[derive(Debug)]
 pub(crate) enum Kind {
-    /// A configuration that cannot work; the sentence says which value and what is allowed.
+    /// An invalid configuration; the sentence names the value and what is allowed.
     Config(String),
     /// The hub was drained, or its manager future was dropped.
     Closed,
     /// The inbox has no room now.
     Full,
-    /// No client of that id is connected (any more).
+    /// No client with this id is connected.
     UnknownClient,
     /// A message longer than the limit: its length and the limit, in bytes.
     TooLong { len: usize, max: usize },
     /// A name of a room or a user that is empty, too long or holds control characters.
     Name,
-    /// A limit on rooms or clients; the phrase says which.
+    /// A limit on rooms or clients was reached; the phrase names it.
     Limit(String),
     /// The request was answered with this status instead of an upgrade.
     Refused(StatusCode, Cow<'static, str>),
@@ -90,8 +90,7 @@ impl Error {
     }
 
     /// Returns whether the hub's inbox was full; the same call may succeed later.
-    /// [`Hub::try_publish`](crate::Hub::try_publish) has an example, as have the verbs for what
-    /// they refuse.
+    /// [`Hub::try_publish`](crate::Hub::try_publish) has an example.
     #[must_use]
     pub fn is_full(&self) -> bool {
         matches!(self.kind, Kind::Full)
@@ -104,7 +103,8 @@ impl Error {
     }
 
     /// Returns whether the message was longer than
-    /// [`Config::max_message`](crate::Config#structfield.max_message), which stands in the sentence.
+    /// [`Config::max_message`](crate::Config#structfield.max_message). The text of the error names
+    /// the limit.
     ///
     /// # Examples
     ///
@@ -132,7 +132,8 @@ impl Error {
         matches!(self.kind, Kind::Limit(_))
     }
 
-    /// Returns the HTTP status a request was refused with before its upgrade, or would have been.
+    /// Returns the HTTP status with which a request was refused, or would have been, before an
+    /// upgrade.
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
         match self.kind {
@@ -141,9 +142,9 @@ impl Error {
         }
     }
 
-    /// Returns the message that was refused, if the call had taken one: to try again, or elsewhere.
+    /// Returns the refused message, if the call took one, to be sent again.
     ///
-    /// `None` for one that was in the inbox when the hub ended: it may have been sent.
+    /// `None` for a message that was in the inbox when the hub ended: it may have been sent.
     #[must_use]
     pub fn into_message(self) -> Option<Message> {
         self.message

@@ -48,12 +48,11 @@ impl Deref for Header {
     }
 }
 
-/// Whether a frame of a message is text, and its payload.
-pub(crate) fn payload(frame: &[u8]) -> (bool, &[u8]) {
-    let header = match frame[1] {
+/// Where the payload begins in an unmasked frame.
+pub(crate) fn payload_at(frame: &[u8]) -> usize {
+    match frame[1] {
         126 => 4,
-        127 => 10,
+        127 => FRAME_HEADER_MAX,
         _ => 2,
-    };
-    (frame[0] == TEXT, &frame[header..])
+    }
 }

@@ -1,4 +1,4 @@
-//! A small WebSocket hub on smol: a message sent to a room goes to everyone in it, at once, in
+//! A small WebSocket hub on smol: a message sent to a room goes to every client in it, at once, in
 //! little memory. Delivery is at most once and ordered: a message reaches a client once or not at
 //! all, all clients of a room see its messages in the same order, and there is no history.
 //!
@@ -9,7 +9,7 @@
 //! use hublet::{Hub, Listener, Message};
 //! use smol::{Executor, future};
 //!
-//! /// What a client says, everyone in the room hears.
+//! /// Sends each message to every client in the room.
 //! struct Chat;
 //!
 //! impl Handler for Chat {
@@ -18,8 +18,8 @@
 //!         client: &Client,
 //!         message: Message,
 //!     ) -> Result<(), Disconnect> {
-//!         let heard = client.hub().publish("main", message).await;
-//!         heard.map(drop).map_err(|_| Disconnect::GOING_AWAY)
+//!         let recipients = client.hub().publish("main", message).await;
+//!         recipients.map(drop).map_err(|_| Disconnect::GOING_AWAY)
 //!     }
 //! }
 //!
@@ -32,19 +32,19 @@
 //! #   let address = listener.local_addr().expect("TCP");
 //!     let server = hub.serve(&executor, listener, Chat);
 //!
-//!     // Beside it, the rest of the program: it speaks and listens itself.
+//!     // The rest of the program runs beside the server. It publishes and subscribes itself.
 //!     let program = async {
-//!         let mut ear = hub.subscribe(Admission::anonymous().room("main")).await?;
+//!         let mut news = hub.subscribe(Admission::anonymous().room("main")).await?;
 //!         assert_eq!(hub.publish("main", "welcome").await?, 1);
-//!         let heard = ear.next().await.expect("connected");
-//!         assert_eq!(heard.as_text(), Some("welcome"));
-//! #       // A WebSocket client of another make.
+//!         let message = news.next().await.expect("connected");
+//!         assert_eq!(message.as_text(), Some("welcome"));
+//! #       // A client from another WebSocket library.
 //! #       let stream = smol::net::TcpStream::connect(address).await?;
 //! #       let url = format!("ws://{address}/");
 //! #       let (mut peer, _) = async_tungstenite::client_async(url, stream).await.expect("101");
 //! #       peer.send("hello".into()).await.expect("sent");
-//! #       assert_eq!(ear.next().await.expect("connected").as_text(), Some("hello"));
-//!         drop(ear);
+//! #       assert_eq!(news.next().await.expect("connected").as_text(), Some("hello"));
+//!         drop(news);
 //! #       drop(peer);
 //!
 //!         // The server ends with the drain.
@@ -65,47 +65,47 @@
 //!
 //! A **[`Client`]** is one connected peer. It has a [`ClientId`] of its own, it may
 //! belong to a **user** ([`Admission::user`]; one user, many clients), and it is in some **rooms**.
-//! A room is a name: it exists while somebody is in it, and nobody makes or removes one.
+//! A room is a name. It exists while it has a member; there is no call to make or remove one.
 //! [`Hub::subscribe`] makes the program itself a client.
 //!
-//! | | to everyone it is meant for | to everyone else |
+//! | recipients | all of them | all but the sender |
 //! |---|---|---|
 //! | all clients | [`Hub::broadcast`] | [`Client::broadcast`] |
 //! | a room | [`Hub::publish`] | [`Client::publish`] |
 //! | a client, or a user's clients | [`Hub::send`], [`Hub::send_to_user`] | |
 //!
-//! Each client has a **queue**, bounded in messages and in bytes. While the client keeps up the
-//! queue is empty and messages go straight to its socket; a message is encoded once and shared by
+//! Each client has a **queue**, bounded in messages and in bytes. While the client keeps up, the
+//! queue is empty and messages go straight to its socket. A message is encoded once and shared by
 //! every queue it waits in.
 //!
-//! **A slow client** pays for itself: the manager never waits for one. When its queue is full, it
-//! is evicted with close code 4108 at once, or misses messages, as [`Overflow`] says.
-//! **A fast publisher** waits: its verb is pending while the inbox is full, and a peer whose
-//! handler waits is not read, so TCP slows it down and no other.
+//! **A slow client** delays no other client: the manager never waits for it. When its queue is
+//! full, the hub evicts it with close code 4108, or drops messages for it, as [`Overflow`] says.
+//! **A fast publisher** waits: its verb is pending while the inbox is full. The hub does not read
+//! a peer whose hook is pending, so TCP slows down that peer and no other.
 //!
 //! # Ordering and delivery
 //!
-//! The manager dispatches one command after another, so all clients of a room see its messages in
-//! one order, and the messages of one publisher in the order it sent them. The number that a verb
-//! returns counts the recipients at dispatch; what became of them is in [`Stats`]: delivered (the
-//! kernel took the last byte), dropped (the client overflowed) or lost (the client's connection
-//! ended first). A client that was away has missed what was said.
+//! The manager dispatches one command after another. So all clients of a room see its messages in
+//! one order, and the messages of one publisher in the order in which it sent them. The number that
+//! a verb returns counts the recipients at dispatch. [`Stats`] counts what became of them:
+//! delivered (the kernel took the last byte), dropped (the client's queue was full) or lost (the
+//! client's connection ended first). A client that was not connected has missed the messages.
 //!
 //! # Cancel safety
 //!
-//! A verb that is dropped before it is done is carried out whole or not at all, and what it would
-//! have returned is lost. A dropped [`Hub::serve`] closes its listener and leaves its connections;
-//! a dropped [`Hub::serve_connection`] ends its client. Hooks are dropped when their client goes,
-//! [`Handler`] says which.
+//! If the future of a verb is dropped early, the verb takes effect wholly or not at all, and its
+//! result is lost. A dropped [`Hub::serve`] closes its listener and leaves its connections open.
+//! A dropped [`Hub::serve_connection`] ends its client. Some hooks are dropped when their client
+//! leaves; [`Handler`] says which.
 //!
 //! # Threads
 //!
-//! The library spawns on the executor that it is given and nowhere else, starts no thread (async-io
-//! has one, for timers and whatever else it watches, as in every program on smol), keeps no global,
-//! reads no environment, installs no signal handler and prints nothing; it logs by the facade
-//! `log`. A program that is mostly its hub may have its sockets watched by a [`Reactor`] in the
-//! thread that runs it, for fewer system calls. One thread serves ten thousand clients. For more,
-//! run the same executor on each:
+//! The library spawns only on the executor that it is given. It starts no thread, keeps no global,
+//! reads no environment variable, installs no signal handler and prints nothing. It logs through
+//! the crate `log`. (async-io has a thread of its own for timers and sockets, as in every program
+//! on smol.) A [`Reactor`] waits for sockets in the thread that runs the hub, with fewer system
+//! calls. One thread serves ten thousand clients. For more, run the same executor on several
+//! threads:
 //!
 //! ```
 //! # use std::sync::Arc;
@@ -116,29 +116,31 @@
 //!     for _ in 0..2 {
 //!         scope.spawn(|| smol::block_on(executor.run(stopped.recv())));
 //!     }
-//!     // The rest as above; here, that a task is run by those threads.
+//!     // The rest as above. Here, a task shows that these threads run the executor.
 //!     assert_eq!(future::block_on(executor.spawn(async { 6 * 7 })), 42);
 //!     drop(stop);
 //! });
 //! ```
 //!
-//! # Three ways in
+//! # Three ways to serve
 //!
-//! - [`Hub::serve`]: a [`Listener`], TCP or Unix, and everything behind it
-//! - [`Hub::serve_connection`]: an accept loop of your own, TLS, a pipe: any stream
+//! - [`Hub::serve`]: a [`Listener`], TCP or Unix
+//! - [`Hub::serve_connection`]: any stream, from an accept loop of your own, TLS or a pipe
 //! - [`Hub::upgrade`] and [`Hub::serve_upgraded`]: behind an HTTP server of your own
 //!
 //! # Limits
 //!
-//! Everything has one: [`Config`] lists them with their defaults. Nothing a peer sends panics,
-//! blocks another client or grows memory without bound. A peer is told what it did wrong: an HTTP
-//! status before the upgrade, a close code with a reason after it ([`Disconnect`]).
+//! Everything has a limit: [`Config`] lists them with their defaults. No bytes of a peer make the
+//! hub panic, block another client or use memory without bound. A peer that breaks a rule learns
+//! which: from an HTTP status before the upgrade, from a close code with a reason after it
+//! ([`Disconnect`]).
 //!
 //! # Features and platforms
 //!
-//! The default feature `cli` is the binary's; the library needs none: `default-features = false`.
-//! Linux is what it is made for. Other Unix systems and Windows compile; what differs there is
-//! said where it does ([`Listener::bind`], [`Config::max_clients`](Config#structfield.max_clients)).
+//! The default feature `cli` is for the binary. The library needs no feature:
+//! `default-features = false`. The hub is made for Linux. It compiles on other Unix systems and on
+//! Windows; [`Listener::bind`] and [`Config::max_clients`](Config#structfield.max_clients) say what
+//! differs there.
 
 mod config;
 mod connection;
@@ -183,12 +185,12 @@ pub use network::Network;
 pub use serve::subscription::Subscription;
 pub use stats::Stats;
 
-/// The program in the README is compiled with the examples here.
+/// Compiles the program in the README with the doc examples.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// And so is what the page for embedders has.
+/// Compiles the programs of the page for embedders.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/embed.md")]
 struct Embed;

@@ -1,11 +1,11 @@
-//! A message: text or binary, encoded once, shared by every queue it stands in.
+//! A message: text or binary, encoded once, shared by every queue that it waits in.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use crate::frame::{BINARY, TEXT, header, payload};
+use crate::frame::{BINARY, TEXT, header, payload_at};
 use crate::memory::budget::{MemoryBudget, allocation};
 
 /// One WebSocket message, text or binary.
@@ -29,12 +29,21 @@ use crate::memory::budget::{MemoryBudget, allocation};
 #[derive(Clone)]
 pub struct Message(Arc<Shared>);
 
+/// How the frame of a message is written for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    /// The payload as it is.
+    Plain,
+}
+
 /// What the clones of a message share.
+///
+/// A further [`Encoding`] has a `OnceLock` here, filled once for all clients that have it.
 struct Shared {
-    /// The frame as it goes to a socket: the unmasked header, then the payload.
-    bytes: Vec<u8>,
-    /// The account of the first hub that took the message in; it is counted there until the last
-    /// clone is dropped.
+    /// The plain frame as it goes to a socket: the unmasked header, then the payload.
+    plain: Vec<u8>,
+    /// Where the first hub that took the message in has charged it, until the last clone is
+    /// dropped.
     budget: OnceLock<Arc<MemoryBudget>>,
 }
 
@@ -82,13 +91,13 @@ impl Message {
     /// Returns the payload, of a text message its UTF-8 bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        payload(&self.0.bytes).1
+        &self.0.plain[payload_at(&self.0.plain)..]
     }
 
     /// Returns whether this is a text message.
     #[must_use]
     pub fn is_text(&self) -> bool {
-        self.0.bytes[0] == TEXT
+        self.0.plain[0] == TEXT
     }
 
     /// Returns the length of the payload in bytes.
@@ -104,13 +113,15 @@ impl Message {
     }
 
     /// The whole frame, ready for a socket.
-    pub(crate) fn frame(&self) -> &[u8] {
-        &self.0.bytes
+    pub(crate) fn frame(&self, encoding: Encoding) -> &[u8] {
+        match encoding {
+            Encoding::Plain => &self.0.plain,
+        }
     }
 
-    /// Counts the message in `memory` until its last clone is dropped.
+    /// Charges the message to `memory` until its last clone is dropped.
     ///
-    /// A message is counted once, by the first hub that takes it in.
+    /// A message is charged once, to the first hub that takes it in.
     pub(crate) fn charge(&self, memory: &Arc<MemoryBudget>) {
         self.0.budget.get_or_init(|| {
             memory.add(self.size());
@@ -134,8 +145,8 @@ impl Message {
         Self::new([&header, payload].concat())
     }
 
-    /// As [`encode`](Self::encode), counted in `memory`, and in its spare buffer if the message is long
-    /// and nobody has that.
+    /// As [`encode`](Self::encode), charged to `memory`, and in its frame buffer if the message is
+    /// long and that is free.
     pub(crate) fn encode_with(memory: &Arc<MemoryBudget>, first: u8, payload: &[u8]) -> Self {
         let header = header(first, payload.len());
         let mut bytes = memory.frame_buffer().acquire(header.len() + payload.len());
@@ -144,21 +155,21 @@ impl Message {
         Self::from_frame(bytes, memory)
     }
 
-    /// Makes a message of its whole frame, counted in `memory`.
+    /// Makes a message of its whole frame, charged to `memory`.
     pub(crate) fn from_frame(bytes: Vec<u8>, memory: &Arc<MemoryBudget>) -> Self {
         let message = Self::new(bytes);
         message.charge(memory);
         message
     }
 
-    fn new(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(Shared { bytes, budget: OnceLock::new() }))
+    fn new(plain: Vec<u8>) -> Self {
+        Self(Arc::new(Shared { plain, budget: OnceLock::new() }))
     }
 }
 
 impl Shared {
     fn size(&self) -> usize {
-        allocation(self.bytes.len()) + ENVELOPE
+        allocation(self.plain.len()) + ENVELOPE
     }
 }
 
@@ -166,7 +177,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         if let Some(memory) = self.budget.take() {
             memory.sub(self.size());
-            memory.frame_buffer().release(std::mem::take(&mut self.bytes));
+            memory.frame_buffer().release(std::mem::take(&mut self.plain));
         }
     }
 }
@@ -180,7 +191,7 @@ impl fmt::Debug for Message {
 
 impl PartialEq for Message {
     fn eq(&self, other: &Self) -> bool {
-        self.0.bytes == other.0.bytes
+        self.0.plain == other.0.plain
     }
 }
 
@@ -232,7 +243,7 @@ mod tests {
         ] {
             let payload = vec![7u8; len];
             let message = Message::from(payload.clone());
-            assert_eq!(message.frame()[..header.len()], header[..], "length {len}");
+            assert_eq!(message.frame(Encoding::Plain)[..header.len()], header[..], "length {len}");
             assert_eq!(message.as_bytes(), payload, "length {len}");
             assert_eq!(message.len(), len);
         }
@@ -241,13 +252,13 @@ mod tests {
     fn the_next_long_message_has_the_buffer_of_the_first() {
         let memory = Arc::<MemoryBudget>::default();
         let first = Message::encode_with(&memory, BINARY, &[1; 9000]);
-        let (clone, address) = (first.clone(), first.frame().as_ptr());
+        let (clone, address) = (first.clone(), first.frame(Encoding::Plain).as_ptr());
         drop(first);
         let second = Message::encode_with(&memory, BINARY, &[2; 9000]);
-        assert_ne!(second.frame().as_ptr(), address, "it is in use");
+        assert_ne!(second.frame(Encoding::Plain).as_ptr(), address, "it is in use");
         drop(clone);
         let third = Message::encode_with(&memory, TEXT, &[b'3'; 8000]);
-        assert_eq!(third.frame().as_ptr(), address);
+        assert_eq!(third.frame(Encoding::Plain).as_ptr(), address);
         assert_eq!(third.as_text(), Some(&*"3".repeat(8000)));
     }
     #[test]
@@ -258,7 +269,7 @@ mod tests {
         let clone = message.clone();
         clone.charge(&memory);
         assert_eq!(memory.charged(), message.size());
-        assert!(message.size() > message.frame().len());
+        assert!(message.size() > message.frame(Encoding::Plain).len());
         drop(message);
         assert_eq!(memory.charged(), clone.size());
         drop(clone);

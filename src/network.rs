@@ -1,4 +1,4 @@
-//! A set of peers by address: one address, a prefix, or the Unix sockets.
+//! A set of peers by address: one address, a prefix, or all Unix sockets.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::error::Error;
 
-/// Peers by where they come from: `192.0.2.1`, `10.0.0.0/8`, `2001:db8::/32`, or `unix`.
+/// A set of peers by address: `192.0.2.1`, `10.0.0.0/8`, `2001:db8::/32`, or `unix`.
 ///
 /// # Examples
 ///
@@ -30,7 +30,7 @@ enum Kind {
 }
 
 impl Network {
-    /// Returns whether an address is among them; an IPv4 address may be written as IPv6.
+    /// Returns whether the network contains an address. An IPv4 address may be written as IPv6.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         match self.0 {
@@ -39,14 +39,14 @@ impl Network {
         }
     }
 
-    /// Returns whether these are the peers of Unix sockets.
+    /// Returns whether the network is that of Unix sockets.
     #[must_use]
     pub fn is_unix(&self) -> bool {
         self.0 == Kind::Unix
     }
 }
 
-/// An address as IPv6, so that there is one kind.
+/// The address as IPv6: an IPv4 address is mapped.
 pub(crate) fn to_bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
@@ -116,7 +116,7 @@ mod tests {
         }
     }
     #[test]
-    fn what_is_no_network_is_refused() {
+    fn invalid_networks_are_refused() {
         for text in ["", "localhost", "10.0.0.0/33", "::/129", "10.0.0.0/-1", "10.0.0.0/", "/8"] {
             let error = text.parse::<Network>().expect_err(text);
             assert!(error.is_config());

@@ -7,10 +7,10 @@ use http::StatusCode;
 
 macro_rules! stats {
     ($( $(#[$doc:meta])* $field:ident : $atomic:ty => $plain:ty; )*) => {
-        /// What a hub has counted since it was made, and what it holds now.
+        /// The counters of a hub since it was made, and what it holds now.
         ///
         /// Every recipient of a message ends as exactly one of delivered, dropped or lost, so
-        /// once nothing is on its way the three add up to the recipients.
+        /// when no message is on its way, the three add up to the recipients.
         ///
         /// Counters only grow, from 0 at [`Hub::new`](crate::Hub::new); each is exact, and they are
         /// read one after another, so that two of them may differ by what happened in between.
@@ -28,7 +28,7 @@ macro_rules! stats {
         /// hub.publish("news", "hello").await?;
         /// ada.next().await.expect("connected");
         ///
-        /// // One has it, for the other it waits.
+        /// // Ada has read it; for the other client it waits.
         /// let stats = hub.stats();
         /// assert_eq!((stats.recipients, stats.messages_delivered), (2, 1));
         /// # Ok::<_, hublet::Error>(())
@@ -38,16 +38,16 @@ macro_rules! stats {
         #[non_exhaustive]
         pub struct Stats {
             $( $(#[$doc])* pub $field: $plain, )*
-            /// Bytes of memory held now on behalf of peers and publishers, each message once however
-            /// many queues share it.
+            /// Bytes of memory held now on behalf of peers and publishers. A message counts once,
+            /// however many queues share it.
             pub held_bytes: usize,
         }
 
-        /// The counters behind [`Stats`]; relaxed, since each stands for itself.
+        /// The counters behind [`Stats`]; relaxed, since no counter depends on another.
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
             $( pub(crate) $field: $atomic, )*
-            /// The refused, by what was wrong, in the order of [`Wrong`].
+            /// Refused requests, in the order of [`RefusalReason`].
             pub(crate) refused: [AtomicU64; RefusalReason::NAMES.len()],
             /// Whether a peer has spoken TLS, which no port of ours does: the log warns once.
             pub(crate) has_seen_tls: AtomicBool,
@@ -66,7 +66,7 @@ stats! {
     clients: AtomicUsize => usize;
     /// Rooms that have a member now.
     rooms: AtomicUsize => usize;
-    /// Connections accepted that are not yet gone, handshakes included.
+    /// Open connections, handshakes included.
     connections: AtomicUsize => usize;
     /// Messages received from clients.
     messages_received: AtomicU64 => u64;
@@ -74,19 +74,19 @@ stats! {
     messages_dispatched: AtomicU64 => u64;
     /// Recipients over all dispatched messages.
     recipients: AtomicU64 => u64;
-    /// Of the recipients: those whose message was taken by the kernel to its last byte.
+    /// Recipients whose message was taken by the kernel to its last byte.
     messages_delivered: AtomicU64 => u64;
-    /// Of the recipients: those whose message was dropped by the overflow policy.
+    /// Recipients whose message was dropped by the overflow policy.
     messages_dropped: AtomicU64 => u64;
-    /// Of the recipients: those whose connection ended while the message waited.
+    /// Recipients whose connection ended while the message waited.
     messages_lost: AtomicU64 => u64;
-    /// Clients evicted because their queue overflowed, their socket took nothing in time, or memory
-    /// was short.
+    /// Clients evicted because their queue overflowed, because their socket took nothing in time, or
+    /// because memory was short.
     clients_evicted: AtomicU64 => u64;
-    /// Of the evicted: those whose socket took nothing in time.
+    /// Evicted clients whose socket took nothing in time.
     clients_stuck: AtomicU64 => u64;
-    /// Of the evicted: those that pinned the most of
-    /// [`Config::max_memory`](crate::Config#structfield.max_memory) when it was short.
+    /// Evicted clients that held the most of
+    /// [`Config::max_memory`](crate::Config#structfield.max_memory) when memory was short.
     clients_shed: AtomicU64 => u64;
     /// Upgrades that became clients.
     upgrades_accepted: AtomicU64 => u64;
@@ -94,28 +94,28 @@ stats! {
     upgrades_refused: AtomicU64 => u64;
     /// Bytes read from peers.
     bytes_received: AtomicU64 => u64;
-    /// Bytes written to peers; an event counts as the frame it stands for.
+    /// Bytes written to peers. A server-sent event counts as the frame of its message.
     bytes_sent: AtomicU64 => u64;
 }
 
-/// What was wrong with a request that was refused.
+/// Why a request was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RefusalReason {
-    /// It is no request as it should be: 400, 411, 413, 415, 426, 431, 501, 505.
+    /// The request is malformed or not supported: 400, 411, 413, 415, 426, 431, 501, 505.
     Malformed,
-    /// It has no valid token: 401.
+    /// The request has no valid token: 401.
     Unauthorized,
-    /// Its origin, or whoever sends it, may not: 403.
+    /// The origin or the token does not allow the request: 403.
     Forbidden,
-    /// Nothing is there, or not for this method: 404, 405.
+    /// There is no such route, or not for this method: 404, 405.
     NotFound,
-    /// It did not come in time: 408.
+    /// The request did not arrive in time: 408.
     Late,
-    /// Its host is not served: 421.
+    /// The Host is not allowed: 421.
     Host,
-    /// There is no place for it: 429, 503.
+    /// A limit is reached: 429, 503.
     Full,
-    /// The peer left before it was whole.
+    /// The peer left before the request was complete.
     Left,
     /// Any other status.
     Other,
@@ -135,7 +135,7 @@ impl RefusalReason {
         "other",
     ];
 
-    /// What a status says.
+    /// The reason that a status stands for.
     pub(crate) fn of(status: StatusCode) -> Self {
         match status.as_u16() {
             400 | 411 | 413 | 415 | 426 | 431 | 501 | 505 => Self::Malformed,
@@ -151,15 +151,15 @@ impl RefusalReason {
 }
 
 impl Counters {
-    /// Counts a request that was refused.
+    /// Counts a refused request.
     pub(crate) fn refuse(&self, wrong: RefusalReason) {
         add(&self.upgrades_refused, 1);
         add(&self.refused[wrong as usize], 1);
     }
 }
 
-/// What the pushes of one delivery have written, added to the counters when it is dropped: once
-/// for many clients, since an addition that all threads see costs as much as the rest of a push.
+/// What the pushes of one delivery have written. It is added to the counters when this is dropped,
+/// once for many clients: an atomic addition costs as much as the rest of a push.
 #[derive(Debug)]
 pub(crate) struct DeliveryCount<'a> {
     counters: &'a Counters,
@@ -172,7 +172,7 @@ impl<'a> DeliveryCount<'a> {
         Self { counters, messages: Cell::new(0), bytes: Cell::new(0) }
     }
 
-    /// Counts whole messages, and bytes.
+    /// Counts whole messages, and their bytes.
     pub(crate) fn wrote(&self, messages: usize, bytes: usize) {
         self.messages.set(self.messages.get() + messages as u64);
         self.bytes.set(self.bytes.get() + bytes as u64);
@@ -186,7 +186,7 @@ impl Drop for DeliveryCount<'_> {
     }
 }
 
-/// Adds `n` to a counter, or nothing at all for 0.
+/// Adds `n` to a counter. Does not touch the counter if `n` is 0.
 pub(crate) fn add(counter: &AtomicU64, n: u64) {
     if n > 0 {
         counter.fetch_add(n, Ordering::Relaxed);

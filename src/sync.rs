@@ -1,6 +1,6 @@
-//! The lock under which threads meet: in a client's queue, in the slot of an answer, in the line
-//! for the inbox, in the news of a socket.
+//! The lock of the types that several threads share: a client's queue, the slot of a reply, the
+//! senders that wait for the inbox, the readiness of a socket.
 //!
-//! `tests/loom` puts loom's in its place and tries every order of those who take it.
+//! `tests/loom` replaces it by loom's lock, to try every order in which threads can take it.
 
 pub(crate) use std::sync::{Mutex, MutexGuard};

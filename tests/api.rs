@@ -1,6 +1,6 @@
-//! The public API is the one that `docs/api.txt` lists, so that a change to it is seen.
+//! Compares the public API with the list in `docs/api.txt`, so that no change goes unnoticed.
 //!
-//! What changed on purpose is listed anew by `UPDATE_API=1 cargo test --test api`.
+//! `UPDATE_API=1 cargo test --test api` writes a new list after an intended change.
 
 mod tools;
 
@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 /// from one Rust to the next.
 const TOOLCHAIN: &str = "1.95.0";
 
-/// The list; `None` where there is no way to make it.
+/// The list; `None` if it cannot be made on this machine.
 fn listed() -> Option<String> {
     let lister = tools::file("target/api/debug/api");
     let lister = tools::tool("tests/api", lister.is_file().then_some(lister))?;
@@ -26,7 +26,7 @@ fn listed() -> Option<String> {
         .arg("--target-dir")
         .arg(&target)
         .args(["--", "-Zunstable-options", "--output-format", "json"])
-        // The format is unstable, and this is no release build.
+        // Allows the unstable JSON format.
         .env("RUSTC_BOOTSTRAP", "1")
         .stdin(Stdio::null());
     assert!(rustdoc.status().expect("rustup runs").success(), "rustdoc failed");

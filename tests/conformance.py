@@ -25,7 +25,7 @@ LIMITS = ["--max-message", "16m", "--max-fragments", "100000", "--queue-bytes", 
 SECTIONS = {1: 16, 2: 11, 3: 7, 4: 10, 5: 20, 6: 145, 7: 37, 9: 54, 10: 1, 12: 90, 13: 126}
 COMPRESSION = (12, 13)
 
-# Autobahn has no expectation of these: data behind a close frame, close codes nobody has.
+# Autobahn has no expectation of these: data behind a close frame, close codes without a meaning.
 INFORMATIONAL = {"7.1.6", "7.13.1", "7.13.2"}
 
 # A case that takes longer, in seconds, has hung. Autobahn's own limits are shorter.

@@ -1,4 +1,4 @@
-//! The fuzzer's corpus, replayed on stable: what was found once is found again.
+//! Replays the fuzzer's corpus on stable, so that a fault that it once found is found again.
 #![expect(unreachable_pub, reason = "what is taken in is public in the fuzzer's crate")]
 
 #[path = "../fuzz/src/connection.rs"]
@@ -29,7 +29,7 @@ fn replay(target: &str, run: fn(&[u8])) {
     files.sort();
     assert!(files.len() >= 8, "{} has {} files", folder.display(), files.len());
     for file in files {
-        // A failure is told with the file.
+        // A failure names the file.
         println!("{}", file.display());
         run(&fs::read(&file).expect("a file"));
     }

@@ -1,11 +1,11 @@
-//! What `docs/dependencies.md`, `SECURITY.md` and others say, held to what is there.
+//! Compares `docs/dependencies.md`, `SECURITY.md` and other pages with the repository.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Versions below which a crate has a known flaw, and what it is called.
+/// The first version of a crate without a known flaw, and the name of the flaw.
 const ADVISORIES: [(&str, [u64; 3], &str); 4] = [
     ("bytes", [1, 11, 1], "RUSTSEC-2026-0007"),
     ("slab", [0, 4, 11], "RUSTSEC-2025-0047"),
@@ -18,11 +18,11 @@ fn read(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The rows of a table under a heading: their cells.
+/// The cells of the rows of the table under a heading.
 fn rows(page: &str, heading: &str) -> Vec<Vec<String>> {
     let section = page.split("\n## ").find_map(|section| section.strip_prefix(heading));
     let lines = section.expect(heading).lines().filter(|line| line.starts_with('|'));
-    // Without its head and the line under it.
+    // Without the head of the table and the line under it.
     let rows = lines.skip(2).map(|line| {
         let cells = line.trim_matches('|').split('|');
         cells.map(|cell| cell.trim().to_owned()).collect()
@@ -30,7 +30,7 @@ fn rows(page: &str, heading: &str) -> Vec<Vec<String>> {
     rows.collect()
 }
 
-/// What the manifest asks for in the sections that are shipped: crate and least version.
+/// The dependencies of the shipped sections of the manifest: crate and least version.
 fn direct() -> BTreeMap<String, String> {
     let manifest = read("Cargo.toml");
     let mut direct = BTreeMap::new();
@@ -137,13 +137,13 @@ fn every_crate_that_comes_along_is_listed() {
 }
 
 #[test]
-fn nothing_shipped_is_older_than_the_mending_of_a_known_flaw() {
+fn shipped_crates_have_the_fixes_of_known_flaws() {
     let (direct, shipped) = (direct(), shipped());
     let page = read("docs/dependencies.md");
     for (name, mended, advisory) in ADVISORIES {
         let locked = shipped.get(name).expect(name);
         assert!(numbers(locked) >= mended.to_vec(), "{name} {locked} is before {advisory}");
-        // What others resolve for themselves is held by the manifest, where it is ours to say.
+        // Embedding programs resolve versions themselves: the manifest must require the fix.
         if let Some(least) = direct.get(name) {
             assert!(numbers(least) >= mended.to_vec(), "{name} {least} is before {advisory}");
         }
@@ -169,7 +169,7 @@ fn sources(folder: &str) -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_promise_names_tests_that_are_there() {
+fn every_promise_names_existing_tests() {
     let page = read("SECURITY.md");
     let mut names = String::new();
     for source in sources("src").into_iter().chain(sources("tests")) {
@@ -179,7 +179,7 @@ fn every_promise_names_tests_that_are_there() {
     assert!(promises.len() > 5, "{promises:?}");
     for row in promises {
         let [promise, _, tests] = &row[..] else { panic!("{row:?}") };
-        // What stands between backticks: a test, a fuzz target, or a command.
+        // A text between backticks is a test, a fuzz target, or a command.
         let named: Vec<_> = tests.split('`').skip(1).step_by(2).collect();
         assert!(!named.is_empty(), "nothing tests {promise:?}");
         for name in named.into_iter().filter(|name| !name.contains(' ')) {
@@ -190,10 +190,10 @@ fn every_promise_names_tests_that_are_there() {
     }
 }
 
-/// How many clients a machine has room for, wherever a page or a file says so.
+/// Compares the numbers of clients in pages and files with the sizing of the hub.
 #[test]
 fn the_table_of_sizes_is_the_arithmetic_of_the_hub() {
-    // The quiet column: what the process takes at its start, and what an idle client takes.
+    // The column of idle clients: the memory at the start, and that of an idle client.
     const START: usize = 1_000_000;
     const CLIENT: usize = 5_300;
     let page = read("docs/limits.md");
@@ -223,7 +223,7 @@ fn the_table_of_sizes_is_the_arithmetic_of_the_hub() {
     }
 }
 
-/// Raises the limit on file descriptors, from which the limit on clients follows.
+/// Raises the limit on file descriptors, which bounds the number of clients.
 #[cfg(unix)]
 fn raise_descriptors() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -239,7 +239,7 @@ fn raise_descriptors() {}
 fn pages() -> Vec<(String, String)> {
     let mut pages: Vec<String> =
         ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(str::to_owned).into();
-    for folder in ["docs", "deploy"] {
+    for folder in ["docs", "deploy", "examples"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
         for entry in fs::read_dir(path).expect("a folder of the repository") {
             let name = entry.expect("an entry").file_name().into_string().expect("ASCII");
@@ -299,7 +299,7 @@ fn every_link_leads_somewhere() {
     assert!(links > 40, "{links} links");
 }
 
-/// The words of a page that are prose: not in a block of code, nor between backticks.
+/// The words of a page outside of code blocks and backticks.
 fn prose(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     for block in text.split("```").step_by(2) {
@@ -312,9 +312,9 @@ fn prose(text: &str) -> Vec<String> {
     words
 }
 
-/// The comments of a script or of a file of settings.
-fn comments(text: &str) -> String {
-    let lines = text.lines().filter(|line| line.trim_ascii_start().starts_with('#'));
+/// The comments of a program, of a script or of a file of settings.
+fn comments(text: &str, sign: &str) -> String {
+    let lines = text.lines().filter(|line| line.trim_ascii_start().starts_with(sign));
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -327,7 +327,8 @@ fn every_page_names_its_actors() {
         .iter()
         .flat_map(|(path, text)| {
             let words = match path.strip_prefix("deploy/") {
-                Some(name) if !name.ends_with(".md") => prose(&comments(text)),
+                Some(name) if !name.ends_with(".md") => prose(&comments(text, "#")),
+                _ if path.starts_with("examples/") => prose(&comments(text, "//")),
                 _ => prose(text),
             };
             words.into_iter().map(|word| (path.clone(), word))
@@ -338,7 +339,7 @@ fn every_page_names_its_actors() {
     assert_eq!(prose("Who `is whom`?\n```\nnobody\n```\nWe."), ["who", "we"]);
 }
 
-/// `.ci/test`, with a Cargo that prints what a run of many tests prints.
+/// Runs `.ci/test` with a fake Cargo that prints the output of a test run.
 #[cfg(unix)]
 #[test]
 fn the_last_line_of_a_test_run_counts_what_was_skipped() {

@@ -1,4 +1,4 @@
-//! Each example, as a program that a WebSocket client of somebody else talks to.
+//! Runs each example, and connects clients of another WebSocket library to it.
 
 mod tools;
 
@@ -20,17 +20,16 @@ use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::net::TcpStream;
 use smol::{Timer, block_on, future};
 
-/// No step takes longer than this, or the test fails.
+/// A step of a test that takes longer than this fails.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Ticks after which a count must have changed: ten seconds of them.
 const TICKS_MAX: usize = 100;
 
-/// Readings after which every sensor must have been heard: a hundred of each.
+/// Readings after which every sensor must have been seen: a hundred of each.
 const READINGS_MAX: usize = 10_000;
 
-/// Builds the examples as users of the library have it, without what only the binary needs.
-/// Returns the folder they are in.
+/// Builds the examples with the features of the library only. Returns their folder.
 fn examples() -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
@@ -46,7 +45,7 @@ fn examples() -> PathBuf {
     folder.clone()
 }
 
-/// A running example; killed when dropped.
+/// A running example. Dropping it kills the process.
 struct Example {
     child: Child,
     address: String,
@@ -63,7 +62,7 @@ impl Example {
         thread::spawn(move || {
             let mut line = String::new();
             let mut stdout = BufReader::new(stdout);
-            // Both may fail only when the test has failed.
+            // These fail only if the test has failed already.
             let _ = stdout.read_line(&mut line);
             let _ = sender.send(line);
             let _ = stdout.read_to_end(&mut Vec::new());
@@ -107,7 +106,7 @@ impl Drop for Example {
     }
 }
 
-/// What `step` leads to, if it does so in time.
+/// The result of `step`, which must come in time.
 async fn in_time<T>(step: impl Future<Output = T>) -> T {
     let timeout = async {
         Timer::after(DEADLINE).await;
@@ -141,7 +140,7 @@ impl Peer {
         }
     }
 
-    /// Closes with a code, which must come back.
+    /// Closes with a code, which the hub must echo.
     async fn close(mut self) {
         let goodbye = CloseFrame { code: 4321.into(), reason: "goodbye".into() };
         in_time(self.0.close(Some(goodbye))).await.expect("it can be sent");
@@ -150,7 +149,7 @@ impl Peer {
 }
 
 #[test]
-fn chat_gives_everyone_what_anyone_says() {
+fn chat_sends_messages_to_every_client() {
     block_on(async {
         let chat = Example::start("chat");
         let (mut ada, mut bob) = (chat.join("/", &[]).await, chat.join("/", &[]).await);
@@ -165,7 +164,7 @@ fn chat_gives_everyone_what_anyone_says() {
 }
 
 #[test]
-fn embed_ticks_and_counts_who_listens() {
+fn embed_ticks_and_counts_clients() {
     block_on(async {
         let clock = Example::start("embed");
         let mut ada = clock.join("/", &[]).await;
@@ -185,7 +184,7 @@ fn embed_ticks_and_counts_who_listens() {
             }
         }
         assert_eq!(listening, "2 listening");
-        // Listeners only listen.
+        // The program refuses messages.
         bob.say("hello").await;
         assert_eq!(bob.end().await, 1003);
         for _ in 0..TICKS_MAX {
@@ -201,7 +200,7 @@ fn embed_ticks_and_counts_who_listens() {
 }
 
 #[test]
-fn rooms_asks_for_a_name_and_sends_where_it_is_told() {
+fn rooms_requires_a_name_and_sends_to_rooms_and_users() {
     block_on(async {
         let rooms = Example::start("rooms");
         assert_eq!(rooms.refusal("/", &[]).await, 401);
@@ -224,7 +223,7 @@ fn rooms_asks_for_a_name_and_sends_where_it_is_told() {
         ada.say("extra").await;
         bob.hears("ada in news: extra").await;
 
-        // The other client of bob was not in it, and what the hub refuses is told.
+        // The other client of bob was not in the room. A refusal is reported to the client.
         phone.say("/join ").await;
         phone
             .hears("the name of a room or a user has 1 to 128 bytes and no control characters")
@@ -254,7 +253,7 @@ fn behind_hyper_serves_pages_and_clients() {
         in_time(http.read_to_string(&mut page)).await.expect("a response");
         assert!(page.ends_with("\r\n\r\n2 clients are here\n"), "{page}");
 
-        // The rule of origins holds here too, and the opening handshake is checked.
+        // The hub checks the origin and the opening handshake here too.
         let own = format!("http://{}", site.address);
         site.join("/ws", &[("origin", &own)]).await.close().await;
         assert_eq!(site.refusal("/ws", &[("origin", "http://elsewhere.example")]).await, 403);

@@ -1,5 +1,6 @@
-//! The hub and clients that others wrote. Each does the exchange of `tests/interop/exchange.mjs`
-//! and judges what it receives; this side judges what arrived.
+//! Tests the hub with other WebSocket clients. Each client runs the exchange of
+//! `tests/interop/exchange.mjs` and checks what it receives. This side checks what the hub
+//! received.
 
 mod tools;
 
@@ -14,13 +15,13 @@ use hublet::http::{Request, StatusCode};
 use hublet::{Admission, Client, Config, Disconnect, Handler, Hub, Listener, Message, Peer};
 use smol::Executor;
 
-/// A client has this long for everything, its own start included.
+/// The time for a whole exchange, the start of the client included.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The one subprotocol that the hub speaks; clients offer another before it.
+/// The only subprotocol that the hub accepts. Clients offer another one before it.
 const PROTOCOL: &str = "interop.v2";
 
-/// Hands on what it sees, and gives every message to everyone in the room.
+/// Reports events to the test, and sends every message to all clients in the room.
 struct Witness(Sender<Event>);
 
 #[derive(Debug, PartialEq)]
@@ -49,17 +50,17 @@ impl Handler for Witness {
     }
 
     async fn on_disconnect(&self, _: &Client, reason: &Disconnect) {
-        // The other end is gone if the test has failed already.
+        // The receiver is gone if the test has failed already.
         let _ = self.0.send(Event::End(reason.clone()));
     }
 }
 
-/// Lets a client do its exchange with a hub, if there is such a client here.
+/// Runs the exchange of a client with a hub, if the client is installed.
 #[track_caller]
 fn exchange(client: Option<Command>) {
     let Some(client) = client else { return };
     let executor = Arc::new(Executor::new());
-    // With `http` there is a page of the hub's own origin for a browser to stand on.
+    // With `http` the hub serves a page, so that a browser has the hub's own origin.
     let (hub, manager) = Hub::new(Config::default().http(true)).expect("a valid configuration");
     let listener = Listener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("ws://{listener}/ws/interop");
@@ -80,7 +81,7 @@ fn exchange(client: Option<Command>) {
     judge(&events, &hub);
 }
 
-/// Runs a client to its end, which it must reach in time, and well.
+/// Runs a client, which must end in time and with success.
 #[track_caller]
 fn run(mut client: Command, url: &str) {
     client.arg(url).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -102,20 +103,20 @@ fn run(mut client: Command, url: &str) {
     assert_eq!(said.as_deref().map(str::trim), Some("done"));
 }
 
-/// The whole of a pipe, once it has ended.
+/// The whole output of a pipe, once it has ended.
 fn read(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
     let mut pipe = pipe.expect("it is piped");
     let (sender, receiver) = channel();
     thread::spawn(move || {
         let mut text = Vec::new();
-        // What could be read before an error is worth showing.
+        // After an error, the output so far is still shown.
         let _ = pipe.read_to_end(&mut text);
         let _ = sender.send(String::from_utf8_lossy(&text).into_owned());
     });
     receiver
 }
 
-/// Every message arrived as what it was, and every connection ended as it should.
+/// Checks that every message arrived unchanged and every connection ended with the right reason.
 #[track_caller]
 fn judge(events: &Receiver<Event>, hub: &Hub) {
     let mut messages = Vec::new();
@@ -174,7 +175,7 @@ fn chromium() {
     exchange(tools::chromium("tests/interop/chromium.mjs"));
 }
 
-/// Built by `.ci/run`, as a package that shares nothing with this one.
+/// `.ci/run` builds this client as a separate package.
 #[test]
 fn tokio_tungstenite() {
     let client = tools::file("target/interop-tokio/debug/interop-tokio");

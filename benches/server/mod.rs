@@ -1,4 +1,4 @@
-//! A hublet that runs for a measurement, and clients that do as little as clients can.
+//! A hublet to measure, and minimal clients.
 #![allow(dead_code, reason = "each of the benches uses its part")]
 
 use std::error::Error;
@@ -12,12 +12,12 @@ pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 /// How long anything may take before the run fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the command line of a bench says.
+/// The command line of a bench.
 pub(crate) struct Options {
-    /// The binary to measure; the one of this build unless another is named.
+    /// The binary to measure. The default is the one of this build.
     pub(crate) binary: String,
     pub(crate) clients: usize,
-    /// Whether a figure past its budget fails.
+    /// Whether a figure over its budget fails.
     pub(crate) gate: bool,
 }
 
@@ -28,7 +28,7 @@ impl Options {
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
             match arg.as_str() {
-                // Cargo says so to every bench.
+                // Cargo passes this to every bench.
                 "--bench" => {}
                 "--gate" => options.gate = true,
                 "--clients" => {
@@ -40,7 +40,7 @@ impl Options {
         Ok(options)
     }
 
-    /// Fails if a figure is over its budget and that counts.
+    /// Fails if a figure is over its budget and `--gate` is set.
     pub(crate) fn gate(&self, name: &str, value: f64, max: f64) -> Outcome<()> {
         if self.gate && value > max {
             return Err(format!("{name}: {value} is over the budget of {max}").into());
@@ -57,7 +57,7 @@ pub(crate) struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended already; then there is nothing to end.
+        // It may have ended already.
         drop(self.child.kill());
         drop(self.child.wait());
     }

@@ -1,4 +1,4 @@
-//! Those who break the rules: whatever they do, they are gone soon and nobody else notices.
+//! Hostile peers: the hub ends their connections soon, and other clients do not notice.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::{Outcome, World, add, within};
 /// Hostile peers at once.
 const PEERS: usize = 6;
 
-/// How each begins, once it has upgraded (`true`) or instead of it.
+/// The attacks: a name, whether the peer upgrades first, and the bytes that it sends.
 fn attacks() -> Vec<(&'static str, bool, Vec<u8>)> {
     let mut unmasked = frame(TEXT, b"hello");
     unmasked[1] &= 0x7f;
@@ -38,7 +38,7 @@ fn attacks() -> Vec<(&'static str, bool, Vec<u8>)> {
     ]
 }
 
-/// A request that no other follows, or the hub would wait for it.
+/// A request without keep-alive, so that the hub does not wait for another.
 fn last(path: &str) -> String {
     upgrade(path).replace("Connection: Upgrade", "Connection: Upgrade, close")
 }
@@ -51,7 +51,7 @@ pub(crate) fn all(executor: &Executor<'static>, world: &Arc<World>) -> Vec<Task<
     tasks
 }
 
-/// Breaks one rule after another; each time the hub has to end it.
+/// Breaks one rule after another. Each time the hub must end the connection.
 async fn attack(world: Arc<World>, begin: usize) -> Outcome<()> {
     let attacks = attacks();
     for nth in begin.. {
@@ -64,7 +64,7 @@ async fn attack(world: Arc<World>, begin: usize) -> Outcome<()> {
         } else {
             peer::dial(&world.address).await?
         };
-        // The hub may end it before all is written.
+        // The hub may close the connection before all is written.
         drop(within(name, stream.write_all(bytes)).await?);
         let end = async { while matches!(stream.read(&mut [0; 4096]).await, Ok(1..)) {} };
         within(name, end).await?;
@@ -87,7 +87,7 @@ async fn ping_and_run(world: Arc<World>) -> Outcome<()> {
     Ok(())
 }
 
-/// Sends a request a byte at a time, slower than the handshake may take.
+/// Sends a request a byte at a time, more slowly than the handshake timeout allows.
 async fn trickle(world: Arc<World>) -> Outcome<()> {
     while !world.has_ended() {
         let mut stream = peer::dial(&world.address).await?;

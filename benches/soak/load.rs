@@ -1,4 +1,4 @@
-//! Those who behave: readers, publishers, and guests who come and go.
+//! Well-behaved clients: readers, publishers, and guests that connect and leave.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,18 +14,18 @@ use crate::{Outcome, World, add, within};
 
 const ROOMS: usize = 8;
 
-/// Readers of each room that stay, by WebSocket and by server-sent events.
+/// Readers of each room that stay connected, by WebSocket and by server-sent events.
 const READERS: usize = 20;
 const EVENT_READERS: usize = 2;
 
-/// Clients that come and go, and pairs of one that never reads and one that talks to it.
+/// Clients that connect and leave, and pairs of a client that never reads and one that sends to it.
 const GUESTS: usize = 6;
 const DEAF: usize = 2;
 
-/// Payloads of a publisher, one after another.
+/// Lengths of a publisher's payloads in bytes, one after another.
 const SIZES: [usize; 6] = [0, 16, 100, 500, 4000, 9000];
 
-/// What a publisher says last.
+/// The text of a publisher's last message.
 const LAST: &str = "last";
 
 fn room(nth: usize) -> String {
@@ -37,7 +37,7 @@ async fn pause(length: Duration) {
     Timer::after(length.mul_f64(0.5 + fastrand::f64())).await;
 }
 
-/// Connects the readers that stay; each ends when the last words of its room have been heard.
+/// Connects the readers that stay. Each ends when it has received the last messages of its room.
 pub(crate) async fn readers(
     executor: &Executor<'static>,
     world: &Arc<World>,
@@ -56,12 +56,12 @@ pub(crate) async fn readers(
     Ok(tasks)
 }
 
-/// What a reader has heard of each publisher: the numbers must come one after another.
+/// The messages of each publisher that a reader has received: the numbers must be consecutive.
 #[derive(Default)]
 struct Heard(HashMap<String, u64>);
 
 impl Heard {
-    /// Notes a message, `{publisher} {number} {padding}`; returns whether it was the last.
+    /// Records a message, `{publisher} {number} {padding}`. Returns whether it was the last.
     fn note(&mut self, room: &str, message: &str) -> Outcome<bool> {
         let mut words = message.splitn(3, ' ');
         let (publisher, number) = (words.next().unwrap_or_default(), words.next());
@@ -78,7 +78,7 @@ impl Heard {
 
 async fn read(world: Arc<World>, room: String, mut peer: Peer) -> Outcome<()> {
     let mut heard = Heard::default();
-    // One by WebSocket, one by POST.
+    // One publisher uses a WebSocket, one POST.
     let mut talking = 2;
     while talking > 0 {
         let (kind, payload) = peer.message().await?;
@@ -91,14 +91,14 @@ async fn read(world: Arc<World>, room: String, mut peer: Peer) -> Outcome<()> {
     peer.leave().await
 }
 
-/// Reads server-sent events, of which those of text carry the message as it is.
+/// Reads server-sent events. An event of a text has the message unchanged.
 async fn read_events(world: Arc<World>, room: String, mut peer: Peer) -> Outcome<()> {
     let mut heard = Heard::default();
     loop {
         let line = peer.line().await?;
         let Some(message) = line.strip_prefix("data: ") else { continue };
         add(&world.counts.heard);
-        // The publisher that posts sends text only.
+        // The publisher that uses POST sends text only.
         if message.starts_with("post-") && heard.note(&room, message)? {
             return Ok(());
         }
@@ -135,7 +135,7 @@ async fn publish(world: Arc<World>, nth: usize) -> Outcome<()> {
         if last {
             break;
         }
-        // It hears what is posted, and answers pings.
+        // It receives the posted messages, and answers pings.
         let listen = async {
             loop {
                 peer.message().await?;
@@ -170,7 +170,7 @@ async fn post(world: Arc<World>, nth: usize) -> Outcome<()> {
     Ok(())
 }
 
-/// Those who come and go, who never read, and who look.
+/// Clients that connect and leave, clients that never read, and requests to the admin endpoints.
 pub(crate) fn guests(executor: &Executor<'static>, world: &Arc<World>) -> Vec<Task<Outcome<()>>> {
     let mut tasks = Vec::new();
     for nth in 0..GUESTS {
@@ -183,7 +183,7 @@ pub(crate) fn guests(executor: &Executor<'static>, world: &Arc<World>) -> Vec<Ta
     tasks
 }
 
-/// Joins a room, hears a little, and leaves in one of the ways there are.
+/// Joins a room, receives some messages, and leaves in one of several ways.
 async fn come_and_go(world: Arc<World>, nth: usize) -> Outcome<()> {
     for visit in nth.. {
         if world.has_ended() {
@@ -202,13 +202,13 @@ async fn come_and_go(world: Arc<World>, nth: usize) -> Outcome<()> {
         or(wait, listen).await?;
         match visit % 4 {
             0 => peer.leave().await?,
-            // In the midst of what comes, with bytes unread: a reset.
+            // Closes with unread bytes, which is a reset.
             1 => drop(peer),
             2 => {
                 let stream = peer.into_stream();
                 sockopt::set_socket_linger(stream.get_ref(), Some(Duration::ZERO))?;
             }
-            // Half a close: it goes on reading until the hub has closed too.
+            // Shuts down its side, and reads until the hub closes.
             _ => {
                 let mut stream = peer.into_stream();
                 stream.get_ref().shutdown(std::net::Shutdown::Write)?;
@@ -221,13 +221,13 @@ async fn come_and_go(world: Arc<World>, nth: usize) -> Outcome<()> {
     Ok(())
 }
 
-/// Joins a room of its own and is talked to until it is evicted.
+/// Joins a room of its own and never reads. Another client sends to it until it is evicted.
 async fn never_read(world: Arc<World>, nth: usize) -> Outcome<()> {
     let path = format!("/ws/deaf-{nth}");
     while !world.has_ended() {
         let deaf = Peer::over(peer::dial_narrow(&world.address)?, &path).await?;
         let mut talker = Peer::connect(&world.address, &format!("{path}?echo=0")).await?;
-        // Past what the kernel holds, 4 MB by its own default, and the queue.
+        // More than the kernel's buffers, 4 MB by default, and the queue hold.
         for _ in 0..160 {
             talker.send(BINARY, &[0; 60_000]).await?;
         }
@@ -241,7 +241,7 @@ async fn never_read(world: Arc<World>, nth: usize) -> Outcome<()> {
     Ok(())
 }
 
-/// Asks for everything that can be asked for.
+/// Requests every admin endpoint.
 async fn look(world: Arc<World>) -> Outcome<()> {
     while !world.has_ended() {
         for path in ["/health", "/metrics", "/rooms", "/rooms/soak-0"] {

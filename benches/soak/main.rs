@@ -1,13 +1,13 @@
-//! Whether the hub stays as it is: a mix of everything at a moderate rate, for as long as you like.
+//! A soak test: a mixed load at a moderate rate, for any time.
 //!
 //! `cargo bench --bench soak -- [--seconds N] [--rate N] [BINARY]`
 //!
 //! Starts BINARY (default: the binary of this build) on a free port of 127.0.0.1 and loads it for N
-//! seconds (default 60): readers in rooms who must miss nothing, publishers with N messages a
-//! second each (default 5), clients that come and go in every way, clients that never read, and
-//! peers that break every rule. It fails if a reader missed a message, if memory, descriptors or
-//! threads grew after the first half, if anything is left when all have gone, or if a recipient is
-//! none of delivered, dropped and lost.
+//! seconds (default 60): readers in rooms that must miss no message, publishers with N messages a
+//! second each (default 5), clients that connect and leave in every way, clients that never read,
+//! and peers that break every rule. It fails if a reader missed a message, if memory, descriptors
+//! or threads grew after the first half, if anything is left when all clients have left, or if a
+//! recipient is none of delivered, dropped and lost.
 
 mod hostile;
 mod load;
@@ -26,17 +26,17 @@ use server::{Outcome, Sample, Server};
 /// How long anything may take before the run fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Samples that are taken, and of these the lines that are printed.
+/// Samples of a run, and how many of them are printed.
 const SAMPLES: u32 = 120;
 const LINES: u32 = 12;
 
-/// Resident bytes that the last quarter may have over the second: the allocator's breath.
+/// Growth of resident bytes from the second quarter to the last, at most: the allocator keeps some.
 const GROWTH_MAX: u64 = 768 * 1024;
 
-/// Resident bytes that may stay over the start when all have gone.
+/// Resident bytes at the end, less those at the start, at most.
 const REST_MAX: u64 = 2 * 1024 * 1024;
 
-/// Descriptors that the last quarter may have over the second: peers that happen to be there.
+/// Growth of descriptors from the second quarter to the last, at most: their number varies.
 const FDS_MAX: u64 = 40;
 
 struct Options {
@@ -46,16 +46,16 @@ struct Options {
     rate: f64,
 }
 
-/// What the tasks of a run share.
+/// The state that all tasks of a run share.
 struct World {
     address: String,
     rate: f64,
-    /// Set when publishers and everybody who comes and goes shall stop.
+    /// Set when publishers, guests and hostile peers must stop.
     ended: AtomicBool,
     counts: Counts,
 }
 
-/// What happened, as the clients saw it.
+/// Events, as counted by the clients.
 #[derive(Debug, Default)]
 struct Counts {
     published: AtomicU64,
@@ -89,7 +89,7 @@ fn options() -> Outcome<Options> {
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or_else(|| format!("{arg} needs a number"));
         match arg.as_str() {
-            // Cargo says so to every bench.
+            // Cargo passes this to every bench.
             "--bench" => {}
             "--seconds" => options.length = Duration::from_secs(value()?.parse()?),
             "--rate" => options.rate = value()?.parse()?,
@@ -120,7 +120,7 @@ async fn soak(executor: &Executor<'static>, options: &Options) -> Outcome<()> {
     for task in others {
         within("the end of the load", task).await??;
     }
-    // Publishers have said their last words, which readers wait for.
+    // The publishers have sent their last messages, which the readers wait for.
     for task in readers {
         within("the end of the readers", task).await??;
     }
@@ -152,7 +152,7 @@ async fn watch(server: &Server, world: &World, length: Duration) -> Outcome<Vec<
     Ok(samples)
 }
 
-/// Waits for the first task that fails, which ends the run; those that have ended well are gone.
+/// Waits for the first task that fails. Removes tasks that end well.
 async fn first_failure<T>(tasks: &mut Vec<Task<Outcome<()>>>) -> Outcome<T> {
     loop {
         let ended = std::future::poll_fn(|cx| {

@@ -1,6 +1,6 @@
-//! A WebSocket client that behaves, and one request over HTTP.
+//! A well-behaved WebSocket client, and HTTP requests.
 
-// The tests have one that blocks; what both say is there.
+// `tests/peer` is a blocking client, and has the parts that both use.
 #[path = "../../tests/peer/mod.rs"]
 mod blocking;
 
@@ -19,7 +19,7 @@ pub(crate) async fn dial(address: &str) -> Outcome<Async<TcpStream>> {
     Ok(within("a connection", Async::<TcpStream>::connect(address)).await??)
 }
 
-/// As [`dial`], with a receive buffer as small as the kernel has them.
+/// As [`dial`], with the smallest receive buffer that the kernel allows.
 pub(crate) fn dial_narrow(address: &str) -> Outcome<Async<TcpStream>> {
     let address: SocketAddr = address.parse()?;
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
@@ -30,7 +30,7 @@ pub(crate) fn dial_narrow(address: &str) -> Outcome<Async<TcpStream>> {
 
 pub(crate) struct Peer {
     stream: Async<TcpStream>,
-    /// What was read and is not yet asked for.
+    /// Bytes that were read ahead.
     buffer: Vec<u8>,
 }
 
@@ -61,7 +61,7 @@ impl Peer {
         self.write(&frame(first, payload)).await
     }
 
-    /// Reads more; cancelled, it has lost nothing.
+    /// Reads more bytes. Cancel safe.
     async fn fill(&mut self) -> Outcome<()> {
         let mut bytes = [0; 4096];
         match self.stream.read(&mut bytes).await? {
@@ -73,7 +73,7 @@ impl Peer {
         }
     }
 
-    /// Receives text up to and with an end, whenever it comes.
+    /// Receives text up to `end`, without a deadline.
     async fn up_to(&mut self, end: &str) -> Outcome<String> {
         loop {
             let found = self.buffer.windows(end.len()).position(|part| part == end.as_bytes());
@@ -85,12 +85,12 @@ impl Peer {
         }
     }
 
-    /// Receives a line; for server-sent events.
+    /// Receives a line of server-sent events.
     pub(crate) async fn line(&mut self) -> Outcome<String> {
         Ok(self.up_to("\n").await?.trim_end().to_owned())
     }
 
-    /// Receives a frame, whenever it comes; cancelled, it has lost nothing.
+    /// Receives a frame, without a deadline. Cancel safe.
     async fn receive(&mut self) -> Outcome<(u8, Vec<u8>)> {
         loop {
             if let Some((header, len)) = header(&self.buffer) {
@@ -106,7 +106,7 @@ impl Peer {
         }
     }
 
-    /// Receives the next frame that is no ping; pings are answered.
+    /// Receives the next frame that is no ping, and answers pings.
     pub(crate) async fn message(&mut self) -> Outcome<(u8, Vec<u8>)> {
         loop {
             match self.receive().await? {
@@ -116,7 +116,7 @@ impl Peer {
         }
     }
 
-    /// Closes as RFC 6455 asks for, and waits for the end; what still comes is discarded.
+    /// Closes as RFC 6455 requires, and discards bytes until the end.
     pub(crate) async fn leave(mut self) -> Outcome<()> {
         self.send(CLOSE, &1000u16.to_be_bytes()).await?;
         while within("a close frame", self.message()).await??.0 != CLOSE {}
@@ -128,7 +128,7 @@ impl Peer {
     }
 }
 
-/// Lengths of a frame's header and payload, once the header is there; a server does not mask.
+/// Lengths of a frame's header and payload, once the header is complete. A server does not mask.
 fn header(bytes: &[u8]) -> Option<(usize, usize)> {
     match *bytes.get(1)? {
         126 => Some((4, u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?).into())),
@@ -155,7 +155,7 @@ pub(crate) async fn get(address: &str, path: &str) -> Outcome<String> {
     request(address, &head).await
 }
 
-/// Subscribes to a room by server-sent events; the head has been read.
+/// Subscribes to a room by server-sent events, and reads the head.
 pub(crate) async fn events(address: &str, room: &str) -> Outcome<Peer> {
     let mut peer = Peer { stream: dial(address).await?, buffer: Vec::new() };
     let request = format!("GET /sse/{room} HTTP/1.1\r\nHost: localhost\r\n\r\n");

@@ -1,4 +1,4 @@
-//! The hub under test, and what /proc and its own metrics tell of it.
+//! The hub under test, with figures from /proc and its metrics.
 
 #[path = "../server/mod.rs"]
 mod process;
@@ -16,7 +16,7 @@ use crate::{PATIENCE, peer};
 
 pub(crate) struct Server(process::Server);
 
-/// What the process holds at one moment.
+/// The resources of the process at one time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
     pub(crate) rss: u64,
@@ -33,7 +33,7 @@ impl fmt::Display for Sample {
 
 impl Server {
     pub(crate) fn start(binary: &str) -> Outcome<Self> {
-        // A machine that has other things to do must not look like a peer that trickles.
+        // Long, so that a peer on a busy machine is not taken for a slow one.
         Ok(Self(process::Server::start(&[binary, "--handshake-timeout", "15s"])?))
     }
 
@@ -56,7 +56,7 @@ impl Server {
         })
     }
 
-    /// Adds up what became of every recipient, from the hub's metrics.
+    /// Adds up the ends of all recipients, from the hub's metrics.
     pub(crate) async fn account(&self) -> Outcome<()> {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -84,7 +84,7 @@ impl Server {
         }
     }
 
-    /// Sends SIGTERM; it has to end well, at once.
+    /// Sends SIGTERM. The hub must end at once with exit code 0.
     pub(crate) fn stop(&mut self) -> Outcome<()> {
         kill_process(Pid::from_child(&self.0.child), Signal::TERM)?;
         let status = self.0.child.wait()?;

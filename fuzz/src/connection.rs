@@ -1,5 +1,5 @@
-//! Bytes for a whole connection, cut at any place: every message comes back, every end has its
-//! reason.
+//! Fuzzes a whole connection, with its bytes cut anywhere: every message comes back, and every end
+//! has the right reason.
 
 use hublet::{Admission, Client, Config, Disconnect, Handler, Message};
 
@@ -7,9 +7,9 @@ use super::reference::{Limits, read};
 use super::stage::{Dice, Peer, run as stage};
 
 /// Small limits, so that short inputs reach them.
-const LIMITS: Limits = Limits { message: 300, fragments: 5 };
+pub const LIMITS: Limits = Limits { message: 300, fragments: 5 };
 
-/// What comes before the frames when the connection begins with its request.
+/// The bytes before the frames, if the connection begins with a request.
 const REQUEST: &[u8] = b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -29,8 +29,8 @@ pub fn run(bytes: &[u8]) {
     check(flags, seed, frames);
 }
 
-/// Lets a client send `frames`, cut as `seed` says, and compares what it hears with what a second
-/// reader makes of them.
+/// A client sends `frames`, cut by `seed`. Compares the hub's answers with those that a second
+/// reader expects.
 pub fn check(flags: u8, seed: u8, frames: &[u8]) {
     let config = Config::default()
         .max_message(LIMITS.message as usize)
@@ -67,14 +67,14 @@ pub fn check(flags: u8, seed: u8, frames: &[u8]) {
     let (messages, pongs, close) = answers(heard);
     assert!(meaning.ends.contains(&disconnect.code()), "{disconnect:?} is none of {meaning:?}");
     assert_eq!(messages, meaning.messages);
-    // Several pings may be answered by the pong for the last (RFC 6455 5.5.3).
+    // One pong, for the last of several pings, is enough (RFC 6455 5.5.3).
     let mut pings = meaning.pings.iter();
     assert!(pongs.iter().all(|pong| pings.any(|ping| ping == pong)), "pongs are for pings");
     let sendable = !matches!(disconnect.code(), 1005 | 1006);
     assert_eq!(close, Some(sendable.then(|| disconnect.code())), "the close frame has the reason");
 }
 
-/// Messages, pongs, and the code of the close frame if there is one, of what a server sent.
+/// The messages, pongs and the code of the close frame, if there is one, that a server sent.
 type Answers = (Vec<(bool, Vec<u8>)>, Vec<Vec<u8>>, Option<Option<u16>>);
 
 fn answers(mut heard: &[u8]) -> Answers {

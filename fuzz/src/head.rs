@@ -1,4 +1,4 @@
-//! Bytes for request heads and bodies: each gets an answer, the same however they are cut, or an
+//! Fuzzes request heads and bodies: each gets an answer, the same however the bytes are cut, or an
 //! upgrade.
 
 use hublet::http::{Request, StatusCode};
@@ -41,7 +41,7 @@ fn answers(flags: u8, requests: &[u8], piece: usize) -> Vec<u16> {
     match outcome {
         Ok(_) => assert_eq!(statuses.last(), Some(&101), "a client has its 101"),
         Err(error) => {
-            assert!(!statuses.contains(&101), "who has a 101 is a client");
+            assert!(!statuses.contains(&101), "a peer with a 101 is a client");
             if let Some(status) = error.status() {
                 assert_eq!(statuses.last(), Some(&status.as_u16()), "{error}");
             }
@@ -50,7 +50,7 @@ fn answers(flags: u8, requests: &[u8], piece: usize) -> Vec<u16> {
     statuses
 }
 
-/// The statuses of responses, each a status line, headers, and as many bytes of body as they say.
+/// The statuses of responses. Each is a status line, headers, and a body of the announced length.
 fn responses(mut heard: &[u8]) -> Vec<u16> {
     let mut statuses = Vec::new();
     while !heard.is_empty() {
@@ -77,7 +77,7 @@ fn responses(mut heard: &[u8]) -> Vec<u16> {
                 heard = &[];
             }
         }
-        // In answer to HEAD there is a length and no body.
+        // The answer to HEAD has a length and no body.
         if !heard.starts_with(b"HTTP/1.1 ") {
             assert!(heard.is_empty() || length.is_some(), "a body has a length");
             let body = length.unwrap_or(0).min(heard.len());

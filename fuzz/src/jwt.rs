@@ -1,4 +1,5 @@
-//! A token: what is accepted was signed, says HS256, and says what a second reader reads in it.
+//! Fuzzes tokens: an accepted token is signed, has `alg` HS256, and has the claims that a second
+//! reader finds in it.
 
 #[path = "../../src/bin/hublet/jwt.rs"]
 #[allow(dead_code, reason = "the binary uses all of it")]
@@ -12,7 +13,8 @@ use sha2::Sha256;
 const SECRET: &[u8] = b"a secret of at least 256 bits, as HS256 wants it";
 const NOW: u64 = 1_000_000_000;
 
-/// Takes the bytes for a token, and for a header and claims, a line each, which are signed.
+/// Verifies the bytes as a token. Also signs them as a header and claims, a line each, and verifies
+/// that.
 pub fn run(bytes: &[u8]) {
     let key = token::Key::new(SECRET);
     if let Ok(text) = std::str::from_utf8(bytes) {
@@ -33,7 +35,7 @@ pub fn run(bytes: &[u8]) {
     assert_eq!(header["alg"], "HS256");
     assert!(header.get("crit").is_none());
     assert_eq!(said.sub.as_deref(), claims.get("sub").and_then(Value::as_str));
-    // Numbers are kept as they were written, so that no rounding comes between.
+    // Numbers stay text, so that the comparison is not affected by rounding.
     let seconds = |name: &str| {
         let text = claims.get(name)?.as_number().expect("a number").to_string();
         let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));

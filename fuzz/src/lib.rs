@@ -1,6 +1,6 @@
-//! What is done with the fuzzer's bytes.
+//! The fuzz targets.
 //!
-//! `tests/corpus.rs` of the hub takes these modules in and replays the corpus on stable.
+//! `tests/corpus.rs` of the hub includes these modules and replays the corpus on stable.
 
 pub mod connection;
 pub mod frames;

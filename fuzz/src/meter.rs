@@ -1,14 +1,14 @@
-//! How much memory a run takes at most. Only under the fuzzer: it needs an allocator of its own.
+//! Checks the memory of a run. Only under the fuzzer, since it needs an allocator of its own.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-/// What a run may hold at once beside what its bytes are worth: two read buffers, the largest
-/// backlog of the small hub, and the fuzz target's own notes.
+/// Bytes that a run may hold in addition to those for its input: two read buffers, the largest
+/// backlog of the small hub, and data of the fuzz target.
 const FIXED: usize = 512 * 1024;
 
-/// What a byte may cost: it is held by the peer, on its way in, as a message, as a frame for each
-/// of the few clients, and by the reference, and a vector that grows has room to spare.
+/// Bytes of memory that a byte of input may cost. The peer, the hub's input, the message, the
+/// frames of the clients and the reference hold a copy each, and a growing vector has spare room.
 const PER_BYTE: usize = 64;
 
 thread_local! {
@@ -21,7 +21,7 @@ struct Metered;
 #[global_allocator]
 static METERED: Metered = Metered;
 
-// SAFETY: every call is handed to the system's allocator as it came.
+// SAFETY: every call is passed to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Metered {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
@@ -39,7 +39,7 @@ fn count(bytes: isize) {
     PEAK.set(PEAK.get().max(HELD.get()));
 }
 
-/// Runs a target, and fails if it ever held more memory than its bytes are worth.
+/// Runs a target. Fails if it held more memory at once than its input allows.
 pub fn bounded(bytes: &[u8], run: impl FnOnce(&[u8])) {
     let before = HELD.get();
     PEAK.set(before);

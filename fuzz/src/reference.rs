@@ -1,17 +1,17 @@
-//! A second reader of RFC 6455, written to be plain: a whole stream at once, no buffer, no limit.
+//! A second reader of RFC 6455, written for simplicity: it reads a whole stream, without buffers.
 
-/// What a stream of client frames means.
+/// The meaning of a stream of client frames.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Meaning {
-    /// The messages that are whole: whether it is text, and the payload.
+    /// The whole messages: whether each is text, and its payload.
     pub messages: Vec<(bool, Vec<u8>)>,
     /// Payloads of the pings.
     pub pings: Vec<Vec<u8>>,
-    /// The close codes that may end it: a frame can break several rules at once.
+    /// The close codes that may end the connection: a frame can break several rules at once.
     pub ends: Vec<u16>,
 }
 
-/// The limits that the stream is held to.
+/// The limits that apply to the stream.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub message: u64,
@@ -23,9 +23,9 @@ struct Frame {
     masked: bool,
     /// The announced length.
     length: u64,
-    /// What has come of the payload, unmasked.
+    /// The bytes of the payload in the stream, unmasked.
     payload: Vec<u8>,
-    /// Bytes of the stream it took.
+    /// Bytes of the frame in the stream.
     taken: usize,
 }
 
@@ -35,7 +35,7 @@ impl Frame {
     }
 }
 
-/// The frame at the start of a stream, if its header is whole.
+/// The frame at the start of a stream, if its header is complete.
 fn frame(stream: &[u8]) -> Option<Frame> {
     let (&first, &second) = (stream.first()?, stream.get(1)?);
     let (length, mut at) = match second & 0x7f {
@@ -54,7 +54,7 @@ fn frame(stream: &[u8]) -> Option<Frame> {
     Some(Frame { first, masked, length, payload: payload.collect(), taken: at + come })
 }
 
-/// Whether bytes can be the beginning of a text.
+/// Whether bytes can be the start of a text.
 fn may_be_text(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).map_or_else(|error| error.error_len().is_none(), |_| true)
 }
@@ -62,7 +62,7 @@ fn may_be_text(bytes: &[u8]) -> bool {
 /// Reads a stream to its end or to its first fault.
 pub fn read(mut stream: &[u8], limits: Limits) -> Meaning {
     let mut meaning = Meaning::default();
-    // The message that is not finished: whether it is text, its payload, frames, announced length.
+    // The unfinished message: whether it is text, and its payload. Then its frames and length.
     let mut open: Option<(bool, Vec<u8>)> = None;
     let (mut fragments, mut announced) = (0, 0_u64);
     loop {
@@ -103,7 +103,7 @@ pub fn read(mut stream: &[u8], limits: Limits) -> Meaning {
             }
         }
         if !frame.is_whole() {
-            // What it would have been is known only as far as it has come.
+            // The stream ends inside this frame.
             faults.push(1006);
         }
         if !faults.is_empty() {
@@ -130,7 +130,7 @@ pub fn read(mut stream: &[u8], limits: Limits) -> Meaning {
     }
 }
 
-/// What a close frame's payload ends a connection with (RFC 6455 7.4).
+/// The close codes that may follow from the payload of a close frame (RFC 6455 7.4).
 fn close(payload: &[u8]) -> Vec<u16> {
     let Some((code, reason)) = payload.split_first_chunk::<2>() else {
         return vec![if payload.is_empty() { 1005 } else { 1002 }];
@@ -138,7 +138,7 @@ fn close(payload: &[u8]) -> Vec<u16> {
     let code = u16::from_be_bytes(*code);
     let mut ends = match code {
         1000..=1003 | 1007..=1011 | 3000..=4999 => vec![code],
-        // Not all readers know the later ones.
+        // Some readers refuse the codes that were registered later.
         1012..=1014 => vec![code, 1002],
         _ => vec![1002],
     };

@@ -1,11 +1,11 @@
-//! A path for a room: what it names is a name, found as a second reader finds it.
+//! Fuzzes paths of rooms: the room has a valid name, and a second reader finds the same one.
 
 pub fn run(bytes: &[u8]) {
     let Ok(path) = std::str::from_utf8(bytes) else { return };
     let room = hublet::room_of(path);
     assert_eq!(room, expected(path), "{path:?}");
     if let Some(room) = room {
-        // A name that is written with every byte encoded is the same name.
+        // The same name with every byte encoded must give the same room.
         let encoded: String = room.bytes().map(|byte| format!("%{byte:02x}")).collect();
         assert_eq!(hublet::room_of(&format!("/ws/{encoded}")), Some(room));
     }

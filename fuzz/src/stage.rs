@@ -1,4 +1,4 @@
-//! A hub, a connection to it and a peer that has said everything before it begins.
+//! A hub, a connection to it, and a peer that has sent all its bytes before the connection starts.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -11,11 +11,11 @@ use std::task::{Context, Poll, Wake, Waker};
 use futures_lite::io::{AsyncRead, AsyncWrite};
 use hublet::{Config, Hub};
 
-/// Polls that a byte may cost, and those that a run may cost anyhow.
+/// Polls that each byte may cost, and polls that a run may cost in addition.
 const POLLS_PER_BYTE: usize = 64;
 const POLLS: usize = 10_000;
 
-/// Small numbers that follow from a seed.
+/// A generator of small numbers from a seed.
 #[derive(Debug, Clone)]
 pub struct Dice(u64);
 
@@ -33,19 +33,21 @@ impl Dice {
     }
 }
 
-/// A peer's end of the stream: sends its bytes in pieces, then ends; takes what it is sent.
+/// The peer's end of the stream: sends its bytes in pieces and ends, and records what the hub
+/// sends.
 pub struct Peer {
     pieces: VecDeque<Vec<u8>>,
-    /// How far the first piece has been read.
+    /// Bytes of the first piece that were read.
     at: usize,
-    /// Whether the next read finds nothing yet.
+    /// Whether the next read is pending.
     early: bool,
     dice: Dice,
     heard: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Peer {
-    /// A peer that says `bytes` in pieces of up to `piece` bytes; and where what it hears is kept.
+    /// A peer that sends `bytes` in pieces of up to `piece` bytes, and the buffer of the bytes that
+    /// it receives.
     pub fn new(bytes: &[u8], piece: usize, mut dice: Dice) -> (Self, Arc<Mutex<Vec<u8>>>) {
         let mut pieces = VecDeque::new();
         let mut rest = bytes;
@@ -116,9 +118,8 @@ impl Wake for Woken {
     }
 }
 
-/// Runs what `connection` makes of a hub until it ends, which it must without waiting for a timer
-/// and within a number of polls that follows from `len`, the bytes of the peer. Nothing may be
-/// left behind.
+/// Runs the future of `connection` to its end. It must not wait for a timer, and `len`, the bytes
+/// of the peer, bounds its polls. No client, room or message may be left.
 pub fn run<T, F>(config: Config, len: usize, connection: impl FnOnce(Hub) -> F) -> T
 where
     F: Future<Output = T>,
@@ -127,14 +128,14 @@ where
     let mut manager = pin!(manager);
     let outcome = {
         let mut connection = pin!(connection(hub.clone()));
-        // One waker for both: who is woken in vain costs a poll.
+        // One waker for both futures: a wake of the other one costs a poll.
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(Arc::clone(&woken));
         let mut cx = Context::from_waker(&waker);
         let mut polls = 0;
         loop {
             polls += 1;
-            assert!(polls < POLLS + POLLS_PER_BYTE * len, "it turns in circles");
+            assert!(polls < POLLS + POLLS_PER_BYTE * len, "too many polls");
             if let Poll::Ready(outcome) = connection.as_mut().poll(&mut cx) {
                 break outcome;
             }
@@ -143,14 +144,14 @@ where
         }
     };
     let mut cx = Context::from_waker(Waker::noop());
-    // Two batches are enough for what one client can have left in the inbox.
+    // Enough polls to handle all commands that one client may have left in the inbox.
     for _ in 0..len + 64 {
         assert!(manager.as_mut().poll(&mut cx).is_pending(), "the hub is here");
     }
     let stats = hub.stats();
-    assert_eq!((stats.clients, stats.rooms, stats.connections), (0, 0, 0), "nobody is left");
+    assert_eq!((stats.clients, stats.rooms, stats.connections), (0, 0, 0), "a client is left");
     assert_eq!(stats.held_bytes, 0, "no message is left");
     let fates = stats.messages_delivered + stats.messages_dropped + stats.messages_lost;
-    assert_eq!(stats.recipients, fates, "every recipient has a fate");
+    assert_eq!(stats.recipients, fates, "a recipient is not counted once");
     outcome
 }

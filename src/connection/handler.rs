@@ -1,4 +1,4 @@
-//! What an embedder writes: who may come in, and what a message means.
+//! The hooks of an embedding program: which clients to admit, and what to do with a message.
 
 use std::any::Any;
 use std::fmt;
@@ -17,19 +17,19 @@ use crate::net::peer::Peer;
 
 /// The hooks of a server, one per event in a client's life.
 ///
-/// Only [`on_message`](Handler::on_message) has to be written. A hook may await: it makes its own
-/// client wait and no other, and while it waits the client is still written to and kept alive. A
-/// panic in a hook closes its client with 1011 (before the upgrade: status 500) and harms no other.
-/// The status of a refusal is one of an error, 400 to 599; any other is answered with 500, since it
-/// is the hook's mistake.
+/// Only [`on_message`](Handler::on_message) is required. A hook may await: only its own client
+/// waits for it, and the hub still writes to that client and pings it. A panic in a hook closes its
+/// client with 1011 (before the upgrade: status 500) and affects no other client. The status of a
+/// refusal must be an error, 400 to 599; for any other the hub answers 500, since the hook is
+/// wrong.
 ///
 /// # Cancel safety
 ///
-/// `on_upgrade` and `on_publish` are dropped at the deadline of the request
-/// ([`Config::handshake_timeout`](crate::Config#structfield.handshake_timeout)). `on_connect` and
-/// `on_message` are dropped if their client is evicted, disconnected or lost while they wait, so
-/// they must be cancel safe; `on_disconnect` runs once for every client whose `on_connect` ran,
-/// after its socket is closed. Only the end of the executor itself drops it.
+/// The hub drops `on_upgrade` and `on_publish` at the deadline of the request
+/// ([`Config::handshake_timeout`](crate::Config#structfield.handshake_timeout)). It drops
+/// `on_connect` and `on_message` if their client is evicted, disconnected or lost meanwhile, so
+/// these hooks must be cancel safe. `on_disconnect` runs once for every client whose `on_connect`
+/// ran, after its socket is closed. Only the end of the executor drops it.
 ///
 /// # Examples
 ///
@@ -37,7 +37,7 @@ use crate::net::peer::Peer;
 /// use hublet::http::{Request, StatusCode};
 /// use hublet::{Admission, Client, Config, Disconnect, Handler, Hub, Message, Peer};
 ///
-/// /// Who has the key comes in by name; everyone hears what anyone says.
+/// /// Admits clients with the right key, and sends each message to all of them.
 /// struct Club;
 ///
 /// impl Handler for Club {
@@ -66,16 +66,15 @@ use crate::net::peer::Peer;
 #[doc(alias = "callback")]
 #[doc(alias = "middleware")]
 pub trait Handler: Send + Sync + 'static {
-    /// Decides on an upgrade: who comes in as what, or the status of the refusal.
+    /// Decides on an upgrade: the user and the rooms of the new client, or the status of a refusal.
     ///
-    /// The default admits everyone: anonymous, into the room that the path names (`/ws/{room}`)
-    /// or `main`. [`Config::origins`](crate::Config#structfield.origins) and
-    /// [`Config::hosts`](crate::Config#structfield.hosts) were checked before, and that the request
-    /// is an opening handshake (RFC 6455 4.2.1). The manager inserts the client before its 101 is
-    /// written, so that who has its 101 misses nothing.
+    /// The default admits every client: anonymous, into the room that the path names (`/ws/{room}`)
+    /// or `main`. Before this hook runs, the hub has checked that the request is an opening
+    /// handshake (RFC 6455 4.2.1), and [`Config::origins`](crate::Config#structfield.origins) and
+    /// [`Config::hosts`](crate::Config#structfield.hosts). The manager registers the client before
+    /// its 101 is written, so that a client that has its 101 misses no message.
     ///
-    /// A subprotocol that the client offers is answered with
-    /// [`Admission::protocol`](Admission::protocol).
+    /// [`Admission::protocol`](Admission::protocol) answers a subprotocol that the client offers.
     #[doc(alias = "authenticate")]
     fn on_upgrade(
         &self,
@@ -87,12 +86,11 @@ pub trait Handler: Send + Sync + 'static {
         ready(Ok(Admission::anonymous().room(room)))
     }
 
-    /// Decides on a message that comes by `POST`, where [`Config::http`](crate::Config::http) is
-    /// on: to a room (`/pub/{room}`) or to a user (`/user/{user}`); an `Err` is the status of the
-    /// refusal.
+    /// Decides on a `POST` to a room (`/pub/{room}`) or to a user (`/user/{user}`), if
+    /// [`Config::http`](crate::Config::http) is on. An `Err` is the status of the refusal.
     ///
     /// The default refuses all with 403. Runs before the body is read, under the deadline of the
-    /// request; [`Config::origins`](crate::Config::origins) was checked before.
+    /// request. [`Config::origins`](crate::Config::origins) was checked before.
     fn on_publish(
         &self,
         request: &Request<()>,
@@ -103,11 +101,11 @@ pub trait Handler: Send + Sync + 'static {
         ready(Err(StatusCode::FORBIDDEN))
     }
 
-    /// Decides on a look inside, where [`Config::http`](crate::Config::http) is on: `/metrics`,
-    /// `/rooms` and `/rooms/{room}`; an `Err` is the status of the refusal.
+    /// Decides on a request to the admin endpoints `/metrics`, `/rooms` and `/rooms/{room}`, if
+    /// [`Config::http`](crate::Config::http) is on. An `Err` is the status of the refusal.
     ///
-    /// The default allows it to who is on this machine ([`is_local`](crate::is_local)), and refuses
-    /// everyone else with 403.
+    /// The default allows requests from this machine ([`is_local`](crate::is_local)), and refuses
+    /// others with 403.
     fn on_inspect(
         &self,
         request: &Request<()>,
@@ -116,31 +114,33 @@ pub trait Handler: Send + Sync + 'static {
         ready(if is_local(request, peer) { Ok(()) } else { Err(StatusCode::FORBIDDEN) })
     }
 
-    /// Runs when a client has been registered and has its 101; an `Err` closes it.
+    /// Runs when a client is registered and has its 101. An `Err` closes it.
     ///
-    /// Messages may reach the client already. Its own are read when this is done, so a greeting
-    /// that is sent here comes before the answer to anything it says.
+    /// Messages may reach the client already. The hub reads the client's own messages when this
+    /// hook is done. So a greeting that is sent here comes before the answer to any of them.
     #[doc(alias = "on_open")]
     fn on_connect(&self, client: &Client) -> impl Future<Output = Result<(), Disconnect>> + Send {
         let _ = client;
         ready(Ok(()))
     }
 
-    /// Takes a message from a client; an `Err` closes the client, after what is queued for it.
+    /// Takes a message from a client. An `Err` closes the client, after the messages that are
+    /// queued for it.
     ///
-    /// The next message is read when this one is done with: what a client sends is handled in
-    /// order, and a client whose messages take long is slowed by TCP. Text is valid UTF-8, and
-    /// fragments are put together (RFC 6455 5.4).
+    /// The hub reads the client's next message when this hook is done: messages of a client are
+    /// handled in order, and TCP slows down a client whose messages take long. Text is valid UTF-8,
+    /// and fragments are assembled (RFC 6455 5.4).
     fn on_message(
         &self,
         client: &Client,
         message: Message,
     ) -> impl Future<Output = Result<(), Disconnect>> + Send;
 
-    /// Runs when a client is out of the registry and its socket closed.
+    /// Runs when a client was removed from the registry and its socket is closed.
     ///
-    /// `reason` is what either side said: the code of the peer's close frame, or ours; 1005 and
-    /// 1006 if there was none (RFC 6455 7.1.5).
+    /// `reason` is the close frame of the peer or of the hub, whichever came first; 1005 or 1006 if
+    /// there was none (RFC 6455 7.1.5). A peer that reads nothing at the
+    /// end has not seen the close frame of the hub.
     #[doc(alias = "on_close")]
     fn on_disconnect(
         &self,
@@ -152,7 +152,7 @@ pub trait Handler: Send + Sync + 'static {
     }
 }
 
-/// A shared handler is a handler, so that several listeners can have the same one.
+/// A shared handler is a handler, so that several listeners can use the same one.
 impl<H: Handler> Handler for Arc<H> {
     fn on_upgrade(
         &self,
@@ -200,7 +200,7 @@ impl<H: Handler> Handler for Arc<H> {
     }
 }
 
-/// As what a client is admitted.
+/// The user, the rooms and the rest that a client is admitted with.
 ///
 /// # Examples
 ///
@@ -229,8 +229,8 @@ impl Admission {
     /// # smol::block_on(async {
     /// # let (hub, manager) = Hub::new(Config::default())?;
     /// # smol::spawn(manager).detach();
-    /// let somebody = hub.subscribe(Admission::anonymous()).await?;
-    /// assert_eq!(somebody.client().user(), None);
+    /// let visitor = hub.subscribe(Admission::anonymous()).await?;
+    /// assert_eq!(visitor.client().user(), None);
     /// # Ok::<_, hublet::Error>(())
     /// # }).expect("it works");
     /// ```
@@ -241,8 +241,8 @@ impl Admission {
 
     /// Admits a client of a user. One user may have many clients.
     ///
-    /// The id is the application's: 1 to 128 bytes without control characters; any other is
-    /// answered with status 500, since it is the hook's mistake.
+    /// The application chooses the id: 1 to 128 bytes without control characters. For any other the
+    /// hub answers 500, since the hook is wrong.
     ///
     /// # Examples
     ///
@@ -264,10 +264,10 @@ impl Admission {
         Self { user: Some(id.into()), ..Self::default() }
     }
 
-    /// Adds a room the client is in from the first moment.
+    /// Adds a room that the client is in from the start.
     ///
-    /// A name of 1 to 128 bytes without control characters; any other is answered with status 500,
-    /// since it is the hook's mistake. The limit on rooms per client counts.
+    /// A name has 1 to 128 bytes and no control characters. For any other the hub answers 500,
+    /// since the hook is wrong. The limit on rooms per client applies.
     ///
     /// # Examples
     ///
@@ -287,7 +287,7 @@ impl Admission {
     #[must_use]
     pub fn room(mut self, name: impl Into<Arc<str>>) -> Self {
         if self.rooms.is_empty() {
-            // Most are in one.
+            // Most clients are in one room.
             self.rooms.reserve_exact(1);
         }
         self.rooms.push(name.into());
@@ -296,8 +296,8 @@ impl Admission {
 
     /// Answers with this subprotocol (RFC 6455 4.2.2), one that the request offered.
     ///
-    /// One that it did not offer is answered with status 500, since it is the hook's mistake.
-    /// Without this none is answered, and most clients then go on without one.
+    /// For a subprotocol that the request did not offer the hub answers 500, since the hook is
+    /// wrong. Without this call the answer has no subprotocol, and most clients go on without one.
     /// [`Hub::upgrade`](crate::Hub::upgrade) has an example.
     #[doc(alias = "subprotocol")]
     #[must_use]

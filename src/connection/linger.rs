@@ -17,18 +17,22 @@ use crate::stats::add;
 /// message at the defaults.
 const DISCARD_MAX: usize = 256 * 1024;
 
-/// Writes the last bytes of a stream and reads until the peer has ended it too, all within the close
-/// timeout.
+/// Writes the last bytes of a stream, and then reads until the peer has ended it too. Each of the two
+/// has the close timeout: a process that was stopped may write late, and its peer reads after that.
 ///
 /// A socket that is closed with unread bytes resets the connection and may destroy what was sent.
 pub(crate) async fn lingering_close<S>(hub: &Hub, stream: &mut S, last: &[u8]) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let goodbye = async {
+    let timeout = hub.shared().config.close_timeout;
+    let said = async {
         stream.write_all(last).await?;
         stream.flush().await?;
-        stream.close().await?;
+        stream.close().await
+    };
+    said.or(timed_out(hub, timeout)).await?;
+    let heard_out = async {
         let mut discarded = 0;
         while discarded < DISCARD_MAX {
             match poll_fn(|cx| poll_discard(hub, stream, cx)).await? {
@@ -38,7 +42,7 @@ where
         }
         Ok(())
     };
-    goodbye.or(timed_out(hub, hub.shared().config.close_timeout)).await
+    heard_out.or(timed_out(hub, timeout)).await
 }
 
 /// Reads once and throws away what came; ready with how much.
@@ -49,7 +53,7 @@ pub(crate) fn poll_discard<S: AsyncRead + Unpin>(
 ) -> Poll<io::Result<usize>> {
     let pool = &hub.shared().read_buffers;
     let mut bytes = pool.acquire();
-    let read = Pin::new(stream).poll_read(cx, &mut bytes);
+    let read = Pin::new(stream).poll_read(cx, &mut bytes[..]);
     pool.release(bytes);
     // Not more than there was room for, whatever a stream of somebody else's says.
     read.map_ok(|n| {
@@ -63,4 +67,43 @@ pub(crate) fn poll_discard<S: AsyncRead + Unpin>(
 pub(crate) async fn timed_out(hub: &Hub, wait: Duration) -> io::Result<()> {
     hub.shared().timers.after(wait).await;
     Err(io::ErrorKind::TimedOut.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future as _;
+    use std::pin::pin;
+    use std::task::Waker;
+
+    use fastrand::Rng;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::sim::network::{Line, Socket};
+    use crate::time::virtual_time::VirtualTime;
+
+    /// The process was stopped with half of the last bytes written.
+    #[test]
+    fn a_peer_has_the_close_timeout_from_the_last_byte_on() {
+        let time = VirtualTime::start();
+        let (hub, _manager) = Hub::new(Config::default()).expect("valid");
+        for answers in [true, false] {
+            let line = Line::new(2, usize::MAX, Rng::with_seed(1));
+            let mut socket = Socket::new(&line, false);
+            let mut goodbye = pin!(lingering_close(&hub, &mut socket, b"last"));
+            let cx = &mut Context::from_waker(Waker::noop());
+            assert!(goodbye.as_mut().poll(cx).is_pending());
+            line.grant(2);
+            time.advance(2 * Config::CLOSE_TIMEOUT);
+            assert!(goodbye.as_mut().poll(cx).is_pending(), "the peer has not read it");
+            assert_eq!(line.lock().taken, b"last");
+            assert!(line.lock().shut);
+            if answers {
+                line.end();
+            }
+            time.advance(2 * Config::CLOSE_TIMEOUT);
+            let Poll::Ready(ended) = goodbye.as_mut().poll(cx) else { panic!("it does not end") };
+            assert_eq!(ended.is_ok(), answers);
+        }
+    }
 }

@@ -11,24 +11,23 @@ use crate::memory::budget::AGING_TICK;
 use crate::time::clock::now;
 use crate::time::timers::Deadline;
 
-/// One who may have to wait for memory; empty while it does not.
+/// The wait of a connection for memory; empty while it does not wait.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryWait<'a>(Option<Box<Wait<'a>>>);
 
 #[derive(Debug)]
 struct Wait<'a> {
     available: EventListener,
-    /// When the manager is asked to evict somebody: what nobody gives back will not come by itself.
+    /// When to ask the manager for an eviction: memory that stalled clients pin is not freed by
+    /// itself.
     retry: Deadline<'a>,
 }
 
 impl<'a> MemoryWait<'a> {
-    /// Ready while memory is not short; pending, and armed, until it is no more.
-    ///
-    /// Ready with `true` for one who has waited.
+    /// Ready while memory is not short; `true` if the connection has waited for that.
     pub(crate) fn poll_available(&mut self, cx: &mut Context<'_>, hub: &'a Hub) -> Poll<bool> {
         let memory = hub.memory();
-        let patience = || hub.shared().timers.after(AGING_TICK);
+        let retry = || hub.shared().timers.after(AGING_TICK);
         loop {
             if !memory.is_high() {
                 let waited = self.0.take().is_some();
@@ -38,9 +37,8 @@ impl<'a> MemoryWait<'a> {
                 return Poll::Ready(waited);
             }
             let Some(wait) = &mut self.0 else {
-                let (eased, patience) = (memory.listen(), patience());
-                self.0 = Some(Box::new(Wait { available: eased, retry: patience }));
-                // It may have eased before it was listened for.
+                self.0 = Some(Box::new(Wait { available: memory.listen(), retry: retry() }));
+                // Memory may have become free before the listener was registered.
                 continue;
             };
             if Pin::new(&mut wait.available).poll(cx).is_ready() {
@@ -48,14 +46,14 @@ impl<'a> MemoryWait<'a> {
             } else if Pin::new(&mut wait.retry).poll(cx).is_ready() {
                 memory.set_time(now());
                 hub.want_eviction();
-                wait.retry = patience();
+                wait.retry = retry();
             } else {
                 return Poll::Pending;
             }
         }
     }
 
-    /// Waits no more; the next one hears what this would have heard.
+    /// Ends the wait. A notification that this one has received goes to the next waiter.
     pub(crate) fn cancel(&mut self) {
         self.0 = None;
     }
@@ -67,7 +65,7 @@ impl<'a> MemoryWait<'a> {
 
 /// Waits until memory is not short.
 ///
-/// Cancel safety: dropped early, the next one who waits hears of it.
+/// Cancel safe: a notification that a dropped wait has received goes to the next waiter.
 pub(crate) async fn available(hub: &Hub) {
     let mut memory_wait = MemoryWait::default();
     poll_fn(|cx| memory_wait.poll_available(cx, hub)).await;
@@ -97,35 +95,35 @@ mod tests {
         hub
     }
     #[test]
-    fn who_waits_goes_on_when_memory_is_given_back() {
+    fn released_memory_wakes_all_waiters() {
         let executor = Executor::new();
         let hub = hub(&executor);
         let mut free = MemoryWait::default();
         let cx = &mut Context::from_waker(std::task::Waker::noop());
-        assert_eq!(free.poll_available(cx, &hub), Poll::Ready(false), "nobody has to wait");
-        let held = hub.memory().charge(4 << 20);
+        assert_eq!(free.poll_available(cx, &hub), Poll::Ready(false), "it need not wait");
+        let charge = hub.memory().charge(4 << 20);
         let mut waiting = [Waiting::at(&hub), Waiting::at(&hub)];
-        assert!(waiting.iter_mut().all(|waiting| !waiting.is_eased()));
-        drop(held);
+        assert!(waiting.iter_mut().all(|waiting| !waiting.is_over()));
+        drop(charge);
         for waiting in &mut waiting {
-            assert_eq!(waiting.wakes.take(), 1, "it hears of it");
-            assert!(waiting.is_eased());
+            assert_eq!(waiting.wakes.take(), 1, "it is woken");
+            assert!(waiting.is_over());
         }
     }
     #[test]
-    fn who_comes_too_late_for_free_memory_waits_for_more() {
+    fn waiter_that_finds_memory_high_again_waits_on() {
         let executor = Executor::new();
         let hub = hub(&executor);
-        let held = hub.memory().charge(4 << 20);
+        let charge = hub.memory().charge(4 << 20);
         let mut waiting = Waiting::at(&hub);
-        assert!(!waiting.is_eased());
-        drop(held);
-        let held = hub.memory().charge(4 << 20);
-        assert!(waiting.wakes.take() == 1 && !waiting.is_eased(), "somebody was quicker");
-        drop(held);
-        assert!(waiting.wakes.take() == 1 && waiting.is_eased());
+        assert!(!waiting.is_over());
+        drop(charge);
+        let charge = hub.memory().charge(4 << 20);
+        assert!(waiting.wakes.take() == 1 && !waiting.is_over(), "memory is high again");
+        drop(charge);
+        assert!(waiting.wakes.take() == 1 && waiting.is_over());
     }
-    /// One who waits, with a waker of its own.
+    /// A waiter with a waker of its own.
     struct Waiting<'a> {
         memory_wait: MemoryWait<'a>,
         hub: &'a Hub,
@@ -136,23 +134,23 @@ mod tests {
             Self { memory_wait: MemoryWait::default(), hub, wakes: Arc::default() }
         }
 
-        fn is_eased(&mut self) -> bool {
+        fn is_over(&mut self) -> bool {
             let waker = Waker::from(Arc::clone(&self.wakes));
             let cx = &mut Context::from_waker(&waker);
             self.memory_wait.poll_available(cx, self.hub).is_ready()
         }
     }
-    /// What nobody gives back will not come by itself: who waits has the debtor evicted, once it has
-    /// owed for a tick.
+    /// Memory that a stalled client pins is not freed by itself: a waiter causes the eviction of
+    /// the client, once it has pinned the memory for a tick.
     #[test]
-    fn who_waits_has_the_debtor_evicted() {
+    fn waiter_causes_the_eviction_of_a_client_that_pins_memory() {
         let time = VirtualTime::start();
         let executor = Executor::new();
         let hub = hub(&executor);
         hub.memory().set_time(now());
         let admission = Admission::anonymous().room("main");
         let admitted =
-            block_on(executor.run(registration::admit(&hub, admission))).expect("a place");
+            block_on(executor.run(registration::admit(&hub, admission))).expect("a permit");
         while !hub.memory().is_high() {
             let message = Message::from(vec![7; Config::MAX_MESSAGE]);
             hub.try_publish("main", message).expect("the inbox is empty");
@@ -167,13 +165,13 @@ mod tests {
             while executor.try_tick() {}
             ticks += 1;
         }
-        assert_eq!(ticks, 2, "not before it has owed for a whole tick");
+        assert_eq!(ticks, 2, "not before it has pinned the memory for a whole tick");
         assert_eq!(hub.stats().clients, 0);
         let reason = admitted.registered.queue.reason().expect("it was evicted");
         assert_eq!(reason.code(), crate::disconnect::Disconnect::TRY_LATER.code());
     }
     #[test]
-    fn nobody_is_admitted_while_memory_is_short() {
+    fn no_client_is_admitted_while_memory_is_high() {
         let executor = Executor::new();
         let hub = hub(&executor);
         let _held = hub.memory().charge(4 << 20);

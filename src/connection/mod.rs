@@ -1,4 +1,4 @@
-//! What every connection has, whatever it speaks.
+//! The parts that WebSocket and SSE connections share.
 
 pub(crate) mod handler;
 pub(crate) mod hooks;

@@ -1,4 +1,4 @@
-//! The handshake: a request that asks for a client in, a registered client out.
+//! Registering a client: from an admission to an entry in the registry.
 
 use std::any::Any;
 use std::future::Future;
@@ -19,23 +19,24 @@ use crate::limits::admission::{ClientPermit, LimitReached};
 use crate::name::is_name;
 use crate::time::clock::unix_seconds;
 
-/// A client in the registry, and what must happen when its connection is gone.
+/// A client in the registry, with the permit that it occupies.
 ///
-/// Dropping it, in a panic as well, marks the queue as gone and tells the manager.
+/// Dropping it, also in a panic, disconnects the queue and reports that to the manager.
 #[derive(Debug)]
 pub(crate) struct Registered {
     hub: Hub,
     pub(crate) queue: Arc<Queue>,
-    /// The client's place, given back when the connection is gone.
+    /// Released when the connection is gone.
     _permit: ClientPermit,
 }
 
 impl Registered {
-    /// Marks the queue as gone and waits until the registry has let the client go, so that who
-    /// counts clients next does not count this one. The client's place is given back with the rest.
+    /// Disconnects the queue and waits until the manager has removed the client, so that a later
+    /// count of clients does not include it. The permit is released when this is dropped.
     pub(crate) async fn leave(&self) {
         let Some(id) = self.queue.disconnect() else { return };
-        // The queue gives its id out once: dropped while it waits, this must still say so.
+        // The queue returns its id once. If this future is dropped while it waits, the guard
+        // reports the departure.
         let mut unheard = PendingDeparture { hub: &self.hub, id: Some(id) };
         let reason = Disconnect::ABNORMAL;
         let command = |reply| Command::Disconnect { id, reason, reply: Some(reply) };
@@ -45,7 +46,7 @@ impl Registered {
     }
 }
 
-/// A departure that the manager may not have heard of.
+/// A departure that the manager may not know of. Reports it when dropped.
 struct PendingDeparture<'a> {
     hub: &'a Hub,
     /// The client, until the manager has answered.
@@ -68,14 +69,14 @@ impl Drop for Registered {
     }
 }
 
-/// A client that was admitted.
+/// A registered client, and the handle that hooks get.
 #[derive(Debug)]
 pub(crate) struct Admitted {
     pub(crate) registered: Registered,
     pub(crate) client: Client,
 }
 
-/// Registers the client of a stream that was upgraded elsewhere.
+/// Registers the client of a stream that the embedding program has upgraded.
 pub(crate) async fn admit(hub: &Hub, admission: Admission) -> Result<Admitted, Error> {
     let refused =
         |response: Response| Error::new(Kind::Refused(response.status, response.into_body()));
@@ -104,7 +105,7 @@ pub(crate) fn register(
         })
     })?;
     let queue = Queue::new(&hub.shared().queue_config);
-    // From here on, however this ends, the registry is told.
+    // From here on, dropping this reports the departure to the manager.
     let registered = Registered { hub: hub.clone(), queue: Arc::clone(&queue), _permit: permit };
     let name = user.clone();
     let since = unix_seconds() as u32;
@@ -112,7 +113,7 @@ pub(crate) fn register(
     Ok(Registering { registered: Some(registered), user: name, extension, id })
 }
 
-/// A client on its way into the registry. Dropped early, it is not there.
+/// A registration in progress. If it is dropped early, the registry does not keep the client.
 pub(crate) struct Registering<'a> {
     /// Taken by the last poll.
     registered: Option<Registered>,
@@ -151,9 +152,10 @@ mod tests {
     use crate::config::Config;
     use crate::connection::hooks::run_request_hook;
 
-    /// What is no error would be read as something else: as a 101, or as a response without a body.
+    /// The peer would read a status that is no error as something else: as a 101, or as a response
+    /// without a body.
     #[test]
-    fn hook_refuses_with_an_error_or_has_failed() {
+    fn hook_refusals_must_be_error_statuses() {
         for (status, answered) in [(400, 400), (404, 404), (418, 418), (503, 503), (599, 599)]
             .into_iter()
             .chain([100, 101, 200, 204, 304, 399, 600, 999].map(|status| (status, 500)))
@@ -163,18 +165,18 @@ mod tests {
             assert_eq!(asked.expect_err("refused").status.as_u16(), answered, "{status}");
         }
     }
-    /// Invariant 6: a connection that is dropped while it waits for a place in the inbox to say
-    /// goodbye is still let go.
+    /// Invariant 6: the manager removes a client whose connection is dropped while its departure
+    /// waits for room in the inbox.
     #[test]
-    fn departure_that_is_cancelled_is_heard_all_the_same() {
+    fn cancelled_departure_still_removes_the_client() {
         let executor = smol::Executor::new();
         let (hub, manager) = Hub::new(Config::default().inbox(1)).expect("valid");
         let _manager = executor.spawn(manager);
-        let registering = register(&hub, None, Admission::anonymous()).expect("a place");
+        let registering = register(&hub, None, Admission::anonymous()).expect("a permit");
         let Admitted { registered, client: _client } =
-            block_on(executor.run(registering)).expect("a place");
+            block_on(executor.run(registering)).expect("a permit");
         assert_eq!(hub.stats().clients, 1);
-        hub.try_publish("nobody is here", "x").expect("there is room");
+        hub.try_publish("empty room", "x").expect("there is room");
         let mut leave = Box::pin(registered.leave());
         assert!(block_on(poll_once(&mut leave)).is_none(), "the inbox is full");
         drop(leave);

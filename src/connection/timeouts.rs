@@ -1,4 +1,4 @@
-//! The clock of a client: when to ping it, and when to stop waiting.
+//! The timeouts of a client: when to ping it, and when to give it up.
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -9,10 +9,10 @@ use crate::hub::handle::Hub;
 use crate::time::timer_list::Tick;
 use crate::time::timers::Deadline;
 
-/// What has come due.
+/// The timeout that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Due {
-    /// Nothing was heard for the ping interval.
+    /// No bytes came from the peer for the ping interval.
     Ping,
     /// A ping was not answered in time.
     PongTimeout,
@@ -22,23 +22,23 @@ pub(crate) enum Due {
     MessageTimeout,
 }
 
-/// The moments of a connection that deadlines count from, and the next of these.
+/// The times that the timeouts of a connection count from, and one deadline for the earliest.
 ///
-/// The deadline is not waited for anew when a moment is moved: it comes, the moments are compared,
-/// and the next one is waited for. Only an earlier one moves the wait.
+/// The deadline is not moved when one of the times changes: when it comes, the times are compared,
+/// and the next one is waited for. Only an earlier timeout moves it.
 #[derive(Debug)]
 pub(crate) struct Timeouts<'a> {
     deadline: Deadline<'a>,
     /// When bytes last came from the peer.
     heard: Tick,
-    /// When the ping was sent that nothing has been heard since.
+    /// When the last ping was sent, if no bytes came from the peer since.
     pinged: Option<Tick>,
-    /// Since when writing has made no progress while something waits.
+    /// Since when bytes wait and writing has made no progress.
     no_progress_since: Option<Tick>,
-    /// The client's own ping interval, in thousandths of the configured one: give or take a tenth,
-    /// so that clients that came together part.
+    /// The client's ping interval, in thousandths of the configured one: up to a tenth more or
+    /// less, so that clients that connected together are not pinged together.
     share: u16,
-    /// Whether the message that has begun was granted one more turn when its time was over.
+    /// Whether the unfinished message was granted a last read after its time was over.
     last_read_granted: bool,
 }
 
@@ -62,14 +62,14 @@ impl<'a> Timeouts<'a> {
         self.pinged = None;
     }
 
-    /// The peer is being read again after a time in which it was not.
+    /// The connection reads again after a pause.
     pub(crate) fn resume_reading(&mut self) {
         if self.pinged.is_some() {
             self.pinged = Some(self.now());
         }
     }
 
-    /// Whether a message whose time is over may be read for one more turn: once.
+    /// Grants one last read to a message whose time is over; `false` the second time.
     pub(crate) fn grants_last_read(&mut self) -> bool {
         !std::mem::replace(&mut self.last_read_granted, true)
     }
@@ -79,7 +79,7 @@ impl<'a> Timeouts<'a> {
         self.pinged = Some(self.now());
     }
 
-    /// A drain wrote something or nothing, and left nothing or something.
+    /// A drain made `progress` or not, and left the queue `empty` or not.
     pub(crate) fn wrote(&mut self, progress: bool, empty: bool) {
         if empty {
             self.no_progress_since = None;
@@ -88,10 +88,10 @@ impl<'a> Timeouts<'a> {
         }
     }
 
-    /// Ready with what has come due; pending, and woken at the next deadline, when nothing has.
+    /// Ready with the timeout that is due. Pending, and woken at the next one, if none is.
     ///
-    /// `listening` is whether the peer is being read: what it is not heard to say is not held
-    /// against it. `began` is when the message began that is not finished.
+    /// While `listening` is false, the pong and message timeouts are suspended: the answer may lie
+    /// unread in the socket. `began` is when the unfinished message began.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -101,7 +101,7 @@ impl<'a> Timeouts<'a> {
     ) -> Poll<Due> {
         self.last_read_granted &= began.is_some();
         let (due, verdict) = self.next(config, listening, began);
-        // Whoever acts on the verdict moves its moment; until then it stays due.
+        // The caller acts on a timeout by moving its time. Until then it stays due.
         self.deadline.set(due);
         Pin::new(&mut self.deadline).poll(cx).map(|()| verdict)
     }
@@ -112,7 +112,7 @@ impl<'a> Timeouts<'a> {
         let mut next = match self.pinged {
             None => (self.heard.plus(ping_interval), Due::Ping),
             Some(pinged) if listening => (pinged.plus(config.pong_timeout), Due::PongTimeout),
-            // A deadline that does not count now must not keep the client awake either.
+            // A suspended timeout must not wake the client either.
             Some(_) => (self.now().plus(ping_interval), Due::Ping),
         };
         if let Some(stuck) = self.no_progress_since {
@@ -147,7 +147,7 @@ mod tests {
     fn config(hub: &Hub) -> &Config {
         &hub.shared().config
     }
-    /// What comes due next, and after how long; the clock of the test moves there.
+    /// The next timeout and the time until it; the test's clock moves there.
     fn next(
         clock: &mut Timeouts<'_>,
         hub: &Hub,
@@ -164,7 +164,7 @@ mod tests {
         }
     }
     #[test]
-    fn silence_is_pinged_and_then_given_up() {
+    fn silent_client_is_pinged_and_then_times_out() {
         let time = VirtualTime::start();
         let hub = hub(Config::default());
         let mut clock = Timeouts::new(&hub);
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(hub.shared().timers.len().0, 0);
     }
     #[test]
-    fn a_write_deadline_counts_from_the_last_progress() {
+    fn write_timeout_counts_from_the_last_progress() {
         let time = VirtualTime::start();
         let hub = hub(Config::default());
         let timeout = config(&hub).write_timeout;
@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(next(&mut clock, &hub, &time, None).0, Due::Ping);
     }
     #[test]
-    fn a_message_is_timed_only_while_its_peer_is_read() {
+    fn message_timeout_counts_only_while_the_peer_is_read() {
         let time = VirtualTime::start();
         let hub = hub(Config::default().message_timeout(Duration::from_secs(3)));
         let mut clock = Timeouts::new(&hub);

@@ -63,10 +63,17 @@ impl Response {
         self.0.body
     }
 
-    /// A page, as it is.
-    pub(crate) fn page(page: &Page) -> Self {
+    /// A page, as it is; what its headers say of sockets is about `host`, for which it was asked.
+    pub(crate) fn page(page: &Page, host: &str) -> Self {
         let response = Self::with_type(StatusCode::OK, page.content_type, page.body.into());
-        page.headers.iter().fold(response, |response, &(name, value)| response.header(name, value))
+        page.headers.iter().fold(response, |response, &(name, value)| {
+            match value.split_once(Page::SOCKETS) {
+                Some((front, rest)) => {
+                    response.header(name, format!("{front}{}{rest}", sockets(host)))
+                }
+                None => response.header(name, value),
+            }
+        })
     }
 
     pub(crate) fn bad_request(sentence: &'static str) -> Self {
@@ -125,6 +132,16 @@ impl Response {
         }
         text.into_bytes()
     }
+}
+
+/// The sources of a policy that stand for the WebSockets of a host, or nothing for a host that no
+/// source can name: an IPv6 address, or no host at all.
+fn sockets(host: &str) -> String {
+    let is_named = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
+    if host.is_empty() || !host.bytes().all(is_named) {
+        return String::new();
+    }
+    format!(" ws://{host} wss://{host}")
 }
 
 /// Appends a header.

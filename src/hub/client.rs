@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Kind};
 use crate::hub::client_id::{ClientId, Target};
-use crate::hub::command::Command;
+use crate::hub::command::{Command, Publish};
 use crate::hub::handle::Hub;
 use crate::message::Message;
 
@@ -201,7 +201,9 @@ impl Client {
     /// # }).expect("it works");
     /// ```
     pub async fn publish(&self, room: &str, message: impl Into<Message>) -> Result<usize, Error> {
-        self.hub.deliver(Target::Room(room.into()), Some(self.id), message.into()).await
+        self.hub
+            .publish_counted(Publish::by_client(self.id, Target::Room(room.into()), message.into()))
+            .await
     }
 
     /// Sends a message to everyone else in a room if the inbox has room now.
@@ -228,7 +230,7 @@ impl Client {
     /// # }).expect("it works");
     /// ```
     pub fn try_publish(&self, room: &str, message: impl Into<Message>) -> Result<(), Error> {
-        self.hub.try_deliver(Target::Room(room.into()), Some(self.id), message.into())
+        self.hub.publish_now(Publish::by_client(self.id, Target::Room(room.into()), message.into()))
     }
 
     /// Sends a message to every other client; returns how many.
@@ -255,7 +257,7 @@ impl Client {
     /// ```
     #[doc(alias = "emit")]
     pub async fn broadcast(&self, message: impl Into<Message>) -> Result<usize, Error> {
-        self.hub.deliver(Target::All, Some(self.id), message.into()).await
+        self.hub.publish_counted(Publish::by_client(self.id, Target::All, message.into())).await
     }
 
     /// Sends a message to every other client if the inbox has room now.
@@ -281,7 +283,7 @@ impl Client {
     /// # }).expect("it works");
     /// ```
     pub fn try_broadcast(&self, message: impl Into<Message>) -> Result<(), Error> {
-        self.hub.try_deliver(Target::All, Some(self.id), message.into())
+        self.hub.publish_now(Publish::by_client(self.id, Target::All, message.into()))
     }
 
     /// Puts this client into a room.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 /// Names one client of a hub, and no other for as long as the hub lives.
 ///
 /// A slot of the registry is used again by the very next client, so an id carries the slot's
-/// generation beside its index: the id of a client that has gone names nobody.
+/// generation beside its index: the id of a client that has gone names no other client.
 ///
 /// # Examples
 ///
@@ -64,7 +64,7 @@ pub struct Member {
     pub missed: u64,
 }
 
-/// To whom messages go.
+/// Where messages go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Target {

@@ -1,4 +1,4 @@
-//! What the manager is asked to do.
+//! The commands that the manager carries out.
 
 use std::sync::Arc;
 
@@ -6,9 +6,32 @@ use crate::disconnect::Disconnect;
 use crate::hub::client_id::{ClientId, Member, Refusal, Target};
 use crate::hub::queue::Queue;
 use crate::hub::reply::Reply;
-use crate::message::Message;
+use crate::message::{Encoding, Message};
 
-/// What the manager can be told.
+/// A message on its way to its target.
+///
+/// [`Hub`](crate::Hub) sends every one through a door that checks it.
+#[derive(Debug)]
+pub(crate) struct Publish {
+    pub(crate) target: Target,
+    /// The member that must not get it: the client that published it, unless the hub did.
+    pub(crate) except: Option<ClientId>,
+    pub(crate) message: Message,
+}
+
+impl Publish {
+    /// What the program publishes: every member gets it.
+    pub(crate) fn by_hub(target: Target, message: Message) -> Self {
+        Self { target, except: None, message }
+    }
+
+    /// What a client publishes: every other member gets it.
+    pub(crate) fn by_client(client: ClientId, target: Target, message: Message) -> Self {
+        Self { target, except: Some(client), message }
+    }
+}
+
+/// What the manager does for the rest of the hub.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// A connection has a client for the registry.
@@ -20,15 +43,10 @@ pub(crate) enum Command {
         since: u32,
         reply: Reply<Result<ClientId, Refusal>>,
     },
-    /// A connection ends, or somebody wants it to: `reply` hears whether it was there.
+    /// A connection ends, or a caller ends it: `reply` hears whether the client was there.
     Disconnect { id: ClientId, reason: Disconnect, reply: Option<Reply<bool>> },
-    /// Messages for a target; `reply` hears how many members took it.
-    Publish {
-        target: Target,
-        except: Option<ClientId>,
-        message: Message,
-        reply: Option<Reply<usize>>,
-    },
+    /// A message for a target; `reply` hears how many members took it.
+    Publish { publish: Publish, reply: Option<Reply<usize>> },
     /// Into a room.
     Join { id: ClientId, room: Arc<str>, reply: Reply<Result<(), Refusal>> },
     /// Out of a room.
@@ -41,7 +59,7 @@ pub(crate) enum Command {
     ListRooms { after: String, limit: usize, reply: Reply<Vec<(Arc<str>, usize)>> },
     /// A page of the members of a room.
     ListMembers { room: String, after: Option<u32>, limit: usize, reply: Reply<Vec<Member>> },
-    /// A connection is gone without a word, or memory is short: look around.
+    /// A connection is gone and reported elsewhere, or memory is short: look.
     Wake,
     /// The hub has drained: end.
     Stop,
@@ -51,7 +69,7 @@ impl Command {
     /// Bytes of the frame the command carries.
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            Self::Publish { message, .. } => message.frame().len(),
+            Self::Publish { publish, .. } => publish.message.frame(Encoding::Plain).len(),
             _ => 0,
         }
     }

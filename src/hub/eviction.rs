@@ -1,19 +1,19 @@
-//! Who goes when memory is short.
+//! Evicts clients when memory is short.
 //!
-//! The largest debtor goes first, and a debt is what would be free sooner without the client: its
-//! unfinished message, and its part of every message that waits for it. What it has owed for less
-//! than a moment does not count, so who keeps up owes nothing, however much passes through.
+//! The client that pins the most memory goes first. It pins what would be free sooner without it:
+//! its unfinished message, and its part of every message that waits for it. Memory pinned for less
+//! than a tick does not count, so a client that keeps up pins nothing, however much it receives.
 
 use crate::hub::registry::{Candidate, Registry};
 
-/// Debtors that are found in one pass over the clients, the largest of them.
+/// Candidates that one pass over the clients finds, the largest of them.
 const CANDIDATES_MAX: usize = 32;
 
-/// Looks after every batch whether memory is short. Without a ceiling it never is.
+/// Checks after every batch whether memory is short. Without a ceiling it never is.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryEviction {
-    /// The tick in which a pass over the clients found nobody to evict, and the memory that must be
-    /// used before another one is worth it in the same tick.
+    /// The tick in which a pass over the clients found no candidate, and the memory that must be
+    /// used before another pass is worth it in the same tick.
     last_attempt: Option<(u32, usize)>,
 }
 
@@ -26,15 +26,16 @@ impl MemoryEviction {
         if used < watermarks.high {
             return;
         }
-        let in_vain = self.last_attempt.is_some_and(|(when, least)| when == tick && used < least);
-        // Nor is it for who asks: anybody may, and as often as it is refused.
-        if in_vain || (!wanted && used < watermarks.critical) {
+        let is_futile = self.last_attempt.is_some_and(|(when, least)| when == tick && used < least);
+        // A request does not repeat a pass that just failed: any refused peer can send requests at
+        // will.
+        if is_futile || (!wanted && used < watermarks.critical) {
             return;
         }
-        // Who has owed since the last tick but one has owed for a whole tick at least.
+        // Memory pinned since before the previous tick has been pinned for at least one full tick.
         let mut evicted = evict_largest(registry, tick.saturating_sub(1), watermarks.low);
         if registry.memory().used().saturating_sub(registry.pending_release()) >= watermarks.last {
-            // What comes in now was read before and cannot be refused.
+            // What is charged now was read before, and cannot be refused.
             evicted += evict_largest(registry, u32::MAX, watermarks.critical);
         }
         let left = registry.memory().used();
@@ -47,10 +48,11 @@ impl MemoryEviction {
     }
 }
 
-/// Evicts the largest of those who have owed since before `tick` until less than `target` is used
-/// or nobody owes any more; returns how many.
+/// Evicts the clients that have pinned the most since before `tick`, until less than `target` is
+/// used or no candidate is left; returns how many.
 ///
-/// What the evicted were sending goes with their connections, a moment later, and counts as gone.
+/// The unfinished messages of evicted clients are freed with their connections, a moment later, and
+/// count as free.
 fn evict_largest(registry: &mut Registry, tick: u32, target: usize) -> usize {
     let mut evicted = 0;
     loop {
@@ -71,7 +73,7 @@ fn evict_largest(registry: &mut Registry, tick: u32, target: usize) -> usize {
     }
 }
 
-/// The largest of the debtors, in order; of two that owe as much, the one that came first.
+/// The largest candidates, in order; of two that pin as much, the one that was found first.
 fn largest(candidates: impl Iterator<Item = Candidate>) -> Vec<Candidate> {
     let mut largest: Vec<Candidate> = Vec::with_capacity(CANDIDATES_MAX);
     for candidate in candidates {

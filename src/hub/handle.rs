@@ -10,11 +10,11 @@ use crate::config::Config;
 use crate::disconnect::Disconnect;
 use crate::error::{Error, Kind};
 use crate::hub::client_id::{ClientId, Member, Refusal, Target};
-use crate::hub::command::Command;
+use crate::hub::command::{Command, Publish};
 use crate::hub::inbox;
 use crate::hub::inbox::{Inbox, Refused, Sending};
 use crate::hub::manager::Manager;
-use crate::hub::queue::QueueConfig;
+use crate::hub::queue_config::QueueConfig;
 use crate::hub::registry::Registry;
 use crate::hub::reply::{Answer, Reply, reply};
 use crate::hub::sizing::Sizing;
@@ -62,7 +62,7 @@ const CLIENTS_MAX: usize = 16 * 1024;
 /// let (hub, manager) = Hub::new(Config::default())?;
 /// let manager = smol::spawn(manager);
 ///
-/// // Nobody is there yet.
+/// // No client is there yet.
 /// assert_eq!(hub.publish("main", "hello").await?, 0);
 ///
 /// let ada = hub.subscribe(Admission::user("ada").room("main")).await?;
@@ -93,13 +93,13 @@ pub(crate) struct Shared {
     memory: Arc<MemoryBudget>,
     /// What every client's queue has in common.
     pub(crate) queue_config: Arc<QueueConfig>,
-    /// Who may come in.
+    /// Admits connections and clients.
     pub(crate) admissions: Arc<Admissions>,
     /// Read buffers for the connections.
     pub(crate) read_buffers: ReadBuffers,
-    /// Whom connections ask to be woken.
+    /// The deadlines of all connections.
     pub(crate) timers: Arc<Timers>,
-    /// When serving began, in seconds of Unix time; set by whoever serves first.
+    /// When serving began, in seconds of Unix time; set by the first call that serves.
     pub(crate) started: OnceLock<u64>,
 }
 
@@ -107,8 +107,8 @@ impl Hub {
     /// Makes a hub: a handle to it, and the future that drives it.
     ///
     /// Spawn or await the future, the manager; without it nothing is dispatched. It ends when the
-    /// last [`Hub`] and [`Client`](crate::Client) are gone, or after a drain. Dropping it ends the hub: every
-    /// client is closed with 1001 and every verb fails with [`Error::is_closed`].
+    /// last [`Hub`] and [`Client`](crate::Client) are gone, or after a drain. Dropping it ends the
+    /// hub: every client is closed with 1001 and every verb fails with [`Error::is_closed`].
     ///
     /// # Errors
     ///
@@ -185,8 +185,8 @@ impl Hub {
     /// # Errors
     ///
     /// [`Error::is_too_long`], or [`Error::is_closed`] once the hub has ended; the message comes
-    /// back with [`Error::into_message`]. If the hub ended with the message in its inbox it does not
-    /// come back: nobody can say whether it was sent.
+    /// back with [`Error::into_message`]. If the hub ended with the message in its inbox it does
+    /// not come back: it may have been sent or not.
     ///
     /// # Examples
     ///
@@ -211,7 +211,7 @@ impl Hub {
     /// ```
     #[doc(alias = "emit")]
     pub async fn broadcast(&self, message: impl Into<Message>) -> Result<usize, Error> {
-        self.deliver(Target::All, None, message.into()).await
+        self.publish_counted(Publish::by_hub(Target::All, message.into())).await
     }
 
     /// Sends a message to every client if the inbox has room now.
@@ -234,7 +234,7 @@ impl Hub {
     /// # }).expect("it works");
     /// ```
     pub fn try_broadcast(&self, message: impl Into<Message>) -> Result<(), Error> {
-        self.try_deliver(Target::All, None, message.into())
+        self.publish_now(Publish::by_hub(Target::All, message.into()))
     }
 
     /// Sends a message to every client in a room; returns how many. An empty room is no error.
@@ -254,7 +254,7 @@ impl Hub {
     /// assert_eq!(hub.publish("news", "hello").await?, 1);
     /// assert_eq!(ada.next().await.expect("connected"), Message::from("hello"));
     ///
-    /// // An empty room is none, and a name that nobody can have is refused.
+    /// // An empty room is no error, and a name that no room can have is refused.
     /// assert_eq!(hub.publish("sports", "hello").await?, 0);
     /// assert!(hub.publish("", "hello").await.expect_err("no name").is_name());
     /// # Ok::<_, hublet::Error>(())
@@ -265,7 +265,7 @@ impl Hub {
     #[doc(alias = "channel")]
     #[doc(alias = "group")]
     pub async fn publish(&self, room: &str, message: impl Into<Message>) -> Result<usize, Error> {
-        self.deliver(Target::Room(room.into()), None, message.into()).await
+        self.publish_counted(Publish::by_hub(Target::Room(room.into()), message.into())).await
     }
 
     /// Sends a message to every client in a room if the inbox has room now.
@@ -288,7 +288,7 @@ impl Hub {
     /// assert_eq!(error.into_message(), Some("second".into()));
     /// ```
     pub fn try_publish(&self, room: &str, message: impl Into<Message>) -> Result<(), Error> {
-        self.try_deliver(Target::Room(room.into()), None, message.into())
+        self.publish_now(Publish::by_hub(Target::Room(room.into()), message.into()))
     }
 
     /// Sends a message to one client; returns 1, or 0 if it is not connected (any more).
@@ -319,7 +319,7 @@ impl Hub {
         client: ClientId,
         message: impl Into<Message>,
     ) -> Result<usize, Error> {
-        self.deliver(Target::Client(client), None, message.into()).await
+        self.publish_counted(Publish::by_hub(Target::Client(client), message.into())).await
     }
 
     /// Sends a message to every client of a user; returns how many.
@@ -350,7 +350,7 @@ impl Hub {
         user: &str,
         message: impl Into<Message>,
     ) -> Result<usize, Error> {
-        self.deliver(Target::User(user.into()), None, message.into()).await
+        self.publish_counted(Publish::by_hub(Target::User(user.into()), message.into())).await
     }
 
     /// Puts a client into a room; being there already is no error.
@@ -422,7 +422,9 @@ impl Hub {
     }
 
     /// Ends a client: it gets what is queued for it, then a close frame with `reason`
-    /// (RFC 6455 5.5.1).
+    /// (RFC 6455 5.5.1). If its socket takes nothing for the
+    /// [`write_timeout`](crate::Config#structfield.write_timeout), the connection is cut instead, and
+    /// the client sees 1006.
     ///
     /// Returns once the client is out of the registry; its connection may still be writing.
     ///
@@ -482,7 +484,7 @@ impl Hub {
         self.request(|reply| Command::Members { room: None, reply }).await
     }
 
-    /// Lists the members of a room, in no order; nobody is in a room that does not exist.
+    /// Lists the members of a room, in no order; a room that does not exist has none.
     ///
     /// # Errors
     ///
@@ -510,7 +512,7 @@ impl Hub {
         self.request(|reply| Command::Members { room, reply }).await
     }
 
-    /// Returns what the hub has counted, and what it holds now. Asks nobody and does not wait.
+    /// Returns what the hub has counted, and what it holds now. It does not wait.
     ///
     /// # Examples
     ///
@@ -538,14 +540,14 @@ impl Hub {
         self.shared.sizing.as_ref()
     }
 
-    /// Tells the manager that somebody has waited for memory.
+    /// Tells the manager that a connection waits for memory.
     pub(crate) fn want_eviction(&self) {
         if self.shared.memory.want_eviction() {
             self.shared.inbox.wake();
         }
     }
 
-    /// The account on which everything is that the hub holds for a peer or a publisher.
+    /// Where everything is charged that the hub holds for a peer or a publisher.
     pub(crate) fn memory(&self) -> &Arc<MemoryBudget> {
         &self.shared.memory
     }
@@ -573,56 +575,41 @@ impl Hub {
         self.shared.inbox.report_gone(id);
     }
 
-    /// Sends a message to a target; returns how many took it.
-    pub(crate) async fn deliver(
-        &self,
-        target: Target,
-        except: Option<ClientId>,
-        message: Message,
-    ) -> Result<usize, Error> {
-        let message = self.check_message(&target, message)?;
-        self.request(|reply| Command::Publish { target, except, message, reply: Some(reply) }).await
+    /// Publishes a message; returns how many took it.
+    pub(crate) async fn publish_counted(&self, publish: Publish) -> Result<usize, Error> {
+        self.publish_queued(publish).await?.await.ok_or_else(Error::closed)
     }
 
-    /// Sends a message to a target. Ready when the inbox has it: from then on it will be dispatched,
-    /// and what comes is how many took it, or `None` if the hub ends before it can say so.
-    pub(crate) async fn post(
-        &self,
-        target: Target,
-        message: Message,
-    ) -> Result<Answer<usize>, Error> {
-        let message = self.check_message(&target, message)?;
+    /// Publishes a message. Ready when the inbox has it: from then on it will be dispatched, and
+    /// the answer is how many took it, or `None` if the hub ends before it can say so.
+    pub(crate) async fn publish_queued(&self, publish: Publish) -> Result<Answer<usize>, Error> {
         let (reply, answer) = reply();
-        self.send_command(Command::Publish { target, except: None, message, reply: Some(reply) })
-            .await?;
+        self.send_command(self.admit(publish, Some(reply))?).await?;
         Ok(answer)
     }
 
-    pub(crate) fn try_deliver(
-        &self,
-        target: Target,
-        except: Option<ClientId>,
-        message: Message,
-    ) -> Result<(), Error> {
-        let message = self.check_message(&target, message)?;
-        let command = Command::Publish { target, except, message, reply: None };
-        self.shared.inbox.try_send(command).map_err(Error::from)
+    /// Publishes a message if the inbox has room now.
+    pub(crate) fn publish_now(&self, publish: Publish) -> Result<(), Error> {
+        self.shared.inbox.try_send(self.admit(publish, None)?).map_err(Error::from)
     }
 
-    /// Checks a message's length and its target's name, and counts it as held.
-    fn check_message(&self, target: &Target, message: Message) -> Result<Message, Error> {
-        let (len, max) = (message.len(), self.shared.config.max_message);
+    /// The door for every message, however and by which part of the program it is published: checks
+    /// its length and the name of its target, and charges it to the hub's memory.
+    ///
+    /// A message that a peer sent has been charged since it was read, and is not charged twice.
+    fn admit(&self, publish: Publish, reply: Option<Reply<usize>>) -> Result<Command, Error> {
+        let (len, max) = (publish.message.len(), self.shared.config.max_message);
         if len > max {
-            return Err(Error::new(Kind::TooLong { len, max }).with_message(message));
+            return Err(Error::new(Kind::TooLong { len, max }).with_message(publish.message));
         }
-        if let Target::Room(name) | Target::User(name) = target {
-            // Nobody can be found under such a name, and the inbox need not hold it.
+        if let Target::Room(name) | Target::User(name) = &publish.target {
+            // No client can have such a name, and the inbox need not hold it.
             if !is_name(name) {
-                return Err(Error::new(Kind::Name).with_message(message));
+                return Err(Error::new(Kind::Name).with_message(publish.message));
             }
         }
-        message.charge(&self.shared.memory);
-        Ok(message)
+        publish.message.charge(&self.shared.memory);
+        Ok(Command::Publish { publish, reply })
     }
 
     fn refused(&self, refusal: Refusal) -> Error {
@@ -666,7 +653,7 @@ impl From<Refused> for Error {
             Refused::Closed(command) => (Self::closed(), command),
         };
         match command {
-            Command::Publish { message, .. } => error.with_message(message),
+            Command::Publish { publish, .. } => error.with_message(publish.message),
             _ => error,
         }
     }

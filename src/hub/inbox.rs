@@ -14,7 +14,7 @@ use futures_lite::future::yield_now;
 use crate::error::Error;
 use crate::hub::client_id::ClientId;
 use crate::hub::command::Command;
-use crate::limits::turn::Turn;
+use crate::limits::semaphore::FifoSemaphore;
 
 /// The senders' side of the inbox. The manager's future ends when the last one is gone.
 #[derive(Debug)]
@@ -40,17 +40,17 @@ struct Shared {
     /// Wakes the manager. It alone waits for commands, so it needs no list of listeners as the
     /// channel keeps one.
     manager: AtomicWaker,
-    /// Tells the first of those who wait that bytes are free.
+    /// Notified when bytes are free; the sender at the head of the line listens.
     freed: Event,
-    /// Held by the first of those who wait; the others wait for it, one after another, so that a
-    /// long message is not passed over for ever by short ones.
-    line: Turn,
-    /// How many wait, the first included. While any does, newcomers go behind them.
+    /// One permit, held by the sender at the head of the line. The others wait for it in order, so
+    /// that short messages do not overtake a long one for ever.
+    line: FifoSemaphore,
+    /// Senders that wait, the first included. While there are any, a new sender goes behind them.
     waiting: AtomicUsize,
-    /// Clients whose connection is gone; each connection puts its own here once, at its very end,
+    /// Clients that have lost their connection. A connection adds its client once, at its very end,
     /// so there are never more than clients.
     gone: Mutex<Vec<ClientId>>,
-    /// Whether `departed` holds any, so that the manager need not lock to see that none are there.
+    /// Whether `gone` holds any, so that the manager need not lock to see that it is empty.
     any_gone: AtomicBool,
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn inbox(commands: usize, bytes: usize) -> (Inbox, CommandReceiver) {
         bytes_max: bytes,
         manager: AtomicWaker::new(),
         freed: Event::new(),
-        line: Turn::default(),
+        line: FifoSemaphore::new(1),
         waiting: AtomicUsize::new(0),
         gone: Mutex::new(Vec::new()),
         any_gone: AtomicBool::new(false),
@@ -80,8 +80,8 @@ pub(crate) fn inbox(commands: usize, bytes: usize) -> (Inbox, CommandReceiver) {
 }
 
 impl Inbox {
-    /// Sends a command, at once if there is room; else the future waits for it, behind those who
-    /// wait already. `Err` when the manager has ended.
+    /// Sends a command, at once if there is room; else the future waits for room, behind the
+    /// senders that wait already. `Err` when the manager has ended.
     ///
     /// Cancel safety: if the future is dropped early the command is either sent or dropped whole.
     #[inline(never)]
@@ -94,8 +94,10 @@ impl Inbox {
     async fn wait(&self, refused: Refused) -> Result<(), Error> {
         let Refused::Full(command) = refused else { return Err(refused.into()) };
         let _waiting = Waiting::new(&self.shared.waiting);
-        let _turn = self.shared.line.take().await;
-        let reserved = self.reserve(command.bytes()).await;
+        let _permit = self.shared.line.acquire().await;
+        let Some(reserved) = self.reserve(command.bytes()).await else {
+            return Err(Refused::Closed(command).into());
+        };
         match self.sender.send(command).await {
             Ok(()) => {
                 self.sent(reserved);
@@ -105,7 +107,7 @@ impl Inbox {
         }
     }
 
-    /// Sends a command if there is room now and nobody waits for it.
+    /// Sends a command if there is room now and no sender waits for room.
     pub(crate) fn try_send(&self, command: Command) -> Result<(), Refused> {
         if self.sender.is_closed() {
             return Err(Refused::Closed(command));
@@ -129,15 +131,15 @@ impl Inbox {
     /// Tells the manager that a client's connection is gone. Never waits, never fails.
     pub(crate) fn report_gone(&self, id: ClientId) {
         self.shared.gone.lock().unwrap_or_else(PoisonError::into_inner).push(id);
-        // In one order with the channel's own places: either the manager sees the mark when it has
-        // made room, or this sees the room.
+        // SeqCst, as the channel's own counts: the manager sees the mark after it has made room, or
+        // the command of `wake` finds the room.
         self.shared.any_gone.store(true, Ordering::SeqCst);
         self.wake();
     }
 
-    /// Lets the manager look around. Never waits, never fails.
+    /// Has the manager look at memory and at lost connections. Never waits, never fails.
     pub(crate) fn wake(&self) {
-        // A full inbox wakes the manager as well, and a closed one has no use for the news.
+        // A full inbox wakes the manager as well, and a closed one has no manager.
         drop(self.sender.try_send(Command::Wake));
         self.shared.manager.wake();
     }
@@ -154,17 +156,24 @@ impl Inbox {
         self.shared.bytes.load(Ordering::Relaxed)
     }
 
-    async fn reserve(&self, bytes: usize) -> Reserved<'_> {
+    /// Sets bytes aside, once there is room; `None` when the manager has ended. It may have taken a
+    /// command with it whose bytes it had not freed, so room is nothing to wait for then.
+    async fn reserve(&self, bytes: usize) -> Option<Reserved<'_>> {
         loop {
             if let Some(reserved) = self.try_reserve(bytes) {
-                return reserved;
+                return Some(reserved);
             }
             let listener = self.shared.freed.listen();
-            if let Some(reserved) = self.try_reserve(bytes) {
-                return reserved;
+            // The manager's end is told after the channel is closed: either it is seen here, or the
+            // listener hears of it.
+            if self.sender.is_closed() {
+                return None;
             }
-            // Only who has its turn waits here, and every command that waits in the channel frees
-            // its bytes once, so who finds no room has another wake to come.
+            if let Some(reserved) = self.try_reserve(bytes) {
+                return Some(reserved);
+            }
+            // Only the sender at the head of the line waits here. Each queued command releases its
+            // bytes once, so this sender will be notified again.
             listener.await;
         }
     }
@@ -184,8 +193,8 @@ impl Inbox {
 
 /// Ready once a command is in the inbox.
 ///
-/// Boxed, where it waits, since that is rare and would give whoever asks for anything room for
-/// three commands.
+/// Boxed where it waits, which is rare: unboxed it would give every caller's future room for three
+/// commands.
 pub(crate) struct Sending<'a>(Option<PendingSend<'a>>);
 
 type PendingSend<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
@@ -210,15 +219,17 @@ impl Drop for Inbox {
 }
 
 impl CommandReceiver {
-    /// Waits for a command; `None` when the last hub and client are gone. Who waits lets the others
-    /// run; where a command is there already, `behind` a batch, they have their turn first.
+    /// Waits for a command; `None` when the last hub and client are gone.
+    ///
+    /// If a command is already queued `behind` a batch, it yields once before taking it, so that
+    /// other tasks run.
     pub(crate) async fn next(&self, behind: bool) -> Option<Command> {
         let mut waited = false;
         let command = poll_fn(|cx| {
             let mut received = self.receiver.try_recv();
             if let Err(TryRecvError::Empty) = received {
                 self.shared.manager.register(cx.waker());
-                // Who sent before that has woken nobody.
+                // A command sent before the waker was registered did not wake us: look again.
                 received = self.receiver.try_recv();
             }
             match received {
@@ -250,13 +261,13 @@ impl CommandReceiver {
         Some(command)
     }
 
-    /// Takes the clients whose connection is gone.
+    /// Takes the clients that have lost their connection.
     pub(crate) fn take_gone(&self) -> Vec<ClientId> {
         if !self.shared.any_gone.swap(false, Ordering::SeqCst) {
             return Vec::new();
         }
-        let mut departed = self.shared.gone.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *departed)
+        let mut gone = self.shared.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *gone)
     }
 }
 
@@ -275,7 +286,8 @@ impl Shared {
     fn free(&self, bytes: usize) {
         if bytes > 0 {
             self.bytes.fetch_sub(bytes, Ordering::SeqCst);
-            // In one order with those who wait: either one is seen here, or it sees the bytes.
+            // SeqCst, as in `Waiting::new` and `try_reserve`: a sender that begins to wait is seen
+            // here, or it sees the bytes.
             if self.waiting.load(Ordering::SeqCst) > 0 {
                 self.freed.notify(1);
             }
@@ -302,7 +314,7 @@ impl Drop for Reserved<'_> {
     }
 }
 
-/// One who waits for room, counted until dropped.
+/// A sender that waits for room, counted until dropped.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {

@@ -1,5 +1,7 @@
 //! The hub: the manager, the registry that it owns, and the queues of its clients.
 
+pub(crate) mod backlog;
+pub(crate) mod batch;
 pub(crate) mod client;
 pub(crate) mod client_id;
 pub(crate) mod command;
@@ -8,8 +10,11 @@ pub(crate) mod handle;
 pub(crate) mod inbox;
 pub(crate) mod manager;
 pub(crate) mod queue;
+pub(crate) mod queue_config;
 pub(crate) mod registry;
 pub(crate) mod reply;
+pub(crate) mod room;
 pub(crate) mod sizing;
 #[cfg(test)]
 pub(crate) mod tests;
+pub(crate) mod unsent;

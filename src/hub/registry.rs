@@ -1,15 +1,16 @@
 //! The registry: every client, by id, by room and by user. Plain data, owned by the manager.
 
 use std::collections::{BinaryHeap, HashMap};
-use std::io::IoSlice;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use slab::Slab;
 
 use crate::disconnect::Disconnect;
+use crate::hub::batch::{Batch, JoinedFrames};
 use crate::hub::client_id::{ClientId, Member, Refusal, Target};
-use crate::hub::queue::{BATCH_MAX, Batch, Push, Queue};
+use crate::hub::queue::{Push, Queue};
+use crate::hub::room::{Room, shrink};
 use crate::hub::sizing::NAME;
 use crate::memory::budget::MemoryBudget;
 use crate::message::Message;
@@ -24,8 +25,8 @@ pub(crate) struct Registry {
     entries: Slab<Entry>,
     /// Counts inserts; the next client's generation.
     generation: u32,
-    /// Members by room. A room exists while it has a member.
-    rooms: HashMap<Arc<str>, Vec<u32>>,
+    /// Rooms by name. A room exists while it has a member.
+    rooms: HashMap<Arc<str>, Room>,
     /// Slots by user. A user exists while it has a client.
     users: HashMap<Arc<str>, Vec<u32>>,
     /// Rooms that may exist.
@@ -34,12 +35,12 @@ pub(crate) struct Registry {
     rooms_per_client_max: usize,
     /// Where the gauges of clients and rooms stand.
     counters: Arc<Counters>,
-    /// Where the memory of the rooms is set aside; that of clients is with their connections.
+    /// Where the memory of the rooms is reserved; that of clients is with their connections.
     memory: Arc<MemoryBudget>,
-    /// Bytes that are set aside for rooms.
+    /// Bytes that are reserved for rooms.
     rooms_aside: usize,
-    /// Under a ceiling: queues of clients that are out of the registry and may still hold something
-    /// until their connections have ended. The dead are dropped before the list grows.
+    /// Under a ceiling: queues of removed clients, which may hold memory until their connections
+    /// have ended. Queues that are gone are dropped before the list grows.
     departing: Vec<Weak<Queue>>,
 }
 
@@ -48,10 +49,10 @@ struct Entry {
     generation: u32,
     /// When the client came, in seconds of Unix time; enough until 2106.
     since: u32,
-    /// The client's outgoing way; its connection holds the other reference.
+    /// The client's queue; its connection holds the other reference.
     queue: Arc<Queue>,
     user: Option<Arc<str>>,
-    /// The rooms the client is in, with its place in each one's list of members.
+    /// The rooms the client is in, with its place among the members of each.
     memberships: Vec<Membership>,
 }
 
@@ -61,10 +62,10 @@ struct Membership {
     place: u32,
 }
 
-/// Who owes memory, and how much.
+/// A client that pins memory, and how much.
 #[derive(Debug)]
 pub(crate) struct Candidate {
-    /// What [`Queue::debt`] said.
+    /// Bytes that [`Queue::pinned_bytes`] returned.
     pub(crate) bytes: usize,
     /// The client, unless it has left the registry.
     id: Option<ClientId>,
@@ -76,11 +77,11 @@ pub(crate) struct Candidate {
 pub(crate) struct Delivery<'a> {
     target: &'a Target,
     messages: &'a [Message],
-    /// The frames of all messages, if they lie side by side; empty if they do not.
-    joined: &'a [u8],
-    /// For each message whom it is kept from, and how many took it.
+    /// The frames of all messages, if they lie side by side.
+    joined: &'a JoinedFrames,
+    /// For each message the client that must not get it, and how many took it.
     dispatches: &'a mut [Dispatch],
-    /// Whether any message is kept from anybody.
+    /// Whether any message has a client that must not get it.
     excepting: bool,
     /// How many members have been served; for `All`, how many slots.
     place: usize,
@@ -98,27 +99,22 @@ pub(crate) struct Dispatch {
 }
 
 impl Dispatch {
-    /// Keeps a message from `except`; nobody took it yet.
+    /// No member took the message yet, and `except` must not get it.
     pub(crate) fn new(except: Option<ClientId>) -> Self {
         Self { except, recipients: 0 }
     }
 }
 
-/// Bytes of the frames of `messages`.
-pub(crate) fn frame_bytes(messages: &[Message]) -> usize {
-    messages.iter().map(|message| message.frame().len()).sum()
-}
-
 impl<'a> Delivery<'a> {
-    /// At most [`RUN_MAX`] messages, each with its dispatch; `joined` is all their frames, or nothing.
+    /// At most [`BATCH_MAX`](crate::hub::batch::BATCH_MAX) messages, each with its dispatch;
+    /// `joined` are all their frames, or nothing.
     pub(crate) fn new(
         target: &'a Target,
         messages: &'a [Message],
-        joined: &'a [u8],
+        joined: &'a JoinedFrames,
         dispatches: &'a mut [Dispatch],
     ) -> Self {
         debug_assert_eq!(messages.len(), dispatches.len());
-        debug_assert!(joined.is_empty() || joined.len() == frame_bytes(messages));
         let excepting = dispatches.iter().any(|dispatch| dispatch.except.is_some());
         let ended = Vec::new();
         Self { target, messages, joined, dispatches, excepting, place: 0, evicted: ended }
@@ -173,7 +169,7 @@ impl Registry {
         Ok(id)
     }
 
-    /// Removes a client and seals its queue with `reason`: the only way out of the registry.
+    /// Removes a client and closes its queue with `reason`: the only way out of the registry.
     ///
     /// Returns whether the client was there.
     pub(crate) fn remove(&mut self, id: ClientId, reason: Disconnect) -> bool {
@@ -208,9 +204,7 @@ impl Registry {
             None if self.rooms.len() >= self.rooms_max => return Err(Refusal::Rooms),
             None => Arc::clone(room),
         };
-        let members = self.rooms.entry(Arc::clone(&name)).or_default();
-        let place = members.len() as u32;
-        members.push(id.slot);
+        let place = self.rooms.entry(Arc::clone(&name)).or_default().add(id.slot);
         self.entries[id.slot as usize].memberships.push(Membership { room: name, place });
         self.count_rooms();
         Ok(())
@@ -228,32 +222,19 @@ impl Registry {
     }
 
     /// Pushes a delivery's messages to at most `budget` of its members; `true` once all are served.
-    /// Where everyone is meant, [`GAPS`] empty slots on the way count as one member.
+    /// Of [`Target::All`], [`EMPTY_SLOTS_PER_MEMBER`] empty slots on the way count as one member.
     ///
-    /// A client whose queue overflows is evicted in place. The registry must not change between
+    /// A client is evicted in place when its queue overflows. The registry must not change between
     /// the calls of one delivery.
     pub(crate) fn deliver(&mut self, delivery: &mut Delivery<'_>, budget: usize) -> bool {
-        let in_one = match delivery.messages {
-            [message] => message.frame(),
-            _ => delivery.joined,
-        };
-        let (single, mut many);
-        let frames = if in_one.is_empty() {
-            many = [IoSlice::new(&[]); BATCH_MAX];
-            for (frame, message) in many.iter_mut().zip(delivery.messages) {
-                *frame = IoSlice::new(message.frame());
-            }
-            &many[..delivery.messages.len()]
-        } else {
-            single = [IoSlice::new(in_one)];
-            &single[..]
-        };
         let tally = DeliveryCount::new(&self.counters);
-        let run = Batch::new(delivery.messages, frames, &tally);
+        let batch = Batch::new(delivery.messages, delivery.joined, &tally);
         let one;
         let (slots, len): (Option<&[u32]>, usize) = match delivery.target {
             Target::All => (None, self.entries.capacity()),
-            Target::Room(room) => self.rooms.get(room).map_or((None, 0), |m| (Some(m), m.len())),
+            Target::Room(room) => {
+                self.rooms.get(room).map_or((None, 0), |r| (Some(r.members()), r.len()))
+            }
             Target::User(user) => self.users.get(user).map_or((None, 0), |s| (Some(s), s.len())),
             Target::Client(id) if self.get(*id).is_some() => {
                 one = [id.slot];
@@ -279,7 +260,7 @@ impl Registry {
             let outcome = if is_excepted {
                 push_rest(entry, id, delivery, &tally)
             } else {
-                let outcome = entry.queue.push(run);
+                let outcome = entry.queue.push(&batch);
                 whole += usize::from(outcome != Push::Gone);
                 outcome
             };
@@ -300,13 +281,13 @@ impl Registry {
         true
     }
 
-    /// The account on which everything stands that the hub holds.
+    /// Where everything is charged that the hub holds.
     pub(crate) fn memory(&self) -> &Arc<MemoryBudget> {
         &self.memory
     }
 
-    /// Who owes memory that it has owed since before `tick`; those too who have left the registry
-    /// and are still being written to.
+    /// Clients that have pinned memory since before `tick`, including removed clients while their
+    /// connections still drain.
     pub(crate) fn candidates(&self, tick: u32) -> impl Iterator<Item = Candidate> {
         let present = self.entries.iter().map(|(slot, entry)| {
             let id = ClientId { slot: slot as u32, generation: entry.generation };
@@ -322,7 +303,8 @@ impl Registry {
         candidates.filter(|candidate| candidate.bytes > 0)
     }
 
-    /// Evicts a debtor because memory is short; returns the bytes that go with its connection.
+    /// Evicts a client because memory is short; returns the bytes that are freed with its
+    /// connection.
     pub(crate) fn evict_for_memory(&mut self, candidate: &Candidate) -> usize {
         candidate.queue.evict_for_memory();
         if let Some(id) = candidate.id {
@@ -335,7 +317,7 @@ impl Registry {
         candidate.queue.pending_release()
     }
 
-    /// Bytes that go when the connections of those who were evicted have ended.
+    /// Bytes that are freed when the connections of evicted clients have ended.
     pub(crate) fn pending_release(&self) -> usize {
         self.departing.iter().filter_map(Weak::upgrade).map(|queue| queue.pending_release()).sum()
     }
@@ -353,21 +335,21 @@ impl Registry {
 
     /// The members of a room.
     pub(crate) fn presence(&self, room: &str) -> Vec<Member> {
-        let slots = self.rooms.get(room).map_or(&[][..], |members| members);
+        let slots = self.rooms.get(room).map_or(&[][..], Room::members);
         slots.iter().map(|&slot| self.entries[slot as usize].member(slot)).collect()
     }
 
     /// Rooms and how many members each has, in the order of names, from behind `after`.
     pub(crate) fn list_rooms(&self, after: &str, limit: usize) -> Vec<(Arc<str>, usize)> {
-        let behind = self.rooms.iter().filter(|(room, _)| &***room > after);
-        lowest(behind.map(|(room, members)| (room, members.len())), limit)
-            .map(|(room, members)| (Arc::clone(room), members))
+        let behind = self.rooms.iter().filter(|(name, _)| &***name > after);
+        lowest(behind.map(|(name, room)| (name, room.len())), limit)
+            .map(|(name, members)| (Arc::clone(name), members))
             .collect()
     }
 
     /// Members of a room, in the order of slots, from behind the slot `after`.
     pub(crate) fn list_members(&self, room: &str, after: Option<u32>, limit: usize) -> Vec<Member> {
-        let slots = self.rooms.get(room).map_or(&[][..], |members| members).iter().copied();
+        let slots = self.rooms.get(room).map_or(&[][..], Room::members).iter().copied();
         let behind = slots.filter(|slot| after.is_none_or(|after| *slot > after));
         lowest(behind, limit).map(|slot| self.entries[slot as usize].member(slot)).collect()
     }
@@ -402,21 +384,18 @@ impl Registry {
         }
     }
 
-    /// Takes a member's place in a room, and the room away with its last member.
+    /// Takes a member out of a room, and the room off the index with its last member.
     fn remove_membership(&mut self, membership: &Membership) {
-        let Some(members) = self.rooms.get_mut(&membership.room) else { return };
-        members.swap_remove(membership.place as usize);
-        if let Some(&moved) = members.get(membership.place as usize) {
+        let Some(room) = self.rooms.get_mut(&membership.room) else { return };
+        if let Some(moved) = room.remove(membership.place) {
             let entry = &mut self.entries[moved as usize];
             let moved = entry.memberships.iter_mut().find(|m| m.room == membership.room);
             if let Some(moved) = moved {
                 moved.place = membership.place;
             }
         }
-        if members.is_empty() {
+        if room.is_empty() {
             self.rooms.remove(&membership.room);
-        } else {
-            shrink(members);
         }
         self.count_rooms();
     }
@@ -427,7 +406,7 @@ impl Registry {
         self.memory.reserve(std::mem::replace(&mut self.rooms_aside, bytes), bytes);
     }
 
-    /// Remembers a client that has left the registry and not yet the process.
+    /// Remembers a removed client until its connection has ended.
     fn track_departing(&mut self, queue: &Arc<Queue>) {
         if !self.memory().is_limited() {
             return;
@@ -459,9 +438,9 @@ impl Registry {
     /// Places that slab and indexes hold memory for.
     #[cfg(test)]
     pub(crate) fn places(&self) -> usize {
-        let lists = self.rooms.values().chain(self.users.values()).map(Vec::capacity);
-        let indexes = self.rooms.capacity() + self.users.capacity();
-        self.entries.capacity() + indexes + lists.sum::<usize>()
+        let rooms = self.rooms.values().map(Room::capacity).sum::<usize>();
+        let users = self.users.values().map(Vec::capacity).sum::<usize>();
+        self.entries.capacity() + self.rooms.capacity() + rooms + self.users.capacity() + users
     }
 
     /// Checks that every index agrees with the slab and the slab with every index.
@@ -469,7 +448,7 @@ impl Registry {
     pub(crate) fn check(&self) {
         for (slot, entry) in &self.entries {
             for membership in &entry.memberships {
-                let members = &self.rooms[&membership.room];
+                let members = self.rooms[&membership.room].members();
                 assert_eq!(members[membership.place as usize], slot as u32, "place in room");
             }
             assert!(entry.memberships.len() <= self.rooms_per_client_max);
@@ -478,10 +457,10 @@ impl Registry {
             }
         }
         assert!(self.rooms.len() <= self.rooms_max);
-        let places: usize = self.rooms.values().map(Vec::len).sum();
+        let places: usize = self.rooms.values().map(Room::len).sum();
         let memberships: usize = self.entries.iter().map(|(_, e)| e.memberships.len()).sum();
         assert_eq!(places, memberships, "every place in a room is a client's");
-        assert!(self.rooms.values().all(|members| !members.is_empty()), "no empty room");
+        assert!(self.rooms.values().all(|room| !room.is_empty()), "no empty room");
         let enrolled: usize = self.users.values().map(Vec::len).sum();
         let users = self.entries.iter().filter(|(_, entry)| entry.user.is_some()).count();
         assert_eq!(enrolled, users, "every place under a user is a client's");
@@ -506,7 +485,7 @@ impl Entry {
 }
 
 impl Drop for Registry {
-    /// Without a manager nothing more will be delivered: every client is told.
+    /// Without a manager nothing more will be delivered: every client is closed.
     fn drop(&mut self) {
         for (_, entry) in &self.entries {
             entry.queue.close(Disconnect::GOING_AWAY);
@@ -532,13 +511,6 @@ fn lowest<T: Ord>(all: impl Iterator<Item = T>, limit: usize) -> impl Iterator<I
     heap.into_sorted_vec().into_iter()
 }
 
-/// Gives the memory of a list back once less than a quarter of it is used.
-fn shrink(slots: &mut Vec<u32>) {
-    if slots.len() < slots.capacity() / 4 {
-        slots.shrink_to(slots.len() * 2);
-    }
-}
-
 /// Pushes the messages of a delivery that are not kept from this client.
 fn push_rest(
     entry: &Entry,
@@ -552,8 +524,8 @@ fn push_rest(
         return Push::Ok;
     }
     let messages: Vec<_> = rest.iter().map(|&index| delivery.messages[index].clone()).collect();
-    let frames: Vec<_> = messages.iter().map(|m| IoSlice::new(m.frame())).collect();
-    let outcome = entry.queue.push(Batch::new(&messages, &frames, tally));
+    let apart = JoinedFrames::default();
+    let outcome = entry.queue.push(&Batch::new(&messages, &apart, tally));
     if outcome != Push::Gone {
         rest.iter().for_each(|&index| delivery.dispatches[index].recipients += 1);
     }
@@ -566,9 +538,9 @@ mod tests {
     use crate::hub::client_id::Refusal;
 
     #[test]
-    fn a_stale_id_names_nobody() {
+    fn a_stale_id_names_no_client() {
         let counters = Arc::<Counters>::default();
-        let queue_config = Arc::new(crate::hub::queue::QueueConfig {
+        let queue_config = Arc::new(crate::hub::queue_config::QueueConfig {
             messages: 4,
             bytes: 1024,
             overflow: crate::config::Overflow::Disconnect,

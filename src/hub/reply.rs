@@ -24,7 +24,7 @@ pub(crate) struct Answer<T>(Arc<Mutex<Slot<T>>>);
 #[derive(Debug)]
 struct Slot<T> {
     state: State<T>,
-    /// Wakes who waits.
+    /// Wakes the task that waits.
     waker: Option<Waker>,
 }
 
@@ -36,7 +36,7 @@ enum State<T> {
 }
 
 impl<T> Reply<T> {
-    /// Answers. Whoever asked may have given up, and that is its right.
+    /// Answers. The caller may have dropped its side, and then the value is dropped.
     pub(crate) fn answer(self, value: T) {
         self.set(State::Answered(value));
     }

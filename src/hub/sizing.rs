@@ -8,11 +8,11 @@ use std::fmt;
 use crate::config::Config;
 use crate::error::Error;
 use crate::frame::FRAME_HEADER_MAX;
-use crate::hub::queue::backlog_size;
+use crate::hub::backlog::backlog_size;
 use crate::memory::budget::{MemoryBudget, Watermarks, allocation};
 
-/// Bytes of what a connection has only while its peer is speaking or is told goodbye: tungstenite
-/// with its read buffer, which grows to a piece of a frame, and control frames that wait.
+/// Bytes of what a connection has only while its peer sends or its end is on the way: the state of an
+/// unfinished message, control frames that wait, and a margin. The message itself is not included.
 const BUFFERS: usize = allocation(1024) + allocation(3 * 1024) + allocation(1024);
 
 /// Bytes of a name of 128 bytes in an index, with its list of members.
@@ -22,7 +22,7 @@ pub(crate) const NAME: usize = allocation(128 + 16) + 2 * 48 + allocation(16);
 /// each in a list that doubles.
 const MEMBERSHIP: usize = 2 * (24 + 4);
 
-/// Bytes that the kernel takes for a connection that nobody has accepted yet.
+/// Bytes that the kernel takes for a connection that is not accepted yet.
 const KERNEL: usize = 4096;
 
 /// Bytes of a command's place in the inbox.
@@ -77,7 +77,7 @@ const HANDSHAKES_MIN: usize = 2;
 pub struct Sizing {
     /// The ceiling, in bytes.
     pub max_memory: usize,
-    /// Bytes before the first connection: the process, the inbox, and connections that nobody has
+    /// Bytes before the first connection: the process, the inbox, and connections that are not
     /// accepted yet.
     pub start: usize,
     /// Bytes that one connection sets aside: an idle client, the channel it needs while it is
@@ -126,7 +126,7 @@ impl Sizing {
         let fits = |bytes: usize, each: usize| bytes / each;
         let default = (max_memory / 4096).clamp(BUFFER_MIN, BUFFER_DEFAULT_MAX);
         let smallest = if config.max_clients.is_some() { BUFFER_MIN } else { default };
-        // A quarter of the share is for those who are not clients yet.
+        // A quarter of the share is for connections that are not clients yet.
         let handshakes = fits(share / 4, handshake(config, smallest))
             .clamp(HANDSHAKES_MIN.min(config.handshakes), config.handshakes);
         let for_clients = share - handshakes * handshake(config, smallest);

@@ -1,4 +1,4 @@
-//! The gate: how many may be inside, and whether it is still open.
+//! How many connections, clients and handshakes are admitted, until the hub drains.
 
 use std::collections::HashMap;
 use std::future::Future as _;
@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use event_listener::{Event, EventListener, IntoNotification as _};
 
-use crate::limits::places::Places;
+use crate::limits::semaphore::FifoSemaphore;
 use crate::memory::budget::MemoryBudget;
 use crate::stats::Counters;
 
@@ -19,26 +19,28 @@ pub(crate) struct Admissions {
     /// Clients with a permit now.
     clients: AtomicUsize,
     clients_max: usize,
-    /// Clients with a permit by network, as [`Admissions::client`] was given it; entries of 0 are removed, so it is bounded by clients.
+    /// Clients with a permit by network, as [`Admissions::client`] was given it; entries of 0 are
+    /// removed, so it is bounded by clients.
     by_ip: Mutex<HashMap<u128, usize>>,
     per_ip_max: Option<usize>,
-    /// Connections that wait for their next request, in places that no client needs.
+    /// Connections that wait for their next request, under permits that no client needs.
     idle: AtomicUsize,
-    /// Tells as many of those as clients need the places of, and all when the gate is shut.
+    /// Notified once per new client when an idle keep-alive connection must leave, and for all at
+    /// the drain.
     keep_alive_unwanted: Event,
-    /// For the handshakes in flight.
-    handshakes: Places,
-    /// Accept loops that pause because accepting failed.
+    /// The permits of the handshakes in flight.
+    handshakes: FifoSemaphore,
+    /// Accept loops that back off because accepting failed.
     backing_off: AtomicUsize,
     /// Set once, when the hub begins to drain.
     closed: AtomicBool,
-    /// Tells who waits for it that the last connection ended.
+    /// Notified when the last connection ended.
     all_gone: Event,
-    /// Tells who waits for it that the gate was shut.
+    /// Notified when the drain begins.
     drain_begun: Event,
     /// Where the gauge of connections stands.
     counters: Arc<Counters>,
-    /// Where each connection sets aside what it may need.
+    /// Where each connection reserves what it may need.
     memory: Arc<MemoryBudget>,
 }
 
@@ -66,7 +68,7 @@ impl Admissions {
             per_ip_max,
             idle: AtomicUsize::new(0),
             keep_alive_unwanted: Event::new(),
-            handshakes: Places::new(handshakes_max),
+            handshakes: FifoSemaphore::new(handshakes_max),
             backing_off: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             all_gone: Event::new(),
@@ -76,19 +78,19 @@ impl Admissions {
         }
     }
 
-    /// Shuts the gate for good.
+    /// Begins the drain, for good.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.drain_begun.notify(usize::MAX);
         self.keep_alive_unwanted.notify(usize::MAX);
     }
 
-    /// Whether the gate was shut.
+    /// Whether the drain has begun.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Waits until the gate is shut.
+    /// Waits until the drain begins.
     pub(crate) async fn closed(&self) {
         wait(&self.drain_begun, || self.is_closed()).await;
     }
@@ -99,28 +101,28 @@ impl Admissions {
         wait(&self.all_gone, is_empty).await;
     }
 
-    /// Waits for a place among the handshakes, behind everyone who waits already. `self` is shared
-    /// because the place outlives the accept loop.
+    /// Waits for a handshake permit, behind the callers that wait already. `self` is shared because
+    /// the permit outlives the accept loop.
     pub(crate) async fn handshake(self: &Arc<Self>) -> HandshakePermit {
-        self.handshakes.take().await;
+        self.handshakes.acquire().await.forget();
         HandshakePermit { admissions: Arc::clone(self), at_drain: self.is_closed() }
     }
 
-    /// Whether who asks for a place now has to wait for it.
+    /// Whether a handshake that asks for a permit now has to wait.
     pub(crate) fn is_full(&self) -> bool {
-        self.handshakes.is_full()
+        self.handshakes.is_exhausted()
     }
 
-    /// Counts an accept loop until the guard is dropped that pauses because accepting failed.
+    /// Counts an accept loop as backing off until the guard is dropped.
     pub(crate) fn pause(&self) -> AcceptBackoff<'_> {
         self.backing_off.fetch_add(1, Ordering::Relaxed);
         AcceptBackoff(self)
     }
 
-    /// Whether others need what a handshake holds: a place among the handshakes, or the descriptor
-    /// for want of which nobody can be accepted.
+    /// Whether others need what a handshake holds: its permit, or its descriptor while accepting
+    /// fails for want of one.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.handshakes.is_crowded() || self.backing_off.load(Ordering::Relaxed) > 0
+        self.handshakes.is_contended() || self.backing_off.load(Ordering::Relaxed) > 0
     }
 
     /// Counts a connection until the guard is dropped.
@@ -155,10 +157,10 @@ impl Admissions {
         Ok(permit)
     }
 
-    /// Takes a place for a connection that waits for its next request, if there is one that no
-    /// client has. It has to be left when a client comes for it.
+    /// Takes a permit for a connection that waits for its next request, if there is one that no
+    /// client has. The connection has to leave when a client needs it.
     pub(crate) fn idle(self: &Arc<Self>) -> Option<KeepAlivePermit> {
-        // Before the gate is looked at, so that its closing is not missed.
+        // Listen before looking at `closed`, so that the drain is not missed.
         let idle = KeepAlivePermit {
             admissions: Arc::clone(self),
             leave: self.keep_alive_unwanted.listen(),
@@ -169,7 +171,7 @@ impl Admissions {
     }
 }
 
-/// Waits until something is so; `event` tells when to look again.
+/// Waits until a condition holds; `event` is notified when it may.
 async fn wait(event: &Event, is_so: impl Fn() -> bool) {
     while !is_so() {
         let listener = event.listen();
@@ -180,17 +182,17 @@ async fn wait(event: &Event, is_so: impl Fn() -> bool) {
     }
 }
 
-/// A place among the handshakes.
+/// The permit of a handshake in flight.
 #[derive(Debug)]
 pub(crate) struct HandshakePermit {
     admissions: Arc<Admissions>,
-    /// Whether the gate was shut already when the place was taken.
+    /// Whether the drain had begun when the permit was granted.
     at_drain: bool,
 }
 
 impl HandshakePermit {
-    /// Whether it came after the gate was shut; who came before is still served, so that a restart
-    /// refuses nobody whose connection was accepted.
+    /// Whether it was granted after the drain began. A handshake from before is still served, so
+    /// that a restart refuses no connection that was accepted.
     pub(crate) fn is_late(&self) -> bool {
         self.at_drain
     }
@@ -198,11 +200,11 @@ impl HandshakePermit {
 
 impl Drop for HandshakePermit {
     fn drop(&mut self) {
-        self.admissions.handshakes.give_back();
+        self.admissions.handshakes.release();
     }
 }
 
-/// An accept loop that pauses.
+/// An accept loop that backs off.
 #[derive(Debug)]
 pub(crate) struct AcceptBackoff<'a>(&'a Admissions);
 
@@ -225,16 +227,16 @@ impl Drop for ConnectionGuard {
     }
 }
 
-/// A place for a connection that waits for its next request.
+/// A permit for a connection that waits for its next request.
 #[derive(Debug)]
 pub(crate) struct KeepAlivePermit {
     admissions: Arc<Admissions>,
-    /// Hears when the place has to be left; dropped unheard, the next one hears it.
+    /// Notified when the connection has to leave; dropped, it passes the notification on.
     leave: EventListener,
 }
 
 impl KeepAlivePermit {
-    /// Ready once the place has to be left.
+    /// Ready once the connection has to leave.
     pub(crate) fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         Pin::new(&mut self.leave).poll(cx)
     }
@@ -246,12 +248,12 @@ impl Drop for KeepAlivePermit {
     }
 }
 
-/// Leave for one client to be connected.
+/// A permit for one client to be connected.
 #[derive(Debug)]
 pub(crate) struct ClientPermit {
     admissions: Arc<Admissions>,
-    /// The address it is counted under, if addresses are. Boxed, since few hubs count them and
-    /// every client would have the place for it.
+    /// The network it is counted under, if networks are. Boxed: few hubs count them, and every
+    /// client has the field.
     ip: Option<Box<u128>>,
 }
 
@@ -296,7 +298,11 @@ mod tests {
         drop(first);
         assert_eq!(admissions.by_ip.lock().expect("not poisoned").len(), 1, "no entry of 0 stays");
         assert!(admissions.client(Some(1)).is_ok());
-        assert_eq!(admissions.clients.load(Ordering::Relaxed), 3, "a refusal gives its place back");
+        assert_eq!(
+            admissions.clients.load(Ordering::Relaxed),
+            3,
+            "a refusal gives its permit back"
+        );
     }
     #[test]
     fn an_idle_connection_leaves_for_a_client_and_at_the_end() {
@@ -305,21 +311,21 @@ mod tests {
             smol::block_on(smol::future::poll_once(std::future::poll_fn(|cx| idle.poll_leave(cx))))
                 .is_some()
         };
-        let mut first = admissions.idle().expect("nobody is here");
-        let mut second = admissions.idle().expect("two places");
-        assert!(admissions.idle().is_none(), "every place is taken");
+        let mut first = admissions.idle().expect("no client is here");
+        let mut second = admissions.idle().expect("two permits");
+        assert!(admissions.idle().is_none(), "every permit is taken");
         let _one = admissions.client(None).expect("idle connections keep no client out");
-        assert!(leaves(&mut first), "the client needs one of the places");
+        assert!(leaves(&mut first), "the client needs one of the permits");
         drop(first);
         assert!(!leaves(&mut second), "and only one of them");
         drop(second);
-        let mut third = admissions.idle().expect("one place is free");
+        let mut third = admissions.idle().expect("one permit is free");
         admissions.close();
         assert!(leaves(&mut third));
         assert!(admissions.idle().is_none());
     }
     #[test]
-    fn a_handshake_is_late_once_the_gate_is_shut() {
+    fn a_handshake_is_late_once_the_drain_has_begun() {
         let admissions = admissions(1, None);
         assert!(!smol::block_on(admissions.handshake()).is_late());
         admissions.close();

@@ -1,5 +1,4 @@
 //! How many clients, handshakes and idle connections there may be.
 
 pub(crate) mod admission;
-pub(crate) mod places;
-pub(crate) mod turn;
+pub(crate) mod semaphore;

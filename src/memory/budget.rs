@@ -1,5 +1,5 @@
-//! What a hub holds in memory on behalf of its peers and publishers, counted where it is held, and
-//! how that stands against the ceiling.
+//! The memory account of a hub: what it holds on behalf of peers and publishers, and how that
+//! compares with the ceiling.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -9,61 +9,62 @@ use event_listener::{Event, EventListener, IntoNotification as _};
 
 use crate::memory::frame_buffer::FrameBuffer;
 
-/// The length of a tick: debts are aged in these, and who waits for memory asks for relief as often.
+/// The tick in which pinned memory ages. A connection that waits for memory asks for an eviction
+/// once a tick.
 pub(crate) const AGING_TICK: Duration = Duration::from_millis(250);
 
-/// What an allocator spends on one allocation beyond what was asked for, in bytes: its own header
-/// and the rounding of small sizes.
+/// Bytes that an allocator adds to an allocation: its header, and the rounding of small sizes.
 const ALLOCATION: usize = 32;
 
-/// The memory that an allocation of `bytes` takes: allocators round up to a size class, and classes
-/// lie up to a quarter apart, an eighth in the middle.
+/// The memory that an allocation of `bytes` takes. Allocators round up to a size class; classes are
+/// up to a quarter apart, an eighth on average.
 pub(crate) const fn allocation(bytes: usize) -> usize {
     bytes.saturating_add(bytes / 8 + ALLOCATION)
 }
 
-/// The account of one hub: the bytes that it holds for others now.
+/// The memory account of one hub.
 ///
-/// Without a ceiling it only counts. With one it counts the start cost and what each connection
-/// sets aside as well, and knows how close to the ceiling that comes.
+/// Without a ceiling it only counts. With one it also counts the start cost and what is reserved
+/// for each connection, and compares the sum with the watermarks.
 #[derive(Debug)]
 pub(crate) struct MemoryBudget {
-    /// Everything that counts against the ceiling.
+    /// Bytes that count against the ceiling.
     used: AtomicUsize,
-    /// Of `used`: the start cost, and what connections have set aside.
+    /// The part of `used` that is the start cost and the reserves of connections.
     reserved: AtomicUsize,
-    /// What one connection sets aside; 0 without a ceiling.
+    /// Bytes reserved for each connection; 0 without a ceiling.
     connection: usize,
     watermarks: Watermarks,
-    /// Does not count: what it takes beyond its message is part of the start cost.
+    /// The buffer for long messages. Not counted: what exceeds the message is in the start cost.
     frame_buffer: FrameBuffer,
-    /// Tells one of those who wait that `used` is below `high` again; each tells the next.
+    /// Notified once when `used` falls below `high`. Each waiter that is notified notifies the
+    /// next.
     available: Event,
-    /// Whether somebody has waited and the manager has not yet looked.
+    /// Whether an eviction was asked for that the manager has not yet tried.
     eviction_wanted: AtomicBool,
-    /// The time of the first tick.
+    /// The time of the first aging tick.
     origin: OnceLock<Instant>,
-    /// How many ticks have passed, as far as anybody has told. 0 for ever without a ceiling.
+    /// Aging ticks since then, as of the last `set_time`. Stays 0 without a ceiling.
     tick: AtomicU32,
 }
 
-/// How many bytes used are too many; all `usize::MAX` without a ceiling.
+/// Bytes in use at which the hub acts; all `usize::MAX` without a ceiling.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Watermarks {
-    /// 85 %: an eviction goes down to here, so that the next is not due at once.
+    /// 85 %: an eviction frees memory down to this, so that the next is not due at once.
     pub(crate) low: usize,
-    /// 90 %: nobody is admitted, no message is begun to be read.
+    /// 90 %: no client is admitted, and no new message is read.
     pub(crate) high: usize,
-    /// 95 %: the largest of those who owe for longer than a moment is evicted.
+    /// 95 %: the client is evicted that pins the most, among those that have pinned it for a tick.
     pub(crate) critical: usize,
-    /// 97.5 %: the largest of all who owe is evicted.
+    /// 97.5 %: the client is evicted that pins the most.
     pub(crate) last: usize,
 }
 
 impl Watermarks {
     pub(crate) const NONE: Self = Self::at(usize::MAX, usize::MAX, usize::MAX, usize::MAX);
 
-    /// The levels below a ceiling.
+    /// The watermarks of a ceiling.
     pub(crate) const fn below(ceiling: usize) -> Self {
         let percent = ceiling / 100;
         Self::at(85 * percent, 90 * percent, 95 * percent, 97 * percent + percent / 2)
@@ -81,8 +82,8 @@ impl Default for MemoryBudget {
 }
 
 impl MemoryBudget {
-    /// `start` is used from the first moment on, and each connection sets `connection` aside; both
-    /// are 0 without a ceiling.
+    /// `start` counts as used from the beginning, and `connection` is reserved for each connection.
+    /// Both are 0 without a ceiling.
     pub(crate) fn new(watermarks: Watermarks, start: usize, connection: usize) -> Self {
         Self {
             used: AtomicUsize::new(start),
@@ -97,15 +98,15 @@ impl MemoryBudget {
         }
     }
 
-    /// Counts `bytes` until what this returns is dropped. Keep it beside what takes the bytes.
+    /// Counts `bytes` until the returned charge is dropped. Keep it beside what holds the bytes.
     pub(crate) fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
         self.add(bytes);
         Charge { memory: Arc::clone(self), bytes }
     }
 
-    /// Bytes that are held now for messages and requests, without what is set aside.
+    /// Bytes held now for messages and requests, without reserves.
     pub(crate) fn charged(&self) -> usize {
-        // Two counters are never read at one moment.
+        // Another thread may change the counters between the two reads.
         self.used().saturating_sub(self.reserved.load(Ordering::Relaxed))
     }
 
@@ -118,7 +119,7 @@ impl MemoryBudget {
         &self.watermarks
     }
 
-    /// Where a long message has its buffer from, and leaves it.
+    /// The shared buffer for long messages.
     pub(crate) fn frame_buffer(&self) -> &FrameBuffer {
         &self.frame_buffer
     }
@@ -128,22 +129,22 @@ impl MemoryBudget {
         self.watermarks.high < usize::MAX
     }
 
-    /// Whether nobody may be admitted and no message begun.
+    /// Whether no client may be admitted and no new message read.
     pub(crate) fn is_high(&self) -> bool {
         self.used() >= self.watermarks.high
     }
 
-    /// Sets aside what a connection may need, until [`leave`](Self::leave).
+    /// Reserves what a connection may need, until [`leave`](Self::leave).
     pub(crate) fn enter(&self) {
         self.reserve(0, self.connection);
     }
 
-    /// A connection has ended.
+    /// Releases the reserve of a connection.
     pub(crate) fn leave(&self) {
         self.reserve(self.connection, 0);
     }
 
-    /// Sets `bytes` aside where `before` were.
+    /// Changes a reserve of `before` bytes to `bytes`.
     pub(crate) fn reserve(&self, before: usize, bytes: usize) {
         if bytes > before {
             self.reserved.fetch_add(bytes - before, Ordering::Relaxed);
@@ -154,45 +155,46 @@ impl MemoryBudget {
         }
     }
 
-    /// A debt up to here is nobody's end: a quarter of what a connection sets aside. Connections set
-    /// 65 % of the ceiling aside at most, so that all such debts together fit below `low`.
+    /// A client that pins no more than this is not evicted: a quarter of a connection's reserve.
+    /// Reserves take at most 65 % of the ceiling, so that all these clients together stay below
+    /// `low`.
     pub(crate) fn least_evictable(&self) -> usize {
         self.connection / 4
     }
 
-    /// Listens for memory; look again whether it is high before you wait.
+    /// Listens for free memory. Check `is_high` again before waiting.
     pub(crate) fn listen(&self) -> EventListener {
         self.available.listen()
     }
 
-    /// Tells the next of those who wait, for one who has found memory.
+    /// Notifies the next waiter, after one has found memory.
     pub(crate) fn notify_next(&self) {
         self.available.notify(1.additional());
     }
 
-    /// Asks the manager to look; `true` if it has not been asked already.
+    /// Asks for an eviction; `true` if none was asked for already.
     pub(crate) fn want_eviction(&self) -> bool {
         !self.eviction_wanted.swap(true, Ordering::Relaxed)
     }
 
-    /// Whether somebody has asked since the last time.
+    /// Whether an eviction was asked for since the last call.
     pub(crate) fn take_eviction_wanted(&self) -> bool {
         self.eviction_wanted.load(Ordering::Relaxed)
             && self.eviction_wanted.swap(false, Ordering::Relaxed)
     }
 
-    /// The tick, for who begins to owe something.
+    /// The aging tick now.
     pub(crate) fn tick(&self) -> u32 {
         self.tick.load(Ordering::Relaxed)
     }
 
-    /// The tick of a moment.
-    fn tick_of(&self, moment: Instant) -> u32 {
-        let origin = *self.origin.get_or_init(|| moment);
-        (moment.saturating_duration_since(origin).as_millis() / AGING_TICK.as_millis()) as u32
+    /// The aging tick at a time.
+    fn tick_of(&self, time: Instant) -> u32 {
+        let origin = *self.origin.get_or_init(|| time);
+        (time.saturating_duration_since(origin).as_millis() / AGING_TICK.as_millis()) as u32
     }
 
-    /// Tells the time, which nobody here asks for.
+    /// Sets the time: the account reads no clock.
     pub(crate) fn set_time(&self, now: Instant) {
         if self.is_limited() {
             let tick = self.tick_of(now);
@@ -202,12 +204,12 @@ impl MemoryBudget {
         }
     }
 
-    /// Counts `bytes`, until as many are taken off. [`hold`](Self::hold) does not forget to.
+    /// Counts `bytes`, without a charge that would release them. Prefer [`charge`](Self::charge).
     pub(crate) fn add(&self, bytes: usize) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Takes off what was counted.
+    /// Releases `bytes`.
     pub(crate) fn sub(&self, bytes: usize) {
         let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
         if before >= self.watermarks.high && before - bytes < self.watermarks.high {
@@ -216,7 +218,7 @@ impl MemoryBudget {
     }
 }
 
-/// Bytes on an account; they leave it when this is dropped.
+/// Bytes on the account, released when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Charge {
     memory: Arc<MemoryBudget>,
@@ -224,8 +226,8 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
-    /// Counts `bytes` from now on, for a buffer that has grown or shrunk. Nothing is touched while
-    /// it stays the same.
+    /// Changes the charge to `bytes`, for a buffer that has grown or shrunk. No atomic is touched
+    /// if it stays the same.
     pub(crate) fn resize(&mut self, bytes: usize) {
         if bytes > self.bytes {
             self.memory.add(bytes - self.bytes);
@@ -235,12 +237,12 @@ impl Charge {
         self.bytes = bytes;
     }
 
-    /// Bytes that are counted.
+    /// Bytes that are charged.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The account it is on.
+    /// The account that is charged.
     pub(crate) fn memory(&self) -> &Arc<MemoryBudget> {
         &self.memory
     }
@@ -259,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_held_is_counted_until_it_is_dropped() {
+    fn charges_count_until_they_are_dropped() {
         let memory = Arc::<MemoryBudget>::default();
         let mut first = memory.charge(100);
         let second = memory.charge(20);
@@ -281,27 +283,27 @@ mod tests {
         Arc::new(MemoryBudget::new(Watermarks::below(10_000), START, CONNECTION))
     }
     #[test]
-    fn start_and_connections_are_set_aside_and_not_held() {
+    fn start_and_connections_are_reserved_and_not_charged() {
         let memory = limited();
         assert_eq!((memory.used(), memory.charged()), (START, 0));
         memory.enter();
-        let held = memory.charge(7);
+        let charge = memory.charge(7);
         assert_eq!(memory.used(), START + CONNECTION + 7);
         assert_eq!(memory.charged(), 7);
         memory.leave();
-        drop(held);
+        drop(charge);
         assert_eq!(memory.used(), START);
     }
     #[test]
-    fn who_waits_hears_that_memory_is_below_the_level_and_tells_the_next() {
+    fn waiters_are_notified_one_after_another_below_the_high_watermark() {
         let memory = limited();
-        let mut held = memory.charge(9_000 - START);
+        let mut charge = memory.charge(9_000 - START);
         assert!(memory.is_high());
         let (mut first, mut second) = (memory.listen(), memory.listen());
-        held.resize(held.bytes() + 1);
-        held.resize(held.bytes() - 1);
-        assert!(block_on(poll_once(&mut first)).is_none(), "it is high still");
-        held.resize(held.bytes() - 1);
+        charge.resize(charge.bytes() + 1);
+        charge.resize(charge.bytes() - 1);
+        assert!(block_on(poll_once(&mut first)).is_none(), "memory is still high");
+        charge.resize(charge.bytes() - 1);
         assert!(!memory.is_high());
         assert!(block_on(poll_once(&mut first)).is_some());
         assert!(block_on(poll_once(&mut second)).is_none());
@@ -309,7 +311,7 @@ mod tests {
         assert!(block_on(poll_once(&mut second)).is_some());
     }
     #[test]
-    fn ticks_are_counted_from_the_first_moment_that_was_told() {
+    fn ticks_count_from_the_first_time_that_was_set() {
         let memory = limited();
         let now = Instant::now();
         memory.set_time(now);

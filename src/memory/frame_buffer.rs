@@ -1,4 +1,4 @@
-//! The buffer that a long message is made in.
+//! The buffer that long messages share, one after another.
 
 use std::mem;
 use std::ops::RangeInclusive;
@@ -6,37 +6,37 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::frame::FRAME_HEADER_MAX;
 
-/// Bytes of the spare buffer. Of as many a C library asks the system for pages of their own, so that
-/// the buffer keeps no others from being given back; those that no message has reached are not there.
+/// Bytes of the buffer. Large enough that malloc maps it separately: it pins no heap pages, and
+/// pages that no message has touched cost nothing.
 const BUFFER_BYTES: usize = 128 * 1024;
 
-/// Bytes of a frame that is made in it: a shorter one shares its pages with others, and the longest
-/// is that of a message as long as one may be at the defaults.
+/// Lengths of frames that use the buffer. Shorter frames are cheap to allocate. The longest is a
+/// message of the default maximum.
 const REUSED_FOR: RangeInclusive<usize> = 2048..=64 * 1024 + FRAME_HEADER_MAX;
 
-/// A hub's buffer for one long message at a time, used again for the next.
+/// The buffer of a hub for one long message at a time.
 ///
-/// An allocator maps pages for a long message and unmaps them behind it: two system calls for each
-/// that comes alone, and a fault for every page. Others that are there at the same time have buffers
-/// of their own.
+/// Without it, an allocator maps pages for each long message and unmaps them afterwards: two system
+/// calls, and a page fault for every page. Other long messages that exist at the same time get
+/// buffers of their own.
 #[derive(Debug, Default)]
 pub(crate) struct FrameBuffer(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// The buffer; without capacity while it is lent, and before the first long message.
+    /// The buffer; empty without capacity while a message uses it, and before the first.
     buffer: Vec<u8>,
-    /// Where it lies, here or lent; 0 before there is one.
+    /// The address of the buffer, which identifies it when it comes back; 0 before the first use.
     address: usize,
 }
 
 impl FrameBuffer {
-    /// Makes an empty buffer with room for `bytes`.
+    /// Returns an empty buffer with room for `bytes`: the shared one, or a new one.
     pub(crate) fn acquire(&self, bytes: usize) -> Vec<u8> {
         self.try_acquire(bytes).unwrap_or_else(|| Vec::with_capacity(bytes))
     }
 
-    /// Lends the spare buffer, if `bytes` are long and nobody has it.
+    /// Returns the shared buffer, if `bytes` are long enough and it is free.
     pub(crate) fn try_acquire(&self, bytes: usize) -> Option<Vec<u8>> {
         if !REUSED_FOR.contains(&bytes) {
             return None;
@@ -50,7 +50,7 @@ impl FrameBuffer {
         (state.buffer.capacity() > 0).then(|| mem::take(&mut state.buffer))
     }
 
-    /// Takes a buffer back if it is the one that was lent.
+    /// Takes back a buffer, if it is the shared one.
     pub(crate) fn release(&self, mut buffer: Vec<u8>) {
         if buffer.capacity() >= BUFFER_BYTES {
             buffer.clear();
@@ -73,10 +73,10 @@ mod tests {
         assert_eq!(first.capacity(), BUFFER_BYTES);
         let pointer = first.as_ptr();
         let meanwhile = frame_buffer.acquire(3000);
-        assert!(meanwhile.capacity() < BUFFER_BYTES, "it is lent");
+        assert!(meanwhile.capacity() < BUFFER_BYTES, "the shared buffer is in use");
         frame_buffer.release(meanwhile);
         frame_buffer.release(Vec::with_capacity(BUFFER_BYTES));
-        assert!(frame_buffer.try_acquire(3000).is_none(), "and another is none");
+        assert!(frame_buffer.try_acquire(3000).is_none(), "no other buffer takes its place");
         frame_buffer.release(first);
         for bytes in [0, 2047, REUSED_FOR.end() + 1] {
             assert!(

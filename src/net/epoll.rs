@@ -1,4 +1,4 @@
-//! Sockets that the kernel tells of itself, once for every change (`epoll(7)`, edge-triggered).
+//! Sockets whose changes the kernel reports once each (`epoll(7)`, edge-triggered).
 //!
 //! A socket is registered once for its life, so that a wait is one system call and a message needs
 //! no other to be waited for.
@@ -21,139 +21,140 @@ use slab::Slab;
 use crate::net::readiness::{ENDED, READABLE, Readiness, WRITABLE};
 use crate::sync::{Mutex, MutexGuard};
 
-/// Sockets that one wait tells of at most; the next tells of the others.
+/// Events that one wait returns at most. The next wait returns the others.
 const EVENTS: usize = 256;
 
 /// The token of the eventfd that ends a wait. No socket has it: the lower half is a key.
 const WAKE: u64 = u64::MAX;
 
-/// What the kernel is to tell of every socket. It tells of errors unasked.
+/// The events that are asked for on every socket. The kernel always reports errors.
 const READING: EventFlags = EventFlags::ET.union(EventFlags::IN).union(EventFlags::RDHUP);
 
-/// An epoll instance, and who waits for its sockets.
+/// An epoll instance, and the threads that wait for its sockets.
 #[derive(Debug)]
 pub(crate) struct Poller {
     epoll: OwnedFd,
     /// Ends a wait from another thread.
     wake: Arc<OwnedFd>,
-    watches: Mutex<Registrations>,
+    registrations: Mutex<Registrations>,
     /// Held by the thread that waits.
     waiting: Mutex<()>,
-    /// Threads that would wait if nobody did; one entry for each that calls `block_on`.
+    /// Threads that are ready to take over the wait, one entry for each call of `block_on`.
     parked: Mutex<Vec<Thread>>,
 }
 
 #[derive(Debug, Default)]
 struct Registrations {
-    watches: Slab<(u32, Arc<Readiness>)>,
-    /// How many there have been: tells a socket from the one that had its key before.
+    registrations: Slab<(u32, Arc<Readiness>)>,
+    /// Sockets registered so far. It tells a socket from an earlier one with the same key.
     number: u32,
-    /// With no more sockets than this, memory is given back.
+    /// Memory is released when no more sockets than this are left.
     few: usize,
 }
 
 impl Registrations {
-    fn insert(&mut self, watch: Arc<Readiness>) -> (u32, u32) {
+    fn insert(&mut self, readiness: Arc<Readiness>) -> (u32, u32) {
         self.number = self.number.wrapping_add(1);
-        let before = self.watches.capacity();
-        let key = self.watches.insert((self.number, watch)) as u32;
-        if self.watches.capacity() > before {
-            self.few = self.watches.capacity() / 4;
+        let before = self.registrations.capacity();
+        let key = self.registrations.insert((self.number, readiness)) as u32;
+        if self.registrations.capacity() > before {
+            self.few = self.registrations.capacity() / 4;
         }
         (self.number, key)
     }
 
     fn remove(&mut self, key: u32) -> Option<(u32, Arc<Readiness>)> {
-        let removed = self.watches.try_remove(key as usize);
-        /// Below this many there is nothing worth giving back: 1 KB.
+        let removed = self.registrations.try_remove(key as usize);
+        /// Below this many entries the memory (1 KB) is kept.
         const KEEP: usize = 64;
-        if self.watches.len() <= self.few && self.watches.capacity() > KEEP {
-            self.watches.shrink_to_fit();
-            // A socket at the end may have kept it large: the next try is worth it at half of them.
-            self.few = self.watches.len() / 2;
+        if self.registrations.len() <= self.few && self.registrations.capacity() > KEEP {
+            self.registrations.shrink_to_fit();
+            // A socket in the last slot may keep the slab large: try again at half as many.
+            self.few = self.registrations.len() / 2;
         }
         removed
     }
 
     fn find(&self, token: u64) -> Option<Arc<Readiness>> {
-        let (number, watch) = self.watches.get(token as u32 as usize)?;
-        (*number == (token >> 32) as u32).then(|| Arc::clone(watch))
+        let (number, readiness) = self.registrations.get(token as u32 as usize)?;
+        (*number == (token >> 32) as u32).then(|| Arc::clone(readiness))
     }
 }
 
-/// What the kernel's words mean.
+/// Translates the kernel's flags.
 fn readiness_of(flags: EventFlags) -> u8 {
     let failed = EventFlags::HUP | EventFlags::ERR;
-    let mut news = 0;
+    let mut readiness = 0;
     if flags.intersects(EventFlags::IN | EventFlags::RDHUP | failed) {
-        news |= READABLE;
+        readiness |= READABLE;
     }
     if flags.intersects(EventFlags::OUT | failed) {
-        news |= WRITABLE;
+        readiness |= WRITABLE;
     }
     if flags.contains(EventFlags::RDHUP) {
-        news |= ENDED;
+        readiness |= ENDED;
     }
-    news
+    readiness
 }
 
 impl Poller {
     pub(crate) fn new() -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        // Every write is an edge, read or not.
+        // Each write to an eventfd is an edge, even if the value was not read.
         epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN | EventFlags::ET)?;
         Ok(Self {
             epoll,
             wake: Arc::new(wake),
-            watches: Mutex::default(),
+            registrations: Mutex::default(),
             waiting: Mutex::default(),
             parked: Mutex::default(),
         })
     }
 
-    /// Runs a future, and while it has nothing to do waits for sockets, or where another thread does
-    /// that already, for a wake.
+    /// Runs a future to its end. While it is pending, this thread waits for sockets; if another
+    /// thread already does that, it waits for a wake.
     pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
-        let sleeper = Arc::new(Parker {
+        let parker = Arc::new(Parker {
             wake: Arc::clone(&self.wake),
             thread: thread::current(),
             woken: false.into(),
             state: AWAKE.into(),
         });
-        let waker = Waker::from(Arc::clone(&sleeper));
+        let waker = Waker::from(Arc::clone(&parker));
         let mut cx = Context::from_waker(&waker);
         let mut future = pin!(future);
         let mut waiting = None;
         loop {
-            // Before the poll, so that who is woken within it is polled again; and a swap, so that
-            // the poll sees what was written before the wake.
-            sleeper.woken.swap(false, Ordering::SeqCst);
+            // Cleared before the poll, so that a wake during the poll causes another one. A swap
+            // (SeqCst), so that the poll sees what was written before the wake.
+            parker.woken.swap(false, Ordering::SeqCst);
             if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
                 return output;
             }
             if waiting.is_some() {
-                self.poll_events(&sleeper);
+                self.poll_events(&parker);
             } else {
-                waiting = self.park(&sleeper);
+                waiting = self.park(&parker);
             }
         }
     }
 
-    /// Becomes the thread that waits for sockets; or if there is one, parks until it leaves or the
-    /// sleeper is woken.
-    fn park(&self, sleeper: &Parker) -> Option<Waiting<'_>> {
-        // In the list before the look at who waits: who leaves behind that finds it there.
-        self.parked().push(sleeper.thread.clone());
+    /// Becomes the thread that waits for sockets. If another thread is that, parks until the other
+    /// thread stops waiting or `parker` is woken.
+    fn park(&self, parker: &Parker) -> Option<Waiting<'_>> {
+        // Listed as parked before the attempt to become the poller: a poller that stops later then
+        // finds this thread in the list and unparks it.
+        self.parked().push(parker.thread.clone());
         let waiting = Waiting::take(self);
         if waiting.is_none() {
-            sleeper.state.store(PARKED, Ordering::SeqCst);
-            if !sleeper.woken.load(Ordering::SeqCst) {
+            parker.state.store(PARKED, Ordering::SeqCst);
+            if !parker.woken.load(Ordering::SeqCst) {
                 thread::park();
             }
-            sleeper.state.store(AWAKE, Ordering::SeqCst);
+            parker.state.store(AWAKE, Ordering::SeqCst);
         }
-        self.parked().retain(|thread| thread.id() != sleeper.thread.id());
+        self.parked().retain(|thread| thread.id() != parker.thread.id());
         waiting
     }
 
@@ -161,75 +162,77 @@ impl Poller {
         self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for sockets, or until the sleeper is woken; wakes who waits for them.
-    fn poll_events(&self, sleeper: &Parker) {
+    /// Waits for sockets, or until `parker` is woken, and wakes the tasks of the sockets.
+    fn poll_events(&self, parker: &Parker) {
         let mut events = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS];
-        sleeper.state.store(WAITING, Ordering::SeqCst);
-        // Whoever wakes it now either is seen here, or sees it asleep.
-        let at_once = sleeper.woken.load(Ordering::SeqCst).then(Timespec::default);
+        parker.state.store(WAITING, Ordering::SeqCst);
+        // Pairs with `wake_by_ref` (SeqCst): either this load sees `woken`, or `wake_by_ref` sees
+        // WAITING and writes to the eventfd.
+        let at_once = parker.woken.load(Ordering::SeqCst).then(Timespec::default);
         let events = match epoll::wait(&self.epoll, &mut events[..], at_once.as_ref()) {
             Ok((events, _)) => events,
             Err(Errno::INTR) => &mut [],
-            // The descriptors are its own and open: it cannot fail in another way (epoll_wait(2)).
+            // The descriptors are open and belong to the poller: no other error is possible
+            // (epoll_wait(2)).
             Err(error) => panic!("epoll_wait failed: {error}"),
         };
-        sleeper.state.store(AWAKE, Ordering::SeqCst);
+        parker.state.store(AWAKE, Ordering::SeqCst);
         for event in events {
             self.dispatch(event.data.u64(), event.flags);
         }
     }
 
-    /// Tells who waits for a socket; nobody, if the socket was dropped since the kernel spoke of it.
+    /// Passes an event on to its socket, unless the socket was dropped meanwhile.
     fn dispatch(&self, token: u64, flags: EventFlags) {
-        let watch = self.watches().find(token);
-        if let Some(watch) = watch {
-            watch.set(readiness_of(flags));
+        let readiness = self.registrations().find(token);
+        if let Some(readiness) = readiness {
+            readiness.set(readiness_of(flags));
         }
     }
 
-    fn watches(&self) -> MutexGuard<'_, Registrations> {
-        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+    fn registrations(&self) -> MutexGuard<'_, Registrations> {
+        self.registrations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The turn to wait; whoever is parked is told when it is given up.
+/// The right to wait for sockets. When it is dropped, all parked threads are unparked.
 struct Waiting<'a> {
     poller: &'a Poller,
-    turn: Option<MutexGuard<'a, ()>>,
+    guard: Option<MutexGuard<'a, ()>>,
 }
 
 impl<'a> Waiting<'a> {
     fn take(poller: &'a Poller) -> Option<Self> {
-        let turn = match poller.waiting.try_lock() {
-            Ok(turn) => turn,
+        let guard = match poller.waiting.try_lock() {
+            Ok(guard) => guard,
             Err(TryLockError::Poisoned(error)) => error.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        Some(Self { poller, turn: Some(turn) })
+        Some(Self { poller, guard: Some(guard) })
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        drop(self.turn.take());
+        drop(self.guard.take());
         self.poller.parked().iter().for_each(Thread::unpark);
     }
 }
 
-// Where a thread is that has called `block_on`.
+// The state of a thread in `block_on`.
 const AWAKE: u8 = 0;
 
-/// It waits for sockets, or is about to.
+/// The thread waits for sockets, or is about to.
 const WAITING: u8 = 1;
 
-/// It is parked, or is about to be.
+/// The thread is parked, or is about to be.
 const PARKED: u8 = 2;
 
-/// A thread that has called `block_on`.
+/// A thread in `block_on`.
 struct Parker {
     wake: Arc<OwnedFd>,
     thread: Thread,
-    /// It is to poll its future again.
+    /// Whether the thread must poll its future again.
     woken: AtomicBool,
     state: AtomicU8,
 }
@@ -245,7 +248,8 @@ impl Wake for Parker {
         }
         match self.state.load(Ordering::SeqCst) {
             WAITING => {
-                // It fails only when 2^64 wakes are unread, and then the descriptor is readable.
+                // The write fails only if the counter is full; then the eventfd is readable
+                // already.
                 let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
             }
             PARKED => self.thread.unpark(),
@@ -254,42 +258,42 @@ impl Wake for Parker {
     }
 }
 
-/// A non-blocking socket whose readiness is known; for one task.
+/// A non-blocking socket and its readiness, for one task.
 ///
-/// What is ready is used up by asking for it: after an answer, read or write until the kernel has
-/// no more, or say that there is [more](Self::expect_more).
+/// A poll that returns ready clears the readiness. Read or write until the kernel has no more, or
+/// call [`expect_more`](Self::expect_more).
 #[derive(Debug)]
 pub(crate) struct EpollSource<T: AsFd> {
-    place: Registration,
+    registration: Registration,
     socket: T,
-    /// Others may have the socket open too.
+    /// Whether other descriptors of the socket may exist.
     shared: bool,
 }
 
-/// A socket's place among those of a poller.
+/// A socket's entry in a poller.
 #[derive(Debug)]
 struct Registration {
-    watch: Arc<Readiness>,
+    readiness: Arc<Readiness>,
     number: u32,
     key: u32,
     poller: Arc<Poller>,
 }
 
 impl<T: AsFd> EpollSource<T> {
-    /// A socket that nobody else has open.
+    /// Registers a socket of which no other descriptor exists.
     pub(crate) fn new(poller: &Arc<Poller>, socket: T) -> io::Result<Self> {
         Self::register(poller, socket, false)
     }
 
-    /// A socket that others may have open, as whoever has handed on a listener.
+    /// Registers a socket of which other descriptors may exist, such as an inherited listener.
     pub(crate) fn shared(poller: &Arc<Poller>, socket: T) -> io::Result<Self> {
         Self::register(poller, socket, true)
     }
 
     fn register(poller: &Arc<Poller>, socket: T, shared: bool) -> io::Result<Self> {
-        let place = Registration::new(poller);
-        epoll::add(&poller.epoll, &socket, place.token(), READING)?;
-        Ok(Self { place, socket, shared })
+        let registration = Registration::new(poller);
+        epoll::add(&poller.epoll, &socket, registration.token(), READING)?;
+        Ok(Self { registration, socket, shared })
     }
 
     pub(crate) fn get_ref(&self) -> &T {
@@ -297,54 +301,56 @@ impl<T: AsFd> EpollSource<T> {
     }
 
     pub(crate) fn poller(&self) -> &Arc<Poller> {
-        &self.place.poller
+        &self.registration.poller
     }
 
-    /// Ready when a read is worth trying.
+    /// Ready when a read may return something.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.place.watch.poll(cx, READABLE)
+        self.registration.readiness.poll(cx, READABLE)
     }
 
-    /// Ready when a write is worth trying again.
+    /// Ready when a write may make progress.
     pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Registration { watch, poller, .. } = &self.place;
-        // Not from the start: a Unix socket tells of every message that its peer takes.
-        if !watch.wants_writable() {
+        let Registration { readiness, poller, .. } = &self.registration;
+        // Not asked for from the start: a Unix socket is reported writable after every read of its
+        // peer.
+        if !readiness.wants_writable() {
             let both = READING | EventFlags::OUT;
-            epoll::modify(&poller.epoll, &self.socket, self.place.token(), both)?;
+            epoll::modify(&poller.epoll, &self.socket, self.registration.token(), both)?;
         }
-        watch.poll(cx, WRITABLE).map(Ok)
+        readiness.poll(cx, WRITABLE).map(Ok)
     }
 
-    /// Whether a listener was shut down: nothing comes any more, whatever an accept says.
+    /// Whether a listener was shut down, so that no more connections arrive.
     pub(crate) fn has_ended(&self) -> bool {
-        self.place.watch.has_ended()
+        self.registration.readiness.has_ended()
     }
 
-    /// A read took as much as it could: there may be more, of which nobody tells.
+    /// Marks the socket readable again: the last read filled its buffer, and the kernel reports no
+    /// further edge for what is left.
     pub(crate) fn expect_more(&self) {
-        self.place.watch.expect(READABLE);
+        self.registration.readiness.expect(READABLE);
     }
 }
 
 impl<T: AsFd> Drop for EpollSource<T> {
-    /// The kernel forgets a socket by itself when the last who has it open closes it.
+    /// The kernel removes a socket by itself when its last descriptor is closed.
     fn drop(&mut self) {
         if self.shared {
-            // It fails only if it is forgotten already.
-            let _ = epoll::delete(&self.place.poller.epoll, &self.socket);
+            // Fails only if the socket is not registered any more.
+            let _ = epoll::delete(&self.registration.poller.epoll, &self.socket);
         }
     }
 }
 
 impl Registration {
     fn new(poller: &Arc<Poller>) -> Self {
-        let watch = Arc::new(Readiness::default());
-        let (number, key) = poller.watches().insert(Arc::clone(&watch));
-        Self { watch, number, key, poller: Arc::clone(poller) }
+        let readiness = Arc::new(Readiness::default());
+        let (number, key) = poller.registrations().insert(Arc::clone(&readiness));
+        Self { readiness, number, key, poller: Arc::clone(poller) }
     }
 
-    /// What the kernel calls the socket.
+    /// The token of the socket's events.
     fn token(&self) -> EventData {
         EventData::new_u64(u64::from(self.number) << 32 | u64::from(self.key))
     }
@@ -352,8 +358,8 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let _watch = self.poller.watches().remove(self.key);
-        self.watch.end();
+        let _watch = self.poller.registrations().remove(self.key);
+        self.readiness.end();
     }
 }
 
@@ -368,13 +374,13 @@ mod tests {
 
     use super::*;
 
-    /// A poller, a socket of its own, and the socket's other end.
+    /// A poller, a registered socket, and the socket's other end.
     fn pair() -> (Arc<Poller>, EpollSource<UnixStream>, UnixStream) {
         let poller = Arc::new(Poller::new().expect("descriptors"));
         let (ours, theirs) = UnixStream::pair().expect("descriptors");
         ours.set_nonblocking(true).expect("a socket");
-        let watched = EpollSource::new(&poller, ours).expect("room in epoll");
-        (poller, watched, theirs)
+        let socket = EpollSource::new(&poller, ours).expect("room in epoll");
+        (poller, socket, theirs)
     }
     fn run<F: Future>(poller: &Poller, future: F) -> F::Output {
         poller.block_on(future)
@@ -382,32 +388,32 @@ mod tests {
     async fn readable(socket: &EpollSource<UnixStream>) {
         poll_fn(|cx| socket.poll_readable(cx)).await;
     }
-    /// Whether a socket has nothing to tell, after the kernel was asked.
+    /// Whether a socket is still not ready after the poller has fetched events.
     async fn is_quiet(socket: &EpollSource<UnixStream>) -> bool {
-        // Whoever wakes itself is polled after a look at the sockets.
+        // A task that wakes itself is polled again after the poller has fetched events.
         yield_now().await;
         poll_fn(|cx| Poll::Ready(socket.poll_readable(cx).is_pending())).await
     }
     #[test]
-    fn what_came_before_and_what_comes_later_is_told_once() {
+    fn data_from_before_and_after_registration_is_reported_once() {
         let poller = Arc::new(Poller::new().expect("descriptors"));
         let (ours, mut peer) = UnixStream::pair().expect("descriptors");
-        peer.write_all(b"early news").expect("room");
+        peer.write_all(b"early data").expect("room");
         let socket = EpollSource::new(&poller, ours).expect("room in epoll");
         run(&poller, async {
             readable(&socket).await;
-            assert!(is_quiet(&socket).await, "told twice");
+            assert!(is_quiet(&socket).await, "reported twice");
             for _ in 0..3 {
-                peer.write_all(b"news").expect("room");
+                peer.write_all(b"data").expect("room");
                 readable(&socket).await;
-                assert!(is_quiet(&socket).await, "told twice");
+                assert!(is_quiet(&socket).await, "reported twice");
             }
         });
     }
     #[test]
-    fn a_read_that_took_all_it_could_is_followed_by_another() {
+    fn read_that_filled_its_buffer_is_followed_by_another() {
         let (poller, socket, mut peer) = pair();
-        peer.write_all(b"news").expect("room");
+        peer.write_all(b"data").expect("room");
         run(&poller, async {
             readable(&socket).await;
             assert!(is_quiet(&socket).await);
@@ -417,21 +423,21 @@ mod tests {
         });
     }
     #[test]
-    fn the_end_is_told_for_ever() {
+    fn end_of_the_stream_is_reported_for_ever() {
         let (poller, socket, mut peer) = pair();
-        peer.write_all(b"the last").expect("room");
+        peer.write_all(b"data").expect("room");
         peer.shutdown(Shutdown::Write).expect("connected");
         run(&poller, async {
             readable(&socket).await;
             yield_now().await;
-            // The end came with the last bytes, and a read of those takes no end with it.
+            // The end came with the last bytes; reading them does not consume the end.
             for _ in 0..3 {
                 assert!(!is_quiet(&socket).await);
             }
         });
     }
     #[test]
-    fn a_full_socket_tells_when_it_has_room() {
+    fn full_socket_is_reported_when_it_has_room() {
         let (poller, socket, mut peer) = pair();
         let fill = || {
             let mut written = 0;
@@ -466,46 +472,46 @@ mod tests {
         });
     }
     #[test]
-    fn the_next_socket_with_a_key_is_told_nothing_of_the_last() {
+    fn event_of_a_dropped_socket_does_not_reach_the_next_one_with_its_key() {
         let (poller, socket, _peer) = pair();
-        let key = socket.place.key;
-        let token = socket.place.token().u64();
+        let key = socket.registration.key;
+        let token = socket.registration.token().u64();
         drop(socket);
         let (ours, _theirs) = UnixStream::pair().expect("descriptors");
         let socket = EpollSource::new(&poller, ours).expect("room in epoll");
-        assert_eq!(socket.place.key, key);
-        assert_ne!(socket.place.token().u64(), token);
+        assert_eq!(socket.registration.key, key);
+        assert_ne!(socket.registration.token().u64(), token);
         poller.dispatch(token, EventFlags::IN | EventFlags::RDHUP);
         assert!(run(&poller, is_quiet(&socket)));
-        poller.dispatch(socket.place.token().u64(), EventFlags::IN);
+        poller.dispatch(socket.registration.token().u64(), EventFlags::IN);
         assert!(!run(&poller, is_quiet(&socket)));
     }
     #[test]
-    fn a_socket_that_others_have_open_is_forgotten_with_its_own() {
+    fn shared_socket_is_deregistered_when_it_is_dropped() {
         let poller = Arc::new(Poller::new().expect("descriptors"));
         let (ours, mut peer) = UnixStream::pair().expect("descriptors");
         for _ in 0..3 {
             let copy = ours.try_clone().expect("descriptors");
-            let socket = EpollSource::shared(&poller, copy).expect("the last one is forgotten");
+            let socket = EpollSource::shared(&poller, copy).expect("the last one is deregistered");
             run(&poller, async {
-                peer.write_all(b"news").expect("room");
+                peer.write_all(b"data").expect("room");
                 readable(&socket).await;
             });
         }
-        assert!(poller.watches().watches.is_empty());
+        assert!(poller.registrations().registrations.is_empty());
     }
     #[test]
-    fn memory_is_given_back_after_a_storm() {
+    fn registrations_shrink_when_most_sockets_are_dropped() {
         let poller = Arc::new(Poller::new().expect("descriptors"));
         let first = Registration::new(&poller);
-        let places: Vec<_> = (0..10_000).map(|_| Registration::new(&poller)).collect();
-        assert!(poller.watches().watches.capacity() >= 10_000);
-        drop(places);
-        assert!(poller.watches().watches.capacity() <= 64);
+        let registrations: Vec<_> = (0..10_000).map(|_| Registration::new(&poller)).collect();
+        assert!(poller.registrations().registrations.capacity() >= 10_000);
+        drop(registrations);
+        assert!(poller.registrations().registrations.capacity() <= 64);
         drop(first);
     }
     #[test]
-    fn a_wake_from_another_thread_ends_the_wait() {
+    fn wake_from_another_thread_ends_the_wait() {
         let (poller, _socket, _peer) = pair();
         for _ in 0..1000 {
             let mut waker = None;
@@ -530,7 +536,7 @@ mod tests {
         }
     }
     #[test]
-    fn another_thread_waits_when_the_one_that_waits_leaves() {
+    fn parked_thread_takes_over_when_the_poller_leaves() {
         let (poller, socket, mut peer) = pair();
         let (leave, left) = async_channel::bounded::<()>(1);
         let (ready, is_ready) = std::sync::mpsc::channel();
@@ -548,13 +554,13 @@ mod tests {
             }
             drop(leave);
             assert!(first.join().expect("it leaves").is_err());
-            peer.write_all(b"news").expect("room");
-            second.join().expect("it was told");
+            peer.write_all(b"data").expect("room");
+            second.join().expect("it was woken");
         });
         assert!(poller.parked().is_empty());
     }
     #[test]
-    fn who_is_parked_is_woken() {
+    fn parked_thread_is_woken() {
         let (poller, _socket, _peer) = pair();
         let (leave, left) = async_channel::bounded::<()>(1);
         thread::scope(|scope| {
@@ -570,20 +576,20 @@ mod tests {
         });
     }
     #[test]
-    fn a_waker_does_not_outlive_its_socket() {
+    fn waker_does_not_outlive_its_socket() {
         let (poller, socket, _peer) = pair();
-        let sleeper = Arc::new(());
-        struct Nobody(#[allow(dead_code, reason = "it is counted")] Arc<()>);
-        impl Wake for Nobody {
+        let parker = Arc::new(());
+        struct Unwoken(#[allow(dead_code, reason = "it is counted")] Arc<()>);
+        impl Wake for Unwoken {
             fn wake(self: Arc<Self>) {}
         }
-        let waker = Waker::from(Arc::new(Nobody(Arc::clone(&sleeper))));
+        let waker = Waker::from(Arc::new(Unwoken(Arc::clone(&parker))));
         let mut cx = Context::from_waker(&waker);
         assert!(socket.poll_readable(&mut cx).is_pending());
         drop(waker);
-        assert_eq!(Arc::strong_count(&sleeper), 2);
+        assert_eq!(Arc::strong_count(&parker), 2);
         drop(socket);
-        assert_eq!(Arc::strong_count(&sleeper), 1);
+        assert_eq!(Arc::strong_count(&parker), 1);
         assert_eq!(Arc::strong_count(&poller), 1);
     }
 }

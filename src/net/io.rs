@@ -1,7 +1,7 @@
-//! A non-blocking socket and what watches it.
+//! A non-blocking socket, registered with async-io or with a poller of ours.
 
 use std::io;
-/// What async-io takes on this system.
+/// The trait that async-io asks of a socket on this system.
 #[cfg(unix)]
 pub(crate) use std::os::fd::AsFd as Descriptor;
 #[cfg(windows)]
@@ -16,7 +16,7 @@ use smol::Async;
 use crate::net::epoll::{EpollSource, Poller};
 use crate::net::sys;
 
-/// A non-blocking socket, and who tells when it is ready.
+/// A non-blocking socket and the reactor it is registered with.
 #[derive(Debug)]
 pub(crate) enum Io<T: Descriptor> {
     Async(Async<T>),
@@ -33,7 +33,7 @@ impl<T: Descriptor> Io<T> {
         }
     }
 
-    /// Has another non-blocking socket told of by who tells of this one.
+    /// Registers another non-blocking socket with the reactor of this one.
     pub(crate) fn register<S: Descriptor>(&self, socket: S) -> io::Result<Io<S>> {
         match self {
             Self::Async(_) => Async::new_nonblocking(socket).map(Io::Async),
@@ -42,7 +42,7 @@ impl<T: Descriptor> Io<T> {
         }
     }
 
-    /// Ready when a read is worth trying.
+    /// Ready when a read may return something.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Async(socket) => socket.poll_readable(cx),
@@ -51,7 +51,7 @@ impl<T: Descriptor> Io<T> {
         }
     }
 
-    /// Ready when a write is worth trying again.
+    /// Ready when a write may make progress.
     pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Async(socket) => socket.poll_writable(cx),
@@ -60,7 +60,7 @@ impl<T: Descriptor> Io<T> {
         }
     }
 
-    /// Whether a listener was shut down, as far as anybody has told.
+    /// Whether a listener was shut down; always `false` with async-io, which does not report it.
     pub(crate) fn has_ended(&self) -> bool {
         match self {
             Self::Async(_) => false,
@@ -69,10 +69,10 @@ impl<T: Descriptor> Io<T> {
         }
     }
 
-    /// A read took as much as it could: there may be more.
+    /// Marks the socket readable again, after a read that filled its buffer.
     pub(crate) fn expect_more(&self) {
         match self {
-            // It tells of what is there, and not of what comes.
+            // async-io is level-triggered: it reports what is left by itself.
             Self::Async(_) => {}
             #[cfg(target_os = "linux")]
             Self::Watched(socket) => socket.expect_more(),
@@ -82,7 +82,7 @@ impl<T: Descriptor> Io<T> {
 
 #[cfg(target_os = "linux")]
 impl Io<sys::Listener> {
-    /// Has the listener told of by a poller of our own.
+    /// Registers the listener with a poller of ours instead.
     pub(crate) fn attach(self, poller: &Arc<Poller>) -> io::Result<Self> {
         let socket = match self {
             Self::Async(socket) => socket.into_inner()?,

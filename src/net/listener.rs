@@ -1,4 +1,4 @@
-//! Where connections come from.
+//! Listening sockets.
 
 use std::future::poll_fn;
 use std::io::ErrorKind;
@@ -28,7 +28,7 @@ use crate::net::sys;
 #[cfg(unix)]
 const BACKLOG: i32 = 1024;
 
-/// After this many seconds without an answer the kernel gives a connection up.
+/// Seconds without an acknowledgement after which the kernel gives up a connection.
 #[cfg(target_os = "linux")]
 const UNANSWERED_SECONDS: u32 = 20;
 
@@ -50,16 +50,16 @@ pub struct Listener {
     name: Name,
     /// Under a ceiling: bytes of each of a connection's two buffers, as the kernel counts them.
     socket_buffer: Option<usize>,
-    /// Connections may wait that came before the listener had its options, as while a supervisor
-    /// held it, and have inherited none.
+    /// Whether connections may wait that arrived before the listener had its options, for example
+    /// while a supervisor held it. They have inherited none.
     may_lack_options: AtomicBool,
 }
 
-/// Where it listens.
+/// The address of a listener.
 #[derive(Debug)]
 enum Name {
     Tcp(SocketAddr),
-    /// A file, or nothing that has a name.
+    /// A socket file, or `None` for an unnamed socket.
     #[cfg(unix)]
     Unix(Option<PathBuf>),
 }
@@ -68,7 +68,7 @@ impl Listener {
     /// Listens on a TCP address.
     ///
     /// On Unix the backlog is 1,024; on Linux connections are probed after 20 s of silence and
-    /// given up 20 s after a write that nobody acknowledges. Resolving a host name blocks, an
+    /// given up 20 s after a write that is not acknowledged. Resolving a host name blocks, an
     /// address does not.
     ///
     /// # Errors
@@ -99,19 +99,18 @@ impl Listener {
         }
     }
 
-    /// Has the listener and its connections told of by a poller of our own.
+    /// Registers the listener, and later its connections, with a poller of ours.
     #[cfg(target_os = "linux")]
     pub(crate) fn attach(self, poller: &Arc<Poller>) -> io::Result<Self> {
         Ok(Self { socket: self.socket.attach(poller)?, ..self })
     }
 
-    /// Gives the connections of this listener the buffers that a ceiling leaves room for, and fewer
-    /// of them a place to wait.
+    /// Applies the memory ceiling: small socket buffers for the connections, a shorter backlog.
     pub(crate) fn apply_limits(&mut self, sizing: &Sizing) -> Result<(), Error> {
         #[cfg(unix)]
         {
             let listener = self.socket.get_ref();
-            // TCP inherits the sizes, and has agreed on a window before it is accepted.
+            // TCP connections inherit the sizes, and agree on a window before they are accepted.
             if matches!(self.name, Name::Tcp(_)) {
                 set_buffers(listener, sizing.socket_buffer)?;
             }
@@ -122,27 +121,27 @@ impl Listener {
         Ok(())
     }
 
-    /// Waits until an accept is worth trying. Cancel safe; for one task at a time.
+    /// Waits until an accept may succeed. Cancel safe; for one task at a time.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         let mut armed = false;
         poll_fn(|cx| {
             let readable = self.socket.poll_readable(cx)?;
-            // Async-io may deny what it has just announced.
+            // async-io may answer "not ready" for an event that it has just reported.
             if std::mem::replace(&mut armed, true) { Poll::Ready(Ok(())) } else { readable.map(Ok) }
         })
         .await
     }
 
-    /// Whether a connection waits, or an accept would say why none ever will.
+    /// Whether an accept would return at once, with a connection or an error.
     #[cfg(unix)]
     pub(crate) fn has_waiting(&self) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let mut listener = [PollFd::new(self.socket.get_ref(), PollFlags::IN)];
-        // What it fails for an accept fails for too.
+        // If poll(2) fails, accept fails for the same reason.
         poll(&mut listener, Some(&Timespec::default())).map_or(true, |ready| ready > 0)
     }
 
-    /// Nobody can say.
+    /// Unknown on this system.
     #[cfg(not(unix))]
     pub(crate) fn has_waiting(&self) -> bool {
         true
@@ -152,10 +151,10 @@ impl Listener {
     pub(crate) fn accept(&self) -> io::Result<(Socket, Peer)> {
         let accepted = sys::accept(self.socket.get_ref());
         if matches!(&accepted, Err(error) if error.kind() == ErrorKind::WouldBlock) {
-            // They come in order: whoever was there before is out.
+            // The backlog is in order: no connection from before the options is left.
             self.may_lack_options.store(false, Ordering::Relaxed);
-            // Of a Unix listener that was shut down the kernel says so to a poller, and to accept
-            // only that nobody waits.
+            // A Unix listener that was shut down answers accept with "would block". Only epoll
+            // reports the shutdown.
             if self.socket.has_ended() {
                 return Err(ErrorKind::InvalidInput.into());
             }
@@ -184,18 +183,18 @@ impl Listener {
             rustix::net::sockopt::set_tcp_nodelay(stream, true)?;
         }
         match self.socket_buffer {
-            // The kernel hands a Unix listener's down to nobody.
+            // Connections of a Unix listener inherit no options.
             Some(bytes) if is_early || !is_tcp => set_buffers(stream, bytes),
             _ => Ok(()),
         }
     }
 
     #[cfg(not(unix))]
-    fn equip(&self, stream: &sys::Stream) -> io::Result<()> {
+    fn set_options(&self, stream: &sys::Stream) -> io::Result<()> {
         stream.set_nodelay(true)
     }
 
-    /// A socket that listens becomes non-blocking, and async-io's until it is given to a reactor.
+    /// Makes the socket non-blocking and registers it with async-io, until a reactor takes it.
     fn new(socket: impl Into<sys::Listener>, name: Name) -> Result<Self, Error> {
         let socket = Io::Async(Async::new(socket.into())?);
         Ok(Self { socket, name, socket_buffer: None, may_lack_options: true.into() })
@@ -205,7 +204,7 @@ impl Listener {
 impl TryFrom<TcpListener> for Listener {
     type Error = Error;
 
-    /// Takes a listener over, as one that a supervisor handed on, with the settings of
+    /// Takes over a listener, for example one from a supervisor, and applies the settings of
     /// [`bind`](Self::bind). It becomes non-blocking.
     ///
     /// # Examples
@@ -231,7 +230,7 @@ impl TryFrom<TcpListener> for Listener {
 impl TryFrom<UnixListener> for Listener {
     type Error = Error;
 
-    /// Takes a Unix listener over. It becomes non-blocking; its file is the caller's to remove.
+    /// Takes over a Unix listener. It becomes non-blocking. The caller removes its file.
     ///
     /// # Examples
     ///
@@ -252,8 +251,8 @@ impl TryFrom<UnixListener> for Listener {
     }
 }
 
-/// Sets what every connection shall have: on Linux they inherit it from their listener, for no call
-/// each.
+/// Sets the options of connections on the listener. On Linux connections inherit them, which saves
+/// a system call for each.
 #[cfg(target_os = "linux")]
 fn set_inherited_options(socket: &impl std::os::fd::AsFd) -> io::Result<()> {
     use rustix::net::sockopt;
@@ -266,15 +265,15 @@ fn set_inherited_options(socket: &impl std::os::fd::AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// The error of an accepted socket that takes no option, as some systems have it when its peer has
-/// reset it: it is no more, and others follow. One that is there all the same is not served
-/// without: a ceiling counts on the size of its buffers.
+/// The error of an accepted socket whose options cannot be set. Some systems report this for a
+/// connection that its peer has reset. The connection is dropped and the accept loop goes on: a
+/// socket without its buffer sizes would break the memory ceiling.
 fn as_connection_error(error: io::Error) -> io::Error {
     log::debug!("a connection that takes no options is dropped: {error}");
     ErrorKind::ConnectionAborted.into()
 }
 
-/// Sets both buffers of a socket to `bytes` as the kernel counts them: twice what it is told.
+/// Sets both buffers of a socket to `bytes`. The kernel doubles the value that it is given.
 #[cfg(unix)]
 fn set_buffers(socket: &impl std::os::fd::AsFd, bytes: usize) -> io::Result<()> {
     rustix::net::sockopt::set_socket_send_buffer_size(socket, bytes / 2)?;

@@ -1,4 +1,4 @@
-//! Where a connection comes from.
+//! The origin of a connection: address, Unix socket, or unknown.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -23,7 +23,7 @@ pub struct Peer(Source);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
     Address(SocketAddr),
-    /// A proxy that is trusted says so.
+    /// The address that a trusted proxy reported.
     Forwarded(IpAddr),
     Unix,
     Unknown,
@@ -36,7 +36,7 @@ impl Peer {
         Self(Source::Unix)
     }
 
-    /// Makes a peer of which nothing is known, as behind a pipe; no limit per address counts it.
+    /// Makes a peer without an address, for example behind a pipe. No limit per address counts it.
     #[must_use]
     pub fn unknown() -> Self {
         Self(Source::Unknown)
@@ -47,8 +47,8 @@ impl Peer {
         Self(Source::Forwarded(address))
     }
 
-    /// Returns the peer's TCP address, if it has one; the port is 0 where a proxy of
-    /// [`Config::trusted_proxies`](crate::Config::trusted_proxies) told the address.
+    /// Returns the peer's TCP address, if it has one. The port is 0 if a proxy of
+    /// [`Config::trusted_proxies`](crate::Config::trusted_proxies) reported the address.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         match self.0 {
@@ -65,7 +65,7 @@ impl Peer {
         self.0 == Source::Unix || self.address().is_some_and(loopback)
     }
 
-    /// Whether the peer is one of a network's.
+    /// Whether the peer's address belongs to a network.
     pub(crate) fn is_in(&self, network: &Network) -> bool {
         match self.address() {
             Some(address) => network.contains(address.ip()),
@@ -73,8 +73,8 @@ impl Peer {
         }
     }
 
-    /// The network that the limit per address counts: an IPv4 address, or of IPv6 the /64, which
-    /// one host has whole. `None` where there is no address, and no limit.
+    /// The network that the limit per address counts: an IPv4 address, or the /64 of an IPv6
+    /// address, since one host usually owns a whole /64. `None` without an address: no limit.
     pub(crate) fn network(&self) -> Option<u128> {
         let address = self.address()?.ip();
         let bits = to_bits(address);

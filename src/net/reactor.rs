@@ -1,4 +1,4 @@
-//! Who tells that a socket is ready: async-io, or a reactor of the hub's own.
+//! The reactor of the hub's own: epoll in the thread that runs the hub.
 
 use std::future::Future;
 #[cfg(target_os = "linux")]
@@ -11,13 +11,14 @@ use crate::net::listener::Listener;
 
 /// Waits for a hub's sockets in the thread that runs it, with fewer system calls.
 ///
-/// Without one, sockets are async-io's, as everything else in a program on smol: they are served in
-/// whatever thread there is, at five system calls for each wait and one more for each socket that
-/// had something. A reactor makes one call for a wait and none for a socket. That pays where
-/// messages go to few clients at a time, and where clients come and go. Timers, and what the rest of
-/// the program waits for, stay with async-io.
+/// Without a reactor, the sockets are registered with async-io, like all others in a program on
+/// smol. async-io makes five system calls for each wait, and one more for each socket that had an
+/// event. A reactor makes one call for a wait and none for a socket. That pays when messages go to
+/// few clients at a time, and when clients connect and leave often. Timers, and everything else
+/// that the program waits for, stay with async-io.
 ///
-/// On Linux it is `epoll(7)`; elsewhere sockets stay async-io's and all else is the same.
+/// A reactor uses `epoll(7)` on Linux. On other systems the sockets stay with async-io, and all
+/// else is the same.
 ///
 /// # Examples
 ///
@@ -42,7 +43,7 @@ use crate::net::listener::Listener;
 /// #   let address = listener.local_addr().expect("TCP");
 ///     let server = hub.serve(&executor, listener, Echo);
 ///     let program = async {
-/// #       // A WebSocket client of another make.
+/// #       // A client from another WebSocket library.
 /// #       let stream = smol::net::TcpStream::connect(address).await?;
 /// #       let url = format!("ws://{address}/");
 /// #       let (mut peer, _) = async_tungstenite::client_async(url, stream).await.expect("101");
@@ -76,8 +77,8 @@ impl Reactor {
         })
     }
 
-    /// Makes a listener, and every connection that it accepts, this reactor's: they are served while
-    /// [`block_on`](Self::block_on) runs, and stand still while it does not.
+    /// Moves a listener to this reactor, with every connection that it will accept. They make
+    /// progress only while [`block_on`](Self::block_on) runs.
     ///
     /// # Errors
     ///
@@ -89,11 +90,11 @@ impl Reactor {
         Ok(listener)
     }
 
-    /// Runs a future to its end in this thread, and waits for sockets while it has nothing to do.
+    /// Runs a future to its end in this thread, and waits for sockets while the future is pending.
     ///
-    /// One thread at a time waits for sockets, the first that calls this; in any other the future
-    /// only runs, until the first leaves. So an executor on several threads is run by this in each.
-    /// What blocks the one that waits keeps every socket waiting, and so does a call within a call.
+    /// To run an executor on several threads, call this in each. One of them waits for sockets at a
+    /// time; when it leaves, another takes over. A future that blocks the waiting thread delays
+    /// every socket. So does a nested call.
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         #[cfg(target_os = "linux")]
         return self.poller.block_on(future);

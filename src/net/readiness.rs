@@ -1,22 +1,22 @@
-//! What is known of a socket, and the task that waits for more.
+//! The readiness of a socket, and the task that waits for it.
 
 use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker};
 
 use crate::sync::{Mutex, MutexGuard};
 
-// News, and what a task waits for.
+// Flags of readiness; also what a task asks for.
 pub(crate) const READABLE: u8 = 1;
 
 pub(crate) const WRITABLE: u8 = 2;
 
-/// The peer sends nothing more: a read has an answer from now on, and for ever.
+/// The peer has shut down its side: from now on every read returns at once.
 pub(crate) const ENDED: u8 = 4;
 
-/// The kernel tells when the socket is writable.
+/// The kernel is asked to report when the socket becomes writable.
 const WRITABLE_WANTED: u8 = 8;
 
-/// News of a socket that nobody has used up, and the one task that waits for them.
+/// Readiness that was not consumed yet, and the waker of the one task that waits for it.
 #[derive(Debug, Default)]
 pub(crate) struct Readiness(Mutex<State>);
 
@@ -27,10 +27,10 @@ struct State {
 }
 
 impl Readiness {
-    /// There are news: wakes who waits.
-    pub(crate) fn set(&self, news: u8) {
+    /// Adds flags and wakes the task.
+    pub(crate) fn set(&self, flags: u8) {
         let mut state = self.lock();
-        state.flags |= news;
+        state.flags |= flags;
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
@@ -38,44 +38,44 @@ impl Readiness {
         }
     }
 
-    /// Ready when there are news of `what`, which are used up by this; otherwise the task is woken
-    /// by the next, whatever they are.
+    /// Ready if one of the flags in `what` is set; clears them. Otherwise the next call of `set`
+    /// wakes the task, whatever its flags.
     pub(crate) fn poll(&self, cx: &mut Context<'_>, what: u8) -> Poll<()> {
         let mut state = self.lock();
-        let news = state.flags & what;
+        let ready = state.flags & what;
         state.flags &= !what;
-        if news != 0 || (what == READABLE && state.flags & ENDED != 0) {
+        if ready != 0 || (what == READABLE && state.flags & ENDED != 0) {
             return Poll::Ready(());
         }
         if state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             return Poll::Pending;
         }
         let before = state.waker.replace(cx.waker().clone());
-        // What goes with another task's waker is none of the lock's business.
+        // Dropped outside the lock: a waker's drop may run any code.
         drop(state);
         drop(before);
         Poll::Pending
     }
 
-    /// Whether the peer sends nothing more.
+    /// Whether the peer has shut down its side.
     pub(crate) fn has_ended(&self) -> bool {
         self.lock().flags & ENDED != 0
     }
 
-    /// The next that ask for `what` will find news of it; for the task itself.
+    /// Sets flags without a wake, for the task itself.
     pub(crate) fn expect(&self, what: u8) {
         self.lock().flags |= what;
     }
 
-    /// Whether the kernel tells when there is room; it does from now on.
+    /// Whether the kernel was already asked to report room for writes; marks it as asked.
     pub(crate) fn wants_writable(&self) -> bool {
         let mut state = self.lock();
-        let told = state.flags & WRITABLE_WANTED != 0;
+        let asked = state.flags & WRITABLE_WANTED != 0;
         state.flags |= WRITABLE_WANTED;
-        told
+        asked
     }
 
-    /// Nobody waits any more: the waker may hold the task that holds the socket.
+    /// Drops the waker, which may own the task that owns the socket.
     pub(crate) fn end(&self) {
         let waker = self.lock().waker.take();
         drop(waker);

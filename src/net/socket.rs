@@ -1,4 +1,4 @@
-//! What carries bytes to a peer: the sockets of our listeners, or any stream of the embedder's.
+//! The sockets that our listeners accept.
 
 use std::io::IoSlice;
 use std::net::Shutdown;
@@ -14,16 +14,16 @@ use crate::net::io::Io;
 use crate::net::stream::Transport;
 use crate::net::sys;
 
-/// A socket of one of our listeners, shared with the client's queue, which writes through it.
+/// An accepted socket, shared with the client's queue, which writes through it.
 ///
-/// TCP and Unix sockets are one type: what is done with them is the same.
+/// One type for TCP and Unix sockets, since all operations are the same.
 #[derive(Debug, Clone)]
 pub(crate) struct Socket(Arc<Shared>);
 
 struct Shared {
     stream: Io<sys::Stream>,
-    /// Under a ceiling: bytes of one write at most. The kernel looks at the size of its buffer
-    /// before a write and not within it, nor while it appends to a packet that waits already.
+    /// Under a memory ceiling: bytes of one write at most. The kernel checks its buffer size before
+    /// a write, not during it, and not when it appends to a packet that is already queued.
     write_max: Option<usize>,
 }
 
@@ -34,7 +34,7 @@ impl Socket {
 }
 
 impl fmt::Debug for Shared {
-    /// Names the descriptor: what the reactor knows of it is of no use to whoever reads a log.
+    /// Writes the descriptor only; the reactor's state would say nothing to the reader of a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.stream.get_ref().fmt(f)
     }
@@ -51,10 +51,10 @@ impl Shared {
     }
 }
 
-/// Slices of one step at most; more frames leave with the next.
+/// Slices of one step at most. Further frames leave with the next step.
 const STEP_SLICES_MAX: usize = 16;
 
-/// Writes `most` bytes at a time, until all is written or a step was not taken whole.
+/// Writes `most` bytes at a time, until all is written or the kernel takes less than a step.
 fn write_in_steps(
     frames: &[IoSlice<'_>],
     most: usize,
@@ -81,7 +81,7 @@ fn write_in_steps(
                     break;
                 }
             }
-            // It shows itself again at the next write.
+            // The next write reports the error again.
             Err(_) if written > 0 => break,
             Err(error) => return Err(error),
         }
@@ -91,7 +91,7 @@ fn write_in_steps(
 
 impl Transport for Socket {
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // An error of the poller shows itself again in the read.
+        // The read reports an error of the poller again.
         self.0.stream.poll_readable(cx).map(drop)
     }
 
@@ -105,7 +105,7 @@ impl Transport for Socket {
 
     fn abort(&mut self) {
         let stream = self.0.stream.get_ref();
-        // The peer may have closed it already; then there is nothing left to end.
+        // Fails only if the peer has closed the connection already.
         if self.0.write_max.is_some() {
             let _ = sys::reset_when_closed(stream);
         }
@@ -171,7 +171,7 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// Whether a call only came too early: the socket has nothing, or no room, just now.
+/// Whether a call must be repeated later: the socket has no data, or no room, now.
 fn is_early(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }
@@ -207,15 +207,15 @@ mod tests {
         IoSlice::new(frame)
     }
     #[test]
-    fn no_step_is_longer_than_it_may_be() {
+    fn no_step_exceeds_its_bound() {
         assert_eq!(steps(&[10], 4, 99), (vec![4, 4, 2], Ok(10)));
         assert_eq!(steps(&[3, 3, 3], 4, 99), (vec![4, 4, 1], Ok(9)));
         assert_eq!(steps(&[1; 40], 100, 99), (vec![16, 16, 8], Ok(40)));
     }
     #[test]
-    fn a_step_that_is_not_taken_whole_is_the_last() {
+    fn partial_step_is_the_last() {
         assert_eq!(steps(&[10], 4, 6), (vec![4, 2], Ok(6)));
-        assert_eq!(steps(&[10], 4, 4), (vec![4, 0], Ok(4)), "the error comes with the next write");
+        assert_eq!(steps(&[10], 4, 4), (vec![4, 0], Ok(4)), "the next write reports the error");
         assert_eq!(steps(&[10], 4, 0), (vec![0], Err(())));
     }
 }

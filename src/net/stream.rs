@@ -1,4 +1,4 @@
-//! What carries the bytes of a connection.
+//! The streams that carry a connection.
 
 use std::io;
 use std::io::IoSlice;
@@ -12,23 +12,23 @@ use crate::hub::queue::DirectWriter;
 
 /// A stream, and what some streams can do beyond reading and writing.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send {
-    /// Ready when a read is worth trying; pending, and armed, when nothing came since the last
-    /// one. Saves a system call after every message.
+    /// Ready when a read may return something. Pending if nothing arrived since the last read; then
+    /// the task is woken when something does. Saves a system call after every message.
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
-    /// Where others may write without waiting, if they may.
+    /// The writer through which a queue may write from any thread, if the stream allows it.
     fn outlet(&self) -> Option<Arc<dyn DirectWriter>>;
 
-    /// Whether what was written reaches the peer although the stream is dropped: the kernel keeps it
-    /// for as long as that takes, which a ceiling forbids.
+    /// Whether written bytes still reach the peer after the stream is dropped. A kernel socket does
+    /// that, except under a memory ceiling, where closing it resets the connection.
     fn delivers_after_close(&self) -> bool;
 
-    /// Ends both directions at once, for what other holders of the socket still hold. Under a ceiling
-    /// with a reset, so that the kernel keeps nothing of what the peer did not take.
+    /// Shuts down both directions, although others may still own the socket. Under a memory ceiling
+    /// this resets the connection, so that the kernel drops what the peer has not taken.
     fn abort(&mut self);
 }
 
-/// A stream of the embedder's: only its connection's task reads and writes it.
+/// Any stream of the embedding program. Only its connection's task reads and writes it.
 #[derive(Debug)]
 pub(crate) struct AnyStream<S>(pub(crate) S);
 
@@ -41,12 +41,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for AnyStream<S> {
         None
     }
 
-    /// Nobody knows what the embedder's stream keeps to itself.
+    /// The stream may buffer, so this is not known.
     fn delivers_after_close(&self) -> bool {
         false
     }
 
-    /// Dropping the stream is all that can be done.
+    /// Nothing to do: the caller drops the stream.
     fn abort(&mut self) {}
 }
 

@@ -1,12 +1,12 @@
-//! Sockets as each system has them: accept, read, write, end. None of them blocks.
+//! System calls on sockets: accept, read, write, shut down. None of them blocks.
 
 #[cfg(not(unix))]
 pub(crate) use self::std_net::*;
 #[cfg(unix)]
 pub(crate) use self::unix::*;
 
-/// Sockets by descriptor, so that a TCP and a Unix socket are one type. No write raises SIGPIPE,
-/// whatever program the library is embedded in.
+/// Sockets by descriptor, so that TCP and Unix sockets are one type. No write raises SIGPIPE, in
+/// whatever program the library is embedded.
 #[cfg(unix)]
 mod unix {
     use std::io;
@@ -22,10 +22,10 @@ mod unix {
     pub(crate) type Stream = OwnedFd;
     #[cfg(not(target_vendor = "apple"))]
     const FLAGS: SendFlags = SendFlags::NOSIGNAL;
-    /// Here it is an option, which the standard library has set on the listener.
+    /// Here SIGPIPE is switched off by an option, which the standard library sets on the listener.
     #[cfg(target_vendor = "apple")]
     const FLAGS: SendFlags = SendFlags::empty();
-    /// Accepts a connection; with its peer's address, if that is TCP's.
+    /// Accepts a connection. Returns its peer's address too, for TCP.
     pub(crate) fn accept(listener: &Listener) -> io::Result<(Stream, Option<SocketAddr>)> {
         let (stream, address) = accept_from(listener)?;
         Ok((stream, address.and_then(|address| SocketAddr::try_from(address).ok())))
@@ -51,8 +51,8 @@ mod unix {
     pub(crate) fn write(stream: &Stream, frames: &[IoSlice<'_>]) -> io::Result<usize> {
         write_with(stream, frames, FLAGS)
     }
-    /// As a record: TCP appends nothing to its last packet, and so looks at the size of its buffer
-    /// before the next write.
+    /// Writes with MSG_EOR: TCP then does not append to the last packet, so the kernel checks its
+    /// buffer size before the next write.
     pub(crate) fn write_record(stream: &Stream, frames: &[IoSlice<'_>]) -> io::Result<usize> {
         #[cfg(target_os = "linux")]
         return write_with(stream, frames, FLAGS.union(SendFlags::EOR));
@@ -66,7 +66,7 @@ mod unix {
             frames => net::sendmsg(stream, frames, &mut SendAncillaryBuffer::default(), flags),
         })?)
     }
-    /// Lets the close of a socket throw away what it holds, and reset the connection.
+    /// Makes the close of a socket discard what it holds and reset the connection.
     pub(crate) fn reset_when_closed(stream: &Stream) -> io::Result<()> {
         Ok(net::sockopt::set_socket_linger(stream, Some(std::time::Duration::ZERO))?)
     }
@@ -80,7 +80,7 @@ mod unix {
     }
 }
 
-/// Sockets as the standard library has them.
+/// Sockets of the standard library, for other systems.
 #[cfg(not(unix))]
 mod std_net {
     use std::io;
@@ -102,7 +102,7 @@ mod std_net {
     pub(crate) fn write_record(stream: &Stream, frames: &[IoSlice<'_>]) -> io::Result<usize> {
         write(stream, frames)
     }
-    /// The standard library cannot ask for it.
+    /// The standard library has no call for this.
     pub(crate) fn reset_when_closed(_: &Stream) -> io::Result<()> {
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The graceful stop.
+//! The graceful shutdown.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use crate::hub::command::Command;
 use crate::hub::handle::Hub;
 use crate::time::clock::{Timer, now};
 
-/// How long a client may take at a drain for what still waits in its queue. Shorter than the
-/// write timeout, since supervisors wait ten seconds: 5 s of window, this, and 2 s for its answer.
+/// How long a drain waits for a client to take what is in its queue. Shorter than the write
+/// timeout, since supervisors wait ten seconds: 5 s of window, this, and 2 s for the peer's answer.
 const WRITE_OUT: Duration = Duration::from_secs(2);
 
-/// How often a drain looks for clients whose requests were under way when it began.
+/// How often a drain looks for clients whose requests were in progress when it began.
 const LATECOMERS: Duration = Duration::from_millis(50);
 
 impl Config {
     /// Returns how long a [`drain`](Hub::drain) takes at most: the window, 2 s (or the write
-    /// timeout, if that is shorter) for what still waits, and the close timeout.
+    /// timeout, if that is shorter) for queued messages, and the close timeout.
     ///
-    /// A supervisor should wait for longer before it kills.
+    /// A supervisor should wait longer than this before it kills the process.
     ///
     /// # Examples
     ///
@@ -40,18 +40,19 @@ impl Config {
 }
 
 impl Hub {
-    /// Stops gracefully: accepts nothing more, closes every client with `reason`, and waits for
-    /// the connections to end. A connection that was accepted before still has its request
-    /// answered, so that a restart behind a listener that stays open refuses nobody.
+    /// Shuts down gracefully: accepts no more connections, closes every client with `reason`, and
+    /// waits for the connections to end. The hub still answers the request of a connection that was
+    /// accepted before, so that a restart behind a listener that stays open refuses no client.
     ///
-    /// The close frames are spread evenly over [`Config::drain`](crate::Config::drain), so that
-    /// the clients do not all come back at once; what is queued for a client goes before its close
-    /// frame. With no client left it returns at once, and at the latest after
-    /// [`Config::drain_max`]: 9 s at the defaults. Then the manager's future ends.
+    /// The close frames are spread evenly over [`Config::drain`](crate::Config::drain), so that the
+    /// clients do not all reconnect at once. The messages that are queued for a client go before
+    /// its close frame. The drain returns when no client is left, after [`Config::drain_max`] at
+    /// the latest: 9 s at the defaults. Then the manager's future ends.
     ///
     /// # Cancel safety
     ///
-    /// Dropped early, the hub stays closed to newcomers; another call goes on.
+    /// If the future is dropped early, the hub still admits no new client. Another call continues
+    /// the drain.
     ///
     /// # Examples
     ///
@@ -85,7 +86,7 @@ impl Hub {
         let config = &shared.config;
         let all_gone = or(
             async {
-                // An error means that the manager has ended: nobody is left to be told.
+                // An error means that the manager has ended: no client is left to close.
                 drop(self.close_all(&reason).await);
                 shared.admissions.empty().await;
             },
@@ -96,8 +97,8 @@ impl Hub {
         or(stop, after(config.close_timeout)).await;
     }
 
-    /// Tells every client, one after another over the window, and then those who came meanwhile,
-    /// until it is dropped.
+    /// Closes every client, one after another over the window, and then the clients that connected
+    /// meanwhile. Runs until it is dropped.
     async fn close_all(&self, reason: &Disconnect) -> Result<(), Error> {
         let mut window = self.shared().config.drain;
         loop {

@@ -3,6 +3,7 @@
 use crate::http1::origin::AllowOrigin;
 use crate::http1::slot::Slot;
 use crate::net::peer::Peer;
+use crate::sse::connection::Heartbeat;
 
 /// What is known of a request so far.
 pub(crate) struct Exchange<'a> {
@@ -18,6 +19,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) has_unread_body: bool,
     /// The origin that may read the response, whatever it is.
     pub(crate) allow_origin: AllowOrigin,
+    /// What a stream of events sends while no message comes.
+    pub(crate) heartbeat: Heartbeat,
     /// The peer, or the client that a trusted proxy names.
     pub(crate) client_address: Peer,
 }
@@ -31,6 +34,7 @@ impl<'a> Exchange<'a> {
             keeps_alive: false,
             has_unread_body: false,
             allow_origin: None,
+            heartbeat: Heartbeat::default(),
             client_address: peer,
         }
     }

@@ -33,7 +33,7 @@ use crate::serve::health::health;
 use crate::serve::publish::publish;
 use crate::serve::routes::{Route, route};
 use crate::serve::{metrics, rooms};
-use crate::sse::connection;
+use crate::sse::connection::{self, Heartbeat};
 use crate::stats::{RefusalReason, add};
 use crate::websocket::upgrade::{AcceptKey, PendingUpgrade, accept_key, check_protocol};
 
@@ -49,8 +49,9 @@ pub(crate) struct HttpConnection<'a, T, H> {
 pub(crate) enum Outcome<'a> {
     /// A WebSocket, once its client is in the registry.
     WebSocket(Box<PendingUpgrade<'a>>),
-    /// A stream of events, and the head of its response, which is still to be written.
-    Events(Admitted, Vec<u8>),
+    /// A stream of events, the head of its response, which is still to be written, and what it
+    /// sends while no message comes.
+    Events(Admitted, (Vec<u8>, Heartbeat)),
 }
 
 /// A connection that stays for its next request.
@@ -199,9 +200,11 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                 match exchange.slot.within(registering).await {
                     Some(Ok(admitted)) => {
                         add(&counters.upgrades_accepted, 1);
-                        let head = origin::with_cors(connection::response(), exchange.allow_origin);
-                        let head = head.encode(false, false);
-                        return Ok(ControlFlow::Break(Outcome::Events(admitted, head)));
+                        let heartbeat = exchange.heartbeat;
+                        let response = connection::response(heartbeat, &hub.shared().config);
+                        let head = origin::with_cors(response, exchange.allow_origin);
+                        let begin = (head.encode(false, false), heartbeat);
+                        return Ok(ControlFlow::Break(Outcome::Events(admitted, begin)));
                     }
                     Some(Err(response)) => response,
                     None => request_timeout(),
@@ -249,7 +252,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
     ) -> Result<ControlFlow<Joining<'a>, Response>, Failure> {
         let hub = self.stream.hub;
         let shared = hub.shared();
-        let (request, config) = (&head.request, &shared.config);
+        let (request, config) = (&head.request, &hub.shared().config);
         exchange.head_only = request.method() == Method::HEAD;
         exchange.has_unread_body = !matches!(head.framing, Framing::Unknown | Framing::Length(0));
         exchange.client_address =
@@ -272,6 +275,9 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             return published.map(ControlFlow::Continue);
         }
         let peer = exchange.client_address;
+        if let Route::Events = route {
+            exchange.heartbeat = Heartbeat::of(request.uri());
+        }
         let answered = exchange.slot.within(self.answer_without_body(&head, &peer, route)).await;
         Ok(answered.ok_or_else(request_timeout)??)
     }
@@ -296,7 +302,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             run_request_hook(self.handler.on_inspect(request, peer)).await?;
         }
         Ok(ControlFlow::Continue(match route {
-            Route::Page(page) => Response::page(page),
+            Route::Page(page) => Response::page(page, origin::host(request)),
             Route::Options(methods) => origin::options(methods),
             Route::Metrics => metrics::response(hub),
             Route::Rooms => rooms::rooms(hub, request.uri()).await?,

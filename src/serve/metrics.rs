@@ -1,4 +1,4 @@
-//! What the hub counts, as Prometheus reads it (text format 0.0.4).
+//! The hub's counters in the format of Prometheus (text format 0.0.4).
 
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
@@ -9,8 +9,8 @@ use crate::http1::response::Response;
 use crate::hub::handle::Hub;
 use crate::stats::{RefusalReason, Stats};
 
-/// A metric with one value: its name without the prefix, what it means, and where it stands. What
-/// only grows ends in `_total`, as Prometheus would have it.
+/// A metric with one value: its name without the prefix, its help text, and how to read it. The
+/// name of a counter, which only grows, ends in `_total`, as is the custom of Prometheus.
 type Metric = (&'static str, &'static str, fn(&Stats) -> u64);
 
 const METRICS: &[Metric] = &[
@@ -19,7 +19,7 @@ const METRICS: &[Metric] = &[
     ("connections", "Connections open now, clients included.", |stats| stats.connections as u64),
     (
         "held_bytes",
-        "Memory held for peers and publishers now: queues and what is coming in.",
+        "Memory held for peers and publishers now: queues, and messages and requests being received.",
         |s| s.held_bytes as u64,
     ),
     ("messages_received_total", "Messages taken from clients and by POST.", |stats| {
@@ -80,7 +80,7 @@ fn declare(text: &mut String, prefix: &str, name: &str, help: &str) {
     let _ = write!(text, "# HELP {prefix}{name} {help}\n# TYPE {prefix}{name} {kind}\n");
 }
 
-/// Adds a value, under a reason if there is one.
+/// Adds a sample, with a reason as its label if there is one.
 fn sample(text: &mut String, prefix: &str, name: &str, reason: &str, value: u64) {
     let _ = if reason.is_empty() {
         writeln!(text, "{prefix}{name} {value}")
@@ -89,7 +89,7 @@ fn sample(text: &mut String, prefix: &str, name: &str, reason: &str, value: u64)
     };
 }
 
-/// Adds what Linux tells of the process, under the names that Prometheus has for it.
+/// Adds what Linux reports of the process, under the names that Prometheus clients use.
 #[cfg(target_os = "linux")]
 fn process(text: &mut String) {
     let mut add = |name, help, value: Option<u64>| {
@@ -113,8 +113,8 @@ fn process(text: &mut String) {
 #[cfg(not(target_os = "linux"))]
 fn process(_: &mut String) {}
 
-/// Counts the open descriptors. Since Linux 6.2 the folder's size says it, which costs nothing
-/// however many there are.
+/// Counts the open descriptors. Since Linux 6.2 the size of the folder is their number, so that
+/// the folder need not be listed.
 #[cfg(target_os = "linux")]
 fn open_fds() -> Option<u64> {
     const FDS: &str = "/proc/self/fd";

@@ -1,4 +1,4 @@
-//! Serving: from a listener to a client.
+//! Serving: accept loop, HTTP requests, drain.
 
 pub(crate) mod accept;
 pub(crate) mod drain;

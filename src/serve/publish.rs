@@ -9,6 +9,7 @@ use crate::http1::response::{Response, draining, request_timeout, unavailable};
 use crate::http1::slot::within;
 use crate::http1::stream::{Failure, HttpStream};
 use crate::hub::client_id::Target;
+use crate::hub::command::Publish;
 use crate::hub::handle::Hub;
 use crate::message::Message;
 use crate::net::stream::Transport;
@@ -66,7 +67,11 @@ fn has_binary_type(headers: &HeaderMap) -> bool {
 async fn dispatch(hub: &Hub, target: Target, message: Message) -> Response {
     let shared = hub.shared();
     let timeout = shared.config.handshake_timeout;
-    let posted = within(&mut shared.timers.after(timeout), hub.post(target, message)).await;
+    let posted = within(
+        &mut shared.timers.after(timeout),
+        hub.publish_queued(Publish::by_hub(target, message)),
+    )
+    .await;
     let answer = match posted {
         Some(Ok(answer)) => answer,
         Some(Err(_)) => return draining(),

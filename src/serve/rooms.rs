@@ -1,4 +1,4 @@
-//! Who is there, in JSON, a page at a time.
+//! Rooms and their members in JSON, a page at a time.
 
 use std::fmt::Write as _;
 
@@ -11,18 +11,19 @@ use crate::hub::command::Command;
 use crate::hub::handle::Hub;
 use crate::json;
 
-/// Rooms or members of a page, unless `?limit=` says otherwise.
+/// Rooms or members of a page without `?limit=`.
 const LIMIT: usize = 100;
 
-/// Rooms or members of a page at most: about 200 KB of JSON, and a fraction of a millisecond of
-/// the manager's time.
+/// Rooms or members of a page at most: about 200 KB of JSON, and less than a millisecond of the
+/// manager's time.
 const LIMIT_MAX: usize = 1000;
 
-/// The answer to `GET /rooms`: the rooms in the order of their names, from behind `?after=`.
+/// The answer to `GET /rooms`: the rooms in the order of their names, from the first after
+/// `?after=`.
 pub(crate) async fn rooms(hub: &Hub, uri: &Uri) -> Result<Response, Response> {
     let limit = limit(uri)?;
     let after = query_of(uri, "after").unwrap_or_default();
-    // One more tells whether there is more.
+    // One more than the page holds, to know whether another page follows.
     let command = move |reply| Command::ListRooms { after, limit: limit + 1, reply };
     let mut rooms = hub.request(command).await.map_err(closed)?;
     let more = rooms.len() > limit;
@@ -38,7 +39,8 @@ pub(crate) async fn rooms(hub: &Hub, uri: &Uri) -> Result<Response, Response> {
     Ok(finish(body, next))
 }
 
-/// The answer to `GET /rooms/{room}`: its members in the order of their ids, from behind `?after=`.
+/// The answer to `GET /rooms/{room}`: its members in the order of their ids, from the first after
+/// `?after=`.
 pub(crate) async fn members(hub: &Hub, uri: &Uri, room: String) -> Result<Response, Response> {
     let limit = limit(uri)?;
     let slot = |id: &str| id.split('-').next()?.parse().ok();
@@ -70,7 +72,7 @@ pub(crate) async fn members(hub: &Hub, uri: &Uri, room: String) -> Result<Respon
     Ok(finish(body, next))
 }
 
-/// Ends a page with where the next one begins.
+/// Ends a page with the `?after=` of the next one.
 fn finish(mut body: String, next: Option<String>) -> Response {
     body.push_str("],\"next\":");
     match next {

@@ -1,4 +1,4 @@
-//! A client without a peer: the program itself hears a room.
+//! A client without a peer: the embedding program subscribes to rooms.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -13,13 +13,12 @@ use crate::hub::handle::Hub;
 use crate::limits::admission::ConnectionGuard;
 use crate::message::Message;
 
-/// A client that is this program itself: what its rooms hear, it gets with
-/// [`next`](Subscription::next).
+/// A client that is the program itself. [`next`](Subscription::next) returns the messages of its
+/// rooms.
 ///
-/// It is a client like any other: listed among the members of its rooms, with a queue of the same
-/// bounds, and evicted (or made to miss messages) by the same overflow policy when it does not keep
-/// up. What it [`publish`](Client::publish)es through its [`client`](Subscription::client) reaches
-/// everyone else. Dropping it disconnects it.
+/// It is a client like any other: a member of its rooms, with a queue of the same bounds and the
+/// same overflow policy if it does not keep up. What it publishes through its
+/// [`client`](Subscription::client) reaches all other members. Dropping it disconnects it.
 ///
 /// # Examples
 ///
@@ -35,12 +34,12 @@ use crate::message::Message;
 /// assert_eq!(hub.publish("sports", "goal").await.expect("the hub runs"), 0);
 /// assert_eq!(news.next().await.expect("connected").as_text(), Some("hello"));
 ///
-/// // Nobody else is there to hear what it says itself.
+/// // The room has no other member.
 /// assert_eq!(news.client().publish("news", "to the others").await.expect("the hub runs"), 0);
 ///
 /// let kick = hublet::Disconnect::new(4000, "enough");
 /// hub.disconnect(news.client().id(), kick.clone()).await.expect("it is connected");
-/// assert_eq!(news.next().await.expect_err("it was told to go"), kick);
+/// assert_eq!(news.next().await.expect_err("it was disconnected"), kick);
 /// # drop((news, hub));
 /// # manager.await;
 /// # });
@@ -48,27 +47,27 @@ use crate::message::Message;
 #[doc(alias = "Subscriber")]
 #[doc(alias = "Receiver")]
 pub struct Subscription {
-    /// The queue, and the place in the registry; given up when dropped.
+    /// The queue and the entry in the registry, which ends when this is dropped.
     registered: Registered,
     client: Client,
-    /// Counted among the connections, so that a drain waits until what is queued was taken.
+    /// Counts this as a connection, so that a drain waits until the program has taken its messages.
     _counted: ConnectionGuard,
 }
 
 impl Hub {
     /// Makes this program a client of the hub, with the user and the rooms of `admission`.
     ///
-    /// Hooks are not asked, and a subprotocol means nothing here. It counts among the clients, and
-    /// [`drain`](Self::drain) waits for it to be dropped as it waits for every client.
+    /// No hook runs, and a subprotocol has no effect. The subscription counts as a client, and
+    /// [`drain`](Self::drain) waits until it is dropped, as it waits for every client.
     ///
     /// # Errors
     ///
-    /// [`Error::status`] with what a peer would have been answered, if there is no place for one
-    /// more client or room or a name is not allowed.
+    /// An error with the [`status`](Error::status) that a peer would get, if the limit on clients
+    /// or rooms is reached or a name is not allowed.
     ///
     /// # Cancel safety
     ///
-    /// Dropped early, no client stays behind.
+    /// If the future is dropped early, no client is left.
     ///
     /// # Examples
     ///
@@ -77,11 +76,11 @@ impl Hub {
     /// # smol::block_on(async {
     /// # let (hub, manager) = Hub::new(Config::default().max_clients(Some(1)))?;
     /// # smol::spawn(manager).detach();
-    /// let ear = hub.subscribe(Admission::user("ada").room("news")).await?;
-    /// assert_eq!(hub.presence("news").await?[0].id, ear.client().id());
+    /// let ada = hub.subscribe(Admission::user("ada").room("news")).await?;
+    /// assert_eq!(hub.presence("news").await?[0].id, ada.client().id());
     ///
-    /// // This hub has one place.
-    /// let error = hub.subscribe(Admission::anonymous()).await.expect_err("it is taken");
+    /// // This hub allows one client.
+    /// let error = hub.subscribe(Admission::anonymous()).await.expect_err("the limit is reached");
     /// assert_eq!(error.status().map(|status| status.as_u16()), Some(503));
     /// # Ok::<_, hublet::Error>(())
     /// # }).expect("it works");
@@ -101,20 +100,20 @@ impl Subscription {
     ///
     /// # Errors
     ///
-    /// Why it was disconnected, once every message that was queued before has been taken: the
-    /// reason of [`Hub::disconnect`] or [`Hub::drain`], 4108 if it was too slow, 1001 if the hub
-    /// has ended. It is over then: the next call returns the same.
+    /// The reason of the disconnect, after the last queued message: that of [`Hub::disconnect`] or
+    /// [`Hub::drain`], 4108 if the program was too slow, 1001 if the hub has ended. Each later call
+    /// returns the same.
     pub async fn next(&mut self) -> Result<Message, Disconnect> {
         poll_fn(|cx| self.registered.queue.poll_take(cx)).await
     }
 
-    /// Returns it as the hub knows it: its id, and the verbs that reach everyone else.
+    /// Returns the client: its id, and the verbs that reach all other clients.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Returns how many messages it has missed to the overflow policy.
+    /// Returns how many messages the overflow policy has dropped.
     #[must_use]
     pub fn missed(&self) -> u64 {
         self.registered.queue.missed()
@@ -135,13 +134,13 @@ mod tests {
     use crate::config::Config;
 
     #[test]
-    fn drain_waits_until_what_is_queued_was_taken() {
+    fn drain_waits_until_queued_messages_were_taken() {
         let executor = smol::Executor::new();
         let (hub, manager) = Hub::new(Config::default()).expect("valid");
         let _manager = executor.spawn(manager);
         block_on(executor.run(async {
             let lobby = Admission::user("ada").room("lobby");
-            let mut subscription = hub.subscribe(lobby).await.expect("a place");
+            let mut subscription = hub.subscribe(lobby).await.expect("a permit");
             let member = &hub.presence("lobby").await.expect("it runs")[0];
             assert_eq!((member.id, member.waiting_bytes), (subscription.client().id(), 0));
             assert_eq!(hub.publish("lobby", "last words").await.expect("it runs"), 1);
@@ -160,17 +159,18 @@ mod tests {
         }));
     }
     #[test]
-    fn dropped_subscription_is_a_client_no_more() {
+    fn dropped_subscription_is_no_client_any_more() {
         let executor = smol::Executor::new();
         let (hub, manager) = Hub::new(Config::default().max_clients(Some(1))).expect("valid");
         let _manager = executor.spawn(manager);
         block_on(executor.run(async {
-            let first = hub.subscribe(Admission::anonymous()).await.expect("a place");
-            let refused = hub.subscribe(Admission::anonymous()).await.expect_err("no place");
+            let first = hub.subscribe(Admission::anonymous()).await.expect("a permit");
+            let refused = hub.subscribe(Admission::anonymous()).await.expect_err("no permit");
             assert_eq!(refused.status(), Some(http::StatusCode::SERVICE_UNAVAILABLE));
             drop(first);
-            hub.subscribe(Admission::anonymous()).await.expect("the place is free again");
-            hub.publish("nobody", "a turn for the manager").await.expect("it runs");
+            hub.subscribe(Admission::anonymous()).await.expect("the permit is free again");
+            // By the answer to this, the manager has removed the client.
+            hub.publish("empty", "message").await.expect("it runs");
             assert_eq!((hub.stats().clients, hub.stats().connections), (0, 0));
         }));
     }

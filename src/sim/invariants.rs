@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::config::Overflow;
 use crate::disconnect::Disconnect;
 use crate::hub::tests::support::{Frame, number_of};
-use crate::sim::network::Kernel;
 use crate::sim::notes::{NEVER, Notes, PeerNote, Span};
 use crate::sim::peer::{Peer, Way, frames_of};
 use crate::sim::script::number_of_text;
 use crate::sim::world::World;
 
 /// What one peer was told, or heard of it.
+#[derive(Clone)]
 struct Heard {
     /// The numbers of its messages, in order.
     messages: Vec<u32>,
@@ -22,14 +22,14 @@ struct Heard {
 /// Checks a run that has ended.
 pub(super) fn check(world: &World) {
     let notes = world.script.notes();
-    let hear = |of: fn(&Kernel) -> &[u8]| -> Vec<_> {
-        let hear = |peer: &Peer| {
-            hear(&frames_of(of(&peer.line.lock()), peer.way).unwrap_or_default(), peer.way)
-        };
-        world.peers.iter().map(hear).collect()
-    };
-    let told = hear(|kernel| &kernel.taken);
-    let heard = hear(Kernel::legible);
+    let hear =
+        |bytes: &[u8], peer: &Peer| hear(&frames_of(bytes, peer.way).unwrap_or_default(), peer.way);
+    let told: Vec<_> = world.peers.iter().map(|peer| hear(&peer.line.lock().taken, peer)).collect();
+    let heard = world.peers.iter().zip(&told).map(|(peer, told)| {
+        let kernel = peer.line.lock();
+        if kernel.has_lost() { hear(kernel.legible(), peer) } else { told.clone() }
+    });
+    let heard: Vec<_> = heard.collect();
     check_order(&notes, &told);
     for (n, (told, heard)) in told.iter().zip(&heard).enumerate() {
         check_peer(&notes, n, told, heard, world.hub.shared().config.overflow);

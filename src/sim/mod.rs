@@ -17,16 +17,20 @@
 //! time pass, or the whole process oversleep. Everything is noted, and at rest and at the end the
 //! invariants are held against the notes.
 //!
-//! HUBLET_SIM_SEEDS=A..B chooses the seeds; HUBLET_TEST_SEED=N replays one and tells what happens.
+//! HUBLET_SIM_SEEDS=A..B chooses the seeds. With HUBLET_SIM_KEEP_GOING=1 all cores run them, or as
+//! many threads as HUBLET_SIM_THREADS says, and each seed that fails is listed. HUBLET_TEST_SEED=N
+//! replays one and prints all its events.
 
 mod executor;
 mod invariants;
+mod journal;
 pub(crate) mod network;
 mod notes;
 mod peer;
 mod poster;
 mod rest;
 mod script;
+mod sweep;
 mod world;
 
 use std::sync::Arc;
@@ -35,14 +39,14 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use crate::config::{Config, Overflow};
-use crate::hub::tests::support::seeded_from;
 use crate::sim::script::ROOMS;
+use crate::sim::sweep::{Sweep, Totals};
 use crate::sim::world::World;
 use crate::stats::Stats;
 
 /// Runs one seed from its beginning to its end.
-fn run(rng: &mut Rng, trace: bool) -> Stats {
-    let mut world = World::new(rng.fork(), trace);
+fn run(rng: &mut Rng) -> Stats {
+    let mut world = World::new(rng.fork());
     for _ in 0..world.rng.usize(50..600) {
         world.step();
     }
@@ -105,29 +109,20 @@ pub(crate) fn any_config(rng: &mut Rng) -> Config {
 
 #[test]
 fn every_seed_keeps_the_invariants() {
-    let seeds = std::env::var("HUBLET_SIM_SEEDS").unwrap_or_else(|_| "0..300".to_owned());
-    let (from, to) = seeds.split_once("..").expect("HUBLET_SIM_SEEDS is A..B");
-    let seeds = from.parse().expect("a number")..to.parse().expect("a number");
-    let trace = std::env::var_os("HUBLET_TEST_SEED").is_some();
-    let (mut runs, mut upgrades, mut recipients, mut evicted) = (0, 0, 0, 0);
-    seeded_from(seeds, |rng| {
-        let stats = run(rng, trace);
-        runs += 1;
-        upgrades += stats.upgrades_accepted;
-        recipients += stats.recipients;
-        evicted += stats.clients_evicted;
-    });
+    let sweep = Sweep::from_environment();
+    let Totals { runs, upgrades, recipients, evicted, .. } = sweep.run(run);
     println!(
         "{runs} runs: {upgrades} upgrades, {recipients} recipients, {evicted} clients evicted"
     );
     // A simulation in which nothing happens proves nothing.
-    assert!(trace || (upgrades > runs && recipients > 50 * runs && evicted > runs / 2));
+    let happens = upgrades > runs && recipients > 50 * runs && evicted > runs / 2;
+    assert!(happens || sweep.replays());
 }
 
 #[test]
 fn a_seed_replays() {
     for seed in 0..30 {
-        let [first, second] = [(); 2].map(|()| run(&mut Rng::with_seed(seed), false));
+        let [first, second] = [(); 2].map(|()| run(&mut Rng::with_seed(seed)));
         assert_eq!(first, second, "seed {seed}");
     }
 }

@@ -12,6 +12,7 @@ use futures_lite::io::{AsyncRead, AsyncWrite};
 
 use crate::hub::queue::DirectWriter;
 use crate::net::stream::Transport;
+use crate::sim::journal::{Name, event};
 
 /// One connection as the kernel has it; the peer's end is this, the server's a [`Socket`].
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(crate) struct Line(Mutex<Kernel>);
 
 #[derive(Debug)]
 pub(crate) struct Kernel {
+    /// The peer, as the journal names it, if it does.
+    name: Option<Name>,
     /// Bytes on their way to the server.
     to_server: VecDeque<u8>,
     /// The peer has shut its side down.
@@ -54,6 +57,7 @@ impl Line {
     /// A line that takes `room` bytes for the peer, and at most `at_most` in one write.
     pub(crate) fn new(room: usize, at_most: usize, rng: Rng) -> Arc<Self> {
         Arc::new(Self(Mutex::new(Kernel {
+            name: None,
             to_server: VecDeque::new(),
             ended: false,
             heard_out: false,
@@ -73,6 +77,13 @@ impl Line {
         })))
     }
 
+    /// As [`new`](Self::new), for a peer of which the journal tells.
+    pub(super) fn named(name: Name, room: usize, at_most: usize, rng: Rng) -> Arc<Self> {
+        let line = Self::new(room, at_most, rng);
+        line.lock().name = Some(name);
+        line
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, Kernel> {
         self.0.lock().expect("not poisoned")
     }
@@ -80,9 +91,14 @@ impl Line {
     /// The peer sends. Where nobody takes it, a reset comes back.
     pub(crate) fn send(&self, bytes: &[u8]) {
         self.change(|kernel| {
+            if bytes.is_empty() {
+                return;
+            }
             if !kernel.closed && !kernel.deaf {
+                kernel.tell(|| format!("sends {} bytes", bytes.len()));
                 kernel.to_server.extend(bytes);
-            } else if !bytes.is_empty() {
+            } else {
+                kernel.tell(|| format!("sends {} bytes, which nobody takes", bytes.len()));
                 kernel.refuse();
             }
         });
@@ -90,12 +106,16 @@ impl Line {
 
     /// The peer shuts its side down.
     pub(crate) fn end(&self) {
-        self.change(|kernel| kernel.ended = true);
+        self.change(|kernel| {
+            kernel.tell(|| "shuts its side down".to_owned());
+            kernel.ended = true;
+        });
     }
 
     /// The peer resets the connection: what was on its way is lost.
     pub(crate) fn reset(&self) {
         self.change(|kernel| {
+            kernel.tell(|| "resets its connection".to_owned());
             kernel.reset = true;
             kernel.to_server.clear();
             kernel.cut.get_or_insert(kernel.read);
@@ -105,7 +125,11 @@ impl Line {
     /// The peer reads `most` bytes, if there are as many, which no reset takes from it any more.
     pub(super) fn read(&self, most: usize) {
         let mut kernel = self.lock();
-        kernel.read += most.min(kernel.unread());
+        let bytes = most.min(kernel.unread());
+        if bytes > 0 {
+            kernel.tell(|| format!("reads {bytes} bytes"));
+        }
+        kernel.read += bytes;
     }
 
     /// There is room for `bytes` more.
@@ -128,6 +152,20 @@ impl Line {
 }
 
 impl Kernel {
+    /// Has the journal say what the peer does.
+    fn tell(&self, what: impl FnOnce() -> String) {
+        if let Some(name) = self.name {
+            event!("{name} {}", what());
+        }
+    }
+
+    /// Has the journal say what the server does with the peer's connection.
+    fn tell_server(&self, what: impl FnOnce() -> String) {
+        if let Some(name) = self.name {
+            event!("the server, for {name}, {}", what());
+        }
+    }
+
     /// What the peer has read and what it still can.
     pub(super) fn legible(&self) -> &[u8] {
         &self.taken[..self.cut.unwrap_or(self.taken.len())]
@@ -136,6 +174,12 @@ impl Kernel {
     /// How much of that it has not read, in bytes.
     pub(super) fn unread(&self) -> usize {
         self.legible().len() - self.read
+    }
+
+    /// Whether the kernel takes nothing although the peer has read everything, which no kernel does
+    /// for long.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.room == 0 && self.unread() == 0 && !self.shut && self.cut.is_none()
     }
 
     /// Whether a reset has cost the peer something.
@@ -153,6 +197,7 @@ impl Kernel {
         if self.cut.is_none() {
             let unread = self.unread();
             let spared = if self.rng.bool() { self.rng.usize(..=unread) } else { 0 };
+            self.tell_server(|| format!("resets: of {unread} bytes unread {spared} are left"));
             self.cut = Some(self.read + spared);
             self.to_server.clear();
         }
@@ -180,6 +225,7 @@ impl Kernel {
         if self.room < usize::MAX {
             self.room -= written;
         }
+        self.tell_server(|| format!("writes {written} bytes"));
         Ok(written)
     }
 }
@@ -196,6 +242,8 @@ struct Descriptor {
 impl Drop for Descriptor {
     fn drop(&mut self) {
         let mut kernel = self.line.lock();
+        let unread = kernel.to_server.len();
+        kernel.tell_server(|| format!("closes its descriptor, with {unread} bytes unread"));
         kernel.closed = true;
         // A kernel says with a reset that bytes came which nobody has read. What is not a kernel's
         // goes with what it has kept to itself, unless the peer was heard to its end.
@@ -250,6 +298,7 @@ impl Transport for Socket {
 
     fn abort(&mut self) {
         let mut kernel = self.lock();
+        kernel.tell_server(|| "cuts it off".to_owned());
         kernel.shut = true;
         kernel.deaf = true;
     }
@@ -277,6 +326,10 @@ impl AsyncRead for Socket {
         } else {
             come
         };
+        kernel.tell_server(|| match n {
+            0 => "reads to the end".to_owned(),
+            n => format!("reads {n} bytes"),
+        });
         for (byte, place) in kernel.to_server.drain(..n).zip(into) {
             *place = byte;
         }
@@ -313,7 +366,9 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.lock().shut = true;
+        let mut kernel = self.lock();
+        kernel.tell_server(|| "shuts its side down".to_owned());
+        kernel.shut = true;
         Poll::Ready(Ok(()))
     }
 }

@@ -1,6 +1,7 @@
 //! What happened in a run, as those saw it who asked the hub for it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::hub::client_id::ClientId;
 
@@ -54,6 +55,17 @@ pub(super) enum To {
     Room(usize),
     User(usize),
     Peer(usize),
+}
+
+impl fmt::Display for To {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::Room(room) => write!(f, "room {room}"),
+            Self::User(user) => write!(f, "user {user}"),
+            Self::Peer(peer) => write!(f, "peer {peer}"),
+        }
+    }
 }
 
 /// One message; its number is its place.

@@ -1,5 +1,6 @@
 //! A peer's end of a connection, and what it does of itself.
 
+use std::fmt;
 use std::sync::Arc;
 
 use base64ct::{Base64, Encoding as _};
@@ -19,6 +20,16 @@ pub(super) enum Way {
     Upgraded,
     /// It asks for events.
     Events,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Asks => "asks for a WebSocket",
+            Self::Upgraded => "comes with a WebSocket",
+            Self::Events => "asks for events",
+        })
+    }
 }
 
 /// What a peer still says.
@@ -47,7 +58,7 @@ pub(super) struct Peer {
     pub(super) half: Vec<u8>,
     /// How much of what it has read, in bytes, it has looked at.
     pub(super) seen: usize,
-    /// Frames of that which it has understood.
+    /// How much of that, in bytes, is frames that it has understood, and the response before them.
     pub(super) understood: usize,
     pub(super) voice: Voice,
     /// It has reset its connection.
@@ -88,34 +99,43 @@ impl Peer {
         // What it says meanwhile may cost it the rest.
         let unread = self.line.lock().unread();
         self.line.read(if rng.bool() { unread } else { rng.usize(unread.min(1)..=unread) });
-        let (heard, over) = {
+        let (heard, over, reads) = {
             let kernel = self.line.lock();
             let (read, over) = (kernel.read, kernel.is_over());
             let leaves = over && self.voice < Voice::Ended;
             if read == self.seen && !leaves {
-                return false;
+                let is_stuck = kernel.is_stuck();
+                drop(kernel);
+                if is_stuck {
+                    self.line.grant(200);
+                }
+                return is_stuck;
             }
-            (kernel.taken[..read].to_vec(), over)
+            let reads = read > self.seen;
+            self.seen = read;
+            let new = if self.way == Way::Events { self.seen } else { self.understood };
+            (kernel.taken[new..read].to_vec(), over, reads)
         };
-        let reads = heard.len() > self.seen;
-        self.seen = heard.len();
         if reads && !self.steady {
             self.line.grant(200);
         }
-        if self.way != Way::Events {
-            self.answer_frames(&frames_of(&heard, self.way).unwrap_or_default());
-        }
+        self.answer_frames(&heard);
         if over && self.voice < Voice::Ended {
             self.end();
         }
         true
     }
 
-    /// Answers the frames that it has not understood yet.
-    fn answer_frames(&mut self, frames: &[Frame]) {
-        let new = &frames[self.understood..];
-        self.understood = frames.len();
-        for Frame { opcode, payload } in new {
+    /// Answers the frames in what it has not understood yet.
+    fn answer_frames(&mut self, heard: &[u8]) {
+        let is_welcome = self.way == Way::Asks && self.understood == 0;
+        let Some(frames) = (if is_welcome { behind_welcome(heard, self.way) } else { Some(heard) })
+        else {
+            return;
+        };
+        let (frames, rest) = decode(frames);
+        self.understood += heard.len() - rest;
+        for Frame { opcode, payload } in &frames {
             match opcode {
                 8 if self.voice < Voice::Ended => self.end(),
                 // A frame in the middle would be torn by what is sent now.
@@ -132,19 +152,19 @@ impl Peer {
 /// The frames of what a peer has heard, or what stands for them: behind a response, if it asked.
 /// `None` before that, and for a refusal.
 pub(super) fn frames_of(heard: &[u8], way: Way) -> Option<Vec<Frame>> {
+    let body = behind_welcome(heard, way)?;
+    Some(if way == Way::Events { events(body) } else { decode(body).0 })
+}
+
+/// What a peer has heard behind the response, if it asked; `None` before that, and for a refusal.
+fn behind_welcome(heard: &[u8], way: Way) -> Option<&[u8]> {
     let welcome = match way {
         Way::Asks => "HTTP/1.1 101 ",
-        Way::Upgraded => "",
+        Way::Upgraded => return Some(heard),
         Way::Events => "HTTP/1.1 200 ",
     };
-    let body = if way == Way::Upgraded {
-        heard
-    } else {
-        let end = heard.windows(4).position(|window| window == b"\r\n\r\n")?;
-        &heard[end + 4..]
-    };
-    let of = if way == Way::Events { events } else { |body: &[u8]| decode(body).0 };
-    heard.starts_with(welcome.as_bytes()).then(|| of(body))
+    let end = heard.windows(4).position(|window| window == b"\r\n\r\n")?;
+    heard.starts_with(welcome.as_bytes()).then(|| &heard[end + 4..])
 }
 
 /// The events of a stream as the frames that they stand for; the last one may be cut off.

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use crate::net::peer::Peer as Origin;
 use crate::serve::accept::connect;
 use crate::sim::executor::TaskId;
+use crate::sim::journal;
+use crate::sim::journal::{Name, event};
 use crate::sim::network::{Line, Socket};
 use crate::sim::notes::{Notes, To};
 use crate::sim::script::{ROOMS, USERS, said};
-use crate::sim::world::{World, trace};
+use crate::sim::world::World;
 
 /// Posters at a time.
 const POSTERS_MAX: usize = 6;
@@ -19,6 +21,8 @@ pub(super) struct Poster {
     pub(super) line: Arc<Line>,
     /// The connection's task.
     pub(super) task: TaskId,
+    /// Its number among all that ever came.
+    pub(super) number: usize,
     /// It reads every answer as it comes.
     steady: bool,
     /// The messages of requests that were begun and not answered, in order.
@@ -138,18 +142,16 @@ impl World {
         }
         match self.rng.u8(..60) {
             0 => {
-                trace!(self, "poster {n} ends");
                 self.posters[n].line.end();
                 self.posters[n].silent = true;
             }
             1 => {
-                trace!(self, "poster {n} resets");
                 self.posters[n].line.reset();
                 self.posters[n].silent = true;
                 self.posters[n].broken = true;
             }
             2 => {
-                trace!(self, "poster {n} is dropped");
+                event!("the program drops the connection of poster {}", self.posters[n].number);
                 self.executor.cancel(self.posters[n].task);
                 self.posters[n].silent = true;
                 self.posters[n].broken = true;
@@ -182,7 +184,11 @@ impl World {
     /// Posts a message behind what the poster has asked before, or a part of it.
     pub(super) fn ask_by_post(&mut self, n: usize, to: To, len: usize, whole: bool) {
         let number = self.script.notes().publish(to, None);
-        trace!(self, "poster {n} posts {number} to {to:?}, {len} bytes, whole {whole}");
+        event!(
+            "poster {} posts message {number}, {len} bytes, to {to}{}",
+            self.posters[n].number,
+            if whole { "" } else { ", and sends a part of it" }
+        );
         let path = match to {
             To::Room(room) => format!("/pub/room%20{room}"),
             To::User(user) => format!("/user/user%20{user}"),
@@ -211,8 +217,14 @@ impl World {
         let steady = rng.bool();
         let room = if steady { usize::MAX } else { rng.usize(..600) };
         let at_most = if rng.bool() { usize::MAX } else { rng.usize(1..100) };
-        let line = Line::new(room, at_most, rng.fork());
-        trace!(self, "a poster comes, steady {steady} room {room} at most {at_most}");
+        let number = self.posters_so_far;
+        self.posters_so_far += 1;
+        let line = Line::named(Name::Poster(number), room, at_most, rng.fork());
+        event!(
+            "poster {number} comes: it reads {}, the kernel takes {} for it",
+            if steady { "all" } else { "late" },
+            journal::bytes(room)
+        );
         let (hub, script) = (self.hub.clone(), self.script.clone());
         let socket = Socket::new(&line, false);
         let task = self.executor.spawn(async move {
@@ -224,6 +236,6 @@ impl World {
         });
         let (asked, half, seen) = (VecDeque::new(), Vec::new(), 0);
         let (silent, broken) = (false, false);
-        self.posters.push(Poster { line, task, steady, asked, half, seen, silent, broken });
+        self.posters.push(Poster { line, task, number, steady, asked, half, seen, silent, broken });
     }
 }

@@ -15,8 +15,10 @@ impl World {
         }
         for poster in &self.posters {
             let closed = poster.line.lock().closed;
-            assert!(closed || self.executor.runs(poster.task), "a poster's descriptor is left");
-            assert!(!poster.misses(), "a poster has lost an answer");
+            let number = poster.number;
+            let runs = self.executor.runs(poster.task);
+            assert!(closed || runs, "the descriptor of poster {number} is left");
+            assert!(!poster.misses(), "poster {number} has lost an answer");
         }
         if !self.executor.runs(self.manager) || self.rng.u8(..4) > 0 {
             return;

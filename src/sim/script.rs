@@ -1,5 +1,6 @@
 //! What peers and the program ask of the hub, and how it is noted.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::hub::handle::Hub;
 use crate::hub::tests::support::numbered;
 use crate::message::Message;
 use crate::net::peer::Peer;
+use crate::sim::journal::event;
 use crate::sim::notes::{NEVER, Notes, To};
 use crate::sim::peer::Way;
 use crate::time::clock::Timer;
@@ -54,6 +56,25 @@ pub(super) enum Op {
     Sleep(u8),
     Fail,
     Panic,
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Publish { to, through_client, waits, len } => {
+                let how = if *waits { "publish" } else { "try to publish" };
+                let through = if *through_client { " through its client" } else { "" };
+                write!(f, "{how} {len} bytes to {to}{through}")
+            }
+            Self::Join { peer, room } => write!(f, "let peer {peer} join room {room}"),
+            Self::Leave { peer, room } => write!(f, "let peer {peer} leave room {room}"),
+            Self::Kick { peer } => write!(f, "kick peer {peer}"),
+            Self::Yield(times) => write!(f, "yield {times} times"),
+            Self::Sleep(seconds) => write!(f, "sleep {seconds} s"),
+            Self::Fail => f.write_str("fail"),
+            Self::Panic => f.write_str("panic"),
+        }
+    }
 }
 
 impl Op {
@@ -262,6 +283,7 @@ impl Script {
             let code = notes.kick(peer);
             (id, code, was_gone, was_ending)
         };
+        event!("peer {peer} is to be kicked with {code}");
         let kicked = hub.disconnect(id, Disconnect::new(code, "as the script says")).await;
         match kicked {
             Ok(()) => assert!(!was_gone, "who has gone is not kicked"),
@@ -285,6 +307,7 @@ impl Handler for Script {
     }
 
     async fn on_connect(&self, client: &Client) -> Result<(), Disconnect> {
+        event!("on_connect runs for peer {}", peer_of(client));
         self.notes().connected(peer_of(client), client.id());
         Ok(())
     }
@@ -295,6 +318,7 @@ impl Handler for Script {
         let op = self.ops.lock().expect("not poisoned").get(number as usize).copied();
         let op = op.ok_or(Disconnect::UNSUPPORTED)?;
         let peer = peer_of(client);
+        event!("on_message runs for peer {peer}: {op}");
         match op {
             Op::Fail => self.notes().may_end(peer, &[HANDLER]),
             Op::Panic => self.notes().may_end(peer, &[Disconnect::INTERNAL.code()]),
@@ -305,6 +329,7 @@ impl Handler for Script {
 
     async fn on_disconnect(&self, client: &Client, reason: &Disconnect) {
         let mut notes = self.notes();
+        event!("on_disconnect runs for peer {} with {reason}", peer_of(client));
         let now = notes.moment();
         let note = &mut notes.peers[peer_of(client)];
         note.gone.by = now;

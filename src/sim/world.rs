@@ -14,6 +14,8 @@ use crate::net::peer::Peer as Origin;
 use crate::serve::accept::connect;
 use crate::sim::any_config;
 use crate::sim::executor::{Executor, Order, TaskId};
+use crate::sim::journal;
+use crate::sim::journal::{Name, event};
 use crate::sim::network::{Line, Socket};
 use crate::sim::notes::To;
 use crate::sim::peer::{Peer, Voice, Way};
@@ -39,34 +41,25 @@ pub(super) struct World {
     pub(super) script: Script,
     pub(super) peers: Vec<Peer>,
     pub(super) posters: Vec<Poster>,
+    /// Posters that have come.
+    pub(super) posters_so_far: usize,
     /// Tasks of the program that must end without help from any peer and from time.
-    verbs: Vec<TaskId>,
+    verbs: Vec<(TaskId, String)>,
     order: Order,
     pub(super) manager: TaskId,
     pub(super) len_max: usize,
-    pub(super) trace: bool,
 }
-
-macro_rules! trace {
-    ($world:expr, $($format:tt)*) => {
-        if $world.trace {
-            eprintln!($($format)*);
-        }
-    };
-}
-pub(super) use trace;
 
 impl World {
-    pub(super) fn new(mut rng: Rng, trace: bool) -> Self {
+    pub(super) fn new(mut rng: Rng) -> Self {
         // The library's own dice: the jitter of pings.
         fastrand::seed(rng.u64(..));
         let order = if rng.u8(..3) > 0 { Order::Fair } else { Order::Wild };
         let config = any_config(&mut rng);
         let len_max = config.max_message;
-        if trace {
-            eprintln!("{order:?} {config:?}");
-        }
         let time = VirtualTime::start();
+        journal::begin();
+        event!("tasks run in {order:?} order; {config:?}");
         let (hub, manager) = Hub::new(config).expect("a valid configuration");
         let mut executor = Executor::new(order);
         let manager = executor.spawn(manager);
@@ -80,11 +73,11 @@ impl World {
             script,
             peers,
             posters,
+            posters_so_far: 0,
             verbs,
             order,
             manager,
             len_max,
-            trace,
         }
     }
 
@@ -138,12 +131,18 @@ impl World {
         let mut rooms: Vec<_> = (0..ROOMS).filter(|_| rng.u8(..3) == 0).collect();
         rooms.truncate(self.hub.shared().config.max_rooms_per_client);
         let room = if steady { usize::MAX } else { rng.usize(..2_000) };
-        let line = Line::new(room, at_most, rng.fork());
+        let line = Line::named(Name::Peer(self.peers.len()), room, at_most, rng.fork());
         let answers = steady || rng.bool();
         let number = self.script.peer(user, rooms.clone(), steady);
-        trace!(
-            self,
-            "peer {number} comes, outlet {outlet} {way:?} steady {steady} answers {answers} room {room} at most {at_most} rooms {rooms:?}"
+        event!(
+            "peer {number} {way}: it {}, the kernel takes {} for it{}, it is to be in rooms {rooms:?}",
+            match (steady, answers) {
+                (true, _) => "reads all and answers",
+                (false, true) => "reads late and answers",
+                (false, false) => "reads late and never answers",
+            },
+            journal::bytes(room),
+            if outlet { ", others write to it too" } else { "" },
         );
         let overrun = steady && self.order == Order::Wild;
         if overrun {
@@ -201,7 +200,6 @@ impl World {
             for _ in 0..self.rng.u8(..6) {
                 self.executor.tick(&mut self.rng);
             }
-            trace!(self, "peer {number} is dropped at once");
             self.script.notes().may_end(number, &[1005, 1006]);
             self.drop_connection(number);
         }
@@ -232,7 +230,7 @@ impl World {
                 1 => frame(0x8a, b"unasked"),
                 _ => {
                     let op = Op::any(&mut self.rng, self.peers.len(), self.len_max);
-                    trace!(self, "peer {n} asks for {op:?}");
+                    event!("peer {n} asks to {op}");
                     let payload = self.script.ask(op);
                     if self.rng.bool() {
                         frame(0x82, &payload)
@@ -258,13 +256,12 @@ impl World {
         if !self.peers[n].steady {
             let most = if self.rng.u8(..3) == 0 { 1 << 20 } else { 3_000 };
             let bytes = self.rng.usize(..most);
-            trace!(self, "peer {n} reads {bytes}");
+            event!("peer {n} reads at most {bytes} bytes, and the kernel takes as many more");
             self.peers[n].line.read(bytes);
             self.peers[n].line.grant(bytes);
         }
         if self.rng.bool() {
-            let answered = self.peers[n].answer(&mut self.rng);
-            trace!(self, "peer {n} looks at what it has read: {answered}");
+            self.peers[n].answer(&mut self.rng);
         }
     }
 
@@ -277,7 +274,6 @@ impl World {
         if (steady && how > 3 && self.rng.u8(..3) > 0) || peer.is_silent() {
             return;
         }
-        trace!(self, "peer {n} goes ({how})");
         let peer = &mut self.peers[n];
         match how {
             0..=5 if peer.way == Way::Events => {
@@ -303,6 +299,7 @@ impl World {
 
     /// A peer sends a close frame.
     fn close(&mut self, n: usize) {
+        event!("peer {n} sends a close frame");
         self.script.notes().may_end(n, &[1000]);
         let peer = &mut self.peers[n];
         // Its last frame is finished before, so that the close frame is one.
@@ -321,6 +318,7 @@ impl World {
 
     /// The program drops a connection where it stands; the registry hears of it soon.
     fn drop_connection(&mut self, n: usize) {
+        event!("the program drops the connection of peer {n}");
         self.script.notes().peers[n].cancelled = true;
         self.executor.cancel(self.peers[n].task);
         let peer = &mut self.peers[n];
@@ -352,7 +350,7 @@ impl World {
             4 => (1008, (0..20).flat_map(|nth| frame(u8::from(nth == 0), b"")).collect()),
             _ => (1002, frame(0x80, b"")),
         };
-        trace!(self, "peer {n} breaks the rules: {code}");
+        event!("peer {n} breaks the rules: {code}");
         if self.peers[n].way == Way::Events {
             // It is cut off, with most of that unread.
             self.lose(n);
@@ -373,14 +371,17 @@ impl World {
             return;
         }
         let patient = self.rng.u8(..6) > 0;
-        trace!(self, "the program asks for {op:?}, patient {patient}");
+        event!(
+            "the program asks to {op}{}",
+            if patient { "" } else { ", and does not wait for it" }
+        );
         let (hub, script) = (self.hub.clone(), self.script.clone());
         let verb = self.executor.spawn(async move {
             let done = script.act(&hub, None, op).await;
             done.expect("only peers fail");
         });
         if patient {
-            self.verbs.push(verb);
+            self.verbs.push((verb, op.to_string()));
         } else {
             for _ in 0..self.rng.u8(..4) {
                 self.executor.tick(&mut self.rng);
@@ -393,7 +394,7 @@ impl World {
     fn flood(&mut self) {
         let (to, len) = (To::Room(self.rng.usize(..ROOMS)), self.len_max);
         let times = self.rng.usize(1..40);
-        trace!(self, "the program floods {to:?}, {times} times {len} bytes");
+        event!("the program floods {to}: {times} times {len} bytes");
         let (hub, script) = (self.hub.clone(), self.script.clone());
         let verb = self.executor.spawn(async move {
             for _ in 0..times {
@@ -401,24 +402,19 @@ impl World {
                 script.act(&hub, None, op).await.expect("only peers fail");
             }
         });
-        self.verbs.push(verb);
+        self.verbs.push((verb, format!("flood {to}")));
     }
 
     /// Lets everything come to rest, without time; then nobody waits who need not.
     pub(super) fn rest(&mut self) {
-        let mut ticks = 0;
-        loop {
-            while self.executor.tick(&mut self.rng) {
-                ticks += 1;
-                assert!(ticks < TICKS_MAX, "the world never rests");
-            }
-            if !self.answer() {
-                break;
-            }
+        self.settle();
+        self.verbs.retain(|(verb, _)| self.executor.runs(*verb));
+        if let Some((_, verb)) = self.verbs.first() {
+            panic!("the program waits for a peer or for time: it asked to {verb}");
         }
-        self.verbs.retain(|&verb| self.executor.runs(verb));
-        assert!(self.verbs.is_empty(), "the program waits for a peer or for time");
         self.check_rest();
+        // The check has asked for something, which may have made room for others.
+        self.settle();
     }
 
     /// Peers that answer do; `false` if none had anything to answer.
@@ -439,8 +435,7 @@ impl World {
         } else {
             next.min(Duration::from_millis(self.rng.u64(..3_000)))
         };
-        trace!(self, "{by:?} pass");
-        self.time.advance(by);
+        self.advance(by);
         if self.rng.bool() {
             return self.rest();
         }
@@ -450,10 +445,15 @@ impl World {
             let peer = &self.peers[n];
             let is_told = peer.line.lock().unread() > 0;
             if is_told && peer.answers && peer.can_close() && self.rng.u8(..8) == 0 {
-                trace!(self, "peer {n} closes, whatever it is told");
+                event!("peer {n} closes, whatever it is told");
                 self.close(n);
             }
         }
+    }
+
+    fn advance(&self, by: Duration) {
+        self.time.advance(by);
+        event!("{by:?} have passed");
     }
 
     /// Steady peers do not leave a message unfinished.
@@ -470,16 +470,17 @@ impl World {
     fn oversleep(&mut self) {
         self.finish_halves();
         self.rest();
-        trace!(self, "the process oversleeps");
+        event!("the process oversleeps");
         // Pings may be under way, and their answers.
-        self.time.advance(self.time.until_next().unwrap_or_default());
+        self.advance(self.time.until_next().unwrap_or_default());
         while self.executor.tick(&mut self.rng) {}
         while self.answer() {}
         let speaks = |peer: &&mut Peer| peer.steady && !peer.is_silent() && peer.way != Way::Events;
         for peer in self.peers.iter_mut().filter(speaks) {
             peer.line.send(&frame(0x8a, b"still here"));
         }
-        self.time.advance(Duration::from_secs(self.rng.u64(..200)));
+        let by = Duration::from_secs(self.rng.u64(..200));
+        self.advance(by);
         self.rest();
     }
 
@@ -487,10 +488,11 @@ impl World {
     pub(super) fn end(&mut self) {
         self.finish_halves();
         let how = self.rng.u8(..6);
-        trace!(self, "the end ({how})");
+        event!("the end begins, way {how}");
         match how {
             0 | 1 => self.drain(),
             2 => {
+                event!("the manager is dropped");
                 self.everyone_may_end(&[1001]);
                 self.executor.cancel(self.manager);
             }
@@ -527,13 +529,14 @@ impl World {
         let write_out = Duration::from_secs(2).min(config.write_timeout);
         // The last wait is for a place in the inbox, where none waits.
         let deadline = config.drain + write_out + config.close_timeout * 2;
+        event!("the hub drains");
         let hub = self.hub.clone();
         let drain = self.executor.spawn(async move { hub.drain(Disconnect::RESTART).await });
         let mut waited = Duration::ZERO;
         self.settle();
         while self.executor.runs(drain) {
             let next = self.time.until_next().expect("a drain waits for time");
-            self.time.advance(next);
+            self.advance(next);
             waited += next;
             assert!(waited <= deadline, "a drain takes {waited:?} of {deadline:?}");
             self.settle();
@@ -541,10 +544,14 @@ impl World {
         assert!(!self.executor.runs(self.manager), "a drained hub has ended");
     }
 
-    /// As [`rest`](Self::rest), for a world whose drain goes on.
+    /// As [`rest`](Self::rest), without the checks: for a world whose drain goes on.
     fn settle(&mut self) {
+        let mut ticks = 0;
         loop {
-            while self.executor.tick(&mut self.rng) {}
+            while self.executor.tick(&mut self.rng) {
+                ticks += 1;
+                assert!(ticks < TICKS_MAX, "the world never rests");
+            }
             if !self.answer() {
                 break;
             }
@@ -563,7 +570,7 @@ impl World {
         self.rest();
         while self.tasks().any(|task| self.executor.runs(task)) {
             let next = self.time.until_next().expect("a connection waits for time");
-            self.time.advance(next);
+            self.advance(next);
             waited += next;
             assert!(waited < ENDING_MAX, "a connection never ends");
             self.rest();

@@ -1,19 +1,23 @@
 //! A client that hears its room as server-sent events: it is written to, and only its end is read.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
+use std::ops::RangeInclusive;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use futures_lite::FutureExt as _;
-use http::StatusCode;
+use http::{StatusCode, Uri};
 
+use crate::config::Config;
 use crate::connection::handler::Handler;
 use crate::connection::linger::{lingering_close, poll_discard};
 use crate::connection::registration::{Admitted, Registered};
 use crate::connection::timeouts::{Due, Timeouts};
 use crate::disconnect::Disconnect;
 use crate::http1::response::Response;
+use crate::http1::url::query_of;
 use crate::hub::client::Client;
 use crate::hub::handle::Hub;
 use crate::hub::queue::Phase;
@@ -28,13 +32,43 @@ const WRITE_BUDGET: usize = 64 * 1024;
 /// Bytes that a peer may send behind its request, for which there is no use.
 const DISCARD_MAX: usize = 64 * 1024;
 
-/// A comment: it shows the peer and the proxies between that the stream lives.
-pub(crate) const HEARTBEAT: &[u8] = b":\n\n";
+/// What shows that a stream lives, at its begin and at the ping interval.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Heartbeat {
+    /// A comment, which no parser makes an event of.
+    #[default]
+    Comment,
+    /// An event, for a page that watches its stream: an `EventSource` hides comments.
+    Event,
+}
+
+impl Heartbeat {
+    /// The one that a request asks for: `?probe=1` is for events.
+    pub(crate) fn of(uri: &Uri) -> Self {
+        if query_of(uri, "probe").as_deref() == Some("1") { Self::Event } else { Self::Comment }
+    }
+
+    /// Its bytes. An event says the interval in seconds, rounded up.
+    fn text(self, config: &Config) -> Cow<'static, str> {
+        match self {
+            Self::Comment => ":\n\n".into(),
+            Self::Event => {
+                let seconds = config.ping_interval.as_millis().div_ceil(1000);
+                format!("event: ping\ndata: {seconds}\n\n").into()
+            }
+        }
+    }
+}
+
+/// Milliseconds after which an `EventSource` reconnects, a random one for each. Without it all of a
+/// browser's make reconnect after the same time. From a second, since a hub that restarts is away
+/// for a moment, and below what users take for broken.
+const RETRY: RangeInclusive<u16> = 1_000..=5_000;
 
 /// The response whose body are the events. It has no length and ends with the connection, which
 /// is the one way that HTTP/1.0 and 1.1 have in common.
-pub(crate) fn response() -> Response {
-    Response::with_type(StatusCode::OK, "text/event-stream", ":\n\n".into())
+pub(crate) fn response(heartbeat: Heartbeat, config: &Config) -> Response {
+    Response::with_type(StatusCode::OK, "text/event-stream", heartbeat.text(config))
         .endless()
         .header("Cache-Control", "no-store")
         // Nginx hands on what it gets at once, and need not be told so.
@@ -58,7 +92,7 @@ pub(crate) async fn run<T: Transport, H: Handler>(
     hub: &Hub,
     transport: T,
     admitted: Admitted,
-    head: Vec<u8>,
+    (head, heartbeat): (Vec<u8>, Heartbeat),
     handler: &H,
 ) -> Disconnect {
     let Admitted { registered, client } = admitted;
@@ -75,6 +109,7 @@ pub(crate) async fn run<T: Transport, H: Handler>(
         registered,
         timeouts: clock,
         encoder,
+        heartbeat,
         unflushed,
         discarded,
         held,
@@ -112,6 +147,8 @@ struct Stream<'a, T> {
     registered: Registered,
     timeouts: Timeouts<'a>,
     encoder: Encoder,
+    /// What it says while no message comes.
+    heartbeat: Heartbeat,
     /// Bytes were written that the transport may still hold back.
     unflushed: bool,
     /// Bytes that came from the peer and were thrown away.
@@ -164,7 +201,8 @@ impl<T: Transport> Stream<'_, T> {
                 }
                 // A peer that has gone does not acknowledge it, and the kernel says so in time.
                 _ => {
-                    self.encoder.say(HEARTBEAT);
+                    let text = self.heartbeat.text(&self.hub.shared().config);
+                    self.encoder.say(text.as_bytes());
                     self.timeouts.heard();
                 }
             }
@@ -183,8 +221,8 @@ impl<T: Transport> Stream<'_, T> {
         };
         // What is no message waits nowhere else.
         let own = encoder.poll_flush(|bytes| write(cx, bytes));
-        let drained = self.registered.queue.poll_drain(cx, WRITE_BUDGET, |cx, frames| {
-            encoder.poll_write(frames, |bytes| write(cx, bytes))
+        let drained = self.registered.queue.poll_drain(cx, WRITE_BUDGET, |cx, unsent| {
+            encoder.poll_write(unsent, |bytes| write(cx, bytes))
         });
         let mut failed = matches!(own, Poll::Ready(Err(_)));
         self.unflushed |= progress;
@@ -316,10 +354,11 @@ impl<T: Transport> Stream<'_, T> {
     }
 }
 
-/// The last event of a stream: what a close frame would say.
+/// The last event of a stream: what a close frame would say, and after how many milliseconds an
+/// `EventSource` reconnects.
 fn close(reason: &Disconnect) -> Vec<u8> {
     let mut event = format!("event: close\ndata: {{\"code\":{},\"reason\":", reason.code());
     json::string(&mut event, reason.reason());
-    event.push_str("}\n\n");
+    event.push_str(&format!("}}\nretry: {}\n\n", fastrand::u16(RETRY)));
     event.into_bytes()
 }

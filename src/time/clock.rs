@@ -1,7 +1,7 @@
-//! The time: the one place where the library asks for it and waits for it.
+//! The clock: the only file in which the library reads the time and waits for it.
 //!
-//! A simulation puts its own in its place, so that a run of hours takes milliseconds and comes out
-//! the same every time.
+//! Tests replace it by a virtual clock, so that hours pass in milliseconds and every run is the
+//! same.
 
 #[cfg(not(test))]
 pub(crate) use real::{Timer, now};
@@ -9,7 +9,7 @@ pub(crate) use real::{Timer, now};
 #[cfg(test)]
 pub(crate) use super::virtual_time::{Timer, now};
 
-/// The time of the world, in seconds since 1970; 0 where the clock stands before.
+/// The wall clock, in seconds since 1970; 0 if it is set to an earlier time.
 pub(crate) fn unix_seconds() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())
@@ -21,7 +21,7 @@ mod real {
 
     pub(crate) use smol::Timer;
 
-    /// The time, by the clock that no one sets.
+    /// The monotonic clock.
     pub(crate) fn now() -> Instant {
         Instant::now()
     }

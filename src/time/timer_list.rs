@@ -1,4 +1,4 @@
-//! Who is to be woken when: plain data, without a lock and without a clock.
+//! Deadlines and their wakers: plain data, without a lock and without a clock.
 
 use std::num::NonZeroU32;
 use std::task::Waker;
@@ -6,29 +6,29 @@ use std::time::Duration;
 
 use crate::config::Config;
 
-/// Moments in a second: deadlines are rounded up to a thirty-second of one.
+/// Ticks in a second: deadlines are rounded up to 1/32 of a second.
 ///
-/// So clients that come due together are served by one wake, and ten thousand that are pinged every
-/// 25 s wake a hub 32 times a second and not 400 times; what a peer is granted longer, at most twice
-/// 31.25 ms, is less than a network takes to lose and resend a packet.
+/// Clients that are due in the same tick share one wake. Ten thousand clients that are pinged every
+/// 25 s wake a hub 32 times a second instead of 400 times. A peer gets at most two ticks (62.5 ms)
+/// more than its timeout, less than a network takes to lose and resend a packet.
 const TICKS_PER_SECOND: u32 = 32;
 
-/// The time from one moment to the next, in nanoseconds.
+/// Nanoseconds of a tick.
 const TICK_NANOS: u64 = 1_000_000_000 / TICKS_PER_SECOND as u64;
 
-/// What lies further ahead than half the way around would be taken for the past.
+/// A tick further ahead than half of the range would compare as past.
 const _: () = assert!(Config::WAIT_MAX.as_secs() * (TICKS_PER_SECOND as u64) < i32::MAX as u64 / 4);
 
-/// A moment, counted in grains. The count wraps: one is before another if it is the shorter way
-/// there, and the ways are two years long together.
+/// A count of ticks. It wraps after two years and is compared like the jiffies of Linux: one tick
+/// is before another if the way forward to it is the shorter one.
 ///
-/// The lowest bit is always set: so none is 0, and a moment that there may not be takes no more room.
+/// The lowest bit is always set, so the value is never 0 and an `Option<Tick>` takes 4 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tick(NonZeroU32);
 
 impl Tick {
-    /// The first moment of a hub: it wraps for the first time five minutes later, so that whoever
-    /// compares moments in another way is found out by the tests and not after two years.
+    /// The first tick of a hub. The count wraps for the first time five minutes later, as in Linux,
+    /// so that tests find a wrong comparison.
     const FIRST: Self = Self::at((2 * 5 * 60 * TICKS_PER_SECOND).wrapping_neg());
 
     const fn at(count: u32) -> Self {
@@ -38,25 +38,25 @@ impl Tick {
         }
     }
 
-    /// The last moment that is not after `since` from the first.
+    /// The last tick that is not later than `since` after the first.
     pub(crate) fn passed(since: Duration) -> Self {
         Self::FIRST.ahead(ticks(since))
     }
 
-    /// The first moment that is not before `since` from the first.
+    /// The first tick that is not earlier than `since` after the first.
     pub(crate) fn coming(since: Duration) -> Self {
         Self::FIRST.plus(since)
     }
 
-    /// How long after the first moment this one is, as it is seen `since` from the first: what wraps
-    /// does not say by itself how often it has.
+    /// The time from the first tick to this one. `since` is the time now: it says how often the
+    /// count has wrapped.
     pub(crate) fn since_first(self, since: Duration) -> Duration {
         let passed = ticks(since);
         let ahead = self.minus(Self::FIRST.ahead(passed)) / 2;
         Duration::from_nanos(passed.saturating_add_signed(ahead.into()) * TICK_NANOS)
     }
 
-    /// The first moment that is not before `wait` from this one.
+    /// The first tick that is not earlier than `wait` after this one.
     #[inline(never)]
     pub(crate) fn plus(self, wait: Duration) -> Self {
         self.ahead((wait.as_nanos() as u64).div_ceil(TICK_NANOS))
@@ -66,11 +66,11 @@ impl Tick {
         self.minus(other) < 0
     }
 
-    fn ahead(self, grains: u64) -> Self {
-        Self::at(self.0.get().wrapping_add((grains as u32).wrapping_mul(2)))
+    fn ahead(self, ticks: u64) -> Self {
+        Self::at(self.0.get().wrapping_add((ticks as u32).wrapping_mul(2)))
     }
 
-    /// The way from another one to this, in halves of a grain.
+    /// The distance from `other` to this tick, in half ticks.
     fn minus(self, other: Self) -> i32 {
         self.0.get().wrapping_sub(other.0.get()) as i32
     }
@@ -80,14 +80,14 @@ fn ticks(time: Duration) -> u64 {
     time.as_nanos() as u64 / TICK_NANOS
 }
 
-/// Deadlines, and whom to wake at each, in no order: a list that is searched when a deadline comes.
+/// Deadlines with their wakers, in no order. The list is searched when a deadline is due.
 ///
-/// That is once for each moment at most, so it takes 32 looks a second at each client, 40 ns where a
-/// ping takes 10 us every 25 s; and what happens in every handshake, that a deadline is registered
-/// and given up, touches one entry.
+/// A search happens once a tick at most: 32 looks a second at each client, or 40 ns, where a ping
+/// takes 10 us every 25 s. Registering and cancelling a deadline, which every handshake does,
+/// touches one entry only.
 ///
-/// A slot is its handle's alone, from the first wait until it is [freed](Self::free), whether
-/// it waits or not; so it needs no generation.
+/// A slot belongs to one handle from its first wait until it is [freed](Self::free), so it needs no
+/// generation.
 #[derive(Debug)]
 pub(crate) struct TimerList {
     entries: Vec<Entry>,
@@ -95,23 +95,23 @@ pub(crate) struct TimerList {
     free: Slot,
 }
 
-/// The place of one handle among the deadlines; [`NONE`](Self::NONE) before its first wait.
+/// The index of a handle's entry; [`NONE`](Self::NONE) before its first wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot(u32);
 
 impl Slot {
     pub(crate) const NONE: Self = Self(u32::MAX);
 
-    /// What follows a slot that is not free.
+    /// The `next` of a slot that is not free.
     const TAKEN: Self = Self(u32::MAX - 1);
 }
 
 #[derive(Debug)]
 struct Entry {
-    /// Whom to wake, while somebody waits.
+    /// The waker, while the handle waits.
     waker: Option<Waker>,
     due: Tick,
-    /// The next free slot of one that is free.
+    /// The next free slot, if this one is free.
     next: Slot,
 }
 
@@ -122,7 +122,8 @@ impl Default for TimerList {
 }
 
 impl TimerList {
-    /// Takes those whose deadline is not after `now`; returns the earliest of the rest.
+    /// Moves the wakers whose deadline is not after `now` to `due`. Returns the earliest other
+    /// deadline.
     pub(crate) fn take_due(&mut self, now: Tick, due: &mut Vec<Waker>) -> Option<Tick> {
         let mut earliest: Option<Tick> = None;
         let mut len = 0;
@@ -139,13 +140,13 @@ impl TimerList {
                 earliest = Some(entry.due);
             }
         }
-        self.give_back(len);
+        self.shrink(len);
         earliest
     }
 
-    /// Has `slot` wake `waker` at `due`, or where it waits for an earlier deadline, at that; gives
-    /// it a place if it has none. Returns whom it would have woken instead: what that takes with it
-    /// when it is dropped may free slots.
+    /// Registers `waker` in `slot` for `due`; an earlier deadline of the slot stays. Allocates a
+    /// slot if there is none. Returns the waker that it replaces, for the caller to drop: that may
+    /// free other slots.
     pub(crate) fn put(&mut self, slot: &mut Slot, due: Tick, waker: &Waker) -> Option<Waker> {
         if *slot == Slot::NONE {
             *slot = self.take();
@@ -154,27 +155,27 @@ impl TimerList {
         if entry.waker.is_none() || due.is_before(entry.due) {
             entry.due = due;
         }
-        if entry.waker.as_ref().is_some_and(|held| held.will_wake(waker)) {
+        if entry.waker.as_ref().is_some_and(|before| before.will_wake(waker)) {
             return None;
         }
         entry.waker.replace(waker.clone())
     }
 
-    /// Gives a slot up; returns whom it would have woken.
+    /// Frees a slot. Returns its waker, for the caller to drop.
     pub(crate) fn free(&mut self, slot: Slot) -> Option<Waker> {
         let entry = self.entries.get_mut(slot.0 as usize)?;
         entry.next = std::mem::replace(&mut self.free, slot);
         entry.waker.take()
     }
 
-    /// How many slots are taken, and how many of them wait.
+    /// The number of slots in use, and of those that wait.
     #[cfg(test)]
     pub(crate) fn len(&self) -> (usize, usize) {
         let count = |is_so: fn(&&Entry) -> bool| self.entries.iter().filter(is_so).count();
         (count(|entry| entry.next == Slot::TAKEN), count(|entry| entry.waker.is_some()))
     }
 
-    /// Finds a place for a handle.
+    /// Allocates a slot.
     fn take(&mut self) -> Slot {
         let slot = self.free;
         if let Some(entry) = self.entries.get_mut(slot.0 as usize) {
@@ -183,16 +184,16 @@ impl TimerList {
         }
         let len = self.entries.len();
         if len == self.entries.capacity() {
-            // By an eighth, since what ten thousand clients wait in is not to be half empty.
+            // Grows by an eighth: doubled, the entries of ten thousand clients would be half empty.
             self.entries.reserve_exact(len / 8 + 8);
         }
         self.entries.push(Entry { waker: None, due: Tick::FIRST, next: Slot::TAKEN });
         Slot(len as u32)
     }
 
-    /// Gives memory back once less than half of it is used, which ends at the highest slot.
-    fn give_back(&mut self, used: usize) {
-        /// Below this many entries there is nothing worth giving back: 1.5 KB.
+    /// Shrinks the list when less than half of it is used, down to the highest slot in use.
+    fn shrink(&mut self, used: usize) {
+        /// Below this many entries the memory (1.5 KB) is kept.
         const KEEP: usize = 64;
         if self.entries.len() <= 2 * used.max(KEEP) {
             return;
@@ -200,7 +201,7 @@ impl TimerList {
         self.entries.truncate(used);
         self.entries.shrink_to_fit();
         self.free = Slot::NONE;
-        // The lowest first, so that the highest may be given back the next time.
+        // The lowest slot is used first, so that the list can shrink later.
         for (nth, entry) in self.entries.iter_mut().enumerate().rev() {
             if entry.next != Slot::TAKEN {
                 entry.next = std::mem::replace(&mut self.free, Slot(nth as u32));
@@ -218,24 +219,24 @@ mod tests {
     use super::*;
     use crate::hub::tests::support::{Wakes, seeded};
 
-    fn moment(nth: u64) -> Tick {
+    fn tick(nth: u64) -> Tick {
         Tick::FIRST.ahead(nth)
     }
     #[test]
-    fn moments_are_rounded_up_and_never_down() {
-        let grain = Duration::from_nanos(TICK_NANOS);
+    fn times_are_rounded_up_to_ticks() {
+        let tick_time = Duration::from_nanos(TICK_NANOS);
         let nano = Duration::from_nanos(1);
-        assert_eq!(32 * grain, Duration::from_secs(1));
-        assert_eq!(Tick::passed(grain - nano), Tick::FIRST);
+        assert_eq!(32 * tick_time, Duration::from_secs(1));
+        assert_eq!(Tick::passed(tick_time - nano), Tick::FIRST);
         assert_eq!(Tick::coming(Duration::ZERO), Tick::FIRST);
-        assert_eq!(Tick::coming(nano), moment(1));
-        assert_eq!((Tick::passed(grain), Tick::coming(grain)), (moment(1), moment(1)));
-        assert_eq!(Tick::FIRST.plus(nano), moment(1));
-        assert_eq!(Tick::FIRST.plus(Duration::from_secs(3)), moment(96));
+        assert_eq!(Tick::coming(nano), tick(1));
+        assert_eq!((Tick::passed(tick_time), Tick::coming(tick_time)), (tick(1), tick(1)));
+        assert_eq!(Tick::FIRST.plus(nano), tick(1));
+        assert_eq!(Tick::FIRST.plus(Duration::from_secs(3)), tick(96));
         assert!(Tick::FIRST.is_before(Tick::FIRST.plus(Config::WAIT_MAX)));
     }
     #[test]
-    fn moments_go_on_when_their_count_wraps() {
+    fn ticks_compare_rightly_when_their_count_wraps() {
         let mut rng = Rng::with_seed(1);
         // Ten years: the count wraps again every two, and first after five minutes.
         const YEAR: u64 = 365 * 86_400;
@@ -253,11 +254,11 @@ mod tests {
             }
         }
     }
-    /// Its slot, and when it is to be woken and how, while it waits.
+    /// A handle in the model: its slot, and while it waits, when it is due and its waker.
     type Handle = (Slot, Option<(u64, Arc<Wakes>)>);
-    /// Against a list that is searched, in any order of everything.
+    /// Compares the list with a plain vector, in random order of all operations.
     #[test]
-    fn the_earliest_is_first_whatever_happens() {
+    fn wakers_are_taken_when_due_in_any_order_of_operations() {
         seeded(200, |rng| {
             let mut deadlines = TimerList::default();
             let mut model: Vec<Handle> = Vec::new();
@@ -270,10 +271,10 @@ mod tests {
                         let (slot, waits) = rng.choice(&mut model).expect("some");
                         let (due, wakes) = (now + rng.u64(1..50), Arc::<Wakes>::default());
                         let waker = Waker::from(Arc::clone(&wakes));
-                        let before = deadlines.put(slot, moment(due), &waker);
+                        let before = deadlines.put(slot, tick(due), &waker);
                         assert_eq!(before.is_some(), waits.is_some(), "another waker");
-                        let later = deadlines.put(slot, moment(due + 1), &waker);
-                        assert!(later.is_none(), "it holds that already");
+                        let later = deadlines.put(slot, tick(due + 1), &waker);
+                        assert!(later.is_none(), "it has this waker already");
                         let earlier = waits.as_ref().map_or(due, |(before, _)| due.min(*before));
                         *waits = Some((earlier, wakes));
                     }
@@ -284,7 +285,7 @@ mod tests {
                     4 => {
                         now += rng.u64(..20);
                         let mut woken = Vec::new();
-                        let earliest = deadlines.take_due(moment(now), &mut woken);
+                        let earliest = deadlines.take_due(tick(now), &mut woken);
                         woken.into_iter().for_each(Waker::wake);
                         for (_, waits) in &mut model {
                             let Some((due, wakes)) = waits else { continue };
@@ -295,7 +296,7 @@ mod tests {
                         }
                         let waiting = model.iter().filter_map(|(_, waits)| waits.as_ref());
                         let least = waiting.map(|(due, _)| *due).min();
-                        assert_eq!(earliest, least.map(moment));
+                        assert_eq!(earliest, least.map(tick));
                     }
                     _ => {}
                 }
@@ -306,11 +307,11 @@ mod tests {
         });
     }
     #[test]
-    fn memory_is_given_back_after_a_storm() {
+    fn list_shrinks_when_most_slots_are_freed() {
         let mut deadlines = TimerList::default();
         let mut slots = vec![Slot::NONE; 10_000];
         let put = |deadlines: &mut TimerList, slot: &mut Slot| {
-            drop(deadlines.put(slot, moment(1), Waker::noop()));
+            drop(deadlines.put(slot, tick(1), Waker::noop()));
         };
         slots.iter_mut().for_each(|slot| put(&mut deadlines, slot));
         assert!(deadlines.entries.capacity() < slots.len() * 9 / 8 + 8);
@@ -318,10 +319,10 @@ mod tests {
         for slot in slots {
             drop(deadlines.free(slot));
         }
-        assert_eq!(deadlines.take_due(moment(0), &mut Vec::new()), Some(moment(1)));
+        assert_eq!(deadlines.take_due(tick(0), &mut Vec::new()), Some(tick(1)));
         assert_eq!(deadlines.entries.len(), 10_000, "the highest is taken");
         drop(deadlines.free(highest));
-        assert_eq!(deadlines.take_due(moment(0), &mut Vec::new()), Some(moment(1)));
+        assert_eq!(deadlines.take_due(tick(0), &mut Vec::new()), Some(tick(1)));
         assert_eq!(deadlines.entries.capacity(), 301);
         for nth in (0..400).filter(|&nth| nth != low.0) {
             let mut slot = Slot::NONE;

@@ -1,7 +1,7 @@
-//! The timekeeper: every wait of a hub's connections, on one timer.
+//! All timers of a hub's connections, on one timer of the runtime.
 //!
-//! A timer of the runtime costs a wake of its reactor each time one is set, and a handshake waits
-//! for three; this one is set for the earliest deadline alone.
+//! Setting a timer of the runtime wakes its reactor, and a handshake needs three timers. This one
+//! is set only for the earliest deadline.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,16 +14,16 @@ use crate::sync::{Mutex, MutexGuard};
 use crate::time::clock::{Timer, now};
 use crate::time::timer_list::{Slot, Tick, TimerList};
 
-/// Wakes whoever waits for a moment, of one hub.
+/// The deadlines of a hub's connections, and the timer that fires for them.
 ///
-/// The timer is not moved when the earliest deadline is given up, which is how most of them end: it
-/// fires for nobody and is set for the next. With no deadline at all it is not set.
+/// The timer is not moved when the earliest deadline is cancelled, as most deadlines are: it fires
+/// without effect and is set for the next one. Without deadlines it is not set.
 #[derive(Debug)]
 pub(crate) struct Timers {
-    /// Where moments are counted from.
+    /// The time of the first tick.
     origin: Instant,
     state: Mutex<State>,
-    /// What the timer wakes.
+    /// The waker that the timer calls.
     waker: Waker,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct Timers {
 struct State {
     deadlines: TimerList,
     timer: Timer,
-    /// What the timer is set for, if for anything; no deadline is earlier.
+    /// The deadline that the timer is set for, if it is set. No deadline is earlier.
     set_for: Option<Tick>,
 }
 
@@ -46,7 +46,7 @@ impl Timers {
         })
     }
 
-    /// A deadline at the first moment that is not before `wait` from now.
+    /// A deadline in `wait` from now, rounded up to a tick.
     pub(crate) fn after(&self, wait: Duration) -> Deadline<'_> {
         self.at(self.tick_of(now() + wait))
     }
@@ -56,22 +56,22 @@ impl Timers {
         Deadline { timers: self, due, slot: Slot::NONE }
     }
 
-    /// The first moment that is not before now.
+    /// The time now, rounded up to a tick.
     pub(crate) fn now(&self) -> Tick {
         self.tick_of(now())
     }
 
-    /// The first moment that is not before `time`.
+    /// A point in time, rounded up to a tick.
     pub(crate) fn tick_of(&self, time: Instant) -> Tick {
         Tick::coming(time.saturating_duration_since(self.origin))
     }
 
-    /// Whether `moment` is not in the future.
-    pub(crate) fn has_come(&self, moment: Tick) -> bool {
-        !Tick::passed(self.elapsed()).is_before(moment)
+    /// Whether a tick is not in the future.
+    pub(crate) fn has_come(&self, tick: Tick) -> bool {
+        !Tick::passed(self.elapsed()).is_before(tick)
     }
 
-    /// How many handles have a slot, and how many of them wait.
+    /// The number of handles with a slot, and of those that wait.
     #[cfg(test)]
     pub(crate) fn len(&self) -> (usize, usize) {
         self.lock().deadlines.len()
@@ -85,24 +85,27 @@ impl Timers {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets the timer for `due`; `false` if that has come meanwhile, so that nothing will fire.
+    /// Sets the timer for `due`; `false` if that has passed meanwhile, so that the timer will not
+    /// fire.
     fn set(&self, waiting: &mut State, due: Tick) -> bool {
         waiting.set_for = Some(due);
         waiting.timer.set_at(self.origin + due.since_first(self.elapsed()));
         Pin::new(&mut waiting.timer).poll(&mut Context::from_waker(&self.waker)).is_pending()
     }
 
-    /// The timer has fired: wakes who is due, and sets it for the next.
+    /// The timer has fired: wakes the handles that are due, and sets the timer for the next
+    /// deadline.
     ///
-    /// Whoever registers meanwhile on another thread finds the timer still set for what has fired,
-    /// and leaves the rest to this; or it comes behind this, and finds it set for the next.
+    /// A handle that registers meanwhile on another thread sees the timer set for the old deadline,
+    /// and leaves its own to this call; or it registers after this call and sets the timer itself.
     fn fire(&self) {
         loop {
             let mut due = Vec::new();
             let done = self.take_due(&mut due);
-            // Without the lock: who is woken may wait again at once, or give other deadlines up.
+            // Outside the lock: a woken task may register or cancel deadlines at once.
             for waker in due {
-                // One that panics keeps nobody else from being woken; the panic hook has told of it.
+                // A waker that panics must not keep others from being woken. The panic hook has
+                // reported it.
                 drop(catch_unwind(AssertUnwindSafe(|| waker.wake())));
             }
             if done {
@@ -111,11 +114,12 @@ impl Timers {
         }
     }
 
-    /// Takes who is due; `false` if somebody is who was not yet.
+    /// Takes the wakers that are due; `false` if the next deadline passed meanwhile, so that
+    /// another round is needed.
     fn take_due(&self, due: &mut Vec<Waker>) -> bool {
         let waiting = &mut *self.lock();
         let passed = Tick::passed(self.elapsed());
-        // It may fire for what it is no more set for.
+        // The timer may still fire for a deadline that it is no longer set for.
         if waiting.set_for.is_none_or(|set_for| passed.is_before(set_for)) {
             return true;
         }
@@ -125,7 +129,7 @@ impl Timers {
     }
 }
 
-/// What the timer wakes. It does not keep the timekeeper, which has the timer, alive.
+/// The waker of the timer. It is weak: the timers own the timer, which owns this.
 struct TimerWaker(Weak<Timers>);
 
 impl Wake for TimerWaker {
@@ -140,10 +144,11 @@ impl Wake for TimerWaker {
     }
 }
 
-/// A moment that somebody waits for: a future that is ready from then on.
+/// A deadline: a future that is ready from then on.
 ///
-/// It waits from its first poll on, until it is dropped. A new deadline counts from the next poll
-/// on; where it is later, who waits is woken at the earlier one and polls again.
+/// It is registered by its first poll, until it is dropped. After `set`, the new deadline counts
+/// from the next poll on. If it is later than the old one, the task is still woken at the old one
+/// and polls again.
 #[derive(Debug)]
 pub(crate) struct Deadline<'a> {
     timers: &'a Timers,
@@ -152,7 +157,7 @@ pub(crate) struct Deadline<'a> {
 }
 
 impl<'a> Deadline<'a> {
-    /// Moves it. Poll it again.
+    /// Moves the deadline. Poll it again.
     pub(crate) fn set(&mut self, due: Tick) {
         self.due = due;
     }
@@ -161,7 +166,7 @@ impl<'a> Deadline<'a> {
         self.timers
     }
 
-    /// Has `waker` woken when it is due, or earlier.
+    /// Registers `waker` for the deadline.
     fn wake(&mut self, waker: &Waker) {
         let Self { timers, due, slot } = self;
         let (before, fires) = {
@@ -170,7 +175,7 @@ impl<'a> Deadline<'a> {
             let is_set = waiting.set_for.is_some_and(|set_for| !due.is_before(set_for));
             (before, is_set || timers.set(waiting, *due))
         };
-        // Not under the lock: what it takes with it may have deadlines.
+        // Dropped outside the lock: a waker may own a task that has deadlines.
         drop(before);
         if !fires {
             timers.fire();
@@ -214,7 +219,7 @@ mod tests {
     /// A test that waits longer than this has lost a wake.
     const LOST: Duration = Duration::from_secs(60);
     const SECOND: Duration = Duration::from_secs(1);
-    /// One who waits, with a waker that counts.
+    /// A handle with a waker that counts.
     struct Waiting<'a> {
         deadline: Deadline<'a>,
         wakes: Arc<Wakes>,
@@ -231,7 +236,7 @@ mod tests {
             Pin::new(&mut self.deadline).poll(&mut Context::from_waker(&waker)).is_ready()
         }
     }
-    /// A waker that does what the test likes.
+    /// A waker that calls a function.
     struct Call<F>(F);
     impl<F: Fn() + Send + Sync + 'static> Wake for Call<F> {
         fn wake(self: Arc<Self>) {
@@ -245,7 +250,7 @@ mod tests {
         Pin::new(deadline).poll(&mut Context::from_waker(waker))
     }
     #[test]
-    fn each_is_woken_once_when_it_is_due_and_never_before() {
+    fn each_waker_is_called_once_when_it_is_due_and_never_before() {
         let time = VirtualTime::start();
         let timers = Timers::new();
         let mut rng = Rng::with_seed(5);
@@ -261,7 +266,7 @@ mod tests {
             time.advance(next);
             let passed = now() - begin;
             for (wait, waiting) in &mut all {
-                // The wake comes with the first moment that is not before the deadline.
+                // The wake comes with the first tick that is not before the deadline.
                 let due = *wait <= passed && *wait > before;
                 assert_eq!(waiting.wakes.take(), usize::from(due), "{wait:?}, at {passed:?}");
                 assert_eq!(waiting.is_over(), *wait <= passed);
@@ -279,7 +284,7 @@ mod tests {
     fn only_an_earlier_deadline_sets_the_timer() {
         let time = VirtualTime::start();
         let timers = Timers::new();
-        assert_eq!(time.timers(), 0, "nobody waits");
+        assert_eq!(time.timers(), 0, "there is no deadline");
         let first = Waiting::new(&timers, 5 * SECOND);
         let later = [5, 6, 100].map(|n| Waiting::new(&timers, n * SECOND));
         assert_eq!(time.timers_set(), 1);
@@ -292,10 +297,10 @@ mod tests {
         assert_eq!((time.timers_set(), time.until_next()), (3, Some(3 * SECOND)));
         time.advance(3 * SECOND);
         assert!(earlier.wakes.take() == 1 && earlier.is_over());
-        assert_eq!((time.timers_set(), time.until_next()), (3, None), "nobody waits");
+        assert_eq!((time.timers_set(), time.until_next()), (3, None), "no deadline is left");
     }
     #[test]
-    fn who_moves_its_deadline_on_polls_again_at_the_earlier_one() {
+    fn task_with_a_postponed_deadline_is_still_woken_at_the_earlier_one() {
         let time = VirtualTime::start();
         let timers = Timers::new();
         let mut waiting = Waiting::new(&timers, 2 * SECOND);
@@ -325,27 +330,27 @@ mod tests {
             time.advance(SECOND / 1000);
             drop(handshake);
         }
-        // Once by the client; then by who comes first after it has fired, each time twice: for who
-        // is left, and for the next handshake.
+        // Once by the client. Each time that the timer fires, it is set twice: for the deadlines
+        // that are left, and by the next handshake, whose deadline is earlier.
         assert!(time.timers_set() <= 1 + 2 * 10 + 2, "{}", time.timers_set());
         time.advance(15 * SECOND);
         assert_eq!(client.wakes.take(), 1);
-        assert_eq!(time.until_next(), None, "nobody waits");
+        assert_eq!(time.until_next(), None, "no deadline is left");
     }
     #[test]
-    fn who_has_given_up_is_not_woken() {
+    fn dropped_deadline_wakes_no_task() {
         let time = VirtualTime::start();
         let timers = Timers::new();
         let [mut stays, goes] = [1, 1].map(|n| Waiting::new(&timers, n * SECOND));
         let wakes = Arc::clone(&goes.wakes);
         drop(goes);
-        assert_eq!(Arc::strong_count(&wakes), 1, "nor is its waker kept");
+        assert_eq!(Arc::strong_count(&wakes), 1, "its waker is dropped too");
         time.advance(SECOND);
         assert_eq!((wakes.take(), stays.wakes.take()), (0, 1));
         assert!(stays.is_over());
     }
     #[test]
-    fn the_last_who_polled_is_woken() {
+    fn waker_of_the_last_poll_is_called() {
         let time = VirtualTime::start();
         let timers = Timers::new();
         let mut waiting = Waiting::new(&timers, SECOND);
@@ -357,25 +362,25 @@ mod tests {
         assert_eq!((before.take(), waiting.wakes.take()), (0, 1));
     }
     #[test]
-    fn who_registers_for_what_has_come_is_woken_at_once() {
+    fn task_that_registers_for_a_past_deadline_is_woken_at_once() {
         let time = VirtualTime::start();
         let timers = Timers::new();
         let wakes = Arc::<Wakes>::default();
         let mut deadline = timers.after(SECOND);
-        // Between the look at the clock and the wait.
+        // The deadline passes after `poll` has read the clock, before it registers the waker.
         time.advance(SECOND);
         deadline.wake(&Waker::from(Arc::clone(&wakes)));
         assert_eq!((wakes.take(), timers.len(), time.until_next()), (1, (1, 0), None));
     }
     #[test]
-    fn who_registers_while_the_timer_fires_is_woken() {
+    fn task_that_registers_while_the_timer_fires_is_woken() {
         let time = VirtualTime::start();
         let timers: &'static Timers = Box::leak(Box::new(Timers::new()));
         let other = Arc::new(std::sync::Mutex::new(timers.after(3 * SECOND)));
         let wakes = Arc::<Wakes>::default();
         let waker = {
             let (other, wakes) = (Arc::clone(&other), Arc::clone(&wakes));
-            // Earlier than what the timer was set for next, and registered after it was.
+            // Earlier than the next deadline that the timer was set for, and registered after that.
             call(move || {
                 let mut other = other.lock().expect("not poisoned");
                 other.set(timers.tick_of(now() + SECOND));
@@ -393,7 +398,7 @@ mod tests {
         assert!(last.wakes.take() == 1 && last.is_over());
     }
     #[test]
-    fn one_that_panics_keeps_nobody_from_being_woken() {
+    fn waker_that_panics_does_not_keep_others_from_being_woken() {
         let time = VirtualTime::start();
         let timers = Timers::new();
         let mut first = timers.after(SECOND);
@@ -404,12 +409,11 @@ mod tests {
         time.advance(SECOND);
         assert_eq!(third.wakes.take(), 1);
     }
-    /// Who is woken may be polled at once, wait again, come new, and give others up; and a waker may
-    /// take with it what has a deadline of its own.
+    /// A waker may register new deadlines, cancel others, and own a task that has deadlines itself.
     #[test]
-    fn who_is_woken_may_wait_again_and_give_others_up() {
+    fn waker_may_register_and_cancel_deadlines() {
         let time = VirtualTime::start();
-        // Lives as long as the program: what waits is owned by what is woken.
+        // Lives as long as the program: the wakers own handles that borrow it.
         let timers: &'static Timers = Box::leak(Box::new(Timers::new()));
         let woken = Arc::new(AtomicUsize::new(0));
         let other = Arc::new(std::sync::Mutex::new(Some(Waiting::new(timers, SECOND))));
@@ -425,7 +429,7 @@ mod tests {
         };
         let mut first = timers.after(SECOND);
         assert!(poll(&mut first, &waker).is_pending());
-        // Its waker owns the last handle of another.
+        // The waker owns the last handle of another deadline.
         let owned = std::sync::Mutex::new(Some(Waiting::new(timers, SECOND)));
         let mut owner = timers.after(SECOND);
         assert!(poll(&mut owner, &call(move || _ = &owned)).is_pending());
@@ -472,16 +476,16 @@ mod tests {
         assert_eq!(timers.len(), (0, 0));
     }
     #[test]
-    fn nothing_is_left_of_a_timekeeper() {
+    fn dropped_timers_are_freed() {
         let timers = Timers::new();
         let mut deadline = timers.after(SECOND);
         assert!(poll(&mut deadline, Waker::noop()).is_pending());
         drop(deadline);
         let gone = Arc::downgrade(&timers);
-        let bell = timers.waker.clone();
+        let waker = timers.waker.clone();
         drop(timers);
         assert_eq!(gone.strong_count(), 0);
-        // A timer that has begun to fire finds nobody.
-        bell.wake();
+        // A timer of the runtime that fires now finds no timers to call.
+        waker.wake();
     }
 }

@@ -1,4 +1,4 @@
-//! The time as tests have it: virtual on a thread that runs a simulation, real on any other.
+//! The time in tests: virtual on a thread that has a [`VirtualTime`], real on others.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -8,15 +8,15 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 thread_local! {
-    /// The virtual time of the simulation that runs on this thread, if one does.
+    /// The virtual time of this thread, if it has one.
     static VIRTUAL: RefCell<Option<Virtual>> = const { RefCell::new(None) };
 }
 
-/// A clock that stands still until it is moved, and who waits for it.
+/// A clock that stands still until the test moves it, and the timers that wait for it.
 #[derive(Debug)]
 struct Virtual {
     now: Instant,
-    /// Who is to be woken when, by the time and a number of its own.
+    /// The wakers of timers, by the time when each is due and the number of the timer.
     alarms: BTreeMap<(Instant, u64), Option<Waker>>,
     next: u64,
     /// How often a timer was set.
@@ -54,7 +54,7 @@ impl VirtualTime {
         .flatten()
     }
 
-    /// Moves the clock, and wakes who waited for that.
+    /// Moves the clock, and wakes the tasks whose timers are due.
     pub(crate) fn advance(&self, by: Duration) {
         let due = with(|time| {
             time.now += by;
@@ -76,12 +76,12 @@ fn with<T>(f: impl FnOnce(&mut Virtual) -> T) -> Option<T> {
     VIRTUAL.with(|time| time.borrow_mut().as_mut().map(f))
 }
 
-/// The time.
+/// The virtual time, or the real one if this thread has none.
 pub(crate) fn now() -> Instant {
     with(|time| time.now).unwrap_or_else(Instant::now)
 }
 
-/// As `smol::Timer`, as far as serving uses it.
+/// A timer with the methods of `smol::Timer` that the library uses.
 #[derive(Debug)]
 pub(crate) enum Timer {
     Real(smol::Timer),
@@ -100,7 +100,7 @@ impl Timer {
             .map_or_else(|| Self::Real(smol::Timer::at(due)), |n| Self::Virtual { due, number: n })
     }
 
-    /// One that is set later.
+    /// A timer that is not set.
     pub(crate) fn never() -> Self {
         let number = with(|time| {
             time.next += 1;

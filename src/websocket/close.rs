@@ -28,8 +28,8 @@ enum Stage<'a> {
     Flush { closed_first: bool, closing: bool },
     /// The write side is shut down, and what comes is thrown away until the peer has shut its own: a
     /// socket that is dropped with unread bytes, or gets more, resets the connection and destroys what
-    /// is on its way. Who is heard out is not waited for: that is our close frame alone.
-    Linger { heard_out: bool, shut: bool, deadline: Deadline<'a> },
+    /// is on its way. Where the connection may close now, nothing is waited for.
+    Linger { may_close_now: bool, shut: bool, deadline: Deadline<'a> },
     /// Without ceremony; the evicted get one try at a close frame, without waiting.
     Abort { tries: bool },
 }
@@ -51,7 +51,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     /// back before the close frame. Returns how it ends after that.
     pub(crate) async fn unregister(&mut self, end: End, client: &Client) -> End {
         // Nothing that came behind the end is read, and the borrowed buffer is not kept over it.
-        self.protocol.wire.discard(&self.hub.shared().read_buffers);
+        self.discard();
         self.memory_wait.cancel();
         let (End::Ours(reason) | End::Theirs(reason)) = &end else { return end };
         let command = Command::Disconnect { id: client.id(), reason: reason.clone(), reply: None };
@@ -106,22 +106,18 @@ impl<'a, T: Transport> Connection<'a, T> {
                     // As `End::after` has it.
                     Phase::Dead => ending.stage = Stage::Abort { tries: false },
                     _ if *closing => {
-                        // Pings and pongs may still come (RFC 6455 5.5.2, 5.5.3), and would cost the
-                        // peer what was sent.
-                        let heard_out = *closed_first
-                            && !self.registered.queue.has_sent()
-                            && self.protocol.wire.transport.delivers_after_close();
+                        let may_close_now = self.may_close_now(*closed_first);
                         let shared = self.hub.shared();
                         let deadline = shared.timers.after(shared.config.close_timeout);
-                        ending.stage = Stage::Linger { heard_out, shut: false, deadline };
+                        ending.stage = Stage::Linger { may_close_now, shut: false, deadline };
                     }
                     _ => {
                         self.registered.queue.push_close(&ending.reason.frame());
                         *closing = true;
                     }
                 },
-                Stage::Linger { heard_out, shut, deadline } => {
-                    let said = match self.poll_linger(cx, heard_out, shut) {
+                Stage::Linger { may_close_now, shut, deadline } => {
+                    let said = match self.poll_linger(cx, may_close_now, shut) {
                         Poll::Ready(said) => said,
                         Poll::Pending => {
                             ready!(Pin::new(deadline).poll(cx));
@@ -130,7 +126,7 @@ impl<'a, T: Transport> Connection<'a, T> {
                     };
                     if let Err(error) = said {
                         log::debug!("a peer did not answer its close frame: {error}");
-                        self.protocol.wire.transport.abort();
+                        self.reader.transport.abort();
                     }
                     return Poll::Ready(());
                 }
@@ -139,7 +135,7 @@ impl<'a, T: Transport> Connection<'a, T> {
                         self.registered.queue.push_close(&ending.reason.frame());
                         self.poll_drain(cx);
                     }
-                    self.protocol.wire.transport.abort();
+                    self.reader.transport.abort();
                     return Poll::Ready(());
                 }
             }
@@ -163,34 +159,51 @@ impl<'a, T: Transport> Connection<'a, T> {
         }
     }
 
+    /// Whether the connection may end without waiting for the end of its peer, behind our close frame:
+    /// the peer closed first and nothing lay behind its close frame; it was sent nothing but ours, so
+    /// it has nothing to answer, not even a ping; and the kernel delivers our frame by itself.
+    ///
+    /// Otherwise a pong that still comes (RFC 6455 5.5.3) would reset the connection, and cost the
+    /// peer what it was sent.
+    fn may_close_now(&self, closed_first: bool) -> bool {
+        closed_first
+            && !self.registered.queue.has_sent()
+            && self.reader.transport.delivers_after_close()
+    }
+
+    /// Throws away what was read.
+    fn discard(&mut self) {
+        self.reader.discard(self.hub, &self.registered.queue);
+    }
+
     /// Shuts the write side down, unless it is `shut`, and discards what comes; ready when the peer
-    /// has shut its own, or at once where it is `heard_out` and has said no more (RFC 6455 7.1.1).
+    /// has shut its own (RFC 6455 7.1.1), or at once where that is not waited for and nothing more has
+    /// come.
     fn poll_linger(
         &mut self,
         cx: &mut Context<'_>,
-        heard_out: &mut bool,
+        may_close_now: &mut bool,
         shut: &mut bool,
     ) -> Poll<io::Result<()>> {
-        let read_buffers = &self.hub.shared().read_buffers;
         if !*shut {
-            ready!(Pin::new(&mut self.protocol.wire.transport).poll_close(cx))?;
+            ready!(Pin::new(&mut self.reader.transport).poll_close(cx))?;
             *shut = true;
         }
-        self.protocol.wire.discard(read_buffers);
+        self.discard();
         let mut turn = 0;
         while turn < READ_BUDGET {
             // Most have not answered yet: a read would find nothing.
-            let come = match self.protocol.wire.transport.poll_readable(cx) {
+            let come = match self.reader.transport.poll_readable(cx) {
                 Poll::Ready(()) => self.poll_fill(cx)?,
                 Poll::Pending => Poll::Pending,
             };
             match come {
-                Poll::Pending if !*heard_out => return Poll::Pending,
+                Poll::Pending if !*may_close_now => return Poll::Pending,
                 Poll::Pending | Poll::Ready(0) => return Poll::Ready(Ok(())),
                 Poll::Ready(n) => turn += n as u32,
             }
-            *heard_out = false;
-            self.protocol.wire.discard(read_buffers);
+            *may_close_now = false;
+            self.discard();
         }
         cx.waker().wake_by_ref();
         Poll::Pending

@@ -7,7 +7,6 @@ use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
-use async_tungstenite::tungstenite::error::{CapacityError, Error as WsError, ProtocolError};
 use futures_lite::FutureExt as _;
 
 use crate::connection::handler::Handler;
@@ -15,16 +14,15 @@ use crate::connection::memory_wait::MemoryWait;
 use crate::connection::registration::{Admitted, Registered};
 use crate::connection::timeouts::{Due, Timeouts};
 use crate::disconnect::Disconnect;
+use crate::frame::header;
 use crate::hub::client::Client;
 use crate::hub::handle::Hub;
 use crate::hub::queue::{Drained, Phase};
-use crate::memory::read_buffers::READ_BUFFER_BYTES;
 use crate::message::Message;
 use crate::net::stream::Transport;
 use crate::stats::add;
 use crate::time::clock::now;
 use crate::websocket::decoder::Event;
-use crate::websocket::protocol::Protocol;
 use crate::websocket::reader::Reader;
 
 /// Bytes that one poll reads from or writes to a peer, about, before others get their turn.
@@ -32,6 +30,12 @@ pub(crate) const READ_BUDGET: u32 = 64 * 1024;
 
 /// A ping without payload (RFC 6455 5.5.2).
 pub(crate) const PING: [u8; 2] = [0x89, 0];
+
+/// FIN and the opcode of a pong (RFC 6455 5.5.3).
+const PONG: u8 = 0x8a;
+
+/// The frame of a pong.
+struct Pong(Vec<u8>);
 
 /// Why a pump stopped.
 #[derive(Debug)]
@@ -84,43 +88,38 @@ pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
 /// The I/O side of a client.
 pub(crate) struct Connection<'a, T> {
     pub(super) hub: &'a Hub,
-    /// Reads, checks and answers; what it writes goes into the queue.
-    pub(super) protocol: Protocol<T>,
+    /// The transport, and what the peer says.
+    pub(super) reader: Reader<T>,
     /// The client's queue and its place in the registry.
     pub(super) registered: Registered,
     pub(super) timeouts: Timeouts<'a>,
     /// Bytes that may still be read in this turn.
     pub(super) read_budget: u32,
-    /// The last read filled its buffer, so the socket probably holds more.
-    pub(super) more: bool,
     /// A wake was armed, and this may be it, even if the transport denies it: what the reactor
     /// delivers in the round in which it was asked, it takes for an answer to an earlier question.
     pub(super) armed: bool,
-    /// Tungstenite may have a frame to write, or has not been asked since it gave one.
-    pub(super) pending: bool,
     /// Frames were written that the transport may still hold back.
     pub(super) unflushed: bool,
     /// Whether reading waits because memory is short.
     pub(super) memory_wait: MemoryWait<'a>,
+    /// The pong for the newest ping, while the queue has no room for it.
+    pong_pending: Option<Box<Pong>>,
 }
 
 impl<'a, T: Transport> Connection<'a, T> {
     /// Boxed, since a future that holds it by value holds it twice where it hands it on.
     fn new(hub: &'a Hub, transport: T, registered: Registered, early: Vec<u8>) -> Box<Self> {
-        let queue = &registered.queue;
-        let wire = Reader::new(transport, std::sync::Arc::clone(queue), early, hub);
-        queue.open(wire.outlet());
+        registered.queue.open(transport.outlet());
         Box::new(Self {
             hub,
-            protocol: Protocol::new(wire),
+            reader: Reader::new(transport, early, hub),
             registered,
             timeouts: Timeouts::new(hub),
             read_budget: READ_BUDGET,
-            more: false,
             armed: false,
-            pending: false,
             unflushed: false,
             memory_wait: MemoryWait::default(),
+            pong_pending: None,
         })
     }
 
@@ -168,7 +167,7 @@ impl<'a, T: Transport> Connection<'a, T> {
             if let Poll::Ready(outcome) = Pin::new(&mut hook).poll(cx) {
                 if waited {
                     self.timeouts.resume_reading();
-                    self.protocol.wire.listens_again(&self.hub.shared().timers);
+                    self.reader.resume(&self.hub.shared().timers);
                 }
                 return Poll::Ready(match outcome {
                     Ok(Ok(())) => Ok(()),
@@ -197,51 +196,66 @@ impl<'a, T: Transport> Connection<'a, T> {
         self.poll_write_and_timeouts(cx, !self.memory_wait.is_waiting()).map(Err)
     }
 
-    /// Reads through tungstenite until there is a message, an end, or nothing more to read.
+    /// Decodes and reads until there is a message, an end, or nothing more to read.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, End>> {
         loop {
             if self.poll_memory(cx).is_pending() {
                 self.read_budget = READ_BUDGET;
                 return Poll::Pending;
             }
-            if self.pending || self.protocol.wire.has_unread() {
-                self.pending = true;
-                match self.protocol.next(&self.hub.shared().read_buffers) {
+            if self.reader.has_unread() {
+                match self.reader.next(self.hub, &self.registered.queue) {
                     Some(Ok(Event::Message(message))) => return Poll::Ready(Ok(message)),
-                    Some(Ok(Event::Control)) => continue,
+                    Some(Ok(Event::Ping(payload))) => self.answer(&payload),
+                    Some(Ok(Event::Pong)) => {}
                     Some(Ok(Event::Close(reason))) => {
-                        let is_last = !self.more && self.protocol.is_heard_out();
+                        let is_last = !self.reader.may_have_more();
                         let end = if is_last { End::Theirs(reason) } else { End::Ours(reason) };
                         return Poll::Ready(Err(end));
                     }
-                    Some(Err(error)) => return Poll::Ready(Err(self.violation(error))),
-                    None => self.pending = false,
+                    Some(Err(violation)) => return Poll::Ready(Err(End::Ours(violation))),
+                    None => {}
                 }
+                continue;
+            }
+            if self.reader.has_ended() {
+                return Poll::Ready(Err(End::Ours(Disconnect::ABNORMAL)));
             }
             if self.read_budget == 0 {
                 self.read_budget = READ_BUDGET;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let wire = &mut self.protocol.wire;
             // Asked before the read, so that an answer that has come is used up by it: one left
             // over would cost a read that finds nothing.
-            let quiet = !self.more && wire.transport.poll_readable(cx).is_pending();
-            if quiet && !std::mem::replace(&mut self.armed, true) {
+            let is_quiet =
+                !self.reader.is_full() && self.reader.transport.poll_readable(cx).is_pending();
+            if is_quiet && !std::mem::replace(&mut self.armed, true) {
                 self.read_budget = READ_BUDGET;
                 return Poll::Pending;
             }
             match ready!(self.poll_fill(cx)) {
                 Ok(_) => {}
-                Err(error) => return Poll::Ready(Err(lost(&error))),
+                Err(error) => {
+                    log::debug!("a connection was lost: {error}");
+                    return Poll::Ready(Err(End::Lost(Disconnect::ABNORMAL)));
+                }
             }
         }
+    }
+
+    /// Answers a ping, in the queue. While that has no room for the pong, only the newest pong waits
+    /// (RFC 6455 5.5.3).
+    fn answer(&mut self, ping: &[u8]) {
+        let pong = [&header(PONG, ping.len()), ping].concat();
+        let has_room = self.registered.queue.push_control(&pong);
+        self.pong_pending = (!has_room).then(|| Box::new(Pong(pong)));
     }
 
     /// Ready when reading may go on: a message that has begun has its memory set aside, another one
     /// waits while memory is short.
     fn poll_memory(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.protocol.wire.has_begun() {
+        if self.reader.has_begun() {
             self.memory_wait.cancel();
         } else if ready!(self.memory_wait.poll_available(cx, self.hub)) {
             self.timeouts.resume_reading();
@@ -251,10 +265,9 @@ impl<'a, T: Transport> Connection<'a, T> {
 
     /// Reads once from the transport.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let filled = self.protocol.wire.poll_fill(cx, &self.hub.shared().read_buffers);
+        let filled = self.reader.poll_fill(cx, &self.hub.shared().read_buffers);
         match &filled {
             Poll::Ready(Ok(n)) => {
-                self.more = *n == READ_BUFFER_BYTES;
                 self.armed = false;
                 self.read_budget = self.read_budget.saturating_sub(*n as u32);
                 self.timeouts.heard();
@@ -266,7 +279,6 @@ impl<'a, T: Transport> Connection<'a, T> {
             }
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
-                self.more = false;
                 self.armed = true;
                 self.read_budget = READ_BUDGET;
             }
@@ -276,7 +288,7 @@ impl<'a, T: Transport> Connection<'a, T> {
 
     /// Before a poll ends: lets go of what the next one does not need.
     fn end_poll(&mut self) {
-        self.protocol.settle(self.hub.shared(), self.pending);
+        self.reader.end_poll(self.hub, &self.registered.queue);
     }
 
     /// Writes, then judges deadlines; `listening` is whether the peer is being read as well.
@@ -291,7 +303,7 @@ impl<'a, T: Transport> Connection<'a, T> {
             if let Poll::Ready(end) = self.poll_write(cx) {
                 return Poll::Ready(end);
             }
-            let began = self.protocol.wire.began();
+            let began = self.reader.began();
             match ready!(self.timeouts.poll(cx, &self.hub.shared().config, listening, began)) {
                 Due::Ping => {
                     // Without a place for it the write deadline judges the peer instead.
@@ -331,7 +343,7 @@ impl<'a, T: Transport> Connection<'a, T> {
 
     /// Whether the socket holds bytes that have not been read; they are read.
     fn read_available(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.protocol.wire.has_unread() {
+        if self.reader.has_unread() || self.reader.has_ended() {
             return true;
         }
         let news = matches!(self.poll_fill(cx), Poll::Ready(Ok(n)) if n > 0);
@@ -352,12 +364,13 @@ impl<'a, T: Transport> Connection<'a, T> {
     /// Drains the queue into the transport and notes progress.
     pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Drained {
         let queue = &self.registered.queue;
-        let wire = &mut self.protocol.wire;
-        let mut drained = queue
-            .poll_drain(cx, READ_BUDGET as usize, |cx, frames| wire.poll_write_frames(cx, frames));
+        let transport = &mut self.reader.transport;
+        let mut drained = queue.poll_drain(cx, READ_BUDGET as usize, |cx, unsent| {
+            unsent.write_frames(|frames| Pin::new(&mut *transport).poll_write_vectored(cx, frames))
+        });
         self.unflushed |= drained.wrote;
         if self.unflushed {
-            match wire.poll_flush_transport(cx) {
+            match Pin::new(transport).poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.unflushed = false,
                 // A stream that keeps what it was given to itself is as good as gone.
                 Poll::Ready(Err(_)) => drained.phase = Phase::Dead,
@@ -365,51 +378,14 @@ impl<'a, T: Transport> Connection<'a, T> {
             }
         }
         self.timeouts.wrote(drained.wrote, drained.empty && !self.unflushed);
-        if drained.empty && wire.take_starved() {
-            self.pending = true;
-            cx.waker().wake_by_ref();
+        if drained.empty {
+            if let Some(pong) = self.pong_pending.take() {
+                queue.push_control(&pong.0);
+                cx.waker().wake_by_ref();
+            }
         }
         drained
     }
-
-    /// What tungstenite's error, or the wire's, means for the peer.
-    fn violation(&mut self, error: WsError) -> End {
-        End::Ours(match error {
-            // The wire looks ahead of tungstenite: its fault counts once tungstenite has come to it.
-            WsError::Io(error) => match self.protocol.wire.take_fault() {
-                Some(fault) => fault,
-                None => return lost(&error),
-            },
-            WsError::Capacity(CapacityError::MessageTooLong { .. }) => Disconnect::TOO_LONG,
-            WsError::Utf8(_) => Disconnect::INVALID_TEXT,
-            WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Disconnect::ABNORMAL,
-            WsError::Protocol(error) => {
-                Disconnect::new(Disconnect::PROTOCOL_ERROR.code(), broken_rule(&error))
-            }
-            _ => Disconnect::PROTOCOL_ERROR,
-        })
-    }
-}
-
-/// What a peer did wrong (RFC 6455 5.2, 5.4, 5.5), in few words: tungstenite's own take 2 KB.
-fn broken_rule(error: &ProtocolError) -> &'static str {
-    match error {
-        ProtocolError::NonZeroReservedBits => "frame with reserved bits",
-        ProtocolError::InvalidOpcode(_)
-        | ProtocolError::UnknownControlFrameType(_)
-        | ProtocolError::UnknownDataFrameType(_) => "frame with a reserved opcode",
-        ProtocolError::FragmentedControlFrame => "fragmented control frame",
-        ProtocolError::UnexpectedContinueFrame => "continuation frame without a message",
-        ProtocolError::ExpectedFragment(_) => "new message inside a fragmented message",
-        ProtocolError::InvalidCloseSequence => "malformed close frame",
-        _ => "protocol error",
-    }
-}
-
-/// The end of a connection whose stream failed.
-fn lost(error: &io::Error) -> End {
-    log::debug!("a connection was lost: {error}");
-    End::Lost(Disconnect::ABNORMAL)
 }
 
 #[cfg(test)]
@@ -428,6 +404,7 @@ pub(super) mod tests {
     use crate::connection::handler::Admission;
     use crate::connection::registration;
     use crate::hub::queue::DirectWriter;
+    use crate::memory::read_buffers::READ_BUFFER_BYTES;
     use crate::time::virtual_time::VirtualTime;
     use crate::websocket::decoder::tests::frame;
 
@@ -537,7 +514,8 @@ pub(super) mod tests {
         assert!(is_last(b"", close.clone()));
         let more = [&close[..], b"\x8a"].concat();
         assert!(!is_last(&more, Vec::new()));
-        // Tungstenite, which has the beginning, takes the rest whatever it is.
+        // The frame comes with two reads.
+        assert!(is_last(&close[..1], close[1..].to_vec()));
         assert!(!is_last(&more[..1], more[1..].to_vec()));
         // A read that takes as much as it can may have left some.
         for (less, last) in [(0, false), (1, true)] {
@@ -546,6 +524,37 @@ pub(super) mod tests {
             assert_eq!(bytes.len(), READ_BUFFER_BYTES - less);
             assert_eq!(is_last(b"", bytes), last);
         }
+    }
+    /// The queue has room for two of the longest pongs. Of the others, the newest answers all pings before
+    /// it (RFC 6455 5.5.3).
+    #[test]
+    fn every_ping_is_answered_and_while_there_is_no_room_the_newest() {
+        let ping = |number: u8| frame(0x89, &[number; 125]);
+        let pong = |number: u8| [&[0x8a, 125][..], &[number; 125]].concat();
+        let pings: Vec<u8> = (0..5).flat_map(ping).collect();
+        let mut stream = Stream { full: true, ..Stream::default() };
+        connected(&mut stream, pings, |_, connection| {
+            let cx = &mut Context::from_waker(Waker::noop());
+            assert!(connection.poll_next(cx).is_pending());
+            assert!(connection.pong_pending.is_some());
+            connection.reader.transport.full = false;
+            assert!(connection.poll_next(cx).is_pending() && connection.pong_pending.is_none());
+            assert!(connection.poll_next(cx).is_pending());
+            let pongs = [pong(0), pong(1), pong(4)].concat();
+            assert_eq!(connection.reader.transport.written, pongs);
+            // A pong that has room takes the place of one that waits.
+            connection.reader.transport.full = true;
+            for number in 5..8 {
+                connection.answer(&[number; 125]);
+            }
+            assert!(connection.pong_pending.is_some());
+            connection.answer(b"8");
+            assert!(connection.pong_pending.is_none());
+            connection.reader.transport.full = false;
+            assert!(connection.poll_next(cx).is_pending());
+            let pongs = [pongs, pong(5), pong(6), b"\x8a\x018".to_vec()].concat();
+            assert_eq!(connection.reader.transport.written, pongs);
+        });
     }
     /// Whoever wakes up late has what lies in the socket count, also where its turn of reading is over.
     #[test]
@@ -556,7 +565,7 @@ pub(super) mod tests {
                 let cx = &mut Context::from_waker(Waker::noop());
                 assert!(connection.poll_next(cx).is_pending());
                 if comes {
-                    connection.protocol.wire.transport.unread = message[50..].to_vec().into();
+                    connection.reader.transport.unread = message[50..].to_vec().into();
                 }
                 connection.read_budget = 0;
                 time.advance(2 * Config::MESSAGE_TIMEOUT);

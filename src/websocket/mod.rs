@@ -4,6 +4,6 @@ pub(crate) mod assembler;
 pub(crate) mod close;
 pub(crate) mod connection;
 pub(crate) mod decoder;
-pub(crate) mod protocol;
+pub(crate) mod mask;
 pub(crate) mod reader;
 pub(crate) mod upgrade;

@@ -1,433 +1,563 @@
-//! The wire: the stream that tungstenite is given.
+//! The reader: reads a transport and decodes what has come.
 //!
-//! Tungstenite reassembles messages inside one read, reserves a frame's whole length when it sees
-//! its header, and keeps a buffer of its largest frame for ever. The wire stands below it and
-//! bounds all three. It reads the socket in large pieces into a buffer that connections borrow for
-//! one poll. A message in one frame is made from there, or [gathered](Gathering) from one read after
-//! another. Of what remains for tungstenite its [`Scan`] counts fragments, empty ones too, limits what
-//! a frame may announce, and hands a frame on as it comes: what is there of it in fragments of a few
-//! KiB, and what is left once all of that is there, as it is. So nothing is allocated ahead of what a
-//! peer has really sent, and bad UTF-8 is found early. It copies the payload anyway, and takes the
-//! mask off on the way.
-//!
-//! In the other direction it is the client's [`Queue`]: what tungstenite writes are control
-//! frames, and they enter the same lane as everything else that goes to the client.
+//! A read goes into a large buffer that the connection borrows for one poll of its task, so an idle
+//! client has none. What the [`Decoder`] has not taken when the poll ends is kept: the beginning of a
+//! header or of a control frame, and what waits for a hook or for memory. Both that and a message
+//! that has begun are charged to the hub's budget.
 
 use std::io;
-use std::io::{IoSlice, Read, Write};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
-
-use async_tungstenite::tungstenite::error::Error as WsError;
 
 use crate::disconnect::Disconnect;
 use crate::hub::handle::Hub;
-use crate::hub::queue::{DirectWriter, Queue};
-use crate::memory::budget::{Charge, MemoryBudget, allocation};
-use crate::memory::read_buffers::{READ_BUFFER_BYTES, ReadBuffers};
+use crate::hub::queue::Queue;
+use crate::memory::budget::{Charge, allocation};
+use crate::memory::read_buffers::{READ_BUFFER_BYTES, ReadBuffer, ReadBuffers};
 use crate::net::stream::Transport;
 use crate::time::timer_list::Tick;
 use crate::time::timers::Timers;
-use crate::websocket::assembler::Assembler;
-use crate::websocket::decoder::{Decoder, Event};
+use crate::websocket::decoder::{Decoder, Event, Limits, UNDECODED_MAX};
 
-/// A transport, the queue above it, and what has been read and not yet been handed on.
+const _: () = assert!(UNDECODED_MAX < READ_BUFFER_BYTES && READ_BUFFER_BYTES <= u16::MAX as usize);
+
+/// A transport, and what was read from it.
 #[derive(Debug)]
 pub(crate) struct Reader<T> {
     pub(crate) transport: T,
-    /// Where control frames go.
-    queue: Arc<Queue>,
-    buffer: Buffer,
-    /// A message of which a part has come, unless that is with tungstenite.
-    gathering: Option<Box<Assembler>>,
-    /// How far the buffer has been handed on, and where in the stream of frames that is.
-    scan: Decoder,
-    /// The memory of what is kept and of a message that has begun, between two polls.
-    held: Charge,
-    /// The tick in which the message began that is not finished, if one has.
-    since: u32,
+    /// The buffer of the last read, inside a poll.
+    borrowed: Option<Box<ReadBuffer>>,
+    /// What an earlier poll has left. Boxed, since it leaves nothing at most times.
+    held: Option<Box<Held>>,
+    decoder: Decoder,
+    /// Where the bytes that are not decoded begin and end, in the borrowed buffer or in what is kept.
+    start: u16,
+    end: u16,
+    /// The last read filled its buffer, so the transport may hold more.
+    is_full: bool,
+    /// The decoder has taken from the bytes what it can take before more come.
+    is_short: bool,
     /// The peer has shut its side down.
-    ended: bool,
-    /// Tungstenite had a control frame that did not fit the queue.
-    starved: bool,
-    /// Tungstenite has written since this was last asked.
-    wrote: bool,
-    /// Tungstenite has written, once or more.
-    answered: bool,
-    /// Why nothing more is handed on, once the peer broke a rule. Boxed, since few do.
-    fault: Option<Box<Disconnect>>,
+    has_ended: bool,
 }
 
-/// Where the bytes lie that were read last.
+/// What is held between two polls.
 #[derive(Debug)]
-enum Buffer {
-    /// What was left over when an earlier poll ended: nothing and without capacity at most times,
-    /// never more than one scratch buffer or one request head.
-    Kept(Box<[u8]>),
-    /// In the borrowed one, of which they fill so much. Only inside a poll.
-    Borrowed(Box<[u8]>, u16),
+struct Held {
+    /// Bytes that were not decoded: at most a whole buffer or one request head.
+    kept: Box<[u8]>,
+    /// Counts what is kept, and what the message that has begun may need.
+    charge: Charge,
+    /// When the message or the frame began that has not come whole.
+    began: Option<Tick>,
+    /// The tick of the hub's budget at that moment.
+    began_tick: u32,
 }
 
-impl Default for Buffer {
-    fn default() -> Self {
-        Self::Kept(Box::default())
-    }
-}
-
-impl Buffer {
-    /// The bytes from `at` on.
-    fn rest(&self, at: u16) -> &[u8] {
-        match self {
-            Self::Kept(kept) => &kept[usize::from(at)..],
-            Self::Borrowed(buffer, filled) => &buffer[usize::from(at)..usize::from(*filled)],
-        }
-    }
-
-    fn rest_mut(&mut self, at: u16) -> &mut [u8] {
-        match self {
-            Self::Kept(kept) => &mut kept[usize::from(at)..],
-            Self::Borrowed(buffer, filled) => &mut buffer[usize::from(at)..usize::from(*filled)],
-        }
+impl Held {
+    fn new(hub: &Hub) -> Box<Self> {
+        let charge = hub.memory().charge(0);
+        Box::new(Self { kept: Box::default(), charge, began: None, began_tick: 0 })
     }
 }
 
 impl<T: Transport> Reader<T> {
     /// `early` are the bytes that came behind the request head.
-    pub(crate) fn new(transport: T, queue: Arc<Queue>, early: Vec<u8>, hub: &Hub) -> Self {
-        let config = &hub.shared().config;
-        let mut wire = Self {
+    pub(crate) fn new(transport: T, early: Vec<u8>, hub: &Hub) -> Self {
+        let end = early.len() as u16;
+        let held = (!early.is_empty()).then(|| {
+            let mut held = Held::new(hub);
+            held.charge.resize(allocation(early.len()));
+            held.kept = early.into();
+            held
+        });
+        Self {
             transport,
-            queue,
-            buffer: Buffer::Kept(early.into()),
-            gathering: None,
-            scan: Decoder::new(config.max_message as u32, config.max_fragments as u32),
-            held: hub.memory().charge(0),
-            since: 0,
-            ended: false,
-            starved: false,
-            wrote: false,
-            answered: false,
-            fault: None,
+            borrowed: None,
+            held,
+            decoder: Decoder::default(),
+            start: 0,
+            end,
+            is_full: false,
+            is_short: false,
+            has_ended: false,
+        }
+    }
+
+    /// Decodes the next event of what was read; `None` when more must come.
+    pub(crate) fn next(&mut self, hub: &Hub, queue: &Queue) -> Option<Result<Event, Disconnect>> {
+        let bytes = match (&mut self.borrowed, &mut self.held) {
+            (Some(borrowed), _) => &mut borrowed[..],
+            (None, Some(held)) => &mut held.kept,
+            (None, None) => &mut [],
         };
-        wire.scan.parts = hub.memory().is_limited();
-        wire.count();
-        wire
-    }
-
-    /// Whether reading through tungstenite would find anything.
-    pub(crate) fn has_unread(&self) -> bool {
-        self.ended || self.fault.is_some() || !self.unread().is_empty()
-    }
-
-    /// Whether a tungstenite that has been asked until it had nothing more knows nothing that a new
-    /// one would not know: no frame and no message has begun, and no control frame is held back.
-    pub(crate) fn is_quiet(&self) -> bool {
-        !self.has_unread() && !self.starved && self.scan.is_between()
-    }
-
-    /// Where what comes over the wire is counted.
-    pub(crate) fn memory(&self) -> &Arc<MemoryBudget> {
-        self.held.memory()
-    }
-
-    /// The longest message, in bytes of payload.
-    pub(crate) fn message_max(&self) -> usize {
-        self.scan.message_max as usize
-    }
-
-    /// Whether tungstenite holds a control frame back that may fit now; asked once per drain.
-    pub(crate) fn take_starved(&mut self) -> bool {
-        std::mem::take(&mut self.starved)
-    }
-
-    /// Whether tungstenite has written a control frame since this was last asked.
-    pub(crate) fn take_wrote(&mut self) -> bool {
-        std::mem::take(&mut self.wrote)
-    }
-
-    /// Whether tungstenite has written since it was borrowed; forgotten with it.
-    pub(crate) fn take_answered(&mut self) -> bool {
-        std::mem::take(&mut self.answered)
-    }
-
-    /// The rule that the peer broke, if reading failed for that.
-    pub(crate) fn take_fault(&mut self) -> Option<Disconnect> {
-        self.fault.take().map(|fault| *fault)
-    }
-
-    /// When the message began that is not finished.
-    pub(crate) fn began(&self) -> Option<Tick> {
-        self.scan.began
-    }
-
-    /// The peer is being read again after a time in which it was not, which is not held against it:
-    /// the time of a message that has begun begins anew.
-    pub(crate) fn listens_again(&mut self, timers: &Timers) {
-        if self.scan.began.is_some() {
-            self.scan.began = Some(timers.now());
-        }
-    }
-
-    /// Takes the next of what was read, if it lies there in one frame, or is a message in one of which
-    /// the last has come; an error as soon as what has come is no text. Only while tungstenite is not
-    /// there, since it may hold what came before.
-    pub(crate) fn take_next(&mut self) -> Option<Result<Event, WsError>> {
-        let mut unread = self.buffer.rest_mut(self.scan.at);
-        let memory = self.held.memory();
-        if self.gathering.is_none() {
-            if let Some((said, taken)) = self.scan.take_whole(unread, memory) {
-                self.scan.at += taken as u16;
-                return Some(Ok(said));
+        let bytes = &mut bytes[usize::from(self.start)..usize::from(self.end)];
+        let had_begun = self.decoder.has_begun();
+        let limits = Limits::of(&hub.shared().config);
+        let (taken, event) = self.decoder.decode(bytes, limits, hub.memory());
+        self.start += taken as u16;
+        self.is_short = event.is_none();
+        if event.is_some() && !self.decoder.has_begun() {
+            if let Some(held) = &mut self.held {
+                held.began = None;
             }
-            let (first, header, length) = self.scan.begin_parts(unread)?;
-            self.scan.at += header as u16;
-            unread = &mut unread[header..];
-            let begun = Assembler::begin(memory, first, length, unread.len());
-            self.gathering = Some(Box::new(begun));
+            if had_begun {
+                // The message is counted by itself.
+                self.count(hub, queue);
+            }
         }
-        let gathering = self.gathering.as_mut()?;
-        let (taken, mask) = self.scan.take_part(unread.len());
-        self.scan.at += taken as u16;
-        if !gathering.add(&unread[..taken], mask) {
-            return Some(Err(WsError::Utf8(String::new())));
-        }
-        if !self.scan.is_between() {
-            return None;
-        }
-        let gathered = self.gathering.take()?.finish();
-        // It is counted by itself.
-        self.count();
-        Some(Ok(Event::Message(gathered)))
+        event
     }
 
-    /// Reads once from the transport, all that fits a scratch buffer; returns how much. 0 at the
-    /// end of the stream. What was read before must have been handed on.
+    /// Reads once from the transport, behind what the decoder has left; returns how much. 0 at the
+    /// end of the stream.
     pub(crate) fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
         pool: &ReadBuffers,
     ) -> Poll<io::Result<usize>> {
-        debug_assert!(self.unread().is_empty());
-        let mut buffer = match std::mem::take(&mut self.buffer) {
-            Buffer::Borrowed(buffer, _) => buffer,
-            Buffer::Kept(_) => pool.acquire(),
-        };
-        self.scan.at = 0;
-        let read = Pin::new(&mut self.transport).poll_read(cx, &mut buffer);
+        let (start, end) = (usize::from(self.start), usize::from(self.end));
+        debug_assert!(end - start <= UNDECODED_MAX);
+        let mut buffer = self.borrowed.take().unwrap_or_else(|| {
+            let mut buffer = pool.acquire();
+            if let Some(held) = &mut self.held {
+                buffer[start..end].copy_from_slice(&held.kept[start..end]);
+                held.kept = Box::default();
+            }
+            buffer
+        });
+        buffer.copy_within(start..end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        let room = &mut buffer[end - start..];
+        let most = room.len();
+        let read = Pin::new(&mut self.transport).poll_read(cx, room);
+        // Not more than there was room for, whatever a stream of an embedder says.
+        let read = read.map_ok(|n| n.min(most));
+        self.is_full = matches!(read, Poll::Ready(Ok(n)) if n == most);
         match read {
             Poll::Ready(Ok(n)) if n > 0 => {
-                self.buffer = Buffer::Borrowed(buffer, n.min(READ_BUFFER_BYTES) as u16);
+                self.end += n as u16;
+                self.is_short = false;
             }
-            Poll::Ready(Ok(_)) => {
-                self.ended = true;
-                pool.release(buffer);
-            }
-            _ => pool.release(buffer),
+            Poll::Ready(Ok(_)) => self.has_ended = true,
+            _ => {}
+        }
+        if self.start == self.end {
+            pool.release(buffer);
+        } else {
+            self.borrowed = Some(buffer);
         }
         read
     }
 
-    /// Keeps what is left over and gives the borrowed buffer back. Before a poll ends.
-    pub(crate) fn settle(&mut self, pool: &ReadBuffers, timers: &Timers) {
-        let rest = self.unread();
-        // What is kept stays where it is until all of it was handed on.
-        if rest.is_empty() || matches!(self.buffer, Buffer::Borrowed(..)) {
-            let rest = Buffer::Kept(rest.into());
-            self.replace_buffer(rest, pool);
+    /// Before a poll ends: keeps what is left, gives the borrowed buffer back, and counts.
+    pub(crate) fn end_poll(&mut self, hub: &Hub, queue: &Queue) {
+        if let Some(borrowed) = self.borrowed.take() {
+            let rest = &borrowed[usize::from(self.start)..usize::from(self.end)];
+            if !rest.is_empty() {
+                self.held.get_or_insert_with(|| Held::new(hub)).kept = rest.into();
+            }
+            (self.start, self.end) = (0, self.end - self.start);
+            hub.shared().read_buffers.release(borrowed);
         }
-        let began = self.scan.began;
-        self.scan.settle(timers);
-        if self.scan.began != began {
-            self.since = self.held.memory().tick();
+        // What is kept stays where it is until all of it is decoded.
+        let is_empty = self.start == self.end;
+        if self.decoder.has_begun() || (self.is_short && !is_empty) {
+            let held = self.held.get_or_insert_with(|| Held::new(hub));
+            if held.began.is_none() {
+                held.began = Some(hub.shared().timers.now());
+                held.began_tick = hub.memory().tick();
+            }
+        } else if let Some(held) = &mut self.held {
+            held.began = None;
         }
-        self.count();
-    }
-
-    /// Forgets what was read and not handed on, and gives the borrowed buffer back.
-    pub(crate) fn discard(&mut self, pool: &ReadBuffers) {
-        self.replace_buffer(Buffer::default(), pool);
-        if self.gathering.take().is_some() {
-            self.scan.abandon();
+        self.count(hub, queue);
+        if is_empty && !self.decoder.has_begun() {
+            self.held = None;
         }
-        self.count();
     }
 
-    /// Puts another buffer in the place of this one, which is given back if it was borrowed.
-    fn replace_buffer(&mut self, buffer: Buffer, pool: &ReadBuffers) {
-        if let Buffer::Borrowed(buffer, _) = std::mem::replace(&mut self.buffer, buffer) {
-            pool.release(buffer);
+    /// Forgets what was read and not decoded, and gives the borrowed buffer back.
+    pub(crate) fn discard(&mut self, hub: &Hub, queue: &Queue) {
+        if let Some(borrowed) = self.borrowed.take() {
+            hub.shared().read_buffers.release(borrowed);
         }
-        self.scan.at = 0;
+        (self.start, self.end) = (0, 0);
+        self.decoder.abandon();
+        self.count(hub, queue);
+        self.held = None;
     }
 
-    /// Writes the queue's frames to the transport.
-    pub(crate) fn poll_write_frames(
-        &mut self,
-        cx: &mut Context<'_>,
-        frames: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write_vectored(cx, frames)
+    /// Whether [`next`](Self::next) may find an event in what was read.
+    pub(crate) fn has_unread(&self) -> bool {
+        !self.is_short && self.start < self.end
     }
 
-    /// Flushes what the transport itself may hold back, as TLS does.
-    pub(crate) fn poll_flush_transport(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_flush(cx)
+    /// Whether something may lie behind the last event, here or in the transport.
+    pub(crate) fn may_have_more(&self) -> bool {
+        self.is_full || self.start < self.end
     }
 
-    /// Where pushes may write, if the transport can be written from outside its task.
-    pub(crate) fn outlet(&self) -> Option<Arc<dyn DirectWriter>> {
-        self.transport.outlet()
+    /// Whether the peer has shut its side down.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended
     }
 
-    /// Counts what this peer has sent and nobody has taken yet, and sets aside what the rest of a
-    /// message that has begun will need, so that it can be finished when memory is short.
-    fn count(&mut self) {
-        let size = |bytes| if bytes == 0 { 0 } else { allocation(bytes) };
-        // The buffer in which a message is gathered is doubled, and is there twice meanwhile.
-        let message = size(2 * self.scan.announced());
-        let memory = self.held.memory();
-        if memory.is_limited() && (message > 0 || self.held.bytes() > 0) {
-            // What is kept between two messages is not the peer's to move.
-            let since = self.scan.began.map_or_else(|| memory.tick(), |_| self.since);
-            self.queue.set_private_bytes(message, since);
-        }
-        let kept = match &self.buffer {
-            Buffer::Kept(kept) => kept.len(),
-            Buffer::Borrowed(..) => 0,
-        };
-        self.held.resize(size(kept) + message);
+    /// Whether the last read filled its buffer.
+    pub(crate) fn is_full(&self) -> bool {
+        self.is_full
     }
 
     /// Whether a message has begun, for which memory is set aside.
     pub(crate) fn has_begun(&self) -> bool {
-        self.scan.announced() > 0
+        self.decoder.has_begun()
     }
 
-    fn unread(&self) -> &[u8] {
-        self.buffer.rest(self.scan.at)
+    /// When the message or the frame began that has not come whole; known when a poll has ended.
+    pub(crate) fn began(&self) -> Option<Tick> {
+        self.held.as_ref()?.began
     }
-}
 
-impl<T: Transport> Read for Reader<T> {
-    /// Hands on what was read; `WouldBlock` when there is none. The pump reads the transport and
-    /// comes back.
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if self.fault.is_none() {
-            let handed = self.scan.hand_on(self.buffer.rest(self.scan.at), into);
-            self.scan.at += handed.taken as u16;
-            self.fault = handed.fault.map(Box::new);
-            // What came before the fault is heard first.
-            if handed.given > 0 {
-                return Ok(handed.given);
-            }
-        }
-        if self.fault.is_some() {
-            return Err(io::Error::other("the peer broke a rule"));
-        }
-        if self.ended { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) }
-    }
-}
-
-impl<T: Transport> Write for Reader<T> {
-    /// Takes control frames into the queue; the pump's next drain writes them.
-    fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
-        self.answered = true;
-        if self.queue.push_control(frames) {
-            self.wrote = true;
-            Ok(frames.len())
-        } else {
-            self.starved = true;
-            Err(io::ErrorKind::WouldBlock.into())
+    /// The peer is read again after a time in which it was not, which is not held against it: the
+    /// time of a message that has begun begins anew.
+    pub(crate) fn resume(&mut self, timers: &Timers) {
+        if let Some(began) = self.held.as_mut().and_then(|held| held.began.as_mut()) {
+            *began = timers.now();
         }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    /// Counts what is kept, and sets aside what the rest of a message that has begun will need, so
+    /// that it can be finished when memory is short.
+    fn count(&mut self, hub: &Hub, queue: &Queue) {
+        let Some(held) = &mut self.held else { return };
+        let size = |bytes| if bytes == 0 { 0 } else { allocation(bytes) };
+        // The buffer of a message is doubled, and while it is copied both are there.
+        let message = size(2 * self.decoder.announced());
+        let memory = hub.memory();
+        if memory.is_limited() && (message > 0 || held.charge.bytes() > 0) {
+            // What is kept between two messages is not the peer's to move.
+            let since = held.began.map_or_else(|| memory.tick(), |_| held.began_tick);
+            queue.set_private_bytes(message, since);
+        }
+        // An empty rest of what was kept is freed next.
+        let kept = if self.start < self.end { held.kept.len() } else { 0 };
+        held.charge.resize(size(kept) + message);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::str;
+    use std::sync::Arc;
     use std::task::Waker;
 
+    use async_tungstenite::tungstenite::error::{Error as WsError, ProtocolError};
+    use async_tungstenite::tungstenite::protocol::{
+        Message as WsMessage, Role, WebSocketConfig, WebSocketContext,
+    };
+    use fastrand::Rng;
     use futures_lite::io::Cursor;
 
     use super::*;
     use crate::config::Config;
+    use crate::message::Message;
     use crate::net::stream::AnyStream;
+    use crate::time::virtual_time::VirtualTime;
     use crate::websocket::decoder::tests::frame;
 
-    type Bytes = AnyStream<Cursor<Vec<u8>>>;
-    /// A poll that reads `bytes`, if there are any, and takes all that is handed on.
-    fn poll(wire: &mut Reader<Bytes>, bytes: &[u8], pool: &ReadBuffers) {
-        let cx = &mut Context::from_waker(Waker::noop());
-        if !bytes.is_empty() {
-            wire.transport.0 = Cursor::new(bytes.to_vec());
-            assert!(wire.poll_fill(cx, pool).is_ready());
+    /// A reader, and what the peer says next.
+    struct Peer {
+        hub: Hub,
+        queue: Arc<Queue>,
+        reader: Reader<AnyStream<Cursor<Vec<u8>>>>,
+    }
+    impl Peer {
+        fn new(early: &[u8]) -> Self {
+            let (hub, _manager) = Hub::new(Config::default()).expect("valid");
+            Self::of(&hub, early)
         }
-        let mut into = [0; 256];
-        while wire.read(&mut into).is_ok() {}
-        wire.settle(pool, &Timers::new());
+
+        fn of(hub: &Hub, early: &[u8]) -> Self {
+            let queue = Queue::new(&hub.shared().queue_config);
+            let reader = Reader::new(AnyStream(Cursor::new(Vec::new())), early.to_vec(), hub);
+            Self { hub: hub.clone(), queue, reader }
+        }
+
+        /// A poll that reads `bytes`, if there are any; returns what it finds.
+        fn say(&mut self, bytes: &[u8]) -> Vec<Result<Event, Disconnect>> {
+            let cx = &mut Context::from_waker(Waker::noop());
+            let (pool, mut events) = (&self.hub.shared().read_buffers, Vec::new());
+            self.reader.transport.0 = Cursor::new(bytes.to_vec());
+            loop {
+                while self.reader.has_unread() {
+                    events.extend(self.reader.next(&self.hub, &self.queue));
+                    if matches!(events.last(), Some(Ok(Event::Close(_)) | Err(_))) {
+                        return events;
+                    }
+                }
+                if self.reader.transport.0.position() == bytes.len() as u64 {
+                    break;
+                }
+                assert!(self.reader.poll_fill(cx, pool).is_ready());
+            }
+            self.reader.end_poll(&self.hub, &self.queue);
+            events
+        }
+
+        fn charged(&self) -> usize {
+            self.hub.memory().charged()
+        }
     }
     #[test]
     fn an_unfinished_message_is_held_whole_from_its_first_bytes_on() {
-        let (hub, _manager) = Hub::new(Config::default()).expect("valid");
-        let (memory, pool) = (hub.memory(), ReadBuffers::default());
-        let queue = Queue::new(&hub.shared().queue_config);
-        let transport = AnyStream(Cursor::new(Vec::new()));
-        let mut wire = Reader::new(transport, queue, b"\x81".to_vec(), &hub);
-        assert_eq!(memory.charged(), allocation(1), "what came behind the head");
+        let mut peer = Peer::new(b"\x81");
+        assert_eq!(peer.charged(), allocation(1), "what came behind the head");
         let stream = frame(0x82, &[7; 40_000]);
-        poll(&mut wire, &[], &pool);
-        assert_eq!(memory.charged(), 0, "a byte of a header is kept in the scan");
-        poll(&mut wire, &stream[1..20_008], &pool);
-        assert_eq!(memory.charged(), allocation(2 * 40_000));
-        assert!(wire.has_begun());
-        poll(&mut wire, &stream[20_008..], &pool);
-        assert_eq!(memory.charged(), 0, "it is whole");
-        assert!(!wire.has_begun());
-        poll(&mut wire, &frame(0x02, b"the first of many"), &pool);
-        assert_eq!(memory.charged(), allocation(2 * Config::MAX_MESSAGE), "as long as one may be");
-        poll(&mut wire, &frame(0x89, b"a ping between"), &pool);
-        assert!(wire.has_begun());
-        poll(&mut wire, &frame(0x80, b"the last"), &pool);
-        assert_eq!(memory.charged(), 0);
-        poll(&mut wire, &stream[..100], &pool);
-        assert!(memory.charged() > 0);
-        drop(wire);
-        assert_eq!(memory.charged(), 0);
+        assert_eq!(peer.say(b""), []);
+        assert_eq!(peer.charged(), allocation(1), "a byte of a header is kept");
+        peer.say(&[&frame(0x81, b"one")[1..], &stream[..20_008]].concat());
+        assert_eq!(peer.charged(), allocation(2 * 40_000));
+        assert!(peer.reader.has_begun());
+        peer.say(&stream[20_008..]);
+        assert_eq!(peer.charged(), 0, "it is whole");
+        assert!(!peer.reader.has_begun());
+        peer.say(&frame(0x02, b"the first of many"));
+        assert_eq!(peer.charged(), allocation(2 * Config::MAX_MESSAGE), "as long as one may be");
+        peer.say(&frame(0x89, b"a ping between"));
+        assert!(peer.reader.has_begun());
+        let last = frame(0x80, &[7; 30_000]);
+        peer.say(&last[..100]);
+        assert_eq!(peer.charged(), allocation(2 * 30_017), "it says how long it becomes");
+        peer.say(&last[100..]);
+        assert_eq!(peer.charged(), 0);
+        peer.say(&stream[..100]);
+        assert!(peer.charged() > 0);
+        let Peer { hub, reader, .. } = peer;
+        drop(reader);
+        assert_eq!(hub.memory().charged(), 0);
     }
     #[test]
     fn a_message_that_is_gathered_is_counted_until_it_is_made_or_thrown_away() {
-        let (hub, _manager) = Hub::new(Config::default()).expect("valid");
-        let (memory, pool) = (hub.memory(), ReadBuffers::default());
-        let queue = Queue::new(&hub.shared().queue_config);
-        let transport = AnyStream(Cursor::new(Vec::new()));
-        let mut wire = Reader::new(transport, queue, Vec::new(), &hub);
+        let mut peer = Peer::new(b"");
         let stream = frame(0x82, &[7; 60_000]);
-        let say = |wire: &mut Reader<Bytes>, bytes: &[u8]| {
-            let cx = &mut Context::from_waker(Waker::noop());
-            wire.transport.0 = Cursor::new(bytes.to_vec());
-            assert!(wire.poll_fill(cx, &pool).is_ready());
-            let said = wire.take_next();
-            wire.settle(&pool, &Timers::new());
-            said
-        };
-        assert!(say(&mut wire, &stream[..20_000]).is_none());
-        assert_eq!(memory.charged(), allocation(2 * 60_000));
-        assert!(wire.has_begun() && wire.began().is_some());
-        assert!(say(&mut wire, &stream[20_000..50_000]).is_none());
-        let Some(Ok(Event::Message(message))) = say(&mut wire, &stream[50_000..]) else {
-            panic!("it is whole");
-        };
-        assert_eq!(memory.charged(), message.size());
-        assert!(!wire.has_begun() && wire.began().is_none());
+        assert_eq!(peer.say(&stream[..20_000]), []);
+        assert_eq!(peer.charged(), allocation(2 * 60_000));
+        assert!(peer.reader.has_begun() && peer.reader.began().is_some());
+        assert_eq!(peer.say(&stream[20_000..50_000]), []);
+        let mut events = peer.say(&stream[50_000..]);
+        let Some(Ok(Event::Message(message))) = events.pop() else { panic!("it is whole") };
+        assert_eq!(peer.charged(), message.size());
+        assert!(!peer.reader.has_begun() && peer.reader.began().is_none());
         drop(message);
-        assert_eq!(memory.charged(), 0);
-        assert!(say(&mut wire, &stream[..20_000]).is_none());
-        wire.discard(&pool);
-        assert_eq!(memory.charged(), 0);
-        assert!(!wire.has_begun() && memory.frame_buffer().try_acquire(60_000).is_some());
+        assert_eq!(peer.charged(), 0);
+        peer.say(&stream[..20_000]);
+        peer.reader.discard(&peer.hub, &peer.queue);
+        assert_eq!(peer.charged(), 0);
+        assert!(!peer.reader.has_begun());
+        assert!(peer.hub.memory().frame_buffer().try_acquire(60_000).is_some());
+    }
+    #[test]
+    fn a_message_is_timed_from_its_first_byte_to_its_last() {
+        let time = VirtualTime::start();
+        let mut peer = Peer::new(b"");
+        let stream = frame(0x81, b"hello");
+        peer.say(&stream[..1]);
+        let began = peer.reader.began().expect("a byte of a header begins a message");
+        time.advance(std::time::Duration::from_secs(1));
+        peer.say(&stream[1..8]);
+        assert_eq!(peer.reader.began(), Some(began), "more bytes do not start it anew");
+        peer.say(&stream[8..]);
+        assert_eq!(peer.reader.began(), None);
+        peer.say(&frame(0x01, b"first"));
+        let began = peer.reader.began();
+        assert!(began.is_some(), "a message that awaits its next fragment is not finished");
+        time.advance(std::time::Duration::from_secs(1));
+        peer.say(&frame(0x89, b"ping"));
+        assert_eq!(peer.reader.began(), began, "a control frame between does not finish it");
+        peer.say(&[&frame(0x80, b"last")[..], &stream[..1]].concat());
+        assert!(peer.reader.began().is_some_and(|next| Some(next) != began), "the next has begun");
+    }
+    #[test]
+    fn what_waits_to_be_decoded_is_no_message_that_is_late() {
+        let mut peer = Peer::new(&frame(0x81, b"hello"));
+        peer.reader.end_poll(&peer.hub, &peer.queue);
+        assert!(peer.reader.has_unread() && peer.reader.began().is_none());
+    }
+    /// How much of `text` is UTF-8.
+    fn valid(text: &[u8]) -> usize {
+        str::from_utf8(text).map_or_else(|error| error.valid_up_to(), str::len)
+    }
+    /// A stream of a few frames, most of them in order.
+    fn stream(random: &mut Rng) -> Vec<u8> {
+        let mut stream = Vec::new();
+        for _ in 0..random.usize(1..8) {
+            let first = match random.u8(..) {
+                ..80 => 0x81,
+                80..160 => 0x82,
+                160..240 => [0x01, 0x02, 0x80, 0x00, 0x89, 0x8a][random.usize(..6)],
+                240..248 => 0x88,
+                _ => [0x83, 0x8b, 0xc1, 0xa2, 0x92, 0xc9, 0xc8, 0x09][random.usize(..8)],
+            };
+            let most = [4, 40, 125, 126, 130, 400, 24_000, 66_000][random.usize(..8)];
+            let said = ["plain", "sch\u{f6}n", "\u{20ac}", "\u{1f980}"][random.usize(..4)];
+            let mut payload = said.repeat(most / said.len() + 1).into_bytes();
+            payload.truncate(random.usize(..=most));
+            if first == 0x88 && random.u8(..) < 200 {
+                // Most of what closes has a code, and a reason that fits.
+                let codes =
+                    [0, 999, 1000, 1004, 1005, 1006, 1011, 1015, 1016, 2999, 3000, 4999, 5000];
+                let reason = random.usize(..=123).min(payload.len());
+                payload.truncate(if random.bool() { valid(&payload[..reason]) } else { reason });
+                let code: u16 = codes[random.usize(..codes.len())];
+                payload.splice(..0, code.to_be_bytes());
+            }
+            if first & 0x0f == 1 {
+                // Most texts are whole.
+                match random.u8(..) {
+                    ..16 => payload = vec![0xff],
+                    16..32 => {}
+                    _ => payload.truncate(valid(&payload)),
+                }
+            }
+            let mut frame = frame(first, &payload);
+            let mut masked = frame.split_off(frame.len() - payload.len() - 4);
+            // Another key, for which all that is masked changes alike.
+            let key = random.u32(..).to_ne_bytes();
+            masked.iter_mut().zip(key.iter().cycle()).for_each(|(byte, key)| *byte ^= key);
+            if random.u8(..) < 20 {
+                // A length in more bytes than it needs.
+                frame = vec![first, 0x80 | 127];
+                frame.extend((payload.len() as u64).to_be_bytes());
+            }
+            frame.extend(masked);
+            if random.u8(..) < 4 {
+                frame[1] &= 0x7f;
+            }
+            stream.extend(frame);
+        }
+        stream.truncate(stream.len() - random.usize(..2));
+        stream
+    }
+    /// A stream for tungstenite: it reads what is there and writes to nowhere.
+    struct Tape<'a>(&'a [u8]);
+    impl Read for Tape<'_> {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            self.0.read(into)
+        }
+    }
+    impl Write for Tape<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    /// Events, and the close frame or the broken rule behind them; `None` where the stream ends.
+    type Heard = (Vec<Event>, Option<Result<Disconnect, Disconnect>>);
+
+    /// What tungstenite's own reader hears.
+    fn reference(stream: &[u8], message_max: usize) -> Heard {
+        let limits =
+            WebSocketConfig::default().max_message_size(Some(message_max)).max_frame_size(None);
+        let mut tungstenite = WebSocketContext::new(Role::Server, Some(limits));
+        let (mut tape, mut events) = (Tape(stream), Vec::new());
+        let broken = |rule| Disconnect::new(Disconnect::PROTOCOL_ERROR.code(), rule);
+        loop {
+            let end = match tungstenite.read(&mut tape) {
+                Ok(WsMessage::Text(text)) => {
+                    events.push(Event::Message(Message::text(text.as_str())));
+                    continue;
+                }
+                Ok(WsMessage::Binary(bytes)) => {
+                    events.push(Event::Message(Message::binary(bytes)));
+                    continue;
+                }
+                Ok(WsMessage::Ping(payload)) => {
+                    events.push(Event::Ping(payload.to_vec()));
+                    continue;
+                }
+                Ok(WsMessage::Pong(_)) => {
+                    events.push(Event::Pong);
+                    continue;
+                }
+                Ok(WsMessage::Close(None)) => Ok(Disconnect::NO_STATUS),
+                Ok(WsMessage::Close(Some(frame))) => {
+                    Ok(Disconnect::new(frame.code.into(), frame.reason.as_str().to_owned()))
+                }
+                Ok(WsMessage::Frame(_)) => unreachable!("tungstenite reads none"),
+                Err(WsError::Utf8(_)) => Err(Disconnect::INVALID_TEXT),
+                Err(WsError::Capacity(_)) => {
+                    let reason = format!("message longer than {message_max} bytes");
+                    Err(Disconnect::new(Disconnect::TOO_LONG.code(), reason))
+                }
+                Err(WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => {
+                    return (events, None);
+                }
+                Err(WsError::Protocol(error)) => Err(broken(rule(&error))),
+                Err(error) => panic!("{error}"),
+            };
+            return (events, Some(end));
+        }
+    }
+    /// What a peer did wrong (RFC 6455 5.2, 5.4, 5.5), in the words of a close frame.
+    fn rule(error: &ProtocolError) -> &'static str {
+        match error {
+            ProtocolError::UnmaskedFrameFromClient => "frame without a mask",
+            ProtocolError::NonZeroReservedBits => "frame with reserved bits",
+            ProtocolError::InvalidOpcode(_) => "frame with a reserved opcode",
+            ProtocolError::FragmentedControlFrame => "fragmented control frame",
+            ProtocolError::ControlFrameTooBig => "control frame longer than 125 bytes",
+            ProtocolError::UnexpectedContinueFrame => "continuation frame without a message",
+            ProtocolError::ExpectedFragment(_) => "new message inside a fragmented message",
+            ProtocolError::InvalidCloseSequence => "malformed close frame",
+            other => panic!("{other}"),
+        }
+    }
+    /// What a reader hears of a stream that comes in these pieces.
+    fn hear<'a>(hub: &Hub, pieces: impl Iterator<Item = &'a [u8]>) -> Heard {
+        let mut peer = Peer::of(hub, b"");
+        let mut events = Vec::new();
+        for piece in pieces {
+            for event in peer.say(piece) {
+                match event {
+                    Ok(Event::Close(reason)) => return (events, Some(Ok(reason))),
+                    Ok(event) => events.push(event),
+                    Err(violation) => return (events, Some(Err(violation))),
+                }
+            }
+        }
+        (events, None)
+    }
+    #[test]
+    fn every_stream_is_heard_as_tungstenite_hears_it() {
+        for seed in 0..400 {
+            let random = &mut Rng::with_seed(seed);
+            let stream = stream(random);
+            let longest = [20_000, 65_535][random.usize(..2)];
+            let mut config = Config::default().max_message(longest);
+            if random.bool() {
+                config = config.max_memory(Some(1 << 24));
+            }
+            let (hub, _manager) = Hub::new(config).expect("valid");
+            let expected = reference(&stream, longest);
+            let check = |heard: Heard, cut: usize| {
+                // Tungstenite judges most rules once the frame is whole.
+                let is_early = expected.1.is_none() && matches!(heard.1, Some(Err(_)));
+                let padded = || reference(&[&stream[..], &[0; 140_000]].concat(), longest);
+                let expected = if is_early { &padded() } else { &expected };
+                assert!(heard == *expected, "seed {seed}, {cut}: {heard:?}\n{expected:?}");
+            };
+            for piece in [READ_BUFFER_BYTES, random.usize(1..40), random.usize(40..9000)] {
+                check(hear(&hub, stream.chunks(piece)), piece);
+            }
+            if stream.len() < 250 {
+                for cut in 0..stream.len() {
+                    check(hear(&hub, [&stream[..cut], &stream[cut..]].into_iter()), cut);
+                }
+            }
+        }
     }
 }

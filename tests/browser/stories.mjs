@@ -1,8 +1,10 @@
 // What people do with the page, by name: node stories.mjs two_tabs_chat
 import assert from 'node:assert/strict';
+import { createHmac } from 'node:crypto';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer, request } from 'node:http';
+import { connect as dial, createServer as listen } from 'node:net';
 
 import { launch } from '../tools/chromium.mjs';
 import { curl, start } from './hub.mjs';
@@ -66,6 +68,64 @@ async function foreign(body = '', hub = undefined, lost = response => response.d
   return `http://127.0.0.1:${server.address().port}/`;
 }
 
+/** A way to a hub that can become silent: it carries on nothing then, in either direction, and closes nothing. */
+async function wire(hub) {
+  const sockets = [];
+  let silent = false;
+  const server = listen(near => {
+    const far = dial(hub.port, '127.0.0.1');
+    for (const [from, to] of [[near, far], [far, near]]) {
+      from.on('data', bytes => silent || to.write(bytes)).on('error', () => {}).on('close', () => to.destroy());
+    }
+    sockets.push(near, far);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  server.unref();
+  return {
+    url: `http://127.0.0.1:${server.address().port}/`,
+    /** From now on, until it is mended, for the connections of now. */
+    silence: () => (silent = true),
+    mend() {
+      silent = false;
+      for (const socket of sockets.splice(0)) socket.destroy();
+    },
+  };
+}
+
+const SECRET = 'a key of thirty-two bytes or more';
+
+/** A JSON Web Token that ends after `seconds`. */
+function token(seconds) {
+  const part = value => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const signed = `${part({ alg: 'HS256' })}.${part({ sub: 'ada', exp: Math.floor(Date.now() / 1000) + seconds })}`;
+  return `${signed}.${createHmac('sha256', SECRET).update(signed).digest('base64url')}`;
+}
+
+/** Has a page connect with the module at `from`; it keeps what it heard and what became of the connection. */
+async function connects(page, from, path, name = 'hub') {
+  await page.evaluate(async ([from, path, name]) => {
+    const { connect } = await import(from);
+    const kept = (window[name] = { heard: [], states: [] });
+    const decoded = data => (typeof data == 'string' ? data : [...new Uint8Array(data)]);
+    kept.hub = connect(path, {
+      message: data => kept.heard.push(decoded(data)),
+      state: state => kept.states.push(state),
+      token: window.token,
+    });
+  }, [from, path, name]);
+  return {
+    heard: () => page.evaluate(name => window[name].heard, name),
+    states: () => page.evaluate(name => window[name].states, name),
+    /** Waits until the last state is this one, for the `nth` time. */
+    is: (state, nth = 1) => page.waitForFunction(([name, state, nth]) => {
+      const { states } = window[name];
+      return states.at(-1)?.state == state && states.filter(now => now.state == state).length >= nth;
+    }, [name, state, nth]),
+    hears: data => page.waitForFunction(([name, data]) => window[name].heard.some(heard => String(heard) == data), [name, String(data)]),
+  };
+}
+
 /** The blocks of a document that are marked as `kind`. */
 function blocks(document, kind) {
   const text = readFileSync(new URL(`../../${document}`, import.meta.url), 'utf8');
@@ -98,6 +158,14 @@ class Browser {
     });
     page.on('pageerror', error => this.faults.push(error.message));
     await page.goto(url);
+    return page;
+  }
+
+  /** A tab with a page of the hub's origin that does nothing. */
+  async blank(url) {
+    const page = await this.tab('about:blank');
+    await page.route('**/favicon.ico', route => route.fulfill({ status: 204 }));
+    await page.goto(`${url}health`);
     return page;
   }
 
@@ -162,7 +230,7 @@ const stories = {
     assert.deepEqual(await texts(other), []);
   },
 
-  async a_restart_is_survived(browser) {
+  async page_reconnects_after_a_restart(browser) {
     let hub = await start();
     const { port } = hub;
     const page = await browser.room(hub, 'lobby');
@@ -184,7 +252,7 @@ const stories = {
     browser.faults = browser.faults.filter(fault => !/ERR_CONNECTION_REFUSED/.test(fault));
   },
 
-  async an_event_source_hears_what_curl_says(browser) {
+  async event_source_gets_what_curl_publishes(browser) {
     const hub = await start();
     const page = await browser.tab(hub.url);
     await page.evaluate(() => {
@@ -206,7 +274,7 @@ const stories = {
     await line(room, '5 bytes: 62 79 74 65 73').waitFor();
   },
 
-  async the_tour_of_the_readme_prints_what_it_says(browser) {
+  async tour_of_the_readme_runs_as_printed(browser) {
     const text = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
     const tour = text.slice(text.indexOf("## A minute's tour"), text.indexOf('## How it works'));
     const [command, publish, listen] = [...tour.matchAll(/^```sh\n(.*)\n```$/gm)].map(([, line]) => line);
@@ -250,7 +318,7 @@ const stories = {
     browser.faults = browser.faults.filter(fault => !/ERR_EMPTY_RESPONSE/.test(fault));
   },
 
-  async an_event_source_that_a_status_has_closed_is_opened_anew_as_printed(browser) {
+  async event_source_closed_by_a_status_is_reopened_as_printed(browser) {
     let hub = await start();
     const { port, url } = hub;
     const lines = block('docs/web.md', 'js', '// reopen.js');
@@ -283,9 +351,9 @@ const stories = {
     await page.mouse.click(10, 10);
     await logs(/^hello$/);
     await line(witness, 'hello').waitFor();
-    assert.deepEqual(logged, ['connecting', 'connected', 'fetch the current state here', 'hello']);
+    assert.deepEqual(logged, ['{"state":"connecting"}', '{"state":"connected"}', 'fetch the current state here', 'hello']);
     assert.equal(await hub.stop(), 0);
-    await logs(/^restarting \(1012\), next try in \d\.\d s$/);
+    await logs(/^{"state":"waiting","code":1012,"reason":"restarting","retryIn":\d+}$/);
     browser.faults = browser.faults.filter(fault => !/ERR_CONNECTION_REFUSED/.test(fault));
   },
 
@@ -314,7 +382,7 @@ const stories = {
     browser.faults = browser.faults.filter(fault => !/403|CORS|ERR_FAILED|WebSocket connection to/.test(fault));
   },
 
-  async a_name_that_leads_here_is_refused() {
+  async dns_rebinding_is_refused() {
     // As if its owner had made the name lead to this machine after the page was loaded.
     const browser = await Browser.open({ args: ['--host-resolver-rules=MAP rebound.example 127.0.0.1'] });
     const hub = await start();
@@ -340,23 +408,166 @@ const stories = {
     const hub = await start(['--allow-origin', origin.slice(0, -1)]);
     const witness = await browser.room(hub, 'lobby');
     const page = await browser.tab(origin);
-    await page.evaluate(async url => {
-      const { connect } = await import(`${url}hublet.js`);
-      window.heard = [];
-      window.words = [];
-      window.lobby = connect('ws/lobby', { message: data => window.heard.push(data), state: words => window.words.push(words) });
-    }, hub.url);
-    await page.waitForFunction(() => window.lobby.send('from elsewhere'));
+    const lobby = await connects(page, `${hub.url}hublet.js`, 'ws/lobby');
+    await page.waitForFunction(() => window.hub.hub.send('from elsewhere'));
     await line(witness, 'from elsewhere').waitFor();
     await say(witness, 'hello there');
-    await page.waitForFunction(() => window.heard.length == 2);
-    assert.deepEqual(await page.evaluate(() => window.heard), ['from elsewhere', 'hello there']);
-    assert.deepEqual(await page.evaluate(() => window.words), ['connecting', 'connected']);
+    await lobby.hears('hello there');
+    assert.deepEqual(await lobby.heard(), ['from elsewhere', 'hello there']);
+    assert.deepEqual(await lobby.states(), [{ state: 'connecting' }, { state: 'connected' }]);
     const status = await page.evaluate(url => fetch(`${url}pub/lobby`, { method: 'POST', body: 'posted' }).then(response => response.json()), hub.url);
     assert.deepEqual(status, { recipients: 2 });
   },
 
-  async the_keyboard_is_enough(browser) {
+  async a_copy_of_the_module_connects_to_an_absolute_url(browser) {
+    const module = readFileSync(new URL('../../src/bin/hublet/hublet.min.js', import.meta.url));
+    const server = createServer((asked, response) => {
+      const isModule = asked.url == '/copy.js';
+      response.setHeader('Content-Type', isModule ? 'text/javascript' : 'text/html');
+      response.end(isModule ? module : '<!doctype html><link rel=icon href=data:,>');
+    });
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const hub = await start(['--allow-origin', '*']);
+    const page = await browser.tab(`http://127.0.0.1:${server.address().port}/`);
+    for (const [nth, url] of [`${hub.url}ws/lobby`, `${hub.url.replace('http', 'ws')}ws/lobby`, `${hub.url}sse/lobby`].entries()) {
+      const lobby = await connects(page, './copy.js', url, `hub${nth}`);
+      await lobby.is('connected');
+      assert.equal(await curl('-d', url, `${hub.url}pub/lobby`), `{"recipients":${nth + 1}}\n`);
+      await lobby.hears(url);
+    }
+    server.close();
+  },
+
+  async a_token_that_ends_is_renewed(browser) {
+    const hub = await start(['--jwt-secret', SECRET]);
+    const page = await browser.blank(hub.url);
+    const shown = [];
+    // The page's backend; it has only an old token for a while.
+    const next = [token(2), token(-60), token(-60), token(600)];
+    await page.exposeFunction('token', () => {
+      shown.push(next.length);
+      return next.length > 1 ? next.shift() : next[0];
+    });
+    for (const kind of ['ws', 'sse']) {
+      next.unshift(...[token(2), token(-60), token(-60)].slice(0, 4 - next.length));
+      shown.length = 0;
+      const lobby = await connects(page, `${hub.url}hublet.js`, `${kind}/lobby`, kind);
+      await lobby.is('connected', 2);
+      assert.deepEqual(shown, [4, 3, 2, 1], 'it was asked before each try');
+      const states = await lobby.states();
+      const ended = { state: 'waiting', code: 1008, reason: 'token expired' };
+      const refused = { state: 'waiting', code: 1006, reason: '' };
+      const tries = [{ state: 'connecting' }, { state: 'connected' }, ended, { state: 'connecting' }, refused, { state: 'connecting' }, refused, { state: 'connecting' }, { state: 'connected' }];
+      assert.deepEqual(states.map(({ retryIn, ...state }) => state), tries);
+      const pauses = states.flatMap(({ retryIn }) => retryIn ?? []);
+      // The first token was good for less than ten seconds, so that the pauses grow.
+      for (const [nth, pause] of pauses.entries()) assert.ok(pause >= 500 * 2 ** nth && pause <= 1000 * 2 ** nth, `${pauses}`);
+      assert.equal(await curl('-d', kind, '-H', `Authorization: Bearer ${token(60)}`, `${hub.url}pub/lobby`), `{"recipients":${kind == 'ws' ? 1 : 2}}\n`);
+      await lobby.hears(kind);
+    }
+    browser.faults = browser.faults.filter(fault => !/401|WebSocket connection to/.test(fault));
+  },
+
+  async a_silent_connection_is_noticed(browser) {
+    const hub = await start(['--ping-interval', '1s']);
+    const { url, silence, mend } = await wire(hub);
+    const page = await browser.blank(url);
+    // The page's clock goes on only when it is told to.
+    await page.clock.install();
+    await page.clock.pauseAt(Date.now() + 60_000);
+    const witness = await browser.blank(hub.url);
+    await witness.evaluate(async url => {
+      window.heard = [];
+      const socket = new WebSocket(`${url.replace('http', 'ws')}ws/lobby`);
+      socket.onmessage = event => window.heard.push(event.data);
+      await new Promise(resolve => (socket.onopen = resolve));
+    }, hub.url);
+    const lobby = await connects(page, `${url}hublet.js`, 'ws/lobby');
+    await lobby.is('connected');
+    const counted = async name => Number((await curl(`${hub.url}metrics`)).match(new RegExp(`^hublet_${name}_total (\\d+)$`, 'm'))[1]);
+    // The hub answers each question, so that two minutes without a message are no silence.
+    const before = await counted('messages_received');
+    for (let nth = 1; nth <= 6; nth++) {
+      await page.clock.runFor(20_000);
+      while ((await counted('messages_delivered')) < nth);
+      // The answer is here before the clock goes on: what follows it in the stream is.
+      await curl('-d', `after ${nth}`, `${hub.url}pub/lobby`);
+      await lobby.hears(`after ${nth}`);
+    }
+    assert.equal(await counted('messages_received') - before, 12, 'a question and a message a round');
+    const said = [1, 2, 3, 4, 5, 6].map(nth => `after ${nth}`);
+    assert.deepEqual(await lobby.heard(), said, 'no answer is heard');
+    assert.deepEqual(await witness.evaluate(() => window.heard), said, 'no question is published');
+    assert.equal((await lobby.states()).length, 2);
+    /** The first state behind `count` others. */
+    const state = async ({ states }, count) => {
+      const { retryIn, ...state } = (await states())[count];
+      return state;
+    };
+    const given = { state: 'waiting', code: 1006, reason: 'no answer' };
+    silence();
+    await page.clock.runFor(30_000);
+    assert.equal((await lobby.states()).length, 2, 'it may answer still');
+    await page.clock.runFor(10_000);
+    assert.deepEqual(await state(lobby, 2), given);
+    // A network that is back ends the pause.
+    mend();
+    await lobby.is('waiting');
+    await page.evaluate(() => dispatchEvent(new Event('online')));
+    await lobby.is('connected', 2);
+    // A page that is looked at again asks at once.
+    const count = (await lobby.states()).length;
+    silence();
+    await page.evaluate(() => document.dispatchEvent(new Event('visibilitychange', { bubbles: true })));
+    await page.clock.runFor(20_000);
+    assert.deepEqual(await state(lobby, count), given);
+    mend();
+    await page.evaluate(() => window.hub.hub.close());
+    // Events tell by pings, which the hub sends to a client that asks for them.
+    const events = await connects(page, `${url}hublet.js`, 'sse/lobby', 'events');
+    await events.is('connected');
+    const pings = count => page.evaluate(([url, count]) => new Promise(resolve => {
+      const stream = new EventSource(url);
+      stream.addEventListener('ping', () => --count || resolve(stream.close()));
+    }), [`${url}sse/lobby?probe=1`, count]);
+    for (let nth = 0; nth < 3; nth++) {
+      await page.clock.runFor(30_000);
+      // The first comes at once; behind three more, another stream has had one.
+      await pings(4);
+    }
+    assert.equal((await events.states()).length, 2);
+    silence();
+    await page.clock.runFor(40_000);
+    assert.deepEqual(await state(events, 2), given);
+    mend();
+    browser.faults = browser.faults.filter(fault => !/WebSocket connection to|ERR_/.test(fault));
+  },
+
+  async events_are_opened_anew_after_a_status(browser) {
+    const hub = await start(['--max-clients', '1']);
+    const first = await browser.blank(hub.url);
+    const taken = await connects(first, `${hub.url}hublet.js`, 'ws/lobby');
+    await taken.is('connected');
+    const page = await browser.blank(hub.url);
+    const refused = page.waitForResponse(response => response.status() == 503);
+    const lobby = await connects(page, `${hub.url}hublet.js`, 'sse/lobby');
+    await refused;
+    await lobby.is('waiting');
+    const [connecting, { retryIn, ...waiting }] = await lobby.states();
+    assert.deepEqual([connecting, waiting], [{ state: 'connecting' }, { state: 'waiting', code: 1006, reason: '' }]);
+    assert.ok(retryIn >= 500 && retryIn <= 1000, `${retryIn}`);
+    await first.evaluate(() => window.hub.hub.close());
+    await lobby.is('connected');
+    await curl('-d', 'two\nlines', `${hub.url}pub/lobby`);
+    await curl('--data-binary', '\\x00', '-H', 'Content-Type: application/octet-stream', `${hub.url}pub/lobby`);
+    await lobby.hears('two\nlines');
+    await lobby.hears([...Buffer.from('\\x00')]);
+    assert.equal(await page.evaluate(() => window.hub.hub.send('no')), false);
+    browser.faults = browser.faults.filter(fault => !/503/.test(fault));
+  },
+
+  async page_works_with_the_keyboard(browser) {
     const hub = await start();
     const page = await browser.room(hub, 'main');
     const { keyboard } = page;
@@ -392,7 +603,7 @@ const stories = {
     assert.match(await page.locator('#room').evaluate(input => input.validationMessage), /neither \. nor \.\./);
   },
 
-  async a_phone_is_wide_enough(browser) {
+  async page_fits_a_phone(browser) {
     const hub = await start();
     const page = await browser.room(hub, 'lobby', { viewport: { width: 320, height: 568 }, hasTouch: true, isMobile: true });
     await say(page, 'x'.repeat(500));
@@ -409,7 +620,7 @@ const stories = {
     assert.deepEqual(sizes, { width: 320, height: 568, font: 16, small: 0, hidden: 0 });
   },
 
-  async everybody_can_use_it(browser) {
+  async page_is_accessible(browser) {
     const hub = await start();
     const page = await browser.room(hub, 'lobby');
     await say(page, 'hello');
@@ -425,7 +636,7 @@ const stories = {
     }
   },
 
-  async a_token_lets_in_and_its_want_is_told(browser) {
+  async token_is_accepted_and_a_missing_one_is_reported(browser) {
     const hub = await start(['--token', 'to listen', '--publish-token', 'to-send']);
     const page = await browser.tab(`${hub.url}#lobby`);
     await page.locator('#state', { hasText: /Closed \(1006\), next try in .*: .*token/ }).waitFor();
@@ -449,7 +660,7 @@ const stories = {
     browser.faults = browser.faults.filter(fault => !/401|WebSocket connection to/.test(fault));
   },
 
-  async who_may_not_ask_who_is_here_is_told_so(browser) {
+  async refused_member_list_is_reported(browser) {
     const hub = await start();
     const page = await browser.tab('about:blank');
     await page.route('**/rooms/*', route => route.fulfill({ status: 403 }));

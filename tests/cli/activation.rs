@@ -1,4 +1,4 @@
-//! Sockets that are handed over, and what a supervisor is told.
+//! Socket activation, notifications to a supervisor, and health checks.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -16,7 +16,7 @@ use crate::peer::upgrade;
 use crate::support::{DEADLINE, Folder, HUBLET, Peer, Server, alone, hublet, hublet_by, run};
 use crate::tools::program;
 
-/// The binary with a socket handed over as its descriptor 3, as systemd does it.
+/// The binary with a socket as its descriptor 3, as systemd passes it.
 fn handed(socket: impl Into<OwnedFd>, flags: &[&str]) -> Command {
     // The shell takes the socket as its standard input, and `$$` outlives the `exec`.
     let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
@@ -26,7 +26,7 @@ fn handed(socket: impl Into<OwnedFd>, flags: &[&str]) -> Command {
 }
 
 #[test]
-fn a_socket_that_is_handed_over_takes_the_place_of_the_default() {
+fn passed_socket_replaces_the_default_address() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound").to_string();
     let mut server = Server::spawn(&mut handed(listener, &[]));
@@ -35,15 +35,16 @@ fn a_socket_that_is_handed_over_takes_the_place_of_the_default() {
     peer.say("hello");
     peer.hears("hello");
     drop(peer);
-    assert_eq!(server.stop(), Some(0));
-    // A second line would have said that it listens at the default as well.
+    server.signal(Signal::TERM);
+    assert_eq!(server.exit_code(), Some(0));
+    assert_eq!(server.stdout.iter().next(), None, "it listens on no other address");
 }
 
-/// Who was there before the hub has inherited nothing from its listener: neither the small buffers
-/// of a ceiling nor the deadline for what nobody acknowledges.
+/// A connection from before the start of the hub has not inherited the options of the listener: the
+/// small buffers of a ceiling, and the timeout for unacknowledged data.
 #[cfg(target_os = "linux")]
 #[test]
-fn who_waits_for_the_hub_is_held_to_the_ceiling_as_well() {
+fn ceiling_applies_to_connections_from_before_the_start() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound").to_string();
     let mut early = Peer::<TcpStream>::dial_narrow(&address);
@@ -52,7 +53,7 @@ fn who_waits_for_the_hub_is_held_to_the_ceiling_as_well() {
     server.listening();
     assert_eq!(early.response().status, 101);
     let mut late = Peer::<TcpStream>::connect(&address, "/ws?echo=0");
-    // A queue of 256 KiB, and not the megabytes that a socket holds without a limit.
+    // A queue holds 256 KiB. A socket without a limit would hold megabytes.
     let message = "x".repeat(16 * 1024);
     for _ in 0..32 {
         late.say(&message);
@@ -63,7 +64,7 @@ fn who_waits_for_the_hub_is_held_to_the_ceiling_as_well() {
 }
 
 #[test]
-fn what_flags_ask_for_comes_on_top_of_a_socket_that_is_handed_over() {
+fn listen_flags_add_to_a_passed_socket() {
     let folder = Folder::new("on-top");
     let (path, unix) = folder.socket();
     let listener = UnixListener::bind(&path).expect("bound");
@@ -76,11 +77,11 @@ fn what_flags_ask_for_comes_on_top_of_a_socket_that_is_handed_over() {
     there.hears("hello");
     drop((here, there));
     assert_eq!(server.stop(), Some(0));
-    assert!(path.exists(), "the file is its supervisor's");
+    assert!(path.exists(), "the file belongs to the supervisor");
 }
 
 #[test]
-fn what_is_handed_over_and_cannot_be_listened_on_is_named() {
+fn passed_descriptor_that_is_no_listener_is_named() {
     let (connected, _other) = UnixStream::pair().expect("a pair");
     let file = fs::File::open("/dev/null").expect("it is there");
     for (fd, why) in [(OwnedFd::from(connected), "Invalid argument"), (file.into(), "not a socket")]
@@ -95,7 +96,7 @@ fn what_is_handed_over_and_cannot_be_listened_on_is_named() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_listener_that_was_shut_down_by_who_shares_it_ends_the_process() {
+fn shutdown_of_a_shared_listener_ends_the_process() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound").to_string();
     let copy = listener.try_clone().expect("a copy");
@@ -110,7 +111,7 @@ fn a_listener_that_was_shut_down_by_who_shares_it_ends_the_process() {
 }
 
 #[test]
-fn a_restart_behind_a_socket_that_stays_open_refuses_nobody() {
+fn restart_behind_an_open_socket_refuses_no_connection() {
     const CALLERS: usize = 4;
     const RESTARTS: usize = 5;
     let listener = Arc::new(TcpListener::bind("127.0.0.1:0").expect("a free port"));
@@ -128,7 +129,7 @@ fn a_restart_behind_a_socket_that_stays_open_refuses_nobody() {
             let (address, ended, served) = (address.clone(), ended.clone(), served.clone());
             thread::spawn(move || {
                 while !ended.load(Ordering::Relaxed) {
-                    // It panics unless the connection is accepted and upgraded.
+                    // Panics unless the connection is accepted and upgraded.
                     drop(Peer::<TcpStream>::connect(&address, "/ws"));
                     served.fetch_add(1, Ordering::Relaxed);
                 }
@@ -137,7 +138,7 @@ fn a_restart_behind_a_socket_that_stays_open_refuses_nobody() {
         .collect();
     let mut server = start();
     for _ in 0..RESTARTS {
-        // In the midst of it: some were served by this process.
+        // Stop only after this process has served some connections.
         let before = served.load(Ordering::Relaxed);
         while served.load(Ordering::Relaxed) < before + 50 {
             assert!(callers.iter().all(|caller| !caller.is_finished()), "a caller was refused");
@@ -148,7 +149,7 @@ fn a_restart_behind_a_socket_that_stays_open_refuses_nobody() {
     }
     ended.store(true, Ordering::Relaxed);
     for caller in callers {
-        caller.join().expect("nobody was refused");
+        caller.join().expect("no connection was refused");
     }
     println!(
         "{} connections over {RESTARTS} restarts, none refused",
@@ -159,29 +160,29 @@ fn a_restart_behind_a_socket_that_stays_open_refuses_nobody() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_supervisor_is_told_ready_alive_and_stopping() {
+fn supervisor_is_notified_ready_alive_and_stopping() {
     let folder = Folder::new("notify");
     let path = folder.0.join("notify.sock");
     let supervisor = UnixDatagram::bind(&path).expect("bound");
     supervisor.set_read_timeout(Some(DEADLINE)).expect("a deadline");
-    let told = || {
+    let notification = || {
         let mut buffer = [0; 64];
-        let n = supervisor.recv(&mut buffer).expect("a word in time");
+        let n = supervisor.recv(&mut buffer).expect("a notification in time");
         String::from_utf8_lossy(&buffer[..n]).into_owned()
     };
     let mut command = hublet(&["--listen", "127.0.0.1:0", "--log", "warn"]);
     command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "20000");
     let mut server = Server::of(&mut command);
     let address = server.listening();
-    let mut words: Vec<_> = (0..5).map(|_| told()).collect();
-    words.sort();
-    words.dedup();
-    assert_eq!(words, ["READY=1\n", "WATCHDOG=1\n"]);
-    // One that waits for the end of the drain, so that there is one to tell of.
+    let mut states: Vec<_> = (0..5).map(|_| notification()).collect();
+    states.sort();
+    states.dedup();
+    assert_eq!(states, ["READY=1\n", "WATCHDOG=1\n"]);
+    // A client that keeps the drain from ending at once.
     let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
     server.signal(Signal::TERM);
-    while told() != "STOPPING=1\n" {}
-    assert_eq!(told(), "WATCHDOG=1\n", "it lives while it drains");
+    while notification() != "STOPPING=1\n" {}
+    assert_eq!(notification(), "WATCHDOG=1\n", "it is alive while it drains");
     peer.is_closed(1012);
     peer.goodbye(1012);
     assert_eq!(server.exit_code(), Some(0));
@@ -189,7 +190,7 @@ fn a_supervisor_is_told_ready_alive_and_stopping() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_supervisor_that_is_gone_is_a_warning() {
+fn missing_supervisor_is_a_warning() {
     let mut command = hublet(&["--listen", "127.0.0.1:0"]);
     command.env("NOTIFY_SOCKET", "/nonexistent/notify.sock");
     let mut server = Server::of(&mut command);
@@ -201,7 +202,7 @@ fn a_supervisor_that_is_gone_is_a_warning() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn systemds_own_activation_starts_it() {
+fn systemd_socket_activate_starts_the_hub() {
     let Some(activate) = program("systemd-socket-activate") else { return };
     let folder = Folder::new("activate");
     let (path, unix) = folder.socket();
@@ -226,7 +227,7 @@ fn health_is_the_exit_code_and_one_sentence() {
         let output = run(&mut hublet(flags));
         assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{flags:?}");
     }
-    // As an image says it, where every interface is listened on.
+    // As the image sets it, to listen on every interface.
     let port = address.rsplit(':').next().expect("a port");
     for everywhere in [format!(":{port}"), format!("0.0.0.0:{port}")] {
         let output = run(hublet(&["--health"]).env("HUBLET_LISTEN", everywhere));
@@ -242,7 +243,7 @@ fn health_is_the_exit_code_and_one_sentence() {
 }
 
 #[test]
-fn what_is_no_hub_is_not_healthy() {
+fn other_server_is_not_healthy() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound").to_string();
     let other = thread::spawn(move || {
@@ -260,8 +261,8 @@ fn what_is_no_hub_is_not_healthy() {
 }
 
 #[test]
-fn a_hub_that_says_nothing_is_not_waited_for() {
-    // The kernel takes the connection, and nobody takes it from there.
+fn health_check_of_a_silent_hub_times_out() {
+    // The kernel completes the connection, and it is never accepted.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound").to_string();
     let output = run(&mut hublet(&["--health", "--listen", &address]));

@@ -1,4 +1,4 @@
-//! The files of `deploy/`, tried with the programs that read them.
+//! Tests the files of `deploy/` with the programs that read them.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -15,7 +15,7 @@ use crate::peer::{PING, PONG, upgrade};
 use crate::support::{DEADLINE, Folder, HUBLET, Peer, Server, hublet};
 use crate::tools::{file, program};
 
-/// What the files call the port of the hub.
+/// The address of the hub in the files.
 const HUB: &str = "127.0.0.1:8080";
 
 /// Reads a file of `deploy/`.
@@ -23,14 +23,14 @@ fn deployed(name: &str) -> String {
     fs::read_to_string(file("deploy").join(name)).expect("a file of the repository")
 }
 
-/// Replaces a part of a file that must be there.
+/// Replaces a part of a file, which must contain it.
 #[track_caller]
 fn put(text: &str, part: &str, instead: &str) -> String {
     assert!(text.contains(part), "{part:?} is not in {text}");
     text.replace(part, instead)
 }
 
-/// A proxy; ended when dropped.
+/// A proxy. Dropping it ends the process.
 struct Proxy {
     child: Child,
     address: String,
@@ -56,7 +56,7 @@ impl Proxy {
         let server = put(&server, "listen 80;", &format!("listen {address};"));
         let server = put(&server, "proxy_read_timeout 60s;", "proxy_read_timeout 1s;");
         let path = &folder.0;
-        // The workers of nginx change to another user, who must get through to the folder.
+        // The workers of nginx run as another user, which must have access to the folder.
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("its owner");
         let folders = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|kind| format!("{kind}_temp_path {};\n", path.join(kind).display()))
@@ -75,11 +75,11 @@ impl Proxy {
         let caddy = program("caddy")?;
         let address = free_address();
         let site = put(&deployed("Caddyfile"), HUB, hub);
-        // For any name: the tests ask for localhost.
+        // For any host name: the tests use localhost.
         let port = address.rsplit(':').next().expect("a port");
         let site = put(&site, "hub.example.org {", &format!("http://:{port} {{"));
         let path = folder.0.join("Caddyfile");
-        // Without its control port, of which there is one for the machine.
+        // Without the admin port: another Caddy on this machine may use it.
         let quiet = "{\n\tadmin off\n\tlog {\n\t\tlevel ERROR\n\t}\n}\n";
         fs::write(&path, format!("{quiet}{site}")).expect("written");
         let mut command = Command::new(caddy);
@@ -91,19 +91,19 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // Not killed: nginx has workers, which it ends on a signal only.
+        // SIGTERM, not SIGKILL: nginx must end its workers.
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         let _ = self.child.wait();
     }
 }
 
-/// An address that nobody listens at; proxies cannot be asked which port they were given.
+/// A free address. A proxy cannot choose a free port and report it.
 fn free_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("bound").to_string()
 }
 
-/// Connects from an address of loopback that is not the proxy's.
+/// Connects from a loopback address that is not the proxy's.
 fn from_another_address(address: &str) -> TcpStream {
     use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
     let address: SocketAddr = address.parse().expect("an address");
@@ -113,16 +113,16 @@ fn from_another_address(address: &str) -> TcpStream {
     socket.into()
 }
 
-/// What must be so behind any proxy.
+/// Checks a hub behind a proxy.
 fn serves_behind(start: impl Fn(&Folder, &str) -> Option<Proxy>, name: &str) {
     let folder = Folder::new(name);
-    // Pings come three times as often as the proxy's patience with silence ends.
+    // The hub pings three times within the read timeout of the proxy.
     let flags = ["--trusted-proxy", "127.0.0.1", "--allow-host", "hub.example.org"];
     let (mut server, hub) = Server::start(&[&flags[..], &["--ping-interval", "300ms"]].concat());
     let Some(proxy) = start(&folder, &hub) else { return };
     let through = &proxy.address;
 
-    // The prefix is cut off, and a room is the same on both sides.
+    // The proxy removes the prefix, and a room is the same on both sides.
     let mut behind = Peer::<TcpStream>::connect(through, "/hub/ws/tea%20time");
     let mut beside = Peer::<TcpStream>::connect(&hub, "/ws/tea%20time?echo=0");
     beside.say("through");
@@ -134,29 +134,29 @@ fn serves_behind(start: impl Fn(&Folder, &str) -> Option<Proxy>, name: &str) {
     let get = format!("GET /hub/health HTTP/1.1\r\nHost: {through}\r\n\r\n");
     assert_eq!(Peer::<TcpStream>::dial(through).request(&get).status, 200);
 
-    // The hub sees the Host that the browser saw, so that its own pages may connect, and no other.
+    // The hub sees the Host of the browser, so that its own pages may connect and no others.
     for (host, origin, status) in [
         (through.as_str(), through.as_str(), 101),
         ("hub.example.org", "hub.example.org", 101),
         ("hub.example.org", "evil.example", 403),
         ("evil.example", "evil.example", 421),
     ] {
-        // To Caddy's site for every name, and nginx's only one.
+        // Caddy's site and nginx's server accept every name.
         let host = format!("Host: {host}\r\nOrigin: http://{origin}\r\n");
         let request = put(&upgrade("/hub/ws"), "Host: localhost\r\n", &host);
         assert_eq!(Peer::<TcpStream>::dial(through).request(&request).status, status, "{host}");
     }
 
-    // The hub knows who is there, whatever they claim to be.
+    // The hub sees the address of the client, whatever its own X-Forwarded-For says.
     let claim = "Host: localhost\r\nX-Forwarded-For: 192.0.2.1\r\n";
-    let request = put(&upgrade("/hub/ws/who"), "Host: localhost\r\n", claim);
+    let request = put(&upgrade("/hub/ws/claim"), "Host: localhost\r\n", claim);
     let mut guest = from_another_address(through);
     guest.write_all(request.as_bytes()).expect("sent");
-    let joined = server.logged("joined room \"who\"");
+    let joined = server.logged("joined room \"claim\"");
     assert!(joined.contains("from 127.0.0.2"), "{joined}");
     drop(guest);
 
-    // An event comes when it is published, not when a buffer is full.
+    // The proxy passes an event on at once, not when a buffer is full.
     let mut reader = BufReader::new(TcpStream::connect(through).expect("it accepts"));
     let request = format!("GET /hub/sse/tea%20time HTTP/1.1\r\nHost: {through}\r\n\r\n");
     reader.get_mut().write_all(request.as_bytes()).expect("sent");
@@ -183,12 +183,12 @@ fn serves_behind(start: impl Fn(&Folder, &str) -> Option<Proxy>, name: &str) {
 }
 
 #[test]
-fn nginx_hands_on() {
+fn hub_works_behind_nginx() {
     serves_behind(Proxy::nginx, "nginx");
 }
 
 #[test]
-fn caddy_hands_on() {
+fn hub_works_behind_caddy() {
     serves_behind(Proxy::caddy, "caddy");
 }
 
@@ -207,9 +207,9 @@ fn systemd_finds_the_units_sound_and_safe() {
             })
             .collect();
     let verified = Command::new(&analyze).arg("verify").args(&units).output().expect("it runs");
-    let told = String::from_utf8_lossy(&verified.stderr).into_owned();
-    assert!(verified.status.success() && told.is_empty(), "{told}");
-    // The exposure in tenths: 0 is nothing that systemd knows to lock, 100 nothing locked.
+    let warnings = String::from_utf8_lossy(&verified.stderr).into_owned();
+    assert!(verified.status.success() && warnings.is_empty(), "{warnings}");
+    // The threshold of exposure in tenths: 0 with all protections of systemd, 100 without any.
     let mut command = Command::new(&analyze);
     command.args(["security", "--offline=true", "--threshold=5", "--no-pager"]).arg(&units[0]);
     let judged = command.output().expect("it runs");
@@ -218,7 +218,7 @@ fn systemd_finds_the_units_sound_and_safe() {
     assert!(judged.status.success(), "{table}");
 }
 
-/// The words of a JSON list of strings, as a Dockerfile has them.
+/// The words of a list of strings in a Dockerfile.
 fn words(line: &str) -> Vec<&str> {
     let list = line.trim().strip_prefix('[').and_then(|line| line.strip_suffix(']'));
     list.expect(line).split(',').map(|word| word.trim().trim_matches('"')).collect()
@@ -235,7 +235,7 @@ fn the_image_serves_and_is_healthy() {
     let health = after("HEALTHCHECK ").split_once("CMD ").expect("a command").1;
     assert_eq!((entry[0], words(health)[0]), ("/hublet", "/hublet"));
     assert_eq!(after("ENV "), "HUBLET_LISTEN=:8080");
-    // With another port, since 8080 may be somebody's here.
+    // Another port, since 8080 may be in use on this machine.
     let port = free_address().rsplit(':').next().expect("a port").to_owned();
     let everywhere = format!(":{port}");
     let mut server = Server::of(hublet(&entry[1..]).env("HUBLET_LISTEN", &everywhere));
@@ -251,8 +251,8 @@ fn the_image_serves_and_is_healthy() {
 }
 
 #[test]
-fn procd_starts_it_with_flags_that_it_has() {
-    // procd's functions, of which the command line is all that can be tried here.
+fn procd_starts_it_with_valid_flags() {
+    // Stubs of procd's functions: the test checks the command line only.
     let script = r#"
         procd_open_instance() { :; }
         procd_close_instance() { :; }
@@ -263,8 +263,8 @@ fn procd_starts_it_with_flags_that_it_has() {
     let init = file("deploy/openwrt.init");
     let output = Command::new("sh").args(["-euc", script]).arg(&init).output().expect("a shell");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let told = String::from_utf8(output.stdout).expect("text");
-    let mut command: Vec<_> = told.lines().collect();
+    let printed = String::from_utf8(output.stdout).expect("text");
+    let mut command: Vec<_> = printed.lines().collect();
     assert_eq!(command.remove(0), "/usr/bin/hublet");
     let listen = command.iter().position(|word| *word == "--listen").expect("a port") + 1;
     command[listen].parse::<SocketAddr>().expect("an address of the router");
@@ -276,7 +276,7 @@ fn procd_starts_it_with_flags_that_it_has() {
 }
 
 #[test]
-fn every_file_of_the_folder_is_explained_in_its_readme() {
+fn readme_explains_every_file_of_deploy() {
     let readme = deployed("README.md");
     for entry in fs::read_dir(file("deploy")).expect("a folder") {
         let name = entry.expect("a file").file_name().into_string().expect("text");

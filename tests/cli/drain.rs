@@ -1,4 +1,4 @@
-//! SIGTERM with 2,000 clients: nobody is cut short, nobody comes back with everybody else.
+//! SIGTERM with 2,000 clients: they get all their messages, and their close frames are spread.
 
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
@@ -14,20 +14,20 @@ use crate::support::{BINARY, CLOSE, DEADLINE, Folder, Peer, Server};
 
 const CLIENTS: usize = 2000;
 
-/// Every one of so many clients never answers its close frame.
+/// One of this many clients never answers its close frame.
 const RUDE: usize = 100;
 
 /// The window of the drain at the defaults.
 const WINDOW: Duration = Duration::from_secs(5);
 
-/// A drain ends so long after its signal at the defaults: the window, 2 s to write out what waits
-/// and 2 s for the answer to a close frame.
+/// The longest drain at the defaults: the window, 2 s to write queued messages, and 2 s for the
+/// answer to a close frame.
 const DRAIN_MAX: Duration = Duration::from_secs(9);
 
-/// What a busy machine may add.
+/// Additional time on a busy machine.
 const SLACK: Duration = Duration::from_secs(3);
 
-/// Clients that are behind when the signal comes, and what waits for each: more than the buffer
+/// Clients that are behind when the signal comes, and the messages for each: more than the buffer
 /// of a Unix socket holds, so that the rest is in the queue.
 const BEHIND: usize = 5;
 const MESSAGES: usize = 30;
@@ -37,7 +37,7 @@ const MESSAGE_BYTES: usize = 60_000;
 const COLUMNS: usize = 20;
 
 #[test]
-fn a_drain_of_2000_clients_is_even_and_complete() {
+fn drain_of_2000_clients_is_even_and_complete() {
     raise_fd_limit();
     let folder = Folder::new("drain");
     let (path, unix) = folder.socket();
@@ -53,7 +53,7 @@ fn a_drain_of_2000_clients_is_even_and_complete() {
     for nth in 0..MESSAGES {
         publisher.send(BINARY, &[nth as u8; MESSAGE_BYTES]);
     }
-    // It hears its own last word only when all before it has been queued.
+    // The publisher gets its answer only when all its messages are queued.
     let mut last = Peer::<TcpStream>::connect(&address, "/ws/last");
     publisher.send(CLOSE, &1000u16.to_be_bytes());
     publisher.is_closed(1000);
@@ -79,8 +79,8 @@ fn a_drain_of_2000_clients_is_even_and_complete() {
     let histogram = histogram(&times);
     println!("1012 to {CLIENTS} clients over {WINDOW:?}:\n{histogram}");
     println!("nothing accepted after {closed_after:.1?}, exit code 0 after {took:.1?}");
-    // How far the share of clients that were told strays from the share of the window that is
-    // over (Kolmogorov and Smirnov): a machine that stalls for half a second costs a tenth.
+    // The largest difference between the share of closed clients and the share of the window that
+    // has passed (Kolmogorov-Smirnov). A stall of half a second adds a tenth.
     let stray = times
         .iter()
         .enumerate()
@@ -103,7 +103,7 @@ fn close_times(peers: Vec<Peer<TcpStream>>, begin: Instant) -> Vec<Duration> {
                 assert_eq!(frame[0], CLOSE, "nothing was queued for it");
                 assert_eq!(frame[2..], 1012u16.to_be_bytes());
                 let time = begin.elapsed();
-                // Also those who never answer are let go in the end.
+                // The drain also ends clients that never answer.
                 if nth % RUDE != 0 {
                     let answer = [CLOSE, 0x82, 0, 0, 0, 0, frame[2], frame[3]];
                     stream.write_all(&answer).await.expect("sent");
@@ -128,7 +128,7 @@ fn close_times(peers: Vec<Peer<TcpStream>>, begin: Instant) -> Vec<Duration> {
     smol::block_on(executor.run(smol::future::or(all, late))).expect("all are closed in time")
 }
 
-/// Reads what was queued, all of it and in order, and then the close frame.
+/// Receives all queued messages in order, and then the close frame.
 fn hear(mut peer: Peer<UnixStream>) {
     for nth in 0..MESSAGES {
         assert_eq!(peer.receive(), (BINARY, vec![nth as u8; MESSAGE_BYTES]), "message {nth}");
@@ -137,16 +137,16 @@ fn hear(mut peer: Peer<UnixStream>) {
     peer.goodbye(1012);
 }
 
-/// Connects until it is refused, and once more; returns how long it took.
+/// Connects until a connection is refused, and once more. Returns how long that took.
 fn refused(address: &str, begin: Instant) -> Duration {
     loop {
         match TcpStream::connect(address) {
-            // The signal is on its way.
+            // The signal has not arrived yet.
             Ok(mut stream) if begin.elapsed() < DEADLINE => {
                 let _ = stream.write_all(b"x");
             }
             Ok(_) => panic!("it goes on accepting"),
-            // In the backlog when the socket was closed.
+            // The connection was in the backlog when the socket was closed.
             Err(error)
                 if error.kind() == ErrorKind::ConnectionReset && begin.elapsed() < DEADLINE => {}
             Err(error) => {
@@ -176,7 +176,7 @@ fn histogram(times: &[Duration]) -> String {
     rows.collect()
 }
 
-/// The clients of the test are descriptors of this process too, and shells give 1,024.
+/// The clients of the test are descriptors of this process too, and shells set a limit of 1,024.
 fn raise_fd_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let maximum = getrlimit(Resource::Nofile).maximum;

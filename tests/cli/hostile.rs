@@ -1,8 +1,8 @@
-//! Peers and surroundings that mean harm, against the built binary. Each attack ends with the same
-//! check: two healthy clients heard each other within a second all along, and afterwards the
-//! processor is idle and memory and descriptors are back where they were.
+//! Attacks by peers and by the environment, against the built binary.
 //!
-//! HUBLET_HOSTILE=full lets the slow attacks last a minute.
+//! Each attack ends with the same check: messages between two healthy clients took less than a
+//! second all the time; afterwards the processor is idle, and memory and descriptors are as before.
+//! HUBLET_HOSTILE=full makes the slow attacks last a minute.
 #![cfg(target_os = "linux")]
 
 use std::fs::{self, OpenOptions};
@@ -20,14 +20,14 @@ use crate::peer::{PING, PONG, frame, upgrade};
 use crate::support::{CLOSE, DEADLINE, Folder, Peer, Server, TEXT, hublet};
 use crate::tools;
 
-/// How late a message to a healthy client may be.
+/// The longest delay of a message to a healthy client.
 const LATE: Duration = Duration::from_secs(1);
 
-/// What memory may have grown by when an attack is over, in bytes: what the allocator keeps.
+/// Bytes by which memory may grow in an attack: the allocator keeps some.
 const GROWN: u64 = 4 << 20;
 
-/// Processor time that an idle second may take, in hundredths of a second: the heartbeat and the
-/// folded log.
+/// Processor time of an idle second, in hundredths of a second: for heartbeats and the log of
+/// joins.
 const IDLE: u64 = 5;
 
 /// How long the slow attacks last.
@@ -36,17 +36,17 @@ fn long() -> Duration {
     Duration::from_secs(if full { 60 } else { 3 })
 }
 
-/// A server under attack, and the figures from before.
+/// A server under attack, with figures from before the attack.
 struct Siege {
     server: Server,
     address: String,
     memory: u64,
     descriptors: usize,
-    /// Two clients that talk to each other all along.
+    /// Two clients that exchange messages all the time.
     healthy: Option<(Arc<AtomicBool>, JoinHandle<Heard>)>,
 }
 
-/// What the healthy clients say of an attack.
+/// The messages of the healthy clients during an attack, and the longest delay.
 struct Heard {
     messages: u32,
     latest: Duration,
@@ -58,12 +58,12 @@ impl Siege {
     }
 
     fn of(command: &mut Command) -> Self {
-        // Freed memory goes back at once, as musl gives it back in the shipped binary.
+        // glibc must return freed memory at once, as musl does in the shipped binary.
         let mut server = Server::of(command.env("MALLOC_TRIM_THRESHOLD_", "65536"));
         let address = server.listening();
         let mut siege = Self { server, address, memory: 0, descriptors: 0, healthy: None };
         siege.descriptors = siege.descriptors();
-        // What is made for the first client stays.
+        // Some memory is allocated for the first client and kept.
         let mut first = Peer::<TcpStream>::connect(&siege.address, "/ws/healthy");
         first.say("first");
         first.hears("first");
@@ -76,16 +76,16 @@ impl Siege {
     }
 
     fn talk(&mut self) {
-        let mut ear = Peer::<TcpStream>::connect(&self.address, "/ws/healthy");
-        let mut mouth = Peer::<TcpStream>::connect(&self.address, "/ws/healthy?echo=0");
+        let mut receiver = Peer::<TcpStream>::connect(&self.address, "/ws/healthy");
+        let mut sender = Peer::<TcpStream>::connect(&self.address, "/ws/healthy?echo=0");
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let talk = thread::spawn(move || {
             let mut heard = Heard { messages: 0, latest: Duration::ZERO };
             while !stopped.load(Ordering::Relaxed) {
                 let begin = Instant::now();
-                mouth.say("are you well?");
-                hears_through_pings(&mut ear, "are you well?");
+                sender.say("are you well?");
+                hears_through_pings(&mut receiver, "are you well?");
                 heard.latest = heard.latest.max(begin.elapsed());
                 heard.messages += 1;
                 thread::sleep(Duration::from_millis(10));
@@ -119,7 +119,7 @@ impl Siege {
         fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
     }
 
-    /// Waits until something is so.
+    /// Polls until `is_so` is true. Fails after the deadline.
     #[track_caller]
     fn settles(&self, is_so: impl Fn(&Self) -> bool) {
         let end = Instant::now() + DEADLINE;
@@ -136,19 +136,19 @@ impl Siege {
         }
     }
 
-    /// The check after each attack; the server ends in order.
+    /// The check after each attack. Stops the server.
     #[track_caller]
     fn end(mut self, attack: &str) {
         self.settles(|siege| siege.descriptors() <= siege.descriptors);
         self.settles(|siege| siege.resident() <= siege.memory + GROWN);
-        // An attack may be over before they have said much.
+        // A short attack may end before the healthy clients have sent enough.
         thread::sleep(Duration::from_millis(500));
         let (stop, talk) = self.healthy.take().expect("they talk");
         stop.store(true, Ordering::Relaxed);
         let Heard { messages, latest } = talk.join().expect("they heard each other");
         assert!(messages > 10, "{messages} messages");
         assert!(latest < LATE, "a message was {latest:?} late");
-        // What is left of the attack is nothing: two clients have just gone, and no one is here.
+        // No client is left: the two healthy ones have just closed.
         self.settles(|siege| siege.descriptors() <= siege.descriptors - 2);
         let before = self.ticks();
         thread::sleep(Duration::from_secs(1));
@@ -160,7 +160,7 @@ impl Siege {
     }
 }
 
-/// Hears a text, and answers the pings before it.
+/// Receives a text, and answers the pings before it.
 #[track_caller]
 fn hears_through_pings(peer: &mut Peer<TcpStream>, text: &str) {
     loop {
@@ -172,7 +172,7 @@ fn hears_through_pings(peer: &mut Peer<TcpStream>, text: &str) {
     }
 }
 
-/// Dials without waiting for the server, which may have its hands full.
+/// Connects without waiting for the server to accept, which may be busy.
 fn dial(address: &str) -> TcpStream {
     TcpStream::connect(address).expect("the backlog takes it")
 }
@@ -185,12 +185,12 @@ fn requests_that_trickle() {
     let begin = Instant::now();
     for byte in request.as_bytes().iter().take(20) {
         for socket in &mut slow {
-            // Who was answered 408 meanwhile is told so by a reset.
+            // A peer that was answered 408 meanwhile may get a reset.
             let _ = socket.write_all(&[*byte]);
         }
         thread::sleep(Duration::from_millis(100));
     }
-    // All places among the handshakes are taken by those who trickle; they are held to their time.
+    // The slow peers occupy all handshake slots until their deadline.
     let mut newcomer = Peer::<TcpStream>::connect(&siege.address, "/ws/new");
     newcomer.say("in");
     newcomer.hears("in");
@@ -213,7 +213,7 @@ fn frames_that_trickle() {
     let mut slow: Vec<_> = (0..200).map(connect).collect();
     let message = frame(TEXT, &[b'x'; 60_000]);
     let begin = Instant::now();
-    // A message must be finished in 30 s, however its bytes come.
+    // A message must be finished in 30 s, however slowly its bytes arrive.
     'attack: for byte in &message {
         for peer in &mut slow {
             if peer.stream().write_all(&[*byte]).is_err() {
@@ -256,12 +256,12 @@ fn five_hundred_that_send_a_byte_a_second() {
 }
 
 #[test]
-fn four_hundred_thousand_pings_of_who_does_not_read() {
+fn four_hundred_thousand_pings_of_a_client_that_does_not_read() {
     let siege = Siege::begin(&[]);
     let rude = Peer::<TcpStream>::dial_narrow(&siege.address).join("/ws/rude");
     let pings = frame(PING, b"12345678").repeat(4_000);
     for _ in 0..100 {
-        // Once its own pongs wait for too long it is gone.
+        // The hub evicts it when its pongs have waited for too long.
         if rude.stream().write_all(&pings).is_err() {
             break;
         }
@@ -272,7 +272,7 @@ fn four_hundred_thousand_pings_of_who_does_not_read() {
 }
 
 #[test]
-fn who_never_reads_its_own_echo() {
+fn client_that_never_reads_its_echo() {
     let siege = Siege::begin(&[]);
     let rude = Peer::<TcpStream>::dial_narrow(&siege.address).join("/ws/rude");
     let message = frame(TEXT, &[b'x'; 50_000]);
@@ -284,7 +284,7 @@ fn who_never_reads_its_own_echo() {
         }
     };
     assert!(matches!(error, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
-    siege.end("who never reads its own echo");
+    siege.end("a client that never reads its echo");
 }
 
 #[test]
@@ -337,7 +337,7 @@ fn out_of_descriptors() {
     siege.end("out of descriptors");
 }
 
-/// What limits a process now.
+/// The limit on descriptors of a process.
 fn prlimit_of(pid: Pid) -> Rlimit {
     let text = fs::read_to_string(format!("/proc/{}/limits", pid.as_raw_nonzero())).expect("Linux");
     let line = text.lines().find_map(|line| line.strip_prefix("Max open files")).expect("a line");
@@ -345,17 +345,17 @@ fn prlimit_of(pid: Pid) -> Rlimit {
     Rlimit { current: words.next().flatten(), maximum: words.next().flatten() }
 }
 
-/// A client that answers pings until it is told to stop, or the hub ends it.
+/// A client that answers pings until its stream is shut down or the hub closes it.
 fn answering(address: &str) -> (TcpStream, JoinHandle<bool>) {
     let mut peer = Peer::<TcpStream>::connect(address, "/ws/answering");
     let stream = peer.stream().try_clone().expect("a copy");
-    // The hub may sleep for longer than a step of a test may take.
+    // The hub may be stopped for longer than the deadline of a step.
     stream.set_read_timeout(Some(long() + DEADLINE)).expect("a deadline");
     let answer = thread::spawn(move || {
         loop {
             match peer.try_receive() {
                 Ok((PING, payload)) => peer.send(PONG, &payload),
-                // Its own end is answered without a code.
+                // The answer to its own end has no code.
                 Ok((CLOSE, code)) => return code.is_empty(),
                 Ok((first, _)) => assert_eq!(first, TEXT),
                 Err(_) => return false,
@@ -366,16 +366,16 @@ fn answering(address: &str) -> (TcpStream, JoinHandle<bool>) {
 }
 
 #[test]
-fn a_process_that_is_stopped_wakes_up_late_and_not_deaf() {
+fn stopped_process_keeps_its_clients_when_it_continues() {
     let flags = ["--ping-interval", "1s", "--pong-timeout", "1s", "--write-timeout", "1s"];
     let mut siege = Siege::begin(&flags);
-    // The healthy ones would call this late, and it is.
+    // The healthy clients would count the stop as a delay.
     let (stop, talk) = siege.healthy.take().expect("they talk");
     stop.store(true, Ordering::Relaxed);
     talk.join().expect("they heard each other");
     siege.settles(|siege| siege.descriptors() <= siege.descriptors - 2);
     let clients: Vec<_> = (0..50).map(|_| answering(&siege.address)).collect();
-    // Long enough for pings to be under way, and for every deadline to pass while it sleeps.
+    // Long enough for pings to be sent. Their deadlines pass while the process is stopped.
     thread::sleep(Duration::from_millis(1200));
     siege.server.signal(Signal::STOP);
     for (stream, _) in &clients {
@@ -389,9 +389,9 @@ fn a_process_that_is_stopped_wakes_up_late_and_not_deaf() {
     // Time for a ping and its deadline again.
     thread::sleep(Duration::from_millis(2500));
     for (stream, answer) in clients {
-        assert!(!answer.is_finished(), "a client was ended for the server's sleep");
+        assert!(!answer.is_finished(), "a client was closed because the server was stopped");
         stream.shutdown(Shutdown::Write).expect("it is open");
-        assert!(answer.join().expect("it hears only what is said"), "it was told to go");
+        assert!(answer.join().expect("it gets only messages and pings"), "the hub closed it");
     }
     drop(newcomer);
     siege.talk();
@@ -399,10 +399,10 @@ fn a_process_that_is_stopped_wakes_up_late_and_not_deaf() {
 }
 
 #[test]
-fn nobody_behind_stdout_and_stderr() {
+fn closed_stdout_and_stderr() {
     let mut command = hublet(&["--listen", "127.0.0.1:0", "--log", "debug"]);
     let mut siege = Siege::of(&mut command);
-    // The receivers go; the threads behind them end with the next line and close the pipes.
+    // Without receivers, the reading threads end with the next line and close the pipes.
     siege.server.stdout = std::sync::mpsc::channel().1;
     siege.server.stderr = std::sync::mpsc::channel().1;
     for _ in 0..200 {
@@ -439,7 +439,7 @@ fn a_full_disk_behind_stdout_and_stderr() {
     assert_eq!(server.child.wait().expect("its end").code(), Some(0));
 }
 
-/// The wall clock jumps; nothing of the hub hangs on it.
+/// Jumps of the wall clock do not affect the hub.
 #[test]
 fn a_wall_clock_that_jumps() {
     let library = ["x86_64-linux-gnu", "aarch64-linux-gnu"]
@@ -463,9 +463,9 @@ fn a_wall_clock_that_jumps() {
         thread::sleep(Duration::from_millis(500));
     }
     for (stream, answer) in clients {
-        assert!(!answer.is_finished(), "a client was ended for a clock");
+        assert!(!answer.is_finished(), "a client was closed because the clock jumped");
         stream.shutdown(Shutdown::Write).expect("it is open");
-        assert!(answer.join().expect("it hears only what is said"), "it was told to go");
+        assert!(answer.join().expect("it gets only messages and pings"), "the hub closed it");
     }
     siege.end("a wall clock that jumps");
 }

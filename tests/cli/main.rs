@@ -1,4 +1,4 @@
-//! The binary, from the outside.
+//! Tests of the built binary.
 #![cfg(unix)]
 
 mod activation;
@@ -24,10 +24,10 @@ use std::sync::mpsc::RecvTimeoutError;
 
 use rustix::process::Signal;
 
-use support::{BINARY, CLOSE, DEADLINE, Folder, Peer, Server, hublet, hublet_by, run};
+use support::{BINARY, CLOSE, DEADLINE, Folder, Peer, Server, TEXT, hublet, hublet_by, run};
 
 #[test]
-fn it_says_where_it_listens_and_echoes() {
+fn binary_prints_its_address_and_echoes() {
     let (server, address) = Server::start(&[]);
     assert!(address.starts_with("127.0.0.1:") && !address.ends_with(":0"), "{address}");
     let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
@@ -40,7 +40,7 @@ fn it_says_where_it_listens_and_echoes() {
 }
 
 #[test]
-fn more_threads_serve_and_end_as_well() {
+fn several_threads_serve_and_end() {
     let (server, address) = Server::start(&["--threads", "3"]);
     let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
     peer.say("hello");
@@ -58,13 +58,13 @@ fn a_message_goes_to_its_room_and_no_other() {
     here.say("in here");
     here.hears("in here");
     too.hears("in here");
-    // What is heard first is its own, so the other was not sent.
+    // The first message that it gets is its own, so it did not get the other.
     there.say("in there");
     there.hears("in there");
 }
 
 #[test]
-fn a_sender_hears_itself_as_flag_and_query_say() {
+fn echo_follows_the_flag_and_the_query() {
     for (flags, query, hears) in [
         (&[][..], "", true),
         (&[], "?echo=0", false),
@@ -86,11 +86,45 @@ fn a_sender_hears_itself_as_flag_and_query_say() {
 }
 
 #[test]
-fn a_query_that_says_neither_is_a_bad_request() {
+fn invalid_echo_query_is_a_bad_request() {
     let (_server, address) = Server::start(&[]);
-    for query in ["?echo=2", "?echo=", "?echo", "?a=1&echo=true"] {
+    for query in ["?echo=2", "?echo=", "?echo", "?a=1&echo=true", "?probe=2", "?probe"] {
         let (_, status) = Peer::<TcpStream>::ask(&address, &format!("/ws{query}"));
         assert_eq!(status, 400, "{query}");
+    }
+}
+
+/// A page that has heard nothing for a while asks whether the hub is there still, even if it may not
+/// send.
+#[test]
+fn a_question_is_answered_to_its_client_alone() {
+    let (_server, address) = Server::start(&["--publish-token", "p"]);
+    let connect = |query| Peer::<TcpStream>::connect(&address, &format!("/ws{query}"));
+    let (mut asker, mut other) = (connect("?probe=1"), connect("?probe=1&echo=0"));
+    let mut speaker = connect("?token=p");
+    for _ in 0..3 {
+        asker.send(BINARY, &[]);
+        assert_eq!(asker.receive(), (BINARY, vec![]));
+    }
+    speaker.say("hello");
+    for client in [&mut asker, &mut other, &mut speaker] {
+        client.hears("hello");
+    }
+    // Text is no question, and anything but a question needs the token.
+    asker.say("");
+    asker.is_closed(1008);
+}
+
+#[test]
+fn an_empty_message_that_is_no_question_is_published() {
+    let (_server, address) = Server::start(&[]);
+    let connect = |query| Peer::<TcpStream>::connect(&address, &format!("/ws{query}"));
+    let mut other = connect("");
+    for (query, kind) in [("", BINARY), ("?probe=0", BINARY), ("?probe=1", TEXT)] {
+        let mut peer = connect(query);
+        peer.send(kind, &[]);
+        assert_eq!(peer.receive(), (kind, vec![]), "{query}");
+        assert_eq!(other.receive(), (kind, vec![]), "{query}");
     }
 }
 
@@ -120,7 +154,7 @@ fn a_second_signal_stops_at_once() {
     let (mut server, address) = Server::start(&waits);
     let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
     server.signal(Signal::TERM);
-    // The drain has begun, and waits for an answer that does not come.
+    // The drain has begun, and waits for the peer's answer, which does not come.
     peer.is_closed(1012);
     server.signal(Signal::TERM);
     assert_eq!(server.exit_code(), Some(1));
@@ -129,7 +163,7 @@ fn a_second_signal_stops_at_once() {
 }
 
 #[test]
-fn what_is_not_allowed_is_one_sentence_and_exit_code_2() {
+fn invalid_flags_are_one_sentence_and_exit_code_2() {
     for (arguments, sentence) in [
         (
             &["--queue", "0"][..],
@@ -167,7 +201,7 @@ fn what_is_not_allowed_is_one_sentence_and_exit_code_2() {
 }
 
 #[test]
-fn the_longest_message_that_is_allowed_is_served() {
+fn largest_max_message_is_served() {
     let (server, _) = Server::start(&["--max-message", "536870902"]);
     assert_eq!(server.stop(), Some(0));
 }
@@ -187,7 +221,7 @@ fn a_port_in_use_is_exit_code_1() {
 }
 
 #[test]
-fn the_file_of_a_unix_socket_goes_with_the_server() {
+fn file_of_a_unix_socket_is_removed_at_the_end() {
     let folder = Folder::new("goes");
     let (path, address) = folder.socket();
     let mut server = Server::of(&mut hublet(&["--listen", &address]));
@@ -237,19 +271,19 @@ fn a_file_that_is_no_socket_is_refused_and_untouched() {
 }
 
 #[test]
-fn the_socket_of_a_successor_is_left_to_it() {
+fn socket_file_of_a_successor_is_not_removed() {
     let folder = Folder::new("successor");
     let (path, address) = folder.socket();
     let (mut server, tcp) = Server::start(&["--listen", &address, "--close-timeout", "1m"]);
-    // By TCP: a connection to the socket would keep the number of its file from being given away.
+    // Over TCP: a connection to the Unix socket would keep the inode of its file in use.
     let mut peer = Peer::<TcpStream>::connect(&tcp, "/ws");
     server.signal(Signal::TERM);
     peer.is_closed(1012);
-    // Nobody listens any more once the accept loop is gone, but the old process still drains.
+    // When the accept loop has ended, the socket refuses connections. The process still drains.
     while UnixStream::connect(&path).is_ok() {
         std::thread::yield_now();
     }
-    // File systems give the number of a file that is gone to the next one.
+    // File systems use the inode of a removed file for the next one.
     fs::remove_file(&path).expect("stale");
     let _successor = UnixListener::bind(&path).expect("bound");
     peer.goodbye(1012);
@@ -258,7 +292,7 @@ fn the_socket_of_a_successor_is_left_to_it() {
 }
 
 #[test]
-fn the_environment_sets_what_no_flag_sets() {
+fn environment_sets_options_without_a_flag() {
     let mut command = hublet(&["--log", "info"]);
     command.env("HUBLET_LISTEN", "127.0.0.1:0, 127.0.0.1:0").env("HUBLET_LOG", "error");
     command.env("HUBLET_NO_ECHO", "1").env("HUBLET_MAX_CLIENT", "1");
@@ -301,14 +335,14 @@ fn help_names_every_flag_and_its_variable() {
 }
 
 #[test]
-fn the_page_of_the_command_line_quotes_the_help() {
+fn page_of_the_command_line_quotes_the_help() {
     let help = String::from_utf8(run(&mut hublet(&["--help"])).stdout).expect("text");
     let quoted = format!("```text\n{help}```\n");
     assert!(include_str!("../../docs/cli.md").contains(&quoted), "quote this:\n{help}");
 }
 
 #[test]
-fn version_is_the_packages() {
+fn version_is_that_of_the_package() {
     let output = run(&mut hublet(&["--version"]));
     assert_eq!(output.status.code(), Some(0));
     let expected = concat!("hublet ", env!("CARGO_PKG_VERSION"), "\n");
@@ -316,7 +350,7 @@ fn version_is_the_packages() {
 }
 
 #[test]
-fn joins_and_leaves_are_logged_with_who_remains() {
+fn joins_and_leaves_are_logged_with_the_number_of_clients() {
     let (mut server, address) = Server::start(&[]);
     let mut peer = Peer::<TcpStream>::connect(&address, "/ws/a%20b");
     let joined = server.logged("joined");
@@ -327,7 +361,7 @@ fn joins_and_leaves_are_logged_with_who_remains() {
 }
 
 #[test]
-fn a_storm_is_folded_and_nobody_is_forgotten() {
+fn storm_of_joins_and_leaves_is_summarised_and_all_are_counted() {
     const CLIENTS: u32 = 40;
     let (mut server, address) = Server::start(&["--threads", "2"]);
     let peers: Vec<_> = (0..CLIENTS).map(|_| Peer::<TcpStream>::connect(&address, "/ws")).collect();
@@ -338,14 +372,14 @@ fn a_storm_is_folded_and_nobody_is_forgotten() {
     }
     drop(peers);
     server.signal(Signal::TERM);
-    // The last of them leave in the second in which the process ends.
+    // The last clients leave in the second in which the process ends.
     assert_eq!(server.exit_code(), Some(0));
     server.stderr.try_iter().for_each(|line| events.count(&line));
     assert_eq!((events.joined, events.left), (CLIENTS, CLIENTS));
     assert!(events.lines < CLIENTS, "{} lines", events.lines);
 }
 
-/// What the log told of joins and leaves.
+/// Joins and leaves in the log, and their lines.
 #[derive(Default)]
 struct Events {
     joined: u32,
@@ -370,13 +404,13 @@ impl Events {
 }
 
 #[test]
-fn a_log_that_nobody_reads_does_not_stop_the_hub() {
+fn unread_log_does_not_stop_the_hub() {
     let (stderr, reader) = UnixStream::pair().expect("a pair");
     fill(&stderr);
     let mut command = hublet(&["--listen", "127.0.0.1:0"]);
     command.stdout(Stdio::piped()).stderr(OwnedFd::from(stderr));
     let mut server = Server::spawn(&mut command);
-    // It holds a copy of the stream, whose end shall be the server's.
+    // The command holds a copy of the stream. Only the server must hold one.
     drop(command);
     let address = server.listening();
     let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
@@ -436,7 +470,7 @@ fn the_soft_limit_on_descriptors_is_raised_to_the_hard_one() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_limit_on_descriptors_that_is_too_low_is_one_sentence() {
+fn low_limit_on_descriptors_is_one_sentence() {
     let mut command = hublet_by("ulimit -n 60 && exec \"$0\" \"$@\"", &["--listen", "127.0.0.1:0"]);
     let output = run(&mut command);
     assert_eq!(output.status.code(), Some(1));
@@ -446,7 +480,7 @@ fn a_limit_on_descriptors_that_is_too_low_is_one_sentence() {
 }
 
 #[test]
-fn a_storm_in_the_log_is_cut_and_counted() {
+fn log_lines_beyond_the_limit_are_counted_and_left_out() {
     const REQUESTS: usize = 400;
     let (mut server, address) = Server::start(&["--log", "debug"]);
     for _ in 0..REQUESTS {

@@ -1,4 +1,4 @@
-//! Pipe mode: lines in, lines out.
+//! Pipe mode: lines to messages, and messages to lines.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use crate::support::{BINARY, CLOSE, DEADLINE, Folder, Peer, Server, TEXT, hublet, lines, run};
 
-/// Lines of a flood, and their length: more than the buffers of any socket hold.
+/// Lines of a flood, and their length in bytes: more than the buffers of any socket hold.
 const FLOOD: usize = 10_000;
 const FLOOD_LINE: usize = 1_000;
 
@@ -25,7 +25,7 @@ fn start(flags: &[&str]) -> (Server, ChildStdin, String) {
     (server, stdin, address)
 }
 
-/// Starts a hub whose lines go to the test; standard error says where it listens.
+/// Starts a hub that prints lines to the test. It logs its address on standard error.
 fn start_printing(flags: &[&str]) -> (Server, String) {
     let mut server = Server::of(hublet(&["--listen", "127.0.0.1:0", "--stdout", "n"]).args(flags));
     let address = address(&mut server);
@@ -45,7 +45,7 @@ fn flood_line(nth: usize) -> String {
     format!("{nth:0FLOOD_LINE$}")
 }
 
-/// Writes the flood to the end, as fast as it is taken.
+/// Writes the flood and the end, as fast as the hub reads.
 fn flood(mut stdin: ChildStdin) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         for nth in 0..FLOOD {
@@ -61,7 +61,7 @@ fn hears_flood(peer: &mut Peer<TcpStream>) {
 }
 
 #[test]
-fn lines_become_messages_and_their_end_a_drain() {
+fn lines_become_messages_and_the_end_of_input_drains() {
     let (mut server, mut stdin, address) = start(&[]);
     let mut peer = Peer::<TcpStream>::connect(&address, "/ws/n");
     stdin.write_all(b"one\n\ntwo\r\n\xff\nlast").expect("it reads");
@@ -86,7 +86,7 @@ fn a_line_is_published_when_it_is_complete() {
 }
 
 #[test]
-fn a_file_is_read_as_a_pipe_is() {
+fn standard_input_may_be_a_file() {
     let folder = Folder::new("pipe-file");
     let path = folder.0.join("lines");
     fs::write(&path, "one\ntwo\n").expect("written");
@@ -97,7 +97,7 @@ fn a_file_is_read_as_a_pipe_is() {
 }
 
 #[test]
-fn a_line_that_is_too_long_is_refused_and_told_and_the_next_is_sent() {
+fn too_long_line_is_refused_and_logged_and_the_next_is_sent() {
     let (mut server, mut stdin, address) = start(&["--max-message", "1k"]);
     let mut peer = Peer::<TcpStream>::connect(&address, "/ws/n");
     let longest = "x".repeat(1024);
@@ -116,8 +116,8 @@ fn a_line_that_is_too_long_is_refused_and_told_and_the_next_is_sent() {
 }
 
 #[test]
-fn a_client_that_reads_loses_nothing_of_a_flood() {
-    // A short queue, so that it is the pause that saves it and not the queue.
+fn client_that_reads_loses_nothing_of_a_flood() {
+    // The queue is short, so that only the pauses of the input save the client.
     for flags in [&["--queue", "8"][..], &["--max-message", "2k", "--queue-bytes", "3k"]] {
         let (mut server, stdin, address) = start(flags);
         let mut peer = Peer::<TcpStream>::dial_narrow(&address).join("/ws/n");
@@ -138,7 +138,7 @@ fn a_client_that_reads_loses_nothing_of_a_flood() {
 }
 
 #[test]
-fn who_does_not_read_is_waited_for_once_and_then_evicted() {
+fn input_waits_once_for_a_client_that_does_not_read_and_then_it_is_evicted() {
     let timeout = Duration::from_millis(500);
     let (mut server, stdin, address) = start(&["--queue", "8", "--write-timeout", "500ms"]);
     let mut deaf = Peer::<TcpStream>::dial_narrow(&address).join("/ws/n");
@@ -146,7 +146,7 @@ fn who_does_not_read_is_waited_for_once_and_then_evicted() {
     let begin = Instant::now();
     let flood = flood(stdin);
     hears_flood(&mut peer);
-    assert!(begin.elapsed() >= timeout, "nobody waited for who did not read");
+    assert!(begin.elapsed() >= timeout, "the input did not wait for the client");
     server.logged("(4108");
     peer.is_closed(1001);
     peer.goodbye(1001);
@@ -169,7 +169,7 @@ fn messages_become_lines_one_each() {
     for line in ["one", "two  lines", "AAr/", "last"] {
         prints(&server, line);
     }
-    // What is said before the drain is printed before the end.
+    // A message from before the drain is printed before the end.
     peer.say("last words");
     prints(&server, "last words");
     server.signal(Signal::TERM);
@@ -181,7 +181,7 @@ fn messages_become_lines_one_each() {
 }
 
 #[test]
-fn the_pipe_hears_itself_as_clients_do() {
+fn pipe_gets_an_echo_if_clients_do() {
     for (flags, line) in [(&[][..], Some("mine")), (&["--no-echo"], None)] {
         let (mut server, mut stdin, address) = {
             let pipe = ["--listen", "127.0.0.1:0", "--stdin", "n", "--stdout", "n"];
@@ -217,7 +217,7 @@ fn a_flood_is_printed_whole() {
 }
 
 #[test]
-fn nobody_reading_standard_output_ends_it_quietly() {
+fn closed_standard_output_ends_the_hub_quietly() {
     let (mut server, address) = start_closed(&[]);
     let mut peer = Peer::<TcpStream>::connect(&address, "/ws/n?echo=0");
     peer.say("into nothing");
@@ -264,16 +264,16 @@ fn a_folder_is_no_input() {
 }
 
 #[test]
-fn standard_output_that_was_not_read_for_a_while_goes_on_when_it_is() {
+fn printing_resumes_when_standard_output_is_read_again() {
     let mut command = hublet(&["--listen", "127.0.0.1:0", "--stdout", "n", "--queue", "4"]);
     let (reader, writer) = UnixStream::pair().expect("a pair");
     let mut server = Server::spawn(command.stdout(OwnedFd::from(writer)).stderr(Stdio::piped()));
-    // It holds a copy of the writing end.
+    // The command holds a copy of the writing end.
     drop(command);
     let address = address(&mut server);
     let mut peer = Peer::<TcpStream>::connect(&address, "/ws/n?echo=0");
     let big = "x".repeat(60_000);
-    // The stream holds about 200 KiB, the hub 256 KiB more and what waits in a queue of 4.
+    // The stream holds about 200 KiB, the hub 256 KiB more and the queue 4 messages.
     for _ in 0..20 {
         peer.say(&big);
     }
@@ -282,7 +282,7 @@ fn standard_output_that_was_not_read_for_a_while_goes_on_when_it_is() {
     peer.is_closed(1000);
     let mut peer = Peer::<TcpStream>::connect(&address, "/ws/n?echo=0");
     let stdout = lines(Some(reader));
-    // It joins again once all is written, and hears what is said from then on.
+    // It joins again once all is written, and then gets new messages.
     let end = Instant::now() + DEADLINE;
     let mut seen = 0;
     loop {
@@ -298,26 +298,26 @@ fn standard_output_that_was_not_read_for_a_while_goes_on_when_it_is() {
         }
     }
     assert!((1..20).contains(&seen), "{seen} of 20 were printed");
-    let told = server.logged("standard output is");
-    assert!(told.starts_with("ERROR standard output is too slow: missed "), "{told}");
+    let logged = server.logged("standard output is");
+    assert!(logged.starts_with("ERROR standard output is too slow: missed "), "{logged}");
 }
 
-/// A hub whose standard output nobody reads: stuck in a write, with more handed over and more than
-/// that queued.
+/// A hub whose standard output is not read: its thread blocks in a write, and more lines wait in
+/// the buffer and in the queue.
 struct Unread {
     server: Server,
     /// The other end, which stays open.
     reader: UnixStream,
 }
 
-/// Lines of [`FLOOD_LINE`] that are printed before a hub is [`Unread`]: a stream holds about 200 KiB,
-/// the hub up to 640 KiB on their way to it, and the rest is queued.
+/// Lines of [`FLOOD_LINE`] that make a hub [`Unread`]: the stream holds about 200 KiB, the hub's
+/// buffer up to 640 KiB, and the queue the rest.
 const UNREAD: usize = 1_100;
 
 impl Unread {
-    /// Starts one that has printed [`UNREAD`] lines from its standard input.
+    /// Starts a hub that prints [`UNREAD`] lines from its standard input.
     fn by_input(flags: &[&str]) -> Self {
-        // The reader of standard input waits only when half of this is queued.
+        // The input waits only when half of this is queued.
         let roomy = ["--stdin", "n", "--queue", "100000", "--queue-bytes", "4m"];
         let (mut unread, address) = Self::start(&[&roomy[..], flags].concat());
         let mut witness = Peer::<TcpStream>::connect(&address, "/ws/n");
@@ -331,7 +331,7 @@ impl Unread {
         unread
     }
 
-    /// Starts one that was to print three times as much as it can hold, from a client.
+    /// Starts a hub that gets three times as much to print as it can hold, from a client.
     fn by_client(flags: &[&str]) -> Self {
         let (unread, address) = Self::start(flags);
         let mut peer = Peer::<TcpStream>::connect(&address, "/ws/n?echo=0");
@@ -356,8 +356,8 @@ impl Unread {
 }
 
 #[test]
-fn a_stop_ends_in_time_though_nobody_reads_standard_output() {
-    // What deploy/README.md says of it: the window, 2 s and the close timeout.
+fn shutdown_ends_in_time_if_standard_output_is_not_read() {
+    // As in deploy/README.md: the window, 2 s and the close timeout.
     let quick = ["--drain", "200ms", "--close-timeout", "100ms"];
     let bound = Duration::from_millis(200 + 2_000 + 100);
     let dropping = ["--overflow", "drop-oldest"];
@@ -379,7 +379,7 @@ fn a_stop_ends_in_time_though_nobody_reads_standard_output() {
 }
 
 #[test]
-fn a_second_signal_stops_at_once_though_nobody_reads_standard_output() {
+fn second_signal_stops_at_once_if_standard_output_is_not_read() {
     let Unread { mut server, reader: _reader } = Unread::by_input(&["--drain", "1m"]);
     server.signal(Signal::TERM);
     server.logged("shutting down");
@@ -389,7 +389,7 @@ fn a_second_signal_stops_at_once_though_nobody_reads_standard_output() {
 }
 
 #[test]
-fn what_was_queued_when_a_stop_began_is_printed_once_it_is_read() {
+fn lines_queued_before_a_shutdown_are_printed_once_they_are_read() {
     let Unread { mut server, reader } = Unread::by_input(&[]);
     server.signal(Signal::TERM);
     server.logged("shutting down");

@@ -1,4 +1,4 @@
-//! The binary on other processors, which an emulator stands in for. `.ci/run` builds both.
+//! The binary on other processors, in an emulator. `.ci/run` builds both binaries.
 
 use std::net::TcpStream;
 

@@ -1,4 +1,4 @@
-//! The snippets of the README and of `docs/`, run as they are printed.
+//! Runs the snippets of the README and of `docs/` as they are printed.
 
 use std::fs;
 use std::net::TcpStream;
@@ -7,10 +7,10 @@ use std::process::{Command, Stdio};
 use crate::support::{Folder, Peer, Server, hublet};
 use crate::tools::{file, program};
 
-/// Where the documents expect the hub.
+/// The address of the hub in the documents.
 const HUB: &str = "127.0.0.1:8080";
 
-/// The one block of a document that is marked as `kind` and contains `part`.
+/// The only block of a document that is marked as `kind` and contains `part`.
 #[track_caller]
 fn block(document: &str, kind: &str, part: &str) -> String {
     let text = fs::read_to_string(file(document)).expect("a file of the repository");
@@ -40,7 +40,7 @@ fn status(address: &str, method: &str, path: &str, token: &str) -> u16 {
     Peer::<TcpStream>::dial(address).request(&request).status
 }
 
-/// A hub as the page for web developers starts it, with the secrets that it makes.
+/// A hub with secrets, started as on the page for web developers.
 fn guarded(folder: &Folder) -> (Server, String) {
     let lines = block("docs/web.md", "sh", "hublet --jwt-secret-file");
     let (secrets, start) = lines.trim_end().rsplit_once('\n').expect("several lines");
@@ -53,7 +53,7 @@ fn guarded(folder: &Folder) -> (Server, String) {
     (server, address)
 }
 
-/// What a token that was minted as printed may do: listen to its rooms, and publish nowhere.
+/// Checks that a token allows to subscribe to its rooms, and to publish nowhere.
 #[track_caller]
 fn only_listens(address: &str, token: &str) {
     for (method, path, expected) in [
@@ -117,7 +117,7 @@ fn a_backend_in_node_publishes_as_printed() {
     peer.hears("hello");
 }
 
-/// Docker itself is not needed: what the file says is that the hub has to know its name.
+/// The compose file must allow the name of the service as a Host. The test does not need Docker.
 #[test]
 fn the_hub_of_the_compose_file_is_reached_by_the_name_of_its_service() {
     let compose = block("docs/web.md", "yaml", "services:");
@@ -135,7 +135,7 @@ fn the_hub_of_the_compose_file_is_reached_by_the_name_of_its_service() {
     }
 }
 
-/// The conditions of the table of alerts, as rules of Prometheus.
+/// Checks the conditions of the table of alerts as rules of Prometheus.
 #[test]
 fn prometheus_takes_the_alerts_as_printed() {
     let Some(promtool) = program("promtool") else { return };
@@ -146,7 +146,7 @@ fn prometheus_takes_the_alerts_as_printed() {
     let mut count = 0;
     for row in rows {
         let condition = row.split('`').nth(1).expect("a condition");
-        // A row that compares in words has the name of a series there.
+        // A row that compares in words has only the name of a series.
         if condition.contains(['<', '>', '=']) {
             count += 1;
             rules += &format!("  - alert: Nr{count}\n    expr: '{condition}'\n");

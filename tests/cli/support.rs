@@ -1,4 +1,4 @@
-//! The binary, its clients and its files, for every test.
+//! The binary, its clients and its files, for all tests.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -22,22 +22,21 @@ pub(crate) fn hublet(arguments: &[&str]) -> Command {
     command
 }
 
-/// A shell that prepares what the script says and becomes the binary: `exec "$0" "$@"`.
+/// A shell that runs a script, which starts the binary by `exec "$0" "$@"`.
 pub(crate) fn hublet_by(script: &str, arguments: &[&str]) -> Command {
     let mut command = alone("sh");
     command.args(["-c", script, HUBLET]).args(arguments);
     command
 }
 
-/// A program with an empty environment and no input, so that the caller's do not change what is
-/// tested.
+/// A program with an empty environment and no input, independent of the caller's.
 pub(crate) fn alone(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env_clear().stdin(Stdio::null());
     command
 }
 
-/// Runs the binary to its end: for what ends by itself.
+/// Runs the binary until it ends by itself.
 pub(crate) fn run(command: &mut Command) -> Output {
     let mut server = Server::of(command);
     let code = server.exit_code();
@@ -49,12 +48,12 @@ pub(crate) fn run(command: &mut Command) -> Output {
     Output { status, stdout: stdout.into(), stderr: stderr.into() }
 }
 
-/// A running binary; killed when dropped.
+/// A running binary. Dropping it kills the process.
 pub(crate) struct Server {
     pub(crate) child: Child,
     pub(crate) stdout: Receiver<String>,
     pub(crate) stderr: Receiver<String>,
-    /// What was read of standard output before the end was awaited.
+    /// Lines of standard error that were read so far.
     log: Vec<String>,
 }
 
@@ -78,7 +77,7 @@ impl Server {
         Self { child, stdout, stderr, log: Vec::new() }
     }
 
-    /// Waits for the next line that says where connections are accepted.
+    /// Waits for the next line with an address that the hub listens on.
     pub(crate) fn listening(&mut self) -> String {
         let line = self.stdout.recv_timeout(DEADLINE);
         let line = line.unwrap_or_else(|_| panic!("no line: {:?}", self.stderr.try_iter().last()));
@@ -112,7 +111,7 @@ impl Server {
                 Err(RecvTimeoutError::Timeout) => panic!("it does not end: {seen:?}"),
             }
         }
-        // For who wants to read it afterwards.
+        // The test may read the lines afterwards.
         let (sender, stderr) = channel();
         for line in seen {
             sender.send(line).expect("the receiver is here");
@@ -151,7 +150,7 @@ pub(crate) fn lines(pipe: Option<impl Read + Send + 'static>) -> Receiver<String
     receiver
 }
 
-/// A folder of one test; removed when dropped.
+/// A folder of one test. Dropping it removes the folder.
 pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {
@@ -162,7 +161,7 @@ impl Folder {
         Self(path)
     }
 
-    /// A path in it, and what `--listen` calls it.
+    /// The path of a socket in the folder, and its form for `--listen`.
     pub(crate) fn socket(&self) -> (PathBuf, String) {
         let path = self.0.join("hub.sock");
         let address = format!("unix:{}", path.display());

@@ -1,4 +1,5 @@
-//! Backpressure: a slow reader pays for itself, a fast writer waits, and nobody else notices.
+//! Back-pressure: a slow reader is evicted or misses messages, a fast writer waits, and other
+//! clients do not notice.
 
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +13,7 @@ use hublet::{Client, Config, Disconnect, Handler, Hub, Message, Overflow};
 use crate::peer::{BINARY, CLOSE, DEADLINE, PING, PONG, Peer, frame};
 use crate::support::{Chat, TestHub, alone, fds, until};
 
-/// A message that carries its number.
+/// A message that starts with its number.
 fn numbered(n: u32, len: usize) -> Vec<u8> {
     let mut message = vec![0xa5; len];
     message[..4].copy_from_slice(&n.to_be_bytes());
@@ -26,7 +27,7 @@ fn number(message: &[u8], len: usize) -> u32 {
     u32::from_be_bytes([number[0], number[1], number[2], number[3]])
 }
 
-/// When each client was evicted and when each descriptor was closed, seen from outside.
+/// The times at which clients were evicted and descriptors closed, by polling.
 fn watch(hub: &Hub, evictions: usize, open: usize) -> (Vec<Instant>, Vec<Instant>) {
     let (mut evicted, mut closed) = (Vec::new(), Vec::new());
     until("the slow are gone", || {
@@ -38,16 +39,16 @@ fn watch(hub: &Hub, evictions: usize, open: usize) -> (Vec<Instant>, Vec<Instant
     (evicted, closed)
 }
 
-/// Invariant 7, over sockets: the readers lose nothing; the others get 4108 or a closed socket, and
-/// their descriptors are closed within a second of the overflow.
+/// Invariant 7, over sockets: clients that read lose nothing. The others get 4108 or a closed
+/// socket, and their descriptors are closed within a second of the overflow.
 #[cfg(target_os = "linux")]
 #[test]
-fn readers_lose_nothing_and_who_never_reads_is_gone_within_a_second() {
+fn readers_lose_nothing_and_a_client_that_never_reads_is_evicted_within_a_second() {
     const READERS: usize = 20;
     const SLOW: usize = 5;
     const MESSAGES: u32 = 2_500;
     const LEN: usize = 4096;
-    alone(readers_lose_nothing_and_who_never_reads_is_gone_within_a_second, || {
+    alone(readers_lose_nothing_and_a_client_that_never_reads_is_evicted_within_a_second, || {
         for threads in [1, 2] {
             let hub = TestHub::on_threads(threads, Config::default(), Chat);
             let readers: Vec<_> = (0..READERS).map(|_| hub.join()).collect();
@@ -70,11 +71,11 @@ fn readers_lose_nothing_and_who_never_reads_is_gone_within_a_second() {
                 let watched = scope.spawn(|| watch(&hub.hub, SLOW, open));
                 let begin = Instant::now();
                 for n in 0..MESSAGES {
-                    // A thousand a second is the load, not a wait for anything.
+                    // The sleep makes the load a thousand messages a second. It waits for no event.
                     let due = begin + Duration::from_millis(1) * n;
                     thread::sleep(due.saturating_duration_since(Instant::now()));
-                    // A reader is one that is not half a queue behind: on a machine that is busy
-                    // with other things it may be for a moment.
+                    // A reader must not be half a queue behind, which may happen briefly on a busy
+                    // machine.
                     let behind = || read.iter().any(|read| read.load(Ordering::Relaxed) + 32 < n);
                     until("the readers read", || !behind());
                     hub.broadcast(numbered(n, LEN));
@@ -86,15 +87,15 @@ fn readers_lose_nothing_and_who_never_reads_is_gone_within_a_second() {
                 let late = closed.saturating_duration_since(*evicted);
                 assert!(late < Duration::from_secs(1), "a descriptor was open for {late:?}");
             }
-            slow.into_iter().for_each(is_told_or_cut_off);
+            slow.into_iter().for_each(got_4108_or_was_cut_off);
             hub.empties();
         }
     });
 }
 
-/// What an evicted client finds when it reads at last: messages in order, then the close frame
-/// with 4108 if there was room for it, then the end. Nothing of what had overflowed.
-fn is_told_or_cut_off(mut peer: Peer<TcpStream>) {
+/// An evicted client that reads at last gets messages in order, then the close frame with 4108 if
+/// there was room for it, then the end. It gets no message that has overflowed.
+fn got_4108_or_was_cut_off(mut peer: Peer<TcpStream>) {
     let mut n = 0;
     while let Ok((first, payload)) = peer.try_receive() {
         if first == CLOSE {
@@ -109,10 +110,10 @@ fn is_told_or_cut_off(mut peer: Peer<TcpStream>) {
     peer.is_gone();
 }
 
-/// Invariant 10: with the policies that drop, the client stays, misses some and gets the others in
-/// order, and each message has one end.
+/// Invariant 10: with a policy that drops, the client stays connected and gets the messages that
+/// were not dropped in order. Each message ends in one way.
 #[test]
-fn who_only_misses_messages_stays_and_hears_the_others_in_order() {
+fn client_that_misses_messages_stays_and_gets_the_others_in_order() {
     const MESSAGES: u32 = 5_000;
     for overflow in [Overflow::DropNewest, Overflow::DropOldest] {
         let hub = TestHub::with(Config::default().overflow(overflow));
@@ -137,8 +138,7 @@ fn who_only_misses_messages_stays_and_hears_the_others_in_order() {
     }
 }
 
-/// A handler that takes its time: each message waits for a word from the test, unless it is one
-/// of the quick.
+/// A handler that waits for the test at each message, unless its text starts with `quick`.
 struct Slow(Receiver<()>);
 
 impl Handler for Slow {
@@ -146,7 +146,7 @@ impl Handler for Slow {
         if message.as_text().is_some_and(|text| text.starts_with("quick")) {
             return client.send(message).await.map(drop).map_err(crate::support::gone);
         }
-        // Closed at the end of the test: then nothing waits any more.
+        // The test closes the channel at its end, which ends the waits.
         let _ = self.0.recv().await;
         client.send(message).await.map(drop).map_err(crate::support::gone)
     }
@@ -158,7 +158,7 @@ fn slow() -> (TestHub, Sender<()>) {
 }
 
 #[test]
-fn a_hook_that_waits_is_slow_for_its_own_client_only() {
+fn hook_that_waits_delays_its_own_client_only() {
     let (hub, words) = slow();
     let mut waits = hub.join();
     let mut other = hub.join();
@@ -167,17 +167,17 @@ fn a_hook_that_waits_is_slow_for_its_own_client_only() {
         other.say(&format!("quick {n}"));
         other.hears(&format!("quick {n}"));
     }
-    // It is written to meanwhile.
+    // The hub writes to its client meanwhile.
     hub.broadcast("to all");
     waits.hears("to all");
     words.send_blocking(()).expect("the hook waits");
     waits.hears("held up");
 }
 
-/// Inbound: while a handler waits its client is not read, so TCP makes the writer wait; nothing is
-/// thrown away and nothing piles up here.
+/// Inbound: while a hook waits, the hub does not read its client, so TCP makes the writer wait. No
+/// message is dropped, and the hub does not buffer the rest.
 #[test]
-fn a_fast_writer_waits_for_a_slow_handler_and_loses_nothing() {
+fn fast_writer_waits_for_a_slow_hook_and_loses_nothing() {
     const MESSAGES: u32 = 1_000;
     const LEN: usize = 32 * 1024;
     let (hub, words) = slow();
@@ -197,8 +197,8 @@ fn a_fast_writer_waits_for_a_slow_handler_and_loses_nothing() {
         last = n;
     }
     assert!(last < MESSAGES - 1, "it must wait");
-    // One message is with the handler, one read of what follows is kept, and if the next has begun
-    // in it, room for that is set aside twice.
+    // One message is with the hook, and the bytes of one read are kept. If the next message begins
+    // in these bytes, room for it is reserved twice.
     let held = hub.hub.stats().held_bytes;
     assert!(held <= 5 * LEN, "{held} bytes are held for it");
     drop(words);
@@ -209,9 +209,9 @@ fn a_fast_writer_waits_for_a_slow_handler_and_loses_nothing() {
     writing.join().expect("all is written");
 }
 
-/// What the hub does not read cannot be held against its client: the pong came in time.
+/// While the hub does not read a client, the pong timeout is suspended: the pong came in time.
 #[test]
-fn a_client_is_not_given_up_for_the_sake_of_its_slow_hook() {
+fn slow_hook_does_not_cause_a_pong_timeout() {
     let (words, wait) = async_channel::bounded(1);
     let config = Config::default()
         .ping_interval(Duration::from_millis(50))
@@ -226,9 +226,9 @@ fn a_client_is_not_given_up_for_the_sake_of_its_slow_hook() {
     peer.hears("held up");
 }
 
-/// A socket that takes nothing for the write timeout ends its client, however little waits.
+/// A client whose socket takes nothing for the write timeout is evicted, however little waits.
 #[test]
-fn who_reads_nothing_for_the_write_timeout_is_evicted() {
+fn client_that_reads_nothing_for_the_write_timeout_is_evicted() {
     let config =
         Config::default().write_timeout(Duration::from_millis(200)).overflow(Overflow::DropNewest);
     let hub = TestHub::with(config);

@@ -1,4 +1,4 @@
-//! One says it, all hear it: whole, in one order, whatever its kind and length.
+//! Broadcasts: every client gets each message whole and in one order, whatever its kind and length.
 
 use std::thread;
 
@@ -8,7 +8,7 @@ use crate::peer::{BINARY, TEXT, frame};
 use crate::support::{Chat, TestHub, alone, can_open, gone, skip, until};
 
 #[test]
-fn everyone_hears_a_message_as_it_was_sent_its_sender_too() {
+fn every_client_gets_a_message_unchanged_and_so_does_its_sender() {
     let hub = TestHub::start();
     let mut peers = [hub.join(), hub.join(), hub.join()];
     let long = vec![7; Config::MAX_MESSAGE];
@@ -40,7 +40,7 @@ fn a_message_in_fragments_arrives_as_one() {
     peer.hears("one and the same");
 }
 
-/// What a client says through its own verbs.
+/// Broadcasts through the sender's own verbs.
 struct Others;
 
 impl Handler for Others {
@@ -63,21 +63,21 @@ fn the_verbs_of_a_client_reach_everyone_else() {
     two.hears("from the hub");
 }
 
-/// Invariant 9, over sockets: whoever speaks at the same time, all hear it in the same order.
+/// Invariant 9, over sockets: all clients get messages that are sent at the same time in one order.
 #[test]
-fn all_clients_hear_one_order() {
+fn all_clients_get_messages_in_one_order() {
     const CLIENTS: usize = 6;
     const EACH: usize = 300;
     for threads in [1, 2] {
-        // Deep queues: this is about order, not about who is slow.
+        // The queues hold all messages, so that no client is evicted.
         let config = Config::default().queue(CLIENTS * EACH);
         let hub = TestHub::on_threads(threads, config, Chat);
         let mut peers: Vec<_> = (0..CLIENTS).map(|_| hub.join()).collect();
         let heard: Vec<Vec<String>> = thread::scope(|scope| {
-            let talk = peers.iter_mut().enumerate().map(|(who, peer)| {
+            let talk = peers.iter_mut().enumerate().map(|(sender, peer)| {
                 scope.spawn(move || {
                     let burst: Vec<u8> = (0..EACH)
-                        .flat_map(|n| frame(TEXT, format!("{who} {n}").as_bytes()))
+                        .flat_map(|n| frame(TEXT, format!("{sender} {n}").as_bytes()))
                         .collect();
                     peer.write(&burst);
                     let hear = |_| String::from_utf8(peer.receive().1).expect("text");
@@ -88,15 +88,15 @@ fn all_clients_hear_one_order() {
             talk.into_iter().map(|talk| talk.join().expect("all is heard")).collect()
         });
         assert!(heard.iter().all(|order| *order == heard[0]), "{threads} threads");
-        for who in 0..CLIENTS {
-            let prefix = format!("{who} ");
+        for sender in 0..CLIENTS {
+            let prefix = format!("{sender} ");
             let of_one: Vec<_> = heard[0].iter().filter_map(|m| m.strip_prefix(&prefix)).collect();
             assert!(of_one.iter().enumerate().all(|(n, said)| *said == n.to_string()));
         }
     }
 }
 
-/// A pump that read first would evict its own sender at message 64 of this burst.
+/// A connection that reads on before it writes would evict its client at message 64 of this burst.
 #[test]
 fn two_thousand_messages_in_one_write_come_back_whole() {
     const MESSAGES: usize = 2_000;
@@ -114,10 +114,10 @@ fn two_thousand_messages_in_one_write_come_back_whole() {
     }
 }
 
-/// Invariant 8, over sockets: readers that are never further behind than their queue is long are
-/// not evicted, with messages of which four fill it.
+/// Invariant 8, over sockets: clients that are never further behind than their queue is long are
+/// not evicted. Four of these messages fill a queue.
 #[test]
-fn the_longest_messages_do_not_evict_who_reads_them() {
+fn longest_messages_do_not_evict_clients_that_read_them() {
     const READERS: usize = 8;
     const MESSAGES: usize = 120;
     const AHEAD: usize = 3;
@@ -127,14 +127,14 @@ fn the_longest_messages_do_not_evict_who_reads_them() {
         let (done, read) = std::sync::mpsc::channel();
         thread::scope(|scope| {
             for reader in 0..READERS {
-                // Half of them take little that is not read, so that their queues are needed.
+                // Half of them have small socket buffers, so that messages wait in their queues.
                 let mut peer = if reader % 2 == 0 { hub.join() } else { hub.join_narrow() };
                 let done = done.clone();
                 scope.spawn(move || {
                     for n in 0..MESSAGES {
                         let (first, payload) = peer.receive();
                         assert!(first == BINARY && payload == vec![n as u8; Config::MAX_MESSAGE]);
-                        done.send(()).expect("somebody counts");
+                        done.send(()).expect("the test counts");
                     }
                 });
             }
@@ -167,7 +167,7 @@ fn one_message_to_five_thousand_idle_clients_reaches_five_thousand() {
             peer.hears("hello");
         }
         assert_eq!(hub.hub.stats().clients, CLIENTS);
-        // The last peer may hear it before the manager has added it up.
+        // The last peer may get the message before the manager has counted it.
         until("all are counted", || hub.hub.stats().recipients == CLIENTS as u64);
         until("all are delivered", || hub.hub.stats().messages_delivered == CLIENTS as u64);
         drop(peers);

@@ -1,4 +1,4 @@
-//! A hub inside a program: streams of any kind, hooks, and what is the program's own.
+//! A hub embedded in a program: streams of any kind, hooks, executors and listeners.
 
 use std::io;
 use std::net::TcpStream;
@@ -22,7 +22,7 @@ use crate::peer::{BINARY, CLOSE, DEADLINE, Peer, TEXT, frame, upgrade};
 use crate::pipe::{HubEnd, TestEnd, pipe};
 use crate::support::{Chat, TestHub, alone, gone, until};
 
-/// A client whose stream is a pipe, and what becomes of its connection.
+/// A client whose stream is a pipe, and the task of its connection.
 fn over_a_pipe(hub: &TestHub, room: usize) -> (Peer<TestEnd>, Task<Result<Disconnect, Error>>) {
     let (stream, end) = pipe(room);
     let serving = hub.hub.clone();
@@ -32,7 +32,7 @@ fn over_a_pipe(hub: &TestHub, room: usize) -> (Peer<TestEnd>, Task<Result<Discon
 }
 
 #[test]
-fn a_pipe_of_eight_bytes_is_a_client_like_any_other() {
+fn client_over_a_pipe_of_eight_bytes_works_like_any_other() {
     for threads in [1, 2] {
         let hub = TestHub::on_threads(threads, Config::default(), Chat);
         let mut tcp = hub.join();
@@ -53,10 +53,12 @@ fn a_pipe_of_eight_bytes_is_a_client_like_any_other() {
 }
 
 #[test]
-fn a_connection_that_becomes_no_client_is_an_error_with_its_reason() {
+fn connection_that_becomes_no_client_returns_an_error_with_its_reason() {
     let hub = TestHub::start();
     let (mut peer, connection) = over_a_pipe(&hub, 64);
-    assert_eq!(peer.request("GET / HTTP/1.1\r\nHost: x\r\n\r\n").status, 404);
+    let response = peer.request("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(response.status, 404);
+    peer.read(response.header("Content-Length").expect("a body").parse().expect("a number"));
     drop(peer);
     let refused = block_on(connection).expect_err("no upgrade");
     assert_eq!(refused.status().map(|status| status.as_u16()), Some(404));
@@ -68,7 +70,7 @@ fn a_connection_that_becomes_no_client_is_an_error_with_its_reason() {
 }
 
 #[test]
-fn a_stream_that_was_upgraded_elsewhere_speaks_frames_at_once() {
+fn upgraded_stream_starts_with_frames() {
     let hub = TestHub::with(Config::default().max_clients(Some(1)));
     let upgraded = |admission| {
         let (stream, end) = pipe(64);
@@ -87,7 +89,7 @@ fn a_stream_that_was_upgraded_elsewhere_speaks_frames_at_once() {
     let (mut bob, refused) = upgraded(Admission::user("bob"));
     let refused = block_on(refused).expect_err("one client is the limit");
     assert_eq!(refused.status().map(|status| status.as_u16()), Some(503));
-    // There is no status any more that could say it.
+    // After an upgrade there is no status: the refusal is a close code.
     bob.is_closed(1013);
     bob.ends();
     drop(ada);
@@ -95,7 +97,7 @@ fn a_stream_that_was_upgraded_elsewhere_speaks_frames_at_once() {
     hub.empties();
 }
 
-/// A stream with a layer, as of TLS, that fails to hand on what it took.
+/// A stream with a buffer of its own, like TLS, whose flush fails.
 struct Stuck {
     inner: HubEnd,
     stuck: Arc<AtomicBool>,
@@ -133,7 +135,7 @@ impl AsyncWrite for Stuck {
 }
 
 #[test]
-fn a_stream_that_cannot_be_flushed_is_lost() {
+fn stream_that_cannot_be_flushed_is_lost() {
     let hub = TestHub::with(Config::default().http(true));
     let events = "GET /sse HTTP/1.1\r\nHost: x\r\n\r\n".to_owned();
     for (request, status, greeting) in
@@ -150,16 +152,16 @@ fn a_stream_that_cannot_be_flushed_is_lost() {
         assert_eq!(hub.broadcast("hello"), 1);
         assert_eq!(peer.read(greeting.len()), greeting);
         stuck.store(true, Ordering::Relaxed);
-        hub.broadcast("who knows");
+        hub.broadcast("not flushed");
         until("it is lost", || connection.is_finished());
         assert_eq!(block_on(connection).expect("it was a client").code(), 1006);
         hub.empties();
     }
 }
 
-/// RFC 6455 7.1.5: the close frame that came first says why, whether or not the answer arrives.
+/// RFC 6455 7.1.5: the first close frame is the reason, whether or not the answer arrives.
 #[test]
-fn a_peer_that_does_not_wait_for_the_answer_to_its_close_is_gone_with_its_reason() {
+fn peer_that_closes_without_waiting_for_the_answer_has_its_own_reason() {
     let hub = TestHub::start();
     let (stream, end) = pipe(64);
     let mut peer = Peer::at(end);
@@ -173,23 +175,23 @@ fn a_peer_that_does_not_wait_for_the_answer_to_its_close_is_gone_with_its_reason
 
 /// Invariant 6: a connection whose future is dropped takes its client with it.
 #[test]
-fn a_future_that_is_dropped_leaves_no_client() {
+fn dropped_connection_future_leaves_no_client() {
     let hub = TestHub::start();
     let (peer, connection) = over_a_pipe(&hub, 64);
     let mut peer = peer.join("/ws");
     assert_eq!(hub.hub.stats().clients, 1);
     drop(connection);
     peer.ends();
-    // Nobody has waited for the manager to hear of it.
-    until("it has been let go", || hub.hub.stats().clients == 0);
+    // The manager learns of the departure later.
+    until("the client is removed", || hub.hub.stats().clients == 0);
     hub.empties();
     assert_eq!(hub.broadcast("anyone?"), 0);
 }
 
-/// Invariant 7 and its close frame: an evicted client whose stream has room is told 4108, and that
-/// alone. This one overflows before its 101 is written, so its stream is empty when it can be told.
+/// Invariant 7 and its close frame: an evicted client whose stream has room gets the close frame
+/// 4108 and nothing else. This client overflows before its 101 is written, so its stream is empty.
 #[test]
-fn who_is_evicted_with_room_in_its_stream_is_told_4108_and_how_much_it_missed() {
+fn evicted_client_with_room_in_its_stream_gets_4108_and_the_number_of_missed_messages() {
     let hub = TestHub::start();
     let (mut peer, connection) = over_a_pipe(&hub, 100);
     let asks = std::thread::spawn(move || {
@@ -209,12 +211,12 @@ fn who_is_evicted_with_room_in_its_stream_is_told_4108_and_how_much_it_missed() 
     hub.empties();
 }
 
-/// Tells the test what it is called for.
+/// Sends a note to the test for each hook that runs.
 struct Diary(Sender<String>);
 
 impl Diary {
     fn note(&self, what: impl Into<String>) {
-        // A test that has read enough has dropped its side.
+        // The test may have dropped the receiver.
         let _ = self.0.send(what.into());
     }
 }
@@ -230,7 +232,7 @@ impl Handler for Diary {
     }
 
     async fn on_message(&self, _: &Client, message: Message) -> Result<(), Disconnect> {
-        self.note(format!("heard {}", message.as_text().unwrap_or_default()));
+        self.note(format!("message {}", message.as_text().unwrap_or_default()));
         Ok(())
     }
 
@@ -258,12 +260,12 @@ fn the_hooks_of_a_client_run_in_order_and_its_end_once() {
     drop(peer);
     hub.empties();
     let expected =
-        ["connected", "heard one", "heard two", "gone with 1000, still registered: false"];
+        ["connected", "message one", "message two", "gone with 1000, still registered: false"];
     assert_eq!(notes.try_iter().collect::<Vec<_>>(), expected);
 }
 
 #[test]
-fn who_is_turned_away_at_the_door_is_told_why_and_not_heard() {
+fn client_refused_by_on_connect_gets_the_reason_and_is_not_read() {
     let (hub, notes) = diary();
     let mut peer = hub.join_at("/ws/closed");
     assert_eq!(peer.is_closed(4003), "not today");
@@ -275,7 +277,7 @@ fn who_is_turned_away_at_the_door_is_told_why_and_not_heard() {
 }
 
 #[test]
-fn a_message_that_finds_no_room_comes_back() {
+fn refused_message_is_returned() {
     // The manager does not run.
     let (hub, _manager) = Hub::new(Config::default().inbox(2)).expect("valid");
     assert!(hub.try_broadcast("first").is_ok());
@@ -288,7 +290,7 @@ fn a_message_that_finds_no_room_comes_back() {
     assert_eq!(too_long.into_message().map(|message| message.len()), Some(Config::MAX_MESSAGE + 1));
 }
 
-/// An executor on a thread of its own, for programs that put their hub together themselves.
+/// An executor on a thread of its own, for tests that set up a hub themselves.
 struct Program {
     executor: Arc<Executor<'static>>,
     stop: Option<async_channel::Sender<()>>,
@@ -348,9 +350,10 @@ fn several_listeners_of_either_kind_serve_one_hub() {
     tcp.iter_mut().for_each(|peer| peer.hears("to all three"));
 }
 
-/// Who shares a listener may shut it down, and Linux says so of each kind in a way of its own.
+/// Another process that shares a listener may shut it down. Linux reports that in different ways
+/// for TCP and Unix sockets.
 #[test]
-fn an_accept_loop_ends_when_its_listener_is_shut_down() {
+fn accept_loop_ends_when_its_listener_is_shut_down() {
     let path = std::env::temp_dir().join(format!("hublet-it-shut-{}.sock", std::process::id()));
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let unix = UnixListener::bind(&path).expect("bound");
@@ -366,7 +369,7 @@ fn an_accept_loop_ends_when_its_listener_is_shut_down() {
         let name = listener.to_string();
         let executor = Executor::new();
         let shut = async {
-            // The loop is polled first, and waits.
+            // The accept loop is polled first, and waits.
             yield_now().await;
             rustix::net::shutdown(&shared, rustix::net::Shutdown::Both).expect("it listens");
             std::future::pending().await
@@ -378,20 +381,20 @@ fn an_accept_loop_ends_when_its_listener_is_shut_down() {
 }
 
 #[test]
-fn an_accept_loop_that_is_dropped_closes_its_listener_and_no_client() {
+fn dropped_accept_loop_closes_its_listener_and_no_client() {
     let program = Program::start();
     let (hub, manager) = Hub::new(Config::default()).expect("valid");
     let _manager = program.executor.spawn(manager);
     let (serving, address) = program.serve(&hub);
     let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
     drop(serving);
-    until("nobody listens", || TcpStream::connect(&address).is_err());
+    until("the listener is closed", || TcpStream::connect(&address).is_err());
     peer.say("still served");
     peer.hears("still served");
 }
 
 #[test]
-fn a_manager_that_is_dropped_ends_its_clients_with_1001() {
+fn dropped_manager_ends_its_clients_with_1001() {
     let program = Program::start();
     let (hub, manager) = Hub::new(Config::default()).expect("valid");
     let manager = program.executor.spawn(manager);
@@ -424,8 +427,8 @@ fn the_manager_ends_with_the_last_handle() {
     manager.join().expect("no panic");
 }
 
-/// Invariant 11: of all that runs in this process, the library has started nothing; async-io's
-/// reactor is the only thread beside the program's own.
+/// Invariant 11: the library starts no thread. Besides the program's own threads there is only the
+/// reactor of async-io.
 #[cfg(target_os = "linux")]
 #[test]
 fn the_library_starts_no_thread() {
@@ -442,7 +445,7 @@ fn the_library_starts_no_thread() {
         };
         let program = Program::start();
         block_on(smol::Timer::after(std::time::Duration::ZERO));
-        // A thread has its parent's name until it has set its own.
+        // A new thread has its parent's name until it sets its own.
         until("the reactor runs", || threads().iter().any(|name| name == "async-io"));
         let before = threads();
         let (hub, manager) = Hub::new(Config::default()).expect("valid");

@@ -1,4 +1,4 @@
-//! How a connection ends: who is told what, in which order, and what is left (nothing).
+//! The end of a connection: close codes, their order with messages, and that nothing is left.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use smol::future::block_on;
 use crate::peer::{BINARY, CLOSE, DEADLINE, PING, PONG, TEXT, frame};
 use crate::support::{TestHub, gone, until};
 
-/// A frame whose header announces `len` bytes, of which none follow.
+/// A frame header that announces `len` bytes, without the bytes.
 fn announce(first: u8, len: u64) -> Vec<u8> {
     let mut header = vec![first, 0x80 | 127];
     header.extend(len.to_be_bytes());
@@ -17,7 +17,7 @@ fn announce(first: u8, len: u64) -> Vec<u8> {
     header
 }
 
-/// Every kind of fault, and the code that RFC 6455 gives it.
+/// Every kind of fault, and its close code in RFC 6455.
 fn faults() -> Vec<(&'static str, Vec<u8>, u16)> {
     let close = |code: u16, reason: &[u8]| [&code.to_be_bytes()[..], reason].concat();
     let text = |first, payload: &[u8]| frame(first, payload);
@@ -76,10 +76,10 @@ fn fragments(n: usize, payload: &[u8]) -> Vec<u8> {
     (0..n).flat_map(|at| frame(first(at), payload)).collect()
 }
 
-/// The close code is sent for every fault; what was accepted before it comes back first, in order;
-/// then the socket is closed.
+/// The hub sends the close code of every fault, after the messages that it accepted before, and
+/// closes the socket.
 #[test]
-fn each_fault_is_answered_with_its_code_behind_what_was_accepted() {
+fn each_fault_is_answered_with_its_code_after_the_accepted_messages() {
     for threads in [1, 2] {
         let hub = TestHub::on_threads(threads, Config::default(), crate::support::Chat);
         for (fault, bytes, code) in faults() {
@@ -101,7 +101,7 @@ fn each_fault_is_answered_with_its_code_behind_what_was_accepted() {
 }
 
 #[test]
-fn the_most_fragments_that_are_allowed_are_a_message() {
+fn message_may_have_the_maximum_of_fragments() {
     let hub = TestHub::start();
     let mut peer = hub.join();
     peer.write(&fragments(Config::MAX_FRAGMENTS, b"x"));
@@ -109,7 +109,7 @@ fn the_most_fragments_that_are_allowed_are_a_message() {
 }
 
 #[test]
-fn a_message_that_is_not_finished_in_time_is_1008() {
+fn message_that_is_not_finished_in_time_is_answered_1008() {
     let config = Config::default().message_timeout(Duration::from_millis(100));
     let hub = TestHub::with(config);
     for began in [
@@ -137,13 +137,13 @@ fn the_code_of_the_peers_close_is_echoed() {
     }
     let mut peer = hub.join();
     peer.send(CLOSE, b"");
-    assert_eq!(peer.receive(), (CLOSE, vec![]), "no code is answered with none");
+    assert_eq!(peer.receive(), (CLOSE, vec![]), "a close frame without a code has such an answer");
     peer.ends();
     hub.empties();
 }
 
 #[test]
-fn nothing_behind_a_close_frame_is_taken_for_a_message() {
+fn data_after_a_close_frame_is_no_message() {
     let hub = TestHub::start();
     let mut other = hub.join();
     let mut peer = hub.join();
@@ -156,10 +156,10 @@ fn nothing_behind_a_close_frame_is_taken_for_a_message() {
     other.hears("alive");
 }
 
-/// With bytes that nobody has read the kernel would reset the connection, and its peer might never
-/// see the answer.
+/// If the hub closed a socket with unread bytes, the kernel would reset the connection, and the
+/// peer might never see the answer.
 #[test]
-fn who_sends_more_behind_its_goodbye_still_gets_the_answer() {
+fn peer_that_sends_data_after_its_close_frame_still_gets_the_answer() {
     let hub = TestHub::start();
     let mut peer = hub.join();
     peer.write(&[frame(CLOSE, &1000u16.to_be_bytes()), vec![0; 200_000]].concat());
@@ -167,17 +167,18 @@ fn who_sends_more_behind_its_goodbye_still_gets_the_answer() {
     peer.ends();
 }
 
-/// RFC 6455 5.5.1 forbids data behind a goodbye, and 5.5.2 demands a pong until ours has come: a
-/// socket that is closed by then would reset the connection, and with it what lies in its buffer.
+/// RFC 6455 5.5.1 forbids data after a close frame, and 5.5.2 demands pongs until the answer to it.
+/// If the hub had closed its socket by then, the kernel would reset the connection, and the bytes
+/// in its buffer would be lost.
 #[test]
-fn who_pongs_behind_its_goodbye_still_gets_everything() {
+fn peer_that_sends_pongs_after_its_close_frame_still_gets_everything() {
     let hub = TestHub::with(Config::default().close_timeout(Config::WAIT_MAX));
     let mut peer = hub.join_narrow();
     for number in 0..4 {
         assert_eq!(hub.broadcast(vec![number; 3_000]), 1);
     }
     peer.write(&frame(CLOSE, &1000u16.to_be_bytes()));
-    until("its goodbye is heard", || hub.hub.stats().clients == 0);
+    until("its close frame is read", || hub.hub.stats().clients == 0);
     for number in 0..4 {
         assert_eq!(peer.receive(), (BINARY, vec![number; 3_000]));
         peer.write(&frame(PONG, b"late"));
@@ -188,10 +189,10 @@ fn who_pongs_behind_its_goodbye_still_gets_everything() {
     hub.empties();
 }
 
-/// RFC 6455 7.1.1: the server closes first. With nothing on its way but the close frame it need not
-/// wait for the peer to do the same.
+/// RFC 6455 7.1.1: the server closes first. If it has sent nothing but the close frame, it need not
+/// wait until the peer closes.
 #[test]
-fn who_was_told_nothing_is_not_waited_for() {
+fn hub_does_not_wait_for_a_peer_that_it_sent_nothing_but_the_close_frame() {
     let hub = TestHub::with(Config::default().close_timeout(Config::WAIT_MAX));
     let mut peer = hub.join();
     peer.write(&frame(CLOSE, &1000u16.to_be_bytes()));
@@ -200,9 +201,10 @@ fn who_was_told_nothing_is_not_waited_for() {
     peer.ends();
 }
 
-/// Under a ceiling nothing is left to the kernel, and who was pinged may pong.
+/// Under a ceiling the kernel must deliver nothing after the close. And a peer that was pinged may
+/// still send a pong.
 #[test]
-fn who_may_still_speak_is_heard_to_its_end() {
+fn peer_that_may_still_send_is_read_until_it_closes() {
     let config = Config::default().close_timeout(Config::WAIT_MAX);
     let pinged = config.clone().ping_interval(Duration::from_millis(50));
     for (config, is_pinged) in [(config.max_memory(Some(64 << 20)), false), (pinged, true)] {
@@ -212,21 +214,21 @@ fn who_may_still_speak_is_heard_to_its_end() {
             assert_eq!(peer.receive(), (PING, vec![]));
         }
         peer.write(&frame(CLOSE, &1000u16.to_be_bytes()));
-        // Where the machine is slow there is another ping.
+        // On a slow machine there may be another ping.
         while peer.receive().0 == PING {}
         peer.ends();
         let before = hub.hub.stats().bytes_received;
         peer.write(&frame(PONG, b"late"));
-        until("it is heard", || hub.hub.stats().bytes_received > before);
+        until("the pong is read", || hub.hub.stats().bytes_received > before);
         drop(peer);
         hub.empties();
     }
 }
 
-/// Wishes for an end: the words are what the handler does.
-struct Wishes(Sender<(u16, String)>);
+/// A handler that ends the client as its text asks.
+struct Ending(Sender<(u16, String)>);
 
-impl Handler for Wishes {
+impl Handler for Ending {
     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
         match message.as_text() {
             Some("panic") => panic!("a hook panics, as a test"),
@@ -239,19 +241,19 @@ impl Handler for Wishes {
     }
 
     async fn on_disconnect(&self, _: &Client, reason: &Disconnect) {
-        // A test that does not ask has dropped its side.
+        // The test may have dropped the receiver.
         let _ = self.0.send((reason.code(), reason.reason().to_owned()));
     }
 }
 
-fn wishes(config: Config) -> (TestHub, Receiver<(u16, String)>) {
+fn ending(config: Config) -> (TestHub, Receiver<(u16, String)>) {
     let (sender, reasons) = channel();
-    (TestHub::serving(config, Wishes(sender)), reasons)
+    (TestHub::serving(config, Ending(sender)), reasons)
 }
 
 #[test]
-fn a_hook_that_panics_ends_its_client_with_1011_and_nothing_else() {
-    let (hub, reasons) = wishes(Config::default());
+fn panic_in_a_hook_ends_its_client_with_1011_and_nothing_else() {
+    let (hub, reasons) = ending(Config::default());
     let mut other = hub.join();
     let mut peer = hub.join();
     peer.write(&[frame(TEXT, b"before"), frame(TEXT, b"panic"), frame(TEXT, b"after")].concat());
@@ -267,20 +269,20 @@ fn a_hook_that_panics_ends_its_client_with_1011_and_nothing_else() {
 }
 
 #[test]
-fn what_a_hook_returns_is_what_its_client_is_told() {
-    let (hub, reasons) = wishes(Config::default());
+fn reason_that_a_hook_returns_is_sent_to_its_client() {
+    let (hub, reasons) = ending(Config::default());
     let mut peer = hub.join();
     peer.write(&[frame(TEXT, b"before"), frame(TEXT, b"leave")].concat());
     peer.hears("before");
     assert_eq!(peer.is_closed(4000), "as you wish");
     peer.goodbye(4000);
-    let told = reasons.recv_timeout(DEADLINE).expect("the hook ran");
-    assert_eq!(told, (4000, "as you wish".to_owned()));
+    let reason = reasons.recv_timeout(DEADLINE).expect("the hook ran");
+    assert_eq!(reason, (4000, "as you wish".to_owned()));
 }
 
 #[test]
-fn who_is_told_to_go_gets_what_waits_and_then_the_reason() {
-    let (hub, _reasons) = wishes(Config::default());
+fn disconnected_client_gets_its_queued_messages_and_then_the_reason() {
+    let (hub, _reasons) = ending(Config::default());
     let mut peer = hub.join();
     let id = hub.ask(hub.hub.clients())[0].id;
     for n in 0..50 {
@@ -299,23 +301,23 @@ fn who_is_told_to_go_gets_what_waits_and_then_the_reason() {
 }
 
 #[test]
-fn who_does_not_answer_a_close_frame_is_left_after_the_close_timeout() {
-    let (hub, reasons) = wishes(Config::default().close_timeout(Duration::from_millis(200)));
+fn client_that_does_not_answer_a_close_frame_is_dropped_after_the_close_timeout() {
+    let (hub, reasons) = ending(Config::default().close_timeout(Duration::from_millis(200)));
     let mut peer = hub.join();
     let begin = Instant::now();
     peer.say("leave");
     peer.is_closed(4000);
-    // It goes on talking and never closes.
+    // It sends more and never closes.
     peer.say("but I am still here");
-    let told = reasons.recv_timeout(DEADLINE).expect("the hook ran");
-    assert_eq!(told.0, 4000);
-    assert!(begin.elapsed() >= Duration::from_millis(200), "it had its time");
+    let reason = reasons.recv_timeout(DEADLINE).expect("the hook ran");
+    assert_eq!(reason.0, 4000);
+    assert!(begin.elapsed() >= Duration::from_millis(200), "the close timeout has passed");
     hub.empties();
 }
 
 #[test]
-fn a_peer_that_vanishes_is_1006_to_the_hooks() {
-    let (hub, reasons) = wishes(Config::default());
+fn hooks_get_1006_for_a_peer_that_vanishes() {
+    let (hub, reasons) = ending(Config::default());
     let code = || reasons.recv_timeout(DEADLINE).expect("the hook ran").0;
     hub.join().reset();
     assert_eq!(code(), 1006);
@@ -328,7 +330,7 @@ fn a_peer_that_vanishes_is_1006_to_the_hooks() {
     hub.empties();
 }
 
-/// Dropping the manager's future ends the hub: everybody is told, every verb says so.
+/// Dropping the manager's future ends the hub: every verb returns that.
 #[test]
 fn without_its_manager_the_hub_has_ended() {
     let (hub, manager) = hublet::Hub::new(Config::default()).expect("valid");

@@ -1,5 +1,5 @@
-//! Where one request ends and the next begins: what could be read in two ways is refused, and
-//! hyper, which has read the requests of many for long, is the judge.
+//! Request smuggling: the hub refuses a request whose end is ambiguous. hyper, which is widely
+//! used, is the reference.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -19,10 +19,10 @@ use smol_hyper::rt::FuturesIo;
 
 use crate::peer::DEADLINE;
 
-/// A request as its reader saw it: method and path, and the body.
+/// A request as a server has read it: method and path, and the body.
 type Seen = (String, Vec<u8>);
 
-/// Allows everything and writes down what it was asked.
+/// Allows everything and records the requests.
 #[derive(Clone, Default)]
 struct Judge(Arc<Mutex<Vec<String>>>);
 
@@ -54,7 +54,7 @@ impl Handler for Judge {
     }
 }
 
-/// What the hub makes of bytes: the requests it answered with success, and all its statuses.
+/// How the hub reads bytes: the requests that it answered with success, and all its statuses.
 async fn ours(bytes: &[u8]) -> (Vec<Seen>, Vec<u16>) {
     let executor = Executor::new();
     let config = Config::default()
@@ -65,42 +65,42 @@ async fn ours(bytes: &[u8]) -> (Vec<Seen>, Vec<u16>) {
     let (hub, manager) = Hub::new(config).expect("valid");
     let judge = Judge::default();
     let hearing = async {
-        let mut hears = hub.subscribe(Admission::anonymous().room("a")).await.expect("a place");
+        let mut room = hub.subscribe(Admission::anonymous().room("a")).await.expect("a permit");
         let (client, server) = pair();
         let serving = hub.serve_connection(server, Peer::unknown(), &judge);
         let (answers, _) = zip(exchange(client, bytes), serving).await;
-        // What was sent to the room are the bodies, in their order.
+        // The messages of the room are the bodies, in their order.
         let posts = judge.0.lock().expect("not poisoned").clone();
         let mut bodies = Vec::new();
         let taken = hub.stats().recipients;
         for _ in 0..taken {
-            bodies.push(hears.next().await.expect("sent").as_bytes().to_vec());
+            bodies.push(room.next().await.expect("sent").as_bytes().to_vec());
         }
         (posts, bodies, statuses(&answers))
     };
     let hearing = executor.run(or(hearing, async {
         manager.await;
-        unreachable!("the hub is held")
+        unreachable!("a handle of the hub exists")
     }));
     let (lines, bodies, statuses) = hearing.await;
     let mut bodies = bodies.into_iter();
     let mut seen = Vec::new();
     for line in lines {
-        // One that has no body in the room was refused after the hook: its body did not come.
+        // A request without a message in the room was refused after the hook: its body did not come.
         let body = if line.starts_with('P') { bodies.next() } else { Some(Vec::new()) };
         seen.extend(body.map(|body| (line, body)));
     }
     (seen, statuses)
 }
 
-/// What hyper makes of bytes.
+/// How hyper reads bytes.
 async fn hypers(bytes: &[u8]) -> Vec<Seen> {
     let seen = Mutex::new(Vec::new());
     let service = service_fn(|request: Request<Incoming>| async {
         let line = format!("{} {}", request.method(), request.uri().path());
         let is_post = request.method() == "POST" || request.method() == "PUT";
         if let Ok(body) = request.into_body().collect().await {
-            // What else has a body is answered without reading it, and nothing is read behind it.
+            // The hub answers other requests without reading their bodies, so these do not count.
             let body = if is_post { body.to_bytes() } else { Bytes::new() };
             seen.lock().expect("not poisoned").push((line, body.to_vec()));
         }
@@ -117,11 +117,11 @@ fn pair() -> (UnixStream, UnixStream) {
     UnixStream::pair().expect("a pair")
 }
 
-/// Sends bytes and the end, and reads to the end.
+/// Sends bytes and the end of the stream, and reads to the end.
 async fn exchange(mut stream: UnixStream, bytes: &[u8]) -> Vec<u8> {
     let mut answers = Vec::new();
     let exchange = async {
-        // Whoever refuses them need not read them all.
+        // A server that refuses the bytes need not read them all.
         let _ = stream.write_all(bytes).await;
         let _ = stream.close().await;
         let _ = stream.read_to_end(&mut answers).await;
@@ -134,14 +134,14 @@ async fn exchange(mut stream: UnixStream, bytes: &[u8]) -> Vec<u8> {
     answers
 }
 
-/// The statuses of answers whose bodies have no line that looks like one.
+/// The statuses of answers. No body has a line that looks like a status line.
 fn statuses(answers: &[u8]) -> Vec<u16> {
     let text = String::from_utf8_lossy(answers);
     let status = |line: &str| line.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok();
     text.lines().filter_map(status).collect()
 }
 
-/// The request behind each shape: it must be seen where hyper sees one, and nowhere else.
+/// The request after each shape. The hub must see it if hyper does, and only then.
 const NEXT: &str = "GET /rooms/next HTTP/1.1\r\nHost: x\r\n\r\n";
 
 /// A POST to a room with these headers, and what follows them.
@@ -154,11 +154,11 @@ fn chunked(rest: &str) -> String {
     post("Transfer-Encoding: chunked\r\n", rest)
 }
 
-/// How many of the shapes, the first, are whole requests.
+/// The number of whole requests, which are the first of the shapes.
 const WHOLE: usize = 17;
 
-/// Every shape that is known to make two readers differ, and what it is answered. Where hyper sees
-/// more requests than we answer, we are stricter: the comment says why.
+/// Every shape that is known to be read differently by some servers, and the statuses of the hub.
+/// If hyper sees more requests than the hub answers, the hub is stricter, and a comment says why.
 fn shapes() -> Vec<(String, &'static [u16])> {
     let next = |text: String| text + NEXT;
     vec![
@@ -184,7 +184,7 @@ fn shapes() -> Vec<(String, &'static [u16])> {
         (chunked(&format!("{:x}\r\n{NEXT}\r\n0\r\n\r\n", NEXT.len())), &[202]),
         // An old client's empty line behind a body is no request (RFC 9112 2.2).
         (next(post("Content-Length: 3\r\n", "abc\r\n")), &[202, 200]),
-        // Two lengths, or none that is a number (RFC 9112 6.3).
+        // Two lengths, or a length that is no number (RFC 9112 6.3).
         (next(post("Content-Length: 3\r\nContent-Length: 4\r\n", "abc")), &[400]),
         (next(post("Content-Length: 3, 3\r\n", "abc")), &[400]),
         (next(post("Content-Length: +3\r\n", "abc")), &[400]),
@@ -245,22 +245,23 @@ fn shapes() -> Vec<(String, &'static [u16])> {
         (next(post("Content-Encoding: identity\r\nContent-Length: 3\r\n", "abc")), &[202, 200]),
         (next(post("Transfer-Encoding : chunked\r\n", "0\r\n\r\n")), &[400]),
         (next(post("Transfer_Encoding: chunked\r\nContent-Length: 0\r\n", "")), &[202, 200]),
-        // Length and encoding (RFC 9112 6.1: a server may refuse it; hyper takes the encoding).
+        // Length and encoding (RFC 9112 6.1: a server may refuse both; hyper uses the encoding).
         (next(post("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n")), &[400]),
         (next(post("Transfer-Encoding: chunked\r\nContent-Length: 3\r\n", "0\r\n\r\n")), &[400]),
-        // A POST that says no length may still have a body: 411 ends the connection. Hyper takes
-        // it for empty.
+        // A POST without a length may still have a body, so 411 ends the connection. hyper assumes
+        // an empty body.
         (next(post("", "")), &[411]),
-        // A GET may have a body too; where it was not read nothing follows. Hyper reads it.
+        // A GET may have a body too. The hub does not read it and closes the connection. hyper
+        // reads it.
         (next("GET /rooms/a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc".into()), &[200]),
         (next("GET /rooms/a HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".into()), &[200, 200]),
         (next("GET /rooms/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into()), &[200]),
-        // A body that is refused unread ends the connection.
+        // If the hub refuses a body unread, the connection ends.
         (next(post("Content-Length: 5000\r\n", &"x".repeat(5000))), &[413]),
         (next(post("Content-Length: 5000\r\nExpect: 100-continue\r\n", "")), &[413]),
-        // One that never comes whole is no message.
+        // A body that does not arrive whole is no message.
         (post("Content-Length: 9\r\n", "abc"), &[]),
-        // A head that is cut off is no request.
+        // A partial head is no request.
         ("GET /rooms/a HTTP/1.1\r\nHost: x\r\n".into(), &[]),
         // One Host, and the same as the target's (hyper leaves both to the program).
         (next("GET /rooms/a HTTP/1.1\r\n\r\n".into()), &[400]),
@@ -272,13 +273,13 @@ fn shapes() -> Vec<(String, &'static [u16])> {
         (next("GET /rooms/a HTTP/1.1\r\nHost: x\n\r\n".into()), &[400]),
         (next("GET /rooms/a HTTP/1.1\r\nHost: x\r\r\n\r\n".into()), &[400]),
         (next("GET /rooms/a HTTP/1.1\r\nX: a\rb\r\nHost: x\r\n\r\n".into()), &[400]),
-        // Two empty lines ahead of a request are passed over (RFC 9112 2.2); three are not.
+        // Two empty lines before a request are skipped (RFC 9112 2.2); three are refused.
         (next("\r\nGET /rooms/a HTTP/1.1\r\nHost: x\r\n\r\n".into()), &[200, 200]),
         (next("\r\n\r\nGET /rooms/a HTTP/1.1\r\nHost: x\r\n\r\n".into()), &[200, 200]),
         (next("\r\n\r\n\r\nGET /rooms/a HTTP/1.1\r\nHost: x\r\n\r\n".into()), &[400]),
         (next("\nGET /rooms/a HTTP/1.1\r\nHost: x\r\n\r\n".into()), &[400]),
         ("\r\n".into(), &[]),
-        // The request line has one blank between its three words.
+        // The three parts of a request line are separated by one space each.
         (next("GET  /rooms/a HTTP/1.1\r\nHost: x\r\n\r\n".into()), &[400]),
         (next("GET /rooms/a  HTTP/1.1\r\nHost: x\r\n\r\n".into()), &[505]),
         (next("GET\t/rooms/a HTTP/1.1\r\nHost: x\r\n\r\n".into()), &[400]),
@@ -296,12 +297,12 @@ fn shapes() -> Vec<(String, &'static [u16])> {
         (next("GET /rooms/a http/1.1\r\nHost: x\r\n\r\n".into()), &[505]),
         (next("GET /rooms/a HTTP/2.0\r\nHost: x\r\n\r\n".into()), &[505]),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), &[505]),
-        // HTTP/1.0 ends with its response.
+        // An HTTP/1.0 connection ends with its response.
         (next("GET /rooms/a HTTP/1.0\r\n\r\n".into()), &[200]),
         (next("GET /rooms/a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n".into()), &[200]),
         (next("POST /pub/a HTTP/1.0\r\nContent-Length: 3\r\n\r\nabc".into()), &[202]),
         (next("POST /pub/a HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into()), &[400]),
-        // Names and values hold what they may.
+        // Names and values with bytes that are not allowed, and heads that are too long.
         (next("GET /rooms/a HTTP/1.1\r\nHost: x\r\n: y\r\n\r\n".into()), &[400]),
         (next("GET /rooms/a HTTP/1.1\r\nHost: x\r\nX(: y\r\n\r\n".into()), &[400]),
         (next("GET /rooms/a HTTP/1.1\r\nHost: x\r\nX: y\r\n z\r\n\r\n".into()), &[400]),
@@ -312,20 +313,20 @@ fn shapes() -> Vec<(String, &'static [u16])> {
     ]
 }
 
-/// Fails where we see a request that hyper does not see behind the ones before it. That hyper sees
-/// more is no fault: what is refused before its hook is not seen here, and we are stricter.
+/// Fails if the hub sees a request that hyper does not see after the ones before it. hyper may see
+/// more: the hub is stricter, and a request that is refused before its hook does not count here.
 fn compare(bytes: &[u8], ours: &[Seen], hypers: &[Seen]) {
     let mut judged = hypers.iter();
     let agree = ours.iter().all(|seen| judged.any(|other| other == seen));
     assert!(
         agree,
-        "{:?}\nis read by us as {ours:?}\nand by hyper as {hypers:?}",
+        "{:?}\nis read by the hub as {ours:?}\nand by hyper as {hypers:?}",
         String::from_utf8_lossy(bytes)
     );
 }
 
 #[test]
-fn each_shape_is_answered_as_the_table_says_and_never_read_otherwise_than_by_hyper() {
+fn each_shape_is_answered_as_in_the_table_and_read_as_by_hyper() {
     block_on(async {
         let mut wrong = Vec::new();
         for (shape, expected) in shapes() {
@@ -340,9 +341,9 @@ fn each_shape_is_answered_as_the_table_says_and_never_read_otherwise_than_by_hyp
     });
 }
 
-/// Shapes put together at random, cut and with single bytes changed.
+/// Shapes in random sequences, cut, and with single bytes changed.
 #[test]
-fn no_mixture_of_shapes_is_read_otherwise_than_by_hyper() {
+fn mixtures_of_shapes_are_read_as_by_hyper() {
     let pieces: Vec<_> = shapes().into_iter().map(|(shape, _)| shape.into_bytes()).collect();
     let words = [
         "\r\n",
@@ -368,7 +369,7 @@ fn no_mixture_of_shapes_is_read_otherwise_than_by_hyper() {
             let mut random = fastrand::Rng::with_seed(seed);
             let mut bytes = Vec::new();
             for _ in 0..random.usize(1..4) {
-                // Whole requests more often than not, or all would be refused at once.
+                // Mostly whole requests, or the first would be refused.
                 let among = if random.bool() { WHOLE } else { pieces.len() };
                 let piece = &pieces[random.usize(..among)];
                 if piece.len() < 2000 {
@@ -396,6 +397,6 @@ fn no_mixture_of_shapes_is_read_otherwise_than_by_hyper() {
             requests += seen.len();
         }
     });
-    // It would prove nothing if all were refused.
+    // The test would prove nothing if most were refused.
     assert!(agreed > 200 && requests > 500, "{agreed} alike, {requests} requests");
 }

@@ -1,5 +1,5 @@
-//! The handshake: what is no upgrade is answered with a status, and nobody's slowness keeps
-//! another out.
+//! The handshake: the status for requests that are no upgrade, and that slow peers keep no other
+//! client out.
 
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ fn routed() -> TestHub {
     TestHub::with(Config::default().http(true))
 }
 
-/// Every way to be no upgrade, and the status for it.
+/// Every kind of request that is no valid upgrade, and its status.
 fn malformed() -> Vec<(&'static str, String, u16)> {
     let good = upgrade("/ws");
     let replaced = |from: &str, to: &str| {
@@ -74,7 +74,7 @@ fn malformed() -> Vec<(&'static str, String, u16)> {
 }
 
 #[test]
-fn what_is_no_upgrade_is_answered_with_its_status_and_a_sentence() {
+fn invalid_upgrades_are_answered_with_their_status_and_a_sentence() {
     let hub = routed();
     for (what, request, status) in malformed() {
         let mut peer = hub.dial();
@@ -117,9 +117,9 @@ fn case_and_order_and_other_headers_do_not_matter() {
     }
 }
 
-/// A 101 is the promise that nothing said from now on is missed.
+/// A client misses no message after its 101.
 #[test]
-fn who_sees_the_101_is_registered() {
+fn client_with_a_101_is_registered() {
     for threads in [1, 2] {
         let hub = TestHub::on_threads(threads, Config::default(), crate::support::Chat);
         let mut peers: Vec<Peer<TcpStream>> = Vec::new();
@@ -132,7 +132,7 @@ fn who_sees_the_101_is_registered() {
 }
 
 #[test]
-fn bytes_behind_the_head_are_not_lost() {
+fn bytes_after_the_head_are_not_lost() {
     let hub = TestHub::start();
     let mut early = upgrade("/ws").into_bytes();
     for n in 0..100 {
@@ -151,7 +151,7 @@ fn bytes_behind_the_head_are_not_lost() {
 }
 
 #[test]
-fn a_head_that_trickles_in_has_one_deadline_for_all_of_it() {
+fn slow_head_has_one_deadline() {
     let hub = TestHub::with(Config::default().handshake_timeout(Duration::from_millis(500)));
     let mut peer = hub.dial();
     let begin = Instant::now();
@@ -162,7 +162,7 @@ fn a_head_that_trickles_in_has_one_deadline_for_all_of_it() {
         if begin.elapsed() > Duration::from_millis(300) {
             break;
         }
-        // So slow is the peer: this is the story, not a wait.
+        // The sleep makes the peer slow. It waits for no event.
         std::thread::sleep(Duration::from_millis(5));
     }
     assert!(sent > 5);
@@ -186,7 +186,7 @@ fn peer_that_never_sent_a_byte_is_closed_without_a_word_and_not_counted() {
     assert_eq!(hub.hub.stats().upgrades_refused, 0);
 }
 
-/// 500 peers that say nothing, or the half of a request, hold more than every place there is.
+/// 500 peers send nothing, or half of a request: more than there are handshake slots.
 #[test]
 fn half_handshakes_do_not_keep_a_client_out() {
     const HALVES: usize = 500;
@@ -200,7 +200,7 @@ fn half_handshakes_do_not_keep_a_client_out() {
             let hub = TestHub::with(Config::default().handshake_timeout(Duration::from_secs(2)));
             let mut peers: Vec<_> = (0..HALVES).map(|_| hub.dial()).collect();
             peers.iter_mut().for_each(|peer| peer.write(&request.as_bytes()[..half]));
-            until("every place is taken", || hub.hub.stats().connections >= Config::HANDSHAKES);
+            until("every slot is taken", || hub.hub.stats().connections >= Config::HANDSHAKES);
             let begin = Instant::now();
             let mut client = hub.join();
             client.say("I am in");
@@ -212,11 +212,11 @@ fn half_handshakes_do_not_keep_a_client_out() {
     });
 }
 
-/// Who always has its next request on the way has no place for ever, whether the hub has read the
-/// beginning of it with the last or finds it in the socket.
+/// A client that pipelines requests does not keep its handshake slot for ever. The hub reads the
+/// start of a request together with the last one, or finds all of it in the socket.
 #[test]
-fn one_request_after_another_does_not_keep_a_client_out() {
-    // As long as one read, so that nothing is read ahead of it; and a byte longer.
+fn pipelined_requests_do_not_keep_a_client_out() {
+    // One request is as long as one read. The first case sends a byte of the next one with each.
     let request = "GET /health HTTP/1.1\r\nHost: x\r\nX-Long: ";
     let request = format!("{request}{}\r\n\r\n", "x".repeat(1024 - request.len() - 4));
     let (beginning, rest) = request.as_bytes().split_at(1);
@@ -241,7 +241,7 @@ fn one_request_after_another_does_not_keep_a_client_out() {
                     }
                 });
             }
-            until("they have places", || answered.load(Ordering::Relaxed) > 100);
+            until("they have slots", || answered.load(Ordering::Relaxed) > 100);
             let joined = scope.spawn(|| drop(hub.join())).join();
             over.store(true, Ordering::Relaxed);
             joined.expect("it gets in meanwhile");
@@ -249,9 +249,9 @@ fn one_request_after_another_does_not_keep_a_client_out() {
     }
 }
 
-/// An accept loop that waits for a connection has no place that a connection could use.
+/// An accept loop that waits for a connection occupies no handshake slot.
 #[test]
-fn accept_loops_keep_no_place_from_who_asks_again() {
+fn waiting_accept_loops_occupy_no_handshake_slot() {
     let timeout = Duration::from_millis(500);
     for (places, listeners) in [(1, 1), (2, 2)] {
         let config = Config::default().http(true).handshakes(places).handshake_timeout(timeout);
@@ -279,18 +279,18 @@ fn accept_loops_keep_no_place_from_who_asks_again() {
     }
 }
 
-/// Who has the only place and is slow to speak is not hurried while nobody else has come.
+/// A silent peer with the only handshake slot keeps it while no other connection is pending.
 #[test]
-fn who_is_alone_may_be_silent() {
+fn silent_peer_keeps_its_slot_while_no_other_waits() {
     let hub = TestHub::with(Config::default().http(true).handshakes(1));
     let mut peer = hub.dial();
-    // Longer than who is silent may keep a place from others.
+    // Longer than a silent peer keeps a slot if others wait.
     thread::sleep(Duration::from_millis(1500));
     assert_eq!(peer.request("GET /health HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
 }
 
 #[test]
-fn over_the_limit_on_clients_it_is_503_until_a_place_is_free() {
+fn new_clients_get_503_at_the_limit_until_one_leaves() {
     let hub = TestHub::with(Config::default().http(true).max_clients(Some(10)));
     let mut inside: Vec<_> = (0..10).map(|_| hub.join()).collect();
     for _ in 0..40 {
@@ -303,13 +303,13 @@ fn over_the_limit_on_clients_it_is_503_until_a_place_is_free() {
     assert_eq!(hub.broadcast("only us"), 10);
     inside.iter_mut().for_each(|peer| peer.hears("only us"));
     inside.pop();
-    until("a place is free", || hub.hub.stats().clients == 9);
-    // The place is given back with the connection, a moment behind the registry's.
-    until("a newcomer gets in", || Peer::ask(&hub.address, "/ws").1 == 101);
+    until("a client has left", || hub.hub.stats().clients == 9);
+    // The permit is released with the connection, soon after the client leaves the registry.
+    until("a new client is admitted", || Peer::ask(&hub.address, "/ws").1 == 101);
 }
 
 #[test]
-fn one_address_has_no_more_clients_than_it_may() {
+fn clients_of_one_address_are_limited() {
     let hub = TestHub::with(Config::default().max_clients_per_ip(Some(2)));
     let inside = [hub.join(), hub.join()];
     let response = hub.dial().request(&upgrade("/ws"));
@@ -319,7 +319,7 @@ fn one_address_has_no_more_clients_than_it_may() {
     drop(hub.join());
 }
 
-/// Hooks that refuse, panic, or never come to an end.
+/// Hooks that refuse, panic, or never end.
 struct Doorman;
 
 impl Handler for Doorman {
@@ -327,7 +327,7 @@ impl Handler for Doorman {
         match request.uri().path() {
             "/panic" => panic!("a hook panics, as a test"),
             "/never" => std::future::pending().await,
-            "/rooms" => Ok((0..9).fold(Admission::anonymous(), |who, n| who.room(n.to_string()))),
+            "/rooms" => Ok((0..9).fold(Admission::anonymous(), |all, n| all.room(n.to_string()))),
             "/teapot" => Err(StatusCode::IM_A_TEAPOT),
             _ => Ok(Admission::anonymous()),
         }
@@ -339,7 +339,7 @@ impl Handler for Doorman {
 }
 
 #[test]
-fn a_hook_that_fails_is_a_status_and_no_client() {
+fn failing_hook_is_answered_with_a_status() {
     let config = Config::default().handshake_timeout(Duration::from_millis(300));
     let hub = TestHub::serving(config, Doorman);
     for (path, status) in [("/panic", 500), ("/never", 408), ("/rooms", 500), ("/teapot", 418)] {
@@ -351,7 +351,7 @@ fn a_hook_that_fails_is_a_status_and_no_client() {
 }
 
 #[test]
-fn origins_that_are_listed_may_come_in_and_no_hook_is_asked_about_others() {
+fn listed_origins_are_admitted_and_no_hook_runs_for_others() {
     let config = Config::default().origins(vec!["https://app.example".into()]);
     let hub = TestHub::serving(config, Doorman);
     let ask = |path: &str, origin: &str| {

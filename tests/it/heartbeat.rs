@@ -1,4 +1,4 @@
-//! Heartbeats: who is silent is asked, who does not answer is gone, who asks is answered at once.
+//! Heartbeats: the hub pings silent clients, drops clients that do not answer, and answers pings.
 
 use std::time::{Duration, Instant};
 
@@ -8,14 +8,14 @@ use hublet::{Client, Config, Disconnect, Handler, Message, Overflow};
 use crate::peer::{BINARY, PING, PONG, TEXT, frame};
 use crate::support::{Chat, TestHub, gone, until};
 
-/// Pings after a fifth of a second, patient for longer than any test runs.
+/// Pings after a fifth of a second; the pong timeout is longer than any test runs.
 fn attentive() -> Config {
     let patient = Duration::from_secs(600);
     Config::default().ping_interval(Duration::from_millis(200)).pong_timeout(patient)
 }
 
 #[test]
-fn who_is_silent_is_pinged_again_and_again() {
+fn silent_client_is_pinged_again_and_again() {
     let hub = TestHub::with(attentive());
     let begin = Instant::now();
     let mut peer = hub.join();
@@ -23,16 +23,16 @@ fn who_is_silent_is_pinged_again_and_again() {
         assert_eq!(peer.receive(), (PING, vec![]));
         peer.send(PONG, b"");
     }
-    // A tenth less each, since clients that came together shall part.
+    // Each interval may be a tenth shorter, so that clients are not pinged together.
     assert!(begin.elapsed() >= Duration::from_millis(540), "{:?}", begin.elapsed());
 }
 
 #[test]
-fn a_peer_that_answers_stays_and_one_that_does_not_is_gone() {
+fn client_that_answers_pings_stays_and_one_that_does_not_is_dropped() {
     let config = attentive().pong_timeout(Duration::from_millis(400));
     for threads in [1, 2] {
         let hub = TestHub::on_threads(threads, config.clone(), Chat);
-        // Its host is down, as far as the hub can tell: it neither answers nor closes.
+        // It neither answers nor closes, as if its host were down.
         let half_open = hub.join();
         let mut alive = hub.join();
         let mut pings = 0;
@@ -40,7 +40,7 @@ fn a_peer_that_answers_stays_and_one_that_does_not_is_gone() {
             assert_eq!(alive.receive(), (PING, vec![]));
             alive.send(PONG, b"");
             pings += 1;
-            assert!(pings < 100, "the half-open one is never given up");
+            assert!(pings < 100, "the half-open connection is never dropped");
         }
         alive.say("still here");
         loop {
@@ -56,14 +56,14 @@ fn a_peer_that_answers_stays_and_one_that_does_not_is_gone() {
 }
 
 #[test]
-fn a_peer_that_talks_need_not_answer_pings() {
+fn client_that_sends_messages_need_not_answer_pings() {
     let config = attentive().pong_timeout(Duration::from_millis(400));
     let hub = TestHub::with(config);
     let mut peer = hub.join();
     let end = Instant::now() + Duration::from_millis(1500);
     let mut said = 0;
     while Instant::now() < end {
-        // Each waits for a ping, of which none is answered by a pong.
+        // It answers each ping with a message instead of a pong.
         let (first, payload) = peer.receive();
         if first == PING {
             peer.say("mind you");
@@ -76,7 +76,7 @@ fn a_peer_that_talks_need_not_answer_pings() {
 }
 
 #[test]
-fn a_ping_is_answered_with_its_payload_between_fragments_too() {
+fn pong_has_the_payload_of_its_ping_also_between_fragments() {
     let hub = TestHub::start();
     let mut peer = hub.join();
     let long = [9; 125];
@@ -85,14 +85,14 @@ fn a_ping_is_answered_with_its_payload_between_fragments_too() {
     peer.send(0x01, b"in ");
     peer.send(PING, &long);
     assert_eq!(peer.receive(), (PONG, long.to_vec()));
-    peer.send(PONG, b"nobody asked");
+    peer.send(PONG, b"unsolicited");
     peer.send(0x80, b"two");
     peer.hears("in two");
 }
 
 /// RFC 6455 5.5.3 lets a pong answer the newest of several pings.
 #[test]
-fn several_pings_at_once_are_owed_one_pong_at_least() {
+fn several_pings_at_once_get_at_least_one_pong() {
     let hub = TestHub::start();
     let mut peer = hub.join();
     for last in 0..20u8 {
@@ -100,7 +100,7 @@ fn several_pings_at_once_are_owed_one_pong_at_least() {
         pings.extend(frame(TEXT, b"done"));
         peer.write(&pings);
         let mut newest = None;
-        // The word may come before the last pong or behind it.
+        // The message may come before the last pong or after it.
         let mut done = false;
         while !done || newest != Some(vec![last, 49]) {
             match peer.receive() {
@@ -115,10 +115,10 @@ fn several_pings_at_once_are_owed_one_pong_at_least() {
     }
 }
 
-/// Invariant 3, over sockets: who pings and never reads has a few pongs waiting, and its own
-/// messages are read all the same.
+/// Invariant 3, over sockets: for a client that pings and never reads only a few pongs wait, and
+/// the hub still reads its messages.
 #[test]
-fn pings_of_who_never_reads_pile_nothing_up() {
+fn pings_of_a_client_that_never_reads_use_no_memory() {
     struct Count;
     impl Handler for Count {
         async fn on_message(&self, _: &Client, _: Message) -> Result<(), Disconnect> {
@@ -133,9 +133,9 @@ fn pings_of_who_never_reads_pile_nothing_up() {
     for _ in 0..BURSTS {
         peer.write(&burst);
     }
-    // 8 MB of pongs were asked for; all the pings were read.
+    // The pings ask for 8 MB of pongs. The hub has read all of them.
     until("all is read", || hub.hub.stats().messages_received == BURSTS);
-    // A few hundred bytes of control frames are no message, and no message waits.
+    // No message waits; a few hundred bytes of control frames do not count.
     assert_eq!(hub.hub.stats().held_bytes, 0);
     peer.send(PING, b"the last");
     loop {
@@ -147,7 +147,7 @@ fn pings_of_who_never_reads_pile_nothing_up() {
     }
 }
 
-/// Says how far it has come: the word on its channel is taken when a message arrives.
+/// Notifies the test when a message arrives.
 struct Heard(async_channel::Sender<()>);
 
 impl Handler for Heard {
@@ -157,10 +157,10 @@ impl Handler for Heard {
 }
 
 #[test]
-fn a_pong_goes_ahead_of_the_messages_that_wait() {
+fn pong_overtakes_queued_messages() {
     let (sender, heard): (_, Receiver<()>) = async_channel::bounded(1);
-    // With a ceiling the kernel's buffers have a size. Else a word of the peer's may let it take all
-    // that waits, before the hub has read that word.
+    // With a ceiling the kernel's buffers have a fixed size. Otherwise a packet of the peer may let
+    // the kernel take all queued messages before the hub has read that packet.
     let config = Config::default().overflow(Overflow::DropNewest).max_memory(Some(64 << 20));
     let hub = TestHub::serving(config, Heard(sender));
     let mut peer = hub.join_narrow();
@@ -170,20 +170,20 @@ fn a_pong_goes_ahead_of_the_messages_that_wait() {
         hub.broadcast(message.clone());
     }
     peer.send(PING, b"urgent");
-    // Read behind the ping, so the pong is on its way when this is heard.
+    // The hub reads this after the ping, so the pong is queued when the hook runs.
     peer.say("is it?");
     heard.recv_blocking().expect("the handler runs");
-    // The kernel may have taken a few more meanwhile.
+    // The kernel may have taken a few more messages meanwhile.
     let behind = waiting();
     assert!(behind > Config::QUEUE / 2, "only {behind} wait");
-    // What it had taken comes first, and the rest of a message that it had cut.
+    // The messages that the kernel had taken come first, with the rest of a partial one.
     while peer.receive().0 != PONG {}
     for _ in 1..behind {
         assert_eq!(peer.receive().0, BINARY);
     }
 }
 
-/// Takes its time over a text, and answers anything else.
+/// Takes long for a text, and answers a binary message at once.
 struct Slow;
 
 impl Handler for Slow {
@@ -196,13 +196,13 @@ impl Handler for Slow {
     }
 }
 
-/// The time for a message, and half of what a hook takes.
+/// The message timeout, and half of the time that the hook takes.
 const LATE: Duration = Duration::from_millis(400);
 
-/// The hook of the message before keeps the hub from reading, and not the peer from sending.
+/// While a hook runs the hub does not read, so the message timeout does not count.
 #[test]
-fn a_message_that_waits_for_a_hook_is_not_late() {
-    // More than the hub reads at once.
+fn message_that_waits_for_a_hook_does_not_time_out() {
+    // Longer than one read of the hub.
     let len = 1 << 20;
     let config = Config::default().max_message(len).queue_bytes(2 * len).inbox_bytes(2 * len);
     let hub = TestHub::serving(config.message_timeout(LATE), Slow);

@@ -1,4 +1,4 @@
-//! Hostile and clumsy peers: whatever they send, they harm themselves alone.
+//! Hostile and clumsy peers: whatever they send, other clients are not affected.
 
 use std::io::{self, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -30,21 +30,21 @@ fn bytes_may_come_one_at_a_time() {
 }
 
 #[test]
-fn a_socket_that_is_shut_half_gets_what_it_is_owed() {
+fn half_closed_socket_gets_its_messages() {
     let hub = TestHub::start();
     let mut peer = hub.join();
     peer.write(&[frame(TEXT, b"one"), frame(TEXT, b"two")].concat());
     peer.stream().shutdown(Shutdown::Write).expect("shut");
     peer.hears("one");
     peer.hears("two");
-    // It said no close code, so it is told none.
+    // It has sent no close code, so the answer has none.
     assert_eq!(peer.receive(), (CLOSE, vec![]));
     peer.ends();
     hub.empties();
 }
 
 #[test]
-fn a_socket_that_is_shut_half_before_its_answer_is_no_client() {
+fn socket_that_is_half_closed_during_its_request_becomes_no_client() {
     let hub = TestHub::start();
     let mut peer = hub.dial();
     peer.write(b"GET /ws HTTP/1.1\r\n");
@@ -53,7 +53,7 @@ fn a_socket_that_is_shut_half_before_its_answer_is_no_client() {
     hub.empties();
 }
 
-/// What a client says comes back to it alone.
+/// Sends each message back to its sender only.
 struct Mirror;
 
 impl Handler for Mirror {
@@ -62,7 +62,7 @@ impl Handler for Mirror {
     }
 }
 
-/// Shuts a socket when dropped, whoever else holds it.
+/// Shuts a socket down when dropped, even if other handles exist.
 struct Shut(Peer<TcpStream>);
 
 impl Drop for Shut {
@@ -71,9 +71,9 @@ impl Drop for Shut {
     }
 }
 
-/// How long a client's words take there and back, one after another, while another client sends
-/// `flood` over and over: all of them, and the slowest.
-fn words_beside(hub: &TestHub, words: u32, flood: &[u8]) -> (Duration, Duration) {
+/// Sends messages of a client to the hub and back, one after another, while another client sends
+/// `flood` without pause. Returns the time for all of them, and for the slowest.
+fn round_trips_beside(hub: &TestHub, messages: u32, flood: &[u8]) -> (Duration, Duration) {
     thread::scope(|scope| {
         let floods = hub.join();
         let [mut writes, mut reads] =
@@ -84,7 +84,7 @@ fn words_beside(hub: &TestHub, words: u32, flood: &[u8]) -> (Duration, Duration)
         let _stop = Shut(floods);
         let mut other = hub.join();
         let (mut all, mut slowest) = (Duration::ZERO, Duration::ZERO);
-        for n in 0..words {
+        for n in 0..messages {
             let begin = Instant::now();
             let word = format!("word {n}");
             other.say(&word);
@@ -97,7 +97,7 @@ fn words_beside(hub: &TestHub, words: u32, flood: &[u8]) -> (Duration, Duration)
 }
 
 fn mirror() -> (Config, Mirror) {
-    // What the flood gives back is read as fast as it can be, and no test of this.
+    // Echoes of the flood may be dropped; they are not part of the tests.
     (Config::default().overflow(Overflow::DropNewest), Mirror)
 }
 
@@ -106,54 +106,56 @@ fn empty_messages() -> Vec<u8> {
     [frame(0x01, b""), frame(0x00, b""), frame(0x80, b"")].concat().repeat(999)
 }
 
-/// Invariant 12: a peer that sends as fast as the wire takes it leaves the others their turn.
+/// Invariant 12: a client that sends as fast as the network allows does not starve others.
 #[test]
-fn who_floods_does_not_starve_the_others() {
+fn flooding_client_does_not_starve_others() {
     let pings: Vec<u8> = (0..512).flat_map(|_| frame(PING, &[0; 100])).collect();
     let long = frame(BINARY, &vec![0; Config::MAX_MESSAGE]);
     for flood in [pings, empty_messages(), long] {
         for threads in [1, 2] {
             let (config, mirror) = mirror();
             let hub = TestHub::on_threads(threads, config, mirror);
-            let (_, slowest) = words_beside(&hub, 6, &flood);
-            // A turn is some milliseconds in a debug build; the rest is a busy machine.
-            assert!(slowest < Duration::from_secs(5), "one word took {slowest:?}");
+            let (_, slowest) = round_trips_beside(&hub, 6, &flood);
+            // One poll takes some milliseconds in a debug build. The rest allows for a busy
+            // machine.
+            assert!(slowest < Duration::from_secs(5), "one message took {slowest:?}");
         }
     }
 }
 
-/// A wake for which the reactor's bookkeeping did not vouch was passed over, hundreds of times in
-/// a row while another client flooded, if the reactor ran on a thread of its own.
+/// A connection once ignored wakes for which async-io reported no readiness. If the reactor ran on
+/// a thread of its own and another client flooded, that happened hundreds of times in a row.
 #[test]
-fn it_does_not_matter_on_which_thread_the_reactor_runs() {
+fn reactor_on_another_thread_does_not_delay_messages() {
     let ((config, handler), flood) = (mirror(), empty_messages());
-    let (here, _) = words_beside(&TestHub::serving(config, handler), 40, &flood);
+    let (here, _) = round_trips_beside(&TestHub::serving(config, handler), 40, &flood);
     let (config, handler) = mirror();
-    let (elsewhere, _) = words_beside(&TestHub::beside_the_reactor(config, handler), 40, &flood);
+    let (elsewhere, _) =
+        round_trips_beside(&TestHub::beside_the_reactor(config, handler), 40, &flood);
     // It was two hundred times as long.
     assert!(elsewhere < here * 20 + Duration::from_secs(1), "{elsewhere:?}, {here:?} beside it");
 }
 
-/// Invariant 12: a header that announces much makes nobody allocate it.
+/// Invariant 12: the hub does not allocate memory for what a header announces.
 #[cfg(target_os = "linux")]
 #[test]
-fn what_is_announced_costs_no_memory_before_it_comes() {
+fn announced_bytes_cost_no_memory_before_they_arrive() {
     const PEERS: usize = 400;
-    alone(what_is_announced_costs_no_memory_before_it_comes, || {
+    alone(announced_bytes_cost_no_memory_before_they_arrive, || {
         let config =
             Config::default().max_message(1 << 26).queue_bytes(1 << 28).inbox_bytes(1 << 28);
         let hub = TestHub::with(config);
         let mut peers: Vec<_> = (0..PEERS).map(|_| hub.join()).collect();
         let before = rss();
         for (n, peer) in peers.iter_mut().enumerate() {
-            // 64 MiB, of which three bytes come.
+            // The header announces 64 MiB; three bytes follow.
             peer.write(&frame(BINARY, &[])[..1]);
             peer.write(&[0xff, 0, 0, 0, 0, 4, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7]);
             if n % 2 == 0 {
                 peer.write(&[0; 1000]);
             }
         }
-        // Each has been read when a message of the next is back.
+        // When the echo of a later client arrives, the hub has read all of these.
         let mut last = hub.join();
         last.say("read");
         last.hears("read");
@@ -170,7 +172,7 @@ fn what_is_announced_costs_no_memory_before_it_comes() {
 }
 
 #[test]
-fn resets_in_the_middle_of_anything_leave_nothing() {
+fn resets_at_any_point_leave_nothing() {
     let hub = TestHub::start();
     let mut other = hub.join();
     let message = frame(TEXT, b"a message");
@@ -185,7 +187,7 @@ fn resets_in_the_middle_of_anything_leave_nothing() {
         peer.write(&message[..cut]);
         peer.reset();
     }
-    // In the middle of what is written to it.
+    // While messages are being written to it.
     for _ in 0..10 {
         let peer = hub.join_narrow();
         for _ in 0..40 {
@@ -201,9 +203,9 @@ fn resets_in_the_middle_of_anything_leave_nothing() {
     hub.empties();
 }
 
-/// Who never reads has a window of zero; all that can wait for it is its queue.
+/// A client that never reads has a TCP window of zero. The hub holds no more for it than its queue.
 #[test]
-fn a_window_of_zero_holds_one_queue_and_no_more() {
+fn client_with_a_window_of_zero_costs_one_queue_at_most() {
     let config = Config::default().overflow(Overflow::DropOldest);
     let hub = TestHub::with(config);
     let closed: Vec<_> = (0..10).map(|_| hub.join_narrow()).collect();
@@ -214,16 +216,16 @@ fn a_window_of_zero_holds_one_queue_and_no_more() {
         sent += 1;
         assert!(sent < 100_000);
     }
-    // A payload that waits in ten queues is held once, unless some are further than others.
+    // The queues share a payload. The clients may be at different messages.
     let held = hub.hub.stats().held_bytes;
     assert!(held <= 10 * Config::QUEUE_BYTES, "{held} bytes are held");
     drop(closed);
     hub.empties();
 }
 
-/// Who begins a message and then sends anything but its rest is judged as one who sends nothing.
+/// The message timeout applies to a client that begins a message and then sends only other frames.
 #[test]
-fn a_flood_of_pings_does_not_put_the_end_of_a_message_off() {
+fn flood_of_pings_does_not_extend_the_message_timeout() {
     let config = Config::default().message_timeout(Duration::from_millis(300));
     let hub = TestHub::with(config);
     let mut peer = hub.join();
@@ -237,7 +239,7 @@ fn a_flood_of_pings_does_not_put_the_end_of_a_message_off() {
         while last.0 == PONG && Instant::now() < end {
             last = peer.receive();
         }
-        // Whatever came, the flood has an end.
+        // The flood must end also if the assertion fails.
         peer.stream().shutdown(Shutdown::Both).expect("it is open");
         assert_eq!((last.0, &last.1[..2]), (CLOSE, &1008u16.to_be_bytes()[..]));
     });
@@ -245,10 +247,10 @@ fn a_flood_of_pings_does_not_put_the_end_of_a_message_off() {
     hub.empties();
 }
 
-/// Invariants 12 and 13: noise after the handshake, and in place of it. No byte of it panics (the
-/// hub's thread would take the test with it), none is left behind.
+/// Invariants 12 and 13: random bytes after the handshake, and instead of it. They cause no panic,
+/// which would fail the test, and nothing is left of them.
 #[test]
-fn noise_ends_who_makes_it_and_no_other() {
+fn noise_ends_its_own_client_only() {
     const PEERS: u64 = 300;
     let hub =
         TestHub::on_threads(2, Config::default().handshake_timeout(Duration::from_secs(1)), Chat);
@@ -265,7 +267,7 @@ fn noise_ends_who_makes_it_and_no_other() {
     hub.empties();
 }
 
-/// Sends frames that are mostly well-formed and sometimes anything, and goes in one way or another.
+/// Sends mostly well-formed frames and sometimes random bytes, and leaves in one of three ways.
 fn noise(peer: Peer<TcpStream>, rng: &mut fastrand::Rng) {
     let mut bytes = Vec::new();
     for _ in 0..rng.usize(1..30) {
@@ -281,7 +283,7 @@ fn noise(peer: Peer<TcpStream>, rng: &mut fastrand::Rng) {
         }
         bytes.extend(frame);
     }
-    // It may be gone before all is said, which is its right.
+    // The hub may close the connection before all is sent.
     let _ = peer.stream().write_all(&bytes);
     match rng.u8(0..3) {
         0 => peer.reset(),

@@ -1,4 +1,4 @@
-//! The routes beside the WebSocket: to publish, to look inside, and what they have in common.
+//! The HTTP routes: publishing, the admin endpoints, pages, and what they have in common.
 
 use std::io::Read as _;
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use hublet::{Client, Config, Disconnect, Handler, Message, Page, Peer as Source,
 use crate::peer::{BINARY, Peer, TEXT};
 use crate::support::{TestHub, gone, skip, until};
 
-/// Lets everyone publish and nobody but this machine look inside.
+/// Allows every client to publish, and only this machine to use the admin endpoints.
 struct Open;
 
 impl Handler for Open {
@@ -45,7 +45,7 @@ fn post(path: &str, headers: &str, body: &str) -> String {
     )
 }
 
-/// Asks once on a connection of its own; returns the status, the head and the body.
+/// Sends one request on a connection of its own. Returns the status, the head and the body.
 #[track_caller]
 fn ask(hub: &TestHub, request: &str) -> (u16, String, String) {
     let request = request.replacen("\r\n", "\r\nConnection: close\r\n", 1);
@@ -66,7 +66,7 @@ fn body(peer: &mut Peer<TcpStream>, response: &crate::peer::Response) -> String 
 }
 
 #[test]
-fn a_post_reaches_its_room_and_says_how_many_heard_it() {
+fn post_reaches_its_room_and_returns_the_recipients() {
     let hub = open(Config::default());
     let mut here = hub.join_at("/ws/a");
     let mut there = hub.join_at("/ws/b");
@@ -81,7 +81,7 @@ fn a_post_reaches_its_room_and_says_how_many_heard_it() {
         assert_eq!((status, answer), (202, format!("{{\"recipients\":{recipients}}}\n")));
         assert_eq!(here.receive(), (kind, text.as_bytes().to_vec()), "{headers}");
     }
-    let (status, _, answer) = ask(&hub, &post("/pub/nobody", "", "x"));
+    let (status, _, answer) = ask(&hub, &post("/pub/empty", "", "x"));
     assert_eq!((status, &*answer), (202, "{\"recipients\":0}\n"), "an empty room is no error");
     let (_, _, answer) = ask(&hub, &post("/pub/b", "", "last"));
     assert_eq!(answer, "{\"recipients\":1}\n");
@@ -89,7 +89,7 @@ fn a_post_reaches_its_room_and_says_how_many_heard_it() {
 }
 
 #[test]
-fn what_is_wrong_with_a_request_has_a_status_and_a_sentence() {
+fn wrong_requests_are_answered_with_a_status_and_a_sentence() {
     let hub = open(Config::default().max_message(10));
     let gzip = "POST /pub HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n";
     for (request, status, header) in [
@@ -117,10 +117,10 @@ fn what_is_wrong_with_a_request_has_a_status_and_a_sentence() {
 }
 
 #[test]
-fn requests_are_answered_one_after_another_on_a_connection() {
+fn pipelined_requests_are_answered_in_order() {
     let hub = open(Config::default());
     let mut peer = hub.dial();
-    // Three at once, the second with a body, the third a HEAD.
+    // Three requests at once: the second has a body, the third is a HEAD.
     let together = format!(
         "{}{}HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n",
         get("/health", ""),
@@ -134,7 +134,7 @@ fn requests_are_answered_one_after_another_on_a_connection() {
         assert_eq!(response.header("Connection"), None);
     }
     assert_eq!(peer.response().header("Content-Length"), Some("3"));
-    // And one that ends it.
+    // A request that ends the connection.
     let response = peer.request(&get("/health", "Connection: close\r\n"));
     assert_eq!(response.header("Connection"), Some("close"));
     assert_eq!(body(&mut peer, &response), "ok\n");
@@ -143,7 +143,7 @@ fn requests_are_answered_one_after_another_on_a_connection() {
 }
 
 #[test]
-fn a_body_that_waits_to_be_wanted_is_asked_for_or_refused() {
+fn expected_continue_is_answered_100_or_refused() {
     let hub = open(Config::default().max_message(10));
     let head = |length: usize| {
         format!(
@@ -298,14 +298,14 @@ fn path_that_almost_fits_is_told_why() {
 }
 
 #[test]
-fn a_connection_that_waits_leaves_when_its_time_is_over_or_a_client_needs_its_place() {
+fn idle_connection_is_closed_at_its_timeout_or_when_a_client_needs_its_slot() {
     let hub = open(Config::default().max_clients(Some(1)));
     let mut idle = hub.dial();
     assert_eq!(idle.request(&get("/health", "")).status, 200);
     let _client = hub.join();
     idle.read(3);
     idle.ends();
-    // Where every place is a client's, a response says so.
+    // If clients occupy all slots, the response closes the connection.
     let full = hub.dial().request(&get("/health", ""));
     assert_eq!((full.status, full.header("Connection")), (200, Some("close")));
 
@@ -328,7 +328,7 @@ fn body_that_stops_coming_is_late() {
 }
 
 #[test]
-fn pages_are_served_as_they_are() {
+fn pages_are_served_unchanged() {
     let page = Page {
         path: "/",
         content_type: "text/html; charset=utf-8",
@@ -343,8 +343,33 @@ fn pages_are_served_as_they_are() {
     assert_eq!(ask(&hub, &post("/", "", "x")).0, 405);
 }
 
+/// Safari before 15.4 takes `'self'` for the pages of a host and not for its WebSockets.
 #[test]
-fn a_listed_origin_may_ask_and_read_and_no_other() {
+fn a_policy_names_the_sockets_of_the_host_that_was_asked_for() {
+    let page = Page {
+        path: "/",
+        content_type: "text/html; charset=utf-8",
+        headers: &[("Content-Security-Policy", "connect-src 'self'{sockets}; img-src data:")],
+        body: "<!doctype html>\n",
+    };
+    let hub = open(Config::default().pages(vec![page]));
+    for (host, sources) in [
+        ("hub.example:8080", " ws://hub.example:8080 wss://hub.example:8080"),
+        ("127.0.0.1", " ws://127.0.0.1 wss://127.0.0.1"),
+        // No policy can name these.
+        ("[::1]:8080", ""),
+        ("x; script-src *", ""),
+        ("", ""),
+    ] {
+        let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let (_, head, _) = ask(&hub, &request);
+        let policy = format!("Content-Security-Policy: connect-src 'self'{sources}; img-src data:");
+        assert!(head.lines().any(|line| line == policy), "{head}");
+    }
+}
+
+#[test]
+fn listed_origin_may_send_requests_and_read_answers_and_no_other() {
     let hub = open(Config::default().origins(vec!["https://app.example".into()]));
     let allowed = "Origin: https://app.example\r\n";
     let preflight = |path: &str, origin: &str| {
@@ -361,7 +386,7 @@ fn a_listed_origin_may_ask_and_read_and_no_other() {
     ] {
         assert!(head.contains(header), "{header} in {head}");
     }
-    // A refusal can be read as well.
+    // The origin may also read refusals.
     for (request, status) in
         [(post("/pub/a", allowed, "x"), 202), (post("/pub/forbidden", allowed, "x"), 401)]
     {
@@ -379,7 +404,7 @@ fn a_listed_origin_may_ask_and_read_and_no_other() {
 }
 
 #[test]
-fn the_address_behind_a_trusted_proxy_is_the_one_that_counts() {
+fn client_address_behind_a_trusted_proxy_counts() {
     let trusted = Config::default().trusted_proxies(vec!["127.0.0.1".parse().expect("a network")]);
     let hub = open(trusted.max_clients_per_ip(Some(1)));
     let upgrade = |client: &str| {
@@ -437,8 +462,8 @@ fn rooms_and_members_are_listed_a_page_at_a_time() {
     }
     assert_eq!(ids.len(), 3, "{ids:?}");
     assert_eq!(
-        ask(&hub, &get("/rooms/nobody", "")).2,
-        "{\"room\":\"nobody\",\"members\":[],\"next\":null}\n"
+        ask(&hub, &get("/rooms/empty", "")).2,
+        "{\"room\":\"empty\",\"members\":[],\"next\":null}\n"
     );
 }
 

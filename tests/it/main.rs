@@ -1,4 +1,4 @@
-//! The hub, from the outside: over sockets and pipes, through the public API alone.
+//! The hub over sockets and pipes, through its public API.
 #![cfg(unix)]
 
 #[path = "../peer/mod.rs"]

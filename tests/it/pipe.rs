@@ -1,4 +1,4 @@
-//! A pipe in memory: one end for the hub, one for a test that waits, and room for a few bytes.
+//! A pipe in memory with room for a few bytes: one end for the hub, a blocking one for the test.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -15,7 +15,7 @@ struct Lane {
     state: Mutex<State>,
     /// Wakes the test's end.
     changed: Condvar,
-    /// Bytes that fit.
+    /// Bytes that the pipe holds, at most.
     room: usize,
 }
 
@@ -36,7 +36,7 @@ impl Lane {
         self.state.lock().expect("no end panics")
     }
 
-    /// Takes bytes out; `None` while there are none.
+    /// Takes bytes out; `None` if there are none.
     fn take(&self, state: &mut State, into: &mut [u8]) -> Option<usize> {
         let n = into.len().min(state.bytes.len());
         if n == 0 && !state.closed {
@@ -47,7 +47,7 @@ impl Lane {
         Some(n)
     }
 
-    /// Puts bytes in; `None` while there is no room.
+    /// Puts bytes in; `None` if there is no room.
     fn put(&self, state: &mut State, bytes: &[u8]) -> Option<io::Result<usize>> {
         if state.closed {
             return Some(Err(ErrorKind::BrokenPipe.into()));
@@ -74,7 +74,7 @@ impl Lane {
         }
     }
 
-    /// Lets the hub's end wait.
+    /// Registers the waker of the hub's end.
     fn poll<T>(&self, cx: &Context<'_>, mut step: impl FnMut(&mut State) -> Option<T>) -> Poll<T> {
         let mut state = self.lock();
         match step(&mut state) {
@@ -86,7 +86,7 @@ impl Lane {
         }
     }
 
-    /// Lets the test's end wait, until the deadline.
+    /// Blocks the test's end until something changes or the deadline passes.
     fn wait<T>(&self, mut step: impl FnMut(&mut State) -> Option<T>) -> io::Result<T> {
         let mut done = None;
         let waits = |state: &mut State| {
@@ -99,7 +99,7 @@ impl Lane {
     }
 }
 
-/// The two ends of a pipe that takes `room` bytes in each direction.
+/// The two ends of a pipe with room for `room` bytes in each direction.
 pub(crate) fn pipe(room: usize) -> (HubEnd, TestEnd) {
     let (there, back) = (Lane::new(room), Lane::new(room));
     let hub = HubEnd { reads: Arc::clone(&there), writes: Arc::clone(&back) };

@@ -1,5 +1,5 @@
-//! The README and the pages of `docs/` say what is so: the defaults, the statuses, the close codes,
-//! the examples, and that each invariant has its test.
+//! Compares the pages of `docs/` with the code: defaults, statuses, close codes and examples. Also
+//! checks that each invariant has a test.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use hublet::http::StatusCode;
 
 use crate::tidy::source::{files, read, root};
 
-/// The numbers in what follows "Invariant" or "Invariants" in a comment: `4, 5 and 10`.
+/// The numbers that follow "Invariant" or "Invariants" in a comment, as in `4, 5 and 10`.
 fn invariants_named(text: &str) -> Vec<u32> {
     let text = text.to_lowercase();
     let mut named = Vec::new();
@@ -48,7 +48,7 @@ fn every_invariant_of_the_design_is_named_by_a_test() {
     assert_eq!(invariants_named("/// The invariants, each with a test"), [0u32; 0]);
 }
 
-/// The cells of the table row of a page that begins with `| first `.
+/// The cells of the table row that begins with `| first |`.
 fn row<'a>(page: &'a str, first: &str) -> Vec<&'a str> {
     let row = page.lines().find(|line| line.starts_with(&format!("| {first} |")));
     let row = row.unwrap_or_else(|| panic!("the page has no row for {first:?}"));
@@ -85,7 +85,10 @@ fn the_defaults_in_the_table_of_limits_are_the_defaults() {
             format!("{}, {}", seconds(Config::PING_INTERVAL), seconds(Config::PONG_TIMEOUT)),
         ),
         ("writing without progress", seconds(Config::WRITE_TIMEOUT)),
-        ("answer to a close frame", seconds(Config::CLOSE_TIMEOUT)),
+        (
+            "answer to a close frame, or to the last response or event",
+            seconds(Config::CLOSE_TIMEOUT),
+        ),
         (
             "rooms, rooms per client",
             format!("{}, {}", count(Config::MAX_ROOMS), count(Config::MAX_ROOMS_PER_CLIENT)),
@@ -95,7 +98,7 @@ fn the_defaults_in_the_table_of_limits_are_the_defaults() {
     }
 }
 
-/// The first cells of the rows of a table under its head, and the numbers in them.
+/// The first cells of a table, and the numbers in them.
 fn first_cells(page: &str, head: &str) -> Vec<(String, Vec<u16>)> {
     let (_, table) = page.split_once(head).expect("the table");
     let rows = table.trim_start().lines().skip(1).take_while(|line| line.starts_with('|'));
@@ -109,7 +112,7 @@ fn first_cells(page: &str, head: &str) -> Vec<(String, Vec<u16>)> {
 
 #[test]
 fn the_close_codes_in_the_table_are_those_of_the_source() {
-    // A range is for others to use.
+    // A range of codes is for applications.
     let rows = first_cells(&read("docs/web.md"), "| close code | why | what to do |");
     let listed: Vec<u16> = rows
         .into_iter()
@@ -125,7 +128,7 @@ fn the_close_codes_in_the_table_are_those_of_the_source() {
     for code in &listed {
         assert!(constants.contains(code), "the page lists {code}, the source has no such constant");
     }
-    // The code that stands for a close frame without one is never seen on the wire.
+    // 1005 stands for a close frame without a code and is never sent.
     for code in constants.iter().filter(|code| **code != 1005) {
         assert!(listed.contains(code), "the source has {code}, the page does not list it");
     }
@@ -152,7 +155,7 @@ fn every_status_that_the_source_answers_is_in_the_table() {
             let name = rest.split(|char: char| !char.is_ascii_uppercase() && char != '_').next();
             answered.extend(name.and_then(number).filter(|number| *number >= 400));
         }
-        // Where a sentence comes with its status.
+        // This constructor has a fixed status.
         if source.contains("Response::bad_request(") {
             answered.push(400);
         }

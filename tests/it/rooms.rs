@@ -1,4 +1,4 @@
-//! Rooms: by path, by verb, and no longer than somebody is there.
+//! Rooms: by path, by verb, and as long as they have members.
 
 use hublet::{Client, Config, Disconnect, Error, Handler, Message};
 use smol::future::block_on;
@@ -6,7 +6,8 @@ use smol::future::block_on;
 use crate::peer::Peer;
 use crate::support::{TestHub, gone, until};
 
-/// `+room` and `-room` change rooms, anything else goes to everyone else in them.
+/// `+room` and `-room` change rooms; any other text goes to the other members of the sender's
+/// rooms.
 struct Rooms;
 
 impl Rooms {
@@ -54,7 +55,7 @@ fn a_message_stays_in_the_room_that_the_path_names() {
     there.hears("only there");
     assert_eq!(hub.ask(hub.hub.publish("main", "only in main")), 1);
     main.hears("only in main");
-    // Had anything else reached anyone, it would be heard before this.
+    // Any other message would have arrived before this one.
     assert_eq!(hub.broadcast("everywhere"), 4);
     here.iter_mut().chain([&mut there, &mut main]).for_each(|peer| peer.hears("everywhere"));
 }
@@ -74,7 +75,7 @@ fn a_room_is_one_path_segment_decoded_once() {
 }
 
 #[test]
-fn clients_join_and_leave_as_they_like() {
+fn clients_join_and_leave_rooms() {
     let hub = rooms(Config::default());
     let mut ada = hub.join();
     let mut bob = hub.join_at("/ws/elsewhere");
@@ -84,8 +85,8 @@ fn clients_join_and_leave_as_they_like() {
     bob.hears("welcome");
     bob.say("-main");
     bob.hears("done");
-    ada.say("nobody hears this");
-    // What ada says next is dispatched behind it.
+    ada.say("no other member");
+    // The manager handles this after the message before.
     ada.say("+elsewhere");
     ada.hears("done");
     bob.say("hello in elsewhere");
@@ -93,7 +94,7 @@ fn clients_join_and_leave_as_they_like() {
 }
 
 #[test]
-fn the_hub_moves_clients_too() {
+fn hub_moves_clients_between_rooms() {
     let hub = rooms(Config::default());
     let mut peer = hub.join();
     let id = hub.ask(hub.hub.clients())[0].id;
@@ -102,10 +103,10 @@ fn the_hub_moves_clients_too() {
     assert_eq!(hub.ask(hub.hub.publish("news", "extra")), 1);
     peer.hears("extra");
     hub.ask(hub.hub.leave(id, "news"));
-    assert_eq!(hub.ask(hub.hub.publish("news", "to nobody")), 0);
+    assert_eq!(hub.ask(hub.hub.publish("news", "no member")), 0);
 }
 
-/// Invariant 5, over sockets: with the last of its members a room is gone, however they go.
+/// Invariant 5, over sockets: a room ends when its last member leaves, in whatever way.
 #[test]
 fn a_room_ends_with_its_last_member() {
     let hub = rooms(Config::default().max_rooms(2));
@@ -124,7 +125,7 @@ fn a_room_ends_with_its_last_member() {
 }
 
 #[test]
-fn limits_on_rooms_are_told_to_who_asks() {
+fn limits_on_rooms_are_reported_to_the_caller() {
     let hub = rooms(Config::default().max_rooms(3).max_rooms_per_client(2));
     let mut peer = hub.join_at("/ws/1");
     peer.say("+2");
@@ -140,9 +141,9 @@ fn limits_on_rooms_are_told_to_who_asks() {
     assert!(String::from_utf8_lossy(&other.receive().1).contains("1 to 128 bytes"));
 }
 
-/// Invariant 4, over sockets: the slot of a client is used again, its id is not.
+/// Invariant 4, over sockets: a client's slot is used again, its id is not.
 #[test]
-fn the_id_of_who_left_names_nobody() {
+fn id_of_a_client_that_left_names_no_other() {
     let hub = rooms(Config::default());
     let first = hub.join();
     let old = hub.ask(hub.hub.clients())[0].id;

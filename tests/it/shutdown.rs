@@ -1,4 +1,4 @@
-//! The drain: everyone is told, what waits goes first, and the end comes in time.
+//! The drain: every client gets its queued messages, then the reason, and the drain ends in time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -15,7 +15,7 @@ fn quick() -> Config {
 }
 
 #[test]
-fn everyone_is_told_why_behind_what_waits_for_them() {
+fn clients_get_their_queued_messages_and_then_the_reason() {
     for reason in [Disconnect::GOING_AWAY, Disconnect::RESTART] {
         let hub = TestHub::with(quick());
         let mut peers = [hub.join(), hub.join(), hub.join()];
@@ -42,7 +42,7 @@ fn everyone_is_told_why_behind_what_waits_for_them() {
 }
 
 #[test]
-fn a_drain_accepts_nobody_and_tells_who_was_accepted() {
+fn drain_accepts_no_connection_and_answers_those_that_were_accepted() {
     let hub = TestHub::with(quick().close_timeout(DEADLINE));
     let mut open = hub.dial();
     let asks = hub.dial();
@@ -50,11 +50,11 @@ fn a_drain_accepts_nobody_and_tells_who_was_accepted() {
     thread::scope(|scope| {
         let drained = scope.spawn(|| block_on(hub.hub.drain(Disconnect::RESTART)));
         stays.is_closed(1012);
-        // Accepted before the drain, and asking only now.
+        // Accepted before the drain; the request comes only now.
         assert_eq!(open.request("GET /health HTTP/1.1\r\nHost: x\r\n\r\n").status, 503);
         let mut asks = asks.join("/ws");
         asks.is_closed(1012);
-        until("nobody listens", || std::net::TcpStream::connect(&hub.address).is_err());
+        until("the listener is closed", || std::net::TcpStream::connect(&hub.address).is_err());
         drop((open, asks));
         stays.goodbye(1012);
         drained.join().expect("the drain ends");
@@ -63,7 +63,7 @@ fn a_drain_accepts_nobody_and_tells_who_was_accepted() {
 }
 
 #[test]
-fn with_no_client_left_a_drain_ends_at_once() {
+fn drain_without_clients_ends_at_once() {
     let patient = Config::default().drain(DEADLINE * 2).close_timeout(DEADLINE * 2);
     let hub = TestHub::with(patient);
     drop(hub.join());
@@ -74,25 +74,25 @@ fn with_no_client_left_a_drain_ends_at_once() {
 }
 
 #[test]
-fn the_close_frames_are_spread_over_the_window() {
+fn close_frames_are_spread_over_the_window() {
     let hub = TestHub::with(quick().drain(Duration::from_millis(600)));
     let mut peers: Vec<_> = (0..6).map(|_| hub.join()).collect();
     thread::scope(|scope| {
         let begin = Instant::now();
         let drained = scope.spawn(|| block_on(hub.hub.drain(Disconnect::RESTART)));
-        // In which order does not matter: each is told within its own sixth of the window.
-        let told = peers.iter_mut().map(|peer| {
+        // Each client is closed within its own sixth of the window, in any order.
+        let closed = peers.iter_mut().map(|peer| {
             peer.is_closed(1012);
             begin.elapsed()
         });
-        let last = told.max().expect("six of them");
-        assert!(last >= Duration::from_millis(500), "the last was told after {last:?}");
+        let last = closed.max().expect("six of them");
+        assert!(last >= Duration::from_millis(500), "the last was closed after {last:?}");
         drop(peers);
         drained.join().expect("the drain ends");
     });
 }
 
-/// Peers that never read, never answer, or have not even asked yet do not hold it up.
+/// Peers that never read, never answer, or have not sent a whole request do not delay the drain.
 #[test]
 fn a_drain_ends_in_time_whatever_the_peers_do() {
     let config =
@@ -111,22 +111,22 @@ fn a_drain_ends_in_time_whatever_the_peers_do() {
     until("all are in", || hub.hub.stats().connections == 3);
     let begin = Instant::now();
     block_on(hub.hub.drain(Disconnect::RESTART));
-    // 300 ms to write, 300 ms for an answer, 300 ms for the last word; the rest is a busy machine.
+    // 300 ms to write, 300 ms for the answer, 300 ms to close. The rest allows for a busy machine.
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     never_answers.is_closed(1012);
     drop((never_reads, never_answers, half));
 }
 
-/// Everybody talks while the drain runs: each hears a prefix of the talk, then 1012, then the end.
+/// All clients send while the drain runs: each gets some of its messages, then 1012, then the end.
 #[test]
-fn a_drain_under_load_tells_everyone() {
+fn drain_under_load_closes_every_client_with_the_reason() {
     const CLIENTS: usize = 40;
     for threads in [1, 2] {
         let config = quick().drain(Duration::from_millis(200)).queue(1 << 12).queue_bytes(1 << 22);
         let hub = TestHub::on_threads(threads, config.close_timeout(Duration::from_secs(5)), Chat);
         let peers: Vec<_> = (0..CLIENTS).map(|_| hub.join()).collect();
         let talking = AtomicBool::new(false);
-        let told = thread::scope(|scope| {
+        let codes = thread::scope(|scope| {
             let talk = peers.into_iter().map(|mut peer| {
                 let talking = &talking;
                 scope.spawn(move || {
@@ -155,20 +155,20 @@ fn a_drain_under_load_tells_everyone() {
             let begin = Instant::now();
             block_on(hub.hub.drain(Disconnect::RESTART));
             assert!(begin.elapsed() < DEADLINE / 2, "{:?}", begin.elapsed());
-            talk.into_iter().map(|talk| talk.join().expect("told")).collect::<Vec<_>>()
+            talk.into_iter().map(|talk| talk.join().expect("a code")).collect::<Vec<_>>()
         });
-        assert_eq!(told, [1012; CLIENTS]);
+        assert_eq!(codes, [1012; CLIENTS]);
         hub.empties();
     }
 }
 
 #[test]
-fn a_drain_that_was_given_up_keeps_the_hub_closed_and_can_be_taken_up_again() {
+fn cancelled_drain_keeps_the_hub_closed_and_can_be_resumed() {
     let hub = TestHub::with(quick().close_timeout(DEADLINE));
     let mut peer = hub.join();
     let drain = hub.hub.drain(Disconnect::RESTART);
     assert!(block_on(smol::future::poll_once(Box::pin(drain))).is_none(), "a client is there");
-    until("nobody listens", || std::net::TcpStream::connect(&hub.address).is_err());
+    until("the listener is closed", || std::net::TcpStream::connect(&hub.address).is_err());
     thread::scope(|scope| {
         let drained = scope.spawn(|| block_on(hub.hub.drain(Disconnect::RESTART)));
         peer.is_closed(1012);

@@ -1,4 +1,4 @@
-//! Storms: what thousands of connections leave behind when they are over, which is nothing.
+//! Storms: after thousands of connections, tasks, descriptors and memory are as before.
 
 use std::fs::File;
 use std::net::TcpStream;
@@ -51,11 +51,11 @@ fn storm(hub: &TestHub) {
             });
         }
     });
-    // The last in line: who came before it is not in the backlog any more.
+    // When this one is accepted, none of the others is left in the backlog.
     drop(hub.join());
 }
 
-/// Invariant 13: no task, no descriptor, no memory is left of 2,000 connects and aborts.
+/// Invariant 13: no task, descriptor or memory is left of 2,000 connects and aborts.
 #[cfg(target_os = "linux")]
 #[test]
 fn connects_and_aborts_leave_tasks_descriptors_and_memory_at_the_baseline() {
@@ -68,7 +68,7 @@ fn connects_and_aborts_leave_tasks_descriptors_and_memory_at_the_baseline() {
             storm(&hub);
             hub.empties();
             assert_eq!(fds(), open, "descriptors");
-            // The first storm has shown the allocator how much is needed at once.
+            // After the first storm the allocator has the memory that a storm needs.
             let before = rss();
             for _ in 0..3 {
                 storm(&hub);
@@ -85,7 +85,7 @@ fn connects_and_aborts_leave_tasks_descriptors_and_memory_at_the_baseline() {
     });
 }
 
-/// Invariant 13: queues that were full give their memory back.
+/// Invariant 13: queues that were full release their memory.
 #[cfg(target_os = "linux")]
 #[test]
 fn backlogs_leave_no_memory() {
@@ -107,8 +107,8 @@ fn backlogs_leave_no_memory() {
     });
 }
 
-/// Processor time of this process, in hundredths of a second. The file stays open for those who
-/// cannot open one.
+/// Processor time of this process, in hundredths of a second. Takes an open file, since a test that
+/// is out of descriptors cannot open one.
 #[cfg(target_os = "linux")]
 fn ticks(stat: &File) -> u64 {
     let mut text = [0; 1024];
@@ -119,14 +119,14 @@ fn ticks(stat: &File) -> u64 {
     fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
 }
 
-/// A process that can open nothing more, at whose hub somebody knocks.
+/// A process without free descriptors, and a connection that waits for its hub to accept it.
 #[cfg(target_os = "linux")]
 struct Exhausted {
-    /// Completed by the kernel and not accepted.
-    knocking: Peer<TcpStream>,
+    /// Completed by the kernel, and not accepted.
+    pending: Peer<TcpStream>,
     /// The highest descriptor that may be opened.
     limit: u64,
-    /// Holds what there was.
+    /// Occupies the free descriptors.
     fill: Vec<File>,
 }
 
@@ -134,7 +134,7 @@ struct Exhausted {
 impl Exhausted {
     fn at(hub: &TestHub) -> Self {
         use rustix::net::{AddressFamily, SocketType, connect, socket};
-        let knocking = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        let pending = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
         let limit = fds() as u64 + 50;
         Self::limit(limit);
         let mut fill = Vec::new();
@@ -142,11 +142,11 @@ impl Exhausted {
             fill.push(file);
         }
         let address: std::net::SocketAddr = hub.address.parse().expect("an address");
-        connect(&knocking, &address).expect("the backlog takes it");
-        Self { knocking: Peer::over(knocking.into()), limit, fill }
+        connect(&pending, &address).expect("the backlog takes it");
+        Self { pending: Peer::over(pending.into()), limit, fill }
     }
 
-    /// Lets the process open some more again.
+    /// Lets the process open more descriptors again.
     fn ease(&self) {
         Self::limit(self.limit + 100);
     }
@@ -158,13 +158,13 @@ impl Exhausted {
     }
 }
 
-/// Counts the accepts that failed, as the log tells of them.
+/// Counts the failed accepts that are logged.
 struct FailedAccepts(AtomicUsize);
 
 static FAILED_ACCEPTS: FailedAccepts = FailedAccepts(AtomicUsize::new(0));
 
 impl FailedAccepts {
-    /// Begins to count, in a process of its own.
+    /// Starts to count. The test must run in a process of its own.
     fn listen() -> &'static AtomicUsize {
         log::set_logger(&FAILED_ACCEPTS).expect("the process has no other");
         log::set_max_level(log::LevelFilter::Warn);
@@ -186,7 +186,7 @@ impl log::Log for FailedAccepts {
     fn flush(&self) {}
 }
 
-/// Out of descriptors the accept loop neither ends nor spins, and goes on when some are free.
+/// Without descriptors the accept loop neither ends nor spins, and goes on when some are free.
 #[cfg(target_os = "linux")]
 #[test]
 fn an_accept_loop_without_descriptors_waits_and_recovers() {
@@ -198,7 +198,7 @@ fn an_accept_loop_without_descriptors_waits_and_recovers() {
         let exhausted = Exhausted::at(&hub);
         let before = ticks(&stat);
         let begin = Instant::now();
-        // Those who are inside are served meanwhile.
+        // The hub serves connected clients meanwhile.
         while begin.elapsed() < Duration::from_millis(1500) {
             inside.say("hello");
             inside.hears("hello");
@@ -210,30 +210,30 @@ fn an_accept_loop_without_descriptors_waits_and_recovers() {
         assert_eq!(hub.hub.stats().connections, 4);
         others.pop();
         exhausted.ease();
-        let mut late = exhausted.knocking.join("/ws");
+        let mut late = exhausted.pending.join("/ws");
         late.say("late, but in");
         late.hears("late, but in");
     });
 }
 
-/// Out of descriptors, those who say nothing give theirs up to those who cannot come in.
+/// Without descriptors, the hub closes silent connections to accept new ones.
 #[cfg(target_os = "linux")]
 #[test]
-fn silent_peers_keep_nobody_out_who_needs_their_descriptors() {
-    alone(silent_peers_keep_nobody_out_who_needs_their_descriptors, || {
+fn silent_peers_give_up_descriptors_that_new_peers_need() {
+    alone(silent_peers_give_up_descriptors_that_new_peers_need, || {
         let hub = TestHub::with(Config::default().handshake_timeout(Duration::from_secs(600)));
         let mut silent = hub.dial();
         until("it is accepted", || hub.hub.stats().connections == 1);
-        let Exhausted { knocking, fill: _fill, .. } = Exhausted::at(&hub);
-        let mut waits = knocking.join("/ws");
+        let Exhausted { pending, fill: _fill, .. } = Exhausted::at(&hub);
+        let mut waits = pending.join("/ws");
         silent.ends();
         waits.say("in");
         waits.hears("in");
     });
 }
 
-/// A stop that comes while the accept loop waits for descriptors is a stop like any other: the loop
-/// ends, and who is inside is told.
+/// A drain also works while the accept loop waits for descriptors: the loop ends, and clients get
+/// the reason.
 #[cfg(target_os = "linux")]
 #[test]
 fn an_accept_loop_without_descriptors_ends_with_a_drain() {
@@ -242,7 +242,8 @@ fn an_accept_loop_without_descriptors_ends_with_a_drain() {
         let hub = TestHub::with(Config::default().drain(Duration::ZERO));
         let mut inside = hub.join();
         let mut exhausted = Exhausted::at(&hub);
-        // Six pauses are 630 ms together, the next is 640 ms: the drain falls into it.
+        // Six pauses take 630 ms together and the next one 640 ms: the drain begins during that
+        // one.
         until("accepting fails", || failed.load(Ordering::Relaxed) == 7);
         thread::scope(|scope| {
             let drain = scope.spawn(|| block_on(hub.hub.drain(Disconnect::RESTART)));
@@ -250,22 +251,22 @@ fn an_accept_loop_without_descriptors_ends_with_a_drain() {
             inside.goodbye(1012);
             drain.join().expect("the drain ends");
         });
-        // The listener is closed, with whom nobody accepted.
-        exhausted.knocking.is_gone();
+        // Closing the listener closes the pending connection.
+        exhausted.pending.is_gone();
         hub.empties();
     });
 }
 
-/// 1,000 peers at once are all let in: none is refused for want of a place in a backlog.
+/// The hub admits 1,000 peers that connect at once: the backlog has room for them.
 #[test]
-fn a_thousand_at_once_all_get_in() {
+fn thousand_peers_at_once_are_all_admitted() {
     const CLIENTS: usize = 1_000;
-    alone(a_thousand_at_once_all_get_in, || {
+    alone(thousand_peers_at_once_are_all_admitted, || {
         if !can_open(2 * CLIENTS as u64 + 100) {
             return skip("1,000 clients in one process need 2,100 file descriptors");
         }
         let hub = TestHub::start();
-        // All knock before any is answered.
+        // All connect before any request is sent.
         let mut peers: Vec<_> = (0..CLIENTS).map(|_| hub.dial()).collect();
         let request = upgrade("/ws");
         peers.iter_mut().for_each(|peer| peer.write(request.as_bytes()));

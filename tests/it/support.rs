@@ -1,4 +1,4 @@
-//! A hub on a free port with threads of its own, and what many stories need.
+//! A hub on a free port with threads of its own, and helpers of many tests.
 
 use std::any::type_name;
 use std::convert::Infallible;
@@ -19,7 +19,7 @@ use smol::{Executor, Task};
 
 use crate::peer::{DEADLINE, Peer};
 
-/// Everyone hears what anyone says, the sender included.
+/// Sends each message to every client, the sender included.
 pub(crate) struct Chat;
 
 impl Handler for Chat {
@@ -28,12 +28,12 @@ impl Handler for Chat {
     }
 }
 
-/// What a client is told whose hub refuses its message.
+/// The close code for a client whose message the hub refuses.
 pub(crate) fn gone(error: Error) -> Disconnect {
     if error.is_closed() { Disconnect::GOING_AWAY } else { Disconnect::INTERNAL }
 }
 
-/// Who watches the sockets.
+/// The reactor that waits for the sockets.
 #[derive(Clone)]
 enum Watching {
     /// The hub's own reactor, on a thread of the executor.
@@ -45,7 +45,7 @@ enum Watching {
 }
 
 impl Watching {
-    /// As the environment has it: what holds with one holds with the other.
+    /// The reactor that the environment chooses. All tests must pass with each.
     fn chosen() -> Self {
         match std::env::var_os("HUBLET_TEST_ASYNC_IO") {
             Some(_) => Self::AsyncIo,
@@ -69,12 +69,12 @@ impl Watching {
     }
 }
 
-/// A hub that serves on a free port; stopped at once when dropped.
+/// A hub that serves on a free port. Dropping it stops it at once.
 pub(crate) struct TestHub {
     pub(crate) hub: Hub,
     pub(crate) address: String,
-    /// Runs the connections. The manager and the accept loop are not among its tasks, so it is
-    /// empty when no connection is left.
+    /// Runs the connections. The manager and the accept loop are no tasks of it, so it is empty
+    /// when no connection is left.
     executor: Arc<Executor<'static>>,
     /// The threads run until this is dropped.
     stop: Option<Sender<Infallible>>,
@@ -101,7 +101,7 @@ impl TestHub {
         Self::driven(Watching::chosen(), threads, config, handler)
     }
 
-    /// One thread that runs the executor and nothing else: sockets are watched on another.
+    /// One thread runs the executor, another one waits for the sockets.
     pub(crate) fn beside_the_reactor(config: Config, handler: impl Handler) -> Self {
         Self::driven(Watching::Elsewhere, 1, config, handler)
     }
@@ -121,7 +121,7 @@ impl TestHub {
                     let serving = hub.serve(&executor, listener, handler);
                     let (_, served) = zip(manager, serving).await;
                     served.expect("it serves until a drain");
-                    // What the drain has ended may have hooks to run.
+                    // After the drain, hooks of ended clients may still run.
                     pending().await
                 };
                 let stopped = async {
@@ -153,13 +153,13 @@ impl TestHub {
         self.dial().join(path)
     }
 
-    /// Connects, and says nothing yet.
+    /// Connects without sending a request.
     #[track_caller]
     pub(crate) fn dial(&self) -> Peer<TcpStream> {
         Peer::<TcpStream>::dial(&self.address)
     }
 
-    /// A client whose socket takes little that is not read.
+    /// Connects a client with small socket buffers.
     #[track_caller]
     pub(crate) fn join_narrow(&self) -> Peer<TcpStream> {
         Peer::dial_narrow(&self.address).join("/ws")
@@ -185,12 +185,12 @@ impl TestHub {
         self.ask(self.hub.broadcast(message))
     }
 
-    /// Whether no connection is left: none is counted, and no task runs one.
+    /// Whether no connection is left, by the counters and by the executor's tasks.
     pub(crate) fn is_empty(&self) -> bool {
         self.hub.stats().connections == 0 && self.executor.is_empty()
     }
 
-    /// Waits until no connection is left, and holds the counts to what they promise then.
+    /// Waits until no connection is left, and checks the counters that must then be 0 or add up.
     #[track_caller]
     pub(crate) fn empties(&self) {
         until("no connection is left", || self.is_empty());
@@ -212,7 +212,7 @@ impl Drop for TestHub {
     }
 }
 
-/// Waits until something is so that no event tells of; fails past the deadline.
+/// Polls until `is_so` is true, for conditions without an event. Fails after the deadline.
 #[track_caller]
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + DEADLINE;
@@ -222,10 +222,11 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Set in a process that runs one test alone, to the test's name.
+/// The variable with the name of the test, in a process that runs one test alone.
 const ALONE: &str = "ALONE";
 
-/// Runs `story` in a process of its own, so that descriptors, memory and threads are its own.
+/// Runs `story` in a process of its own, so that no other test changes its descriptors, memory and
+/// threads.
 ///
 /// `test` is the test function that calls this.
 #[track_caller]
@@ -244,20 +245,20 @@ pub(crate) fn alone<F: Fn()>(test: F, story: impl FnOnce()) {
     let passed = output.status.success() && stdout.contains("test result: ok. 1 passed");
     assert!(passed, "alone, {test} failed:\n{stdout}\n{stderr}");
     for want in stdout.lines().filter_map(|line| line.strip_prefix("skipped: ")) {
-        // Not by a macro, whose output the test harness hides. `.ci/test` counts these lines.
+        // Not with `eprintln!`: the test harness hides its output. `.ci/test` counts these lines.
         let line = format!("skipped: {test}: {want}\n");
         std::io::stderr().write_all(line.as_bytes()).expect("standard error is open");
     }
 }
 
-/// Skips a test that runs [`alone`], for lack of something. With `REQUIRE_TEST_TOOLS` set it fails.
+/// Skips a test that runs [`alone`], because `want`. Fails instead if `REQUIRE_TEST_TOOLS` is set.
 #[track_caller]
 pub(crate) fn skip(want: &str) {
     assert!(std::env::var_os("REQUIRE_TEST_TOOLS").is_none(), "{want}");
     println!("skipped: {want}");
 }
 
-/// Raises the limit on descriptors; whether `fds` of them can be had.
+/// Raises the limit on descriptors. Returns whether it allows `fds`.
 pub(crate) fn can_open(fds: u64) -> bool {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let maximum = getrlimit(Resource::Nofile).maximum;
@@ -268,7 +269,7 @@ pub(crate) fn can_open(fds: u64) -> bool {
 /// Descriptors that this process has open.
 #[cfg(target_os = "linux")]
 pub(crate) fn fds() -> usize {
-    // One is the folder's own.
+    // One is that of the folder.
     fs::read_dir("/proc/self/fd").expect("Linux has it").count() - 1
 }
 

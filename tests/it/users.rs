@@ -1,4 +1,4 @@
-//! Users: one may have many clients, and a hook says who is who.
+//! Users: a user may have many clients, and a hook assigns clients to users.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use hublet::{Admission, Client, Config, Disconnect, Handler, Message, Peer as So
 use crate::peer::{Peer, upgrade};
 use crate::support::{TestHub, gone, until};
 
-/// The query is the user's name; `@name text` goes to a user, anything else to all.
+/// The query is the user's name. `@name text` goes to a user, any other text to all clients.
 struct Named;
 
 impl Handler for Named {
@@ -52,7 +52,7 @@ fn a_message_to_a_user_reaches_all_its_clients_and_no_other() {
 }
 
 #[test]
-fn a_user_is_there_until_its_last_client_is_gone() {
+fn user_exists_until_its_last_client_is_gone() {
     let hub = named();
     let users = || {
         let mut users: Vec<_> =
@@ -73,20 +73,20 @@ fn a_user_is_there_until_its_last_client_is_gone() {
 }
 
 #[test]
-fn a_client_without_what_the_hook_asks_for_is_refused_before_the_upgrade() {
+fn client_without_credentials_is_refused_before_the_upgrade() {
     let hub = named();
     let mut peer = hub.dial();
     let response = peer.request(&upgrade("/"));
     assert_eq!(response.status, 401);
     assert_eq!(response.header("WWW-Authenticate"), Some("Bearer"));
     assert_eq!(hub.hub.stats().clients, 0);
-    // A name that cannot be is the hook's mistake.
+    // A name that is not allowed is the hook's mistake.
     let (_, status) = Peer::ask(&hub.address, &format!("/?{}", "x".repeat(129)));
     assert_eq!(status, 500);
 }
 
 #[test]
-fn the_subprotocol_that_the_hook_chose_is_answered() {
+fn hub_answers_with_the_subprotocol_that_the_hook_chose() {
     let hub = named();
     let offer = |protocols: &str| {
         let request = upgrade("/?ada");

@@ -1,4 +1,4 @@
-//! The other end of the wire: a WebSocket client, byte by byte, that may be as wrong as it likes.
+//! The peer in tests: a WebSocket client that sends any bytes, right or wrong.
 #![allow(dead_code, reason = "each of the test binaries uses its part")]
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
-/// No step of a test takes longer than this, or the test fails.
+/// A step of a test that takes longer than this fails.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 // First bytes of frames: FIN and the opcode (RFC 6455 5.2).
@@ -55,19 +55,19 @@ pub(crate) struct Response {
 }
 
 impl Response {
-    /// The value of a header that stands there once.
+    /// The value of a header, which must not occur twice.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.head.lines().filter_map(|line| {
             let (key, value) = line.split_once(": ")?;
             key.eq_ignore_ascii_case(name).then_some(value)
         });
         let value = values.next();
-        assert!(values.next().is_none(), "{name} stands there twice: {}", self.head);
+        assert!(values.next().is_none(), "{name} occurs twice: {}", self.head);
         value
     }
 }
 
-/// A WebSocket client, or what pretends to be one.
+/// A WebSocket client, well-behaved or not.
 pub(crate) struct Peer<S>(BufReader<S>);
 
 impl Peer<TcpStream> {
@@ -76,8 +76,8 @@ impl Peer<TcpStream> {
         Self::over(TcpStream::connect(address).expect("it accepts"))
     }
 
-    /// As [`dial`](Self::dial), with a receive buffer as small as the kernel has them: what nobody
-    /// reads fills it soon.
+    /// As [`dial`](Self::dial), with the smallest receive buffer that the kernel allows, which is
+    /// soon full if the test does not read.
     pub(crate) fn dial_narrow(address: &str) -> Self {
         let address: SocketAddr = address.parse().expect("an address");
         let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None);
@@ -92,14 +92,14 @@ impl Peer<TcpStream> {
         Self::dial(address).join(path)
     }
 
-    /// Asks for an upgrade; returns the status of the answer.
+    /// Requests an upgrade; returns the status of the answer.
     pub(crate) fn ask(address: &str, path: &str) -> (Self, u16) {
         let mut peer = Self::dial(address);
         let status = peer.request(&upgrade(path)).status;
         (peer, status)
     }
 
-    /// Takes a socket that is connected already.
+    /// A peer with a socket that is connected already.
     pub(crate) fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
         stream.set_write_timeout(Some(DEADLINE)).expect("a deadline");
@@ -107,7 +107,7 @@ impl Peer<TcpStream> {
         Self(BufReader::with_capacity(4096, stream))
     }
 
-    /// Waits for that long, in which neither a byte comes nor the end.
+    /// Asserts that neither a byte nor the end comes within `wait`.
     #[track_caller]
     pub(crate) fn is_left_alone_for(&mut self, wait: Duration) {
         self.stream().set_read_timeout(Some(wait)).expect("set");
@@ -136,7 +136,7 @@ impl Peer<UnixStream> {
 }
 
 impl<S: Read + Write> Peer<S> {
-    /// Takes any stream, whose reads and writes have deadlines.
+    /// A peer with any stream, whose reads and writes must have deadlines.
     pub(crate) fn at(stream: S) -> Self {
         Self(BufReader::new(stream))
     }
@@ -145,9 +145,9 @@ impl<S: Read + Write> Peer<S> {
         self.0.get_ref()
     }
 
-    /// Takes the stream out, of which nothing was read ahead.
+    /// Returns the stream. Nothing must have been read ahead.
     pub(crate) fn into_stream(self) -> S {
-        assert_eq!(self.0.buffer(), [], "nothing was said yet");
+        assert_eq!(self.0.buffer(), [], "bytes were read ahead");
         self.0.into_inner()
     }
 
@@ -178,7 +178,7 @@ impl<S: Read + Write> Peer<S> {
         Response { status: status.expect("a status line"), head }
     }
 
-    /// Reads that many bytes as they are.
+    /// Reads `n` bytes as they are.
     #[track_caller]
     pub(crate) fn read(&mut self, n: usize) -> Vec<u8> {
         let mut bytes = vec![0; n];
@@ -186,7 +186,7 @@ impl<S: Read + Write> Peer<S> {
         bytes
     }
 
-    /// Reads what is left up to the end, orderly or not.
+    /// Reads the rest up to the end, orderly or not.
     pub(crate) fn read_rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         // A reset is an end too.
@@ -217,7 +217,7 @@ impl<S: Read + Write> Peer<S> {
         self.try_receive().expect("a frame")
     }
 
-    /// As [`receive`](Self::receive), from who may be gone.
+    /// As [`receive`](Self::receive), if the hub may be gone.
     pub(crate) fn try_receive(&mut self) -> io::Result<(u8, Vec<u8>)> {
         let [first, short] = self.bytes()?;
         let len = match short {
@@ -254,7 +254,7 @@ impl<S: Read + Write> Peer<S> {
         String::from_utf8(reason.to_vec()).expect("RFC 6455 5.5.1")
     }
 
-    /// Waits for the end of the stream, before which nothing more comes.
+    /// Waits for the end of the stream. No byte must come before it.
     #[track_caller]
     pub(crate) fn ends(&mut self) {
         let mut rest = Vec::new();
@@ -269,7 +269,7 @@ impl<S: Read + Write> Peer<S> {
         self.ends();
     }
 
-    /// Waits until the other side is gone, in whichever way; what still comes is discarded.
+    /// Discards bytes until the connection has ended, in any way.
     #[track_caller]
     pub(crate) fn is_gone(&mut self) {
         match io::copy(&mut self.0, &mut io::sink()) {

@@ -1,7 +1,7 @@
 // A headless Chromium from the environment variable CHROMIUM, which the Rust side of a test sets.
 import { chromium } from 'playwright-core';
 
-// The sandbox cannot start for root, which is who runs CI; the rest keeps it off the network.
+// The sandbox cannot start as root, which CI uses. The other flags keep Chromium off the network.
 const args = [
   '--no-sandbox',
   '--disable-gpu',

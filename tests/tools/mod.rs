@@ -1,4 +1,4 @@
-//! Programs that some tests need and a bare machine lacks. `.ci/tools` installs them.
+//! Programs that some tests need. `.ci/tools` installs them.
 
 #![allow(dead_code, reason = "no test needs every tool")]
 
@@ -7,8 +7,8 @@ use std::io::{Write, stderr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Returns `found`. If it is nothing, says that this test is skipped; with `REQUIRE_TEST_TOOLS` set
-/// the test fails instead. With `NO_TEST_TOOLS` set no tool is used.
+/// Returns `found`. If it is `None`, prints that this test is skipped, or fails if
+/// `REQUIRE_TEST_TOOLS` is set. With `NO_TEST_TOOLS` set no tool is used.
 #[track_caller]
 pub(crate) fn tool<T>(name: &str, found: Option<T>) -> Option<T> {
     let found = found.filter(|_| env::var_os("NO_TEST_TOOLS").is_none());
@@ -18,7 +18,7 @@ pub(crate) fn tool<T>(name: &str, found: Option<T>) -> Option<T> {
         let thread = std::thread::current();
         let test = thread.name().unwrap_or_default();
         let line = format!("skipped: {test}: {name} is not installed\n");
-        // Not by a macro, whose output the test harness hides.
+        // Not with `eprintln!`: the test harness hides its output.
         stderr().write_all(line.as_bytes()).expect("standard error is open");
     }
     found
@@ -31,7 +31,7 @@ pub(crate) fn file(path: &str) -> PathBuf {
 
 /// A program by its name.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
-    // Debian keeps servers where an ordinary user does not look.
+    // Debian installs servers in folders that are not in the PATH of ordinary users.
     let hidden = Path::new("/usr/sbin").join(name);
     tool(name, which(Path::new(name)).or_else(|| hidden.is_file().then_some(hidden)))
 }
@@ -44,7 +44,7 @@ fn installed(program: impl AsRef<Path>) -> Option<(PathBuf, String)> {
     output.status.success().then(|| (program.to_owned(), version))
 }
 
-/// Node.js, which runs a script of `tests/`; its built-in WebSocket is switched on.
+/// Node.js for a script of `tests/`, with its built-in WebSocket switched on.
 pub(crate) fn node(script: &str) -> Option<Command> {
     let (node, version) = tool("node", installed("node"))?;
     let major = version.trim_start_matches('v').split('.').next()?.parse::<u32>().ok()?;
@@ -86,7 +86,7 @@ pub(crate) fn python(script: &str) -> Option<Command> {
     Some(command)
 }
 
-/// The full path of a program that is named as a shell would.
+/// The full path of a program, found as by a shell.
 fn which(program: &Path) -> Option<PathBuf> {
     let folders = env::var_os("PATH")?;
     env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.is_file())

@@ -1,6 +1,6 @@
-//! Who may do what: tokens, what they allow, and until when.
+//! Tokens: which requests are allowed, and until when.
 //!
-//! It is the binary's policy and not the library's: who embeds the hub has users of their own.
+//! This is the policy of the binary. A program that embeds the hub has users of its own.
 
 use std::fmt;
 
@@ -12,18 +12,18 @@ use sha2::Sha256;
 
 use super::jwt::{Claims, Key};
 
-/// The subprotocol behind which a browser's WebSocket sends its token, and which is answered.
+/// The subprotocol before the token of a browser's WebSocket. The hub answers with it.
 pub(crate) const PROTOCOL: &str = "hublet.token";
 
 /// Bytes of a key for HS256, at least (RFC 7518 3.2).
 const KEY_BYTES_MIN: usize = 32;
 
-/// A token or a key, which is never shown.
+/// A token or a key. It is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret(Box<str>);
 
 impl Secret {
-    /// `None` for what is empty.
+    /// `None` for an empty text.
     pub(crate) fn new(text: &str) -> Option<Self> {
         (!text.is_empty()).then(|| Self(text.into()))
     }
@@ -38,18 +38,18 @@ impl fmt::Debug for Secret {
 /// The tokens that the command line sets.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Secrets {
-    /// To listen.
+    /// Required to subscribe.
     pub(crate) token: Option<Secret>,
-    /// To send, and to listen.
+    /// Required to publish; also allows to subscribe.
     pub(crate) publish_token: Option<Secret>,
-    /// To look inside.
+    /// Required for the admin endpoints.
     pub(crate) admin_token: Option<Secret>,
-    /// What JSON Web Tokens are signed with.
+    /// The key that JSON Web Tokens are signed with.
     pub(crate) jwt_secret: Option<Secret>,
 }
 
 impl Secrets {
-    /// Whether nobody hears a room without a token.
+    /// Whether a token is required to subscribe.
     pub(crate) fn guard_listening(&self) -> bool {
         self.token.is_some() || self.jwt_secret.is_some()
     }
@@ -67,24 +67,24 @@ pub(crate) struct Access {
     key: Option<Key>,
 }
 
-/// What whoever shows a token may do.
+/// What a client with a token, or without one, may do.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Pass {
-    /// The user that it is for.
+    /// The user of the token.
     pub(crate) user: Option<String>,
-    /// From when on it is void, in seconds of Unix time.
+    /// When the token expires, in seconds of Unix time.
     pub(crate) until: Option<u64>,
     listen: Rooms,
     send: Rooms,
-    /// Whether a token was shown: who showed none is told to.
+    /// Whether the request has a token: a refusal without one is 401, otherwise 403.
     shown: bool,
 }
 
-/// Some rooms.
+/// A set of rooms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Rooms {
     All,
-    /// Exact names, and beginnings with a `*` behind them.
+    /// Exact names, and prefixes that end in `*`.
     These(Vec<String>),
 }
 
@@ -112,7 +112,7 @@ impl Access {
         Self { secrets, key }
     }
 
-    /// What a request may do, by the token it shows, or by showing none.
+    /// What a request may do, with its token or without one.
     ///
     /// # Errors
     ///
@@ -126,7 +126,7 @@ impl Access {
             return Ok(Pass { shown: false, ..by_token(Rooms::if_so(!guards_listening), send) });
         };
         if !guards_listening && publish_token.is_none() {
-            // Nobody asked for one.
+            // No token is required, so any is accepted.
             return Ok(by_token(Rooms::All, Rooms::All));
         }
         if is(publish_token, &shown) {
@@ -140,9 +140,9 @@ impl Access {
         claims.map(|claims| self.pass_of(claims)).ok_or(StatusCode::UNAUTHORIZED)
     }
 
-    /// What a JSON Web Token allows. One that does not say where it may listen may everywhere; one
-    /// that does not say where it may send may where it listens, unless sending takes a token of
-    /// its own.
+    /// What a JSON Web Token allows. Without a claim for subscribing it allows all rooms. Without a
+    /// claim for publishing it allows the same rooms as for subscribing, or none if there is a
+    /// token for publishing.
     fn pass_of(&self, claims: Claims) -> Pass {
         let listen = claims.rooms.map_or(Rooms::All, Rooms::These);
         let send = match claims.publish {
@@ -153,11 +153,12 @@ impl Access {
         Pass { user: claims.sub, until: claims.exp, listen, send, shown: true }
     }
 
-    /// Whether a request may look inside: with the token for it, or without one from this machine.
+    /// Whether a request may use the admin endpoints: with the admin token, or from this machine if
+    /// there is no admin token.
     ///
     /// # Errors
     ///
-    /// 401 for a token that is missing or wrong, 403 for who comes from elsewhere.
+    /// 401 if the token is missing or wrong, 403 for a request from elsewhere.
     pub(crate) fn inspect(&self, request: &Request<()>, peer: &Peer) -> Result<(), StatusCode> {
         if self.secrets.admin_token.is_some() {
             let shown = shown(request);
@@ -169,16 +170,16 @@ impl Access {
 }
 
 impl Pass {
-    /// Whether it may listen to a room.
+    /// Whether the client may subscribe to a room.
     ///
     /// # Errors
     ///
-    /// 401 where a token is missing, 403 where the one that was shown does not allow it.
+    /// 401 if the request has no token, 403 if its token does not allow this.
     pub(crate) fn listens_to(&self, room: &str) -> Result<(), StatusCode> {
         self.check(self.listen.contains(room))
     }
 
-    /// Whether it may send to a room.
+    /// Whether the client may publish to a room.
     ///
     /// # Errors
     ///
@@ -187,7 +188,8 @@ impl Pass {
         self.check(self.send.contains(room))
     }
 
-    /// Whether it may send to a user, wherever that is: who may send to every room may.
+    /// Whether the client may send to users, in whatever rooms they are: it may if it may publish
+    /// to every room.
     ///
     /// # Errors
     ///
@@ -209,12 +211,12 @@ impl Pass {
     }
 }
 
-/// The token that a request shows: `Authorization: Bearer`, or `?token=`, or behind
-/// [`PROTOCOL`] in `Sec-WebSocket-Protocol`.
+/// The token of a request: from `Authorization: Bearer`, `?token=`, or after [`PROTOCOL`] in
+/// `Sec-WebSocket-Protocol`.
 fn shown(request: &Request<()>) -> Option<String> {
     let headers = request.headers();
     if let Some(value) = headers.get(header::AUTHORIZATION) {
-        // Another scheme is no token of ours, and nothing valid either.
+        // Another scheme counts as an invalid token.
         let (scheme, token) = value.to_str().ok()?.split_once(' ').unwrap_or_default();
         let token = if scheme.eq_ignore_ascii_case("bearer") { token.trim_ascii() } else { "" };
         return Some(token.to_owned());
@@ -236,8 +238,8 @@ fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
         .map(str::trim_ascii)
 }
 
-/// Whether a token is the secret, in a time that says nothing of either: their hashes are compared,
-/// in constant time.
+/// Whether a token is the secret. Compares their hashes in constant time, so that the time tells
+/// nothing about either.
 fn is(secret: &Option<Secret>, shown: &str) -> bool {
     let Some(secret) = secret else { return false };
     let mac = |text: &str| {
@@ -275,7 +277,7 @@ mod tests {
         request("/", &[("authorization", &format!("Bearer {token}"))])
     }
 
-    /// Statuses for listening and sending, 200 where it is allowed; for none, `None` shows none.
+    /// The statuses for subscribing and publishing; 200 if it is allowed.
     fn may(access: &Access, token: Option<&str>, room: &str) -> [u16; 2] {
         let request = token.map_or_else(|| request("/", &[]), bearer);
         let status =
@@ -314,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_limit_where_to_listen_and_where_to_send() {
+    fn claims_limit_the_rooms_to_subscribe_and_to_publish() {
         let key = Secrets {
             jwt_secret: secret(std::str::from_utf8(SECRET).expect("text")),
             ..Secrets::default()
@@ -351,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_found_where_clients_can_put_it() {
+    fn token_is_read_from_header_query_and_subprotocol() {
         for (uri, headers, token) in [
             ("/", &[("authorization", "Bearer a.b-c")][..], Some("a.b-c")),
             ("/", &[("authorization", "bearer  a")], Some("a")),
@@ -375,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_admin_or_this_machine_looks_inside() {
+    fn admin_endpoints_need_the_admin_token_or_this_machine() {
         let open = access(Secrets { token: secret("t"), ..Secrets::default() });
         let local = Peer::unix();
         let remote = Peer::from(std::net::SocketAddr::from(([192, 0, 2, 1], 1)));

@@ -34,6 +34,8 @@ struct Seat {
     echo: bool,
     /// Whether it may send to the room.
     sends: bool,
+    /// Whether its empty binary messages are questions: browsers hide pings from pages.
+    probes: bool,
     peer: Peer,
     /// When its token ends; boxed, since most have none.
     expiry: Option<Box<Expiry>>,
@@ -66,18 +68,14 @@ impl Handler for Relay {
         peer: &Peer,
     ) -> Result<Admission, StatusCode> {
         let room = room_of(request.uri().path()).ok_or(StatusCode::NOT_FOUND)?;
-        let echo = match query_of(request.uri(), "echo").as_deref() {
-            None => self.echo,
-            Some("1") => true,
-            Some("0") => false,
-            Some(_) => return Err(StatusCode::BAD_REQUEST),
-        };
+        let echo = switch(request, "echo")?.unwrap_or(self.echo);
+        let probes = switch(request, "probe")?.unwrap_or(false);
         let pass = self.access.pass(request, unix_time().as_secs())?;
         pass.listens_to(&room)?;
         let sends = pass.sends_to(&room).is_ok();
         let expiry = pass.until.map(|at| Box::new(Expiry { at, clock: OnceLock::new() }));
         let room: Arc<str> = room.into();
-        let seat = Seat { room: Arc::clone(&room), echo, sends, peer: *peer, expiry };
+        let seat = Seat { room: Arc::clone(&room), echo, sends, probes, peer: *peer, expiry };
         let admission = pass.user.map_or_else(Admission::anonymous, Admission::user);
         let admission = admission.room(room).extension(seat);
         Ok(if offers_protocol(request) { admission.protocol(PROTOCOL) } else { admission })
@@ -120,6 +118,9 @@ impl Handler for Relay {
 
     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
         let seat = seat(client)?;
+        if seat.probes && message.is_empty() && !message.is_text() {
+            return Box::pin(answer(client)).await;
+        }
         if !seat.sends {
             return Err(Disconnect::new(1008, "publishing needs a token that allows it"));
         }
@@ -144,6 +145,12 @@ impl Handler for Relay {
     }
 }
 
+/// Answers the question of a client, to it alone and behind what waits in its queue. It reads no
+/// further message of the client before that, so a client has one answer on its way at most.
+async fn answer(client: &Client) -> Result<(), Disconnect> {
+    client.send(Message::binary([])).await.map(drop).map_err(|error| disconnect(&error))
+}
+
 /// Waits for a place in the inbox, with the message that had none.
 async fn publish(client: &Client, seat: &Seat, refused: Error) -> Result<(), Disconnect> {
     let Some(message) = refused.into_message() else { return Err(Disconnect::INTERNAL) };
@@ -153,6 +160,20 @@ async fn publish(client: &Client, seat: &Seat, refused: Error) -> Result<(), Dis
         client.publish(&seat.room, message).await
     };
     published.map(drop).map_err(|error| disconnect(&error))
+}
+
+/// Returns what a parameter of the query switches, if it is there.
+///
+/// # Errors
+///
+/// 400 for any value but 0 and 1.
+fn switch(request: &Request<()>, name: &str) -> Result<Option<bool>, StatusCode> {
+    match query_of(request.uri(), name).as_deref() {
+        None => Ok(None),
+        Some("1") => Ok(Some(true)),
+        Some("0") => Ok(Some(false)),
+        Some(_) => Err(StatusCode::BAD_REQUEST),
+    }
 }
 
 fn seat(client: &Client) -> Result<&Seat, Disconnect> {

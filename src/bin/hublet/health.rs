@@ -1,4 +1,4 @@
-//! `--health`: asks a hub that serves how it is, where there is no curl to do it.
+//! `--health`: checks a running hub, in images without curl.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -9,15 +9,16 @@ use std::time::Duration;
 use super::Failure;
 use super::socket::{Address, DEFAULT};
 
-/// How long to connect, to send and to receive may take, each.
+/// The timeout of connecting, of sending and of receiving.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 const REQUEST: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
-/// How the answer of a hub that serves begins.
+/// The first bytes of a healthy answer.
 const SERVING: &[u8] = b"HTTP/1.1 200 ";
 
-/// Asks at each address, the default if there is none; fails at the first that does not serve.
+/// Checks each address, or the default address if there is none. Fails at the first hub that does
+/// not serve.
 pub(crate) fn ask(addresses: &[Address]) -> Result<(), Failure> {
     let default = [DEFAULT];
     let addresses = if addresses.is_empty() { &default } else { addresses };
@@ -31,7 +32,7 @@ pub(crate) fn ask(addresses: &[Address]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Why there is no answer: the system has other words for a time that is over.
+/// The reason that there is no answer. The system's text for a timeout is unclear.
 fn because(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
@@ -41,7 +42,7 @@ fn because(error: &io::Error) -> String {
     }
 }
 
-/// Sends the request; returns the beginning of the answer.
+/// Sends the request; returns the first bytes of the answer.
 fn answer(address: &Address) -> io::Result<[u8; SERVING.len()]> {
     match address {
         Address::Tcp(address) => ask_tcp(&[reachable(*address)]),
@@ -60,7 +61,7 @@ fn answer(address: &Address) -> io::Result<[u8; SERVING.len()]> {
     }
 }
 
-/// Asks at the first of the addresses that accepts.
+/// Checks the first address that accepts a connection.
 fn ask_tcp(addresses: &[SocketAddr]) -> io::Result<[u8; SERVING.len()]> {
     let mut outcome = Err(io::ErrorKind::AddrNotAvailable.into());
     for address in addresses {
@@ -76,7 +77,7 @@ fn ask_tcp(addresses: &[SocketAddr]) -> io::Result<[u8; SERVING.len()]> {
     outcome
 }
 
-/// Where a listener is reached from its own machine: one on all interfaces is on loopback too.
+/// The address to connect to: loopback for a listener on all interfaces.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => {

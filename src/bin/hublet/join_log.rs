@@ -1,4 +1,4 @@
-//! Joins and leaves in the log: a line each, or, past ten a second, one line a second for all.
+//! Joins and leaves in the log: a line each, up to ten a second; one line a second for the others.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,29 +7,30 @@ use event_listener::Event;
 use hublet::{Client, Disconnect, Hub, Peer};
 use smol::Timer;
 
-/// Lines a second that are written one by one.
+/// Joins and leaves a second that get a line of their own.
 const LINES: u32 = 10;
 
-/// The length of the second that lines are counted in.
+/// The interval in which lines are counted.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Writes joins and leaves, and folds storms of them into one line a second.
+/// Logs joins and leaves, and summarises those beyond [`LINES`] in one line a second.
 #[derive(Debug)]
 pub(crate) struct Fold {
     hub: Hub,
     second: Mutex<Second>,
-    /// Tells [`run`](Self::run) that something was folded.
+    /// Wakes [`run`](Self::run) when a join or leave waits for the summary.
     folded: Event,
 }
 
-/// What happened in the second that runs.
+/// Joins and leaves of the current second.
 #[derive(Debug)]
 struct Second {
     began: Instant,
-    /// Lines written one by one.
+    /// Lines written in this second.
     lines: u32,
-    /// Joins and leaves that were not.
+    /// Joins that wait for the summary.
     joined: u32,
+    /// Leaves that wait for the summary.
     left: u32,
 }
 
@@ -59,21 +60,21 @@ impl Fold {
         }
     }
 
-    /// Writes a line for what was folded, a second after the first of it; again and again.
+    /// Writes each summary, a second after its first join or leave. Runs for ever.
     pub(crate) async fn run(self: Arc<Self>) {
         loop {
             let folded = self.folded.listen();
             if !self.has_folded() {
                 folded.await;
             }
-            // Also after a line: with several threads more may have been folded while it was
-            // written, and that has a second as well.
+            // Also right after a summary: another thread may have added to the next one while it
+            // was written, and that one also waits a second.
             Timer::after(SECOND).await;
             self.flush();
         }
     }
 
-    /// Writes the line for what was folded, if anything was; the last one at the end.
+    /// Writes the summary, if it is not empty. Also called at the end of the process.
     pub(crate) fn flush(&self) {
         let (joined, left) = {
             let mut second = self.second();
@@ -90,14 +91,15 @@ impl Fold {
         second.joined + second.left > 0
     }
 
-    /// Whether there is a line left in this second; if not, the event is folded by `count`.
+    /// Whether an event may have a line of its own in this second. If not, `count` adds it to the
+    /// summary.
     fn has_line(&self, count: impl FnOnce(&mut Second)) -> bool {
         let mut second = self.second();
         if second.began.elapsed() >= SECOND {
             second.began = Instant::now();
             second.lines = 0;
         }
-        // While something is folded, what comes later must not overtake it.
+        // While a summary waits, later events join it, so that the log keeps the order.
         if second.lines < LINES && second.joined + second.left == 0 {
             second.lines += 1;
             return true;

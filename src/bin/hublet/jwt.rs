@@ -1,7 +1,7 @@
-//! JSON Web Tokens, as far as they are signed with HS256 (RFC 7519, RFC 7515).
+//! JSON Web Tokens that are signed with HS256 (RFC 7519, RFC 7515).
 //!
-//! Of a token nothing is read before its signature but the one word that must be `HS256`, and the
-//! signature is only ever checked as such, so no token chooses how it is checked.
+//! Before the signature is checked, only the header is read: its `alg` must be `HS256`. The
+//! signature is always checked as HS256, so a token cannot choose its algorithm.
 
 use std::fmt;
 
@@ -9,31 +9,31 @@ use base64ct::{Base64UrlUnpadded, Encoding as _};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-/// Objects and lists inside of each other, at most, in a token.
+/// The depth of nested objects and lists in a token, at most.
 const DEPTH_MAX: u32 = 8;
 
-/// What tokens are signed with.
+/// The key that tokens are signed with.
 #[derive(Clone)]
 pub(crate) struct Key(Hmac<Sha256>);
 
-/// What a token says.
+/// The claims of a token.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Claims {
-    /// Who it is for.
+    /// The user.
     pub(crate) sub: Option<String>,
-    /// From when on it is void, in seconds of Unix time.
+    /// When the token expires, in seconds of Unix time.
     pub(crate) exp: Option<u64>,
-    /// Before when it is not valid yet, in seconds of Unix time.
+    /// When the token becomes valid, in seconds of Unix time.
     nbf: Option<u64>,
-    /// The rooms that it may listen to; `None` where it does not say.
+    /// The rooms that the client may subscribe to; `None` without this claim.
     pub(crate) rooms: Option<Vec<String>>,
-    /// The rooms that it may send to; `None` where it does not say.
+    /// The rooms that the client may publish to; `None` without this claim.
     pub(crate) publish: Option<Vec<String>>,
 }
 
 impl Key {
     pub(crate) fn new(secret: &[u8]) -> Self {
-        // A key of any length is a key (RFC 2104 section 3).
+        // HMAC takes keys of any length (RFC 2104 section 3).
         Self(Hmac::new_from_slice(secret).unwrap_or_else(|_| unreachable!("any length will do")))
     }
 
@@ -59,18 +59,17 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Decodes base64url without padding (RFC 4648 section 5), in the one way that each of its texts
-/// has.
+/// Decodes base64url without padding (RFC 4648 section 5). Refuses all but the canonical encoding.
 fn decode(part: &str) -> Option<Vec<u8>> {
     Base64UrlUnpadded::decode_vec(part).ok()
 }
 
-/// Passes a header that says HS256 and nothing that must be understood beside it.
+/// Accepts a header with `alg` HS256 and without `crit`.
 fn check_header(json: &[u8]) -> Option<()> {
     let mut alg = None;
     read_object(json, &mut |key, reader| match key {
         "alg" => once(&mut alg, reader.string()?),
-        // Extensions that whoever does not know them must refuse (RFC 7515 4.1.11).
+        // A reader must refuse critical extensions that it does not know (RFC 7515 4.1.11).
         "crit" => None,
         _ => reader.skip(DEPTH_MAX),
     })?;
@@ -83,7 +82,7 @@ impl Claims {
         read_object(json, &mut |key, reader| match key {
             "sub" => once(&mut claims.sub, reader.string()?),
             "exp" => once(&mut claims.exp, reader.seconds()?.0),
-            // The second in which it begins counts once it is over.
+            // Rounded up: with a fraction, the token is valid from the next whole second.
             "nbf" => {
                 let (seconds, more) = reader.seconds()?;
                 once(&mut claims.nbf, seconds.saturating_add(u64::from(more)))
@@ -96,12 +95,12 @@ impl Claims {
     }
 }
 
-/// Sets what may be said once.
+/// Sets a claim; refuses a second one of the same name.
 fn once<T>(slot: &mut Option<T>, value: T) -> Option<()> {
     slot.replace(value).is_none().then_some(())
 }
 
-/// Reads JSON that is an object (RFC 8259), its members one by one.
+/// Reads a JSON object (RFC 8259), member by member.
 fn read_object(json: &[u8], member: &mut Member<'_>) -> Option<()> {
     let mut reader = Reader { rest: std::str::from_utf8(json).ok()? };
     reader.object(member)?;
@@ -109,10 +108,10 @@ fn read_object(json: &[u8], member: &mut Member<'_>) -> Option<()> {
     reader.rest.is_empty().then_some(())
 }
 
-/// Takes a member's name, and reads its value.
+/// A function that gets a member's name and reads its value.
 type Member<'a> = dyn FnMut(&str, &mut Reader<'_>) -> Option<()> + 'a;
 
-/// What is left to read. Each method reads one thing, or says `None` once and for all.
+/// A JSON reader. Each method reads one value, or returns `None`, which ends the reading.
 struct Reader<'a> {
     rest: &'a str,
 }
@@ -122,7 +121,7 @@ impl Reader<'_> {
         self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r']);
     }
 
-    /// Takes a sign if it is next.
+    /// Skips `sign` if it is next.
     fn sign(&mut self, sign: char) -> bool {
         self.space();
         let rest = self.rest.strip_prefix(sign);
@@ -130,7 +129,7 @@ impl Reader<'_> {
         rest.is_some()
     }
 
-    /// Reads what stands between two signs, with commas between.
+    /// Reads elements between `open` and `close`, with commas between them.
     fn list(
         &mut self,
         [open, close]: [char; 2],
@@ -160,7 +159,7 @@ impl Reader<'_> {
         })
     }
 
-    /// A list of strings, or one string for a list of one.
+    /// A list of strings. A single string counts as a list of one.
     fn strings(&mut self) -> Option<Vec<String>> {
         self.space();
         if self.rest.starts_with('"') {
@@ -204,11 +203,11 @@ impl Reader<'_> {
         Some(string)
     }
 
-    /// A time that is not before 1970: whole seconds, and whether there is a fraction.
+    /// A time from 1970 on: whole seconds, and whether there is a fraction.
     fn seconds(&mut self) -> Option<(u64, bool)> {
         let number = self.number()?;
         let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-        // One with an exponent is written as no date is.
+        // An exponent is refused: dates are not written with one.
         fraction.bytes().all(|digit| digit.is_ascii_digit()).then_some(())?;
         let seconds = whole.parse().ok()?;
         Some((seconds, fraction.bytes().any(|digit| digit != b'0')))
@@ -223,7 +222,7 @@ impl Reader<'_> {
         is_number(number).then_some(number)
     }
 
-    /// Any value, with at most `depth` lists and objects inside of each other.
+    /// Skips any value with at most `depth` nested lists and objects.
     fn skip(&mut self, depth: u32) -> Option<()> {
         self.space();
         let deeper = depth.checked_sub(1);
@@ -247,7 +246,7 @@ impl Reader<'_> {
     }
 }
 
-/// Whether this is a number (RFC 8259 section 6).
+/// Whether a text is a JSON number (RFC 8259 section 6).
 fn is_number(text: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let text = text.strip_prefix('-').unwrap_or(text);
@@ -261,7 +260,7 @@ fn is_number(text: &str) -> bool {
     digits(whole) && !leads && digits(fraction) && digits(exponent)
 }
 
-/// The character of an escape behind its `\u`, or of two that are a pair (RFC 8259 section 7).
+/// Reads an escape after its `\u`, and the second one of a surrogate pair (RFC 8259 section 7).
 fn unicode(characters: &mut std::str::Chars<'_>) -> Option<char> {
     let mut unit =
         || (0..4).try_fold(0, |unit, _| Some(unit * 16 + characters.next()?.to_digit(16)?));
@@ -300,7 +299,7 @@ pub(crate) mod tests {
         Key::new(SECRET).verify(&sign(HEADER, claims, SECRET), 1000)
     }
 
-    /// The example of RFC 7515, appendix A.1: made by somebody else.
+    /// The example of RFC 7515, appendix A.1: not made by this code.
     #[test]
     fn the_example_of_the_rfc_is_read() {
         let secret = "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
@@ -310,12 +309,12 @@ pub(crate) mod tests {
         let key = Key::new(&decode(secret).expect("base64"));
         let claims = key.verify(token, 1_300_819_379).expect("valid a second before its end");
         assert_eq!(claims, Claims { exp: Some(1_300_819_380), ..Claims::default() });
-        assert_eq!(key.verify(token, 1_300_819_380), None, "void from exp on");
+        assert_eq!(key.verify(token, 1_300_819_380), None, "expired from exp on");
     }
 
-    /// Of two texts for the same bytes one would be a second name of a token.
+    /// Two texts for the same bytes would be two texts for one token.
     #[test]
-    fn base64_has_one_text_for_each_bytes_and_no_padding() {
+    fn base64_is_canonical_and_without_padding() {
         for (text, bytes) in [("", &b""[..]), ("AA", b"\0"), ("-_8", b"\xfb\xff"), ("QUJD", b"ABC")]
         {
             assert_eq!(decode(text).as_deref(), Some(bytes), "{text:?}");
@@ -326,7 +325,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn claims_are_read_and_others_passed_over() {
+    fn known_claims_are_read_and_others_skipped() {
         let claims = read(
             r#" { "sub" : "ad\u0061 \ud83d\ude00\n", "rooms":["a","b/*"],"publish":"a", "iat":-1.5e3,
                 "x":{"y":[true,false,null,{"z":"}"}]},"exp":1001.9,"nbf":1000.0 } "#,
@@ -343,7 +342,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn whatever_is_not_valid_now_is_refused() {
+    fn invalid_and_expired_tokens_are_refused() {
         let good = sign(HEADER, r#"{"sub":"ada"}"#, SECRET);
         let key = Key::new(SECRET);
         assert!(key.verify(&good, 1000).is_some());

@@ -3,26 +3,26 @@
 use base64ct::{Base64, Encoding as _};
 use hublet::Message;
 
-/// What stays allocated for the line that is coming in, once it has been sent.
+/// Bytes that stay allocated for the next line.
 const KEEP: usize = 32 * 1024;
 
-/// Cuts a stream of bytes into lines. It holds one line at most, and none that is too long.
+/// Splits a stream of bytes into lines. Holds one line at most, and none that is too long.
 #[derive(Debug)]
 pub(crate) struct Lines {
     /// The longest line, in bytes without its end.
     max: usize,
-    /// The line that is coming in; empty once it is too long.
+    /// The bytes of the current line so far; empty once it is too long.
     held: Vec<u8>,
-    /// Bytes of that line so far.
+    /// Length of the current line so far, in bytes.
     len: u64,
-    /// Lines that came before it.
+    /// Lines before the current one.
     number: u64,
 }
 
-/// A line that is no message.
+/// A line that exceeds the limit.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TooLong {
-    /// Which line, from 1.
+    /// The number of the line, from 1.
     pub(crate) number: u64,
     /// Its length in bytes.
     pub(crate) len: u64,
@@ -33,8 +33,8 @@ impl Lines {
         Self { max, held: Vec::new(), len: 0, number: 0 }
     }
 
-    /// Takes bytes off the front of `bytes` up to the end of a line; `None` when all are taken and
-    /// the line goes on.
+    /// Removes bytes from the front of `bytes` up to the end of a line; `None` if all are removed
+    /// and the line continues.
     pub(crate) fn next(&mut self, bytes: &mut &[u8]) -> Option<Result<Message, TooLong>> {
         let end = bytes.iter().position(|&byte| byte == b'\n');
         self.hold(&bytes[..end.unwrap_or(bytes.len())]);
@@ -42,14 +42,14 @@ impl Lines {
         end.map(|_| self.finish())
     }
 
-    /// The last line, if the stream ended without an end of it.
+    /// The last line, if the stream ended without a line break.
     pub(crate) fn last(&mut self) -> Option<Result<Message, TooLong>> {
         (self.len > 0).then(|| self.finish())
     }
 
     fn hold(&mut self, part: &[u8]) {
         self.len += part.len() as u64;
-        // One byte more, since a CR before the end is not the line's.
+        // One byte more, since a CR before the LF is not part of the line.
         if self.len <= self.max as u64 + 1 {
             self.held.extend_from_slice(part);
         } else {
@@ -74,10 +74,10 @@ impl Lines {
     }
 }
 
-/// Appends a message as exactly one line, so that no message can pass for two.
+/// Appends a message as exactly one line, so that no message looks like two.
 ///
-/// A text loses the end of line that it may have at its end, and every other becomes a space; a
-/// binary message is written in base64, as it is among server-sent events.
+/// A line break at the end of a text is removed, and every other becomes a space. A binary message
+/// is written in base64, as in server-sent events.
 pub(crate) fn append(message: &Message, to: &mut Vec<u8>) {
     let bytes = message.as_bytes();
     if message.is_text() {
@@ -103,14 +103,14 @@ mod tests {
             while let Some(line) = lines.next(&mut piece) {
                 cut.push(line);
             }
-            assert!(lines.held.len() <= max + 1, "more is held than a line");
+            assert!(lines.held.len() <= max + 1, "it holds more than a line");
         }
         cut.extend(lines.last());
         cut
     }
 
     #[test]
-    fn lines_are_the_same_however_they_come_in() {
+    fn lines_do_not_depend_on_how_the_stream_is_split() {
         let input =
             b"one\n\ntwo\r\n12345678\r\n123456789\n12345678\n\xff\xfe\r\nlong long line\nend";
         let text = |text: &str| Ok(Message::text(text));
@@ -131,13 +131,13 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_ends_with_a_line_has_no_line_after_it() {
+    fn stream_that_ends_with_a_line_break_has_no_further_line() {
         assert_eq!(cut(b"one\n", 8, 64), [Ok(Message::text("one"))]);
         assert_eq!(cut(b"", 8, 64), []);
     }
 
     #[test]
-    fn a_line_that_never_ends_takes_no_memory() {
+    fn endless_line_takes_no_memory() {
         let mut lines = Lines::new(100);
         let endless = vec![b'x'; 1024];
         for _ in 0..1024 {

@@ -1,4 +1,4 @@
-//! The log: one line each on standard error. Whoever supervises the process stamps the time.
+//! The log: one line for each record, on standard error. The supervisor adds the time.
 
 use std::fmt::Write as _;
 use std::io::{self, StderrLock, Write as _};
@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-/// A line is cut after this many bytes: nothing that peers name is longer than a path.
+/// Bytes of a line, at most. The names that peers choose are not longer than a path.
 const LINE_MAX: usize = 1024;
 
-/// Lines of one level a second at most: whatever peers do, a disk is not filled by it. More are
-/// counted, and told of in one line.
+/// Lines of one level a second, at most, so that peers cannot fill a disk. Further lines are
+/// counted, and the count is logged in one line.
 const LINES: u32 = 50;
 
-/// The length of the second that lines are counted in.
+/// The interval in which lines are counted.
 const SECOND: Duration = Duration::from_secs(1);
 
 struct Stderr {
-    /// What each level has written lately.
+    /// The lines of each level in the current second.
     budgets: Mutex<[Budget; LEVELS]>,
 }
 
@@ -27,13 +27,13 @@ const LEVELS: usize = Level::Trace as usize;
 
 static STDERR: Stderr = Stderr { budgets: Mutex::new([Budget::NEW; LEVELS]) };
 
-/// Lines of one level in the second that runs.
+/// Lines of one level in the current second.
 #[derive(Debug, Clone, Copy)]
 struct Budget {
     began: Option<Instant>,
     /// Lines that were written.
     lines: u32,
-    /// Lines that were not.
+    /// Lines that were left out.
     left_out: u64,
 }
 
@@ -53,7 +53,7 @@ impl Budget {
         false
     }
 
-    /// Takes how many lines were left out in a second that is over.
+    /// Returns how many lines were left out, once their second is over.
     fn take_left_out(&mut self, now: Instant) -> u64 {
         match self.began {
             Some(began) if now.duration_since(began) < SECOND => 0,
@@ -64,14 +64,14 @@ impl Budget {
 
 /// Starts logging from `level` up.
 pub(crate) fn start(level: LevelFilter) {
-    // It fails only if a logger is set already, and this is the only place that sets one.
+    // Fails only if a logger is set already, and no other code sets one.
     if log::set_logger(&STDERR).is_ok() {
         log::set_max_level(level);
     }
 }
 
 impl Log for Stderr {
-    /// The crates below say too much at debug and nothing that concerns who runs a hub.
+    /// Leaves out lines of other crates below `warn`, which do not concern an operator.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target().starts_with("hublet") || metadata.level() <= Level::Warn
     }
@@ -86,7 +86,7 @@ impl Log for Stderr {
         }
     }
 
-    /// Tells of what was left out up to now; for the end of the process.
+    /// Logs how many lines were left out up to now, at the end of the process.
     fn flush(&self) {
         self.tell_left_out(Instant::now() + SECOND);
     }
@@ -97,7 +97,7 @@ impl Stderr {
         self.budgets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells of the lines that were left out in seconds that are over at `now`.
+    /// Logs how many lines were left out in seconds that are over at `now`.
     fn tell_left_out(&self, now: Instant) {
         for level in Level::iter() {
             let left_out = self.budgets()[level as usize - 1].take_left_out(now);
@@ -108,18 +108,18 @@ impl Stderr {
     }
 }
 
-/// Writes a line, unless it would have to wait.
+/// Writes a line, or drops it if the write would block.
 fn write(line: &str) {
-    // Held while it is asked for room, so that no other thread takes the room.
+    // Locked before the check for room, so that no other thread takes the room.
     let mut stderr = io::stderr().lock();
-    // A full disk, a closed pipe or one that nobody reads must not stop the hub.
+    // A full disk, and a pipe that is closed or not read, must not stop the hub.
     if is_writable(&stderr) {
         drop(stderr.write_all(line.as_bytes()));
     }
 }
 
-/// Whether standard error takes a line without waiting. A pipe that says so has room for
-/// `PIPE_BUF` bytes, which is more than a line (POSIX `write`).
+/// Whether standard error takes a line without blocking. A writable pipe has room for `PIPE_BUF`
+/// bytes, which is more than a line (POSIX `write`).
 fn is_writable(stderr: &StderrLock<'_>) -> bool {
     #[cfg(unix)]
     {
@@ -135,7 +135,7 @@ fn is_writable(stderr: &StderrLock<'_>) -> bool {
     }
 }
 
-/// A line of the log, with control characters escaped, so that no name can forge another line.
+/// A line of the log. Control characters are escaped, so that no name can forge another line.
 fn line(level: Level, text: &str) -> String {
     let mut line = format!("{level} ");
     for character in text.chars() {
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_of_lines_is_cut_and_counted() {
+    fn lines_beyond_the_limit_are_counted_and_left_out() {
         let mut budget = Budget::NEW;
         let begin = Instant::now();
         let written = (0..1000).filter(|_| budget.has_line(begin)).count();
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(budget.take_left_out(begin), 0, "the second is not over");
         let later = begin + SECOND;
         assert_eq!(budget.take_left_out(later), 1000 - u64::from(LINES));
-        assert_eq!(budget.take_left_out(later), 0, "told once");
+        assert_eq!(budget.take_left_out(later), 0, "reported once");
         assert!(budget.has_line(later));
     }
 

@@ -1,4 +1,4 @@
-//! The `hublet` binary: a hub on a port, until a signal.
+//! The `hublet` binary: serves a hub until a signal ends it.
 
 mod auth;
 mod flags;
@@ -31,13 +31,13 @@ use hublet::{Disconnect, Hub, Listener, Reactor};
 use smol::{Executor, Task};
 
 use auth::Access;
-use flags::{Options, Wish};
+use flags::{Action, Options};
 use handler::Relay;
 use join_log::Fold;
 use pipe::{Pipe, Plan};
 use signals::Signals;
 
-/// A task: of one type for all, so that the executor's code for a task is there once.
+/// The type of all tasks. One type keeps the executor's code for a task in the binary once.
 pub(crate) type Work = Task<Result<(), Failure>>;
 
 /// Spawns a task.
@@ -48,14 +48,14 @@ pub(crate) fn spawn(
     executor.spawn(work.boxed())
 }
 
-/// File descriptors beside those of clients: listeners, the log, handshakes that are refused.
+/// File descriptors besides those of clients: listeners, the log, refused handshakes.
 const SPARE_FDS: u64 = 64;
 
-/// A part of the hub that runs while it serves: the manager, an accept loop, the folded log.
+/// A part that runs as long as the hub serves: the manager, an accept loop, the log of joins.
 struct Part {
-    /// What it is, for the sentence about its end.
+    /// The name in the sentence about its end.
     name: String,
-    /// It has no failure of its own: whatever way it ends, it ends the process.
+    /// Returns no failure of its own. Its end, in whatever way, ends the process.
     task: Work,
 }
 
@@ -97,34 +97,34 @@ impl Failure {
 
 fn main() -> ExitCode {
     let outcome = match flags::parse(std::env::vars_os(), std::env::args_os()) {
-        Ok(Wish::Serve(options)) => serve(*options),
-        Ok(Wish::Health(addresses)) => health::ask(&addresses),
-        Ok(Wish::Say(text)) => print(text.as_bytes())
+        Ok(Action::Serve(options)) => serve(*options),
+        Ok(Action::Health(addresses)) => health::ask(&addresses),
+        Ok(Action::Print(text)) => print(text.as_bytes())
             .map_err(|error| Failure::running(format!("standard output failed: {error}"))),
         Err(failure) => Err(failure),
     };
     ExitCode::from(code(outcome))
 }
 
-/// Turns an outcome into the exit code; a failure is told in one sentence.
+/// Turns an outcome into the exit code, and prints a failure as one sentence.
 fn code(outcome: Result<(), Failure>) -> u8 {
     let Err(failure) = outcome else { return 0 };
-    // If standard error is gone too, the exit code has to say it all.
+    // If standard error fails too, there is only the exit code.
     drop(io::stderr().write_all(format!("hublet: {}\n", failure.sentence).as_bytes()));
     failure.code
 }
 
-/// Writes to standard output, at once.
+/// Writes to standard output and flushes it.
 fn print(bytes: &[u8]) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(bytes)?;
     stdout.flush()
 }
 
-/// Serves until a signal has drained the hub, or something failed.
+/// Serves until a signal or the end of the pipe has drained the hub, or until a part fails.
 fn serve(options: Options) -> Result<(), Failure> {
     log::start(options.level);
-    // One line like any other: the default hook waits for whoever reads standard error.
+    // A panic is logged as one line. The default hook would block if standard error is not read.
     std::panic::set_hook(Box::new(|panic| ::log::error!("{panic}")));
     for unknown in &options.unknown {
         ::log::warn!("{unknown} is ignored: no flag has this variable");
@@ -143,8 +143,8 @@ fn serve(options: Options) -> Result<(), Failure> {
         let reactor = reactor.clone();
         threads.push(thread(Box::new(move || work(&executor, &reactor, stopped.boxed())))?);
     }
-    // A task of its own: what the executor runs beside its tasks is polled whenever one is woken,
-    // and this would look for signals each time.
+    // A task of its own: a future that runs beside the executor's tasks is polled whenever one of
+    // them is woken, and this one would check for signals each time.
     let main = spawn(&executor, {
         let (executor, reactor) = (Arc::clone(&executor), reactor.clone());
         async move { run(&executor, &reactor, options).await }
@@ -161,17 +161,18 @@ fn serve(options: Options) -> Result<(), Failure> {
     outcome
 }
 
-/// Tasks that a thread runs between two looks at its sockets.
+/// Tasks that a thread runs between two checks of its sockets.
 const TICKS: usize = 200;
 
-/// Runs the executor's tasks in this thread, until `end`; of one type for all threads.
+/// Runs the executor's tasks in this thread until `end`. Not generic, so that the code is in the
+/// binary once.
 fn work(
     executor: &Executor<'static>,
     reactor: &Reactor,
     end: Pin<Box<dyn Future<Output = ()> + '_>>,
 ) {
-    // Not `Executor::run`: a queue for each thread is looked through before every wait, and it pays
-    // where tasks are more work than these.
+    // Not `Executor::run`: it searches a queue for each thread before every wait, which pays only
+    // for longer tasks than these.
     let tasks = async {
         loop {
             for _ in 0..TICKS {
@@ -235,7 +236,7 @@ async fn run(
         signals.next().await?;
         Ok((Disconnect::RESTART, Ok(())))
     };
-    // A stream that failed is no reason to leave the clients without a word.
+    // If a standard stream fails, the hub still drains.
     let piped = async { Ok((Disconnect::GOING_AWAY, pipe.ended().await)) };
     let ended = async {
         let name = first_end(&mut parts).await?;
@@ -255,14 +256,14 @@ async fn run(
         signals.next().await?;
         Err(Failure::running("stopped at once by a second signal"))
     };
-    // They may end now, but not by a panic.
+    // During the drain the parts may end, but not by a panic.
     let failed = async {
         loop {
             first_end(&mut parts).await?;
         }
     };
     let drained = or(or(failed, drained), impatient).await;
-    // Those who left in the last second are told of before the end.
+    // Logs the clients that left in the last second.
     fold.flush();
     outcome.and(drained)
 }
@@ -284,8 +285,8 @@ fn accept(
     })
 }
 
-/// Tells where connections are accepted, a line for each listener: on standard output, unless that
-/// is a room's.
+/// Prints a line for each listener: on standard output, or on standard error if standard output is
+/// for messages of a room.
 fn announce(plan: &Plan, names: &[String]) {
     let lines: String = names.iter().map(|name| format!("listening on {name}\n")).collect();
     let lines = lines.as_bytes();
@@ -298,12 +299,12 @@ fn announce(plan: &Plan, names: &[String]) {
     }
 }
 
-/// Waits for a part of the hub to end, takes it off the list and returns its name; for ever, if
-/// none is left.
+/// Waits for a part to end, removes it from the list and returns its name. Pending for ever if the
+/// list is empty.
 ///
 /// # Errors
 ///
-/// If it panicked: async-task hands a panic on to whoever awaits the task.
+/// If the part panicked: awaiting a task resumes its panic.
 async fn first_end(parts: &mut Vec<Part>) -> Result<String, Failure> {
     let ended = poll_fn(|cx| {
         for nth in 0..parts.len() {
@@ -320,8 +321,8 @@ async fn first_end(parts: &mut Vec<Part>) -> Result<String, Failure> {
     }
 }
 
-/// Raises the soft limit on file descriptors to the hard one, since most shells give 1,024;
-/// returns the limit that holds then, if there is one.
+/// Raises the soft limit on file descriptors to the hard one, since most shells set 1,024. Returns
+/// the limit that applies then, if there is one.
 fn raise_fd_limit() -> Option<u64> {
     #[cfg(unix)]
     {
@@ -336,8 +337,7 @@ fn raise_fd_limit() -> Option<u64> {
     None
 }
 
-/// Refuses a limit on file descriptors that cannot hold the clients that are asked for, or not
-/// even one.
+/// Refuses a limit on file descriptors that is too low for `max_clients`, or for one client.
 fn check_fd_limit(limit: Option<u64>, max_clients: Option<usize>) -> Result<(), Failure> {
     let clients = max_clients.unwrap_or(1);
     let needed = (clients as u64).saturating_add(SPARE_FDS);

@@ -1,7 +1,8 @@
-//! Pipe mode: lines of standard input go to a room, messages of a room are lines of standard output.
+//! Pipe mode: publishes the lines of standard input to a room, and prints the messages of a room on
+//! standard output.
 //!
-//! A thread each reads and writes the streams. Nobody waits for it: it ends with its stream, or
-//! with the process.
+//! One thread reads and one writes, each until the end of its stream or of the process. The hub
+//! never waits for these threads.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -17,41 +18,41 @@ use smol::{Executor, Timer};
 
 use super::flags::Options;
 use super::lines::{self, Lines, TooLong};
-use super::stdio::Handover;
+use super::stdio::StreamBuffer;
 use super::{Failure, Work, spawn, thread};
 
-/// The first pause for a member that is behind; it doubles up to [`PAUSE_MAX`].
+/// The first pause while a member is behind; it doubles up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// The longest pause: how late the reader notices that a member has caught up.
+/// The longest pause: the delay after a member has caught up.
 const PAUSE_MAX: Duration = Duration::from_millis(32);
 
-/// How long the output waits before it asks again whether there is a place for it.
+/// How long the output waits before it tries again to join its room.
 const PLACE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Bytes of a frame beyond its payload, at most (RFC 6455 5.2).
 const FRAMING: usize = 10;
 
-/// How many times as long as its frame a line is, at most: one byte of binary is a frame of 3 bytes
-/// (RFC 6455 5.2), and 5 as a line of base64.
+/// The length of a line compared with its frame, at most: a binary message of one byte is a frame
+/// of 3 bytes (RFC 6455 5.2), and a base64 line of 5.
 const LINE_PER_FRAME: usize = 2;
 
-/// What the options say of the pipe.
+/// The options of the pipe.
 #[derive(Debug)]
 pub(crate) struct Plan {
     /// The room that lines of standard input go to.
     stdin: Option<Arc<str>>,
     /// The room whose messages are lines of standard output.
     pub(crate) stdout: Option<Arc<str>>,
-    /// Whether the pipe hears itself, if it is in one room.
+    /// Whether the output prints the input's messages, if both are in the same room.
     echo: bool,
     /// The longest line, in bytes.
     max_message: usize,
-    /// Messages that the queue of a member holds.
+    /// Messages that a member's queue may hold.
     queue: usize,
-    /// Bytes that it holds.
+    /// Bytes that a member's queue may hold.
     queue_bytes: usize,
-    /// How long anybody may stay behind before nobody waits any more.
+    /// How long the input waits for a member that is behind.
     write_timeout: Duration,
     /// How long a drain takes at most, standard output included.
     pub(crate) drain_max: Duration,
@@ -73,17 +74,18 @@ impl Plan {
     }
 }
 
-/// The pipe: either half, both, or none.
+/// The pipe: its input, its output, both, or none.
 #[derive(Debug, Default)]
 pub(crate) struct Pipe {
     input: Option<Work>,
     output: Option<Work>,
-    /// The lines on their way to standard output.
-    lines: Arc<Handover>,
+    /// Lines for the thread that writes standard output.
+    lines: Arc<StreamBuffer>,
 }
 
 impl Pipe {
-    /// Joins the room of `--stdout` and begins to read standard input, as planned.
+    /// Joins the room of `--stdout` and starts to read standard input, as far as `plan` asks for
+    /// it.
     pub(crate) async fn start(
         hub: &Hub,
         executor: &Executor<'static>,
@@ -102,10 +104,10 @@ impl Pipe {
             pipe.output = Some(spawn(executor, output.run(hub, room, subscription)));
         }
         if let Some(room) = &plan.stdin {
-            let chunks = Arc::<Handover>::default();
+            let chunks = Arc::<StreamBuffer>::default();
             let reader = Arc::clone(&chunks);
             thread(Box::new(move || reader.read(io::stdin().lock())))?;
-            // The pipe is one client, which does not hear itself if clients do not.
+            // Input and output act as one client, which gets no echo if other clients get none.
             let itself = (!plan.echo && plan.stdout.as_ref() == Some(room)).then_some(own);
             let input = Input { pace: Pace::new(hub, room, plan), itself, chunks };
             pipe.input = Some(spawn(executor, input.run(plan.max_message)));
@@ -113,7 +115,8 @@ impl Pipe {
         Ok(pipe)
     }
 
-    /// Waits for the end of the input, or until nobody reads the output; for ever without a pipe.
+    /// Waits for the end of the input, or until the reader of the output is gone. Pending for ever
+    /// without a pipe.
     ///
     /// # Errors
     ///
@@ -122,14 +125,16 @@ impl Pipe {
         or(end_of(&mut self.input), end_of(&mut self.output)).await
     }
 
-    /// Reads nothing more: the hub is about to drain. It waits for this client as for any other, and
-    /// not for whoever reads standard output: what is queued finds room on the way there.
+    /// Stops the input, before a drain. The drain waits for the output as for any client, but not
+    /// for the reader of standard output: there is room for all queued messages on the way to the
+    /// thread.
     pub(crate) fn stop(&mut self, plan: &Plan) {
         self.input = None;
         self.lines.drain(LINE_PER_FRAME * (plan.queue_bytes + plan.max_message));
     }
 
-    /// Waits until standard output has taken what it was owed, or until `deadline`; after a drain.
+    /// Waits until standard output has taken the last lines, or until `deadline`. Called after a
+    /// drain.
     pub(crate) async fn flush(&mut self, deadline: Instant) -> Result<(), Failure> {
         if self.output.is_none() {
             return Ok(());
@@ -143,7 +148,7 @@ impl Pipe {
     }
 }
 
-/// Waits for the end of a half, which is gone then; for ever if there is none.
+/// Waits for the end of a task, and removes it. Pending for ever if there is none.
 async fn end_of(half: &mut Option<Work>) -> Result<(), Failure> {
     let ended = poll_fn(|cx| match half {
         Some(half) => Pin::new(half).poll(cx),
@@ -154,17 +159,17 @@ async fn end_of(half: &mut Option<Work>) -> Result<(), Failure> {
     ended
 }
 
-/// What becomes of standard input.
+/// The task that publishes standard input.
 struct Input {
     pace: Pace,
-    /// The pipe's other half, if it must not hear this one.
+    /// The client of the output, if it must get no echo of the input.
     itself: Option<Arc<Mutex<Option<Client>>>>,
-    /// What the thread has read.
-    chunks: Arc<Handover>,
+    /// Bytes that the thread has read.
+    chunks: Arc<StreamBuffer>,
 }
 
 impl Input {
-    /// Publishes the lines, and waits at their end until the members have them.
+    /// Publishes the lines, then waits until no member's queue holds any of them.
     async fn run(mut self, max: usize) -> Result<(), Failure> {
         let mut lines = Lines::new(max);
         while let Some(chunk) = self.chunks.take().await {
@@ -183,7 +188,7 @@ impl Input {
                 return Ok(());
             }
         }
-        // An error means that the hub has ended: there is nobody left to wait for.
+        // An error means that the hub has ended: there is no member left.
         drop(self.pace.wait_for_all().await);
         Ok(())
     }
@@ -207,7 +212,7 @@ impl Input {
         self.pace.keep(message.len() + FRAMING).await?;
         let (hub, room) = (&self.pace.hub, &*self.pace.room);
         let itself = self.itself.as_ref().and_then(|client| lock(client).clone());
-        // Not waiting for the count lets the manager take many lines at once.
+        // Without a wait for the count, the manager takes many lines at once.
         let published = match &itself {
             Some(client) => client.try_publish(room, message),
             None => hub.try_publish(room, message),
@@ -225,24 +230,24 @@ impl Input {
     }
 }
 
-/// Keeps a publisher from running ahead of the members of its room.
+/// Back-pressure: keeps the input from overflowing the queues of the room's members.
 ///
-/// Between two looks at the members it publishes at most half of what a queue holds, and goes on
-/// only while no queue is over half full. So nobody who reads is evicted for its haste.
+/// Between two checks of the members it publishes at most half of what a queue holds. It goes on
+/// only while no queue is more than half full. So a member that reads is not evicted.
 struct Pace {
     hub: Hub,
     room: Arc<str>,
-    /// Messages that a queue holds.
+    /// Messages that a queue may hold.
     queue: usize,
-    /// Bytes that a queue holds.
+    /// Bytes that a queue may hold.
     queue_bytes: usize,
-    /// How long a member may stay behind before nobody waits for it any more.
+    /// How long to wait for a member that is behind.
     patience: Duration,
-    /// Messages that may still be published before the next look.
+    /// Messages that may be published before the next check.
     messages: usize,
-    /// Bytes of frames that may.
+    /// Bytes of frames that may be published before the next check.
     bytes: usize,
-    /// The members that were behind at the last look, and since when they are.
+    /// Members that were behind at the last check, and since when.
     behind: HashMap<ClientId, Instant>,
 }
 
@@ -264,7 +269,7 @@ impl Pace {
     async fn keep(&mut self, bytes: usize) -> Result<(), Error> {
         if self.messages == 0 || self.bytes < bytes {
             let half = self.queue_bytes / 2;
-            // A frame that is longer than half a queue finds the room that it needs.
+            // A frame that is longer than half a queue needs more free room than half.
             let full = half.min(self.queue_bytes.saturating_sub(bytes));
             self.wait(self.queue / 2, full).await?;
             self.messages = (self.queue / 2).max(1);
@@ -275,13 +280,13 @@ impl Pace {
         Ok(())
     }
 
-    /// Waits until nothing waits for any member.
+    /// Waits until all queues are empty.
     async fn wait_for_all(&mut self) -> Result<(), Error> {
         self.wait(0, 0).await
     }
 
-    /// Waits until no queue holds more than `messages` and `bytes`, but for those that have held
-    /// more for as long as patience lasts.
+    /// Waits until no queue holds more than `messages` and `bytes`, except queues of members that
+    /// have been behind for longer than `patience`.
     async fn wait(&mut self, messages: usize, bytes: usize) -> Result<(), Error> {
         let mut pause = PAUSE;
         loop {
@@ -301,18 +306,18 @@ impl Pace {
     }
 }
 
-/// What becomes of the messages for standard output.
+/// The task that passes a room's messages on to standard output.
 #[derive(Debug, Default)]
 struct Output {
-    /// The pipe as the room knows it, for its other half.
+    /// The client that has joined the room, for the input.
     own: Arc<Mutex<Option<Client>>>,
-    /// The lines on their way to the thread that writes them.
-    lines: Arc<Handover>,
+    /// Lines for the thread that writes them.
+    lines: Arc<StreamBuffer>,
 }
 
 impl Output {
-    /// Hands messages to the thread that writes them, until the hub drains or nobody reads, and
-    /// waits for the thread.
+    /// Passes messages to the thread until the hub drains or the reader is gone, then waits for the
+    /// thread.
     async fn run(
         self,
         hub: Hub,
@@ -343,12 +348,13 @@ impl Output {
         }
     }
 
-    /// Joins again once all is written and there is a place; `None` if nothing more is to come.
+    /// Joins the room again, once all lines are written and a client permit is free. `None` if the
+    /// output has ended.
     async fn join_again(&self, hub: &Hub, room: &Arc<str>) -> Option<Subscription> {
         while self.lines.written().await {
             match subscribe(hub, room).await {
                 Ok(subscription) => return Some(subscription),
-                // Others have come meanwhile. They may stay, and so does the hub.
+                // Other clients have taken the permits. Try again later.
                 Err(error) if error.status().is_some() => Timer::after(PLACE_PAUSE).await,
                 Err(_) => break,
             };
@@ -356,7 +362,7 @@ impl Output {
         None
     }
 
-    /// Hands messages on; returns why there are no more, or `None` if nobody reads them.
+    /// Passes messages on. Returns why the subscription ended, or `None` if the reader is gone.
     async fn hand_on(&self, subscription: &mut Subscription) -> Option<Disconnect> {
         let mut missed = 0;
         loop {
@@ -381,7 +387,7 @@ impl Output {
     }
 }
 
-/// Whether a stream failed for want of a reader, which is an end like any other.
+/// Whether a stream failed because its reader is gone, which is a normal end.
 fn is_unread(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
 }
@@ -402,15 +408,15 @@ mod tests {
 
     use super::*;
 
-    /// Lines that wait, 1.9 MB: the handover takes a few of them and the queue has the rest.
+    /// Lines that wait, 1.9 MB: the buffer takes a few of them and the queue the rest.
     const LINES: usize = 32;
     const LINE: usize = 60_000;
 
-    /// How long a step that waits for nobody may take.
+    /// A bound for steps that must not block.
     const SOON: Duration = Duration::from_secs(20);
 
-    /// Tells of a room that is printed, while no thread writes: as if it were stuck in its first
-    /// write. A drain has a day.
+    /// Runs `story` with an output whose thread does not run, as if it were blocked in its first
+    /// write. A drain may take a day.
     fn stuck(queue_bytes: usize, story: impl AsyncFnOnce(&Hub, &str, &mut Pipe, &Plan)) {
         let day = Config::WAIT_MAX;
         let mut options = Options::default();
@@ -431,7 +437,7 @@ mod tests {
         }));
     }
 
-    /// Stops the pipe and drains the hub, which is to wait for no stream.
+    /// Stops the pipe and drains the hub; the drain must not wait for standard output.
     async fn drain_soon(hub: &Hub, pipe: &mut Pipe, plan: &Plan) {
         pipe.stop(plan);
         let drained = async {
@@ -446,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drain_does_not_wait_for_whoever_reads_standard_output() {
+    fn drain_does_not_wait_for_the_reader_of_standard_output() {
         stuck(LINES * LINE * 2, async |hub, room, pipe, plan| {
             for nth in 0..LINES {
                 assert_eq!(hub.publish(room, format!("{nth:0LINE$}")).await.ok(), Some(1));
@@ -455,21 +461,23 @@ mod tests {
             assert!(waiting > LINES / 2, "{waiting} are queued");
             drain_soon(hub, pipe, plan).await;
 
-            // Once the thread goes on, it finds all that was queued.
+            // When the thread runs, it finds all queued messages.
             let mut written = Vec::new();
             pipe.lines.write(&mut written);
             pipe.flush(Instant::now() + SOON).await.expect("no stream failed");
-            assert!(pipe.output.is_none(), "it goes on");
+            assert!(pipe.output.is_none(), "it has ended");
             let lines: String = (0..LINES).map(|nth| format!("{nth:0LINE$}\n")).collect();
             assert!(written == lines.as_bytes(), "{} bytes of {}", written.len(), lines.len());
         });
     }
 
-    /// A queue of one message: the line in hand is longer than all that waits.
+    /// The queue holds one message, and the base64 line that the output is passing on is longer
+    /// than that.
     #[test]
-    fn a_drain_does_not_wait_for_a_line_in_hand() {
+    fn drain_does_not_wait_for_a_line_that_is_being_passed_on() {
         stuck(Config::MAX_MESSAGE + 14, async |hub, room, pipe, plan| {
-            // Until one waits: the lines before it are written, or in hand.
+            // Until a message waits in the queue: the lines before it are with the thread or the
+            // output.
             loop {
                 assert_eq!(hub.publish(room, vec![7u8; 65_500]).await.ok(), Some(1));
                 smol::future::yield_now().await;
@@ -482,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn standard_output_joins_again_when_there_is_a_place() {
+    fn standard_output_joins_again_when_a_permit_is_free() {
         let (hub, manager) = Hub::new(Config::default().max_clients(Some(1))).expect("valid");
         let executor = Executor::new();
         let _manager = executor.spawn(manager);
@@ -494,9 +502,9 @@ mod tests {
                 Timer::after(PLACE_PAUSE * 2).await;
                 None
             };
-            assert!(or(again.as_mut(), waited).await.is_none(), "every place is taken");
+            assert!(or(again.as_mut(), waited).await.is_none(), "no permit is free");
             drop(other);
-            assert!(again.await.is_some(), "there is a place");
+            assert!(again.await.is_some(), "a permit is free");
         }));
     }
 }

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT, for the hub to wait for.
+//! SIGTERM and SIGINT, as a future.
 
 use std::future::poll_fn;
 use std::io;
@@ -10,12 +10,12 @@ use super::Failure;
 pub(crate) struct Signals(sys::Signals);
 
 impl Signals {
-    /// Catches them from now on.
+    /// Catches the signals from now on.
     pub(crate) fn new() -> Result<Self, Failure> {
         sys::Signals::new().map(Self).map_err(failure)
     }
 
-    /// Waits for the next one. Cancel safe.
+    /// Waits for the next signal. Cancel safe.
     pub(crate) async fn next(&self) -> Result<(), Failure> {
         poll_fn(|cx| self.0.poll_next(cx)).await.map_err(failure)
     }
@@ -25,7 +25,7 @@ fn failure(error: io::Error) -> Failure {
     Failure::running(format!("signals cannot be caught: {error}"))
 }
 
-/// Each signal is a byte in a pipe.
+/// A signal handler writes a byte to a socket pair for each signal.
 #[cfg(unix)]
 mod sys {
     use std::io::{self, ErrorKind, Read as _};
@@ -60,7 +60,7 @@ mod sys {
     }
 }
 
-/// Here the system ends the process, and nobody is told.
+/// On this system a signal ends the process without a drain.
 #[cfg(not(unix))]
 mod sys {
     use std::io;

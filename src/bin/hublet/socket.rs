@@ -1,4 +1,4 @@
-//! Binding what `--listen` names.
+//! Binds the addresses of `--listen`.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -10,7 +10,7 @@ use hublet::{Error, Listener};
 
 use super::Failure;
 
-/// Where to listen.
+/// An address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Address {
     /// A TCP address.
@@ -49,7 +49,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// The file of a Unix socket; removed when dropped, if it is still the one that was made.
+/// The file of a Unix socket. Dropping this removes the file, unless another has replaced it.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
@@ -66,15 +66,15 @@ impl Drop for SocketFile {
     }
 }
 
-/// A listener, and the file to remove after it if it is a Unix socket of our own.
+/// A listener, and its socket file if this process made one.
 type Bound = (Listener, Option<SocketFile>);
 
-/// Where the hub listens if nobody says anything.
+/// The address that the hub listens on without `--listen`.
 pub(crate) const DEFAULT: Address =
     Address::Tcp(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080)));
 
-/// Takes the sockets that a supervisor hands over and binds what is asked for; the default, if
-/// there is neither.
+/// Takes the sockets that a supervisor passes in and binds `addresses`. Binds the default if there
+/// are neither.
 pub(crate) fn listen(addresses: &[Address]) -> Result<Vec<Bound>, Failure> {
     let mut bound = handed_over()?;
     for address in addresses {
@@ -86,8 +86,8 @@ pub(crate) fn listen(addresses: &[Address]) -> Result<Vec<Bound>, Failure> {
     Ok(bound)
 }
 
-/// Takes the sockets that `LISTEN_FDS` counts: whoever passes them keeps them open while one
-/// process follows another, so that no connection is refused meanwhile.
+/// Takes the sockets that `LISTEN_FDS` counts. The supervisor keeps them open while it restarts the
+/// process, so that no connection is refused meanwhile.
 #[cfg(unix)]
 fn handed_over() -> Result<Vec<Bound>, Failure> {
     let mut bound = Vec::new();
@@ -113,7 +113,7 @@ fn handed_over() -> Result<Vec<Bound>, Failure> {
     Ok(bound)
 }
 
-/// Nothing is handed over here.
+/// This system has no socket activation.
 #[cfg(not(unix))]
 fn handed_over() -> Result<Vec<Bound>, Failure> {
     Ok(Vec::new())
@@ -127,7 +127,7 @@ fn bind(address: &Address) -> Result<Bound, Failure> {
             if is_taken(&error) {
                 Err(error)
             } else {
-                // A kernel without IPv6.
+                // The kernel may lack IPv6.
                 Listener::bind((Ipv4Addr::UNSPECIFIED, *port))
             }
         }),
@@ -148,7 +148,7 @@ fn bind_unix(path: &Path) -> Result<Bound, Failure> {
     match std::fs::symlink_metadata(path) {
         Ok(file) if file.file_type().is_socket() => match UnixStream::connect(path) {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-                // Stale: whoever made it has ended without removing it.
+                // Stale: the process that made it has ended without removing it.
                 std::fs::remove_file(path).map_err(|error| cannot(&address, &error.into()))?;
             }
             Ok(_) => return Err(cannot(&address, &io::Error::from(ErrorKind::AddrInUse).into())),
@@ -172,18 +172,18 @@ fn bind_unix(path: &Path) -> Result<Bound, Failure> {
     Err(Failure::running(format!("{} is a Unix socket, which this system lacks", path.display())))
 }
 
-/// Device, number and time of making, in seconds and nanoseconds. The number alone does not tell a
-/// file from its successor under the same name: file systems give it away again at once.
+/// Device, inode, and time of creation in seconds and nanoseconds. The inode alone is not enough:
+/// file systems use it again at once for the next file.
 type Identity = (u64, u64, i64, i64);
 
-/// What tells one file from another under the same name.
+/// The identity of a file, which tells it from a later one of the same name.
 fn identity(path: &Path) -> Option<Identity> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;
         let file = std::fs::symlink_metadata(path).ok()?;
-        // Nobody writes to a socket's file, so its last modification is its making; `chmod`, which
-        // is common, does not change it.
+        // A socket file is never written to, so that the time of its last modification is that of
+        // its creation. `chmod`, which is common, does not change that.
         Some((file.dev(), file.ino(), file.mtime(), file.mtime_nsec()))
     }
     #[cfg(not(unix))]
@@ -193,18 +193,18 @@ fn identity(path: &Path) -> Option<Identity> {
     }
 }
 
-/// Whether the port is somebody else's, or not for us to have.
+/// Whether the port is in use, or not allowed for this user.
 fn is_taken(error: &Error) -> bool {
     let kind = cause(error).map(io::Error::kind);
     matches!(kind, Some(ErrorKind::AddrInUse | ErrorKind::PermissionDenied))
 }
 
-/// The operating system's error behind the hub's.
+/// The operating system's error in an error of the hub.
 fn cause(error: &Error) -> Option<&io::Error> {
     std::error::Error::source(error)?.downcast_ref()
 }
 
-/// Says what cannot be bound, why, and what to do about it.
+/// The failure for an address that cannot be bound: the address, the cause, and what to do.
 fn cannot(address: &Address, error: &Error) -> Failure {
     let cause = cause(error);
     let kind = cause.map(io::Error::kind);
@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_bound_is_named_with_its_cause_and_what_helps() {
+    fn bind_failures_name_address_cause_and_remedy() {
         let tcp = Address::Tcp(([0, 0, 0, 0], 80).into());
         let unix = Address::Unix("/run/hub.sock".into());
         for (address, kind, sentence) in [
@@ -267,7 +267,7 @@ mod tests {
             let failure = cannot(address, &io::Error::from(kind).into());
             assert_eq!((failure.code, failure.sentence.as_str()), (1, sentence));
         }
-        // What has no remedy of its own is told as the system has it.
+        // For other errors the sentence has the text of the system.
         let failure = cannot(&unix, &io::Error::other("out of luck").into());
         assert_eq!(failure.sentence, "cannot listen on unix:/run/hub.sock: out of luck");
     }

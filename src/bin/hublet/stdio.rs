@@ -1,47 +1,47 @@
-//! Bytes between the hub and a thread that reads or writes a stream for it.
+//! Passes bytes between the hub and a thread that reads or writes a standard stream.
 //!
-//! Standard streams may be files, which no reactor can wait for, so a thread waits for each. What
-//! is between the two is bounded in both directions.
+//! A standard stream may be a file, which a reactor cannot wait for. So a thread blocks on each
+//! stream. The bytes between the hub and the thread are bounded in both directions.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use event_listener::Event;
 
-/// Bytes that are read at a time. Three times that is held: what is being read, what waits, and
-/// what the hub has taken.
+/// Bytes of one read. Up to three chunks exist at once: one is being read, one waits, and the hub
+/// has one.
 const CHUNK: usize = 32 * 1024;
 
-/// Bytes that wait to be written, about: four times what a pipe of Linux holds. Beyond it whoever
-/// has more waits.
+/// Bytes that may wait to be written, about: four times what a pipe of Linux holds. Beyond it
+/// [`put`](StreamBuffer::put) waits.
 const UNWRITTEN_MAX: usize = 256 * 1024;
 
-/// Where a thread and the hub hand bytes over, in one direction.
+/// A bounded buffer between a thread and the hub, in one direction.
 #[derive(Debug, Default)]
-pub(crate) struct Handover {
+pub(crate) struct StreamBuffer {
     state: Mutex<State>,
-    /// Tells the thread that bytes came or were taken, or that none come any more.
+    /// Wakes the thread when bytes were added or taken, and at the end.
     thread: Condvar,
-    /// Tells the hub's side the same, and that the thread has ended.
+    /// Wakes the hub's side when bytes were added or taken, and when the thread has ended.
     hub: Event,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// What waits: a chunk that was read, or little over [`UNWRITTEN_MAX`].
+    /// The bytes that wait: one chunk for the hub, or about [`UNWRITTEN_MAX`] bytes for the thread.
     bytes: Vec<u8>,
-    /// Whether the thread has bytes in hand that are not yet written.
+    /// Whether the thread is writing bytes that it has taken.
     writing: bool,
-    /// Bytes beyond [`UNWRITTEN_MAX`] that may wait to be written, the last; none before a drain.
+    /// Bytes beyond [`UNWRITTEN_MAX`] that may wait during a drain; 0 before it.
     last: usize,
-    /// Whether no more bytes come to be written.
+    /// Whether no more bytes are added.
     ended: bool,
-    /// How the thread's work ended.
+    /// The result of the thread; `None` while it runs.
     result: Option<io::Result<()>>,
 }
 
-impl Handover {
-    /// The thread that reads a stream, to its end or until it fails.
+impl StreamBuffer {
+    /// Reads a stream to its end or until it fails, in a thread of its own.
     pub(crate) fn read(&self, mut stream: impl Read) {
         let mut buffer = vec![0; CHUNK];
         let result = loop {
@@ -62,7 +62,7 @@ impl Handover {
         self.finish(result);
     }
 
-    /// The thread that writes a stream, until no more comes or nobody reads it.
+    /// Writes a stream until [`end`](Self::end) or until the stream fails, in a thread of its own.
     pub(crate) fn write(&self, mut stream: impl Write) {
         let mut batch = Vec::new();
         let result = loop {
@@ -87,7 +87,7 @@ impl Handover {
         self.finish(result);
     }
 
-    /// Takes what was read; `None` at the end.
+    /// Takes the bytes that were read; `None` at the end.
     pub(crate) async fn take(&self) -> Option<Vec<u8>> {
         self.wait(&|state| !state.bytes.is_empty()).await;
         let bytes = std::mem::take(&mut self.lock().bytes);
@@ -95,7 +95,7 @@ impl Handover {
         (!bytes.is_empty()).then_some(bytes)
     }
 
-    /// Appends bytes to be written, once there is room; `false` if nobody writes any more.
+    /// Appends bytes to write, once there is room; `false` if the thread has ended.
     pub(crate) async fn put(&self, append: impl FnOnce(&mut Vec<u8>)) -> bool {
         self.wait(&|state| state.bytes.len() < UNWRITTEN_MAX + state.last).await;
         let mut state = self.lock();
@@ -107,36 +107,36 @@ impl Handover {
         true
     }
 
-    /// Waits until all is written; `false` if nothing more is to come, or nobody writes any more.
+    /// Waits until all is written. `false` if a drain has begun or the thread has ended.
     pub(crate) async fn written(&self) -> bool {
         self.wait(&|state| (state.bytes.is_empty() && !state.writing) || state.last > 0).await;
         let state = self.lock();
         state.result.is_none() && state.last == 0
     }
 
-    /// Makes room for so many bytes more, the last to come.
+    /// Makes room for the last bytes of a drain.
     pub(crate) fn drain(&self, bytes: usize) {
         self.lock().last = bytes;
         self.hub.notify(usize::MAX);
     }
 
-    /// Says that nothing more comes to be written.
+    /// Ends the thread once it has written all bytes.
     pub(crate) fn end(&self) {
         self.lock().ended = true;
         self.thread.notify_one();
     }
 
-    /// Waits for the end of the thread.
+    /// Waits until the thread has ended.
     pub(crate) async fn over(&self) {
         self.wait(&|_| false).await;
     }
 
-    /// How the thread's work ended, once it has; told once.
+    /// The result of the thread, after it has ended. Returns an error once, and `Ok` afterwards.
     pub(crate) fn result(&self) -> io::Result<()> {
         self.lock().result.replace(Ok(())).unwrap_or(Ok(()))
     }
 
-    /// Waits until something is so, or the thread has ended.
+    /// Waits until `is_so` is true or the thread has ended.
     async fn wait(&self, is_so: &(dyn Fn(&State) -> bool + Sync)) {
         let look = || {
             let state = self.lock();
@@ -161,7 +161,7 @@ impl Handover {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No code under the lock leaves the state half changed where it could panic.
+        // Code under the lock cannot panic between two changes of the state.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! What systemd is told, if it is what started the process: ready, stopping, alive.
+//! Notifies systemd, if it started the process: ready, stopping, alive.
 
 use std::time::Duration;
 
@@ -8,19 +8,19 @@ use smol::Timer;
 #[cfg(target_os = "linux")]
 use sd_notify::NotifyState;
 
-/// Tells that connections are accepted.
+/// Notifies that the hub accepts connections.
 pub(crate) fn ready() {
     #[cfg(target_os = "linux")]
     notify(NotifyState::Ready);
 }
 
-/// Tells that the drain has begun.
+/// Notifies that the drain has begun.
 pub(crate) fn stopping() {
     #[cfg(target_os = "linux")]
     notify(NotifyState::Stopping);
 }
 
-/// Returns how often a sign of life is due: twice in the time that systemd waits for one.
+/// The interval between watchdog notifications: half of the time that systemd waits for one.
 pub(crate) fn watchdog() -> Option<Duration> {
     #[cfg(target_os = "linux")]
     return sd_notify::watchdog_enabled().map(|wait| wait / 2);
@@ -28,10 +28,10 @@ pub(crate) fn watchdog() -> Option<Duration> {
     None
 }
 
-/// Tells again and again that the hub is alive: each time the manager has answered a question, so
-/// that an executor, a timer or a manager that is stuck is silent. Ends with the manager.
+/// Sends a watchdog notification each time the manager has answered a request. If the executor, a
+/// timer or the manager is stuck, the notifications stop. Ends with the manager.
 pub(crate) async fn pulse(hub: Hub, interval: Duration) {
-    // A room that nobody can be in: the answer is short.
+    // No room can have this name, so the answer is short.
     while hub.presence("").await.is_ok() {
         #[cfg(target_os = "linux")]
         notify(NotifyState::Watchdog);

@@ -1,7 +1,7 @@
-//! A part of the hub that ends, by a panic or without one, ends the process.
+//! If a part of the hub ends, by a panic or without one, the process ends.
 //!
-//! What can only be seen from outside is shown with a process of its own: this test program,
-//! started again for the one test that is ignored, which serves with a fault put in.
+//! Only another process can observe that. So the tests start this test program again for the one
+//! ignored test, which serves a hub with an injected fault.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -9,45 +9,45 @@ use std::process::{Child, Command, Stdio};
 
 use super::*;
 
-/// Names the part that shall fail, in the process that is started for it.
+/// The variable that names the part that must fail.
 const FAULT: &str = "TEST_FAULT";
 
-/// How it shall fail: by a panic, or else by an end.
+/// The variable that makes the part panic; without it the part just ends.
 const PANIC: &str = "TEST_FAULT_PANIC";
 
-/// Puts the fault that the environment asks for into a part: it comes once standard input ends.
+/// Injects the fault that the environment asks for into a part. It happens when standard input
+/// ends.
 pub(super) async fn or_fault(name: String, part: impl Future<Output = ()>) {
     let Some(fault) = std::env::var(FAULT).ok().filter(|fault| name.starts_with(fault)) else {
         return part.await;
     };
-    let told = smol::unblock(|| std::io::stdin().read_to_end(&mut Vec::new()));
-    or(part, async { drop(told.await) }).await;
-    assert!(std::env::var_os(PANIC).is_none(), "a fault put into {fault}");
+    let trigger = smol::unblock(|| std::io::stdin().read_to_end(&mut Vec::new()));
+    or(part, async { drop(trigger.await) }).await;
+    assert!(std::env::var_os(PANIC).is_none(), "a fault injected into {fault}");
 }
 
-/// The process with a fault: a hub on a free port.
+/// The process with the fault: a hub on a free port.
 #[test]
 #[ignore = "started by another test, in a process of its own"]
 fn process_with_a_fault() {
     let arguments = ["hublet", "--listen", "127.0.0.1:0", "--threads", "2"];
-    let wish = flags::parse([], arguments.map(Into::into)).expect("valid flags");
-    let Wish::Serve(options) = wish else { unreachable!("nothing else was asked for") };
+    let action = flags::parse([], arguments.map(Into::into)).expect("valid flags");
+    let Action::Serve(options) = action else { unreachable!("nothing else was asked for") };
     std::process::exit(code(serve(*options)).into());
 }
 
-/// Ends a process that a failing test would leave behind.
+/// Kills the process when dropped, also if the test fails.
 struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It has ended already, if the test passes.
+        // If the test passes, the process has ended already.
         drop(self.0.kill());
         drop(self.0.wait());
     }
 }
 
-/// Lets a part fail in a process that has a client; returns what the end looks like from outside:
-/// the exit code and standard error.
+/// Makes a part fail in a process that has a client. Returns the exit code and standard error.
 fn end_by(fault: &str, panics: bool) -> (Option<i32>, String) {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.args(["--exact", "tests::process_with_a_fault", "--ignored", "--nocapture"]);
@@ -73,7 +73,7 @@ fn end_by(fault: &str, panics: bool) -> (Option<i32>, String) {
     let mut status = [0; 12];
     client.read_exact(&mut status).expect("an answer");
     assert_eq!(&status, b"HTTP/1.1 101");
-    // Now it fails.
+    // The end of standard input triggers the fault.
     drop(process.0.stdin.take());
     let mut stderr = String::new();
     let mut pipe = process.0.stderr.take().expect("piped");
@@ -90,14 +90,14 @@ fn the_process_ends_with_any_part_of_the_hub() {
             let last = stderr.lines().last().expect("a sentence");
             assert!(last.starts_with(&format!("hublet: {part}")), "{stderr}");
             assert!(last.ends_with(how), "{stderr}");
-            let told = stderr.lines().filter(|line| line.starts_with("ERROR panicked at ")).count();
-            assert_eq!(told, usize::from(panics), "{stderr}");
+            let panicked = stderr.lines().filter(|line| line.starts_with("ERROR panicked at "));
+            assert_eq!(panicked.count(), usize::from(panics), "{stderr}");
         }
     }
 }
 
 #[test]
-fn the_end_of_a_task_is_told_from_its_panic() {
+fn first_end_distinguishes_the_end_of_a_part_from_its_panic() {
     let executor = Executor::new();
     let mut tasks = vec![
         Part::start(&executor, "waits", std::future::pending()),
@@ -114,7 +114,7 @@ fn the_end_of_a_task_is_told_from_its_panic() {
 }
 
 #[test]
-fn a_limit_on_descriptors_that_is_too_low_is_refused_with_what_helps() {
+fn low_limit_on_descriptors_is_refused_with_a_remedy() {
     check_fd_limit(None, Some(1_000_000)).expect("no limit");
     check_fd_limit(Some(1064), Some(1000)).expect("just enough");
     check_fd_limit(Some(65), None).expect("enough for one");

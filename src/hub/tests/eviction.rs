@@ -1,20 +1,22 @@
-//! Who goes when memory is short: registry and queues as plain data, a ceiling of 100,000 bytes.
+//! Eviction when memory is short: registry and queues as plain data, a ceiling of 100,000 bytes.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::Overflow;
 use crate::disconnect::Disconnect;
+use crate::hub::batch::JoinedFrames;
 use crate::hub::client_id::{ClientId, Target};
 use crate::hub::eviction::MemoryEviction;
-use crate::hub::queue::{DirectWriter, Phase, Queue, QueueConfig};
+use crate::hub::queue::{DirectWriter, Phase, Queue};
+use crate::hub::queue_config::QueueConfig;
 use crate::hub::registry::{Delivery, Dispatch, Registry};
 use crate::hub::tests::support::{Sink, numbered};
 use crate::memory::budget::{AGING_TICK, MemoryBudget, Watermarks};
 
 const CEILING: usize = 100_000;
 
-/// A hub without its manager: the account, the clients, and who looks after them.
+/// A hub without its manager: the memory, the clients, and their eviction.
 struct Table {
     memory: Arc<MemoryBudget>,
     queue_config: Arc<QueueConfig>,
@@ -67,7 +69,8 @@ impl Table {
         message.charge(&self.memory);
         let messages = [message];
         let mut dispatches = [Dispatch::new(None)];
-        let mut delivery = Delivery::new(target, &messages, &[], &mut dispatches);
+        let joined = JoinedFrames::default();
+        let mut delivery = Delivery::new(target, &messages, &joined, &mut dispatches);
         assert!(self.registry.deliver(&mut delivery, usize::MAX));
     }
 
@@ -91,7 +94,7 @@ fn evicted(queues: &[(ClientId, Arc<Queue>)]) -> Vec<usize> {
 }
 
 #[test]
-fn largest_debtor_goes_first_and_no_more_go_than_must() {
+fn client_that_pins_the_most_goes_first_and_no_more_go_than_must() {
     let mut table = Table::new();
     let clients: Vec<_> = (0..5).map(|_| table.client()).collect();
     for (bytes, (id, _)) in [15_000, 30_000, 10_000, 20_000, 21_000].into_iter().zip(&clients) {
@@ -108,19 +111,19 @@ fn largest_debtor_goes_first_and_no_more_go_than_must() {
     assert_eq!((stats.clients_evicted, stats.clients_shed, stats.clients_stuck), (1, 1, 0));
 }
 
-/// What passes through is no debt, however much it is.
+/// Messages that pass through pin nothing, however many they are.
 #[test]
-fn who_was_behind_for_less_than_a_tick_stays() {
+fn client_that_was_behind_for_less_than_a_tick_stays() {
     let mut table = Table::new();
     let clients: Vec<_> = (0..2).map(|_| table.client()).collect();
     table.send(&Target::Client(clients[0].0), 30_000);
     table.wait(1);
     table.send(&Target::Client(clients[1].0), 66_000);
     table.look();
-    assert_eq!(evicted(&clients), [], "nobody has owed for a whole tick");
+    assert_eq!(evicted(&clients), [], "none has pinned it for a whole tick");
     table.wait(1);
     table.look();
-    assert_eq!(evicted(&clients), [0], "the smaller debt is the older one");
+    assert_eq!(evicted(&clients), [0], "the smaller part is the older one");
     table.wait(1);
     table.send(&Target::Client(clients[1].0), 31_000);
     table.look();
@@ -138,9 +141,9 @@ fn largest_goes_at_once_when_there_is_hardly_any_memory_left() {
     assert_eq!(evicted(&clients), [1]);
 }
 
-/// Ten who share a message owe a tenth of it each.
+/// Ten clients that share a message pin a tenth of it each.
 #[test]
-fn shared_message_is_owed_in_parts() {
+fn shared_message_is_pinned_in_parts() {
     let mut table = Table::new();
     let sharers: Vec<_> = (0..10).map(|_| table.client()).collect();
     table.send(&Target::Room("main".into()), 60_000);
@@ -154,8 +157,8 @@ fn shared_message_is_owed_in_parts() {
     table.send(&Target::Room("main".into()), 33_000);
     table.wait(2);
     table.look();
-    assert_eq!(evicted(&alone), [], "they owe more than it does, each");
-    assert_eq!(evicted(&sharers).len(), 10, "who is left owes what the others did");
+    assert_eq!(evicted(&alone), [], "they pin more than it does, each");
+    assert_eq!(evicted(&sharers).len(), 10, "the clients that are left pin what the others did");
 }
 
 /// Out of the registry is not out of the process.
@@ -198,24 +201,25 @@ fn what_is_about_to_go_counts_as_gone() {
     drop(held);
 }
 
-/// From 90 % on nobody reads, and who waits for that asks; nobody goes unasked before 95 %.
+/// From 90 % on no connection reads, and a connection that waits asks for an eviction. Without that
+/// there is none before 95 %.
 #[test]
-fn somebody_goes_at_ninety_percent_only_when_others_wait() {
+fn client_goes_at_ninety_percent_only_when_others_wait() {
     let mut table = Table::new();
     let clients = [table.client()];
     table.send(&Target::Client(clients[0].0), 92_000);
     table.wait(2);
     table.look();
     assert_eq!(evicted(&clients), []);
-    assert!(table.memory.want_eviction(), "the first who asks");
-    assert!(!table.memory.want_eviction(), "the manager has been told");
+    assert!(table.memory.want_eviction(), "the first that asks");
+    assert!(!table.memory.want_eviction(), "the manager has been asked");
     table.look();
     assert_eq!(evicted(&clients), [0]);
     assert!(table.memory.want_eviction(), "it can be asked again");
 }
 
 #[test]
-fn who_owes_nothing_stays_however_short_memory_is() {
+fn client_that_pins_nothing_stays_however_short_memory_is() {
     let mut table = Table::new();
     let clients = [table.client(), table.client()];
     let _held = table.memory.charge(CEILING);
@@ -224,9 +228,9 @@ fn who_owes_nothing_stays_however_short_memory_is() {
     assert_eq!(evicted(&clients), []);
 }
 
-/// Who lags a little is nobody's problem, and its end would be nobody's help.
+/// A client that lags a little does no harm, and its eviction would free too little.
 #[test]
-fn small_debt_is_nobodys_end() {
+fn client_that_pins_little_stays() {
     let mut table = Table::with_connections_of(4_000);
     let clients = [table.client(), table.client()];
     table.send(&Target::Client(clients[0].0), 500);

@@ -1,4 +1,4 @@
-//! The inbox's bounds, and who continues when.
+//! The inbox's bounds, and the order in which senders continue.
 
 use std::future::Future;
 use std::pin::pin;
@@ -7,21 +7,21 @@ use std::task::{Context, Poll, Waker};
 
 use crate::config::Config;
 use crate::hub::client_id::Target;
-use crate::hub::command::Command;
+use crate::hub::command::{Command, Publish};
 use crate::hub::handle::Hub;
 use crate::hub::inbox::{CommandReceiver, Inbox, inbox};
 use crate::hub::tests::support::{Stage, Wakes, finished, numbered};
 use crate::message::Message;
 
 fn publish(message: Message) -> Command {
-    Command::Publish { target: Target::All, except: None, message, reply: None }
+    Command::Publish { publish: Publish::by_hub(Target::All, message), reply: None }
 }
 
 /// The number of the next command's message.
 fn take(commands: &CommandReceiver) -> Option<u32> {
     match commands.try_next()? {
-        Command::Publish { message, .. } => {
-            Some(crate::hub::tests::support::number_of(message.as_bytes()))
+        Command::Publish { publish, .. } => {
+            Some(crate::hub::tests::support::number_of(publish.message.as_bytes()))
         }
         _ => None,
     }
@@ -233,6 +233,21 @@ fn waiting_publishers_fail_when_the_manager_ends() {
     let refused =
         outcomes[2..].iter().all(|outcome| matches!(outcome, Err(error) if error.is_closed()));
     assert!(refused, "the others hear of it");
+}
+
+/// The command that the manager has taken and not begun goes with it, and frees no bytes.
+#[test]
+fn waiting_publishers_fail_when_the_manager_ends_before_it_begins_a_command() {
+    let (inbox, outbox) = inbox(8, 102);
+    inbox.try_send(publish(numbered(0, 100))).expect("there is room");
+    let mut waiting = pin!(inbox.send(publish(numbered(1, 100))));
+    assert!(poll(waiting.as_mut()).is_pending());
+    let mut manager = Box::pin(outbox.next(true));
+    assert!(poll(manager.as_mut()).is_pending(), "behind a batch it lets the others run");
+    drop(manager);
+    drop(outbox);
+    let Poll::Ready(Err(error)) = poll(waiting.as_mut()) else { panic!("it waits for ever") };
+    assert!(error.is_closed());
 }
 
 /// Invariant 6: the news that a connection is gone needs no place in the inbox.

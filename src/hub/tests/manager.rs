@@ -15,9 +15,10 @@ use crate::hub::command::Command;
 use crate::hub::handle::Hub;
 use crate::hub::queue::{DirectWriter, Drained, Phase, Queue};
 use crate::hub::tests::support::{Sink, Stage, finished, number_of, numbered};
+use crate::message::Encoding;
 
 #[test]
-fn publish_reaches_each_member_and_nobody_else() {
+fn publish_reaches_each_member_and_no_other_client() {
     let stage = Stage::new(Config::default());
     let members: Vec<_> = (0..300).map(|_| stage.client(None, &["main"])).collect();
     let stranger = stage.client(None, &["other"]);
@@ -102,16 +103,16 @@ fn messages_that_wait_for_one_room_leave_in_one_write() {
     assert_eq!((bob.numbers(), bob.sink.lock().writes), (vec![2], 1));
 }
 
-/// Each who asks hears how many took its own message, whatever went with it.
+/// Each caller hears how many took its own message, whatever went with it.
 #[test]
 fn answers_of_a_run_are_each_ones_own() {
     let stage = Stage::new(Config::default());
     let peers: Vec<_> = (0..3).map(|_| stage.client(None, &["a"])).collect();
     let _bob = stage.client(None, &["b"]);
     let (hub, ada) = (&stage.hub, &peers[0].client);
-    // Nobody asked how many took this.
+    // No caller asked how many took this.
     hub.try_publish("a", "x").expect("there is room");
-    let asks = [(true, "a"), (false, "a"), (false, "b"), (true, "b"), (false, "nobody")];
+    let asks = [(true, "a"), (false, "a"), (false, "b"), (true, "b"), (false, "empty")];
     let asks = asks.map(|(from_ada, room)| {
         let (hub, ada) = (hub.clone(), ada.clone());
         stage.executor.spawn(async move {
@@ -189,8 +190,8 @@ fn queues(
 
 fn drain(queue: &Queue) -> Drained {
     let mut cx = Context::from_waker(Waker::noop());
-    queue.poll_drain(&mut cx, usize::MAX, |_, frames| {
-        Poll::Ready(Ok(frames.iter().map(|frame| frame.len()).sum()))
+    queue.poll_drain(&mut cx, usize::MAX, |_, unsent| {
+        unsent.write_frames(|frames| Poll::Ready(Ok(frames.iter().map(|frame| frame.len()).sum())))
     })
 }
 
@@ -200,7 +201,7 @@ fn queued_in_a_segment(config: Config, clients: usize, len: usize) -> (usize, us
     let mut manager = pin!(manager);
     let queues = queues(&hub, manager.as_mut(), clients);
     let (mut most, mut number) = ((0, 0), 0);
-    let rooms = ["main", "nobody"];
+    let rooms = ["main", "empty"];
     for _ in 0..2_000 {
         while hub.try_publish(rooms[number % 11 / 10], numbered(number as u32, len)).is_ok() {
             number += 1;
@@ -253,10 +254,12 @@ fn counting_client(stage: &Stage) -> (Arc<Queue>, Arc<AtomicUsize>) {
     let taken = Arc::new(AtomicUsize::new(0));
     let (draining, counter) = (Arc::clone(&queue), Arc::clone(&taken));
     let pump = poll_fn(move |cx| {
-        let drained = draining.poll_drain(cx, usize::MAX, |_, frames| {
-            let bytes = frames.iter().map(|frame| frame.len()).sum();
-            counter.fetch_add(bytes, Ordering::Relaxed);
-            Poll::Ready(Ok(bytes))
+        let drained = draining.poll_drain(cx, usize::MAX, |_, unsent| {
+            unsent.write_frames(|frames| {
+                let bytes = frames.iter().map(|frame| frame.len()).sum();
+                counter.fetch_add(bytes, Ordering::Relaxed);
+                Poll::Ready(Ok(bytes))
+            })
         });
         if drained.phase == Phase::Open { Poll::Pending } else { Poll::Ready(()) }
     });
@@ -264,7 +267,7 @@ fn counting_client(stage: &Stage) -> (Arc<Queue>, Arc<AtomicUsize>) {
     (queue, taken)
 }
 
-/// Invariant 8: readers whose tasks run only when woken get 5,000 messages of 64 KiB through a
+/// Invariant 8: readers with tasks that run only when woken get 5,000 messages of 64 KiB through a
 /// queue of 64, and none is evicted by scheduling.
 #[test]
 fn healthy_reader_of_5000_long_messages_is_not_evicted() {
@@ -284,7 +287,7 @@ fn healthy_reader_of_5000_long_messages_is_not_evicted() {
     stage.settle();
     assert_eq!(stage.hub.stats().clients_evicted, 0);
     assert_eq!(stage.hub.stats().messages_delivered, 15_000);
-    let all = 5_000 * message.frame().len();
+    let all = 5_000 * message.frame(Encoding::Plain).len();
     assert!(clients.iter().all(|(_, taken)| taken.load(Ordering::Relaxed) == all));
 }
 
@@ -306,9 +309,9 @@ fn healthy_reader_of_a_flood_of_short_messages_is_not_evicted() {
     assert!(clients.iter().all(|(_, taken)| taken.load(Ordering::Relaxed) == 5_000 * 6));
 }
 
-/// Invariant 7 and the heart of it: the slow one pays, nobody else.
+/// Invariant 7 and the heart of it: the slow client pays, and no other.
 #[test]
-fn client_whose_queue_nobody_drains_is_evicted_and_the_others_lose_nothing() {
+fn client_that_does_not_drain_is_evicted_and_the_others_lose_nothing() {
     let stage = Stage::new(Config::default().queue(8));
     let healthy: Vec<_> = (0..5).map(|_| stage.client(None, &["main"])).collect();
     let slow = stage.client_with_room(20, None, &["main"]);
@@ -460,7 +463,7 @@ fn stop_ends_the_manager() {
 /// A client as the tutorial had it: it publishes while it drains, and unregisters at the end.
 async fn chatter(client: Client, queue: Arc<Queue>, sink: Arc<Sink>) -> Phase {
     let pump = poll_fn(|cx| {
-        let drained = queue.poll_drain(cx, 64, |cx, frames| sink.poll_write(cx, frames));
+        let drained = queue.poll_drain(cx, 64, |cx, unsent| sink.poll_write(cx, unsent));
         if drained.phase == Phase::Open { Poll::Pending } else { Poll::Ready(drained.phase) }
     });
     let publish = async {
@@ -475,7 +478,7 @@ async fn chatter(client: Client, queue: Arc<Queue>, sink: Arc<Sink>) -> Phase {
 }
 
 /// Invariant 1, and the tutorial's deadlock: one place in every channel, everybody publishing,
-/// unregistering and being evicted at once. Nobody waits for anybody in a circle.
+/// unregistering and being evicted at once. No wait is part of a circle.
 #[test]
 fn hub_of_one_slot_everywhere_comes_to_rest() {
     for overflow in [crate::config::Overflow::Disconnect, crate::config::Overflow::DropOldest] {
@@ -517,7 +520,8 @@ fn caller_that_gives_up_on_its_answer_has_been_heard() {
     assert_eq!(peer.texts(), ["x"]);
 }
 
-/// Who sees the 101 misses nothing: what is published between the insert and the 101 waits.
+/// A client that sees the 101 misses nothing: what is published between the insert and the 101
+/// waits.
 #[test]
 fn messages_between_insert_and_101_are_kept() {
     let stage = Stage::new(Config::default());
@@ -527,7 +531,7 @@ fn messages_between_insert_and_101_are_kept() {
     let sink = Sink::new(usize::MAX);
     queue.open(Some(Arc::clone(&sink) as Arc<dyn DirectWriter>));
     let mut cx = Context::from_waker(Waker::noop());
-    queue.poll_drain(&mut cx, usize::MAX, |cx, frames| sink.poll_write(cx, frames));
+    queue.poll_drain(&mut cx, usize::MAX, |cx, unsent| sink.poll_write(cx, unsent));
     let (frames, _) = crate::hub::tests::support::decode(&sink.lock().taken);
     assert_eq!(frames.iter().map(|f| number_of(&f.payload)).collect::<Vec<_>>(), [7]);
 }
@@ -542,10 +546,10 @@ impl Wake for Then {
     }
 }
 
-/// A batch is what waited when it began. So whoever asks behind an answer hears of what had happened
+/// A batch is what waited when it began. So a caller that asks behind an answer hears what happened
 /// before it, and no publisher keeps the manager busy by sending again as it is answered.
 #[test]
-fn who_asks_behind_an_answer_is_for_the_next_batch() {
+fn command_behind_an_answer_is_for_the_next_batch() {
     let (hub, manager) = Hub::new(Config::default()).expect("valid");
     let mut manager = pin!(manager);
     let queues = queues(&hub, manager.as_mut(), 1);

@@ -1,18 +1,17 @@
 //! The queue as plain data: no executor, a socket that takes what the test lets it take.
 
 use std::collections::VecDeque;
-use std::io;
-use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
 use crate::config::Overflow;
 use crate::disconnect::Disconnect;
+use crate::hub::backlog::backlog_size;
+use crate::hub::batch::{Batch, JoinedFrames};
 use crate::hub::client_id::ClientId;
-use crate::hub::queue::{
-    Batch, DirectWriter, Drained, Phase, Push, Queue, QueueConfig, backlog_size,
-};
+use crate::hub::queue::{DirectWriter, Drained, Phase, Push, Queue};
+use crate::hub::queue_config::QueueConfig;
 use crate::hub::registry::Registry;
 use crate::hub::tests::support::{
     Frame, Sink, Wakes, decode, fates, number_of, numbered, queue_config, seeded,
@@ -45,9 +44,8 @@ impl Lane {
     }
 
     fn push(&self, messages: &[Message]) -> Push {
-        let frames: Vec<_> = messages.iter().map(|m| IoSlice::new(m.frame())).collect();
         let tally = DeliveryCount::new(&self.queue_config.counters);
-        self.queue.push(Batch::new(messages, &frames, &tally))
+        self.queue.push(&Batch::new(messages, &JoinedFrames::default(), &tally))
     }
 
     /// Pushes small messages one by one, numbered as `numbers` says.
@@ -62,7 +60,7 @@ impl Lane {
     fn drain_at_most(&self, budget: usize) -> Drained {
         let waker = Waker::from(Arc::clone(&self.wakes));
         let mut cx = Context::from_waker(&waker);
-        self.queue.poll_drain(&mut cx, budget, |cx, frames| self.sink.poll_write(cx, frames))
+        self.queue.poll_drain(&mut cx, budget, |cx, unsent| self.sink.poll_write(cx, unsent))
     }
 
     fn fates(&self) -> [u64; 3] {
@@ -118,16 +116,16 @@ fn taker_that_does_not_keep_up_is_evicted_and_hears_what_it_missed() {
 const FRAME: usize = 6;
 
 #[test]
-fn queue_knows_whether_its_client_was_told_anything_but_the_end() {
+fn queue_knows_whether_its_client_was_sent_anything_but_the_end() {
     let lane = || Lane::new(4, 1_000, Overflow::Disconnect, usize::MAX);
     let quiet = lane();
     quiet.queue.close(Disconnect::NORMAL);
     quiet.queue.push_close(&Disconnect::NORMAL.frame());
     quiet.drain();
     assert!(!quiet.queue.has_sent());
-    let told = lane();
-    told.push_each(0..1);
-    assert!(told.queue.has_sent());
+    let written = lane();
+    written.push_each(0..1);
+    assert!(written.queue.has_sent());
     let pinged = lane();
     assert!(pinged.queue.push_control(b"\x89\0") && pinged.queue.has_sent());
 }
@@ -142,14 +140,14 @@ fn idle_queue_writes_through_and_makes_no_channel() {
 }
 
 #[test]
-fn write_through_wakes_nobody() {
+fn write_through_wakes_no_task() {
     let lane = Lane::new(4, 1_000, Overflow::Disconnect, usize::MAX);
     lane.push_each(0..3);
     assert_eq!(lane.wakes.take(), 0);
 }
 
 #[test]
-fn run_of_messages_leaves_in_one_write() {
+fn batch_of_messages_leaves_in_one_write() {
     let lane = Lane::new(64, 10_000, Overflow::Disconnect, usize::MAX);
     let run: Vec<_> = (0..32).map(|number| numbered(number, 4)).collect();
     assert_eq!(lane.push(&run), Push::Ok);
@@ -171,7 +169,7 @@ fn rest_of_a_cut_frame_goes_first_by_drain() {
 }
 
 #[test]
-fn push_that_finds_the_queue_behind_wakes_nobody() {
+fn push_that_finds_the_queue_behind_wakes_no_task() {
     let lane = Lane::new(8, 1_000, Overflow::Disconnect, 0);
     lane.push_each(0..1);
     assert_eq!(lane.wakes.take(), 1, "the first wakes the task");
@@ -193,7 +191,7 @@ fn push_that_finds_the_queue_behind_makes_no_system_call() {
 }
 
 #[test]
-fn queue_without_an_outlet_lets_its_task_write() {
+fn queue_without_a_direct_writer_lets_its_task_write() {
     let lane = Lane::held(8, 1_000, Overflow::Disconnect, usize::MAX);
     lane.queue.open(None);
     lane.drain();
@@ -442,14 +440,14 @@ fn eviction_wakes_the_task_and_says_how_many_were_missed() {
 }
 
 #[test]
-fn seal_wakes_the_task() {
+fn close_wakes_the_task() {
     let lane = Lane::new(3, 1_000, Overflow::Disconnect, usize::MAX);
     lane.queue.close(Disconnect::NORMAL);
     assert_eq!(lane.wakes.take(), 1);
 }
 
 #[test]
-fn sealed_queue_still_writes_what_waits() {
+fn closed_queue_still_writes_what_waits() {
     let lane = Lane::new(3, 1_000, Overflow::Disconnect, 0);
     lane.push_each(0..2);
     lane.queue.close(Disconnect::NORMAL);
@@ -460,10 +458,10 @@ fn sealed_queue_still_writes_what_waits() {
 
 #[test]
 fn first_reason_stands() {
-    let sealed = Lane::new(3, 1_000, Overflow::Disconnect, 0);
-    sealed.queue.close(Disconnect::NORMAL);
-    sealed.queue.close(Disconnect::GOING_AWAY);
-    assert_eq!(sealed.queue.reason(), Some(Disconnect::NORMAL));
+    let closed = Lane::new(3, 1_000, Overflow::Disconnect, 0);
+    closed.queue.close(Disconnect::NORMAL);
+    closed.queue.close(Disconnect::GOING_AWAY);
+    assert_eq!(closed.queue.reason(), Some(Disconnect::NORMAL));
 
     let evicted = Lane::new(1, 1_000, Overflow::Disconnect, 0);
     evicted.push_each(0..2);
@@ -490,7 +488,7 @@ fn push_after_the_end_is_gone_and_not_counted() {
 
 /// Invariant 6: the mark is the evidence, and it is given out once.
 #[test]
-fn kill_returns_the_id_once() {
+fn disconnect_returns_the_id_once() {
     let lane = Lane::new(3, 1_000, Overflow::Disconnect, 0);
     let mut registry =
         Registry::new(1, 1, Arc::clone(&lane.queue_config.counters), &lane.queue_config.memory);
@@ -500,7 +498,7 @@ fn kill_returns_the_id_once() {
 }
 
 #[test]
-fn kill_of_one_that_the_registry_let_go_returns_no_id() {
+fn disconnect_of_a_client_that_the_registry_removed_returns_no_id() {
     let lane = Lane::new(3, 1_000, Overflow::Disconnect, 0);
     let mut registry =
         Registry::new(1, 1, Arc::clone(&lane.queue_config.counters), &lane.queue_config.memory);
@@ -510,7 +508,7 @@ fn kill_of_one_that_the_registry_let_go_returns_no_id() {
 }
 
 #[test]
-fn kill_counts_what_waits_as_lost_once() {
+fn disconnect_counts_what_waits_as_lost_once() {
     let lane = Lane::new(8, 1_000, Overflow::Disconnect, FRAME + 1);
     lane.push_each(0..4);
     lane.queue.disconnect();
@@ -521,7 +519,7 @@ fn kill_counts_what_waits_as_lost_once() {
 }
 
 #[test]
-fn dead_outlet_counts_the_run_as_lost_and_wakes_the_task() {
+fn dead_direct_writer_counts_the_batch_as_lost_and_wakes_the_task() {
     let lane = Lane::new(8, 1_000, Overflow::Disconnect, usize::MAX);
     lane.sink.break_off();
     assert_eq!(lane.push(&[numbered(0, 4), numbered(1, 4)]), Push::Ok);
@@ -546,7 +544,9 @@ fn stream_that_claims_too_much_is_not_believed() {
     let lane = Lane::new(8, 1_000, Overflow::Disconnect, 0);
     lane.push_each(0..2);
     let mut cx = Context::from_waker(Waker::noop());
-    let drained = lane.queue.poll_drain(&mut cx, usize::MAX, |_, _| Poll::Ready(Ok(10_000)));
+    let drained = lane.queue.poll_drain(&mut cx, usize::MAX, |_, unsent| {
+        unsent.write_frames(|_| Poll::Ready(Ok(10_000)))
+    });
     assert!(drained.empty);
     assert_eq!(lane.fates(), [2, 0, 0]);
 }
@@ -556,8 +556,10 @@ fn stream_that_takes_nothing_is_dead() {
     let lane = Lane::new(8, 1_000, Overflow::Disconnect, 0);
     lane.push_each(0..1);
     let mut cx = Context::from_waker(Waker::noop());
-    let nothing = |_: &mut Context<'_>, _: &[IoSlice<'_>]| Poll::Ready(io::Result::Ok(0));
-    assert_eq!(lane.queue.poll_drain(&mut cx, usize::MAX, nothing).phase, Phase::Dead);
+    let drained = lane
+        .queue
+        .poll_drain(&mut cx, usize::MAX, |_, unsent| unsent.write_frames(|_| Poll::Ready(Ok(0))));
+    assert_eq!(drained.phase, Phase::Dead);
 }
 
 /// A task that moved to another waker is woken by the new one.

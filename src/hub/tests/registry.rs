@@ -9,12 +9,14 @@ use fastrand::Rng;
 
 use crate::config::Overflow;
 use crate::disconnect::Disconnect;
+use crate::hub::batch::JoinedFrames;
 use crate::hub::client_id::{ClientId, Refusal, Target};
-use crate::hub::queue::{DirectWriter, Phase, Queue, QueueConfig};
+use crate::hub::queue::{DirectWriter, Phase, Queue};
+use crate::hub::queue_config::QueueConfig;
 use crate::hub::registry::{Delivery, Dispatch, Registry};
 use crate::hub::tests::model::{Pushed, Wire};
 use crate::hub::tests::support::{Sink, fates, numbered, queue_config, seeded};
-use crate::message::Message;
+use crate::message::{Encoding, Message};
 use crate::stats::Counters;
 
 const ROOMS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
@@ -217,8 +219,10 @@ impl Pair {
             if !is_member || due.is_empty() {
                 continue;
             }
-            let frames: Vec<_> =
-                due.iter().map(|&i| (first + i as u32, run[i].frame().len())).collect();
+            let frames: Vec<_> = due
+                .iter()
+                .map(|&i| (first + i as u32, run[i].frame(Encoding::Plain).len()))
+                .collect();
             let pushed = client.wire.push(&frames);
             if pushed != Pushed::Gone {
                 due.iter().for_each(|&index| expected[index] += 1);
@@ -231,8 +235,10 @@ impl Pair {
 
         let mut dispatches: Vec<_> = except.iter().copied().map(Dispatch::new).collect();
         // Written from where they lie, or from side by side.
-        let joined = if rng.bool() { run.iter().map(Message::frame).collect() } else { Vec::new() };
-        let joined = joined.concat();
+        let mut joined = JoinedFrames::default();
+        if rng.bool() {
+            joined.join(&run);
+        }
         let mut delivery = Delivery::new(&target, &run, &joined, &mut dispatches);
         let budget = rng.usize(1..4);
         let calls = (0..).take_while(|_| !self.registry.deliver(&mut delivery, budget)).count();
@@ -338,11 +344,11 @@ impl Naive {
 
 fn drain(queue: &Queue, sink: &Sink) {
     let mut cx = Context::from_waker(Waker::noop());
-    queue.poll_drain(&mut cx, usize::MAX, |cx, frames| sink.poll_write(cx, frames));
+    queue.poll_drain(&mut cx, usize::MAX, |cx, unsent| sink.poll_write(cx, unsent));
 }
 
 /// Invariants 4, 5 and 10: at any moment the indexes agree with the clients, an old id names
-/// nobody, and recipients and what each client receives are as in the model.
+/// no client, and recipients and what each client receives are as in the model.
 #[test]
 fn registry_does_what_a_naive_model_does() {
     seeded(24, |rng| {
@@ -399,7 +405,8 @@ fn deliver(registry: &mut Registry, target: Target) -> usize {
 fn deliver_in_slices(registry: &mut Registry, target: Target) -> (usize, usize) {
     let run = [Message::from("hello")];
     let mut dispatches = [Dispatch::new(None)];
-    let mut delivery = Delivery::new(&target, &run, &[], &mut dispatches);
+    let joined = JoinedFrames::default();
+    let mut delivery = Delivery::new(&target, &run, &joined, &mut dispatches);
     let mut slices = 1;
     while !registry.deliver(&mut delivery, 128) {
         slices += 1;
@@ -485,10 +492,10 @@ fn every_one_of_5000_idle_clients_is_reached() {
     assert!(sinks.iter().all(|(sink, _)| sink.lock().taken.len() == 2 * 7));
 }
 
-/// One who came last stays in a high slot when the others have gone; a message for all need not make
+/// The last client stays in a high slot when the others have gone; a message for all need not make
 /// a hundred turns of the way to it.
 #[test]
-fn who_is_left_of_a_storm_is_reached_in_few_slices() {
+fn the_last_client_of_a_storm_is_reached_in_few_slices() {
     let (mut registry, queue_config) = registry();
     let mut ids: Vec<_> =
         (0..16_384).map(|_| insert(&mut registry, &queue_config, &[]).0).collect();
@@ -502,7 +509,7 @@ fn who_is_left_of_a_storm_is_reached_in_few_slices() {
     assert!(served == 1 && slices <= 3, "{slices} slices for {served}");
 }
 
-/// Invariant 13: after a storm the registry holds memory for who is left, not for who was there.
+/// Invariant 13: after a storm the registry holds memory for the clients that are left alone.
 #[test]
 fn indexes_give_memory_back_after_a_storm() {
     let queue_config = queue_config(8, 1_000, Overflow::Disconnect);

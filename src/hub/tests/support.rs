@@ -1,9 +1,8 @@
-//! What the tests share: seeds, a peer that takes what it is told to, a stage for the manager.
+//! What the tests share: seeds, a peer that takes what the test lets it take, a stage for the manager.
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::io::IoSlice;
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -18,7 +17,9 @@ use crate::hub::client::Client;
 use crate::hub::client_id::{ClientId, Refusal};
 use crate::hub::command::Command;
 use crate::hub::handle::Hub;
-use crate::hub::queue::{DirectWriter, Drained, Phase, Queue, QueueConfig};
+use crate::hub::queue::{DirectWriter, Drained, Phase, Queue};
+use crate::hub::queue_config::QueueConfig;
+use crate::hub::unsent::{Progress, Unsent};
 use crate::message::Message;
 use crate::stats::Counters;
 
@@ -28,17 +29,12 @@ const TICKS_MAX: usize = 2_000_000;
 /// Runs a test with `rounds` seeds, or with the one that HUBLET_TEST_SEED gives; names the seed
 /// when the test fails.
 pub(crate) fn seeded(rounds: u64, test: impl Fn(&mut Rng)) {
-    seeded_from(0..rounds, test);
-}
-
-/// As [`seeded`], with the seeds of a range.
-pub(crate) fn seeded_from(range: Range<u64>, mut test: impl FnMut(&mut Rng)) {
     let seeds = match std::env::var("HUBLET_TEST_SEED") {
         Ok(seed) => {
             let seed = seed.parse().expect("HUBLET_TEST_SEED is a number");
             seed..seed + 1
         }
-        Err(_) => range,
+        Err(_) => 0..rounds,
     };
     for seed in seeds {
         let round = AssertUnwindSafe(|| test(&mut Rng::with_seed(seed)));
@@ -124,7 +120,7 @@ pub(crate) struct Taking {
     pub(crate) broken: bool,
     /// Writes that were tried.
     pub(crate) writes: usize,
-    /// Wakes who waits for room.
+    /// Wakes the task that waits for room.
     armed: Option<Waker>,
 }
 
@@ -139,7 +135,7 @@ impl Sink {
         self.0.lock().expect("not poisoned")
     }
 
-    /// Makes room for `bytes` more, and wakes who waits for it.
+    /// Makes room for `bytes` more, and wakes the task that waits for it.
     pub(crate) fn grant(&self, bytes: usize) {
         let mut taking = self.lock();
         taking.room = taking.room.saturating_add(bytes);
@@ -162,15 +158,15 @@ impl Sink {
     pub(crate) fn poll_write(
         &self,
         cx: &mut Context<'_>,
-        frames: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.try_write(frames) {
+        unsent: &Unsent<'_>,
+    ) -> Poll<io::Result<Progress>> {
+        unsent.write_frames(|frames| match self.try_write(frames) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.lock().armed = Some(cx.waker().clone());
                 Poll::Pending
             }
             taken => Poll::Ready(taken),
-        }
+        })
     }
 }
 
@@ -213,7 +209,7 @@ impl Wakes {
     }
 }
 
-/// Terms of a queue that stands alone.
+/// The configuration of a queue that stands alone.
 pub(crate) fn queue_config(messages: usize, bytes: usize, overflow: Overflow) -> Arc<QueueConfig> {
     Arc::new(QueueConfig {
         messages,
@@ -296,7 +292,7 @@ impl Stage {
         self.client_with_room(usize::MAX, user, rooms)
     }
 
-    /// A client whose socket takes `room` bytes and then blocks; nobody drains its queue.
+    /// A client with a socket that takes `room` bytes and then blocks; no task drains its queue.
     pub(crate) fn client_with_room(&self, room: usize, user: Option<&str>, rooms: &[&str]) -> Peer {
         let queue = Queue::new(&self.hub.shared().queue_config);
         let id = self.register(&queue, user, rooms).expect("a place in the registry");
@@ -347,7 +343,7 @@ impl Peer {
         let (queue, sink) = (Arc::clone(&self.queue), Arc::clone(&self.sink));
         poll_fn(move |cx| {
             let drained =
-                queue.poll_drain(cx, usize::MAX, |cx, frames| sink.poll_write(cx, frames));
+                queue.poll_drain(cx, usize::MAX, |cx, unsent| sink.poll_write(cx, unsent));
             match drained {
                 Drained { phase: Phase::Handshaking | Phase::Open, .. } => Poll::Pending,
                 Drained { phase: Phase::Closing, empty: false, .. } => Poll::Pending,

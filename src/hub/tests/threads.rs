@@ -38,10 +38,10 @@ fn on_two_threads<T>(work: impl FnOnce(&Arc<Executor<'static>>) -> T) -> T {
 }
 
 /// The connection's task over a socket that takes a few bytes at a time: ends with `said` once
-/// the queue is sealed and empty.
+/// the queue is closed and empty.
 async fn drain_in_bits(queue: Arc<Queue>, sink: Arc<Sink>, done: mpsc::Sender<Phase>) {
     let phase = poll_fn(|cx| {
-        let drained = queue.poll_drain(cx, 500, |cx, frames| sink.poll_write(cx, frames));
+        let drained = queue.poll_drain(cx, 500, |cx, unsent| sink.poll_write(cx, unsent));
         match drained.phase {
             Phase::Handshaking | Phase::Open => Poll::Pending,
             Phase::Closing if !drained.empty => Poll::Pending,
@@ -162,7 +162,7 @@ fn every_departure_is_heard_from_other_threads() {
             executor.spawn(come_and_go).detach();
         }
         for _ in 0..4 {
-            finished.recv_timeout(LOST).expect("nobody hangs");
+            finished.recv_timeout(LOST).expect("no thread hangs");
         }
         // The inbox is first in, first out: what this asks is answered after the last departure
         // was announced, and the manager looks at departures between one batch and the next.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::disconnect::Disconnect;
+use crate::hub::backlog::backlog_size;
 use crate::hub::client_id::Refusal;
-use crate::hub::queue::{Queue, backlog_size};
+use crate::hub::queue::Queue;
 use crate::hub::tests::support::Stage;
 use crate::message::Message;
 
@@ -30,7 +31,7 @@ fn client_can_send_to_itself() {
 }
 
 #[test]
-fn send_to_the_gone_reaches_nobody_and_is_no_error() {
+fn send_to_a_client_that_has_gone_reaches_none_and_is_no_error() {
     let stage = Stage::new(Config::default());
     let id = stage.client(None, &[]).id();
     stage
@@ -51,12 +52,12 @@ fn send_to_user_reaches_each_of_its_clients() {
     assert_eq!(sent.expect("the hub runs"), 2);
     assert_eq!((phone.texts(), laptop.texts()), (vec!["x".into()], vec!["x".into()]));
     assert!(bob.texts().is_empty() && anonymous.texts().is_empty());
-    let nobody = stage.ask(|hub| async move { hub.send_to_user("eve", "x").await });
-    assert_eq!(nobody.expect("no such user is no error"), 0);
+    let none = stage.ask(|hub| async move { hub.send_to_user("eve", "x").await });
+    assert_eq!(none.expect("no such user is no error"), 0);
 }
 
 #[test]
-fn join_and_leave_change_who_is_reached() {
+fn join_and_leave_change_the_clients_that_are_reached() {
     let stage = Stage::new(Config::default());
     let ada = stage.client(None, &[]);
     let client = ada.client.clone();
@@ -127,7 +128,7 @@ fn register_of_one_that_is_gone_already_is_refused() {
 }
 
 #[test]
-fn rooms_presence_and_clients_tell_who_is_where() {
+fn rooms_presence_and_clients_list_each_client_where_it_is() {
     let stage = Stage::new(Config::default());
     let ada = stage.client(Some("ada"), &["a", "b"]);
     let bob = stage.client(None, &["b"]);
@@ -139,8 +140,8 @@ fn rooms_presence_and_clients_tell_who_is_where() {
     let present: Vec<_> = present.iter().map(|m| (m.id, m.user.as_deref())).collect();
     assert_eq!(present, [(ada.id(), Some("ada")), (bob.id(), None)]);
 
-    let nobody = stage.ask(|hub| async move { hub.presence("c").await }).expect("it runs");
-    assert!(nobody.is_empty());
+    let none = stage.ask(|hub| async move { hub.presence("c").await }).expect("it runs");
+    assert!(none.is_empty());
 
     let clients = stage.ask(|hub| async move { hub.clients().await }).expect("it runs");
     let clients: Vec<_> = clients.iter().map(|member| member.id).collect();
@@ -158,7 +159,7 @@ fn presence_shows_what_waits() {
 }
 
 #[test]
-fn disconnect_seals_the_queue_with_its_reason() {
+fn disconnect_closes_the_queue_with_its_reason() {
     let stage = Stage::new(Config::default());
     let ada = stage.client(None, &["main"]);
     let id = ada.id();

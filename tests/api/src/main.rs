@@ -1,11 +1,11 @@
-//! Prints the public API that a rustdoc JSON file describes, an item a line.
+//! Prints the public API of a rustdoc JSON file, one item a line.
 
-/// Auto traits that nobody relies on here; Send, Sync and Unpin are promises.
+/// Auto traits that are left out. Send, Sync and Unpin are promises and stay.
 const NOISE: [&str; 4] = ["Freeze", "UnsafeUnpin", "RefUnwindSafe", "UnwindSafe"];
 
 fn main() -> Result<(), public_api::Error> {
     let path = std::env::args_os().nth(1).expect("a rustdoc JSON file");
-    // Left out are the impls that every type has, and those that derives write.
+    // Without the impls that every type has, and without derived impls.
     let api = public_api::Builder::from_rustdoc_json(path)
         .omit_blanket_impls(true)
         .omit_auto_derived_impls(true)

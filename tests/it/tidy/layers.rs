@@ -1,13 +1,13 @@
-//! Which file of the library imports which: the layers, and that no import runs in a circle.
+//! The layers of the library: imports go down, and there is no import cycle.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::source::{Source, paths, sources};
 
-/// The layers from the ground up. A file imports only from its own folder and from layers below it.
+/// The layers, from the lowest up. A file imports only from its own folder and from lower layers.
 ///
-/// A name with `/` is a folder; the others are files of `src`. Files of the ground that are not
-/// listed are the lowest layer, and `lib.rs` and the binary stand above all.
+/// A name with `/` is a folder; the others are files of `src`. Files that are not listed are the
+/// lowest layer. `lib.rs` and the binary are above all layers.
 const LAYERS: &[&[&str]] = &[
     &["memory/"],
     &["message"],
@@ -28,10 +28,10 @@ const LAYERS: &[&[&str]] = &[
 /// A file of the library by its module path: `hub::queue`.
 type Module = String;
 
-/// What each file of the library imports from its siblings.
+/// The imports of each file of the library.
 pub(crate) struct Imports {
     of: BTreeMap<Module, BTreeSet<Module>>,
-    /// Paths that lead to no file: a name that `lib.rs` or a `mod.rs` exports again.
+    /// Imports that name no defining file, but a re-export in `lib.rs` or a `mod.rs`.
     indirect: Vec<String>,
 }
 
@@ -42,7 +42,7 @@ impl Imports {
         let modules: BTreeSet<_> = files.iter().map(|(module, _)| module.clone()).collect();
         let mut imports = Self { of: BTreeMap::new(), indirect: Vec::new() };
         for (module, source) in &files {
-            // What these two hold are declarations and exports: a rule of its own says so.
+            // Another rule checks that these files only declare and re-export.
             if source.path == "lib.rs" || source.path.ends_with("mod.rs") {
                 continue;
             }
@@ -67,7 +67,7 @@ impl Imports {
         imports
     }
 
-    /// Every import that leads up, or sideways out of its folder.
+    /// Imports from a higher layer, or from another folder of the same layer.
     fn upward(&self) -> Vec<String> {
         let points_up = |(from, to): &(&Module, &Module)| {
             let same_folder = from.contains("::") && folder(from) == folder(to);
@@ -78,9 +78,9 @@ impl Imports {
         pairs.filter(points_up).map(|(from, to)| format!("{from} imports {to}")).collect()
     }
 
-    /// The files that import each other in a circle.
+    /// The files that import each other in a cycle.
     fn circles(&self) -> Vec<Module> {
-        // A file without imports that are left is in no circle; nor is one that only such import.
+        // A file without remaining imports is in no cycle. Remove such files until none is found.
         let mut left = self.of.clone();
         loop {
             let done: Vec<_> = left
@@ -96,7 +96,7 @@ impl Imports {
     }
 }
 
-/// `hub/queue.rs` is `hub::queue`.
+/// The module path of a file: `hub::queue` for `hub/queue.rs`.
 fn module(path: &str) -> Module {
     path.trim_end_matches(".rs").trim_end_matches("/mod").replace('/', "::")
 }
@@ -105,7 +105,7 @@ fn folder(module: &str) -> &str {
     module.split_once("::").map_or("", |(folder, _)| folder)
 }
 
-/// How high a file stands; 0 for the ground.
+/// The layer of a file; 0 is the lowest.
 fn layer(module: &str) -> usize {
     let is_at = |name: &&str| match name.strip_suffix('/') {
         Some(name) => folder(module) == name,
@@ -114,7 +114,7 @@ fn layer(module: &str) -> usize {
     LAYERS.iter().position(|layer| layer.iter().any(is_at)).map_or(0, |at| at + 1)
 }
 
-/// The file that a path leads to: the longest beginning of it that is one, and no folder.
+/// The file that defines a path: the longest prefix of the path that is a file.
 fn defining(path: &str, modules: &BTreeSet<Module>) -> Option<Module> {
     let is_folder = |at: &str| modules.iter().any(|module| folder(module) == at);
     let mut at = path;
@@ -127,7 +127,7 @@ fn defining(path: &str, modules: &BTreeSet<Module>) -> Option<Module> {
 }
 
 #[test]
-fn imports_run_down_the_layers_and_never_in_a_circle() {
+fn imports_go_down_the_layers_and_have_no_cycle() {
     let imports = Imports::read(&sources());
     assert!(imports.of.len() > 50, "only {} files were found", imports.of.len());
     let edges: usize = imports.of.values().map(BTreeSet::len).sum();
@@ -137,9 +137,9 @@ fn imports_run_down_the_layers_and_never_in_a_circle() {
     assert_eq!(imports.circles(), [""; 0]);
 }
 
-/// Rules that find nothing may be blind: each is shown what it must see.
+/// A rule that finds nothing may be broken: each gets examples of what it must find.
 #[test]
-fn layers_and_circles_are_seen() {
+fn upward_imports_and_cycles_are_found() {
     let sources = |files: &[(&str, &str)]| -> Vec<_> {
         let all = ["error.rs", "message.rs", "hub/mod.rs", "hub/queue.rs", "hub/inbox.rs"];
         let all =

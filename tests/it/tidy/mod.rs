@@ -1,7 +1,9 @@
-//! The rules of the house, read off the source: who may name whom, and what the library never does.
+//! The project's rules, checked in the source: which file may use which, what the library never
+//! does, and the words of comments.
 
 mod layers;
 pub(crate) mod source;
+mod words;
 
 use std::path::Path;
 use std::process::Command;
@@ -10,18 +12,18 @@ use source::{Source, read, sources};
 
 use crate::support::skip;
 
-/// What a rule finds in a file.
+/// A rule. It returns the offences in a file.
 type Rule = fn(&Source) -> Vec<String>;
 
-/// Every rule that one file can break by itself.
+/// The rules that are checked file by file.
 const RULES: &[(&str, Rule)] = &[
     ("a mod.rs declares and exports, no more", mod_only_declares),
     ("no socket and no clock in the hub", hub_has_no_io),
     ("no channel without a bound", no_unbounded_channel),
-    ("nobody but the manager has the registry", one_owner_of_the_registry),
+    ("only the manager has the registry", one_owner_of_the_registry),
     ("no slab outside the registry and the poller", slab_stays_inside),
     ("one way out of the registry", one_way_out),
-    ("the manager waits for its inbox and a yield", manager_waits_for_nobody),
+    ("the manager waits for its inbox and a yield", manager_waits_for_no_client),
     ("the library starts, prints and reads nothing", library_keeps_quiet),
     ("the clock is read in one place", one_clock),
     ("no unsafe code", no_unsafe),
@@ -78,11 +80,11 @@ fn no_unbounded_channel(source: &Source) -> Vec<String> {
     source.lines_with(&["unbounded", "mpsc::channel", "mpsc"])
 }
 
-/// Invariant 2: no lock around it, and no other holder.
+/// Invariant 2: there is no lock around the registry, and no other owner.
 fn one_owner_of_the_registry(source: &Source) -> Vec<String> {
     let locks = ["Mutex<Registry", "RwLock<Registry", "Arc<Registry", "RefCell<Registry", "RwLock"];
     let mut offences = source.lines_with(&locks);
-    // The eviction is the manager's, and borrows the registry from it.
+    // The eviction is a part of the manager, which lends it the registry.
     let owners = ["hub/handle.rs", "hub/manager.rs", "hub/eviction.rs", "hub/registry.rs"];
     if !owners.contains(&source.path.as_str()) {
         offences.extend(source.lines_with(&["Registry"]));
@@ -114,7 +116,7 @@ fn one_way_out(source: &Source) -> Vec<String> {
 }
 
 /// Invariant 1.
-fn manager_waits_for_nobody(source: &Source) -> Vec<String> {
+fn manager_waits_for_no_client(source: &Source) -> Vec<String> {
     if source.path != "hub/manager.rs" {
         return Vec::new();
     }
@@ -174,9 +176,9 @@ fn no_drawer(source: &Source) -> Vec<String> {
     if drawers.contains(&name) { vec![source.path.clone()] } else { Vec::new() }
 }
 
-/// A rule that finds nothing may be blind: each is shown what it must see, and what it must not.
+/// A rule that finds nothing may be broken: each gets examples of what it must find and must not.
 #[test]
-fn every_rule_sees_what_it_is_for() {
+fn every_rule_finds_its_offences() {
     let bad: &[(Rule, &str, &str)] = &[
         (mod_only_declares, "hub/mod.rs", "mod queue;\nfn f() {}"),
         (mod_only_declares, "lib.rs", "use config::Config;"),
@@ -191,7 +193,7 @@ fn every_rule_sees_what_it_is_for() {
         (slab_stays_inside, "hub/manager.rs", "use slab::Slab;"),
         (one_way_out, "hub/registry.rs", "self.entries.remove(a); \n self.entries.remove(b);"),
         (one_way_out, "hub/registry.rs", "self.entries.remove(a);\nself.entries.retain(f);"),
-        (manager_waits_for_nobody, "hub/manager.rs", "queue.sender.send(message).await;"),
+        (manager_waits_for_no_client, "hub/manager.rs", "queue.sender.send(message).await;"),
         (library_keeps_quiet, "serve/accept.rs", "std::thread::spawn(f);"),
         (library_keeps_quiet, "hub/handle.rs", "    println!();"),
         (library_keeps_quiet, "config.rs", "use std::env;"),
@@ -204,10 +206,10 @@ fn every_rule_sees_what_it_is_for() {
     ];
     for (name, rule) in RULES {
         let shown = bad.iter().any(|(of, ..)| std::ptr::fn_addr_eq(*of, *rule));
-        assert!(shown, "nothing bad is shown to: {name}");
+        assert!(shown, "no example of an offence for: {name}");
     }
     for (rule, path, snippet) in bad {
-        assert!(!rule(&Source::new(path, snippet)).is_empty(), "{path} may have: {snippet}");
+        assert!(!rule(&Source::new(path, snippet)).is_empty(), "not found in {path}: {snippet}");
     }
     let good = "
         //! unsafe, println!, Slab, crate::serve::accept, Instant::now()
@@ -234,9 +236,9 @@ fn lints_that_the_rules_rely_on_are_set() {
     assert!(!manifest.contains("panic = \"abort\""), "a hook's panic must end one client only");
 }
 
-/// The faults that CI puts into the source name pieces of it, by the functions that they stand in.
+/// The faults that CI injects name functions and pieces of code, which must exist.
 #[test]
-fn every_fault_finds_its_piece() {
+fn every_fault_finds_its_code() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mutants");
     for arguments in [&["-B", "run.py", "--check"][..], &["-B", "-m", "unittest", "locate_test"]] {
         let python = Command::new("python3").args(arguments).current_dir(&folder).output();

@@ -1,10 +1,10 @@
-//! The source, as the rules read it: code without comments, the contents of literals, and tests.
+//! The source as the rules read it: without comments, contents of literals, and tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A source file of the package: its path below `src`, and its code without comments, the contents
-/// of literals, and tests.
+/// A source file: its path below `src`, and its code without comments, contents of literals, and
+/// tests.
 pub(crate) struct Source {
     pub(crate) path: String,
     pub(crate) code: String,
@@ -26,7 +26,7 @@ impl Source {
         self.path.starts_with(folder)
     }
 
-    /// The lines that contain one of `words` as a whole word, or path.
+    /// The lines that contain one of `words` as a whole word or path.
     pub(crate) fn lines_with(&self, words: &[&str]) -> Vec<String> {
         let named = |line: &&str| words.iter().any(|word| has_word(line, word));
         self.code.lines().filter(named).map(|line| self.offence(line)).collect()
@@ -37,7 +37,7 @@ impl Source {
     }
 }
 
-/// Whether `word` stands in `line` with no letter, digit or underscore at its sides.
+/// Whether `line` contains `word` without a letter, digit or underscore at its sides.
 fn has_word(line: &str, word: &str) -> bool {
     let inside = |char: char| char.is_alphanumeric() || char == '_';
     let tail = word.ends_with(inside);
@@ -48,35 +48,56 @@ fn has_word(line: &str, word: &str) -> bool {
     })
 }
 
-/// Blanks comments and the contents of strings and characters.
-fn code(text: &str) -> String {
+/// Removes comments and the contents of strings and characters. Line breaks stay.
+pub(crate) fn code(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(char) = rest.chars().next() {
-        let skipped = if rest.starts_with("//") {
-            rest.find('\n').unwrap_or(rest.len())
-        } else if rest.starts_with("/*") {
-            rest.find("*/").map_or(rest.len(), |at| at + 2)
-        } else if rest.starts_with("r#\"") {
-            rest.find("\"#").map_or(rest.len(), |at| at + 2)
-        } else if char == '"' {
-            literal(rest, '"')
-        } else if rest.starts_with("'\\") || rest.chars().nth(2) == Some('\'') && char == '\'' {
-            literal(rest, '\'')
-        } else {
-            code.push(char);
-            char.len_utf8()
-        };
-        if skipped > char.len_utf8() {
-            // Lines stay lines.
-            code.extend(rest[..skipped].chars().filter(|char| *char == '\n'));
+    for (kind, piece) in pieces(text) {
+        match kind {
+            Kind::Code => code.push_str(piece),
+            _ => code.extend(piece.chars().filter(|char| *char == '\n')),
         }
-        rest = &rest[skipped..];
     }
     code
 }
 
-/// The length of the item that `rest` begins with: up to its semicolon, or the end of its braces.
+/// The comments of a Rust file, one after another.
+pub(crate) fn comments(text: &str) -> String {
+    let comments = pieces(text).into_iter().filter(|(kind, _)| *kind == Kind::Comment);
+    comments.map(|(_, comment)| format!("{comment}\n")).collect()
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Code,
+    Comment,
+    Literal,
+}
+
+/// Splits a Rust file into code, comments and literals.
+fn pieces(text: &str) -> Vec<(Kind, &str)> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while let Some(char) = rest.chars().next() {
+        let (kind, len) = if rest.starts_with("//") {
+            (Kind::Comment, rest.find('\n').unwrap_or(rest.len()))
+        } else if rest.starts_with("/*") {
+            (Kind::Comment, rest.find("*/").map_or(rest.len(), |at| at + 2))
+        } else if rest.starts_with("r#\"") {
+            (Kind::Literal, rest.find("\"#").map_or(rest.len(), |at| at + 2))
+        } else if char == '"' {
+            (Kind::Literal, literal(rest, '"'))
+        } else if rest.starts_with("'\\") || rest.chars().nth(2) == Some('\'') && char == '\'' {
+            (Kind::Literal, literal(rest, '\''))
+        } else {
+            (Kind::Code, char.len_utf8())
+        };
+        pieces.push((kind, &rest[..len]));
+        rest = &rest[len..];
+    }
+    pieces
+}
+
+/// The length of the item at the start of `rest`: up to its semicolon or its closing brace.
 fn item_len(rest: &str) -> usize {
     let mut depth = 0;
     let ends = |char: char| {
@@ -86,7 +107,7 @@ fn item_len(rest: &str) -> usize {
     rest.find(ends).map_or(rest.len(), |at| at + 1)
 }
 
-/// The length of a literal that `rest` begins with.
+/// The length of the literal at the start of `rest`.
 fn literal(rest: &str, quote: char) -> usize {
     let mut chars = rest.char_indices().skip(1);
     while let Some((at, char)) = chars.next() {
@@ -120,11 +141,11 @@ pub(crate) fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(root().join(path)).expect("it is there")
 }
 
-/// Everything that is shipped.
+/// All source files without those that only tests use.
 pub(crate) fn sources() -> Vec<Source> {
     let folder = root().join("src");
     let source = |path: &PathBuf| {
-        // Not the whole path, of which only what is below `src` is ours to name.
+        // Folders above `src` must not match: their names are arbitrary.
         let name = path.strip_prefix(&folder).expect("below src").to_str().expect("UTF-8");
         let is_test = ["tests", "sim/", "virtual_time"].iter().any(|test| name.contains(test));
         (!is_test).then(|| Source::new(name, &fs::read_to_string(path).expect("text")))
@@ -132,7 +153,7 @@ pub(crate) fn sources() -> Vec<Source> {
     files(&folder).iter().filter_map(source).collect()
 }
 
-/// Every path in `code` that begins with `start`, without that and with its groups opened.
+/// Every path in `code` that starts with `start`: the rest of it, with its groups expanded.
 pub(crate) fn paths(code: &str, start: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (at, _) in code.match_indices(start) {
@@ -144,7 +165,7 @@ pub(crate) fn paths(code: &str, start: &str) -> Vec<String> {
     found
 }
 
-/// Appends the path that `rest` begins with behind `above`, or each of its group.
+/// Appends the path at the start of `rest`, with `above` before it, or each path of its group.
 fn open(rest: &str, above: &str, found: &mut Vec<String>) {
     let end = rest.find(|char: char| !(char.is_alphanumeric() || "_:".contains(char)));
     let (path, behind) = rest.split_at(end.unwrap_or(rest.len()));
@@ -163,7 +184,7 @@ fn open(rest: &str, above: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Where the group ends whose inside `rest` begins with.
+/// The position of the brace that closes the group in which `rest` starts.
 fn closing(rest: &str) -> usize {
     let mut depth = 1;
     let closes = |char| {

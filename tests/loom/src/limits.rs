@@ -1,4 +1,4 @@
-//! The lines in which senders wait.
+//! The semaphores in which senders wait.
 
-#[path = "../../../src/limits/turn.rs"]
-pub(crate) mod turn;
+#[path = "../../../src/limits/semaphore.rs"]
+pub(crate) mod semaphore;

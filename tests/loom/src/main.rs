@@ -1,8 +1,8 @@
-//! A client's queue, the slot of an answer, the line for the inbox, the news of a socket and the
-//! deadlines of a hub, in every order of the threads that meet in them.
+//! Tests the types that several threads share, in every order of threads: a client's queue, the
+//! slot of a reply, the senders that wait for the inbox, the readiness of a socket, and the timers.
 //!
-//! The sources are the hub's own; only the lock is loom's. A wake that is lost is a deadlock to
-//! loom, and it tells the order that led there.
+//! The sources are the hub's own; only the lock is loom's. loom reports a lost wake as a deadlock,
+//! with the order of threads that led to it.
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "only a part of the hub is run")]
 
 #[path = "../../../src/config.rs"]

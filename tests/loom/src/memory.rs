@@ -1,4 +1,4 @@
-//! The account of a hub.
+//! The memory account of a hub.
 
 #[path = "../../../src/memory/budget.rs"]
 pub(crate) mod budget;

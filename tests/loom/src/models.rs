@@ -1,4 +1,4 @@
-//! What threads do at once, and what must come of it.
+//! The models: what threads do at the same time, and the result that must follow.
 
 use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
@@ -11,10 +11,12 @@ use std::time::Duration;
 use loom::future::block_on;
 use loom::thread;
 
-use crate::hub::queue::{DirectWriter, Phase, Push, Queue, Batch, QueueConfig};
+use crate::hub::batch::{Batch, JoinedFrames};
+use crate::hub::queue::{DirectWriter, Phase, Push, Queue};
+use crate::hub::queue_config::QueueConfig;
 use crate::hub::reply::reply;
 use crate::stats::DeliveryCount;
-use crate::limits::turn::Turn;
+use crate::limits::semaphore::FifoSemaphore;
 use crate::sync::Mutex;
 use crate::time::clock;
 use crate::time::timers::Timers;
@@ -25,16 +27,16 @@ use crate::message::Message;
 
 /// Each model by its name.
 pub(crate) const ALL: [(&str, fn()); 10] = [
-    ("what is pushed while the task drains is drained", pushed_while_drained),
-    ("what does not fit is written when there is room", written_when_there_is_room),
-    ("what is pushed while the connection ends is counted once", counted_once),
-    ("what is queued goes before the end", queued_before_the_end),
-    ("who overflows is told, however late its task comes", overflow_is_told),
-    ("an answer, or that there is none, is heard", an_answer_is_heard),
-    ("a turn is one's own and is handed on", a_turn_is_handed_on),
-    ("news of a socket wake its task", news_wake),
-    ("who waits is woken, while others come, give up and are woken", deadlines_come),
-    ("an earlier deadline comes in time while a later one fires", earlier_deadlines_come),
+    ("a message pushed during a drain is drained", pushed_while_drained),
+    ("bytes that do not fit are written when there is room", written_when_there_is_room),
+    ("a message pushed while the connection ends is counted once", counted_once),
+    ("queued messages go before the end", queued_before_the_end),
+    ("the task learns of an overflow, however late it polls", overflow_is_reported),
+    ("a reply, or its absence, wakes the caller", reply_wakes),
+    ("a permit has one holder and is passed on", permit_is_passed_on),
+    ("the readiness of a socket wakes its task", readiness_wakes),
+    ("a deadline wakes its task while another is cancelled", deadlines_wake),
+    ("an earlier deadline wakes in time while the timer fires", earlier_deadlines_wake),
 ];
 
 /// Bytes of the frame of "x".
@@ -54,18 +56,19 @@ fn queue(messages: usize) -> (Arc<Queue>, Arc<QueueConfig>) {
 fn push(queue: &Queue, queue_config: &QueueConfig) -> Push {
     let tally = DeliveryCount::new(&queue_config.counters);
     let message = Message::text("x");
-    let frames = [IoSlice::new(message.frame())];
-    queue.push(Batch::new(std::slice::from_ref(&message), &frames, &tally))
+    queue.push(&Batch::new(std::slice::from_ref(&message), &JoinedFrames::default(), &tally))
 }
 
 /// Drains as the connection's task does, until `bytes` have gone or the queue takes no more.
 fn drain(queue: &Queue, bytes: usize) -> (usize, Phase) {
     let mut written = 0;
     let phase = block_on(poll_fn(|cx| {
-        let drained = queue.poll_drain(cx, usize::MAX, |_, frames| {
-            let n = frames.iter().map(|frame| frame.len()).sum();
-            written += n;
-            Poll::Ready(Ok(n))
+        let drained = queue.poll_drain(cx, usize::MAX, |_, unsent| {
+            unsent.write_frames(|frames| {
+                let n = frames.iter().map(|frame| frame.len()).sum();
+                written += n;
+                Poll::Ready(Ok(n))
+            })
         });
         match drained.phase {
             Phase::Open if written < bytes => Poll::Pending,
@@ -88,7 +91,7 @@ fn pushed_while_drained() {
     manager.join().expect("no panic");
 }
 
-/// A socket that takes as many bytes as it is let.
+/// A socket with room for a number of bytes.
 #[derive(Debug)]
 struct Socket(Mutex<(usize, Option<Waker>)>);
 
@@ -111,7 +114,8 @@ impl DirectWriter for Socket {
     }
 }
 
-/// Two bytes fit at once, the third when the peer reads; manager, task and network meet.
+/// Two bytes of a frame fit at once, the third when the peer reads. The manager, the task and the
+/// network run at the same time.
 fn written_when_there_is_room() {
     let (queue, queue_config) = queue(9);
     let socket = Arc::new(Socket(Mutex::new((2, None))));
@@ -127,28 +131,30 @@ fn written_when_there_is_room() {
         waker.into_iter().for_each(Waker::wake);
     });
     block_on(poll_fn(|cx| {
-        queue.poll_drain(cx, usize::MAX, |cx, frames| {
-            match socket.take(frames, Some(cx.waker())) {
+        queue.poll_drain(cx, usize::MAX, |cx, unsent| {
+            unsent.write_frames(|frames| match socket.take(frames, Some(cx.waker())) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
                 taken => Poll::Ready(taken),
-            }
+            })
         });
-        // The manager may have written it all before this task ever drained: it wakes nobody.
+        // The manager may have written everything before this task drains; then there is no wake.
         let delivered = queue_config.counters.messages_delivered.load(Ordering::Relaxed);
         if delivered == 1 || push_is_idle(&queue) { Poll::Ready(()) } else { Poll::Pending }
     }));
     manager.join().expect("no panic");
     network.join().expect("no panic");
-    // What came after the task looked is written by who brought it, or by the task.
+    // Bytes that the manager pushed after the task's last poll are written by the manager or here.
     let mut cx = Context::from_waker(Waker::noop());
-    queue.poll_drain(&mut cx, usize::MAX, |_, frames| match socket.take(frames, None) {
-        Err(_) => Poll::Pending,
-        taken => Poll::Ready(taken),
+    queue.poll_drain(&mut cx, usize::MAX, |_, unsent| {
+        unsent.write_frames(|frames| match socket.take(frames, None) {
+            Err(_) => Poll::Pending,
+            taken => Poll::Ready(taken),
+        })
     });
     assert_eq!(queue_config.counters.messages_delivered.load(Ordering::Relaxed), 1);
 }
 
-/// Whether nothing waits: what comes next is written through, and needs no task.
+/// Whether the queue is empty, so that the next push writes directly and needs no task.
 fn push_is_idle(queue: &Queue) -> bool {
     queue.depth().0 == 0
 }
@@ -181,7 +187,7 @@ fn queued_before_the_end() {
     manager.join().expect("no panic");
 }
 
-fn overflow_is_told() {
+fn overflow_is_reported() {
     let (queue, queue_config) = queue(1);
     queue.open(None);
     let pushing = Arc::clone(&queue);
@@ -189,7 +195,7 @@ fn overflow_is_told() {
         assert_eq!(push(&pushing, &queue_config), Push::Ok);
         assert_eq!(push(&pushing, &queue_config), Push::Full);
     });
-    // A socket that takes nothing: the task hears of the eviction, or waits for ever.
+    // The socket takes nothing: the task is woken by the eviction, or waits for ever.
     let phase = block_on(poll_fn(|cx| {
         let drained = queue.poll_drain(cx, usize::MAX, |_, _| Poll::Pending);
         if drained.phase == Phase::Open { Poll::Pending } else { Poll::Ready(drained.phase) }
@@ -198,7 +204,7 @@ fn overflow_is_told() {
     manager.join().expect("no panic");
 }
 
-fn an_answer_is_heard() {
+fn reply_wakes() {
     for answers in [true, false] {
         let (reply, answer) = reply();
         let manager = thread::spawn(move || {
@@ -211,27 +217,27 @@ fn an_answer_is_heard() {
     }
 }
 
-fn a_turn_is_handed_on() {
-    let turn = Arc::new(Turn::default());
+fn permit_is_passed_on() {
+    let semaphore = Arc::new(FifoSemaphore::new(1));
     let inside = Arc::new(Mutex::new(false));
-    let enter = |turn: Arc<Turn>, inside: Arc<Mutex<bool>>| {
-        let _taken = block_on(turn.take());
+    let enter = |semaphore: Arc<FifoSemaphore>, inside: Arc<Mutex<bool>>| {
+        let _permit = block_on(semaphore.acquire());
         assert!(!std::mem::replace(&mut *inside.lock().expect("alone"), true), "one at a time");
         *inside.lock().expect("alone") = false;
     };
-    let (other, within) = (Arc::clone(&turn), Arc::clone(&inside));
+    let (other, within) = (Arc::clone(&semaphore), Arc::clone(&inside));
     let second = thread::spawn(move || enter(other, within));
     {
-        // Another asks, and gives up before its turn.
-        let mut impatient = pin!(turn.take());
+        // Another future asks, and is dropped before it gets a permit, or with one.
+        let mut impatient = pin!(semaphore.acquire());
         let mut cx = Context::from_waker(Waker::noop());
         drop(impatient.as_mut().poll(&mut cx));
     }
-    enter(turn, inside);
+    enter(semaphore, inside);
     second.join().expect("no panic");
 }
 
-fn news_wake() {
+fn readiness_wakes() {
     let watch = Arc::new(Readiness::default());
     let telling = Arc::clone(&watch);
     let poller = thread::spawn(move || {
@@ -248,8 +254,8 @@ fn news_wake() {
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The timer fires for a first deadline, which is given up, while a second is registered.
-fn deadlines_come() {
+/// The timer fires for a first deadline, which is cancelled, while a second is registered.
+fn deadlines_wake() {
     clock::start();
     let timers = Timers::new();
     let [first, second] = [1, 2].map(|n| timers.after(n * SECOND));
@@ -264,8 +270,8 @@ fn deadlines_come() {
     reactor.join().expect("no panic");
 }
 
-/// What comes before the timer's time is registered while the timer fires.
-fn earlier_deadlines_come() {
+/// A deadline before that of the timer is registered while the timer fires.
+fn earlier_deadlines_wake() {
     clock::start();
     let timers = Timers::new();
     let due = [1, 2].map(|n| timers.tick_of(clock::now() + n * SECOND));

@@ -1,3 +1,3 @@
-//! In place of the hub's: loom's lock, which gives way to every other thread at each turn.
+//! Replaces the hub's lock by loom's, which tries every order of threads.
 
 pub(crate) use loom::sync::{Mutex, MutexGuard};

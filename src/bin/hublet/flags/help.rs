@@ -1,4 +1,4 @@
-//! What `--help` prints.
+//! The text of `--help`.
 
 use std::fmt::Write as _;
 

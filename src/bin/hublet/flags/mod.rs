@@ -1,4 +1,4 @@
-//! The command line and its twins in the environment, both made from one table.
+//! The flags and their environment variables, both from one table.
 
 mod help;
 mod table;
@@ -17,21 +17,21 @@ use super::socket::Address;
 use help::help;
 use table::{FLAGS, FRAMING, PREFIX};
 
-/// What the command line asks for.
+/// What the process must do.
 #[derive(Debug)]
-pub(crate) enum Wish {
-    /// To serve.
+pub(crate) enum Action {
+    /// Serve a hub.
     Serve(Box<Options>),
-    /// To ask the hub that serves at these addresses how it is.
+    /// Check the hub at these addresses.
     Health(Vec<Address>),
-    /// To print this and end.
-    Say(String),
+    /// Print this and end.
+    Print(String),
 }
 
-/// What flags and environment set.
+/// The options that flags and environment set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Options {
-    /// Where to listen; empty if nothing was said.
+    /// The addresses to listen on; empty if none was given.
     pub(crate) listen: Vec<Address>,
     pub(crate) echo: bool,
     pub(crate) threads: usize,
@@ -43,9 +43,9 @@ pub(crate) struct Options {
     /// The tokens that requests must show.
     pub(crate) secrets: Secrets,
     pub(crate) config: Config,
-    /// Environment variables with our prefix that name no flag.
+    /// Environment variables with the hub's prefix that name no flag.
     pub(crate) unknown: Vec<String>,
-    /// Whether the queue's and the inbox's bytes follow the message limit.
+    /// Whether the bytes of a queue follow the message limit: they were not given.
     queue_bytes_follow: bool,
 }
 
@@ -66,14 +66,15 @@ impl Default for Options {
     }
 }
 
-/// Reads the environment, then the arguments (the first is the program), which win.
+/// Reads the environment and the arguments, of which the first is the program. A flag wins over its
+/// variable.
 pub(crate) fn parse(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
     arguments: impl IntoIterator<Item = OsString>,
-) -> Result<Wish, Failure> {
+) -> Result<Action, Failure> {
     let (given, health) = match given(arguments)? {
         Given::Flags { given, health } => (given, health),
-        Given::Wish(wish) => return Ok(wish),
+        Given::Action(action) => return Ok(action),
     };
     let mut options = Options::default();
     let mut variables = variables(environment)?;
@@ -103,7 +104,7 @@ pub(crate) fn parse(
         }
     }
     if options.secrets.guard_listening() {
-        // A page that was made to lead here has no token.
+        // Any host is allowed: a page that reaches the hub by DNS rebinding has no token.
         options.config.hosts.push("*".to_owned());
     }
     options.unknown = variables.into_iter().map(|(name, _)| name).collect();
@@ -114,37 +115,37 @@ pub(crate) fn parse(
     }
     config.inbox_bytes = config.inbox_bytes.max(two);
     if health {
-        return Ok(Wish::Health(options.listen));
+        return Ok(Action::Health(options.listen));
     }
-    Ok(Wish::Serve(Box::new(options)))
+    Ok(Action::Serve(Box::new(options)))
 }
 
-/// Says a sentence about the configuration in the words of the command line: `queue_bytes` is
-/// `--queue-bytes` there.
+/// Rewrites a sentence about the configuration with the names of flags: `queue_bytes` becomes
+/// `--queue-bytes`.
 pub(crate) fn in_flags(sentence: &str) -> String {
-    let mut told = String::new();
+    let mut rewritten = String::new();
     for word in sentence.split(' ') {
         let name = word.replace('_', "-");
         let is_flag = name != word && FLAGS.iter().any(|flag| flag.name == name);
         let (space, dashes) =
-            (if told.is_empty() { "" } else { " " }, if is_flag { "--" } else { "" });
+            (if rewritten.is_empty() { "" } else { " " }, if is_flag { "--" } else { "" });
         for part in [space, dashes, if is_flag { &name } else { word }] {
-            told.push_str(part);
+            rewritten.push_str(part);
         }
     }
-    told
+    rewritten
 }
 
-/// What the arguments say.
+/// The arguments, parsed.
 enum Given {
     Flags {
-        /// The flags, in their order, by name and value.
+        /// Names and values of the flags, in their order.
         given: Vec<(&'static str, String)>,
-        /// Whether the flags tell of a hub to ask, and not of one to serve.
+        /// Whether to check a hub instead of serving one.
         health: bool,
     },
     /// Help or the version.
-    Wish(Wish),
+    Action(Action),
 }
 
 fn given(arguments: impl IntoIterator<Item = OsString>) -> Result<Given, Failure> {
@@ -155,10 +156,10 @@ fn given(arguments: impl IntoIterator<Item = OsString>) -> Result<Given, Failure
     let mut health = false;
     while let Some(argument) = parser.next().map_err(usage)? {
         match argument {
-            Long("help") | Short('h') => return Ok(Given::Wish(Wish::Say(help()))),
+            Long("help") | Short('h') => return Ok(Given::Action(Action::Print(help()))),
             Long("version") | Short('V') => {
                 let version = format!("hublet {}\n", env!("CARGO_PKG_VERSION"));
-                return Ok(Given::Wish(Wish::Say(version)));
+                return Ok(Given::Action(Action::Print(version)));
             }
             Long("health") => health = true,
             Long(name) => {
@@ -183,14 +184,14 @@ fn given(arguments: impl IntoIterator<Item = OsString>) -> Result<Given, Failure
     Ok(Given::Flags { given, health })
 }
 
-/// The variables with our prefix.
+/// The variables with the hub's prefix.
 fn variables(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Vec<(String, String)>, Failure> {
     let mut variables = Vec::new();
     for (name, value) in environment {
         let Ok(name) = name.into_string() else { continue };
-        // An empty variable is as good as none: that is how compose files say "unset".
+        // An empty variable counts as unset, as compose files write it.
         if name.starts_with(PREFIX) && !value.is_empty() {
             let value = value.into_string().map_err(|value| {
                 // It may be a secret.

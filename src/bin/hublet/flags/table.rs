@@ -1,4 +1,4 @@
-//! The table of flags: what each is called, what it means, and what it sets.
+//! The table of flags: name, help and effect of each.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,42 +14,42 @@ use crate::auth::{Secret, Secrets};
 use crate::page::PAGES;
 use crate::socket::DEFAULT;
 
-/// What comes before a flag's name in the environment.
+/// The prefix of a flag's name in the environment.
 pub(super) const PREFIX: &str = "HUBLET_";
 
-/// Executor threads at most: more than any machine this is meant for has cores.
+/// Executor threads, at most: more than the cores of any machine that the hub is made for.
 const THREADS_MAX: usize = 64;
 
 /// The levels of `--log`.
 const LEVELS: [&str; 4] = ["error", "warn", "info", "debug"];
 
-/// What `--listen` takes.
+/// The values of `--listen`.
 const ADDRESSES: &str =
     "an address and port like 127.0.0.1:8080, a port like :8080, or unix: and a path";
 
-/// What `--trusted-proxy` takes.
+/// The values of `--trusted-proxy`.
 const NETWORKS: &str = "an address, a network like 10.0.0.0/8, or unix";
 
-/// Bytes of a frame's header and of slack that a queue must hold beyond two messages.
+/// Bytes that a queue must hold beyond two messages: a frame header each.
 pub(super) const FRAMING: usize = 2 * 10;
 
-/// The longest message at most: the queue's bytes, which grow with it, end at their own limit.
+/// The largest `--max-message`: two such messages fit the largest queue.
 const MESSAGE_MAX: usize = (Config::LIMIT_MAX - FRAMING) / 2;
 
-/// The shortest wait, where none makes no sense.
+/// The shortest timeout; 0 is not allowed.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 
 /// One flag.
 pub(super) struct Flag {
     pub(super) name: &'static str,
-    /// The word for its value in the help; empty for a switch, which has none.
+    /// The placeholder of its value in the help; empty for a switch, which has none.
     pub(super) value: &'static str,
     pub(super) help: &'static str,
-    /// What it sets, and by that how its value reads.
+    /// The option that it sets, which also determines how its value is parsed.
     pub(super) sets: Sets,
 }
 
-/// What a flag sets.
+/// The option that a flag sets.
 pub(super) enum Sets {
     /// A list of addresses.
     Listen,
@@ -64,7 +64,7 @@ pub(super) enum Sets {
     Proxies,
     Overflow,
     Log,
-    /// The queue's bytes, which follow the message limit unless they are given.
+    /// The bytes of a queue, which follow the message limit unless they are given.
     QueueBytes,
     /// A number from 1 up.
     Count(fn(&mut Config) -> &mut usize),
@@ -73,13 +73,13 @@ pub(super) enum Sets {
     MaxMessage,
     /// A number of bytes, or no ceiling.
     MaxMemory,
-    /// A wait.
+    /// A timeout.
     Time(fn(&mut Config) -> &mut Duration),
-    /// The window of the drain, which may be nothing.
+    /// The window of the drain, which may be 0.
     Drain,
     /// A token or a key.
     Secret(fn(&mut Secrets) -> &mut Option<Secret>),
-    /// A file that a token or a key is in.
+    /// A file with a token or a key.
     SecretFile(fn(&mut Secrets) -> &mut Option<Secret>),
     /// A room.
     Room(fn(&mut Options) -> &mut Option<Arc<str>>),
@@ -294,7 +294,7 @@ pub(super) const FLAGS: &[Flag] = &[
 ];
 
 impl Sets {
-    /// Sets a value; `Err` is what is allowed instead.
+    /// Sets a value. An `Err` says what is allowed.
     fn set(&self, options: &mut Options, text: &str) -> Result<(), String> {
         let config = &mut options.config;
         match self {
@@ -334,7 +334,7 @@ impl Sets {
         Ok(())
     }
 
-    /// The value that is set, for the help to show the default; empty where that is none.
+    /// The value as text, for the defaults in the help; empty if there is no default.
     pub(super) fn show(&self, options: &mut Options) -> String {
         let config = &mut options.config;
         match self {
@@ -360,7 +360,7 @@ impl Sets {
         }
     }
 
-    /// Whether it is a list, to which each value adds.
+    /// For a list, to which each value adds: the function that clears it.
     pub(super) fn list(&self) -> Option<fn(&mut Options)> {
         match self {
             Self::Listen => Some(|options| options.listen.clear()),
@@ -382,7 +382,7 @@ impl Flag {
         self.value.is_empty()
     }
 
-    /// Sets a value that `origin` gave: `--queue` or `HUBLET_QUEUE`.
+    /// Sets a value that came from `origin`, for example `--queue` or `HUBLET_QUEUE`.
     pub(super) fn set(
         &self,
         options: &mut Options,
@@ -390,7 +390,7 @@ impl Flag {
         text: &str,
     ) -> Result<(), Failure> {
         self.sets.set(options, text).map_err(|allowed| {
-            // What was meant to be secret is not shown, not even to who gave it wrongly.
+            // A secret is not printed, not even an invalid one.
             let given = if matches!(self.sets, Sets::Secret(_)) {
                 "a secret".to_owned()
             } else {

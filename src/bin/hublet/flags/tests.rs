@@ -1,4 +1,4 @@
-//! The command line as people write it.
+//! Tests of the command line.
 
 use std::collections::HashMap;
 
@@ -8,9 +8,9 @@ fn parsed(environment: &[(&str, &str)], arguments: &[&str]) -> Result<Options, S
     let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
     let arguments = ["hublet"].iter().chain(arguments).map(OsString::from);
     match parse(environment.collect::<Vec<_>>(), arguments.collect::<Vec<_>>()) {
-        Ok(Wish::Serve(options)) => Ok(*options),
-        Ok(Wish::Health(addresses)) => Err(format!("asks {addresses:?}")),
-        Ok(Wish::Say(text)) => Err(text),
+        Ok(Action::Serve(options)) => Ok(*options),
+        Ok(Action::Health(addresses)) => Err(format!("asks {addresses:?}")),
+        Ok(Action::Print(text)) => Err(text),
         Err(failure) => {
             assert_eq!(failure.code, 2);
             Err(failure.sentence)
@@ -19,7 +19,7 @@ fn parsed(environment: &[(&str, &str)], arguments: &[&str]) -> Result<Options, S
 }
 
 #[test]
-fn nothing_given_is_the_defaults() {
+fn no_flags_give_the_defaults() {
     assert_eq!(parsed(&[], &[]), Ok(Options::default()));
 }
 
@@ -32,7 +32,7 @@ fn every_flag_sets_something_and_so_does_its_variable() {
         ("allow-origin", "https://example.org"),
         ("allow-host", "hub.example.org"),
         ("trusted-proxy", "10.0.0.0/8"),
-        // Any file that has a line in it.
+        // Any file with a line of text.
         ("token-file", "Cargo.toml"),
         ("publish-token-file", "Cargo.toml"),
         ("admin-token-file", "Cargo.toml"),
@@ -74,7 +74,7 @@ fn queues_grow_with_the_longest_message_unless_they_are_given() {
 }
 
 #[test]
-fn what_is_not_allowed_is_named_with_what_is() {
+fn invalid_values_are_named_with_what_is_allowed() {
     for (arguments, sentence) in [
         (
             &["--queue", "0"][..],
@@ -151,7 +151,7 @@ fn what_is_not_allowed_is_named_with_what_is() {
 }
 
 #[test]
-fn health_is_asked_for_where_the_hub_listens() {
+fn health_checks_the_addresses_of_listen() {
     let asked = parsed(&[("HUBLET_LISTEN", ":80")], &["--health"]);
     assert_eq!(asked, Err(format!("asks {:?}", [Address::Port(80)])));
     let asked = parsed(&[], &["--health", "--listen", ":81"]);
@@ -160,7 +160,7 @@ fn health_is_asked_for_where_the_hub_listens() {
 }
 
 #[test]
-fn a_variable_that_names_no_flag_is_reported() {
+fn unknown_variable_is_reported() {
     let options = parsed(&[("HUBLET_QUEU", "1"), ("OTHER", "1")], &[]).expect("valid");
     assert_eq!(options.unknown, ["HUBLET_QUEU"]);
 }

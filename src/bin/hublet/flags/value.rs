@@ -1,4 +1,4 @@
-//! The values of flags, from text and back: an `Err` says what is allowed.
+//! Parses and prints the values of flags. An `Err` says what is allowed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub(super) fn time(text: &str, min: Duration) -> Result<Duration, String> {
         .ok_or_else(|| format!("a time from {} to a day, like 500ms, 10s or 2m", show_time(min)))
 }
 
-/// An origin as a browser sends it: scheme, host, perhaps a port, no path.
+/// An origin as a browser sends it: a scheme, a host, an optional port, no path.
 pub(super) fn origin(text: &str) -> Result<String, String> {
     let rest = text.split_once(':').and_then(|(_, rest)| rest.strip_prefix("//"));
     if text == "*"
@@ -54,7 +54,7 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
     Err("an origin like https://example.org, without a path, or *".to_owned())
 }
 
-/// Sets a secret that must not be empty, and is given in one way only.
+/// Sets a secret. It must not be empty or be set already.
 pub(super) fn once(slot: &mut Option<Secret>, text: &str) -> Result<(), String> {
     if slot.is_some() {
         return Err("one secret, given once: by its flag, its variable or its file".to_owned());
@@ -78,7 +78,7 @@ pub(super) fn host(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// A room that clients can name in a path as well.
+/// A room whose name clients can write in a path.
 pub(super) fn room(text: &str) -> Result<Arc<str>, String> {
     if is_name(text) && text != "." && text != ".." {
         return Ok(text.into());

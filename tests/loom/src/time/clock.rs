@@ -1,6 +1,6 @@
-//! In place of the hub's: a clock that a model moves, and the timer of one timekeeper.
+//! Replaces the hub's clock: the model moves it. Has one timer, for one `Timers`.
 //!
-//! Neither is a turn to loom, since it is under the timekeeper's lock that threads meet.
+//! loom does not switch threads here: threads interact only through the lock of `Timers`.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -9,13 +9,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 thread_local! {
-    /// Loom's threads all run on one.
+    /// All threads of loom run on one thread of the system.
     static CLOCK: RefCell<Option<Clock>> = const { RefCell::new(None) };
 }
 
 struct Clock {
     now: Instant,
-    /// When the timer fires, and what it wakes, once it was polled.
+    /// When the timer fires, and its waker once it was polled.
     timer: Option<(Instant, Option<Waker>)>,
 }
 
@@ -23,7 +23,7 @@ fn with<T>(f: impl FnOnce(&mut Clock) -> T) -> T {
     CLOCK.with_borrow_mut(|clock| f(clock.as_mut().expect("the model has started it")))
 }
 
-/// Starts a clock, in place of the last model's.
+/// Starts a new clock, which replaces that of the last model.
 pub(crate) fn start() {
     let clock = Clock { now: Instant::now(), timer: None };
     CLOCK.with_borrow_mut(|before| before.replace(clock));

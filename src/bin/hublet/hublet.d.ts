@@ -1,0 +1,55 @@
+/** Data of a message: a text, or the bytes of a binary message. */
+export type Data = string | ArrayBuffer;
+
+/** A value, or a function that returns it, which is called before each try. */
+export type Option<T> = T | (() => T | Promise<T>);
+
+/**
+ * What became of the connection.
+ *
+ * `code` and `reason` are those of the close frame; without one the code is 1006. When a function
+ * for the token fails, or nothing is heard for too long, the reason says so.
+ */
+export type State =
+  /** A try begins. */
+  | { state: 'connecting' }
+  /** The client is in the room. What was said before, and during a pause, it has missed. */
+  | { state: 'connected' }
+  /** The connection is lost. The next try begins in `retryIn` milliseconds. */
+  | { state: 'waiting'; code: number; reason: string; retryIn: number }
+  /** The hub does not want the client back, and there are no further tries. */
+  | { state: 'closed'; code: number; reason: string };
+
+export interface Options {
+  /** Called with each message. */
+  message?(data: Data): void;
+  /** Called each time the state changes. */
+  state?(state: State): void;
+  /**
+   * The token to show. A function is asked again after "token expired" (1008), which is final
+   * otherwise. A WebSocket shows it as a subprotocol if its characters allow that, else it and an
+   * EventSource show it in the URL.
+   */
+  token?: Option<string | null | undefined>;
+  /** Subprotocols for an application of your own; a WebSocket offers them before the token's. */
+  protocols?: Option<string | string[] | null | undefined>;
+}
+
+export interface Connection {
+  /**
+   * Sends a message. Returns false if it is not connected, and always for server-sent events.
+   * An empty binary message is a question to the hub and is not published.
+   */
+  send(data: string | ArrayBuffer | ArrayBufferView | Blob): boolean;
+  /** Ends the connection and all tries. No state follows. */
+  close(): void;
+}
+
+/**
+ * Connects to a room and reconnects as the close code allows, with exponential backoff and jitter.
+ *
+ * @param url A path beside the module, as `ws/lobby`, or a URL with the scheme ws, wss, http or
+ *   https. A path with `sse` in place of `ws` is heard by an EventSource.
+ * @throws TypeError if `url` is none.
+ */
+export function connect(url: string | URL, options?: Options): Connection;

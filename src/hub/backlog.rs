@@ -1,0 +1,207 @@
+//! The messages that wait for a client that is behind.
+
+use std::collections::VecDeque;
+
+use async_channel::{Receiver, Sender, bounded};
+
+use crate::hub::queue_config::QueueConfig;
+use crate::hub::unsent::{Progress, Unsent};
+use crate::memory::budget::{Charge, allocation};
+use crate::message::{Encoding, Message};
+
+/// Messages taken out of the channel at a time, so that one write has several to carry.
+const STAGE_MAX: usize = 32;
+
+/// A client's messages, oldest first, bounded in messages and in bytes.
+///
+/// Messages wait in a bounded channel, filled by `try_send`. The oldest are taken out of it and
+/// staged: a channel has no place for the rest of a message, and cannot be looked into.
+///
+/// Sizes are 32 bits wide, as no limit is past 2^30
+/// ([`Config::LIMIT_MAX`](crate::Config::LIMIT_MAX)).
+#[derive(Debug)]
+pub(crate) struct Backlog {
+    /// The oldest messages, the first of them perhaps half written.
+    staged: VecDeque<Message>,
+    /// The messages behind them; made for the first message that is not half written.
+    channel: Option<Channel>,
+    /// Messages in `staged` and `channel`.
+    len: u32,
+    /// Bytes of their frames, those already written of the first one included.
+    bytes: u32,
+    /// Bytes of the first message that are written already.
+    head_written: u32,
+    /// The tick since which a message has waited all the time.
+    since: u32,
+    /// What the client's frames are written in.
+    encoding: Encoding,
+}
+
+#[derive(Debug)]
+struct Channel {
+    sender: Sender<Message>,
+    receiver: Receiver<Message>,
+    /// The memory of the channel, and of the messages' places in `staged`.
+    _charge: Charge,
+}
+
+impl Channel {
+    fn new(config: &QueueConfig) -> Self {
+        let (sender, receiver) = bounded(config.messages);
+        let is_reserved = config.memory.is_limited();
+        let size = if is_reserved { 0 } else { backlog_size(config.messages) };
+        Self { sender, receiver, _charge: config.memory.charge(size) }
+    }
+}
+
+/// The memory that the backlog of a client takes, beside its messages.
+///
+/// A channel is about 700 bytes, and a place in it a message and a count.
+pub(crate) const fn backlog_size(messages: usize) -> usize {
+    const CHANNEL: usize = 768;
+    const PLACE: usize = size_of::<Message>() + size_of::<usize>();
+    let channel = allocation(messages.saturating_mul(PLACE).saturating_add(CHANNEL));
+    channel.saturating_add(allocation(messages.saturating_mul(size_of::<Message>())))
+}
+
+impl Backlog {
+    /// Makes an empty backlog at the tick `since`.
+    ///
+    /// Boxed: few clients are behind, and every queue has a place for one.
+    pub(crate) fn new(encoding: Encoding, since: u32) -> Box<Self> {
+        Box::new(Self {
+            staged: VecDeque::new(),
+            channel: None,
+            len: 0,
+            bytes: 0,
+            head_written: 0,
+            since,
+            encoding,
+        })
+    }
+
+    /// Appends a message; `false` if that is past a bound.
+    pub(crate) fn push(&mut self, message: &Message, config: &QueueConfig) -> bool {
+        let bytes = self.length(message);
+        if self.len as usize >= config.messages || (self.bytes + bytes) as usize > config.bytes {
+            return false;
+        }
+        let channel = self.channel.get_or_insert_with(|| Channel::new(config));
+        if channel.sender.try_send(message.clone()).is_err() {
+            return false;
+        }
+        self.len += 1;
+        self.bytes += bytes;
+        true
+    }
+
+    /// Takes a message into the empty backlog of which `written` bytes are written.
+    pub(crate) fn push_cut(&mut self, message: &Message, written: u32) {
+        debug_assert_eq!(self.len, 0);
+        self.len = 1;
+        self.bytes = self.length(message);
+        self.head_written = written;
+        self.staged.push_back(message.clone());
+    }
+
+    /// Takes the oldest message, of which nothing may be written.
+    pub(crate) fn pop(&mut self) -> Option<Message> {
+        debug_assert_eq!(self.head_written, 0);
+        self.stage(STAGE_MAX);
+        let message = self.staged.pop_front()?;
+        self.forget(&message);
+        Some(message)
+    }
+
+    /// Drops the oldest message that is not half written; `false` if there is none.
+    pub(crate) fn drop_oldest(&mut self) -> bool {
+        let oldest = usize::from(self.head_written > 0);
+        let message = if self.staged.len() > oldest {
+            self.staged.remove(oldest)
+        } else {
+            self.channel.as_ref().and_then(|channel| channel.receiver.try_recv().ok())
+        };
+        let Some(message) = message else { return false };
+        self.forget(&message);
+        true
+    }
+
+    /// Drops every message that is not half written; returns how many.
+    pub(crate) fn drop_all_but_cut(&mut self) -> usize {
+        let kept = usize::from(self.head_written > 0);
+        let dropped = self.len as usize - kept;
+        let head = if kept > 0 { self.staged.pop_front() } else { None };
+        self.staged = head.into_iter().collect();
+        self.channel = None;
+        self.len = kept as u32;
+        self.bytes = self.staged.iter().map(|message| self.length(message)).sum();
+        dropped
+    }
+
+    /// What is to be written next, together with `control` frames.
+    pub(crate) fn unsent<'a>(&'a mut self, control: &'a [u8]) -> Unsent<'a> {
+        self.stage(STAGE_MAX);
+        Unsent::new(self.staged.iter(), self.head_written, control, self.encoding)
+    }
+
+    /// Lets go of what is written; returns the bytes of it.
+    pub(crate) fn advance(&mut self, progress: Progress) -> usize {
+        let mut sent = 0;
+        for _ in 0..progress.messages {
+            let Some(message) = self.staged.pop_front() else { break };
+            sent += self.forget(&message) - std::mem::take(&mut self.head_written);
+        }
+        sent += progress.head_written - self.head_written;
+        self.head_written = progress.head_written;
+        sent as usize
+    }
+
+    /// Every message.
+    pub(crate) fn iter(&mut self) -> impl Iterator<Item = &Message> {
+        self.stage(usize::MAX);
+        self.staged.iter()
+    }
+
+    /// Messages that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Bytes of their frames.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes as usize
+    }
+
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The tick since which a message has waited all the time.
+    pub(crate) fn since(&self) -> u32 {
+        self.since
+    }
+
+    /// Takes messages out of the channel until `most` are staged.
+    fn stage(&mut self, most: usize) {
+        let Some(channel) = &self.channel else { return };
+        let wanted = most.min(self.len as usize);
+        while self.staged.len() < wanted {
+            let Ok(message) = channel.receiver.try_recv() else { break };
+            self.staged.push_back(message);
+        }
+    }
+
+    /// Takes a message that was taken out off the count; returns the bytes of its frame.
+    fn forget(&mut self, message: &Message) -> u32 {
+        let bytes = self.length(message);
+        self.len -= 1;
+        self.bytes -= bytes;
+        bytes
+    }
+
+    /// The length of a message's frame.
+    fn length(&self, message: &Message) -> u32 {
+        message.frame(self.encoding).len() as u32
+    }
+}
