@@ -335,8 +335,8 @@ FAULTS = [
     Fault(
         "a slow body does not leave its place to a client",
         "slot.rs::poll_lost",
-        "Some(place) => place.poll_leave(cx),",
-        "Some(_) => Poll::Pending,",
+        "ready!(place.poll_leave(cx));",
+        "let _ = place; return Poll::Pending;",
         "http_connection.rs",
     ),
     Fault(
