@@ -92,6 +92,9 @@ pub(crate) async fn refuse_body<T: Transport>(
 }
 
 /// Reads to the end of the stream, at most [`BODY_DISCARD_MAX`] bytes.
+///
+/// Without its slot, which a new client may need, the connection still has the close timeout, as any
+/// connection that has written its last response.
 async fn discard_body<T: Transport>(
     hub: &Hub,
     transport: &mut T,
@@ -99,22 +102,22 @@ async fn discard_body<T: Transport>(
 ) -> io::Result<()> {
     let shared = hub.shared();
     let (timers, patience) = (&shared.timers, shared.config.close_timeout);
-    let last = timers.tick_of(now() + shared.config.message_timeout.max(patience));
-    // Any peer has this time to read a response, whether its connection has a place or not.
-    let mut grace = timers.after(patience);
+    let begin = now();
+    let mut last = timers.tick_of(begin + shared.config.message_timeout.max(patience));
     let mut progress = timers.after(patience);
+    let mut has_slot = true;
     let mut discarded = 0;
     while discarded < BODY_DISCARD_MAX {
         let read = poll_fn(|cx| {
             if let Poll::Ready(read) = poll_discard(hub, transport, cx) {
                 return Poll::Ready(read);
             }
-            let is_over = Pin::new(&mut progress).poll(cx).is_ready()
-                || (Pin::new(&mut grace).poll(cx).is_ready() && slot.poll_lost(cx).is_ready());
-            if is_over {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            if has_slot && slot.poll_lost(cx).is_ready() {
+                has_slot = false;
+                last = timers.tick_of(begin + patience);
+                progress.set(last);
             }
-            Poll::Pending
+            Pin::new(&mut progress).poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
         });
         match read.await? {
             0 => return Ok(()),

@@ -48,10 +48,11 @@ impl<'a> Slot<'a> {
             self.permit = None;
             self.keep_alive = self.hub.shared().admissions.idle();
         }
-        match &mut self.keep_alive {
-            Some(place) => place.poll_leave(cx),
-            None => Poll::Ready(()),
-        }
+        let Some(place) = &mut self.keep_alive else { return Poll::Ready(()) };
+        ready!(place.poll_leave(cx));
+        // Given back, and not polled again: its future has ended.
+        self.keep_alive = None;
+        Poll::Ready(())
     }
 }
 

@@ -335,8 +335,8 @@ FAULTS = [
     Fault(
         "a slow body does not leave its place to a client",
         "slot.rs::poll_lost",
-        "Some(place) => place.poll_leave(cx),",
-        "Some(_) => Poll::Pending,",
+        "ready!(place.poll_leave(cx));",
+        "let _ = place; return Poll::Pending;",
         "http_connection.rs",
     ),
     Fault(
@@ -356,8 +356,8 @@ FAULTS = [
     Fault(
         "a peer whose connection has no place is reset before it can read the answer",
         "refuse.rs::discard_body",
-        "Pin::new(&mut grace).poll(cx).is_ready() &&",
-        "",
+        "last = timers.tick_of(begin + patience);",
+        "last = timers.now();",
         "http_connection.rs",
     ),
     Fault(
