@@ -67,7 +67,7 @@ const CASES: [Case; 3] = [
 const TRIES: usize = 3;
 
 /// Bytes on the heap for each idle client, at most.
-const HEAP_MAX: f64 = 1290.0;
+const HEAP_MAX: f64 = 1170.0;
 /// Allocations for each idle client, at most.
 const BLOCKS_MAX: f64 = 9.0;
 
