@@ -14,6 +14,7 @@ use smol::Async;
 
 #[cfg(target_os = "linux")]
 use crate::net::epoll::{EpollSource, Poller};
+#[cfg(target_os = "linux")]
 use crate::net::sys;
 
 /// A non-blocking socket and the reactor it is registered with.
