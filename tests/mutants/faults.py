@@ -673,6 +673,7 @@ FAULTS = [
         "queue.rs::push_control",
         "frame); state.sent = true;",
         "frame);",
+        "close.rs",
     ),
     Fault(
         "a reset: a client that the hub closes is not heard out",
