@@ -32,7 +32,7 @@ SOURCE = ROOT / "src"
 COPIES = ROOT / "target" / "mutants"
 
 # Every test ends by itself; a fault may keep one from it.
-TEST_SECONDS_MAX = 300
+TEST_SECONDS_MAX = 150
 
 
 @functools.cache
