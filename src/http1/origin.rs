@@ -1,4 +1,4 @@
-//! From where a request may come: the host rule, the origin rule, and who is behind a proxy.
+//! The host rule, the origin rule, and the address of a client behind a proxy.
 //!
 //! These hold before any hook, so that overriding a hook cannot drop them.
 
@@ -23,7 +23,7 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-/// Who may read the answer beside pages of the hub's own: what `Access-Control-Allow-Origin` says.
+/// The origin that may read the answer, besides the hub's own: the value of `Access-Control-Allow-Origin`.
 pub(crate) type AllowOrigin = Option<Cow<'static, str>>;
 
 /// Checks the rules of hosts and origins for a request that reads or writes a room.
@@ -94,7 +94,7 @@ fn plain(name: &[u8]) -> Option<&str> {
     std::str::from_utf8(name).ok().filter(|_| is_plain)
 }
 
-/// Adds to a response who may read it.
+/// Adds the headers that let a listed origin read the response.
 pub(crate) fn with_cors(response: Response, reader: AllowOrigin) -> Response {
     match reader {
         Some(reader) => {
@@ -225,7 +225,7 @@ fn allow_origin(request: &Request<()>, host: &str, origins: &[String]) -> Option
     };
     let Some(origin) = values.next() else {
         let foreign = says(FETCH_SITE, &["cross-site", "same-site"]);
-        // Somebody may follow a link; a page reads nothing of it.
+        // A navigation by a link is allowed: the page that has the link reads nothing of the answer.
         return (any || !foreign || says(FETCH_DEST, &["document"])).then_some(None);
     };
     if values.next().is_some() {
@@ -247,7 +247,7 @@ fn allow_origin(request: &Request<()>, host: &str, origins: &[String]) -> Option
     }
 }
 
-/// Who a request is from: behind a proxy that is trusted, whom it says; else the peer itself.
+/// The address of the client: the one that a trusted proxy names, else the peer itself.
 ///
 /// Each proxy appends the address it was asked by, so the last that is no trusted proxy's is the
 /// client's; what stands before it anybody may have written.
