@@ -11,7 +11,7 @@ use futures_lite::io::AsyncWriteExt as _;
 use crate::connection::linger::{lingering_close, poll_discard};
 use crate::error::{Error, Kind};
 use crate::http1::response::Response;
-use crate::http1::slot::{Slot, within};
+use crate::http1::slot::Slot;
 use crate::hub::handle::Hub;
 use crate::net::peer::Peer;
 use crate::net::stream::Transport;
@@ -56,50 +56,20 @@ pub(crate) async fn write_last_response<T: Transport>(
     Error::new(Kind::Refused(response.status, response.into_body()))
 }
 
-/// Writes the last response of a connection whose peer may still send a body, and throws the body
-/// away; returns what it came to.
+/// Ends a connection whose last response was written and whose peer may still send a body: reads to
+/// the end of the stream, at most [`BODY_DISCARD_MAX`] bytes.
 ///
 /// Many clients read a response only when they have sent all of their body. A socket that is closed
 /// before has unread bytes, and resets the connection: they would see that instead of the status.
 /// The peer has the close timeout to make progress and the time of a message in all, and a slot as
-/// for a body that is read.
-pub(crate) async fn refuse_body<T: Transport>(
-    hub: &Hub,
-    transport: &mut T,
-    response: Response,
-    head_only: bool,
-    slot: &mut Slot<'_>,
-) -> Error {
-    let shared = hub.shared();
-    let bytes = response.encode(head_only, false);
-    add(&shared.counters.bytes_sent, bytes.len() as u64);
-    let written = async {
-        transport.write_all(&bytes).await?;
-        transport.flush().await?;
-        transport.close().await
-    };
-    let mut deadline = shared.timers.after(shared.config.write_timeout);
-    let written = within(&mut deadline, written).await;
-    let ended = match written.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into())) {
-        Ok(()) => discard_body(hub, transport, slot).await,
-        error => error,
-    };
-    if let Err(error) = ended {
-        log::debug!("the peer of a refused body did not end its stream: {error}");
-        transport.abort();
-    }
-    Error::new(Kind::Refused(response.status, response.into_body()))
-}
-
-/// Reads to the end of the stream, at most [`BODY_DISCARD_MAX`] bytes.
-///
-/// Without its slot, which a new client may need, the connection still has the close timeout, as any
-/// connection that has written its last response.
-async fn discard_body<T: Transport>(
+/// for a body that is read. Without its slot, which a new client may need, the connection still has
+/// the close timeout, as any that has written its last response.
+pub(crate) async fn discard_body<T: Transport>(
     hub: &Hub,
     transport: &mut T,
     slot: &mut Slot<'_>,
 ) -> io::Result<()> {
+    transport.close().await?;
     let shared = hub.shared();
     let (timers, patience) = (&shared.timers, shared.config.close_timeout);
     let begin = now();

@@ -15,8 +15,8 @@ use http::{Method, StatusCode};
 
 use crate::connection::handler::Handler;
 use crate::connection::hooks::run_request_hook;
-use crate::connection::linger::timed_out;
-use crate::connection::refuse::{count_refusal, refuse_body, write_last_response};
+use crate::connection::linger::{lingering_close, timed_out};
+use crate::connection::refuse::{count_refusal, discard_body};
 use crate::connection::registration::{Admitted, Registering, register};
 use crate::error::{Error, Kind};
 use crate::http1::head::{Framing, HEAD_READ_BYTES, Head};
@@ -275,48 +275,60 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         {
             return Err(draining().into());
         }
-        if let Route::Publish(target) = route {
-            let published = publish(&mut self.stream, self.handler, head, target, exchange).await;
-            return published.map(ControlFlow::Continue);
-        }
         let peer = exchange.client_address;
         if matches!(route, Route::Events) {
             exchange.heartbeat = Heartbeat::of(request.uri());
         }
-        let answered = exchange.slot.within(self.answer_without_body(&head, &peer, route)).await;
-        Ok(answered.ok_or_else(request_timeout)??)
+        let answered = exchange.slot.within(self.ask_hook(&head, &peer, &route)).await;
+        Ok(match (answered.ok_or_else(request_timeout)??, route) {
+            (ControlFlow::Break(joining), _) => ControlFlow::Break(joining),
+            (ControlFlow::Continue(None), Route::Publish(target)) => {
+                ControlFlow::Continue(publish(&mut self.stream, head, target, exchange).await?)
+            }
+            (ControlFlow::Continue(response), _) => {
+                ControlFlow::Continue(response.unwrap_or_else(draining))
+            }
+        })
     }
 
-    /// Answers a request whose body nothing reads.
-    async fn answer_without_body(
+    /// Asks the hook of a route, and does what needs no body.
+    async fn ask_hook(
         &mut self,
         head: &Head,
         peer: &Peer,
-        route: Route<'_>,
-    ) -> Result<ControlFlow<Joining<'a>, Response>, Response> {
+        route: &Route<'_>,
+    ) -> Result<ControlFlow<Joining<'a>, Option<Response>>, Response> {
         let (hub, request) = (self.stream.hub, &head.request);
         let reason = |status| self.handler.on_refusal(request, status);
-        if let Route::Events | Route::Upgrade = route {
-            let admission =
-                run_request_hook(self.handler.on_upgrade(request, peer), reason).await?;
-            check_protocol(request, admission.protocol.as_deref())?;
-            let key = matches!(route, Route::Upgrade).then(|| accept_key(request));
-            let protocol = admission.protocol.clone();
-            let registering = register(hub, peer.network(), admission)?;
-            return Ok(ControlFlow::Break(Joining { registering, key, protocol }));
+        match route {
+            Route::Publish(target) => {
+                let hook = self.handler.on_publish(request, peer, target);
+                run_request_hook(hook, reason).await?;
+                return Ok(ControlFlow::Continue(None));
+            }
+            Route::Events | Route::Upgrade => {
+                let hook = self.handler.on_upgrade(request, peer);
+                let admission = run_request_hook(hook, reason).await?;
+                check_protocol(request, admission.protocol.as_deref())?;
+                let key = matches!(route, Route::Upgrade).then(|| accept_key(request));
+                let protocol = admission.protocol.clone();
+                let registering = register(hub, peer.network(), admission)?;
+                return Ok(ControlFlow::Break(Joining { registering, key, protocol }));
+            }
+            Route::Metrics | Route::Rooms | Route::Members(_) => {
+                run_request_hook(self.handler.on_inspect(request, peer), reason).await?;
+            }
+            Route::Health | Route::Page(_) | Route::Options(_) => {}
         }
-        if let Route::Metrics | Route::Rooms | Route::Members(_) = route {
-            run_request_hook(self.handler.on_inspect(request, peer), reason).await?;
-        }
-        Ok(ControlFlow::Continue(match route {
+        Ok(ControlFlow::Continue(Some(match route {
             Route::Page(page) => Response::page(page, origin::host(request)),
             Route::Options(methods) => origin::options(methods, request),
             Route::Metrics => metrics::response(hub),
             Route::Rooms => rooms::rooms(hub, request.uri()).await?,
-            Route::Members(room) => rooms::members(hub, request.uri(), room).await?,
-            // Health: all others are answered by now.
+            Route::Members(room) => rooms::members(hub, request.uri(), room.clone()).await?,
+            // All others have been answered.
             _ => health(hub).await,
-        }))
+        })))
     }
 
     /// Writes a response; `Err` if it is the last of the connection.
@@ -341,22 +353,29 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             None
         };
         let transport = &mut self.stream.transport;
-        let Some(place) = place else {
-            let head_only = exchange.head_only;
-            return Err(if exchange.has_unread_body {
-                refuse_body(hub, transport, response, head_only, &mut exchange.slot).await
-            } else {
-                write_last_response(hub, transport, response, head_only).await
-            });
-        };
-        let bytes = response.encode(exchange.head_only, true);
+        let bytes = response.encode(exchange.head_only, place.is_some());
         add(&shared.counters.bytes_sent, bytes.len() as u64);
         let written = async {
             transport.write_all(&bytes).await?;
             transport.flush().await
         };
-        written.or(timed_out(hub, shared.config.write_timeout)).await?;
-        Ok(KeepAlive { place, permit: exchange.slot.permit, status })
+        let written = written.or(timed_out(hub, shared.config.write_timeout)).await;
+        if let Some(place) = place {
+            written?;
+            return Ok(KeepAlive { place, permit: exchange.slot.permit, status });
+        }
+        let ended = match written {
+            Ok(()) if exchange.has_unread_body => {
+                discard_body(hub, transport, &mut exchange.slot).await
+            }
+            Ok(()) => lingering_close(hub, transport, b"").await,
+            error => error,
+        };
+        if let Err(error) = ended {
+            log::debug!("a response may not have reached its peer: {error}");
+            transport.abort();
+        }
+        Err(Error::new(Kind::Refused(status, response.into_body())))
     }
 }
 

@@ -1,11 +1,9 @@
-//! Publishing by request: the hook, the body, the manager's answer.
+//! Publishing by request: the body, the manager's answer.
 
 use http::{HeaderMap, StatusCode, header};
 
-use crate::connection::handler::Handler;
-use crate::connection::hooks::run_request_hook;
 use crate::http1::head::Head;
-use crate::http1::response::{Response, draining, request_timeout, unavailable};
+use crate::http1::response::{Response, draining, unavailable};
 use crate::http1::slot::within;
 use crate::http1::stream::{Failure, HttpStream};
 use crate::hub::client_id::Target;
@@ -16,18 +14,13 @@ use crate::net::stream::Transport;
 use crate::serve::exchange::Exchange;
 use crate::stats::add;
 
-/// Answers a request to publish.
-pub(crate) async fn publish<T: Transport, H: Handler>(
+/// Publishes the body of a request, once the hook has allowed it.
+pub(crate) async fn publish<T: Transport>(
     stream: &mut HttpStream<'_, T>,
-    handler: &H,
     head: Head,
     target: Target,
     exchange: &mut Exchange<'_>,
 ) -> Result<Response, Failure> {
-    let peer = exchange.client_address;
-    let reason = |status| handler.on_refusal(&head.request, status);
-    let hook = run_request_hook(handler.on_publish(&head.request, &peer, &target), reason);
-    exchange.slot.within(hook).await.ok_or_else(request_timeout)??;
     let message = read_message(stream, head, exchange).await?;
     add(&stream.hub.shared().counters.messages_received, 1);
     Ok(dispatch(stream.hub, target, message).await)
