@@ -94,15 +94,31 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             // Boxed, so that a connection that waits has no room for what a request needs.
             let mut serving = Box::pin(connection.serve_request(slot));
             loop {
-                let mut kept = match serving.await? {
+                // What is kept is taken out here: what is matched around an await stays.
+                let (mut place, permit, status) = match serving.await? {
+                    ControlFlow::Continue(kept) => (kept.place, kept.permit, kept.status),
                     ControlFlow::Break(outcome) => {
                         return Ok((outcome, connection.stream.transport));
                     }
-                    ControlFlow::Continue(kept) => kept,
                 };
-                let permit = connection.next_request(&mut kept).await?;
-                drop(kept);
-                serving = Box::pin(connection.serve_request(Slot::new(hub, permit)));
+                let mut permit = connection.pipelined(permit);
+                if permit.is_some() {
+                    // The other connections run between two requests of a client.
+                    yield_now().await;
+                } else if !connection.stream.buffer.is_empty() || connection.wait(&mut place).await
+                {
+                    // A client that pipelines has given its permit back: it keeps no other out. The
+                    // place is kept until the next permit is there: without either, nothing would
+                    // count the connection.
+                    permit = Box::pin(acquire_handshake(connection.stream.hub)).await;
+                }
+                drop(place);
+                let Some(permit) = permit else {
+                    let sentence = Cow::Borrowed("the last request was answered");
+                    return Err(Error::new(Kind::Refused(status, sentence)));
+                };
+                let slot = Slot::new(connection.stream.hub, permit);
+                serving = Box::pin(connection.serve_request(slot));
             }
         }
     }
@@ -127,27 +143,11 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         Err(error.into())
     }
 
-    /// Waits until the next request has begun and has a permit; `Err` if there is no next one.
-    async fn next_request(&mut self, kept: &mut KeepAlive) -> Result<HandshakePermit, Error> {
-        let hub = self.stream.hub;
+    /// Leaves the permit of the last request to the next, if that has come and no other waits.
+    fn pipelined(&mut self, permit: Option<HandshakePermit>) -> Option<HandshakePermit> {
         self.stream.skip_empty_lines();
         let has_begun = !self.stream.buffer.is_empty();
-        let is_free = has_begun && !hub.shared().admissions.is_crowded();
-        if let Some(permit) = kept.permit.take().filter(|_| is_free) {
-            // A client that pipelines requests lets the other connections run in between.
-            yield_now().await;
-            return Ok(permit);
-        }
-        // The permit is given back by now: a client that pipelines keeps no other out. The place is
-        // held until the next permit is there: without either, nothing would count the connection.
-        let next = if has_begun || self.wait(&mut kept.place).await {
-            Box::pin(acquire_handshake(hub)).await
-        } else {
-            None
-        };
-        next.ok_or_else(|| {
-            Error::new(Kind::Refused(kept.status, Cow::Borrowed("the last request was answered")))
-        })
+        permit.filter(|_| has_begun && !self.stream.hub.shared().admissions.is_crowded())
     }
 
     /// Waits for the first bytes of the next request; `false` if there will be none: the peer has
