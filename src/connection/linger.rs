@@ -4,9 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use futures_lite::FutureExt as _;
 use futures_lite::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use crate::hub::handle::Hub;
@@ -25,14 +23,14 @@ pub(crate) async fn lingering_close<S>(hub: &Hub, stream: &mut S, last: &[u8]) -
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let timeout = hub.shared().config.close_timeout;
-    let said = async {
+    let (timers, timeout) = (&hub.shared().timers, hub.shared().config.close_timeout);
+    let written = async {
         stream.write_all(last).await?;
         stream.flush().await?;
         stream.close().await
     };
-    said.or(timed_out(hub, timeout)).await?;
-    let heard_out = async {
+    timers.after(timeout).within(written).await.unwrap_or_else(timed_out)?;
+    let discarding = async {
         let mut discarded = 0;
         while discarded < DISCARD_MAX {
             match poll_fn(|cx| poll_discard(hub, stream, cx)).await? {
@@ -42,7 +40,7 @@ where
         }
         Ok(())
     };
-    heard_out.or(timed_out(hub, timeout)).await
+    timers.after(timeout).within(discarding).await.unwrap_or_else(timed_out)
 }
 
 /// Reads once and throws away what came; ready with how much.
@@ -55,7 +53,7 @@ pub(crate) fn poll_discard<S: AsyncRead + Unpin>(
     let mut bytes = pool.acquire();
     let read = Pin::new(stream).poll_read(cx, &mut bytes[..]);
     pool.release(bytes);
-    // Not more than there was room for, whatever a stream of somebody else's says.
+    // Not more than there was room for, whatever a stream of the embedding program says.
     read.map_ok(|n| {
         let n = n.min(READ_BUFFER_BYTES);
         add(&hub.shared().counters.bytes_received, n as u64);
@@ -63,9 +61,8 @@ pub(crate) fn poll_discard<S: AsyncRead + Unpin>(
     })
 }
 
-/// Fails after `wait`.
-pub(crate) async fn timed_out(hub: &Hub, wait: Duration) -> io::Result<()> {
-    hub.shared().timers.after(wait).await;
+/// What a step came to that its deadline ended.
+pub(crate) fn timed_out<T>() -> io::Result<T> {
     Err(io::ErrorKind::TimedOut.into())
 }
 

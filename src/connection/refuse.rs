@@ -1,4 +1,4 @@
-//! The end of a request that is refused.
+//! Responses that refuse a request, and the end of a connection behind its last response.
 
 use std::future::{Future as _, poll_fn};
 use std::io;
@@ -8,8 +8,7 @@ use std::task::Poll;
 use futures_lite::future::yield_now;
 use futures_lite::io::AsyncWriteExt as _;
 
-use crate::connection::linger::{lingering_close, poll_discard};
-use crate::error::{Error, Kind};
+use crate::connection::linger::{lingering_close, poll_discard, timed_out};
 use crate::http1::response::Response;
 use crate::http1::slot::Slot;
 use crate::hub::handle::Hub;
@@ -40,31 +39,50 @@ pub(crate) fn count_refusal(
     }
 }
 
-/// Writes the last response of a connection; returns what it came to.
-pub(crate) async fn write_last_response<T: Transport>(
+/// Writes a response under the write timeout.
+pub(crate) async fn write_response<T: Transport>(
     hub: &Hub,
     transport: &mut T,
-    response: Response,
-    head_only: bool,
-) -> Error {
-    let bytes = response.encode(head_only, false);
-    add(&hub.shared().counters.bytes_sent, bytes.len() as u64);
-    if let Err(error) = lingering_close(hub, transport, &bytes).await {
-        log::debug!("a response did not reach its peer: {error}");
-        transport.abort();
-    }
-    Error::new(Kind::Refused(response.status, response.into_body()))
+    bytes: &[u8],
+) -> io::Result<()> {
+    let shared = hub.shared();
+    add(&shared.counters.bytes_sent, bytes.len() as u64);
+    let written = async {
+        transport.write_all(bytes).await?;
+        transport.flush().await
+    };
+    let mut deadline = shared.timers.after(shared.config.write_timeout);
+    deadline.within(written).await.unwrap_or_else(timed_out)
 }
 
-/// Ends a connection whose last response was written and whose peer may still send a body: reads to
-/// the end of the stream, at most [`BODY_DISCARD_MAX`] bytes.
+/// Ends a connection whose last response was `written`, or could not be. `body` is the slot of a
+/// request whose peer may still send a body.
+pub(crate) async fn end_after_response<T: Transport>(
+    hub: &Hub,
+    transport: &mut T,
+    written: io::Result<()>,
+    body: Option<&mut Slot<'_>>,
+) {
+    let ended = match (written, body) {
+        (Ok(()), Some(slot)) => discard_body(hub, transport, slot).await,
+        (Ok(()), None) => lingering_close(hub, transport, b"").await,
+        (error, _) => error,
+    };
+    if let Err(error) = ended {
+        log::debug!("a response may not have reached its peer: {error}");
+        transport.abort();
+    }
+}
+
+/// Shuts the write side down, and reads to the end of the stream, at most [`BODY_DISCARD_MAX`] bytes.
 ///
 /// Many clients read a response only when they have sent all of their body. A socket that is closed
 /// before has unread bytes, and resets the connection: they would see that instead of the status.
+///
 /// The peer has the close timeout to make progress and the time of a message in all, and a slot as
 /// for a body that is read. Without its slot, which a new client may need, the connection still has
 /// the close timeout, as any that has written its last response.
-pub(crate) async fn discard_body<T: Transport>(
+async fn discard_body<T: Transport>(
     hub: &Hub,
     transport: &mut T,
     slot: &mut Slot<'_>,

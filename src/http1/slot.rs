@@ -1,7 +1,7 @@
 //! What lets a request be under way, and for how long.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use crate::hub::handle::Hub;
@@ -32,7 +32,7 @@ impl<'a> Slot<'a> {
         &mut self,
         future: F,
     ) -> impl Future<Output = Option<F::Output>> {
-        within(&mut self.deadline, future)
+        self.deadline.within(future)
     }
 
     /// Whether the permit was given after the drain had begun.
@@ -54,14 +54,4 @@ impl<'a> Slot<'a> {
         self.keep_alive = None;
         Poll::Ready(())
     }
-}
-
-/// Runs a future to its end or to a deadline; `None` if that is earlier.
-pub(crate) async fn within<F: Future>(deadline: &mut Deadline<'_>, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => Pin::new(&mut *deadline).poll(cx).map(|()| None),
-    })
-    .await
 }

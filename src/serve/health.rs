@@ -5,7 +5,6 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::http1::response::{Response, unavailable};
-use crate::http1::slot::within;
 use crate::hub::handle::Hub;
 
 /// How long `/health` waits for the manager: less than the programs that ask wait for `/health`.
@@ -15,7 +14,7 @@ pub(crate) const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) async fn health(hub: &Hub) -> Response {
     let mut deadline = hub.shared().timers.after(HEALTH_TIMEOUT);
     // No client can be in a room of this name: the answer is short.
-    match within(&mut deadline, hub.presence("")).await {
+    match deadline.within(hub.presence("")).await {
         Some(Ok(_)) => Response::new(StatusCode::OK, "ok"),
         _ => unavailable("the manager does not answer in time"),
     }

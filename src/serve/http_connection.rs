@@ -8,21 +8,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use futures_lite::FutureExt as _;
 use futures_lite::future::yield_now;
-use futures_lite::io::AsyncWriteExt as _;
 use http::{Method, StatusCode};
 
 use crate::connection::handler::Handler;
 use crate::connection::hooks::run_request_hook;
-use crate::connection::linger::{lingering_close, timed_out};
-use crate::connection::refuse::{count_refusal, discard_body};
+use crate::connection::refuse::{count_refusal, end_after_response, write_response};
 use crate::connection::registration::{Admitted, Registering, register};
 use crate::error::{Error, Kind};
 use crate::http1::head::{Framing, HEAD_READ_BYTES, Head};
 use crate::http1::origin;
 use crate::http1::response::{Response, draining, request_timeout};
-use crate::http1::slot::{Slot, within};
+use crate::http1::slot::Slot;
 use crate::http1::stream::{Failure, HttpStream};
 use crate::hub::handle::Hub;
 use crate::limits::admission::{HandshakePermit, KeepAlivePermit};
@@ -354,27 +351,13 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         };
         let transport = &mut self.stream.transport;
         let bytes = response.encode(exchange.head_only, place.is_some());
-        add(&shared.counters.bytes_sent, bytes.len() as u64);
-        let written = async {
-            transport.write_all(&bytes).await?;
-            transport.flush().await
-        };
-        let written = written.or(timed_out(hub, shared.config.write_timeout)).await;
+        let written = write_response(hub, transport, &bytes).await;
         if let Some(place) = place {
             written?;
             return Ok(KeepAlive { place, permit: exchange.slot.permit, status });
         }
-        let ended = match written {
-            Ok(()) if exchange.has_unread_body => {
-                discard_body(hub, transport, &mut exchange.slot).await
-            }
-            Ok(()) => lingering_close(hub, transport, b"").await,
-            error => error,
-        };
-        if let Err(error) = ended {
-            log::debug!("a response may not have reached its peer: {error}");
-            transport.abort();
-        }
+        let body = exchange.has_unread_body.then_some(&mut exchange.slot);
+        end_after_response(hub, transport, written, body).await;
         Err(Error::new(Kind::Refused(status, response.into_body())))
     }
 }
@@ -383,7 +366,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
 async fn acquire_handshake(hub: &Hub) -> Option<HandshakePermit> {
     let shared = hub.shared();
     let mut deadline = shared.timers.after(shared.config.handshake_timeout);
-    within(&mut deadline, shared.admissions.handshake()).await
+    deadline.within(shared.admissions.handshake()).await
 }
 
 #[cfg(test)]
@@ -442,12 +425,13 @@ mod tests {
     }
     /// A peer that has asked something, and a manager that runs when the test lets it.
     struct Stage {
-        time: VirtualTime,
         hub: Hub,
         manager: Option<Task<()>>,
         managers: Executor<'static>,
         connections: Executor<'static>,
         line: Arc<Line>,
+        /// Dropped last: the others use its clock while they are dropped, also if a test fails.
+        time: VirtualTime,
     }
     impl Stage {
         /// `before` is how many commands wait in an inbox of two.
@@ -464,7 +448,7 @@ mod tests {
             let connections = Executor::new();
             let line = ask_for(request, &hub, &connections);
             let manager = Some(managers.spawn(manager));
-            let stage = Self { time, hub, manager, managers, connections, line };
+            let stage = Self { hub, manager, managers, connections, line, time };
             stage.wait(Duration::ZERO);
             stage
         }
@@ -516,9 +500,9 @@ mod tests {
         stage.manage();
         stage.is_answered(500, false);
     }
-    /// What nobody gives back will not come by itself.
+    /// Memory that a stalled client pins does not become free by itself.
     #[test]
-    fn who_posts_while_memory_is_short_has_the_debtor_evicted() {
+    fn a_post_while_memory_is_short_has_the_client_evicted_that_pins_it() {
         let (time, executor) = (VirtualTime::start(), Executor::new());
         let config = Config::default().http(true).max_memory(Some(4 << 20)).queue_bytes(4 << 20);
         let (hub, manager) = Hub::new(config).expect("enough");
@@ -526,7 +510,7 @@ mod tests {
         let run = || while executor.try_tick() {};
         hub.memory().set_time(now());
         let admission = Admission::anonymous().room("main");
-        let _debtor = block_on(executor.run(admit(&hub, admission))).expect("a place");
+        let _stalled = block_on(executor.run(admit(&hub, admission))).expect("a place");
         while !hub.memory().is_high() {
             let message = Message::from(vec![7; Config::MAX_MESSAGE]);
             hub.try_publish("main", message).expect("the inbox is empty");
@@ -538,10 +522,10 @@ mod tests {
             let answer = String::from_utf8(line.lock().taken.clone()).expect("text");
             (answer[9..12].to_owned(), hub.stats().clients)
         };
-        assert_eq!(post(), ("503".into(), 1), "it has owed for a moment only");
+        assert_eq!(post(), ("503".into(), 1), "the client has pinned it for a moment only");
         time.advance(2 * AGING_TICK);
         assert_eq!(post(), ("503".into(), 0));
-        // Those who were refused leave their places.
+        // The refused posters give their places back.
         time.advance(Config::CLOSE_TIMEOUT);
         run();
         assert_eq!(post(), ("202".into(), 0));
@@ -565,20 +549,20 @@ mod tests {
         ended.manage();
         ended.is_answered(503, true);
     }
-    /// Its goodbye is not over, and takes as long as its peer likes.
+    /// Its lingering close is not over, and takes as long as its peer likes.
     #[test]
-    fn who_came_too_late_keeps_nobody_out_of_the_inbox() {
+    fn a_client_that_came_too_late_keeps_no_other_out_of_the_inbox() {
         let stage = Stage::new(2, UPGRADE);
         stage.wait(Config::HANDSHAKE_TIMEOUT);
         stage.is_answered(408, false);
         stage.manage();
         assert_eq!(stage.hub.stats().messages_dispatched, 2, "the inbox is empty");
-        stage.hub.try_publish("main", "at once").expect("nobody waits for room");
+        stage.hub.try_publish("main", "at once").expect("no sender waits for room");
         stage.manage();
         assert_eq!(stage.hub.stats().messages_dispatched, 3);
     }
     #[test]
-    fn who_came_too_late_has_no_place() {
+    fn a_client_that_came_too_late_has_no_permit() {
         let stage = Stage::new(1, UPGRADE);
         stage.wait(Config::HANDSHAKE_TIMEOUT);
         stage.is_answered(408, false);
@@ -685,6 +669,7 @@ mod tests {
         stage.wait(Config::HANDSHAKE_TIMEOUT - SECOND / 10);
         assert!(!connection.is_finished());
         stage.wait(SECOND / 5);
+        assert!(connection.is_finished());
         assert!(block_on(connection).is_err());
         assert!(!admissions.is_full());
         assert_eq!(

@@ -4,7 +4,6 @@ use http::{HeaderMap, StatusCode, header};
 
 use crate::http1::head::Head;
 use crate::http1::response::{Response, draining, unavailable};
-use crate::http1::slot::within;
 use crate::http1::stream::{Failure, HttpStream};
 use crate::hub::client_id::Target;
 use crate::hub::command::Publish;
@@ -59,21 +58,16 @@ fn has_binary_type(headers: &HeaderMap) -> bool {
 
 /// Hands a message to the manager and waits for its answer.
 async fn dispatch(hub: &Hub, target: Target, message: Message) -> Response {
-    let shared = hub.shared();
-    let timeout = shared.config.handshake_timeout;
-    let posted = within(
-        &mut shared.timers.after(timeout),
-        hub.publish_queued(Publish::by_hub(target, message)),
-    )
-    .await;
-    let answer = match posted {
+    let (timers, timeout) = (&hub.shared().timers, hub.shared().config.handshake_timeout);
+    let posted = hub.publish_queued(Publish::by_hub(target, message));
+    let answer = match timers.after(timeout).within(posted).await {
         Some(Ok(answer)) => answer,
         Some(Err(_)) => return draining(),
         None => return unavailable("the request was not done in time"),
     };
     // What the inbox has is dispatched, and soon, since the manager waits for no peer. To say that
     // it was not would have it sent twice.
-    let answer = within(&mut shared.timers.after(2 * timeout), answer).await;
+    let answer = timers.after(2 * timeout).within(answer).await;
     answer.flatten().map_or_else(outcome_unknown, published)
 }
 

@@ -3,9 +3,9 @@
 //! Setting a timer of the runtime wakes its reactor, and a handshake needs three timers. This one
 //! is set only for the earliest deadline.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
@@ -164,6 +164,16 @@ impl<'a> Deadline<'a> {
 
     pub(crate) fn timers(&self) -> &'a Timers {
         self.timers
+    }
+
+    /// Runs a future to its end or to the deadline; `None` if the deadline is earlier.
+    pub(crate) async fn within<F: Future>(&mut self, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending => Pin::new(&mut *self).poll(cx).map(|()| None),
+        })
+        .await
     }
 
     /// Registers `waker` for the deadline.

@@ -5,13 +5,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use base64ct::{Base64, Encoding as _};
-use futures_lite::future::or;
 use futures_lite::io::AsyncWriteExt as _;
 use http::{HeaderMap, Request, StatusCode, Version, header};
 use sha1::{Digest as _, Sha1};
 
 use crate::config::Config;
-use crate::connection::refuse::{count_refusal, write_last_response};
+use crate::connection::refuse::{count_refusal, end_after_response, write_response};
 use crate::connection::registration::{Admitted, Registering};
 use crate::error::{Error, Kind};
 use crate::http1::fields::{has_token, tokens};
@@ -42,9 +41,9 @@ pub(crate) struct PendingUpgrade<'a> {
     pub(crate) deadline: Deadline<'a>,
     /// Its place among the handshakes, until it is over.
     pub(crate) _permit: Option<HandshakePermit>,
-    /// Who may read the response, whatever it is.
+    /// The origin that may read the response, whatever it is.
     pub(crate) allow_origin: AllowOrigin,
-    /// Who asks.
+    /// The peer, or the client that a trusted proxy names.
     pub(crate) client_address: Peer,
 }
 
@@ -52,55 +51,48 @@ impl PendingUpgrade<'_> {
     /// Waits until the client is in the registry, and then tells its peer; returns it, and what
     /// came behind its request.
     ///
-    /// Who sees the 101 misses nothing.
+    /// A client that sees the 101 misses nothing.
     pub(crate) async fn complete<T: Transport>(
         mut self: Box<Self>,
         hub: &Hub,
         transport: &mut T,
     ) -> Result<(Admitted, Vec<u8>), Error> {
         let counters = &hub.shared().counters;
-        let registered = {
-            let late = async {
-                Pin::new(&mut self.deadline).await;
-                Err(request_timeout())
-            };
-            or(Pin::new(&mut self.registering), late).await
-        };
-        let admitted = match registered {
+        let Self { deadline, registering, .. } = &mut *self;
+        let registered = deadline.within(Pin::new(registering)).await;
+        let admitted = match registered.unwrap_or_else(|| Err(request_timeout())) {
             Ok(admitted) => admitted,
             Err(response) => {
-                // Before the goodbye, which takes as long as the peer likes: it may stand in the line
-                // for the inbox, where nobody passes it, and it has a place among the clients.
+                // Before the response is written, which takes as long as the peer likes: the client
+                // may be first in the line for the inbox, where no other passes it, and has a permit.
                 drop(self.registering);
                 let response = origin::with_cors(response, self.allow_origin.take());
                 count_refusal(hub, Requested::WebSocket, &self.client_address, &response);
+                let bytes = response.encode(false, false);
+                let ended = async {
+                    let written = write_response(hub, transport, &bytes).await;
+                    end_after_response(hub, transport, written, None).await;
+                };
                 // Boxed, since it is rare.
-                return Err(Box::pin(write_last_response(hub, transport, response, false)).await);
+                Box::pin(ended).await;
+                return Err(Error::new(Kind::Refused(response.status, response.into_body())));
             }
         };
         let response = switching_protocols(&self.key, self.protocol.as_deref());
         let told = async {
             transport.write_all(&response).await?;
-            Some(transport.flush().await).transpose()
+            transport.flush().await
         };
-        let late = async {
-            Pin::new(&mut self.deadline).await;
-            Ok(None)
-        };
-        match or(told, late).await {
-            Ok(Some(())) => {
+        let (reason, error) = match self.deadline.within(told).await {
+            Some(Ok(())) => {
                 add(&counters.upgrades_accepted, 1);
-                Ok((admitted, self.early))
+                return Ok((admitted, self.early));
             }
-            Ok(None) => {
-                counters.refuse(Requested::WebSocket, RefusalReason::Late);
-                Err(Error::new(Kind::Io(io::ErrorKind::TimedOut.into())))
-            }
-            Err(error) => {
-                counters.refuse(Requested::WebSocket, RefusalReason::Left);
-                Err(error.into())
-            }
-        }
+            Some(Err(error)) => (RefusalReason::Left, error),
+            None => (RefusalReason::Late, io::ErrorKind::TimedOut.into()),
+        };
+        counters.refuse(Requested::WebSocket, reason);
+        Err(error.into())
     }
 }
 
