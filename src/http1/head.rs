@@ -121,8 +121,8 @@ impl<T: Transport> HttpStream<'_, T> {
         }
     }
 
-    /// The answer to a peer that speaks TLS. The first is a warning in the log: an operator who
-    /// mistook the port looks for it there.
+    /// The answer to a peer that speaks TLS. The first is a warning in the log: an operator
+    /// that mistook the port looks for it there.
     #[cold]
     fn tls(&self) -> Response {
         if !self.hub.shared().counters.has_seen_tls.swap(true, Ordering::Relaxed) {

@@ -183,7 +183,7 @@ fn is_plain(name: &str) -> bool {
 }
 
 /// Returns whether a request comes from this machine itself: from a local peer
-/// ([`Peer::is_local`]), for whom no proxy speaks, and for a host that is an address or `localhost`.
+/// ([`Peer::is_local`]), for which no proxy speaks, and for a host that is an address or `localhost`.
 ///
 /// A page whose name was made to lead to the hub (DNS rebinding) comes from a local peer too, its
 /// visitor's browser, but asks for that name.
@@ -250,7 +250,7 @@ fn allow_origin(request: &Request<()>, host: &str, origins: &[String]) -> Option
 /// The address of the client: the one that a trusted proxy names, else the peer itself.
 ///
 /// Each proxy appends the address it was asked by, so the last that is no trusted proxy's is the
-/// client's; what stands before it anybody may have written.
+/// client's; what stands before it any peer may have written.
 pub(crate) fn client_address(peer: &Peer, headers: &HeaderMap, trusted: &[Network]) -> Peer {
     let mut client_address = *peer;
     if trusted.is_empty() {
@@ -286,7 +286,7 @@ mod tests {
         check(&request(headers), config).map_or_else(|response| response.status.as_u16(), |_| 200)
     }
     #[test]
-    fn who_looks_inside_is_on_this_machine_under_no_name_of_its_own() {
+    fn an_admin_request_comes_from_this_machine_and_asks_for_no_other_name() {
         let here = [Peer::unix(), Peer::from(SocketAddr::from(([127, 0, 0, 1], 1)))];
         for (headers, expected) in [
             (&[("host", "localhost:8080")][..], true),

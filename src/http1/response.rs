@@ -19,7 +19,7 @@ pub(crate) struct Response(Box<Parts>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Parts {
     pub(crate) status: StatusCode,
-    /// The body. A line end is added where it lacks one, for those who read it in a terminal.
+    /// The body. A line end is added where it lacks one, for a reader at a terminal.
     pub(crate) body: Cow<'static, str>,
     content_type: &'static str,
     /// The body goes on behind what is here, and ends with the connection.
@@ -178,7 +178,7 @@ pub(crate) fn allow(method: &Method, methods: &'static str) -> Result<(), Respon
 /// What clients are told to wait when there is no place for them, in seconds.
 const RETRY_AFTER: &str = "5";
 
-/// The hub takes nobody in any more.
+/// The hub admits no client any more.
 pub(crate) fn draining() -> Response {
     unavailable("the hub is shutting down")
 }

@@ -43,8 +43,8 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// If the listener accepts nothing any more, as when whoever shares the socket has shut it
-    /// down, or if the socket buffers cannot be set that
+    /// If the listener accepts nothing any more, as when another process that shares the socket has
+    /// shut it down, or if the socket buffers cannot be set that
     /// [`Config::max_memory`](crate::Config::max_memory) asks for. With it the future ends: there is
     /// no use in waiting for that to pass.
     ///
@@ -220,7 +220,7 @@ impl Hub {
     /// let (reason, ()) = futures_lite::future::zip(served, talk).await;
     /// assert_eq!(reason?, Disconnect::NO_STATUS);
     ///
-    /// // Who asks for something else is answered too.
+    /// // A peer that asks for something else is answered too.
     /// let (ours, mut theirs) = UnixStream::pair()?;
     /// let talk = async {
     ///     theirs.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;

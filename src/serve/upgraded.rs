@@ -55,7 +55,7 @@ impl Hub {
     /// assert_eq!(response.headers()["Sec-WebSocket-Accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     /// assert_eq!(response.headers()["Sec-WebSocket-Protocol"], "chat.v2");
     ///
-    /// // A page of somebody else's may not use its visitor's browser.
+    /// // A page of another site may not use its visitor's browser.
     /// let mut foreign = request.clone();
     /// foreign.headers_mut().insert("Origin", "https://elsewhere.example".parse().expect("text"));
     /// assert_eq!(hub.upgrade(&foreign, &admission).status(), StatusCode::FORBIDDEN);
@@ -108,9 +108,10 @@ impl Hub {
 
     /// Runs a client whose upgrade another HTTP server has answered, to its end.
     ///
-    /// Returns why the client was disconnected. `on_upgrade` is not asked: `admission` says who the
-    /// client is, and [`upgrade`](Self::upgrade) makes the answer. The stream must begin with what
-    /// follows the request: a server that read ahead has to hand on those bytes first. `examples/behind_hyper.rs` is a whole program.
+    /// Returns why the client was disconnected. `on_upgrade` is not called: `admission` identifies
+    /// the client, and [`upgrade`](Self::upgrade) makes the answer. The stream must begin with what
+    /// follows the request: a server that read ahead has to hand on those bytes first.
+    /// `examples/behind_hyper.rs` is a whole program.
     ///
     /// # Errors
     ///

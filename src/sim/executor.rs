@@ -26,8 +26,8 @@ pub(super) struct Executor {
 /// Which of the ready tasks runs next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
-    /// In rounds: everyone who is ready runs once, in any order, and the manager last. So between
-    /// two runs of the manager everyone who was ready has run, as on a real executor.
+    /// In rounds: every ready task runs once, in any order, and the manager last. So between two
+    /// runs of the manager every task that was ready has run, as on a real executor.
     Fair,
     /// Any of them: some may be left waiting for very long.
     Wild,

@@ -107,7 +107,7 @@ fn check_order(notes: &Notes, heard: &[Heard]) {
     assert!(before.is_empty(), "two peers heard {before:?} in different orders");
 }
 
-/// Who was told a message was meant, who was meant and steady heard it, once.
+/// A peer gets only messages that were meant for it, and a steady peer gets each of those once.
 fn check_peer(notes: &Notes, n: usize, told: &Heard, heard: &Heard, overflow: Overflow) {
     let peer = &notes.peers[n];
     let mut numbers = told.messages.clone();
@@ -116,7 +116,7 @@ fn check_peer(notes: &Notes, n: usize, told: &Heard, heard: &Heard, overflow: Ov
     assert_eq!(numbers.len(), told.messages.len(), "peer {n} was told a message twice");
     let mut came = heard.messages.clone();
     came.sort_unstable();
-    // Whoever hears that it was kicked has heard before what was queued for it, however slow it is.
+    // A peer that hears of its kick has heard before what was queued for it, however slow it is.
     let kicked = peer.kicks.iter().find(|(_, code)| heard.close == Some(Some(*code)));
     let end = match kicked {
         Some((moment, _)) if overflow == Overflow::Disconnect => *moment,
@@ -124,7 +124,7 @@ fn check_peer(notes: &Notes, n: usize, told: &Heard, heard: &Heard, overflow: Ov
     };
     for (number, message) in notes.messages.iter().enumerate() {
         let (mut surely, perhaps) = notes.got_before(n, message.to, message.span, end);
-        // Nobody knows that what was not waited for was dispatched.
+        // The sender of a message that it did not wait for does not know of the dispatch.
         surely &= message.span.by != NEVER;
         let except = message.except == Some(n);
         let got = numbers.binary_search(&(number as u32)).is_ok();
@@ -148,21 +148,21 @@ fn check_peer(notes: &Notes, n: usize, told: &Heard, heard: &Heard, overflow: Ov
     assert!(peer.id.is_none() || hooks == 1 || peer.cancelled, "and it runs for peer {n}");
 }
 
-/// Who reads and answers, as it should, loses nothing with its connection, and hears of its end.
+/// A peer that reads and answers loses nothing with its connection, and hears of its end.
 fn check_goodbye(note: &PeerNote, peer: &Peer, n: usize, heard: &Heard) {
-    // Whose connection was reset by itself or dropped knows without.
+    // A peer that reset its connection, and a connection that was dropped, are not told.
     if !peer.answers || peer.has_reset || note.cancelled {
         return;
     }
     let code = note.reasons.first().copied();
     let is = |reason: Disconnect| code == Some(reason.code());
     let is_exempt = match peer.way {
-        // Who was refused may ask again, and a connection on which nobody asks may end at any time.
-        // Who says too much where nobody listens is cut off.
+        // A refused reader may ask again, and a connection without a request may end at any time. A
+        // reader that sends too many bytes behind its request is cut off.
         Way::Events => code.is_none() || is(Disconnect::POLICY),
         Way::Asks | Way::Upgraded => false,
     };
-    // Who was lost is not told, and who is evicted only if that takes no waiting.
+    // A lost peer is not told, and an evicted one only if that takes no waiting.
     if is_exempt || is(Disconnect::ABNORMAL) || is(Disconnect::SLOW) {
         return;
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::io::IoSlice;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use fastrand::Rng;
@@ -85,10 +85,11 @@ impl Line {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Kernel> {
-        self.0.lock().expect("not poisoned")
+        // A test that fails while it holds the lock still drops the sockets.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The peer sends. Where nobody takes it, a reset comes back.
+    /// The peer sends. If the server has closed its descriptor, a reset comes back.
     pub(crate) fn send(&self, bytes: &[u8]) {
         self.change(|kernel| {
             if bytes.is_empty() {
@@ -245,8 +246,8 @@ impl Drop for Descriptor {
         let unread = kernel.to_server.len();
         kernel.tell_server(|| format!("closes its descriptor, with {unread} bytes unread"));
         kernel.closed = true;
-        // A kernel says with a reset that bytes came which nobody has read. What is not a kernel's
-        // goes with what it has kept to itself, unless the peer was heard to its end.
+        // A kernel answers unread bytes with a reset. A stream that is no kernel's loses what it has
+        // kept to itself, unless the peer was read to its end.
         if !kernel.to_server.is_empty() || !(self.is_own || kernel.heard_out) {
             kernel.refuse();
         }

@@ -1,4 +1,4 @@
-//! What happened in a run, as those saw it who asked the hub for it.
+//! What happened in a run, as the callers of the hub saw it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -48,7 +48,7 @@ pub(super) struct PeerNote {
     rooms: BTreeMap<usize, Vec<Change>>,
 }
 
-/// To whom a message was to go.
+/// The target of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum To {
     All,

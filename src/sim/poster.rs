@@ -1,4 +1,4 @@
-//! Those who send over HTTP: one request after another, whose answers they read or do not.
+//! Posters: peers that send over HTTP, one request after another, and read the answers or do not.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -61,9 +61,9 @@ impl Poster {
         ends || (read > 1 && !self.steady)
     }
 
-    /// Whether it has lost an answer, or a part of one, that it should have had. Behind one that does
-    /// not end the connection another may, without a word (RFC 9112 9.3.1), and who has not waited
-    /// for its answers has lost them.
+    /// Whether it has lost an answer, or a part of one, that it should have had. After an answer
+    /// that keeps the connection, the hub may still close it at any time (RFC 9112 9.3.1): a poster
+    /// that has not waited for its answers has lost them.
     pub(super) fn misses(&self) -> bool {
         let kernel = self.line.lock();
         let ends = || kernel.taken.windows(17).any(|part| part == b"Connection: close");
@@ -126,7 +126,7 @@ impl Response {
 }
 
 impl World {
-    /// Somebody posts, or a part of it, or is gone.
+    /// A poster sends a request, or a part of it, or leaves.
     pub(super) fn post(&mut self) {
         let few = self.posters.len() < POSTERS_MAX;
         if self.posters.is_empty() || (few && self.rng.u8(..8) == 0) {
@@ -175,7 +175,7 @@ impl World {
         }
     }
 
-    /// A poster who has nothing under way, if there is one.
+    /// A poster that has nothing under way, if there is one.
     pub(super) fn ready_poster(&mut self) -> Option<usize> {
         let runs = |poster: &Poster| self.executor.runs(poster.task);
         self.posters.iter().position(|poster| poster.is_ready() && runs(poster))

@@ -24,7 +24,7 @@ impl World {
             return;
         }
         self.check_clients();
-        // A listing says who is where, and a message from rest reaches exactly those.
+        // A listing names the members of a room, and a message from rest reaches exactly those.
         let which = self.rng.usize(..ROOMS);
         let Some(members) = self.ask(|hub| async move { hub.presence(&room(which)).await }) else {
             return;
@@ -59,7 +59,7 @@ impl World {
         if let Some(poster) = poster {
             self.posters[poster].answer(&mut self.script.notes());
         }
-        // Its place may have been for another, who was not at rest then.
+        // Its place may have been for another poster, which was not at rest then.
         let told = self.script.notes().messages[number].recipients;
         let counted = self.hub.stats().recipients - before.recipients;
         if let Some(told) = told {
@@ -68,7 +68,8 @@ impl World {
         }
     }
 
-    /// Who was evicted is gone (invariant 7), and nothing waits for who has room, without any time.
+    /// An evicted client is gone (invariant 7), and nothing waits for a client that has room, without
+    /// any time.
     fn check_clients(&mut self) {
         let Some(clients) = self.ask(|hub| async move { hub.clients().await }) else { return };
         let notes = self.script.notes();

@@ -189,7 +189,7 @@ impl Script {
         rooms.into_iter().fold(admission, |all, one| all.room(room(one))).extension(peer)
     }
 
-    /// Does it, and notes it. `client` is who asked, unless the program did.
+    /// Does it, and notes it. `client` is the client that asked, unless the program did.
     pub(super) async fn act(
         &self,
         hub: &Hub,
@@ -259,14 +259,14 @@ impl Script {
             }
         };
         match done {
-            // Who does not wait knows only that it is on its way.
+            // A sender that does not wait knows only that its message is on its way.
             Ok(None) => {}
             Ok(recipients) => self.notes().published(number, recipients),
             Err(error) => {
                 assert!(error.is_closed() || error.is_full(), "{error}");
                 let (full, back) = (error.is_full(), error.into_message().is_some());
                 assert!(back || !full, "a message that had no place comes back");
-                // Without it nobody knows how far it came before the hub ended.
+                // Without it the sender does not know how far it came before the hub ended.
                 if back {
                     self.notes().refused(number);
                 }

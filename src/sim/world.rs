@@ -124,7 +124,7 @@ impl World {
             _ => Way::Events,
         };
         let at_most = if rng.bool() { usize::MAX } else { rng.usize(1..300) };
-        // Out of order, the manager may run often enough to overrun whoever needs its task to run.
+        // Out of order, the manager may run often enough to overrun a client that needs its task.
         let at_once = outlet && at_most == usize::MAX && way != Way::Events;
         let steady = rng.bool() && (at_once || self.order == Order::Fair);
         let user = rng.bool().then(|| rng.usize(..USERS));
@@ -221,7 +221,7 @@ impl World {
             return;
         }
         if self.peers[n].way == Way::Events {
-            // Nobody reads it.
+            // The hub reads it and throws it away.
             return self.peers[n].line.send(b"and then?");
         }
         if self.peers[n].half.is_empty() {
@@ -270,7 +270,7 @@ impl World {
         let Some(n) = self.any_peer() else { return };
         let peer = &mut self.peers[n];
         let (how, steady) = (self.rng.u8(..8), peer.steady);
-        // Who resets its connection, or is dropped, may lose what was on its way.
+        // A peer that resets its connection, or is dropped, may lose what was on its way.
         if (steady && how > 3 && self.rng.u8(..3) > 0) || peer.is_silent() {
             return;
         }
@@ -405,7 +405,7 @@ impl World {
         self.verbs.push((verb, format!("flood {to}")));
     }
 
-    /// Lets everything come to rest, without time; then nobody waits who need not.
+    /// Lets everything come to rest, without time; then no task waits that need not.
     pub(super) fn rest(&mut self) {
         self.settle();
         self.verbs.retain(|(verb, _)| self.executor.runs(*verb));
@@ -439,7 +439,7 @@ impl World {
         if self.rng.bool() {
             return self.rest();
         }
-        // Those who are pinged may go before they have heard of it.
+        // A peer that is pinged may go before it has read the ping.
         while self.executor.tick(&mut self.rng) {}
         for n in 0..self.peers.len() {
             let peer = &self.peers[n];
@@ -504,11 +504,11 @@ impl World {
             if self.rng.u8(..4) > 0 || peer.steady {
                 peer.end();
             } else {
-                // Nobody is there any more, and no one says so.
+                // The peer is gone, and its kernel does not say so.
                 peer.answers = false;
                 peer.voice = Voice::Silent;
                 if peer.way == Way::Events {
-                    // But the kernel, of whoever is only written to.
+                    // A peer that is only written to: its kernel says so.
                     peer.reset();
                 }
             }

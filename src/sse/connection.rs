@@ -83,7 +83,7 @@ enum End {
     Closing,
     /// The queue overflowed, or the socket took nothing in time.
     Evicted,
-    /// There is nobody to say anything to any more.
+    /// The peer is gone: nothing can be said to it.
     Lost(Disconnect),
 }
 

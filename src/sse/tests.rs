@@ -114,10 +114,10 @@ impl Handler for Nobody {
     }
 }
 
-/// The inbox is full and the manager busy, so that nobody hears that it goes: its deadlines
-/// count all the same.
+/// The inbox is full and the manager busy, so that it does not hear that the client goes: the
+/// client's deadlines count all the same.
 #[test]
-fn one_that_is_sent_away_is_kept_time_for_while_it_waits_for_the_manager() {
+fn the_deadlines_of_a_client_that_is_sent_away_count_while_it_waits_for_the_manager() {
     let stage = Stage::new(Config::default().inbox(1));
     let (line, beside) = (Line::new(0, usize::MAX, Rng::with_seed(1)), Executor::new());
     let (hub, socket) = (stage.hub.clone(), Socket::new(&line, false));
@@ -176,9 +176,9 @@ fn readers_that_take_nothing_are_evicted_when_memory_is_short() {
     assert!(quick.lock().taken.len() > 20_000, "it has heard all");
 }
 
-/// No message comes, so that it is the heartbeat that nobody takes.
+/// No message comes, so that it is the heartbeat that the peer does not take.
 #[test]
-fn one_that_has_vanished_is_noticed_within_a_ping_interval_and_twenty_seconds() {
+fn a_vanished_reader_is_noticed_within_a_ping_interval_and_twenty_seconds() {
     let stage = Stage::new(Config::default());
     let gone = stage.reader(0);
     let here = stage.reader(usize::MAX);

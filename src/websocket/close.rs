@@ -149,7 +149,7 @@ impl<'a, T: Transport> Connection<'a, T> {
             }
             match ready!(self.timeouts.poll(cx, &self.hub.shared().config, false, None)) {
                 Due::WriteTimeout => self.registered.queue.evict(),
-                // Nobody is pinged who is being told goodbye.
+                // A peer that is being told of its end is not pinged.
                 _ => self.timeouts.pinged(),
             }
         }
@@ -260,7 +260,7 @@ mod tests {
         assert_eq!((stream.closes, stream.aborts), (1, 0));
     }
     #[test]
-    fn who_does_not_answer_a_goodbye_is_cut_off_after_the_close_timeout() {
+    fn a_peer_that_does_not_answer_a_close_frame_is_cut_off_after_the_close_timeout() {
         let mut stream = Stream::default();
         let mut rest = Config::CLOSE_TIMEOUT;
         let (reason, _) = end(&mut stream, End::Ours(Disconnect::NORMAL), |time| {
@@ -277,7 +277,7 @@ mod tests {
         assert_eq!((stream.closes, stream.aborts), (1, 1));
     }
     #[test]
-    fn who_takes_nothing_in_time_is_evicted_and_told_once_without_waiting() {
+    fn a_peer_that_takes_nothing_in_time_is_evicted_and_told_once_without_waiting() {
         let mut stream = Stream { full: true, ..Stream::default() };
         let (reason, _) = end(&mut stream, End::Ours(Disconnect::NORMAL), |time| {
             time.until_next().map(|step| time.advance(step)).is_some()
@@ -295,7 +295,7 @@ mod tests {
         assert_eq!((stream.closes, stream.aborts), (0, 1));
     }
     #[test]
-    fn who_closes_first_and_was_told_nothing_is_not_waited_for() {
+    fn a_peer_that_closes_first_and_was_sent_nothing_is_not_waited_for() {
         for (nth, (is_told, is_theirs, delivers_alone, unread)) in [
             (false, true, true, 0),
             (false, false, true, 0),

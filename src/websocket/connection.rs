@@ -49,7 +49,7 @@ pub(crate) enum End {
     Closing,
     /// The queue overflowed, or the socket took nothing in time.
     Evicted,
-    /// There is nobody to say anything to any more.
+    /// The peer is gone: nothing can be said to it.
     Lost(Disconnect),
 }
 
@@ -315,9 +315,9 @@ impl<'a, T: Transport> Connection<'a, T> {
                     self.registered.queue.evict();
                     return Poll::Ready(End::Evicted);
                 }
-                // What the socket holds already is heard before the peer is judged: a process
-                // that was stopped wakes up late, not deaf. A message has one turn for that, or
-                // whoever sends anything but its rest would put its end off for ever.
+                // What the socket holds already is read before the peer is judged: a process that
+                // was stopped reads late. A message has one read for that: otherwise a peer that
+                // sends anything but its rest would put its end off for ever.
                 Due::PongTimeout if self.read_available(cx) => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
@@ -557,7 +557,7 @@ pub(super) mod tests {
             assert_eq!(connection.reader.transport.written, pongs);
         });
     }
-    /// Whoever wakes up late has what lies in the socket count, also where its turn of reading is over.
+    /// If the connection wakes up late, what lies in the socket counts, also with its read budget spent.
     #[test]
     fn a_message_that_lies_in_the_socket_is_read_before_it_is_called_late() {
         let message = frame(0x82, &[7; 100]);

@@ -21,7 +21,7 @@ pub(crate) struct Relay {
     fold: Arc<Fold>,
     /// The subprotocols that may be answered.
     protocols: Vec<Arc<str>>,
-    /// Who may do what.
+    /// What each token, origin and address may do.
     access: Access,
     /// Closes a client when its token ends.
     clock: Arc<TokenClock>,

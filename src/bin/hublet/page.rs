@@ -1,4 +1,4 @@
-//! The page at `/`, and the client module that it uses, which anybody may import.
+//! The page at `/`, and the client module that it uses, which any page may import.
 
 use hublet::Page;
 

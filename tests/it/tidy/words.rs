@@ -11,34 +11,6 @@ const BANNED: [&str; 6] = ["who", "whom", "whoever", "nobody", "somebody", "anyb
 /// A label of the page, which comments may quote.
 const LABEL: &str = "\"Who is here\"";
 
-/// Files that still have such words, and how many each may have. No other file may have any.
-///
-/// Lower a number when words are gone, and remove a file that has none left.
-const EXCEPTIONS: &[(&str, usize)] = &[
-    ("src/bin/hublet/handler.rs", 1),
-    ("src/bin/hublet/page.rs", 1),
-    ("src/connection/linger.rs", 1),
-    ("src/http1/head.rs", 1),
-    ("src/http1/origin.rs", 9),
-    ("src/http1/response.rs", 2),
-    ("src/serve/accept.rs", 8),
-    ("src/serve/http_connection.rs", 22),
-    ("src/serve/upgraded.rs", 2),
-    ("src/sim/executor.rs", 2),
-    ("src/sim/invariants.rs", 11),
-    ("src/sim/network.rs", 2),
-    ("src/sim/notes.rs", 2),
-    ("src/sim/poster.rs", 4),
-    ("src/sim/rest.rs", 4),
-    ("src/sim/script.rs", 3),
-    ("src/sim/world.rs", 8),
-    ("src/sse/connection.rs", 1),
-    ("src/sse/tests.rs", 2),
-    ("src/websocket/close.rs", 6),
-    ("src/websocket/connection.rs", 3),
-    ("src/websocket/upgrade.rs", 4),
-];
-
 /// The number of banned words in prose.
 fn count(prose: &str) -> usize {
     let prose = prose.replace(LABEL, "").to_lowercase();
@@ -94,19 +66,9 @@ fn counts() -> Vec<(String, usize)> {
 fn every_sentence_names_its_actor() {
     let counts = counts();
     assert!(counts.len() > 150, "only {} files were found", counts.len());
-    let mut offences = Vec::new();
-    for (name, count) in &counts {
-        let exception = EXCEPTIONS.iter().find(|(of, _)| of == name);
-        let allowed = exception.map_or(0, |(_, allowed)| *allowed);
-        if *count > allowed {
-            offences.push(format!("{name} has {count} of {BANNED:?}, allowed are {allowed}"));
-        }
-    }
-    for (of, _) in EXCEPTIONS {
-        if !counts.iter().any(|(name, count)| name == of && *count > 0) {
-            offences.push(format!("{of} has none of {BANNED:?}: remove it from the exceptions"));
-        }
-    }
+    let with_some = counts.iter().filter(|(_, count)| *count > 0);
+    let offences: Vec<_> =
+        with_some.map(|(name, count)| format!("{name} has {count} of {BANNED:?}")).collect();
     assert!(offences.is_empty(), "{}", offences.join("\n"));
 }
 
