@@ -3,7 +3,7 @@
 use crate::http1::origin::AllowOrigin;
 use crate::http1::slot::Slot;
 use crate::net::peer::Peer;
-use crate::sse::connection::Heartbeat;
+use crate::sse::connection::EventFormat;
 use crate::stats::Requested;
 
 /// What is known of a request so far.
@@ -22,8 +22,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) allow_origin: AllowOrigin,
     /// The kind of request that a refusal is counted under.
     pub(crate) requested: Requested,
-    /// What a stream of events sends while no message comes.
-    pub(crate) heartbeat: Heartbeat,
+    /// How a stream of events is written.
+    pub(crate) events: EventFormat,
     /// The peer, or the client that a trusted proxy names.
     pub(crate) client_address: Peer,
 }
@@ -38,7 +38,7 @@ impl<'a> Exchange<'a> {
             has_unread_body: false,
             allow_origin: None,
             requested: Requested::default(),
-            heartbeat: Heartbeat::default(),
+            events: EventFormat::default(),
             client_address: peer,
         }
     }

@@ -30,7 +30,7 @@ use crate::serve::health::health;
 use crate::serve::publish::publish;
 use crate::serve::routes::{Route, route};
 use crate::serve::{metrics, rooms};
-use crate::sse::connection::{self, Heartbeat};
+use crate::sse::connection::{self, EventFormat};
 use crate::stats::{RefusalReason, Requested, add};
 use crate::websocket::upgrade::{AcceptKey, PendingUpgrade, accept_key, check_protocol};
 
@@ -46,9 +46,9 @@ pub(crate) struct HttpConnection<'a, T, H> {
 pub(crate) enum Outcome<'a> {
     /// A WebSocket, once its client is in the registry.
     WebSocket(Box<PendingUpgrade<'a>>),
-    /// A stream of events, the head of its response, which is still to be written, and what it
-    /// sends while no message comes.
-    Events(Admitted, (Vec<u8>, Heartbeat)),
+    /// A stream of events, the head of its response, which is still to be written, and how it is
+    /// written.
+    Events(Admitted, (Vec<u8>, EventFormat)),
 }
 
 /// A connection that stays for its next request.
@@ -200,10 +200,10 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                 match exchange.slot.within(registering).await {
                     Some(Ok(admitted)) => {
                         add(&counters.upgrades_accepted, 1);
-                        let heartbeat = exchange.heartbeat;
-                        let response = connection::response(heartbeat, &hub.shared().config);
+                        let format = exchange.events;
+                        let response = connection::response(format, &hub.shared().config);
                         let head = origin::with_cors(response, exchange.allow_origin);
-                        let begin = (head.encode(false, false), heartbeat);
+                        let begin = (head.encode(false, false), format);
                         return Ok(ControlFlow::Break(Outcome::Events(admitted, begin)));
                     }
                     Some(Err(response)) => response,
@@ -274,7 +274,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         }
         let peer = exchange.client_address;
         if matches!(route, Route::Events) {
-            exchange.heartbeat = Heartbeat::of(request.uri());
+            exchange.events = EventFormat::of(request);
         }
         let answered = exchange.slot.within(self.ask_hook(&head, &peer, &route)).await;
         Ok(match (answered.ok_or_else(request_timeout)??, route) {

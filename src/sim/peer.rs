@@ -6,6 +6,7 @@ use std::sync::Arc;
 use base64ct::{Base64, Encoding as _};
 use fastrand::Rng;
 
+use crate::http1::chunked::Chunked;
 use crate::hub::tests::support::{Frame, decode};
 use crate::sim::executor::TaskId;
 use crate::sim::network::Line;
@@ -169,13 +170,14 @@ fn behind_welcome(heard: &[u8], way: Way) -> Option<&[u8]> {
 
 /// The events of a stream as the frames that they stand for; the last one may be cut off.
 fn events(stream: &[u8]) -> Vec<Frame> {
-    let mut rest = std::str::from_utf8(stream).expect("events are text");
+    let (mut chunked, mut stream) = (Chunked::new(usize::MAX), stream.to_vec());
+    let ends = chunked.decode(&mut stream).expect("well-formed chunks");
+    let mut rest = std::str::from_utf8(&stream[..chunked.len()]).expect("events are text");
     let mut frames = Vec::new();
     while let Some((event, behind)) = rest.split_once("\n\n") {
         rest = behind;
-        if event == ":" {
-            continue;
-        }
+        // Heartbeats stand ahead of an event, and end none.
+        let event = event.trim_start_matches(":\n");
         frames.push(if let Some(encoded) = event.strip_prefix("event: binary\ndata: ") {
             let payload = Base64::decode_vec(encoded).expect("the base64 of one message");
             Frame { opcode: 2, payload }
@@ -189,5 +191,7 @@ fn events(stream: &[u8]) -> Vec<Frame> {
             panic!("nobody sent an event like {event:?}")
         });
     }
+    let last = frames.last().map(|frame| frame.opcode);
+    assert!(!ends || last == Some(8), "a body ends with the event that says why");
     frames
 }

@@ -8,7 +8,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use futures_lite::FutureExt as _;
-use http::{StatusCode, Uri};
+use http::{Request, StatusCode, Uri, Version};
 
 use crate::config::Config;
 use crate::connection::handler::Handler;
@@ -35,7 +35,8 @@ const DISCARD_MAX: usize = 64 * 1024;
 /// What shows that a stream lives, at its begin and at the ping interval.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Heartbeat {
-    /// A comment, which no parser makes an event of.
+    /// A comment without the blank line that ends an event. At a blank line, parsers such as
+    /// httpx-sse and sseclient hand on an event without data.
     #[default]
     Comment,
     /// An event, for a page that watches its stream: an `EventSource` hides comments.
@@ -44,14 +45,14 @@ pub(crate) enum Heartbeat {
 
 impl Heartbeat {
     /// The one that a request asks for: `?probe=1` is for events.
-    pub(crate) fn of(uri: &Uri) -> Self {
+    fn of(uri: &Uri) -> Self {
         if query_of(uri, "probe").as_deref() == Some("1") { Self::Event } else { Self::Comment }
     }
 
     /// Its bytes. An event says the interval in seconds, rounded up.
     fn text(self, config: &Config) -> Cow<'static, str> {
         match self {
-            Self::Comment => ":\n\n".into(),
+            Self::Comment => ":\n".into(),
             Self::Event => {
                 let seconds = config.ping_interval.as_millis().div_ceil(1000);
                 format!("event: ping\ndata: {seconds}\n\n").into()
@@ -60,17 +61,45 @@ impl Heartbeat {
     }
 }
 
+/// How a stream of events is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct EventFormat {
+    /// What shows that the stream lives.
+    heartbeat: Heartbeat,
+    /// The body is chunked. HTTP/1.0 knows no chunks, and ends a body with the connection.
+    is_chunked: bool,
+}
+
+impl EventFormat {
+    /// The one for a request.
+    pub(crate) fn of(request: &Request<()>) -> Self {
+        let is_chunked = request.version() == Version::HTTP_11;
+        Self { heartbeat: Heartbeat::of(request.uri()), is_chunked }
+    }
+}
+
 /// Milliseconds after which an `EventSource` reconnects, a random one for each. Without it all of a
 /// browser's make reconnect after the same time. From a second, since a hub that restarts is away
 /// for a moment, and below what users take for broken.
 const RETRY: RangeInclusive<u16> = 1_000..=5_000;
 
-/// The response whose body are the events. It has no length and ends with the connection, which
-/// is the one way that HTTP/1.0 and 1.1 have in common.
-pub(crate) fn response(heartbeat: Heartbeat, config: &Config) -> Response {
-    Response::with_type(StatusCode::OK, "text/event-stream", heartbeat.text(config))
-        .endless()
-        .header("Cache-Control", "no-store")
+/// The head of the response whose body are the events, and the first heartbeat. The body has no
+/// length and ends with the connection.
+///
+/// Clients such as Python's `requests` read an unframed body in blocks, and hand on a block when it
+/// is full; of a chunked body they hand on each chunk as it comes.
+pub(crate) fn response(format: EventFormat, config: &Config) -> Response {
+    let mut first = Encoder::new(Vec::new(), format.is_chunked);
+    first.say(format.heartbeat.text(config).as_bytes());
+    let response = Response::with_type(StatusCode::OK, "text/event-stream", first.into_text());
+    let response = if format.is_chunked {
+        response.endless().header("Transfer-Encoding", "chunked")
+    } else {
+        response.endless()
+    };
+    response
+        // A proxy that compresses holds events back.
+        .header("Cache-Control", "no-store, no-transform")
         // Nginx hands on what it gets at once, and need not be told so.
         .header("X-Accel-Buffering", "no")
 }
@@ -92,14 +121,14 @@ pub(crate) async fn run<T: Transport, H: Handler>(
     hub: &Hub,
     transport: T,
     admitted: Admitted,
-    (head, heartbeat): (Vec<u8>, Heartbeat),
+    (head, format): (Vec<u8>, EventFormat),
     handler: &H,
 ) -> Disconnect {
     let Admitted { registered, client } = admitted;
     // There is no outlet: what is pushed waits until it has been encoded.
     registered.queue.open(None);
     let clock = Timeouts::new(hub);
-    let encoder = Encoder::new(head);
+    let encoder = Encoder::new(head, format.is_chunked);
     let held = hub.memory().charge(encoder.size());
     let held_since = hub.memory().tick();
     let (unflushed, discarded) = (false, 0);
@@ -109,7 +138,7 @@ pub(crate) async fn run<T: Transport, H: Handler>(
         registered,
         timeouts: clock,
         encoder,
-        heartbeat,
+        heartbeat: format.heartbeat,
         unflushed,
         discarded,
         held,
@@ -323,7 +352,7 @@ impl<T: Transport> Stream<'_, T> {
     /// has been written.
     async fn write_out(&mut self, last: Option<&Disconnect>) -> bool {
         if let Some(reason) = last {
-            self.encoder.say(&close(reason));
+            self.encoder.end(&close(reason));
         }
         poll_fn(|cx| {
             loop {
@@ -346,8 +375,11 @@ impl<T: Transport> Stream<'_, T> {
         let reason = self.registered.queue.reason().unwrap_or(Disconnect::ABNORMAL);
         if !self.encoder.is_midway() {
             let mut cx = Context::from_waker(std::task::Waker::noop());
+            self.encoder.end(&close(&reason));
             // The peer takes it or not.
-            let _ = Pin::new(&mut self.transport).poll_write(&mut cx, &close(&reason));
+            let Self { transport, encoder, .. } = self;
+            let _ =
+                encoder.poll_flush(|bytes| Pin::new(&mut *transport).poll_write(&mut cx, bytes));
         }
         self.transport.abort();
         reason

@@ -1,5 +1,6 @@
 //! Messages as server-sent events (the HTML standard, section 9.2), in bounded pieces.
 
+use std::borrow::Cow;
 use std::io;
 use std::task::{Poll, ready};
 
@@ -21,6 +22,16 @@ const _: () = assert!(PIECE % 3 == 0 && PIECE < BATCH);
 /// What begins a line of a message.
 const DATA: &[u8] = b"data: ";
 
+/// The line ahead of a chunk, before the size is known: leading zeros are allowed (RFC 9112 7.1).
+const CHUNK_SIZE: &[u8] = b"0000\r\n";
+
+/// The last chunk and the end of the body (RFC 9112 7.1).
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// The longest chunk, one piece of an event, has a size of four digits: base64 is the longer
+/// encoding, and what is not part of the payload takes less than 1 KiB.
+const _: () = assert!(BATCH + PIECE / 3 * 4 + 1024 < 0x1_0000);
+
 /// Turns the messages of a queue into events, and keeps what the stream has not taken of them.
 ///
 /// A message stays in the queue until the last byte of its event is written.
@@ -28,7 +39,10 @@ const DATA: &[u8] = b"data: ";
 pub(crate) struct Encoder {
     /// What is to be written, the first `at` bytes of it written.
     out: Vec<u8>,
-    at: usize,
+    at: u32,
+    /// The stream is a chunked body. Each event is a chunk of its own, or several: clients that
+    /// hand on a chunk as it comes hand on an event as it comes.
+    is_chunked: bool,
     /// How far the queue's first message is encoded, once a part of its event is written.
     begun: Option<Position>,
 }
@@ -54,9 +68,14 @@ struct Event {
 }
 
 impl Encoder {
-    /// Begins with something that is no message.
-    pub(crate) fn new(first: Vec<u8>) -> Self {
-        Self { out: first, ..Self::default() }
+    /// Begins with a response and what its body begins with.
+    pub(crate) fn new(first: Vec<u8>, is_chunked: bool) -> Self {
+        Self { out: first, is_chunked, ..Self::default() }
+    }
+
+    /// What has been said, as text.
+    pub(crate) fn into_text(self) -> Cow<'static, str> {
+        String::from_utf8(self.out).unwrap_or_default().into()
     }
 
     /// The memory that the buffer takes.
@@ -66,7 +85,7 @@ impl Encoder {
 
     /// Whether nothing is left to write; gives the buffer back then.
     pub(crate) fn settle(&mut self) -> bool {
-        let empty = self.at == self.out.len();
+        let empty = self.at as usize == self.out.len();
         if empty {
             self.out = Vec::new();
             self.at = 0;
@@ -76,14 +95,47 @@ impl Encoder {
 
     /// Whether an event is half written, or waits to be.
     pub(crate) fn is_midway(&self) -> bool {
-        self.begun.is_some() || self.at < self.out.len()
+        self.begun.is_some() || (self.at as usize) < self.out.len()
     }
 
     /// Adds what is no message, if no event is half written.
     pub(crate) fn say(&mut self, text: &[u8]) {
         if self.begun.is_none() {
+            let chunk = self.begin_chunk();
             self.out.extend_from_slice(text);
+            self.end_chunk(chunk);
         }
+    }
+
+    /// Adds the last event, and the end of the body.
+    pub(crate) fn end(&mut self, text: &[u8]) {
+        self.say(text);
+        if self.is_chunked && self.begun.is_none() {
+            self.out.extend_from_slice(LAST_CHUNK);
+        }
+    }
+
+    /// Returns where the chunk begins.
+    fn begin_chunk(&mut self) -> usize {
+        if self.is_chunked {
+            self.out.extend_from_slice(CHUNK_SIZE);
+        }
+        self.out.len()
+    }
+
+    /// Sets the size of the chunk that begins at `start`, which holds at least a byte: a chunk
+    /// without any would end the body.
+    fn end_chunk(&mut self, start: usize) {
+        if !self.is_chunked {
+            return;
+        }
+        let size = self.out.len() - start;
+        debug_assert!((1..0x1_0000).contains(&size), "a chunk of {size} bytes");
+        let digits = &mut self.out[start - CHUNK_SIZE.len()..start - 2];
+        for (digit, shift) in digits.iter_mut().zip([12, 8, 4, 0]) {
+            *digit = b"0123456789abcdef"[size >> shift & 0xf];
+        }
+        self.out.extend_from_slice(b"\r\n");
     }
 
     /// Writes what is left of earlier events.
@@ -91,10 +143,11 @@ impl Encoder {
         &mut self,
         mut write: impl FnMut(&[u8]) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<()>> {
-        while self.at < self.out.len() {
-            match ready!(write(&self.out[self.at..]))? {
+        while (self.at as usize) < self.out.len() {
+            match ready!(write(&self.out[self.at as usize..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                n => self.at += n,
+                // The buffer is far shorter than 4 GiB.
+                n => self.at += n as u32,
             }
         }
         self.out.clear();
@@ -167,6 +220,7 @@ impl Encoder {
     /// Encodes a message, or the rest of one that has `begun`, as far as the buffer goes.
     fn encode(&mut self, message: &Message, begun: Option<Position>) -> Position {
         let is_text = message.is_text();
+        let chunk = self.begin_chunk();
         let mut position = begun.unwrap_or_else(|| {
             if !is_text {
                 self.out.extend_from_slice(b"event: binary\n");
@@ -188,6 +242,7 @@ impl Encoder {
         if position.is_end {
             self.out.extend_from_slice(b"\n\n");
         }
+        self.end_chunk(chunk);
         position
     }
 }
@@ -224,6 +279,7 @@ mod tests {
     use std::collections::VecDeque;
 
     use super::*;
+    use crate::http1::chunked::Chunked;
     use crate::message::Encoding;
 
     /// Messages that wait, as a queue keeps them.
@@ -252,10 +308,20 @@ mod tests {
     fn whole(messages: usize) -> Progress {
         Progress { messages, ..Progress::default() }
     }
+    /// What a chunked body holds so far.
+    fn unchunked(body: &[u8]) -> Vec<u8> {
+        let (mut chunked, mut out) = (Chunked::new(usize::MAX), body.to_vec());
+        chunked.decode(&mut out).expect("well-formed chunks");
+        out.truncate(chunked.len());
+        out
+    }
     /// The events of messages, written in one go.
     fn events(messages: &[Message]) -> String {
+        encoded(messages, false)
+    }
+    fn encoded(messages: &[Message], is_chunked: bool) -> String {
         let mut out = Vec::new();
-        let mut encoder = Encoder::default();
+        let mut encoder = Encoder::new(Vec::new(), is_chunked);
         let mut queue = Queue::of(messages);
         while !queue.messages.is_empty() {
             let progress = queue.poll_write(&mut encoder, |bytes| {
@@ -279,6 +345,23 @@ mod tests {
         ] {
             assert_eq!(events(&[text.into()]), event, "{text:?}");
         }
+    }
+    #[test]
+    fn each_event_of_a_chunked_stream_is_a_chunk() {
+        let chunks = encoded(&["hello".into(), "".into(), Message::binary([0])], true);
+        let events = ["000d\r\ndata: hello\n\n\r\n", "0008\r\ndata: \n\n\r\n"].concat();
+        assert_eq!(chunks, events + "001a\r\nevent: binary\ndata: AA==\n\n\r\n");
+        let long = [Message::from("x".repeat(60_000)), vec![7u8; 60_000].into()];
+        let chunks = encoded(&long, true);
+        assert_eq!(unchunked(chunks.as_bytes()), self::events(&long).as_bytes());
+    }
+    #[test]
+    fn a_chunked_stream_ends_with_the_last_chunk() {
+        let mut encoder = Encoder::new(b"head".to_vec(), true);
+        encoder.say(b":\n");
+        encoder.end(b"event: close\n\n");
+        let said = String::from_utf8(encoder.out).expect("text");
+        assert_eq!(said, "head0002\r\n:\n\r\n000e\r\nevent: close\n\n\r\n0\r\n\r\n");
     }
     #[test]
     fn bytes_are_base64_under_a_name() {
@@ -306,9 +389,10 @@ mod tests {
         ];
         let expected = events(&messages);
         for seed in 0..40 {
+            let is_chunked = seed % 2 == 0;
             let mut random = fastrand::Rng::with_seed(seed);
             let mut out = Vec::new();
-            let mut encoder = Encoder::default();
+            let mut encoder = Encoder::new(Vec::new(), is_chunked);
             let mut queue = Queue::of(&messages);
             while !queue.messages.is_empty() {
                 let before = out.len();
@@ -330,7 +414,8 @@ mod tests {
                 // What is untouched may be dropped by the queue.
                 let written = messages.len() - queue.messages.len();
                 let begins = events(&messages[..written]).len();
-                assert!(queue.has_begun || out.len() == begins, "seed {seed}");
+                let come = if is_chunked { unchunked(&out).len() } else { out.len() };
+                assert!(queue.has_begun || come == begins, "seed {seed}");
                 assert!(!queue.has_begun || out.len() > begins || !wrote, "seed {seed}");
             }
             while encoder
@@ -340,6 +425,7 @@ mod tests {
                 })
                 .is_pending()
             {}
+            let out = if is_chunked { unchunked(&out) } else { out };
             assert!(out == expected.as_bytes(), "seed {seed}");
         }
     }
@@ -372,7 +458,7 @@ mod tests {
     }
     #[test]
     fn a_word_of_our_own_never_falls_into_an_event() {
-        let mut encoder = Encoder::new(b"head".to_vec());
+        let mut encoder = Encoder::new(b"head".to_vec(), false);
         encoder.say(b": comment\n\n");
         let mut queue = Queue::of(&["hello".into(), "hello".into()]);
         let mut out = Vec::new();

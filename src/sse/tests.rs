@@ -17,7 +17,7 @@ use crate::hub::handle::Hub;
 use crate::memory::budget::AGING_TICK;
 use crate::message::Message;
 use crate::sim::network::{Line, Socket};
-use crate::sse::connection::{Heartbeat, response, run};
+use crate::sse::connection::{EventFormat, response, run};
 use crate::time::virtual_time::{VirtualTime, now};
 
 struct Anyone;
@@ -47,15 +47,15 @@ impl Stage {
     /// A reader of the room `main` that has read so far, and for which the kernel takes `room`
     /// bytes more.
     fn reader(&self, room: usize) -> Arc<Line> {
-        let heartbeat = Heartbeat::default();
-        let head = response(heartbeat, &self.hub.shared().config).encode(false, false);
+        let format = EventFormat::default();
+        let head = response(format, &self.hub.shared().config).encode(false, false);
         let line = Line::new(head.len().saturating_add(room), usize::MAX, Rng::with_seed(1));
         let (hub, socket) = (self.hub.clone(), Socket::new(&line, false));
         let connection = async move {
             let _counted = hub.shared().admissions.connection();
             let admission = Admission::anonymous().room("main");
             let admitted = registration::admit(&hub, admission).await.expect("a place");
-            run(&hub, socket, admitted, (head, heartbeat), &Anyone).await;
+            run(&hub, socket, admitted, (head, format), &Anyone).await;
         };
         self.executor.spawn(connection).detach();
         self.rest();
@@ -124,11 +124,11 @@ fn the_deadlines_of_a_client_that_is_sent_away_count_while_it_waits_for_the_mana
     let admitting = registration::admit(&hub, Admission::anonymous());
     let admitted = block_on(stage.executor.run(admitting)).expect("a place");
     hub.try_publish("nobody is there", "x").expect("there is room");
-    let heartbeat = Heartbeat::default();
-    let head = response(heartbeat, &stage.hub.shared().config).encode(false, false);
+    let format = EventFormat::default();
+    let head = response(format, &stage.hub.shared().config).encode(false, false);
     let ending = hub.clone();
-    let connection = beside
-        .spawn(async move { run(&ending, socket, admitted, (head, heartbeat), &Nobody).await });
+    let connection =
+        beside.spawn(async move { run(&ending, socket, admitted, (head, format), &Nobody).await });
     let begin = now();
     while beside.try_tick() {}
     while !line.lock().closed {
@@ -189,5 +189,5 @@ fn a_vanished_reader_is_noticed_within_a_ping_interval_and_twenty_seconds() {
     assert!(noticed <= Config::PING_INTERVAL + Duration::from_secs(20), "{noticed:?}");
     assert_eq!(stage.hub.stats().clients_stuck, 1);
     assert!(!here.lock().closed && stage.hub.stats().clients == 1);
-    assert!(here.lock().taken.ends_with(b":\n\n"));
+    assert!(here.lock().taken.ends_with(b":\n"));
 }

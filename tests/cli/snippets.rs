@@ -42,7 +42,7 @@ fn status(address: &str, method: &str, path: &str, token: &str) -> u16 {
 
 /// A hub with secrets, started as on the page for web developers.
 fn guarded(folder: &Folder) -> (Server, String) {
-    let lines = block("docs/web.md", "sh", "hublet --jwt-secret-file");
+    let lines = block("docs/publish.md", "sh", "hublet --jwt-secret-file");
     let (secrets, start) = lines.trim_end().rsplit_once('\n').expect("several lines");
     let made = Command::new("sh").args(["-euc", secrets]).current_dir(&folder.0).status();
     assert!(made.expect("a shell").success());
@@ -73,7 +73,7 @@ fn a_token_minted_in_python_as_printed_listens_and_publishes_nowhere() {
     let Some(python) = program("python3") else { return };
     let folder = Folder::new("python");
     let (_server, address) = guarded(&folder);
-    let snippet = block("docs/web.md", "python", "# mint.py");
+    let snippet = block("docs/publish.md", "python", "# mint.py");
     let token = printed_by(&mut Command::new(python), &folder, "mint.py", &snippet);
     only_listens(&address, token.trim_end());
     // The backend has the other secret.
@@ -86,7 +86,7 @@ fn a_token_minted_in_node_as_printed_listens_and_publishes_nowhere() {
     let Some(node) = program("node") else { return };
     let folder = Folder::new("node");
     let (_server, address) = guarded(&folder);
-    let snippet = block("docs/web.md", "js", "// mint.mjs");
+    let snippet = block("docs/publish.md", "js", "// mint.mjs");
     let token = printed_by(&mut Command::new(node), &folder, "mint.mjs", &snippet);
     only_listens(&address, token.trim_end());
 }
@@ -120,7 +120,7 @@ fn a_backend_in_node_publishes_as_printed() {
 /// The compose file must allow the name of the service as a Host. The test does not need Docker.
 #[test]
 fn the_hub_of_the_compose_file_is_reached_by_the_name_of_its_service() {
-    let compose = block("docs/web.md", "yaml", "services:");
+    let compose = block("docs/publish.md", "yaml", "services:");
     let command = compose.split("command: [").nth(1).and_then(|rest| rest.split(']').next());
     let flags: Vec<_> =
         command.expect("flags").split(", ").map(|flag| flag.trim_matches('"')).collect();

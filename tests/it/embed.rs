@@ -137,9 +137,9 @@ impl AsyncWrite for Stuck {
 #[test]
 fn stream_that_cannot_be_flushed_is_lost() {
     let hub = TestHub::with(Config::default().http(true));
-    let events = "GET /sse HTTP/1.1\r\nHost: x\r\n\r\n".to_owned();
+    let events = "GET /sse HTTP/1.0\r\nHost: x\r\n\r\n".to_owned();
     for (request, status, greeting) in
-        [(upgrade("/ws"), 101, &b"\x81\x05hello"[..]), (events, 200, b":\n\ndata: hello\n\n")]
+        [(upgrade("/ws"), 101, &b"\x81\x05hello"[..]), (events, 200, b":\ndata: hello\n\n")]
     {
         let (inner, end) = pipe(1024);
         let stuck = Arc::new(AtomicBool::new(false));

@@ -31,21 +31,36 @@ fn begin(mut peer: Peer<TcpStream>, path: &str) -> Peer<TcpStream> {
     let response = peer.request(&request(path));
     assert_eq!(response.status, 200);
     assert_eq!(response.header("Content-Type"), Some("text/event-stream"));
-    assert_eq!(response.header("Cache-Control"), Some("no-store"));
+    assert_eq!(response.header("Cache-Control"), Some("no-store, no-transform"));
     assert_eq!(response.header("X-Accel-Buffering"), Some("no"));
     assert_eq!(response.header("Content-Length"), None);
-    assert_eq!(peer.read(3), b":\n\n");
+    assert_eq!(response.header("Transfer-Encoding"), Some("chunked"));
+    assert_eq!(chunk(&mut peer), HEARTBEAT);
     peer
 }
 
-/// Reads an event, or a comment.
+/// A comment. It has no blank line, at which parsers such as httpx-sse hand on an event.
+const HEARTBEAT: &str = ":\n";
+
+/// Reads a chunk: an event, a comment, or a part of a long event.
+#[track_caller]
+fn chunk(peer: &mut Peer<impl Read + Write>) -> String {
+    let size = String::from_utf8(peer.read(6)).expect("text");
+    let size = size.strip_suffix("\r\n").and_then(|size| usize::from_str_radix(size, 16).ok());
+    let size = size.expect("four digits");
+    let mut chunk = peer.read(size + 2);
+    assert_eq!(chunk.split_off(size), b"\r\n");
+    String::from_utf8(chunk).expect("text")
+}
+
+/// Reads a whole event.
 #[track_caller]
 fn event(peer: &mut Peer<impl Read + Write>) -> String {
-    let mut event = Vec::new();
-    while !event.ends_with(b"\n\n") {
-        event.extend(peer.read(1));
+    let mut event = String::new();
+    while !event.ends_with("\n\n") {
+        event.push_str(&chunk(peer));
     }
-    String::from_utf8(event).expect("text")
+    event
 }
 
 #[test]
@@ -77,7 +92,7 @@ fn client_that_reads_a_narrow_stream_gets_everything() {
             .spawn(async move { serving.serve_connection(stream, Source::unknown(), &Chat).await });
         let mut events = Peer::at(end);
         assert_eq!(events.request(&request("/sse")).status, 200);
-        assert_eq!(events.read(3), b":\n\n");
+        assert_eq!(chunk(&mut events), HEARTBEAT);
         for message in [text.as_str(), lines.as_str(), "short"] {
             hub.broadcast(message);
         }
@@ -91,13 +106,14 @@ fn client_that_reads_a_narrow_stream_gets_everything() {
 }
 
 #[test]
-fn http_1_0_clients_get_events() {
+fn http_1_0_clients_get_events_without_chunks() {
     let hub = routed(Config::default());
     let mut peer = hub.dial();
-    assert_eq!(peer.request("GET /sse HTTP/1.0\r\n\r\n").status, 200);
-    assert_eq!(event(&mut peer), ":\n\n");
+    let response = peer.request("GET /sse HTTP/1.0\r\n\r\n");
+    assert_eq!((response.status, response.header("Transfer-Encoding")), (200, None));
+    assert_eq!(peer.read(HEARTBEAT.len()), HEARTBEAT.as_bytes());
     hub.broadcast("hello");
-    assert_eq!(event(&mut peer), "data: hello\n\n");
+    assert_eq!(peer.read(13), b"data: hello\n\n");
 }
 
 #[test]
@@ -105,7 +121,7 @@ fn a_comment_comes_at_the_ping_interval() {
     let hub = routed(Config::default().ping_interval(Duration::from_millis(50)));
     let mut events = listen(&hub, "/sse");
     for _ in 0..3 {
-        assert_eq!(event(&mut events), ":\n\n");
+        assert_eq!(chunk(&mut events), HEARTBEAT);
     }
 }
 
@@ -140,6 +156,7 @@ fn drain_sends_the_reason_after_queued_messages() {
         assert_eq!(event(&mut events), "data: last words\n\n");
         let close = "event: close\ndata: {\"code\":1012,\"reason\":\"restarting\"}\n";
         assert!(event(&mut events).starts_with(close));
+        assert_eq!(events.read(5), b"0\r\n\r\n", "the end of the body");
         events.ends();
         drop(events);
     });
@@ -195,7 +212,7 @@ fn client_that_does_not_read_is_evicted_and_others_get_everything() {
     }
     until("it is removed", || hub.hub.stats().clients == 1);
     // A partial event may be the last, but no other event follows it.
-    let rest = String::from_utf8(slow.read_rest()).expect("text");
+    let rest = unchunked(&String::from_utf8(slow.read_rest()).expect("text"));
     assert!(
         rest.split("\n\n").all(|event| event.is_empty()
             || event.starts_with("data: x")
@@ -204,6 +221,17 @@ fn client_that_does_not_read_is_evicted_and_others_get_everything() {
     );
     drop((quick, long));
     hub.empties();
+}
+
+/// What chunks hold, the last of them perhaps cut off.
+fn unchunked(mut body: &str) -> String {
+    let mut text = String::new();
+    while let Some((size, rest)) = body.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).expect("a size");
+        text.push_str(&rest[..size.min(rest.len())]);
+        body = rest.get(size + 2..).unwrap_or("");
+    }
+    text
 }
 
 #[test]
@@ -251,7 +279,7 @@ fn peer_that_vanishes_silently_is_noticed() {
     SockRef::from(gone.stream()).attach_filter(&[NOTHING]).expect("set");
     let begin = Instant::now();
     while hub.hub.stats().clients == 2 {
-        assert_eq!(event(&mut here), ":\n\n", "a heartbeat");
+        assert_eq!(chunk(&mut here), HEARTBEAT);
         // Up to 1.1 intervals until the heartbeat, and the kernel counts from its first resend.
         // This loop checks once an interval, on a machine that may be busy.
         let late = begin.elapsed().saturating_sub(5 * ping);

@@ -821,4 +821,25 @@ FAULTS = [
         "if true {",
         "warn_once.rs",
     ),
+    Fault(
+        "a heartbeat of events ends with the blank line that parsers make an event of",
+        "sse/connection.rs::text",
+        'Self::Comment => ":\\n".into(),',
+        'Self::Comment => ":\\n\\n".into(),',
+        "sse/tests.rs",
+    ),
+    Fault(
+        "a chunk of events without its size",
+        "encoder.rs::end_chunk",
+        "if !self.is_chunked {",
+        "if true {",
+        "encoder.rs",
+    ),
+    Fault(
+        "a stream of events has no last chunk",
+        "encoder.rs::end",
+        "if self.is_chunked && self.begun.is_none() {",
+        "if false {",
+        "encoder.rs",
+    ),
 ]
