@@ -1,6 +1,6 @@
-//! Tests the hub with other WebSocket clients. Each client runs the exchange of
+//! Tests the hub with clients of others. Each WebSocket client runs the exchange of
 //! `tests/interop/exchange.mjs` and checks what it receives. This side checks what the hub
-//! received.
+//! received. Clients of server-sent events check what they hear.
 
 mod tools;
 
@@ -12,7 +12,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hublet::http::{Request, StatusCode};
-use hublet::{Admission, Client, Config, Disconnect, Handler, Hub, Listener, Message, Peer};
+use hublet::{
+    Admission, Client, Config, Disconnect, Handler, Hub, Listener, Message, Peer, Target,
+};
 use smol::Executor;
 
 /// The time for a whole exchange, the start of the client included.
@@ -59,26 +61,57 @@ impl Handler for Witness {
 #[track_caller]
 fn exchange(client: Option<Command>) {
     let Some(client) = client else { return };
-    let executor = Arc::new(Executor::new());
     // With `http` the hub serves a page, so that a browser has the hub's own origin.
-    let (hub, manager) = Hub::new(Config::default().http(true)).expect("a valid configuration");
-    let listener = Listener::bind("127.0.0.1:0").expect("a free port");
-    let url = format!("ws://{listener}/ws/interop");
     let (sender, events) = channel();
+    let config = Config::default().http(true);
+    let hub = with_hub(config, Witness(sender), |address| {
+        run(client, &format!("ws://{address}/ws/interop"));
+    });
+    judge(&events, &hub);
+}
+
+/// Runs a client of server-sent events with a hub, if the client is installed.
+#[track_caller]
+fn hears_events(client: Option<Command>) {
+    let Some(client) = client else { return };
+    let config = Config::default().http(true).ping_interval(Duration::from_millis(100));
+    with_hub(config, Open, |address| run(client, &format!("http://{address}/sse/interop")));
+}
+
+/// Allows every request.
+struct Open;
+
+impl Handler for Open {
+    async fn on_publish(&self, _: &Request<()>, _: &Peer, _: &Target) -> Result<(), StatusCode> {
+        Ok(())
+    }
+
+    async fn on_message(&self, _: &Client, _: Message) -> Result<(), Disconnect> {
+        Ok(())
+    }
+}
+
+/// Serves a hub while something runs with its address.
+#[track_caller]
+fn with_hub<H: Handler>(config: Config, handler: H, run: impl FnOnce(&str)) -> Hub {
+    let executor = Arc::new(Executor::new());
+    let (hub, manager) = Hub::new(config).expect("a valid configuration");
+    let listener = Listener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.to_string();
     let serving = {
         let (hub, executor) = (hub.clone(), Arc::clone(&executor));
         thread::spawn(move || {
             smol::block_on(executor.run(async {
                 let manager = executor.spawn(manager);
-                hub.serve(&executor, listener, Witness(sender)).await.expect("it serves");
+                hub.serve(&executor, listener, handler).await.expect("it serves");
                 manager.await;
             }));
         })
     };
-    run(client, &url);
+    run(&address);
     smol::block_on(hub.drain(Disconnect::GOING_AWAY));
     serving.join().expect("the hub ended well");
-    judge(&events, &hub);
+    hub
 }
 
 /// Runs a client, which must end in time and with success.
@@ -158,6 +191,59 @@ fn python_websockets() {
 #[test]
 fn python_websocket_client() {
     exchange(tools::python("tests/interop/websocket_client.py"));
+}
+
+/// A client for Python by its name, with its argument.
+fn python_events(name: &str) -> Option<Command> {
+    let mut client = tools::python("tests/interop/events.py")?;
+    client.arg(name);
+    Some(client)
+}
+
+/// Reads a body without framing in blocks of 512 bytes.
+#[test]
+fn python_requests_iter_lines() {
+    hears_events(python_events("iter_lines"));
+}
+
+#[test]
+fn python_sseclient() {
+    hears_events(python_events("sseclient-py"));
+}
+
+#[test]
+fn python_httpx_sse() {
+    hears_events(python_events("httpx-sse"));
+}
+
+/// A version of the package `eventsource` by its alias in `tests/package.json`.
+fn npm_eventsource(version: u8) {
+    let package = format!("eventsource{version}");
+    let client = tools::node_with(&package, "tests/interop/events.mjs").map(|mut client| {
+        client.arg(version.to_string());
+        client
+    });
+    hears_events(client);
+}
+
+#[test]
+fn npm_eventsource_1() {
+    npm_eventsource(1);
+}
+
+#[test]
+fn npm_eventsource_2() {
+    npm_eventsource(2);
+}
+
+#[test]
+fn npm_eventsource_3() {
+    npm_eventsource(3);
+}
+
+#[test]
+fn npm_eventsource_4() {
+    npm_eventsource(4);
 }
 
 #[test]
