@@ -181,6 +181,8 @@ pub use name::is_name;
 pub use net::listener::Listener;
 pub use net::peer::Peer;
 pub use net::reactor::Reactor;
+#[cfg(unix)]
+pub use net::watch::Watch;
 pub use network::Network;
 pub use serve::subscription::Subscription;
 pub use stats::Stats;

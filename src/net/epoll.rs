@@ -1,4 +1,4 @@
-//! Sockets whose changes the kernel reports once each (`epoll(7)`, edge-triggered).
+//! Sockets whose changes the kernel reports once each (`epoll(7)`, edge-triggered), and alarms.
 //!
 //! A socket is registered once for its life, so that a wait is one system call and a message needs
 //! no other to be waited for.
@@ -16,10 +16,12 @@ use std::{io, thread};
 use rustix::event::epoll::{CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::io::Errno;
-use slab::Slab;
 
 use crate::net::readiness::{ENDED, READABLE, Readiness, WRITABLE};
+use crate::net::registrations::{Place, Registrations};
 use crate::sync::{Mutex, MutexGuard};
+use crate::time::alarms::Alarms;
+use crate::time::clock::now;
 
 /// Events that one wait returns at most. The next wait returns the others.
 const EVENTS: usize = 256;
@@ -27,58 +29,24 @@ const EVENTS: usize = 256;
 /// The token of the eventfd that ends a wait. No socket has it: the lower half is a key.
 const WAKE: u64 = u64::MAX;
 
+/// The token of the timer of the alarms.
+const ALARM: u64 = u64::MAX - 1;
+
 /// The events that are asked for on every socket. The kernel always reports errors.
 const READING: EventFlags = EventFlags::ET.union(EventFlags::IN).union(EventFlags::RDHUP);
 
-/// An epoll instance, and the threads that wait for its sockets.
+/// An epoll instance, and the threads that wait for its sockets and alarms.
 #[derive(Debug)]
 pub(crate) struct Poller {
     epoll: OwnedFd,
     /// Ends a wait from another thread.
     wake: Arc<OwnedFd>,
     registrations: Mutex<Registrations>,
+    alarms: Arc<Alarms>,
     /// Held by the thread that waits.
     waiting: Mutex<()>,
     /// Threads that are ready to take over the wait, one entry for each call of `block_on`.
     parked: Mutex<Vec<Thread>>,
-}
-
-#[derive(Debug, Default)]
-struct Registrations {
-    registrations: Slab<(u32, Arc<Readiness>)>,
-    /// Sockets registered so far. It tells a socket from an earlier one with the same key.
-    number: u32,
-    /// Memory is released when no more sockets than this are left.
-    few: usize,
-}
-
-impl Registrations {
-    fn insert(&mut self, readiness: Arc<Readiness>) -> (u32, u32) {
-        self.number = self.number.wrapping_add(1);
-        let before = self.registrations.capacity();
-        let key = self.registrations.insert((self.number, readiness)) as u32;
-        if self.registrations.capacity() > before {
-            self.few = self.registrations.capacity() / 4;
-        }
-        (self.number, key)
-    }
-
-    fn remove(&mut self, key: u32) -> Option<(u32, Arc<Readiness>)> {
-        let removed = self.registrations.try_remove(key as usize);
-        /// Below this many entries the memory (1 KB) is kept.
-        const KEEP: usize = 64;
-        if self.registrations.len() <= self.few && self.registrations.capacity() > KEEP {
-            self.registrations.shrink_to_fit();
-            // A socket in the last slot may keep the slab large: try again at half as many.
-            self.few = self.registrations.len() / 2;
-        }
-        removed
-    }
-
-    fn find(&self, token: u64) -> Option<Arc<Readiness>> {
-        let (number, readiness) = self.registrations.get(token as u32 as usize)?;
-        (*number == (token >> 32) as u32).then(|| Arc::clone(readiness))
-    }
 }
 
 /// Translates the kernel's flags.
@@ -101,15 +69,24 @@ impl Poller {
     pub(crate) fn new() -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        // Each write to an eventfd is an edge, even if the value was not read.
-        epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN | EventFlags::ET)?;
+        let alarms = Alarms::new()?;
+        // Each write to an eventfd is an edge, even if the value was not read; so is each time that
+        // a timer fires.
+        let edges = EventFlags::IN | EventFlags::ET;
+        epoll::add(&epoll, &wake, EventData::new_u64(WAKE), edges)?;
+        epoll::add(&epoll, alarms.descriptor(), EventData::new_u64(ALARM), edges)?;
         Ok(Self {
             epoll,
             wake: Arc::new(wake),
             registrations: Mutex::default(),
+            alarms: Arc::new(alarms),
             waiting: Mutex::default(),
             parked: Mutex::default(),
         })
+    }
+
+    pub(crate) fn alarms(&self) -> &Arc<Alarms> {
+        &self.alarms
     }
 
     /// Runs a future to its end. While it is pending, this thread waits for sockets; if another
@@ -182,8 +159,11 @@ impl Poller {
         }
     }
 
-    /// Passes an event on to its socket, unless the socket was dropped meanwhile.
+    /// Passes an event on to the alarms, or to its socket, unless the socket was dropped meanwhile.
     fn dispatch(&self, token: u64, flags: EventFlags) {
+        if token == ALARM {
+            return self.alarms.fire(now());
+        }
         let readiness = self.registrations().find(token);
         if let Some(readiness) = readiness {
             readiness.set(readiness_of(flags));
@@ -274,8 +254,7 @@ pub(crate) struct EpollSource<T: AsFd> {
 #[derive(Debug)]
 struct Registration {
     readiness: Arc<Readiness>,
-    number: u32,
-    key: u32,
+    place: Place,
     poller: Arc<Poller>,
 }
 
@@ -346,19 +325,19 @@ impl<T: AsFd> Drop for EpollSource<T> {
 impl Registration {
     fn new(poller: &Arc<Poller>) -> Self {
         let readiness = Arc::new(Readiness::default());
-        let (number, key) = poller.registrations().insert(Arc::clone(&readiness));
-        Self { readiness, number, key, poller: Arc::clone(poller) }
+        let place = poller.registrations().insert(Arc::clone(&readiness));
+        Self { readiness, place, poller: Arc::clone(poller) }
     }
 
     /// The token of the socket's events.
     fn token(&self) -> EventData {
-        EventData::new_u64(u64::from(self.number) << 32 | u64::from(self.key))
+        EventData::new_u64(self.place.token())
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let _watch = self.poller.registrations().remove(self.key);
+        let _readiness = self.poller.registrations().remove(self.place);
         self.readiness.end();
     }
 }
@@ -370,9 +349,14 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::thread;
 
-    use futures_lite::future::{poll_fn, yield_now};
+    use std::time::Duration;
+
+    use futures_lite::future::{or, poll_fn, yield_now};
 
     use super::*;
+    use crate::time::clock::Clock;
+
+    const MILLISECOND: Duration = Duration::from_millis(1);
 
     /// A poller, a registered socket, and the socket's other end.
     fn pair() -> (Arc<Poller>, EpollSource<UnixStream>, UnixStream) {
@@ -474,12 +458,11 @@ mod tests {
     #[test]
     fn event_of_a_dropped_socket_does_not_reach_the_next_one_with_its_key() {
         let (poller, socket, _peer) = pair();
-        let key = socket.registration.key;
         let token = socket.registration.token().u64();
         drop(socket);
         let (ours, _theirs) = UnixStream::pair().expect("descriptors");
         let socket = EpollSource::new(&poller, ours).expect("room in epoll");
-        assert_eq!(socket.registration.key, key);
+        assert_eq!(socket.registration.token().u64() as u32, token as u32, "the key");
         assert_ne!(socket.registration.token().u64(), token);
         poller.dispatch(token, EventFlags::IN | EventFlags::RDHUP);
         assert!(run(&poller, is_quiet(&socket)));
@@ -498,17 +481,7 @@ mod tests {
                 readable(&socket).await;
             });
         }
-        assert!(poller.registrations().registrations.is_empty());
-    }
-    #[test]
-    fn registrations_shrink_when_most_sockets_are_dropped() {
-        let poller = Arc::new(Poller::new().expect("descriptors"));
-        let first = Registration::new(&poller);
-        let registrations: Vec<_> = (0..10_000).map(|_| Registration::new(&poller)).collect();
-        assert!(poller.registrations().registrations.capacity() >= 10_000);
-        drop(registrations);
-        assert!(poller.registrations().registrations.capacity() <= 64);
-        drop(first);
+        assert_eq!(poller.registrations().len(), 0);
     }
     #[test]
     fn wake_from_another_thread_ends_the_wait() {
@@ -534,6 +507,38 @@ mod tests {
             });
             waker.expect("it waited").join().expect("it woke");
         }
+    }
+    #[test]
+    fn alarm_ends_the_wait() {
+        let poller = Poller::new().expect("descriptors");
+        let clock = Clock::Reactor(Arc::clone(poller.alarms()));
+        let begin = now();
+        for nth in 1..=10 {
+            run(&poller, clock.at(begin + nth * MILLISECOND));
+            assert!(now() >= begin + nth * MILLISECOND, "too early");
+        }
+    }
+    #[test]
+    fn earlier_alarm_of_another_thread_ends_the_wait() {
+        let (poller, ..) = pair();
+        let clock = Clock::Reactor(Arc::clone(poller.alarms()));
+        let (leave, left) = async_channel::bounded::<()>(1);
+        thread::scope(|scope| {
+            // It waits for sockets, and for a time that does not come.
+            let first = scope.spawn(|| {
+                let never = clock.after(1_000_000 * MILLISECOND);
+                let left = async {
+                    let _ = left.recv().await;
+                };
+                poller.block_on(or(left, never));
+            });
+            for _ in 0..20 {
+                let other = scope.spawn(|| run(&poller, clock.after(MILLISECOND)));
+                other.join().expect("no panic");
+            }
+            drop(leave);
+            first.join().expect("it leaves");
+        });
     }
     #[test]
     fn parked_thread_takes_over_when_the_poller_leaves() {

@@ -8,19 +8,18 @@ pub(crate) use std::os::fd::AsFd as Descriptor;
 pub(crate) use std::os::windows::io::AsSocket as Descriptor;
 #[cfg(target_os = "linux")]
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use smol::Async;
 
 #[cfg(target_os = "linux")]
 use crate::net::epoll::{EpollSource, Poller};
-#[cfg(target_os = "linux")]
-use crate::net::sys;
 
 /// A non-blocking socket and the reactor it is registered with.
 #[derive(Debug)]
 pub(crate) enum Io<T: Descriptor> {
-    Async(Async<T>),
+    Async(AsyncSource<T>),
     #[cfg(target_os = "linux")]
     Watched(EpollSource<T>),
 }
@@ -28,16 +27,27 @@ pub(crate) enum Io<T: Descriptor> {
 impl<T: Descriptor> Io<T> {
     pub(crate) fn get_ref(&self) -> &T {
         match self {
-            Self::Async(socket) => socket.get_ref(),
+            Self::Async(socket) => socket.socket.get_ref(),
             #[cfg(target_os = "linux")]
             Self::Watched(socket) => socket.get_ref(),
         }
     }
 
+    /// Registers a non-blocking socket with async-io, which starts its thread if this is the first.
+    pub(crate) fn unattached(socket: T) -> io::Result<Self> {
+        AsyncSource::new(socket).map(Self::Async)
+    }
+
+    /// Registers a non-blocking socket, of which other descriptors may exist, with a poller of ours.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn shared(poller: &Arc<Poller>, socket: T) -> io::Result<Self> {
+        EpollSource::shared(poller, socket).map(Self::Watched)
+    }
+
     /// Registers another non-blocking socket with the reactor of this one.
     pub(crate) fn register<S: Descriptor>(&self, socket: S) -> io::Result<Io<S>> {
         match self {
-            Self::Async(_) => Async::new_nonblocking(socket).map(Io::Async),
+            Self::Async(_) => Io::unattached(socket),
             #[cfg(target_os = "linux")]
             Self::Watched(this) => EpollSource::new(this.poller(), socket).map(Io::Watched),
         }
@@ -55,7 +65,7 @@ impl<T: Descriptor> Io<T> {
     /// Ready when a write may make progress.
     pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Async(socket) => socket.poll_writable(cx),
+            Self::Async(socket) => socket.socket.poll_writable(cx),
             #[cfg(target_os = "linux")]
             Self::Watched(socket) => socket.poll_writable(cx),
         }
@@ -81,14 +91,28 @@ impl<T: Descriptor> Io<T> {
     }
 }
 
-#[cfg(target_os = "linux")]
-impl Io<sys::Listener> {
-    /// Registers the listener with a poller of ours instead.
-    pub(crate) fn attach(self, poller: &Arc<Poller>) -> io::Result<Self> {
-        let socket = match self {
-            Self::Async(socket) => socket.into_inner()?,
-            Self::Watched(socket) => socket.get_ref().try_clone()?,
-        };
-        EpollSource::shared(poller, socket).map(Self::Watched)
+/// A non-blocking socket, registered with async-io.
+#[derive(Debug)]
+pub(crate) struct AsyncSource<T: Descriptor> {
+    socket: Async<T>,
+    /// Whether the task waits to read, so that its next poll may be for that.
+    waits: AtomicBool,
+}
+
+impl<T: Descriptor> AsyncSource<T> {
+    fn new(socket: T) -> io::Result<Self> {
+        Ok(Self { socket: Async::new_nonblocking(socket)?, waits: false.into() })
+    }
+
+    /// Ready in the first poll after one that was pending, even if async-io denies it: what async-io
+    /// reports in the round in which it was asked, it takes for an answer to an earlier question.
+    /// The read then shows whether there is something.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let readable = self.socket.poll_readable(cx)?;
+        // Only this task reads and writes it.
+        let was_woken = self.waits.load(Ordering::Relaxed);
+        let waits = readable.is_pending() && !was_woken;
+        self.waits.store(waits, Ordering::Relaxed);
+        if waits { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 }

@@ -1,7 +1,5 @@
 //! Listening sockets.
 
-use std::future::poll_fn;
-use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 #[cfg(unix)]
 use std::os::unix::net::UnixListener;
@@ -9,11 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 #[cfg(target_os = "linux")]
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
 use std::{fmt, io};
-
-use smol::Async;
 
 use crate::error::Error;
 use crate::hub::sizing::Sizing;
@@ -22,8 +16,6 @@ use crate::net::epoll::Poller;
 use crate::net::io::Io;
 #[cfg(unix)]
 use crate::net::options::{self, Refused, SocketOption};
-use crate::net::peer::Peer;
-use crate::net::socket::Socket;
 use crate::net::sys;
 
 /// Connections that may wait to be accepted. async-net's 128 stalls a storm of a thousand.
@@ -44,21 +36,40 @@ const BACKLOG: i32 = 1024;
 /// ```
 #[derive(Debug)]
 pub struct Listener {
-    socket: Io<sys::Listener>,
-    name: Name,
+    pub(crate) socket: ListeningSocket,
+    pub(crate) name: Name,
     /// Under a ceiling: bytes of each of a connection's two buffers, as the kernel counts them.
-    socket_buffer: Option<usize>,
-    /// Whether connections may wait that arrived before the listener had its options, for example
-    /// while a supervisor held it. They have inherited none.
-    may_lack_options: AtomicBool,
+    pub(crate) socket_buffer: Option<usize>,
     /// The options that its connections go without.
     #[cfg(unix)]
-    refused: Refused,
+    pub(crate) refused: Refused,
+}
+
+/// The socket of a listener.
+#[derive(Debug)]
+pub(crate) enum ListeningSocket {
+    /// Registered with no reactor yet: a program that attaches it to a reactor of ours does not
+    /// start that of async-io.
+    Unattached(sys::Listener),
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(dead_code, reason = "other systems have no reactor")
+    )]
+    Attached(Io<sys::Listener>),
+}
+
+impl ListeningSocket {
+    fn get_ref(&self) -> &sys::Listener {
+        match self {
+            Self::Unattached(socket) => socket,
+            Self::Attached(socket) => socket.get_ref(),
+        }
+    }
 }
 
 /// The address of a listener.
 #[derive(Debug)]
-enum Name {
+pub(crate) enum Name {
     Tcp(SocketAddr),
     /// A socket file, or `None` for an unnamed socket.
     #[cfg(unix)]
@@ -104,7 +115,11 @@ impl Listener {
     /// Registers the listener, and later its connections, with a poller of ours.
     #[cfg(target_os = "linux")]
     pub(crate) fn attach(self, poller: &Arc<Poller>) -> io::Result<Self> {
-        Ok(Self { socket: self.socket.attach(poller)?, ..self })
+        let socket = match self.socket {
+            ListeningSocket::Unattached(socket) => socket,
+            ListeningSocket::Attached(socket) => socket.get_ref().try_clone()?,
+        };
+        Ok(Self { socket: ListeningSocket::Attached(Io::shared(poller, socket)?), ..self })
     }
 
     /// Applies the memory ceiling: small socket buffers for the connections, a shorter backlog.
@@ -118,93 +133,18 @@ impl Listener {
             self.refused.set_on_listener(listener, &[buffers]);
             rustix::net::listen(listener, sizing.backlog as i32).map_err(io::Error::from)?;
         }
-        self.may_lack_options = true.into();
         self.socket_buffer = Some(sizing.socket_buffer);
         Ok(())
     }
 
-    /// Waits until an accept may succeed. Cancel safe; for one task at a time.
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        let mut armed = false;
-        poll_fn(|cx| {
-            let readable = self.socket.poll_readable(cx)?;
-            // async-io may answer "not ready" for an event that it has just reported.
-            if std::mem::replace(&mut armed, true) { Poll::Ready(Ok(())) } else { readable.map(Ok) }
-        })
-        .await
-    }
-
-    /// Whether an accept would return at once, with a connection or an error.
-    #[cfg(unix)]
-    pub(crate) fn has_waiting(&self) -> bool {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let mut listener = [PollFd::new(self.socket.get_ref(), PollFlags::IN)];
-        // If poll(2) fails, accept fails for the same reason.
-        poll(&mut listener, Some(&Timespec::default())).map_or(true, |ready| ready > 0)
-    }
-
-    /// Unknown on this system.
-    #[cfg(not(unix))]
-    pub(crate) fn has_waiting(&self) -> bool {
-        true
-    }
-
-    /// Accepts a connection that waits; [`ErrorKind::WouldBlock`] if none does.
-    pub(crate) fn accept(&self) -> io::Result<(Socket, Peer)> {
-        let accepted = sys::accept(self.socket.get_ref());
-        if matches!(&accepted, Err(error) if error.kind() == ErrorKind::WouldBlock) {
-            // The backlog is in order: no connection from before the options is left.
-            self.may_lack_options.store(false, Ordering::Relaxed);
-            // A Unix listener that was shut down answers accept with "would block". Only epoll
-            // reports the shutdown.
-            if self.socket.has_ended() {
-                return Err(ErrorKind::InvalidInput.into());
-            }
-        }
-        let (stream, address) = accepted?;
-        self.set_options(&stream).map_err(as_connection_error)?;
-        let peer = match self.name {
-            Name::Tcp(_) => Peer::from(address.ok_or(ErrorKind::ConnectionAborted)?),
-            #[cfg(unix)]
-            Name::Unix(_) => Peer::unix(),
-        };
-        Ok((Socket::new(self.socket.register(stream)?, self.socket_buffer), peer))
-    }
-
-    /// Gives a connection the options that it has not inherited.
-    #[cfg(unix)]
-    fn set_options(&self, stream: &sys::Stream) -> io::Result<()> {
-        let is_early = self.may_lack_options.load(Ordering::Relaxed);
-        let is_tcp = matches!(self.name, Name::Tcp(_));
-        let inherits = cfg!(target_os = "linux") && !is_early;
-        if is_tcp && !inherits {
-            self.refused.set_on_connection(stream, options::TCP)?;
-        }
-        match self.socket_buffer {
-            // Connections of a Unix listener inherit no options.
-            Some(bytes) if is_early || !is_tcp => {
-                self.refused.set_on_connection(stream, &[SocketOption::Buffers(bytes)])
-            }
-            _ => Ok(()),
-        }
-    }
-
-    #[cfg(not(unix))]
-    fn set_options(&self, stream: &sys::Stream) -> io::Result<()> {
-        stream.set_nodelay(true)
-    }
-
-    /// Makes the socket non-blocking and registers it with async-io, until a reactor takes it.
-    fn new(socket: impl Into<sys::Listener>, name: Name) -> Result<Self, Error> {
-        let socket = Io::Async(Async::new(socket.into())?);
-        Ok(Self {
-            socket,
+    fn new(socket: sys::Listener, name: Name) -> Self {
+        Self {
+            socket: ListeningSocket::Unattached(socket),
             name,
             socket_buffer: None,
-            may_lack_options: true.into(),
             #[cfg(unix)]
             refused: Refused::default(),
-        })
+        }
     }
 }
 
@@ -226,9 +166,10 @@ impl TryFrom<TcpListener> for Listener {
     fn try_from(listener: TcpListener) -> Result<Self, Error> {
         #[cfg(unix)]
         rustix::net::listen(&listener, BACKLOG).map_err(io::Error::from)?;
+        listener.set_nonblocking(true)?;
         let name = Name::Tcp(listener.local_addr()?);
         #[cfg_attr(not(unix), expect(unused_mut, reason = "options are set on Unix"))]
-        let mut listener = Self::new(listener, name)?;
+        let mut listener = Self::new(listener.into(), name);
         #[cfg(unix)]
         listener.refused.set_on_listener(listener.socket.get_ref(), options::TCP);
         Ok(listener)
@@ -255,45 +196,27 @@ impl TryFrom<UnixListener> for Listener {
     /// ```
     fn try_from(listener: UnixListener) -> Result<Self, Error> {
         rustix::net::listen(&listener, BACKLOG).map_err(io::Error::from)?;
+        listener.set_nonblocking(true)?;
         let name = listener.local_addr()?.as_pathname().map(Path::to_owned);
-        Self::new(listener, Name::Unix(name))
+        Ok(Self::new(listener.into(), Name::Unix(name)))
     }
-}
-
-/// The error of an accepted socket whose options cannot be set. Some systems report this for a
-/// connection that its peer has reset. The connection is dropped and the accept loop goes on: a
-/// socket without its buffer sizes would break the memory ceiling.
-fn as_connection_error(error: io::Error) -> io::Error {
-    log::debug!("a connection that takes no options is dropped: {error}");
-    ErrorKind::ConnectionAborted.into()
 }
 
 impl fmt::Display for Listener {
     /// Writes `127.0.0.1:8080`, or `unix:/run/hublet.sock`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.name {
-            Name::Tcp(address) => address.fmt(f),
-            #[cfg(unix)]
-            Name::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
-            #[cfg(unix)]
-            Name::Unix(None) => f.write_str("unix"),
-        }
+        self.name.fmt(f)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::net::peer::Peer;
-
-    #[test]
-    fn a_network_is_a_v4_address_or_a_v6_64() {
-        let network =
-            |text: &str| Peer::from(SocketAddr::new(text.parse().expect(text), 1)).network();
-        assert_eq!(network("192.0.2.1"), network("::ffff:192.0.2.1"));
-        assert_ne!(network("192.0.2.1"), network("192.0.2.2"));
-        assert_eq!(network("2001:db8::1"), network("2001:db8::ffff:1"));
-        assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
-        assert_eq!(Peer::unix().network(), None);
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            #[cfg(unix)]
+            Self::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
+            #[cfg(unix)]
+            Self::Unix(None) => f.write_str("unix"),
+        }
     }
 }

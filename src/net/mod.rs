@@ -3,6 +3,7 @@
 pub(crate) mod acceptor;
 #[cfg(target_os = "linux")]
 pub(crate) mod epoll;
+pub(crate) mod incoming;
 pub(crate) mod io;
 pub(crate) mod listener;
 #[cfg(unix)]
@@ -11,6 +12,10 @@ pub(crate) mod peer;
 pub(crate) mod reactor;
 #[cfg(target_os = "linux")]
 pub(crate) mod readiness;
+#[cfg(target_os = "linux")]
+pub(crate) mod registrations;
 pub(crate) mod socket;
 pub(crate) mod stream;
 pub(crate) mod sys;
+#[cfg(unix)]
+pub(crate) mod watch;

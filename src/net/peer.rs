@@ -125,4 +125,15 @@ mod tests {
         let v6: SocketAddr = "[fe80::1%3]:80".parse().expect("an address");
         assert_eq!(Peer::from(v6).address(), Some(v6), "with its zone");
     }
+
+    #[test]
+    fn a_network_is_a_v4_address_or_a_v6_64() {
+        let network =
+            |text: &str| Peer::from(SocketAddr::new(text.parse().expect(text), 1)).network();
+        assert_eq!(network("192.0.2.1"), network("::ffff:192.0.2.1"));
+        assert_ne!(network("192.0.2.1"), network("192.0.2.2"));
+        assert_eq!(network("2001:db8::1"), network("2001:db8::ffff:1"));
+        assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
+        assert_eq!(Peer::unix().network(), None);
+    }
 }

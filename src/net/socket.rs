@@ -17,7 +17,7 @@ use crate::net::sys;
 /// An accepted socket, shared with the client's queue, which writes through it.
 ///
 /// One type for TCP and Unix sockets, since all operations are the same.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Socket(Arc<Shared>);
 
 struct Shared {

@@ -17,13 +17,13 @@ use crate::error::Error;
 use crate::hub::handle::Hub;
 use crate::limits::admission::HandshakePermit;
 use crate::net::acceptor::{Acceptor, Plain};
+use crate::net::incoming::Incoming;
 use crate::net::listener::Listener;
 use crate::net::peer::Peer;
 use crate::net::socket::Socket;
 use crate::net::stream::{AnyStream, Transport};
 use crate::serve::http_connection::{HttpConnection, Outcome};
 use crate::sse::connection::run as run_events;
-use crate::time::clock::Timer;
 use crate::time::clock::unix_seconds;
 use crate::websocket::connection::run as run_websocket;
 
@@ -91,6 +91,7 @@ impl Hub {
         if let Some(sizing) = self.sizing() {
             listener.apply_limits(sizing)?;
         }
+        let listener = Incoming::new(listener)?;
         self.shared().started.get_or_init(unix_seconds);
         self.serve_through(executor, &listener, Plain, Arc::new(handler)).await
     }
@@ -99,7 +100,7 @@ impl Hub {
     async fn serve_through<A: Acceptor, H: Handler>(
         &self,
         executor: &Executor<'static>,
-        listener: &Listener,
+        listener: &Incoming,
         acceptor: A,
         handler: Arc<H>,
     ) -> Result<(), Error> {
@@ -138,7 +139,7 @@ impl Hub {
             log::warn!("accepting on {listener} failed, next try in {millis} ms: {error}");
             let _pausing = admissions.pause();
             let slept = async {
-                Timer::after(pause).await;
+                self.shared().timers.clock().after(pause).await;
                 false
             };
             // After it has ended, the future may not be polled again.
@@ -156,7 +157,7 @@ impl Hub {
     /// Waits for a connection and accepts it. `more` is whether one may be there already.
     async fn accept(
         &self,
-        listener: &Listener,
+        listener: &Incoming,
         more: bool,
     ) -> io::Result<(Socket, Peer, HandshakePermit)> {
         let admissions = &self.shared().admissions;

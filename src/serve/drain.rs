@@ -1,5 +1,6 @@
 //! The graceful shutdown.
 
+use std::future::Future;
 use std::time::Duration;
 
 use futures_lite::future::or;
@@ -9,7 +10,7 @@ use crate::disconnect::Disconnect;
 use crate::error::Error;
 use crate::hub::command::Command;
 use crate::hub::handle::Hub;
-use crate::time::clock::{Timer, now};
+use crate::time::clock::now;
 
 /// How long a drain waits for a client to take what is in its queue. Shorter than the write
 /// timeout, since supervisors wait ten seconds: 5 s of window, this, and 2 s for the peer's answer.
@@ -97,27 +98,32 @@ impl Hub {
             },
             shared.admissions.empty(),
         );
-        or(all_gone, after(config.drain_max())).await;
+        or(all_gone, self.after(config.drain_max())).await;
         let stop = async { drop(self.send_command(Command::Stop).await) };
-        or(stop, after(config.close_timeout)).await;
+        or(stop, self.after(config.close_timeout)).await;
     }
 
     /// Closes every client, one after another over the window, and then the clients that connected
     /// meanwhile. Runs until it is dropped.
     async fn close_all(&self, reason: &Disconnect) -> Result<(), Error> {
         let mut window = self.shared().config.drain;
+        let clock = self.shared().timers.clock();
         loop {
             let clients = self.clients().await?;
             let begin = now();
             let pace = pace(window, clients.len());
             for (client, nth) in clients.iter().zip(0..) {
-                Timer::at(begin + pace * nth).await;
+                clock.at(begin + pace * nth).await;
                 let (id, reason) = (client.id, reason.clone());
                 self.send_command(Command::Disconnect { id, reason, reply: None }).await?;
             }
             window = Duration::ZERO;
-            after(LATECOMERS).await;
+            clock.after(LATECOMERS).await;
         }
+    }
+
+    fn after(&self, wait: Duration) -> impl Future<Output = ()> + use<> {
+        self.shared().timers.clock().after(wait)
     }
 }
 
@@ -125,10 +131,6 @@ impl Hub {
 fn pace(window: Duration, clients: usize) -> Duration {
     let even = window / u32::try_from(clients.max(1)).unwrap_or(u32::MAX);
     even.min(PACE_MAX)
-}
-
-async fn after(wait: Duration) {
-    Timer::after(wait).await;
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::net::peer::Peer;
 use crate::sim::journal::event;
 use crate::sim::notes::{NEVER, Notes, To};
 use crate::sim::peer::Way;
-use crate::time::clock::Timer;
+use crate::time::clock::Clock;
 
 /// Rooms that are spoken of.
 pub(super) const ROOMS: usize = 5;
@@ -219,7 +219,7 @@ impl Script {
                 }
             }
             Op::Sleep(seconds) => {
-                Timer::after(Duration::from_secs(seconds.into())).await;
+                Clock::default().after(Duration::from_secs(seconds.into())).await;
             }
             Op::Fail => return Err(Disconnect::new(HANDLER, "as the script says")),
             // Without the hook, which would print it.

@@ -3,11 +3,16 @@
 //! Tests replace it by a virtual clock, so that hours pass in milliseconds and every run is the
 //! same.
 
-#[cfg(not(test))]
-pub(crate) use real::{Timer, now};
+#[cfg(target_os = "linux")]
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+#[cfg(not(test))]
+pub(crate) use self::real::{Timer, now};
+#[cfg(target_os = "linux")]
+use crate::time::alarms::Alarms;
 #[cfg(test)]
-pub(crate) use super::virtual_time::{Timer, now};
+pub(crate) use crate::time::virtual_time::{Timer, now};
 
 /// The wall clock, in seconds since 1970; 0 if it is set to an earlier time.
 pub(crate) fn unix_seconds() -> u64 {
@@ -15,14 +20,82 @@ pub(crate) fn unix_seconds() -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
-#[cfg(not(test))]
-mod real {
+/// What wakes tasks at a point in time.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Clock {
+    /// The timers of async-io, which has a thread for them.
+    #[default]
+    AsyncIo,
+    /// The alarms of a reactor of ours.
+    #[cfg(target_os = "linux")]
+    Reactor(Arc<Alarms>),
+}
+
+impl Clock {
+    pub(crate) fn at(&self, due: Instant) -> Timer {
+        let mut timer = Timer::new(self);
+        timer.set_at(due);
+        timer
+    }
+
+    pub(crate) fn after(&self, wait: Duration) -> Timer {
+        self.at(now() + wait)
+    }
+}
+
+/// The time of the system.
+pub(crate) mod real {
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
     use std::time::Instant;
 
-    pub(crate) use smol::Timer;
+    #[cfg(target_os = "linux")]
+    use crate::time::alarms::Alarm;
+    use crate::time::clock::Clock;
 
     /// The monotonic clock.
     pub(crate) fn now() -> Instant {
         Instant::now()
+    }
+
+    /// A future that is ready from a point in time on, on one of the clocks.
+    #[derive(Debug)]
+    pub(crate) enum Timer {
+        AsyncIo(smol::Timer),
+        #[cfg(target_os = "linux")]
+        Alarm(Alarm),
+    }
+
+    impl Timer {
+        /// A timer that is not set. It starts nothing.
+        pub(crate) fn new(clock: &Clock) -> Self {
+            match clock {
+                Clock::AsyncIo => Self::AsyncIo(smol::Timer::never()),
+                #[cfg(target_os = "linux")]
+                Clock::Reactor(alarms) => Self::Alarm(Alarm::new(alarms)),
+            }
+        }
+
+        /// Moves the timer. Poll it again.
+        pub(crate) fn set_at(&mut self, due: Instant) {
+            match self {
+                Self::AsyncIo(timer) => timer.set_at(due),
+                #[cfg(target_os = "linux")]
+                Self::Alarm(alarm) => alarm.set_at(due),
+            }
+        }
+    }
+
+    impl Future for Timer {
+        type Output = ();
+
+        fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+            match &mut *self {
+                Self::AsyncIo(timer) => Pin::new(timer).poll(cx).map(drop),
+                #[cfg(target_os = "linux")]
+                Self::Alarm(alarm) => alarm.poll(cx, now()),
+            }
+        }
     }
 }

@@ -1,18 +1,18 @@
 //! All timers of a hub's connections, on one timer of the runtime.
 //!
-//! Setting a timer of the runtime wakes its reactor, and a handshake needs three timers. This one
-//! is set only for the earliest deadline.
+//! Setting a timer of the runtime is a system call or two, and a handshake needs three timers. This
+//! one is set only for the earliest deadline.
 
 use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use crate::sync::{Mutex, MutexGuard};
-use crate::time::clock::{Timer, now};
+use crate::time::clock::{Clock, Timer, now};
 use crate::time::timer_list::{Slot, Tick, TimerList};
+use crate::time::wake::wake;
 
 /// The deadlines of a hub's connections, and the timer that fires for them.
 ///
@@ -30,6 +30,8 @@ pub(crate) struct Timers {
 #[derive(Debug)]
 struct State {
     deadlines: TimerList,
+    /// The clock that the timer is on, and other timers of the hub.
+    clock: Clock,
     timer: Timer,
     /// The deadline that the timer is set for, if it is set. No deadline is earlier.
     set_for: Option<Tick>,
@@ -37,13 +39,32 @@ struct State {
 
 impl Timers {
     pub(crate) fn new() -> Arc<Self> {
-        let (deadlines, timer) = (TimerList::default(), Timer::never());
-        let waiting = State { deadlines, timer, set_for: None };
+        let (deadlines, clock) = (TimerList::default(), Clock::default());
+        let timer = Timer::new(&clock);
+        let waiting = State { deadlines, clock, timer, set_for: None };
         Arc::new_cyclic(|timers| Self {
             origin: now(),
             state: Mutex::new(waiting),
             waker: Waker::from(Arc::new(TimerWaker(Weak::clone(timers)))),
         })
+    }
+
+    /// The clock of the hub, for timers of its own.
+    pub(crate) fn clock(&self) -> Clock {
+        self.lock().clock.clone()
+    }
+
+    /// Moves all deadlines to another clock.
+    pub(crate) fn run_on(&self, clock: Clock) {
+        let is_set = {
+            let waiting = &mut *self.lock();
+            waiting.timer = Timer::new(&clock);
+            waiting.clock = clock;
+            waiting.set_for.is_none_or(|due| self.set(waiting, due))
+        };
+        if !is_set {
+            self.fire();
+        }
     }
 
     /// A deadline in `wait` from now, rounded up to a tick.
@@ -103,11 +124,7 @@ impl Timers {
             let mut due = Vec::new();
             let done = self.take_due(&mut due);
             // Outside the lock: a woken task may register or cancel deadlines at once.
-            for waker in due {
-                // A waker that panics must not keep others from being woken. The panic hook has
-                // reported it.
-                drop(catch_unwind(AssertUnwindSafe(|| waker.wake())));
-            }
+            due.into_iter().for_each(wake);
             if done {
                 break;
             }

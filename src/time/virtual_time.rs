@@ -7,6 +7,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use crate::time::clock::{Clock, real};
+
 thread_local! {
     /// The virtual time of this thread, if it has one.
     static VIRTUAL: RefCell<Option<Virtual>> = const { RefCell::new(None) };
@@ -78,40 +80,25 @@ fn with<T>(f: impl FnOnce(&mut Virtual) -> T) -> Option<T> {
 
 /// The virtual time, or the real one if this thread has none.
 pub(crate) fn now() -> Instant {
-    with(|time| time.now).unwrap_or_else(Instant::now)
+    with(|time| time.now).unwrap_or_else(real::now)
 }
 
-/// A timer with the methods of `smol::Timer` that the library uses.
+/// A timer with the methods of [`real::Timer`].
 #[derive(Debug)]
 pub(crate) enum Timer {
-    Real(smol::Timer),
+    Real(real::Timer),
     Virtual { due: Instant, number: u64 },
 }
 
 impl Timer {
-    pub(crate) fn at(due: Instant) -> Self {
-        let number = with(|time| {
-            time.next += 1;
-            time.set += 1;
-            time.alarms.insert((due, time.next), None);
-            time.next
-        });
-        number
-            .map_or_else(|| Self::Real(smol::Timer::at(due)), |n| Self::Virtual { due, number: n })
-    }
-
     /// A timer that is not set.
-    pub(crate) fn never() -> Self {
+    pub(crate) fn new(clock: &Clock) -> Self {
         let number = with(|time| {
             time.next += 1;
             time.next
         });
         let virtual_timer = |number| Self::Virtual { due: now(), number };
-        number.map_or_else(|| Self::Real(smol::Timer::never()), virtual_timer)
-    }
-
-    pub(crate) fn after(wait: Duration) -> Self {
-        Self::at(now() + wait)
+        number.map_or_else(|| Self::Real(real::Timer::new(clock)), virtual_timer)
     }
 
     pub(crate) fn set_at(&mut self, at: Instant) {
@@ -130,14 +117,14 @@ impl Timer {
 }
 
 impl Future for Timer {
-    type Output = Instant;
+    type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Instant> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         match &mut *self {
             Self::Real(timer) => Pin::new(timer).poll(cx),
             Self::Virtual { due, number } => with(|time| {
                 if *due <= time.now {
-                    return Poll::Ready(*due);
+                    return Poll::Ready(());
                 }
                 time.alarms.insert((*due, *number), Some(cx.waker().clone()));
                 Poll::Pending

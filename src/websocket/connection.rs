@@ -96,9 +96,6 @@ pub(crate) struct Connection<'a, T> {
     pub(super) timeouts: Timeouts<'a>,
     /// Bytes that may still be read in this turn.
     pub(super) read_budget: u32,
-    /// A wake was armed, and this may be it, even if the transport denies it: what the reactor
-    /// delivers in the round in which it was asked, it takes for an answer to an earlier question.
-    pub(super) armed: bool,
     /// Frames were written that the transport may still hold back.
     pub(super) unflushed: bool,
     /// Whether reading waits because memory is short.
@@ -117,7 +114,6 @@ impl<'a, T: Transport> Connection<'a, T> {
             registered,
             timeouts: Timeouts::new(hub),
             read_budget: READ_BUDGET,
-            armed: false,
             unflushed: false,
             memory_wait: MemoryWait::default(),
             pong_pending: None,
@@ -229,9 +225,7 @@ impl<'a, T: Transport> Connection<'a, T> {
             }
             // Asked before the read, so that an answer that has come is used up by it: one left
             // over would cost a read that finds nothing.
-            let is_quiet =
-                !self.reader.is_full() && self.reader.transport.poll_readable(cx).is_pending();
-            if is_quiet && !std::mem::replace(&mut self.armed, true) {
+            if !self.reader.is_full() && self.reader.transport.poll_readable(cx).is_pending() {
                 self.read_budget = READ_BUDGET;
                 return Poll::Pending;
             }
@@ -269,7 +263,6 @@ impl<'a, T: Transport> Connection<'a, T> {
         let filled = self.reader.poll_fill(cx, &self.hub.shared().read_buffers);
         match &filled {
             Poll::Ready(Ok(n)) => {
-                self.armed = false;
                 self.read_budget = self.read_budget.saturating_sub(*n as u32);
                 self.timeouts.heard();
                 add(&self.hub.shared().counters.bytes_received, *n as u64);
@@ -279,10 +272,7 @@ impl<'a, T: Transport> Connection<'a, T> {
                 }
             }
             Poll::Ready(Err(_)) => {}
-            Poll::Pending => {
-                self.armed = true;
-                self.read_budget = READ_BUDGET;
-            }
+            Poll::Pending => self.read_budget = READ_BUDGET,
         }
         filled
     }

@@ -4,8 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use event_listener::Event;
-use hublet::{Client, Disconnect, Hub, Peer};
-use smol::Timer;
+use hublet::{Client, Disconnect, Hub, Peer, Reactor};
 
 /// Joins and leaves a second that get a line of their own.
 const LINES: u32 = 10;
@@ -61,7 +60,7 @@ impl Fold {
     }
 
     /// Writes each summary, a second after its first join or leave. Runs for ever.
-    pub(crate) async fn run(self: Arc<Self>) {
+    pub(crate) async fn run(self: Arc<Self>, reactor: Reactor) {
         loop {
             let folded = self.folded.listen();
             if !self.has_folded() {
@@ -69,7 +68,7 @@ impl Fold {
             }
             // Also right after a summary: another thread may have added to the next one while it
             // was written, and that one also waits a second.
-            Timer::after(SECOND).await;
+            reactor.sleep(SECOND).await;
             self.flush();
         }
     }

@@ -198,7 +198,7 @@ async fn run(
     reactor: &Reactor,
     options: Options,
 ) -> Result<(), Failure> {
-    let signals = Signals::new()?;
+    let signals = Signals::new(reactor)?;
     let wanted = options.config.max_clients;
     let plan = Plan::of(&options);
     let (hub, manager) = Hub::new(options.config)
@@ -210,21 +210,26 @@ async fn run(
             ::log::warn!("{fit} clients fit into --max-memory, not {wanted} of --max-clients");
         }
     }
+    reactor.attach_timers(&hub);
     let bound = socket::listen(&options.listen)?;
     let fold = Arc::new(Fold::new(hub.clone()));
-    let clock = Arc::new(TokenClock::new(hub.clone()));
+    let clock = Arc::new(TokenClock::new(hub.clone(), reactor.clone()));
     let has_ends = options.secrets.jwt_secret.is_some();
     let access = Access::new(options.secrets);
     let (echo, protocols) = (options.echo, options.protocols);
     let relay = Relay::new(echo, protocols, Arc::clone(&fold), access, Arc::clone(&clock));
     let relay = Arc::new(relay);
     let mut parts = vec![Part::start(executor, "the manager", manager)];
-    parts.push(Part::start(executor, "the log of joins and leaves", Arc::clone(&fold).run()));
+    parts.push(Part::start(
+        executor,
+        "the log of joins and leaves",
+        Arc::clone(&fold).run(reactor.clone()),
+    ));
     if has_ends {
         parts.push(Part::start(executor, "the clock of tokens", clock.run(unix_time)));
     }
     if let Some(interval) = systemd::watchdog() {
-        let pulse = systemd::pulse(hub.clone(), interval);
+        let pulse = systemd::pulse(hub.clone(), reactor.clone(), interval);
         parts.push(Part::start(executor, "the watchdog's pulse", pulse));
     }
     let mut names = Vec::new();
@@ -237,7 +242,7 @@ async fn run(
         files.push(file);
         parts.push(accept(executor, &hub, &relay, listener));
     }
-    let mut pipe = Pipe::start(&hub, executor, &plan).await?;
+    let mut pipe = Pipe::start(&hub, executor, reactor, &plan).await?;
     announce(&plan, &names);
     systemd::ready();
 
@@ -259,7 +264,7 @@ async fn run(
     let drained = async {
         pipe.stop(&plan);
         hub.drain(reason).await;
-        pipe.flush(deadline).await
+        pipe.flush(deadline, reactor).await
     };
     let impatient = async {
         signals.second().await?;

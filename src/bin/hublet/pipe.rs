@@ -13,8 +13,8 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_lite::future::{Future, or};
-use hublet::{Admission, Client, ClientId, Disconnect, Error, Hub, Message, Subscription};
-use smol::{Executor, Timer};
+use hublet::{Admission, Client, ClientId, Disconnect, Error, Hub, Message, Reactor, Subscription};
+use smol::Executor;
 
 use super::flags::Options;
 use super::lines::{self, Lines, TooLong};
@@ -90,6 +90,7 @@ impl Pipe {
     pub(crate) async fn start(
         hub: &Hub,
         executor: &Executor<'static>,
+        reactor: &Reactor,
         plan: &Plan,
     ) -> Result<Self, Failure> {
         let mut pipe = Self::default();
@@ -98,7 +99,11 @@ impl Pipe {
             let subscription = subscribe(hub, room).await.map_err(|error| {
                 Failure::running(format!("--stdout cannot join its room: {error}"))
             })?;
-            let output = Output { own: Arc::clone(&own), lines: Arc::clone(&pipe.lines) };
+            let output = Output {
+                reactor: reactor.clone(),
+                own: Arc::clone(&own),
+                lines: Arc::clone(&pipe.lines),
+            };
             let lines = Arc::clone(&pipe.lines);
             thread(Box::new(move || lines.write(Patient(io::stdout().lock()))))?;
             let (hub, room) = (hub.clone(), Arc::clone(room));
@@ -110,7 +115,7 @@ impl Pipe {
             thread(Box::new(move || reader.read(Patient(io::stdin().lock()))))?;
             // Input and output act as one client, which gets no echo if other clients get none.
             let itself = (!plan.echo && plan.stdout.as_ref() == Some(room)).then_some(own);
-            let input = Input { pace: Pace::new(hub, room, plan), itself, chunks };
+            let input = Input { pace: Pace::new(hub, reactor, room, plan), itself, chunks };
             pipe.input = Some(spawn(executor, input.run(plan.max_message)));
         }
         Ok(pipe)
@@ -136,12 +141,16 @@ impl Pipe {
 
     /// Waits until standard output has taken the last lines, or until `deadline`. Called after a
     /// drain.
-    pub(crate) async fn flush(&mut self, deadline: Instant) -> Result<(), Failure> {
+    pub(crate) async fn flush(
+        &mut self,
+        deadline: Instant,
+        reactor: &Reactor,
+    ) -> Result<(), Failure> {
         if self.output.is_none() {
             return Ok(());
         }
         let late = async {
-            Timer::at(deadline).await;
+            reactor.sleep_until(deadline).await;
             ::log::warn!("standard output is not read, its last lines are lost");
             Ok(())
         };
@@ -237,6 +246,7 @@ impl Input {
 /// only while no queue is more than half full. So a member that reads is not evicted.
 struct Pace {
     hub: Hub,
+    reactor: Reactor,
     room: Arc<str>,
     /// Messages that a queue may hold.
     queue: usize,
@@ -253,9 +263,10 @@ struct Pace {
 }
 
 impl Pace {
-    fn new(hub: &Hub, room: &Arc<str>, plan: &Plan) -> Self {
+    fn new(hub: &Hub, reactor: &Reactor, room: &Arc<str>, plan: &Plan) -> Self {
         Self {
             hub: hub.clone(),
+            reactor: reactor.clone(),
             room: Arc::clone(room),
             queue: plan.queue,
             queue_bytes: plan.queue_bytes,
@@ -301,15 +312,16 @@ impl Pace {
             if self.behind.values().all(|since| now - *since >= self.patience) {
                 return Ok(());
             }
-            Timer::after(pause).await;
+            self.reactor.sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 }
 
 /// The task that passes a room's messages on to standard output.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Output {
+    reactor: Reactor,
     /// The client that has joined the room, for the input.
     own: Arc<Mutex<Option<Client>>>,
     /// Lines for the thread that writes them.
@@ -356,9 +368,9 @@ impl Output {
             match subscribe(hub, room).await {
                 Ok(subscription) => return Some(subscription),
                 // Other clients have taken the permits. Try again later.
-                Err(error) if error.status().is_some() => Timer::after(PLACE_PAUSE).await,
+                Err(error) if error.status().is_some() => self.reactor.sleep(PLACE_PAUSE).await,
                 Err(_) => break,
-            };
+            }
         }
         None
     }
@@ -418,7 +430,8 @@ mod tests {
 
     /// Runs `story` with an output whose thread does not run, as if it were blocked in its first
     /// write. A drain may take a day.
-    fn stuck(queue_bytes: usize, story: impl AsyncFnOnce(&Hub, &str, &mut Pipe, &Plan)) {
+    fn stuck(queue_bytes: usize, story: impl AsyncFnOnce(&Hub, &str, &mut Pipe, &Plan, &Reactor)) {
+        let reactor = Reactor::new().expect("descriptors");
         let day = Config::WAIT_MAX;
         let mut options = Options::default();
         options.config.queue_bytes = queue_bytes;
@@ -427,26 +440,28 @@ mod tests {
         let (hub, manager) = Hub::new(options.config).expect("valid");
         let executor = Executor::new();
         let _manager = executor.spawn(manager);
-        smol::block_on(executor.run(async {
+        reactor.attach_timers(&hub);
+        reactor.block_on(executor.run(async {
             let mut pipe = Pipe::default();
-            let output = Output { lines: Arc::clone(&pipe.lines), ..Output::default() };
+            let lines = Arc::clone(&pipe.lines);
+            let output = Output { reactor: reactor.clone(), own: Arc::default(), lines };
             let room = Arc::<str>::from("n");
             let subscription = subscribe(&hub, &room).await.expect("a place");
             let work = output.run(hub.clone(), Arc::clone(&room), subscription);
             pipe.output = Some(spawn(&executor, work));
-            story(&hub, &room, &mut pipe, &plan).await;
+            story(&hub, &room, &mut pipe, &plan, &reactor).await;
         }));
     }
 
     /// Stops the pipe and drains the hub; the drain must not wait for standard output.
-    async fn drain_soon(hub: &Hub, pipe: &mut Pipe, plan: &Plan) {
+    async fn drain_soon(hub: &Hub, pipe: &mut Pipe, plan: &Plan, reactor: &Reactor) {
         pipe.stop(plan);
         let drained = async {
             hub.drain(Disconnect::RESTART).await;
             true
         };
         let late = async {
-            Timer::after(SOON).await;
+            reactor.sleep(SOON).await;
             false
         };
         assert!(or(drained, late).await, "it waits for a stream");
@@ -454,18 +469,18 @@ mod tests {
 
     #[test]
     fn drain_does_not_wait_for_the_reader_of_standard_output() {
-        stuck(LINES * LINE * 2, async |hub, room, pipe, plan| {
+        stuck(LINES * LINE * 2, async |hub, room, pipe, plan, reactor| {
             for nth in 0..LINES {
                 assert_eq!(hub.publish(room, format!("{nth:0LINE$}")).await.ok(), Some(1));
             }
             let waiting = hub.presence(room).await.expect("it runs")[0].waiting;
             assert!(waiting > LINES / 2, "{waiting} are queued");
-            drain_soon(hub, pipe, plan).await;
+            drain_soon(hub, pipe, plan, reactor).await;
 
             // When the thread runs, it finds all queued messages.
             let mut written = Vec::new();
             pipe.lines.write(&mut written);
-            pipe.flush(Instant::now() + SOON).await.expect("no stream failed");
+            pipe.flush(Instant::now() + SOON, reactor).await.expect("no stream failed");
             assert!(pipe.output.is_none(), "it has ended");
             let lines: String = (0..LINES).map(|nth| format!("{nth:0LINE$}\n")).collect();
             assert!(written == lines.as_bytes(), "{} bytes of {}", written.len(), lines.len());
@@ -476,7 +491,7 @@ mod tests {
     /// than that.
     #[test]
     fn drain_does_not_wait_for_a_line_that_is_being_passed_on() {
-        stuck(Config::MAX_MESSAGE + 14, async |hub, room, pipe, plan| {
+        stuck(Config::MAX_MESSAGE + 14, async |hub, room, pipe, plan, reactor| {
             // Until a message waits in the queue: the lines before it are with the thread or the
             // output.
             loop {
@@ -486,7 +501,7 @@ mod tests {
                     break;
                 }
             }
-            drain_soon(hub, pipe, plan).await;
+            drain_soon(hub, pipe, plan, reactor).await;
         });
     }
 
@@ -495,12 +510,15 @@ mod tests {
         let (hub, manager) = Hub::new(Config::default().max_clients(Some(1))).expect("valid");
         let executor = Executor::new();
         let _manager = executor.spawn(manager);
-        smol::block_on(executor.run(async {
-            let (room, output) = (Arc::<str>::from("n"), Output::default());
+        let reactor = Reactor::new().expect("descriptors");
+        let (own, lines) = (Arc::default(), Arc::default());
+        let output = Output { reactor: reactor.clone(), own, lines };
+        reactor.block_on(executor.run(async {
+            let room = Arc::<str>::from("n");
             let other = subscribe(&hub, &room).await.expect("a place");
             let mut again = pin!(output.join_again(&hub, &room));
             let waited = async {
-                Timer::after(PLACE_PAUSE * 2).await;
+                reactor.sleep(PLACE_PAUSE * 2).await;
                 None
             };
             assert!(or(again.as_mut(), waited).await.is_none(), "no permit is free");

@@ -1,7 +1,8 @@
 //! SIGTERM, SIGINT and SIGHUP, as futures.
 
 use std::future::poll_fn;
-use std::io;
+
+use hublet::{Error, Reactor};
 
 use super::Failure;
 
@@ -14,34 +15,37 @@ pub(crate) struct Signals(sys::Signals);
 
 impl Signals {
     /// Catches the signals from now on. A SIGHUP that is ignored, as under `nohup`, stays ignored.
-    pub(crate) fn new() -> Result<Self, Failure> {
-        sys::Signals::new().map(Self).map_err(failure)
+    pub(crate) fn new(reactor: &Reactor) -> Result<Self, Failure> {
+        sys::Signals::new(reactor).map(Self).map_err(|error| failure(&error))
     }
 
     /// Waits for the first signal. Cancel safe.
     pub(crate) async fn first(&self) -> Result<(), Failure> {
-        poll_fn(|cx| self.0.poll_first(cx)).await.map_err(failure)
+        poll_fn(|cx| self.0.poll_first(cx)).await.map_err(|error| failure(&error))
     }
 
     /// Waits for a second signal. Cancel safe.
     pub(crate) async fn second(&self) -> Result<(), Failure> {
-        poll_fn(|cx| self.0.poll_stop(cx)).await.map_err(failure)
+        poll_fn(|cx| self.0.poll_stop(cx)).await.map_err(|error| failure(&error))
     }
 }
 
-fn failure(error: io::Error) -> Failure {
-    Failure::running(format!("signals cannot be caught: {error}"))
+fn failure(error: &Error) -> Failure {
+    let why =
+        std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+    Failure::running(format!("signals cannot be caught: {why}"))
 }
 
 /// A signal handler writes a byte to a socket pair for each signal.
 #[cfg(unix)]
 mod sys {
-    use std::io::{self, ErrorKind, IsTerminal as _, Read as _};
+    use std::io::{self, IsTerminal as _};
     use std::os::unix::net::UnixStream;
     use std::task::{Context, Poll, ready};
 
+    use hublet::{Error, Reactor, Watch};
+    use rustix::io::Errno;
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    use smol::Async;
 
     #[derive(Debug)]
     pub(crate) struct Signals {
@@ -52,15 +56,15 @@ mod sys {
     }
 
     impl Signals {
-        pub(crate) fn new() -> io::Result<Self> {
+        pub(crate) fn new(reactor: &Reactor) -> Result<Self, Error> {
             let hangup = !ignores_hangup();
             Ok(Self {
-                stop: Pipe::of(&[SIGTERM, SIGINT])?,
-                hangup: hangup.then(|| Pipe::of(&[SIGHUP])).transpose()?,
+                stop: Pipe::of(&[SIGTERM, SIGINT], reactor)?,
+                hangup: hangup.then(|| Pipe::of(&[SIGHUP], reactor)).transpose()?,
             })
         }
 
-        pub(crate) fn poll_first(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        pub(crate) fn poll_first(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
             match self.poll_stop(cx) {
                 Poll::Pending => {
                     self.hangup.as_ref().map_or(Poll::Pending, |hangup| hangup.poll_next(cx))
@@ -69,31 +73,31 @@ mod sys {
             }
         }
 
-        pub(crate) fn poll_stop(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        pub(crate) fn poll_stop(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
             self.stop.poll_next(cx)
         }
     }
 
     /// Some signals.
     #[derive(Debug)]
-    struct Pipe(Async<UnixStream>);
+    struct Pipe(Watch);
 
     impl Pipe {
-        fn of(signals: &[i32]) -> io::Result<Self> {
+        fn of(signals: &[i32], reactor: &Reactor) -> Result<Self, Error> {
             let (reader, writer) = UnixStream::pair()?;
             for signal in signals {
                 signal_hook::low_level::pipe::register(*signal, writer.try_clone()?)?;
             }
-            Ok(Self(Async::new(reader)?))
+            reactor.watch(reader).map(Self)
         }
 
-        fn poll_next(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
             loop {
-                match self.0.get_ref().read(&mut [0]) {
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        ready!(self.0.poll_readable(cx))?;
-                    }
-                    read => return Poll::Ready(read.map(drop)),
+                match rustix::io::read(&self.0, &mut [0u8]) {
+                    Ok(_) => return Poll::Ready(Ok(())),
+                    Err(Errno::AGAIN) => ready!(self.0.poll_readable(cx))?,
+                    Err(Errno::INTR) => {}
+                    Err(error) => return Poll::Ready(Err(io::Error::from(error).into())),
                 }
             }
         }
@@ -133,22 +137,23 @@ mod sys {
 /// On this system a signal ends the process without a drain.
 #[cfg(not(unix))]
 mod sys {
-    use std::io;
     use std::task::{Context, Poll};
+
+    use hublet::{Error, Reactor};
 
     #[derive(Debug)]
     pub(crate) struct Signals;
 
     impl Signals {
-        pub(crate) fn new() -> io::Result<Self> {
+        pub(crate) fn new(_: &Reactor) -> Result<Self, Error> {
             Ok(Self)
         }
 
-        pub(crate) fn poll_first(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        pub(crate) fn poll_first(&self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
             Poll::Pending
         }
 
-        pub(crate) fn poll_stop(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        pub(crate) fn poll_stop(&self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
             Poll::Pending
         }
     }

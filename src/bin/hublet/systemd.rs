@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use hublet::Hub;
-use smol::Timer;
+use hublet::{Hub, Reactor};
 
 #[cfg(target_os = "linux")]
 use sd_notify::NotifyState;
@@ -30,12 +29,12 @@ pub(crate) fn watchdog() -> Option<Duration> {
 
 /// Sends a watchdog notification each time the manager has answered a request. If the executor, a
 /// timer or the manager is stuck, the notifications stop. Ends with the manager.
-pub(crate) async fn pulse(hub: Hub, interval: Duration) {
+pub(crate) async fn pulse(hub: Hub, reactor: Reactor, interval: Duration) {
     // No room can have this name, so the answer is short.
     while hub.presence("").await.is_ok() {
         #[cfg(target_os = "linux")]
         notify(NotifyState::Watchdog);
-        Timer::after(interval).await;
+        reactor.sleep(interval).await;
     }
 }
 

@@ -9,8 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use event_listener::Event;
 use futures_lite::future::or;
-use hublet::{ClientId, Disconnect, Hub};
-use smol::Timer;
+use hublet::{ClientId, Disconnect, Hub, Reactor};
 
 /// The time between two looks at the clock: how late an end is noticed after the clock was set.
 const LOOK: Duration = Duration::from_secs(2);
@@ -22,6 +21,7 @@ const SET_MIN: Duration = Duration::from_secs(1_735_689_600);
 #[derive(Debug)]
 pub(crate) struct TokenClock {
     hub: Hub,
+    reactor: Reactor,
     /// When the tokens of the clients end, in seconds of Unix time; as many as there are clients.
     ends: Mutex<BTreeSet<(u64, ClientId)>>,
     /// Tells [`run`](Self::run) that an end comes before all others.
@@ -29,8 +29,8 @@ pub(crate) struct TokenClock {
 }
 
 impl TokenClock {
-    pub(crate) fn new(hub: Hub) -> Self {
-        Self { hub, ends: Mutex::default(), earlier: Event::new() }
+    pub(crate) fn new(hub: Hub, reactor: Reactor) -> Self {
+        Self { hub, reactor, ends: Mutex::default(), earlier: Event::new() }
     }
 
     /// Closes a client at this time, in seconds of Unix time.
@@ -67,7 +67,7 @@ impl TokenClock {
                 drop(self.hub.disconnect(client, expired).await);
             }
             match wait {
-                Some(wait) => or(earlier, timer(wait)).await,
+                Some(wait) => or(earlier, self.reactor.sleep(wait)).await,
                 None => earlier.await,
             }
         }
@@ -94,10 +94,6 @@ impl TokenClock {
     }
 }
 
-async fn timer(wait: Duration) {
-    Timer::after(wait).await;
-}
-
 /// The time since 1970; nothing, where the clock stands before.
 pub(crate) fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
@@ -108,7 +104,7 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use hublet::{Admission, Config};
-    use smol::Executor;
+    use smol::{Executor, Timer};
 
     use super::*;
 
@@ -121,11 +117,12 @@ mod tests {
         let (hub, manager) = Hub::new(Config::default()).expect("valid");
         let manager = executor.spawn(manager);
         let seconds = Arc::new(AtomicU64::new(0));
-        let clock = Arc::new(TokenClock::new(hub.clone()));
+        let reactor = Reactor::new().expect("descriptors");
+        let clock = Arc::new(TokenClock::new(hub.clone(), reactor.clone()));
         let wall = Arc::clone(&seconds);
         let time = move || Duration::from_secs(wall.load(Ordering::Relaxed));
         let running = executor.spawn(Arc::clone(&clock).run(time));
-        smol::block_on(executor.run(async {
+        reactor.block_on(executor.run(async {
             let ada = hub.subscribe(Admission::user("ada")).await.expect("a place");
             let bob = hub.subscribe(Admission::user("bob")).await.expect("a place");
             clock.add(bob.client().id(), 2000);

@@ -1,0 +1,98 @@
+//! The sockets of a poller, by the token of their events.
+
+use std::sync::Arc;
+
+use slab::Slab;
+
+use crate::net::readiness::Readiness;
+
+/// The place of a socket. Together with its number it is the token of the socket's events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    number: u32,
+    key: u32,
+}
+
+impl Place {
+    pub(crate) fn token(self) -> u64 {
+        u64::from(self.number) << 32 | u64::from(self.key)
+    }
+
+    fn of(token: u64) -> Self {
+        Self { number: (token >> 32) as u32, key: token as u32 }
+    }
+}
+
+/// The readiness of each socket that is registered.
+#[derive(Debug, Default)]
+pub(crate) struct Registrations {
+    entries: Slab<(u32, Arc<Readiness>)>,
+    /// Sockets registered so far. It tells a socket from an earlier one with the same key.
+    number: u32,
+    /// Memory is released when no more sockets than this are left.
+    few: usize,
+}
+
+impl Registrations {
+    pub(crate) fn insert(&mut self, readiness: Arc<Readiness>) -> Place {
+        self.number = self.number.wrapping_add(1);
+        let before = self.entries.capacity();
+        let key = self.entries.insert((self.number, readiness)) as u32;
+        if self.entries.capacity() > before {
+            self.few = self.entries.capacity() / 4;
+        }
+        Place { number: self.number, key }
+    }
+
+    pub(crate) fn remove(&mut self, place: Place) -> Option<Arc<Readiness>> {
+        let removed = self.entries.try_remove(place.key as usize);
+        /// Below this many entries the memory (1 KB) is kept.
+        const KEEP: usize = 64;
+        if self.entries.len() <= self.few && self.entries.capacity() > KEEP {
+            self.entries.shrink_to_fit();
+            // A socket in the last slot may keep the slab large: try again at half as many.
+            self.few = self.entries.len() / 2;
+        }
+        removed.map(|(_, readiness)| readiness)
+    }
+
+    /// The readiness of the socket with this token, unless it was removed.
+    pub(crate) fn find(&self, token: u64) -> Option<Arc<Readiness>> {
+        let place = Place::of(token);
+        let (number, readiness) = self.entries.get(place.key as usize)?;
+        (*number == place.number).then(|| Arc::clone(readiness))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_shrinks_when_most_sockets_are_removed() {
+        let mut registrations = Registrations::default();
+        registrations.insert(Arc::default());
+        let places: Vec<_> = (0..10_000).map(|_| registrations.insert(Arc::default())).collect();
+        assert!(registrations.entries.capacity() >= 10_000);
+        for place in places {
+            assert!(registrations.remove(place).is_some());
+        }
+        assert!(registrations.entries.capacity() <= 64);
+    }
+    #[test]
+    fn token_of_a_removed_socket_does_not_find_the_next_one_with_its_key() {
+        let mut registrations = Registrations::default();
+        let before = registrations.insert(Arc::default());
+        registrations.remove(before);
+        let place = registrations.insert(Arc::default());
+        assert_eq!(place.key, before.key);
+        assert!(registrations.find(before.token()).is_none());
+        assert!(registrations.find(place.token()).is_some());
+        assert_eq!(Place::of(place.token()), place);
+    }
+}
