@@ -41,6 +41,32 @@ fn binary_prints_its_address_and_echoes() {
     assert_eq!(server.stop(), Some(0));
 }
 
+/// The reactor of the hub waits for sockets, signals and deadlines: no other thread is started.
+#[cfg(target_os = "linux")]
+#[test]
+fn hub_runs_in_as_many_threads_as_the_flag_says() {
+    for (flags, threads) in
+        [(&[][..], 1), (&["--max-memory", "16m", "--log", "debug"], 1), (&["--threads", "2"], 2)]
+    {
+        let (mut server, address) = Server::start(flags);
+        let count = || {
+            let tasks = fs::read_dir(format!("/proc/{}/task", server.child.id()));
+            tasks.expect("it runs").count()
+        };
+        assert_eq!(count(), threads, "{flags:?} at the start");
+        let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
+        peer.say("hello");
+        peer.hears("hello");
+        assert_eq!(count(), threads, "{flags:?} with a client");
+        // The drain waits for the answer to its close frame, which does not come.
+        server.signal(Signal::TERM);
+        assert_eq!(peer.receive().0, CLOSE);
+        assert_eq!(count(), threads, "{flags:?} in the drain");
+        drop(peer);
+        assert_eq!(server.exit_code(), Some(0));
+    }
+}
+
 #[test]
 fn several_threads_serve_and_end() {
     let (server, address) = Server::start(&["--threads", "3"]);

@@ -433,16 +433,6 @@ fn the_manager_ends_with_the_last_handle() {
 #[test]
 fn the_library_starts_no_thread() {
     alone(the_library_starts_no_thread, || {
-        let threads = || {
-            let tasks = std::fs::read_dir("/proc/self/task").expect("Linux has it");
-            let name = |task: std::io::Result<std::fs::DirEntry>| {
-                let path = task.expect("a thread").path().join("comm");
-                std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
-            };
-            let mut names: Vec<_> = tasks.map(name).collect();
-            names.sort();
-            names
-        };
         let program = Program::start();
         block_on(smol::Timer::after(std::time::Duration::ZERO));
         // A new thread has its parent's name until it sets its own.
@@ -458,6 +448,69 @@ fn the_library_starts_no_thread() {
         drop(peers);
         until("they are gone", || hub.stats().connections == 0);
         block_on(hub.drain(Disconnect::GOING_AWAY));
+        assert_eq!(threads(), before);
+    });
+}
+
+/// The threads of this process, by name.
+#[cfg(target_os = "linux")]
+fn threads() -> Vec<String> {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("Linux has it");
+    let name = |task: io::Result<std::fs::DirEntry>| {
+        let path = task.expect("a thread").path().join("comm");
+        std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+    };
+    let mut names: Vec<_> = tasks.map(name).collect();
+    names.sort();
+    names
+}
+
+/// A program on a reactor needs no other thread: neither for its sockets nor for its deadlines, of
+/// which a drain has several.
+#[cfg(target_os = "linux")]
+#[test]
+fn hub_on_a_reactor_does_not_start_async_io() {
+    alone(hub_on_a_reactor_does_not_start_async_io, || {
+        let before = threads();
+        let reactor = Reactor::new().expect("descriptors");
+        let executor = Executor::new();
+        let config = Config::default().close_timeout(std::time::Duration::from_millis(100));
+        let (hub, manager) = Hub::new(config).expect("valid");
+        reactor.attach_timers(&hub);
+        let listener = Listener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.to_string();
+        let listener = reactor.attach(listener).expect("it is watched");
+        let (drained, is_drained) = channel();
+        let _tasks = [
+            executor.spawn(manager),
+            executor.spawn({
+                let (hub, executor) = (hub.clone(), Arc::new(Executor::new()));
+                async move {
+                    let serving = hub.serve(&executor, listener, Chat);
+                    executor.run(serving).await.expect("it serves until the drain");
+                }
+            }),
+        ];
+        let (started, has_started) = channel();
+        let program = std::thread::spawn(move || {
+            let mut silent = Peer::<TcpStream>::connect(&address, "/ws");
+            silent.say("hello");
+            silent.hears("hello");
+            started.send(threads()).expect("the test waits");
+            // It does not answer the close frame, so that the hub waits for its deadline.
+            is_drained.recv_timeout(DEADLINE).expect("drained");
+        });
+        reactor.block_on(executor.run(async {
+            while let Err(empty) = has_started.try_recv().map(|now| {
+                assert_eq!(now.len(), before.len() + 1, "{now:?} beside the client's");
+            }) {
+                assert_eq!(empty, std::sync::mpsc::TryRecvError::Empty);
+                reactor.sleep(std::time::Duration::from_millis(1)).await;
+            }
+            hub.drain(Disconnect::GOING_AWAY).await;
+        }));
+        drained.send(()).expect("the client waits");
+        program.join().expect("no panic");
         assert_eq!(threads(), before);
     });
 }

@@ -111,6 +111,9 @@ impl TestHub {
         let listener = Listener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.to_string();
         let listener = watching.attach(listener);
+        if let Watching::Hublet(reactor) = &watching {
+            reactor.attach_timers(&hub);
+        }
         let executor = Arc::new(Executor::new());
         let (stop, stopped) = async_channel::bounded::<Infallible>(1);
         let serve = {

@@ -4,8 +4,8 @@ use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use loom::future::block_on;
@@ -18,6 +18,7 @@ use crate::hub::reply::reply;
 use crate::stats::DeliveryCount;
 use crate::limits::semaphore::FifoSemaphore;
 use crate::sync::Mutex;
+use crate::time::alarms::{Alarm, Alarms};
 use crate::time::clock;
 use crate::time::timers::Timers;
 use crate::net::readiness::{READABLE, WRITABLE, Readiness};
@@ -26,7 +27,7 @@ use crate::disconnect::Disconnect;
 use crate::message::Message;
 
 /// Each model by its name.
-pub(crate) const ALL: [(&str, fn()); 10] = [
+pub(crate) const ALL: [(&str, fn()); 11] = [
     ("a message pushed during a drain is drained", pushed_while_drained),
     ("bytes that do not fit are written when there is room", written_when_there_is_room),
     ("a message pushed while the connection ends is counted once", counted_once),
@@ -37,6 +38,7 @@ pub(crate) const ALL: [(&str, fn()); 10] = [
     ("the readiness of a socket wakes its task", readiness_wakes),
     ("a deadline wakes its task while another is cancelled", deadlines_wake),
     ("an earlier deadline wakes in time while the timer fires", earlier_deadlines_wake),
+    ("an alarm wakes its task while others fire and are cancelled", alarms_wake),
 ];
 
 /// Bytes of the frame of "x".
@@ -283,4 +285,51 @@ fn earlier_deadlines_wake() {
     });
     block_on(timers.at(due[0]));
     reactor.join().expect("no panic");
+}
+
+/// The timer of the kernel fires for one alarm, while one is cancelled and another one is set.
+fn alarms_wake() {
+    clock::start();
+    let alarms = Arc::new(Alarms::new().expect("no system call"));
+    let begin = clock::now();
+    let [first, second, third] = [1, 2, 3].map(|n| {
+        let mut alarm = Alarm::new(&alarms);
+        alarm.set_at(begin + n * SECOND);
+        alarm
+    });
+    for alarm in [&first, &second] {
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(alarm.poll(cx, clock::now()).is_pending());
+    }
+    let reactor = {
+        let alarms = Arc::clone(&alarms);
+        thread::spawn(move || {
+            // The task may set its alarm afterwards, so the last turns are the main thread's.
+            for _ in 0..2 {
+                if clock::advance_to_kernel_timer() {
+                    alarms.fire(clock::now());
+                }
+            }
+        })
+    };
+    drop(second);
+    let woken = Arc::new(AtomicBool::new(false));
+    let waker = Waker::from(Arc::new(Note(Arc::clone(&woken))));
+    let is_over = third.poll(&mut Context::from_waker(&waker), clock::now()).is_ready();
+    reactor.join().expect("no panic");
+    while clock::advance_to_kernel_timer() {
+        alarms.fire(clock::now());
+    }
+    assert!(is_over || woken.load(Ordering::SeqCst), "the alarm is lost");
+    assert!(clock::now() >= begin + 3 * SECOND, "too early");
+    drop(first);
+}
+
+/// A waker that notes that it was called.
+struct Note(Arc<AtomicBool>);
+
+impl Wake for Note {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }

@@ -1,7 +1,12 @@
-//! The hub's timers on a clock that a model moves.
+//! The hub's timers, and those of its reactor, on a clock that a model moves.
 
+#[path = "../../../src/time/alarms.rs"]
+pub(crate) mod alarms;
 pub(crate) mod clock;
+pub(crate) mod kernel_timer;
 #[path = "../../../src/time/timer_list.rs"]
 mod timer_list;
 #[path = "../../../src/time/timers.rs"]
 pub(crate) mod timers;
+#[path = "../../../src/time/wake.rs"]
+mod wake;
