@@ -510,7 +510,7 @@ mod tests {
     }
     #[test]
     fn alarm_ends_the_wait() {
-        let poller = Poller::new().expect("descriptors");
+        let poller = Arc::new(Poller::new().expect("descriptors"));
         let clock = Clock::Reactor(Arc::clone(poller.alarms()));
         let begin = now();
         for nth in 1..=10 {

@@ -44,9 +44,9 @@ impl Hub {
     /// # Errors
     ///
     /// If the listener accepts nothing any more, as when another process that shares the socket has
-    /// shut it down, or if the socket buffers cannot be set that
-    /// [`Config::max_memory`](crate::Config::max_memory) asks for. With it the future ends: there is
-    /// no use in waiting for that to pass.
+    /// shut it down, if the socket buffers cannot be set that
+    /// [`Config::max_memory`](crate::Config::max_memory) asks for, or if async-io cannot register the
+    /// listener. With it the future ends: there is no use in waiting for that to pass.
     ///
     /// # Cancel safety
     ///

@@ -186,8 +186,11 @@ mod tests {
     }
     /// Waits for the kernel's timer, as a reactor does.
     fn wait(alarms: &Alarms) {
-        use rustix::event::{PollFd, PollFlags, poll};
-        let fired = poll(&mut [PollFd::from_borrowed_fd(alarms.descriptor(), PollFlags::IN)], None);
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        /// A test that waits longer has a timer that is not set.
+        const LOST: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
+        let mut timer = [PollFd::from_borrowed_fd(alarms.descriptor(), PollFlags::IN)];
+        let fired = poll(&mut timer, Some(&LOST));
         assert_eq!(fired, Ok(1));
         alarms.fire(now());
     }

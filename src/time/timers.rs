@@ -365,6 +365,18 @@ mod tests {
         assert_eq!(time.until_next(), None, "no deadline is left");
     }
     #[test]
+    fn deadlines_move_to_another_clock() {
+        let time = VirtualTime::start();
+        let timers = Timers::new();
+        timers.run_on(Clock::default());
+        assert_eq!(time.timers_set(), 0, "there is no deadline");
+        let waiting = Waiting::new(&timers, SECOND);
+        timers.run_on(Clock::default());
+        assert_eq!(time.until_next(), Some(SECOND));
+        time.advance(SECOND);
+        assert_eq!(waiting.wakes.take(), 1);
+    }
+    #[test]
     fn dropped_deadline_wakes_no_task() {
         let time = VirtualTime::start();
         let timers = Timers::new();
