@@ -12,9 +12,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use async_channel::Sender;
-use futures_lite::future::{or, zip};
+use futures_lite::future::{block_on, or, zip};
 use hublet::{Client, Config, Disconnect, Error, Handler, Hub, Listener, Message, Reactor};
-use smol::block_on;
 use smol::{Executor, Task};
 
 use crate::peer::{DEADLINE, Peer};
@@ -63,8 +62,8 @@ impl Watching {
     fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         match self {
             Self::Hublet(reactor) => reactor.block_on(future),
-            Self::AsyncIo => block_on(future),
-            Self::Elsewhere => futures_lite::future::block_on(future),
+            Self::AsyncIo => smol::block_on(future),
+            Self::Elsewhere => block_on(future),
         }
     }
 }
