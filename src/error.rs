@@ -5,6 +5,7 @@ use std::{error, fmt, io};
 
 use http::StatusCode;
 
+use crate::disconnect::Disconnect;
 use crate::message::Message;
 
 /// An error of the hub.
@@ -142,6 +143,12 @@ impl Error {
         }
     }
 
+    /// Whether the last request was answered with what it asked for.
+    pub(crate) fn is_answered(&self) -> bool {
+        let status = self.status();
+        status.is_some_and(|status| !status.is_client_error() && !status.is_server_error())
+    }
+
     /// Returns the refused message, if the call took one, to be sent again.
     ///
     /// `None` for a message that was in the inbox when the hub ended: it may have been sent.
@@ -187,6 +194,49 @@ impl error::Error for Error {
     }
 }
 
+/// What a hook ends its client with when the hub refuses what the hook asks for: 1001 once the hub
+/// has ended, 1013 at a limit, 1008 for anything else. The reason is the sentence of the error, so
+/// `?` is enough in a hook.
+///
+/// At a limit is [`Error::is_limit`], [`Error::is_full`], and the [`Error::status`] 503.
+///
+/// # Examples
+///
+/// ```
+/// use hublet::{Client, Disconnect, Handler, Message};
+///
+/// /// Sends each message to the rooms of its sender.
+/// struct Rooms;
+///
+/// impl Handler for Rooms {
+///     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
+///         for room in client.rooms().await? {
+///             client.publish(&room, message.clone()).await?;
+///         }
+///         Ok(())
+///     }
+/// }
+/// # use hublet::{Config, Hub};
+/// # let (hub, manager) = Hub::new(Config::default()).expect("the defaults are valid");
+/// let error = hub.try_publish("", "hello").expect_err("no name");
+/// assert_eq!(Disconnect::from(error).code(), 1008);
+///
+/// drop(manager);
+/// let error = hub.try_publish("news", "hello").expect_err("the hub has ended");
+/// assert_eq!(Disconnect::from(error), Disconnect::GOING_AWAY);
+/// ```
+impl From<Error> for Disconnect {
+    fn from(error: Error) -> Self {
+        let code = match error.kind {
+            Kind::Closed => return Self::GOING_AWAY,
+            Kind::Limit(_) | Kind::Full => Self::TRY_LATER.code(),
+            Kind::Refused(StatusCode::SERVICE_UNAVAILABLE, _) => Self::TRY_LATER.code(),
+            _ => Self::POLICY.code(),
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         Self::new(Kind::Io(error))
@@ -195,8 +245,24 @@ impl From<io::Error> for Error {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
 
-    use crate::disconnect::Disconnect;
+    #[test]
+    fn an_error_ends_a_client_with_the_code_of_its_kind() {
+        let refused = |status| Kind::Refused(status, "no".into());
+        for (kind, code, reason) in [
+            (Kind::Closed, 1001, "going away"),
+            (Kind::Limit("8 rooms exist, the limit".into()), 1013, "8 rooms exist, the limit"),
+            (Kind::Full, 1013, "the hub's inbox is full"),
+            (refused(StatusCode::SERVICE_UNAVAILABLE), 1013, "request refused with 503: no"),
+            (refused(StatusCode::INTERNAL_SERVER_ERROR), 1008, "request refused with 500: no"),
+            (Kind::UnknownClient, 1008, "no such client is connected"),
+            (Kind::TooLong { len: 5, max: 4 }, 1008, "message of 5 bytes exceeds the limit of 4"),
+        ] {
+            let disconnect = Disconnect::from(Error::new(kind));
+            assert_eq!((disconnect.code(), disconnect.reason()), (code, reason));
+        }
+    }
 
     #[test]
     fn a_long_reason_is_cut_at_a_character() {

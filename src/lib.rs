@@ -156,6 +156,7 @@ mod message;
 mod name;
 mod net;
 mod network;
+mod peer;
 mod serve;
 #[cfg(test)]
 mod sim;
@@ -167,23 +168,25 @@ mod websocket;
 
 pub use config::{Config, Overflow, Page};
 pub use connection::handler::{Admission, Handler};
+pub use connection::relay::Relay;
 pub use disconnect::Disconnect;
 pub use error::Error;
 pub use http;
 pub use http1::origin::is_local;
 pub use http1::url::{query_of, room_of};
 pub use hub::client::Client;
-pub use hub::client_id::{ClientId, Member, Target};
+pub use hub::client_id::{ClientId, Member, RoomInfo, Target};
 pub use hub::handle::Hub;
 pub use hub::sizing::Sizing;
 pub use message::Message;
 pub use name::is_name;
 pub use net::listener::Listener;
-pub use net::peer::Peer;
 pub use net::reactor::Reactor;
 #[cfg(unix)]
 pub use net::watch::Watch;
 pub use network::Network;
+pub use peer::Peer;
+pub use serve::spawn::Spawn;
 pub use serve::subscription::Subscription;
 pub use stats::Stats;
 

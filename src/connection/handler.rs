@@ -14,11 +14,13 @@ use crate::http1::url::room_of;
 use crate::hub::client::Client;
 use crate::hub::client_id::Target;
 use crate::message::Message;
-use crate::net::peer::Peer;
+use crate::peer::Peer;
 
 /// The hooks of a server, one per event in a client's life.
 ///
-/// Only [`on_message`](Handler::on_message) is required. A hook may await: only its own client
+/// Only [`on_message`](Handler::on_message) is required; [`Relay`](crate::Relay) is a handler that
+/// is ready to use. In a hook of a client `?` ends the client when the hub refuses something: see
+/// the [conversion](Disconnect#impl-From<Error>-for-Disconnect). A hook may await: only its own client
 /// waits for it, and the hub still writes to that client and pings it. A panic in a hook closes its
 /// client with 1011 (before the upgrade: status 500) and affects no other client. The status of a
 /// refusal must be an error, 400 to 599; for any other the hub answers 500, since the hook is
@@ -42,15 +44,26 @@ use crate::net::peer::Peer;
 /// struct Club;
 ///
 /// impl Handler for Club {
-///     async fn on_upgrade(&self, request: &Request<()>, _: &Peer) -> Result<Admission, StatusCode> {
-///         match request.headers().get("authorization").map(|value| value.as_bytes()) {
-///             Some(b"Bearer open sesame") => Ok(Admission::user("ali").room("cave")),
-///             _ => Err(StatusCode::UNAUTHORIZED),
+///     async fn on_upgrade(
+///         &self,
+///         request: &Request<()>,
+///         _: &Peer,
+///     ) -> Result<Admission, StatusCode> {
+///         let token = request.headers().get("authorization");
+///         if token.is_some_and(|token| token == "Bearer open sesame") {
+///             Ok(Admission::user("ali").room("cave"))
+///         } else {
+///             Err(StatusCode::UNAUTHORIZED)
 ///         }
 ///     }
 ///
-///     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
-///         client.hub().publish("cave", message).await.map(drop).map_err(|_| Disconnect::GOING_AWAY)
+///     async fn on_message(
+///         &self,
+///         client: &Client,
+///         message: Message,
+///     ) -> Result<(), Disconnect> {
+///         client.hub().publish("cave", message).await?;
+///         Ok(())
 ///     }
 /// }
 ///
@@ -149,6 +162,8 @@ pub trait Handler: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), Disconnect>> + Send;
 
     /// Runs when a client was removed from the registry and its socket is closed.
+    ///
+    /// [`Client::rooms`] returns the rooms that it has left; a message to them reaches the others.
     ///
     /// `reason` is the close frame of the peer or of the hub, whichever came first; 1005 or 1006 if
     /// there was none (RFC 6455 7.1.5). A peer that reads nothing at the

@@ -6,4 +6,5 @@ pub(crate) mod linger;
 pub(crate) mod memory_wait;
 pub(crate) mod refuse;
 pub(crate) mod registration;
+pub(crate) mod relay;
 pub(crate) mod timeouts;

@@ -12,8 +12,8 @@ use crate::connection::linger::{lingering_close, poll_discard, timed_out};
 use crate::http1::response::Response;
 use crate::http1::slot::Slot;
 use crate::hub::handle::Hub;
-use crate::net::peer::Peer;
 use crate::net::stream::Transport;
+use crate::peer::Peer;
 use crate::stats::{RefusalReason, Requested, add};
 use crate::time::clock::now;
 

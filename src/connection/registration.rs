@@ -17,6 +17,7 @@ use crate::hub::handle::{Hub, PendingReply};
 use crate::hub::queue::Queue;
 use crate::limits::admission::{ClientPermit, LimitReached};
 use crate::name::is_name;
+use crate::peer::Peer;
 use crate::time::clock::unix_seconds;
 
 /// A client in the registry, with the permit that it occupies.
@@ -32,9 +33,23 @@ pub(crate) struct Registered {
 
 impl Registered {
     /// Disconnects the queue and waits until the manager has removed the client, so that a later
-    /// count of clients does not include it. The permit is released when this is dropped.
-    pub(crate) async fn leave(&self) {
-        let Some(id) = self.queue.disconnect() else { return };
+    /// count of clients does not include it. Returns the rooms that the client has left. The permit
+    /// is released when this is dropped.
+    pub(crate) async fn leave(&self, id: ClientId) -> Vec<Arc<str>> {
+        match self.queue.disconnect() {
+            Some(id) => self.report(id).await,
+            // An evicted client may have ended before the manager has removed it. The manager does
+            // that before it takes another command.
+            None if !self.queue.has_left() => {
+                drop(self.hub.request(|reply| Command::Rooms { id, reply }).await);
+            }
+            None => {}
+        }
+        self.queue.take_left().unwrap_or_default()
+    }
+
+    /// Has the manager remove a client whose queue is disconnected.
+    async fn report(&self, id: ClientId) {
         // The queue returns its id once. If this future is dropped while it waits, the guard
         // reports the departure.
         let mut unheard = PendingDeparture { hub: &self.hub, id: Some(id) };
@@ -80,13 +95,13 @@ pub(crate) struct Admitted {
 pub(crate) async fn admit(hub: &Hub, admission: Admission) -> Result<Admitted, Error> {
     let refused =
         |response: Response| Error::new(Kind::Refused(response.status, response.into_body()));
-    register(hub, None, admission).map_err(refused)?.await.map_err(refused)
+    register(hub, Peer::unknown(), admission).map_err(refused)?.await.map_err(refused)
 }
 
 /// Takes a permit and asks the manager to put the client into the registry.
 pub(crate) fn register(
     hub: &Hub,
-    network: Option<u128>,
+    peer: Peer,
     admission: Admission,
 ) -> Result<Registering<'_>, Response> {
     let Admission { user, rooms, protocol: _, extension } = admission;
@@ -98,7 +113,7 @@ pub(crate) fn register(
     if hub.memory().is_high() {
         return Err(short_of_memory());
     }
-    let permit = hub.shared().admissions.client(network).map_err(|crowded| {
+    let permit = hub.shared().admissions.client(peer.network()).map_err(|crowded| {
         unavailable(match crowded {
             LimitReached::Clients => "too many clients are connected",
             LimitReached::PerIp => "too many clients are connected from this address",
@@ -110,7 +125,7 @@ pub(crate) fn register(
     let name = user.clone();
     let since = unix_seconds() as u32;
     let id = hub.request(move |reply| Command::Register { queue, user, rooms, since, reply });
-    Ok(Registering { registered: Some(registered), user: name, extension, id })
+    Ok(Registering { registered: Some(registered), user: name, peer, extension, id })
 }
 
 /// A registration in progress. If it is dropped early, the registry does not keep the client.
@@ -118,6 +133,7 @@ pub(crate) struct Registering<'a> {
     /// Taken by the last poll.
     registered: Option<Registered>,
     user: Option<Arc<str>>,
+    peer: Peer,
     extension: Option<Arc<dyn Any + Send + Sync>>,
     id: PendingReply<'a, Result<ClientId, Refusal>>,
 }
@@ -130,7 +146,7 @@ impl Future for Registering<'_> {
         Poll::Ready(match (id, self.registered.take()) {
             (Ok(Ok(id)), Some(registered)) => {
                 let (user, extension) = (self.user.take(), self.extension.take());
-                let client = Client::new(registered.hub.clone(), id, user, extension);
+                let client = Client::new(registered.hub.clone(), id, user, self.peer, extension);
                 Ok(Admitted { registered, client })
             }
             (Ok(Err(Refusal::Rooms)), _) => Err(unavailable("too many rooms exist")),
@@ -172,12 +188,13 @@ mod tests {
         let executor = smol::Executor::new();
         let (hub, manager) = Hub::new(Config::default().inbox(1)).expect("valid");
         let _manager = executor.spawn(manager);
-        let registering = register(&hub, None, Admission::anonymous()).expect("a permit");
-        let Admitted { registered, client: _client } =
+        let registering =
+            register(&hub, Peer::unknown(), Admission::anonymous()).expect("a permit");
+        let Admitted { registered, client } =
             block_on(executor.run(registering)).expect("a permit");
         assert_eq!(hub.stats().clients, 1);
         hub.try_publish("empty room", "x").expect("there is room");
-        let mut leave = Box::pin(registered.leave());
+        let mut leave = Box::pin(registered.leave(client.id()));
         assert!(block_on(poll_once(&mut leave)).is_none(), "the inbox is full");
         drop(leave);
         while executor.try_tick() {}

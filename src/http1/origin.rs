@@ -12,8 +12,8 @@ use crate::config::Config;
 use crate::http1::fields::tokens;
 use crate::http1::page_origin::{PageOrigin, split_port};
 use crate::http1::response::Response;
-use crate::net::peer::Peer;
 use crate::network::Network;
+use crate::peer::Peer;
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 

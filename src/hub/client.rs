@@ -9,6 +9,7 @@ use crate::hub::client_id::{ClientId, Target};
 use crate::hub::command::{Command, Publish};
 use crate::hub::handle::Hub;
 use crate::message::Message;
+use crate::peer::Peer;
 
 /// One connected peer, as hooks see it.
 ///
@@ -28,19 +29,15 @@ use crate::message::Message;
 /// impl Handler for Rooms {
 ///     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
 ///         let text = message.as_text().ok_or(Disconnect::UNSUPPORTED)?;
-///         let done = async {
-///             match text.strip_prefix("/join ") {
-///                 Some(room) => client.join(room).await?,
-///                 None => {
-///                     for room in client.rooms().await? {
-///                         client.publish(&room, text).await?;
-///                     }
-///                 }
+///         // What the hub refuses, as a room too many, ends the client.
+///         if let Some(room) = text.strip_prefix("/join ") {
+///             client.join(room).await?;
+///         } else {
+///             for room in client.rooms().await? {
+///                 client.publish(&room, text).await?;
 ///             }
-///             Ok::<_, hublet::Error>(())
-///         };
-///         // What the hub refuses, as a room too many, ends the client here.
-///         done.await.map_err(|error| Disconnect::new(1008, error.to_string()))
+///         }
+///         Ok(())
 ///     }
 /// }
 /// # use hublet::{Admission, Config, Hub};
@@ -66,7 +63,17 @@ pub struct Client {
     hub: Hub,
     id: ClientId,
     user: Option<Arc<str>>,
-    /// What `on_upgrade` attached for the later hooks.
+    /// Where its connection comes from.
+    peer: Peer,
+    /// What `on_upgrade` attached for the later hooks; once the client has left, [`Departed`].
+    extension: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+/// What `on_disconnect` knows of its client. In the place of the extension, so that a client that
+/// is connected has no room for it.
+struct Departed {
+    /// The rooms that it left.
+    rooms: Vec<Arc<str>>,
     extension: Option<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -75,9 +82,16 @@ impl Client {
         hub: Hub,
         id: ClientId,
         user: Option<Arc<str>>,
+        peer: Peer,
         extension: Option<Arc<dyn Any + Send + Sync>>,
     ) -> Self {
-        Self { hub, id, user, extension }
+        Self { hub, id, user, peer, extension }
+    }
+
+    /// The client for `on_disconnect`, with the rooms that it left.
+    pub(crate) fn departed(&self, rooms: Vec<Arc<str>>) -> Self {
+        let departed = Departed { rooms, extension: self.extension.clone() };
+        Self { extension: Some(Arc::new(departed)), ..self.clone() }
     }
 
     /// Returns the client's id, which names it among all clients of the hub, past ones included.
@@ -91,6 +105,16 @@ impl Client {
     #[must_use]
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
+    }
+
+    /// Returns where the client's connection comes from, as `on_upgrade` was told it: the peer, or
+    /// the client that a proxy of [`Config::trusted_proxies`](crate::Config::trusted_proxies) names.
+    ///
+    /// [`Peer::unknown`] for a [`Subscription`](crate::Subscription) and for a client of
+    /// [`Hub::serve_upgraded`], whose request the hub has not read.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        self.peer
     }
 
     /// Returns the hub the client is connected to.
@@ -122,14 +146,26 @@ impl Client {
     /// ```
     #[must_use]
     pub fn extension<T: Any>(&self) -> Option<&T> {
+        let extension = match self.left() {
+            Some(departed) => &departed.extension,
+            None => &self.extension,
+        };
+        extension.as_ref()?.downcast_ref()
+    }
+
+    /// What is known of a client that has left; only `on_disconnect` is given one.
+    fn left(&self) -> Option<&Departed> {
         self.extension.as_ref()?.downcast_ref()
     }
 
     /// Asks for the rooms the client is in, in the order it joined them.
     ///
+    /// In [`on_disconnect`](crate::Handler::on_disconnect) these are the rooms that it has left,
+    /// and the answer needs no wait.
+    ///
     /// # Errors
     ///
-    /// [`Error::is_unknown_client`] once it is gone, [`Error::is_closed`].
+    /// [`Error::is_unknown_client`] once it is gone, [`Error::is_closed`]. None in `on_disconnect`.
     ///
     /// # Examples
     ///
@@ -146,6 +182,9 @@ impl Client {
     /// # }).expect("it works");
     /// ```
     pub async fn rooms(&self) -> Result<Vec<Arc<str>>, Error> {
+        if let Some(departed) = self.left() {
+            return Ok(departed.rooms.clone());
+        }
         let rooms = self.hub.request(|reply| Command::Rooms { id: self.id, reply }).await?;
         rooms.ok_or_else(|| Error::new(Kind::UnknownClient))
     }

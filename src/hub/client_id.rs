@@ -1,7 +1,10 @@
 //! What a client is called, and what a message or a listing names.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
+
+use crate::error::{Error, Kind};
 
 /// Names one client of a hub, and no other for as long as the hub lives.
 ///
@@ -40,6 +43,34 @@ impl fmt::Display for ClientId {
     }
 }
 
+/// Reads an id as [`Display`](fmt::Display) writes it, and as `/rooms/{room}` lists it.
+///
+/// # Errors
+///
+/// [`Error::is_unknown_client`] for a text that no id is written as.
+///
+/// # Examples
+///
+/// ```
+/// let id: hublet::ClientId = "3-17".parse()?;
+/// assert_eq!(id.to_string(), "3-17");
+/// assert!("3".parse::<hublet::ClientId>().is_err());
+/// # Ok::<_, hublet::Error>(())
+/// ```
+impl FromStr for ClientId {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        // `u32::from_str` takes a plus sign too.
+        let number = |text: &str| text.parse().ok().filter(|_| !text.starts_with('+'));
+        text.split_once('-')
+            .and_then(|(slot, count)| {
+                Some(Self { slot: number(slot)?, generation: number(count)? })
+            })
+            .ok_or_else(|| Error::new(Kind::UnknownClient))
+    }
+}
+
 impl fmt::Debug for ClientId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ClientId({self})")
@@ -62,6 +93,16 @@ pub struct Member {
     pub waiting_bytes: usize,
     /// Messages it has missed to the overflow policy.
     pub missed: u64,
+}
+
+/// A room and how many members it has, as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RoomInfo {
+    /// The name of the room.
+    pub name: Arc<str>,
+    /// Clients that are in it now.
+    pub members: usize,
 }
 
 /// Where messages go.

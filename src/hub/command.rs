@@ -53,8 +53,10 @@ pub(crate) enum Command {
     Leave { id: ClientId, room: Arc<str>, reply: Reply<Result<(), Refusal>> },
     /// The rooms of a client.
     Rooms { id: ClientId, reply: Reply<Option<Vec<Arc<str>>>> },
-    /// Every client, or the members of a room.
-    Members { room: Option<Arc<str>>, reply: Reply<Vec<Member>> },
+    /// The caller ends every client of a user: `reply` hears how many there were.
+    DisconnectUser { user: Arc<str>, reason: Disconnect, reply: Reply<usize> },
+    /// The clients that a target names.
+    Members { of: Target, reply: Reply<Vec<Member>> },
     /// A page of the rooms, and how many members each has.
     ListRooms { after: String, limit: usize, reply: Reply<Vec<(Arc<str>, usize)>> },
     /// A page of the members of a room.

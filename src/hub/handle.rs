@@ -326,6 +326,34 @@ impl Hub {
         self.publish_counted(Publish::by_hub(Target::Client(client), message.into())).await
     }
 
+    /// Sends a message to one client if the inbox has room now.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_broadcast`](Self::try_broadcast). A client that is not connected is no error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Disconnect, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let mut ada = hub.subscribe(Admission::user("ada")).await?;
+    /// hub.try_send(ada.client().id(), "only for you")?;
+    /// assert_eq!(ada.next().await.expect("connected"), Message::from("only for you"));
+    ///
+    /// // A message over the limit comes back.
+    /// let long = "x".repeat(Config::MAX_MESSAGE + 1);
+    /// let error = hub.try_send(ada.client().id(), long.as_str()).expect_err("too long");
+    /// assert_eq!(error.into_message(), Some(long.into()));
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    pub fn try_send(&self, client: ClientId, message: impl Into<Message>) -> Result<(), Error> {
+        self.publish_now(Publish::by_hub(Target::Client(client), message.into()))
+    }
+
     /// Sends a message to every client of a user; returns how many.
     ///
     /// # Errors
@@ -485,7 +513,7 @@ impl Hub {
     /// # }).expect("it works");
     /// ```
     pub async fn clients(&self) -> Result<Vec<Member>, Error> {
-        self.request(|reply| Command::Members { room: None, reply }).await
+        self.request(|reply| Command::Members { of: Target::All, reply }).await
     }
 
     /// Lists the members of a room, in no order; a room that does not exist has none.
@@ -512,8 +540,8 @@ impl Hub {
     /// ```
     #[doc(alias = "members")]
     pub async fn presence(&self, room: &str) -> Result<Vec<Member>, Error> {
-        let room = Some(room.into());
-        self.request(|reply| Command::Members { room, reply }).await
+        let of = Target::Room(room.into());
+        self.request(|reply| Command::Members { of, reply }).await
     }
 
     /// Returns what the hub has counted, and what it holds now. It does not wait.

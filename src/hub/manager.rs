@@ -20,13 +20,15 @@ use crate::message::Message;
 use crate::stats::{Counters, add};
 
 /// Members served between two yields: about a millisecond of writes.
-const FANOUT: usize = 128;
+pub(crate) const FANOUT: usize = 128;
 
 /// Owns the registry and does what the inbox says.
 #[derive(Debug)]
 pub(crate) struct Manager {
-    commands: CommandReceiver,
+    /// Dropped before the inbox: a connection that learns of the end from the inbox finds its
+    /// client removed.
     registry: Registry,
+    commands: CommandReceiver,
     counters: Arc<Counters>,
     /// What one batch may take, its first command included.
     budget: BatchBudget,
@@ -130,13 +132,20 @@ impl Manager {
                 Command::Join { id, room, reply } => reply.answer(registry.join(id, &room)),
                 Command::Leave { id, room, reply } => reply.answer(registry.leave(id, &room)),
                 Command::Rooms { id, reply } => reply.answer(registry.rooms_of(id)),
-                Command::Members { room, reply } => {
-                    let members = match room {
-                        Some(room) => registry.presence(&room),
-                        None => registry.clients(),
-                    };
-                    reply.answer(members);
+                Command::DisconnectUser { user, reason, reply } => {
+                    let mut clients = 0;
+                    // Nothing comes into the registry at a yield, so this ends.
+                    loop {
+                        let some = registry.remove_clients_of(&user, &reason, FANOUT);
+                        clients += some;
+                        if some < FANOUT {
+                            break;
+                        }
+                        yield_now().await;
+                    }
+                    reply.answer(clients);
                 }
+                Command::Members { of, reply } => reply.answer(registry.members(&of)),
                 Command::ListRooms { after, limit, reply } => {
                     reply.answer(registry.list_rooms(&after, limit));
                 }

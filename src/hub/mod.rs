@@ -18,3 +18,4 @@ pub(crate) mod sizing;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod unsent;
+pub(crate) mod users;

@@ -99,8 +99,8 @@ struct State {
     backlog: Option<Box<Backlog>>,
     /// Wakes the connection's task; stored by each of its polls, taken by the call that wakes it.
     waker: Option<Waker>,
-    /// Why the queue was closed or evicted.
-    reason: Option<Box<Disconnect>>,
+    /// What is known of the end, once there is one.
+    end: Option<Box<End>>,
     /// Messages this client has missed to the overflow policy.
     missed: u64,
     /// The client's id once the registry has taken it in.
@@ -108,6 +108,16 @@ struct State {
     /// Memory that the connection holds for the client alone, and the tick since which it does.
     private_bytes: u32,
     private_since: u32,
+}
+
+/// The end of a client.
+#[derive(Debug, Default)]
+struct End {
+    /// Why the queue was closed or evicted; `None` if the connection ended by itself.
+    reason: Option<Disconnect>,
+    /// The rooms that the client was in when the registry removed it, until its connection takes
+    /// them for the hook.
+    left: Option<Vec<Arc<str>>>,
 }
 
 impl Queue {
@@ -122,7 +132,7 @@ impl Queue {
             control: Vec::new(),
             backlog: None,
             waker: None,
-            reason: None,
+            end: None,
             missed: 0,
             id: None,
             private_bytes: 0,
@@ -345,7 +355,7 @@ impl Queue {
                 Poll::Pending
             }
             Phase::Closing | Phase::Evicted | Phase::Dead => {
-                Poll::Ready(Err(state.reason.as_deref().cloned().unwrap_or(Disconnect::GOING_AWAY)))
+                Poll::Ready(Err(state.reason().unwrap_or(Disconnect::GOING_AWAY)))
             }
         }
     }
@@ -358,7 +368,7 @@ impl Queue {
         if matches!(state.phase, Phase::Handshaking | Phase::Open) {
             state.phase = Phase::Closing;
             state.id = None;
-            state.reason = Some(Box::new(reason));
+            state.end().reason = Some(reason);
             let waker = state.waker.take();
             drop(state);
             wake(waker);
@@ -413,9 +423,9 @@ impl Queue {
     pub(crate) fn evict_for_memory(&self) {
         let mut state = self.lock();
         if matches!(state.phase, Phase::Handshaking | Phase::Open | Phase::Closing) {
-            state.reason.get_or_insert_with(|| {
+            state.end().reason.get_or_insert_with(|| {
                 let code = Disconnect::TRY_LATER.code();
-                Box::new(Disconnect::new(code, "the hub is short of memory, try again later"))
+                Disconnect::new(code, "the hub is short of memory, try again later")
             });
             add(&self.queue_config.counters.clients_shed, 1);
             state.evict(&self.queue_config, 0);
@@ -446,7 +456,22 @@ impl Queue {
 
     /// Why the queue was closed or evicted, once it was.
     pub(crate) fn reason(&self) -> Option<Disconnect> {
-        self.lock().reason.as_deref().cloned()
+        self.lock().reason()
+    }
+
+    /// Keeps the rooms that the client was in. For the registry, when it removes the client.
+    pub(crate) fn set_left(&self, rooms: Vec<Arc<str>>) {
+        self.lock().end().left = Some(rooms);
+    }
+
+    /// Whether the registry has removed the client, and no call has taken the rooms since.
+    pub(crate) fn has_left(&self) -> bool {
+        self.lock().end.as_ref().is_some_and(|end| end.left.is_some())
+    }
+
+    /// Takes the rooms that the client was in when the registry removed it.
+    pub(crate) fn take_left(&self) -> Option<Vec<Arc<str>>> {
+        self.lock().end.as_mut()?.left.take()
     }
 
     /// Messages and bytes that wait now.
@@ -483,6 +508,15 @@ impl Queue {
 }
 
 impl State {
+    /// What is known of the end, which has begun.
+    fn end(&mut self) -> &mut End {
+        self.end.get_or_insert_default()
+    }
+
+    fn reason(&self) -> Option<Disconnect> {
+        self.end.as_ref()?.reason.clone()
+    }
+
     fn is_empty(&self) -> bool {
         self.backlog.is_none() && self.control.is_empty()
     }
@@ -506,7 +540,7 @@ impl State {
             n => Disconnect::new(Disconnect::SLOW.code(), format!("too slow: missed {n} messages")),
         };
         // A client that is already closing keeps its first reason when it is evicted.
-        self.reason.get_or_insert(Box::new(reason));
+        self.end().reason.get_or_insert(reason);
         queue_config.counters.clients_evicted.fetch_add(1, Ordering::Relaxed);
     }
 

@@ -183,11 +183,32 @@ impl Registry {
         if let Some(user) = &entry.user {
             self.unindex_user(user, id.slot);
         }
+        // Before the close, which wakes the connection.
+        entry.queue.set_left(entry.memberships.into_iter().map(|left| left.room).collect());
         entry.queue.close(reason);
         self.track_departing(&entry.queue);
         self.shrink_indexes();
         self.counters.clients.store(self.entries.len(), Ordering::Relaxed);
         true
+    }
+
+    /// Removes clients of a user, at most `limit`; returns how many.
+    pub(crate) fn remove_clients_of(
+        &mut self,
+        user: &str,
+        reason: &Disconnect,
+        limit: usize,
+    ) -> usize {
+        let mut removed = 0;
+        // From the end, where a slot is taken off the list in constant time.
+        while let Some(&slot) = self.users.get(user).and_then(|slots| slots.last()) {
+            let generation = self.entries[slot as usize].generation;
+            if removed == limit || !self.remove(ClientId { slot, generation }, reason.clone()) {
+                break;
+            }
+            removed += 1;
+        }
+        removed
     }
 
     /// Puts a client into a room; being there already is no error.
@@ -328,20 +349,33 @@ impl Registry {
         Some(entry.memberships.iter().map(|m| Arc::clone(&m.room)).collect())
     }
 
-    /// Every client.
-    pub(crate) fn clients(&self) -> Vec<Member> {
-        self.entries.iter().map(|(slot, entry)| entry.member(slot as u32)).collect()
-    }
-
-    /// The members of a room.
-    pub(crate) fn presence(&self, room: &str) -> Vec<Member> {
-        let slots = self.rooms.get(room).map_or(&[][..], Room::members);
+    /// The clients that a target names.
+    pub(crate) fn members(&self, of: &Target) -> Vec<Member> {
+        let one;
+        let slots = match of {
+            Target::All => {
+                return self
+                    .entries
+                    .iter()
+                    .map(|(slot, entry)| entry.member(slot as u32))
+                    .collect();
+            }
+            Target::Room(room) => self.rooms.get(room).map_or(&[][..], Room::members),
+            Target::User(user) => self.users.get(user).map_or(&[][..], |slots| slots),
+            Target::Client(id) if self.get(*id).is_some() => {
+                one = [id.slot];
+                &one
+            }
+            Target::Client(_) => &[],
+        };
         slots.iter().map(|&slot| self.entries[slot as usize].member(slot)).collect()
     }
 
     /// Rooms and how many members each has, in the order of names, from behind `after`.
     pub(crate) fn list_rooms(&self, after: &str, limit: usize) -> Vec<(Arc<str>, usize)> {
         let behind = self.rooms.iter().filter(|(name, _)| &***name > after);
+        // Not more places than there are rooms: the program asks for all of them.
+        let limit = limit.min(self.rooms.len());
         lowest(behind.map(|(name, room)| (name, room.len())), limit)
             .map(|(name, members)| (Arc::clone(name), members))
             .collect()
@@ -373,7 +407,7 @@ impl Registry {
     /// Takes a slot off its user's list, and the user off the index with its last client.
     fn unindex_user(&mut self, user: &Arc<str>, slot: u32) {
         if let Some(slots) = self.users.get_mut(user) {
-            if let Some(place) = slots.iter().position(|&other| other == slot) {
+            if let Some(place) = slots.iter().rposition(|&other| other == slot) {
                 slots.swap_remove(place);
             }
             if slots.is_empty() {
@@ -487,7 +521,8 @@ impl Entry {
 impl Drop for Registry {
     /// Without a manager nothing more will be delivered: every client is closed.
     fn drop(&mut self) {
-        for (_, entry) in &self.entries {
+        for (_, entry) in &mut self.entries {
+            entry.queue.set_left(entry.memberships.drain(..).map(|left| left.room).collect());
             entry.queue.close(Disconnect::GOING_AWAY);
         }
         self.counters.clients.store(0, Ordering::Relaxed);
@@ -557,7 +592,7 @@ mod tests {
         assert_eq!(first.slot, second.slot, "a slab uses a slot again at once");
         assert!(!registry.remove(first, Disconnect::NORMAL));
         assert_eq!(registry.join(first, &room[0]), Err(Refusal::UnknownClient));
-        assert_eq!(registry.presence("main").len(), 1);
+        assert_eq!(registry.members(&Target::Room("main".into())).len(), 1);
         registry.check();
     }
 }

@@ -9,7 +9,7 @@ use crate::net::io::Io;
 use crate::net::listener::{Listener, ListeningSocket, Name};
 #[cfg(unix)]
 use crate::net::options::{self, Refused, SocketOption};
-use crate::net::peer::Peer;
+use crate::peer::Peer;
 use crate::net::socket::Socket;
 use crate::net::sys;
 

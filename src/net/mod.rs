@@ -8,7 +8,6 @@ pub(crate) mod io;
 pub(crate) mod listener;
 #[cfg(unix)]
 pub(crate) mod options;
-pub(crate) mod peer;
 pub(crate) mod reactor;
 #[cfg(target_os = "linux")]
 pub(crate) mod readiness;

@@ -1,14 +1,14 @@
 //! Serving: from a listener to a client.
 
-use std::future::{Future, ready};
+use std::future::{Future, pending, ready};
 use std::io::{self, ErrorKind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_lite::future::or;
 use futures_lite::io::{AsyncRead, AsyncWrite};
-use smol::Executor;
 
 use crate::connection::handler::Handler;
 use crate::connection::memory_wait;
@@ -19,10 +19,11 @@ use crate::limits::admission::HandshakePermit;
 use crate::net::acceptor::{Acceptor, Plain};
 use crate::net::incoming::Incoming;
 use crate::net::listener::Listener;
-use crate::net::peer::Peer;
 use crate::net::socket::Socket;
 use crate::net::stream::{AnyStream, Transport};
+use crate::peer::Peer;
 use crate::serve::http_connection::{HttpConnection, Outcome};
+use crate::serve::spawn::{Spawn, SpawnWith};
 use crate::sse::connection::run as run_events;
 use crate::time::clock::unix_seconds;
 use crate::websocket::connection::run as run_websocket;
@@ -34,8 +35,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 /// free again.
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// How long an executor may not run before the log says so: soon enough for a developer that waits
+/// for an answer, and longer than a program is busy at its start.
+const EXECUTOR_WAIT: Duration = Duration::from_millis(500);
+
 impl Hub {
     /// Accepts connections and runs each on `executor`, until a drain begins.
+    ///
+    /// `executor` is a reference to an executor, or an `Arc` of one ([`Spawn`]). **Something must
+    /// run it**, for example `smol::block_on(executor.run(..))` around this future, or the hub
+    /// accepts connections and never answers. If nothing has run it half a second after the
+    /// begin, the log says so at the level WARN. Under tokio, use [`serve_with`](Self::serve_with).
     ///
     /// An accept that fails, as when file descriptors run out, is logged and tried again after a
     /// pause of 10 ms, doubling to 1 s. Several listeners are several calls, with one handler in an
@@ -54,27 +64,20 @@ impl Hub {
     ///
     /// # Examples
     ///
+    /// With a clone of the `Arc` the future is a task of its own:
+    ///
     /// ```
-    /// use hublet::{Client, Config, Disconnect, Handler, Hub, Listener, Message};
-    /// use smol::Executor;
     /// use std::sync::Arc;
     ///
-    /// struct Echo;
-    /// impl Handler for Echo {
-    ///     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
-    ///         client.send(message).await.map(drop).map_err(|_| Disconnect::GOING_AWAY)
-    ///     }
-    /// }
-    ///
+    /// use hublet::{Config, Disconnect, Hub, Listener, Relay};
+    ///     ///
     /// let executor = Arc::new(Executor::new());
     /// smol::block_on(executor.run(async {
     ///     let (hub, manager) = Hub::new(Config::default()).expect("the defaults are valid");
     ///     let manager = executor.spawn(manager);
     ///     let listener = Listener::bind("127.0.0.1:0").expect("a free port");
-    ///     let server = executor.spawn({
-    ///         let (hub, executor) = (hub.clone(), Arc::clone(&executor));
-    ///         async move { hub.serve(&executor, listener, Echo).await }
-    ///     });
+    ///     let serving = hub.serve(Arc::clone(&executor), listener, Relay::new());
+    ///     let server = executor.spawn(serving);
     ///
     ///     hub.drain(Disconnect::GOING_AWAY).await;
     ///     assert!(server.await.is_ok());
@@ -82,24 +85,92 @@ impl Hub {
     ///     assert!(hub.broadcast("anyone?").await.expect_err("the hub has ended").is_closed());
     /// }));
     /// ```
-    pub async fn serve<H: Handler>(
+    pub fn serve<S: Spawn, H: Handler>(
         &self,
-        executor: &Executor<'static>,
-        mut listener: Listener,
+        executor: S,
+        listener: Listener,
         handler: H,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<S, H> {
+        let hub = self.clone();
+        async move {
+            let runs = Arc::new(AtomicBool::new(false));
+            let seen = Arc::clone(&runs);
+            executor.spawn(async move { seen.store(true, Ordering::Relaxed) });
+            let idle: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(watch_executor(hub.clone(), runs));
+            or(hub.serve_on(executor, listener, Arc::new(handler)), idle).await
+        }
+    }
+
+    /// Accepts connections and has `spawn` run each, until a drain begins: for tokio and any other
+    /// runtime.
+    ///
+    /// The futures need nothing of the runtime: async-io waits for the sockets and the timers, in a
+    /// thread of its own. `spawn` is called in the task that runs the future of this call. Hooks may
+    /// use the runtime. The manager's future wants a task too.
+    ///
+    /// # Errors
+    ///
+    /// As [`serve`](Self::serve).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the listener; connections that were accepted go on.
+    ///
+    /// # Examples
+    ///
+    /// On tokio, `spawn` is `|connection| { tokio::spawn(connection); }`; `examples/tokio` is a whole
+    /// program. On the global executor of smol:
+    ///
+    /// ```
+    /// use hublet::{Config, Disconnect, Hub, Listener, Relay};
+    ///
+    /// smol::block_on(async {
+    ///     let (hub, manager) = Hub::new(Config::default())?;
+    ///     let manager = smol::spawn(manager);
+    ///     let listener = Listener::bind("127.0.0.1:0")?;
+    ///     let serving = hub.serve_with(listener, Relay::new(), |connection| {
+    ///         smol::spawn(connection).detach();
+    ///     });
+    ///     let server = smol::spawn(serving);
+    ///
+    ///     hub.drain(Disconnect::GOING_AWAY).await;
+    ///     server.await?;
+    ///     manager.await;
+    ///     Ok::<_, hublet::Error>(())
+    /// })
+    /// .expect("it works");
+    /// ```
+    #[doc(alias = "tokio")]
+    pub fn serve_with<H: Handler, F>(
+        &self,
+        listener: Listener,
+        handler: H,
+        spawn: F,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<H, F>
+    where
+        F: Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync,
+    {
+        self.serve(SpawnWith(spawn), listener, handler)
+    }
+
+    async fn serve_on<S: Spawn, H: Handler>(
+        &self,
+        executor: S,
+        mut listener: Listener,
+        handler: Arc<H>,
     ) -> Result<(), Error> {
         if let Some(sizing) = self.sizing() {
             listener.apply_limits(sizing)?;
         }
         let listener = Incoming::new(listener)?;
         self.shared().started.get_or_init(unix_seconds);
-        self.serve_through(executor, &listener, Plain, Arc::new(handler)).await
+        self.serve_through(&executor, &listener, Plain, handler).await
     }
 
     /// Serves connections whose streams `acceptor` makes.
-    async fn serve_through<A: Acceptor, H: Handler>(
+    async fn serve_through<S: Spawn, A: Acceptor, H: Handler>(
         &self,
-        executor: &Executor<'static>,
+        executor: &S,
         listener: &Incoming,
         acceptor: A,
         handler: Arc<H>,
@@ -123,7 +194,7 @@ impl Hub {
                 Some(Ok((socket, peer, permit))) => {
                     (pause, more) = (ACCEPT_PAUSE, true);
                     let arrived = Box::new((acceptor.clone(), socket, peer, permit));
-                    executor.spawn(run(self.clone(), arrived, Arc::clone(&handler))).detach();
+                    executor.spawn(run(self.clone(), arrived, Arc::clone(&handler)));
                     continue;
                 }
                 Some(Err(error)) => error,
@@ -180,13 +251,14 @@ impl Hub {
     /// Runs one connection, from its request to its end: for an accept loop of your own, for TLS,
     /// for a pipe.
     ///
-    /// Returns why the client was disconnected. Waits while as many handshakes are in flight as
-    /// [`Config::handshakes`](crate::Config#structfield.handshakes) allows.
+    /// Returns why the client was disconnected, or [`Disconnect::NORMAL`] if the connection sent
+    /// requests and the last was answered with what it asked for. Waits while as many handshakes are
+    /// in flight as [`Config::handshakes`](crate::Config#structfield.handshakes) allows.
     ///
     /// # Errors
     ///
-    /// [`Error::status`] if the request was answered with a status instead of an upgrade, an error
-    /// with a source if the stream failed before.
+    /// [`Error::status`] if the last request was refused, an error with a source if the stream failed
+    /// or ended before a request.
     ///
     /// # Cancel safety
     ///
@@ -197,19 +269,13 @@ impl Hub {
     /// ```
     /// # #[cfg(unix)] {
     /// use futures_lite::{AsyncReadExt, AsyncWriteExt};
-    /// use hublet::{Client, Config, Disconnect, Handler, Hub, Message, Peer};
+    /// use hublet::{Config, Disconnect, Hub, Peer, Relay};
     /// use smol::net::unix::UnixStream;
-    ///
-    /// struct Chat;
-    /// impl Handler for Chat {
-    ///     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
-    ///         client.hub().broadcast(message).await.map(drop).map_err(|_| Disconnect::GOING_AWAY)
-    ///     }
-    /// }
     ///
     /// # smol::block_on(async {
     /// # let (hub, manager) = Hub::new(Config::default())?;
     /// # smol::spawn(manager).detach();
+    /// let relay = Relay::new();
     /// // A pipe, whose other end is a client in the same program.
     /// let (ours, theirs) = UnixStream::pair()?;
     /// let talk = async {
@@ -217,22 +283,23 @@ impl Hub {
     ///     let (mut client, _) = connected.expect("the hub answers 101");
     ///     client.close(None).await.expect("it is connected");
     /// };
-    /// let served = hub.serve_connection(ours, Peer::unknown(), &Chat);
+    /// let served = hub.serve_connection(ours, Peer::unknown(), &relay);
     /// let (reason, ()) = futures_lite::future::zip(served, talk).await;
     /// assert_eq!(reason?, Disconnect::NO_STATUS);
     ///
-    /// // A peer that asks for something else is answered too.
+    /// // Another request is answered too. This one asks for what is not there.
     /// let (ours, mut theirs) = UnixStream::pair()?;
     /// let talk = async {
-    ///     theirs.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    ///     let request = "GET /nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    ///     theirs.write_all(request.as_bytes()).await?;
     ///     let mut answer = String::new();
     ///     theirs.read_to_string(&mut answer).await?;
     ///     Ok::<_, std::io::Error>(answer)
     /// };
-    /// let served = hub.serve_connection(ours, Peer::unknown(), &Chat);
+    /// let served = hub.serve_connection(ours, Peer::unknown(), &relay);
     /// let (refused, answer) = futures_lite::future::zip(served, talk).await;
     /// assert!(answer?.starts_with("HTTP/1.1 404 "));
-    /// assert_eq!(refused.expect_err("no upgrade").status().map(|s| s.as_u16()), Some(404));
+    /// assert_eq!(refused.expect_err("no such page").status().map(|s| s.as_u16()), Some(404));
     /// # Ok::<_, hublet::Error>(())
     /// # }).expect("it works");
     /// # }
@@ -251,8 +318,25 @@ impl Hub {
         let admissions = &self.shared().admissions;
         let _counted = admissions.connection();
         let place = admissions.handshake().await;
-        connect(self, AnyStream(stream), peer, handler, place).await
+        match connect(self, AnyStream(stream), peer, handler, place).await {
+            Err(error) if error.is_answered() => Ok(Disconnect::NORMAL),
+            ended => ended,
+        }
     }
+}
+
+/// Warns if nothing has run an executor for [`EXECUTOR_WAIT`]. Never ready.
+async fn watch_executor(hub: Hub, runs: Arc<AtomicBool>) -> Result<(), Error> {
+    hub.shared().timers.clock().after(EXECUTOR_WAIT).await;
+    drop(hub);
+    if !runs.load(Ordering::Relaxed) {
+        log::warn!(
+            "nothing runs the executor that Hub::serve was given, so connections are accepted and \
+             not answered: run it, for example with smol::block_on(executor.run(..)), or use \
+             Hub::serve_with under tokio"
+        );
+    }
+    pending().await
 }
 
 /// Runs a connection that was accepted.

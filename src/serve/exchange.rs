@@ -2,7 +2,7 @@
 
 use crate::http1::origin::AllowOrigin;
 use crate::http1::slot::Slot;
-use crate::net::peer::Peer;
+use crate::peer::Peer;
 use crate::sse::connection::EventFormat;
 use crate::stats::Requested;
 

@@ -23,8 +23,8 @@ use crate::http1::slot::Slot;
 use crate::http1::stream::{Failure, HttpStream};
 use crate::hub::handle::Hub;
 use crate::limits::admission::{HandshakePermit, KeepAlivePermit};
-use crate::net::peer::Peer;
 use crate::net::stream::Transport;
+use crate::peer::Peer;
 use crate::serve::exchange::Exchange;
 use crate::serve::health::health;
 use crate::serve::publish::publish;
@@ -309,7 +309,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                 check_protocol(request, admission.protocol.as_deref())?;
                 let key = matches!(route, Route::Upgrade).then(|| accept_key(request));
                 let protocol = admission.protocol.clone();
-                let registering = register(hub, peer.network(), admission)?;
+                let registering = register(hub, *peer, admission)?;
                 return Ok(ControlFlow::Break(Joining { registering, key, protocol }));
             }
             Route::Metrics | Route::Rooms | Route::Members(_) => {

@@ -45,8 +45,36 @@ const METRICS: &[Metric] = &[
     ("handshakes_accepted_total", "Requests that became clients.", |stats| stats.upgrades_accepted),
 ];
 
+impl Hub {
+    /// Returns what `/metrics` answers, for a program whose own server is scraped: the counters of
+    /// the hub and what Linux says of the process, in the text format 0.0.4 of Prometheus. It does
+    /// not wait for the manager.
+    ///
+    /// Serve it with the type `text/plain; version=0.0.4`. A program that exports metrics of its
+    /// process already takes the lines that begin with `hublet_`, or reads [`Hub::stats`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Config, Hub};
+    /// let (hub, _manager) = Hub::new(Config::default())?;
+    /// assert!(hub.metrics().contains("\nhublet_clients 0\n"));
+    /// # Ok::<_, hublet::Error>(())
+    /// ```
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        text(self)
+    }
+}
+
 /// The answer to `GET /metrics`.
 pub(crate) fn response(hub: &Hub) -> Response {
+    let body = text(hub).into();
+    Response::with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
+        .header("Cache-Control", "no-store")
+}
+
+fn text(hub: &Hub) -> String {
     let mut text = String::new();
     let stats = hub.stats();
     declare(&mut text, "hublet_", "build_info", "The version of the hub; always 1.");
@@ -68,8 +96,7 @@ pub(crate) fn response(hub: &Hub) -> Response {
     let started = hub.shared().started.get().copied().unwrap_or_default();
     sample(&mut text, "hublet_", name, "", started);
     process(&mut text);
-    Response::with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into())
-        .header("Cache-Control", "no-store")
+    text
 }
 
 /// Adds the refused requests, a line for each kind and reason.

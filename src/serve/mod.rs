@@ -9,5 +9,6 @@ pub(crate) mod metrics;
 pub(crate) mod publish;
 pub(crate) mod rooms;
 pub(crate) mod routes;
+pub(crate) mod spawn;
 pub(crate) mod subscription;
 pub(crate) mod upgraded;

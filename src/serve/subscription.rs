@@ -2,6 +2,10 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_lite::Stream;
 
 use crate::connection::handler::Admission;
 use crate::connection::registration;
@@ -117,6 +121,35 @@ impl Subscription {
     #[must_use]
     pub fn missed(&self) -> u64 {
         self.registered.queue.missed()
+    }
+}
+
+/// The messages of the subscription, for the combinators of futures crates. The stream ends with the
+/// client; [`next`](Subscription::next) says why. Each message counts as delivered when it is taken.
+///
+/// # Examples
+///
+/// ```
+/// use futures_lite::StreamExt;
+/// use hublet::{Admission, Config, Disconnect, Hub};
+///
+/// # smol::block_on(async {
+/// # let (hub, manager) = Hub::new(Config::default())?;
+/// # smol::spawn(manager).detach();
+/// let news = hub.subscribe(Admission::anonymous().room("news")).await?;
+/// hub.publish("news", "one").await?;
+/// hub.publish("news", "two").await?;
+/// hub.disconnect(news.client().id(), Disconnect::NORMAL).await?;
+/// let texts: Vec<_> = news.filter_map(|news| news.as_text().map(str::to_owned)).collect().await;
+/// assert_eq!(texts, ["one", "two"]);
+/// # Ok::<_, hublet::Error>(())
+/// # }).expect("it works");
+/// ```
+impl Stream for Subscription {
+    type Item = Message;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+        self.registered.queue.poll_take(cx).map(Result::ok)
     }
 }
 

@@ -199,6 +199,18 @@ impl Notes {
         }
     }
 
+    /// A client that has ended knows the rooms that it was in, and no other.
+    pub(super) fn check_left(&self, peer: usize, rooms: &[usize], now: Step) {
+        let note = &self.peers[peer];
+        let span = Span { from: note.gone.from.min(now), by: now };
+        for &room in note.rooms.keys().chain(rooms) {
+            let (surely, perhaps) = note.is_in(room, span);
+            let left = rooms.contains(&room);
+            assert!(perhaps || !left, "peer {peer} has left room {room}, where it was not");
+            assert!(left || !surely, "peer {peer} does not know that it has left room {room}");
+        }
+    }
+
     /// Whether a peer was a recipient of what was published in a span: surely, and perhaps.
     pub(super) fn got(&self, peer: usize, to: To, span: Span) -> (bool, bool) {
         self.got_before(peer, to, span, self.peers[peer].gone.from)

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::net::peer::Peer as Origin;
+use crate::peer::Peer as Origin;
 use crate::serve::accept::connect;
 use crate::sim::executor::TaskId;
 use crate::sim::journal;

@@ -16,7 +16,7 @@ use crate::hub::client_id::Target;
 use crate::hub::handle::Hub;
 use crate::hub::tests::support::numbered;
 use crate::message::Message;
-use crate::net::peer::Peer;
+use crate::peer::Peer;
 use crate::sim::journal::event;
 use crate::sim::notes::{NEVER, Notes, To};
 use crate::sim::peer::Way;
@@ -328,9 +328,12 @@ impl Handler for Script {
     }
 
     async fn on_disconnect(&self, client: &Client, reason: &Disconnect) {
+        let rooms = client.rooms().await.expect("the rooms that it left are known");
+        let rooms: Vec<_> = (0..ROOMS).filter(|&n| rooms.iter().any(|r| **r == *room(n))).collect();
         let mut notes = self.notes();
         event!("on_disconnect runs for peer {} with {reason}", peer_of(client));
         let now = notes.moment();
+        notes.check_left(peer_of(client), &rooms, now);
         let note = &mut notes.peers[peer_of(client)];
         note.gone.by = now;
         note.reasons.push(reason.code());

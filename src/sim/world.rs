@@ -10,7 +10,7 @@ use fastrand::Rng;
 use crate::connection::registration;
 use crate::disconnect::Disconnect;
 use crate::hub::handle::Hub;
-use crate::net::peer::Peer as Origin;
+use crate::peer::Peer as Origin;
 use crate::serve::accept::connect;
 use crate::sim::any_config;
 use crate::sim::executor::{Executor, Order, TaskId};

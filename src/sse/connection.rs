@@ -159,8 +159,9 @@ async fn finish<T: Transport, H: Handler>(
     let reason = stream.end(end, &client).await;
     let Stream { transport, registered, .. } = stream;
     drop(transport);
-    registered.leave().await;
+    let rooms = registered.leave(client.id()).await;
     drop(registered);
+    let client = client.departed(rooms);
     let hook = async { handler.on_disconnect(&client, &reason).await };
     if AssertUnwindSafe(hook).catch_unwind().await.is_err() {
         log::error!("on_disconnect panicked for client {}", client.id());

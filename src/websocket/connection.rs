@@ -74,8 +74,9 @@ pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
         let registered = connection.into_registered();
         // A block of its own, where the reason lies in the room of the long life before.
         let departure = async {
-            registered.leave().await;
+            let rooms = registered.leave(client.id()).await;
             drop(registered);
+            let client = client.departed(rooms);
             let hook = async { handler.on_disconnect(&client, &reason).await };
             if AssertUnwindSafe(hook).catch_unwind().await.is_err() {
                 log::error!("on_disconnect panicked for client {}", client.id());

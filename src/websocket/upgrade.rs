@@ -20,8 +20,8 @@ use crate::http1::response::{Response, allow, internal_error, request_timeout};
 use crate::hub::handle::Hub;
 use crate::limits::admission::HandshakePermit;
 use crate::memory::budget::Charge;
-use crate::net::peer::Peer;
 use crate::net::stream::Transport;
+use crate::peer::Peer;
 use crate::stats::{RefusalReason, Requested, add};
 use crate::time::timers::Deadline;
 

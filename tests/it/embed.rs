@@ -62,6 +62,17 @@ fn connection_that_becomes_no_client_returns_an_error_with_its_reason() {
     drop(peer);
     let refused = block_on(connection).expect_err("no upgrade");
     assert_eq!(refused.status().map(|status| status.as_u16()), Some(404));
+    // Nor does one whose requests were answered, which is no error.
+    let served = TestHub::with(Config::default().http(true));
+    let (mut peer, connection) = over_a_pipe(&served, 64);
+    let health = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
+    for _ in 0..2 {
+        let response = peer.request(health);
+        assert_eq!(response.status, 200);
+        peer.read(response.header("Content-Length").expect("a body").parse().expect("a number"));
+    }
+    drop(peer);
+    assert_eq!(block_on(connection).expect("it was answered"), Disconnect::NORMAL);
     let (peer, connection) = over_a_pipe(&hub, 64);
     drop(peer);
     let lost = block_on(connection).expect_err("nothing was said");
@@ -237,7 +248,8 @@ impl Handler for Diary {
     }
 
     async fn on_disconnect(&self, client: &Client, reason: &Disconnect) {
-        let there = client.rooms().await.is_ok();
+        // A verb that asks the registry.
+        let there = client.leave("hall").await.is_ok();
         self.note(format!("gone with {reason}, still registered: {there}"));
     }
 }

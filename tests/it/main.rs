@@ -11,6 +11,7 @@ mod rooms;
 mod users;
 
 mod backpressure;
+mod departure;
 mod endings;
 mod handshake;
 mod heartbeat;
@@ -22,6 +23,7 @@ mod sse;
 
 mod embed;
 mod hostile;
+mod relay;
 mod storms;
 
 mod readme;

@@ -103,7 +103,7 @@ fn client_that_pins_the_most_goes_first_and_no_more_go_than_must() {
     table.wait(2);
     table.look();
     assert_eq!(evicted(&clients), [1]);
-    assert_eq!(table.registry.clients().len(), 4);
+    assert_eq!(table.registry.members(&Target::All).len(), 4);
     assert!(table.memory.used() < CEILING * 85 / 100);
     table.look();
     assert_eq!(evicted(&clients), [1], "memory is not short any more");
@@ -177,7 +177,7 @@ fn client_that_was_told_to_go_and_takes_nothing_is_evicted_too() {
     let drained = queue.poll_drain(&mut cx, 1, |_, _| std::task::Poll::Pending);
     assert_eq!(drained.phase, Phase::Evicted);
     assert_eq!(queue.reason(), Some(Disconnect::NORMAL), "the first reason stands");
-    assert_eq!(table.registry.clients().len(), 1);
+    assert_eq!(table.registry.members(&Target::All).len(), 1);
 }
 
 /// An unfinished message goes with its connection, a moment after the eviction.

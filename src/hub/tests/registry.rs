@@ -310,7 +310,7 @@ impl Pair {
     fn compare(&self) {
         self.registry.check();
         let ids = |clients: Vec<ClientId>| clients.into_iter().collect::<BTreeSet<_>>();
-        let members = self.registry.clients();
+        let members = self.registry.members(&Target::All);
         assert_eq!(
             ids(members.iter().map(|member| member.id).collect()),
             ids(self.clients.iter().map(|client| client.id).collect()),
@@ -326,7 +326,12 @@ impl Pair {
             assert_eq!(rooms, client.rooms, "in the order in which {} joined them", client.id);
         }
         for room in ROOMS {
-            let present = self.registry.presence(room).iter().map(|member| member.id).collect();
+            let present = self
+                .registry
+                .members(&Target::Room((*room).into()))
+                .iter()
+                .map(|member| member.id)
+                .collect();
             let expected = self.clients.iter().filter(|client| client.rooms.contains(&room));
             assert_eq!(ids(present), ids(expected.map(|client| client.id).collect()));
         }
@@ -456,7 +461,7 @@ fn refused_insert_leaves_nothing_behind() {
     let refused = registry.insert(Arc::clone(&queue), Some("ada".into()), &rooms, 0);
     assert_eq!(refused, Err(Refusal::RoomsPerClient));
     registry.check();
-    assert!(registry.clients().is_empty());
+    assert!(registry.members(&Target::All).is_empty());
     assert_eq!(queue.reason(), Some(Disconnect::TRY_LATER));
     assert_eq!(deliver(&mut registry, Target::User("ada".into())), 0);
 }
@@ -470,7 +475,7 @@ fn delivery_reaps_the_dead() {
     queue.disconnect();
     assert_eq!(deliver(&mut registry, Target::Room("a".into())), 1);
     registry.check();
-    let left: Vec<_> = registry.clients().iter().map(|member| member.id).collect();
+    let left: Vec<_> = registry.members(&Target::All).iter().map(|member| member.id).collect();
     assert_eq!(left, [alive]);
 }
 

@@ -298,7 +298,17 @@ impl Stage {
         let id = self.register(&queue, user, rooms).expect("a place in the registry");
         let sink = Sink::new(room);
         queue.open(Some(Arc::clone(&sink) as Arc<dyn DirectWriter>));
-        Peer { client: Client::new(self.hub.clone(), id, user.map(Arc::from), None), queue, sink }
+        Peer {
+            client: Client::new(
+                self.hub.clone(),
+                id,
+                user.map(Arc::from),
+                crate::peer::Peer::unknown(),
+                None,
+            ),
+            queue,
+            sink,
+        }
     }
 
     pub(crate) fn has_ended(&self) -> bool {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::disconnect::Disconnect;
 use crate::hub::backlog::backlog_size;
-use crate::hub::client_id::Refusal;
+use crate::hub::client_id::{ClientId, Refusal};
+use crate::hub::manager::FANOUT;
 use crate::hub::queue::Queue;
 use crate::hub::tests::support::Stage;
 use crate::message::Message;
@@ -222,4 +223,62 @@ fn held_bytes_count_a_message_once_for_all_its_recipients() {
     }
     assert_eq!(stage.hub.stats().held_bytes, 0);
     assert_eq!(stage.hub.stats().messages_lost, 3);
+}
+
+#[test]
+fn user_clients_and_rooms_are_listed() {
+    let stage = Stage::new(Config::default());
+    let phone = stage.client(Some("ada"), &["news"]);
+    let laptop = stage.client(Some("ada"), &["lobby", "news"]);
+    let _bob = stage.client(Some("bob"), &["news"]);
+    let clients = stage.ask(|hub| async move { hub.user_clients("ada").await }).expect("it runs");
+    let ids: Vec<_> = clients.iter().map(|member| member.id).collect();
+    assert_eq!(ids, [phone.id(), laptop.id()]);
+    let none = stage.ask(|hub| async move { hub.user_clients("eve").await }).expect("it runs");
+    assert!(none.is_empty());
+    let rooms = stage.ask(|hub| async move { hub.rooms().await }).expect("it runs");
+    let rooms: Vec<_> = rooms.iter().map(|room| (&*room.name, room.members)).collect();
+    assert_eq!(rooms, [("lobby", 1), ("news", 3)]);
+}
+
+/// More clients than the manager ends in one step, among others.
+#[test]
+fn disconnect_user_ends_each_of_its_clients_and_no_other() {
+    let stage = Stage::new(Config::default());
+    let bob = stage.client(Some("bob"), &["main"]);
+    let adas: Vec<_> = (0..2 * FANOUT + 1).map(|_| stage.client(Some("ada"), &["main"])).collect();
+    let last = stage.client(None, &["main"]);
+    let reason = Disconnect::new(4000, "logged out");
+    let logout = reason.clone();
+    let ended = stage.ask(|hub| async move { hub.disconnect_user("ada", logout).await });
+    assert_eq!(ended.expect("it runs"), adas.len());
+    assert!(adas.iter().all(|ada| ada.queue.reason().as_ref() == Some(&reason)));
+    assert_eq!((bob.queue.reason(), last.queue.reason()), (None, None));
+    assert_eq!(stage.hub.stats().clients, 2);
+    let again = Disconnect::NORMAL;
+    let none = stage.ask(|hub| async move { hub.disconnect_user("ada", again).await });
+    assert_eq!(none.expect("no such user is no error"), 0);
+    let refused = stage.ask(|hub| async move { hub.disconnect_user("", reason).await });
+    assert!(refused.is_err_and(|error| error.is_name()));
+}
+
+#[test]
+fn what_does_not_wait_reaches_one_client_or_one_user() {
+    let stage = Stage::new(Config::default());
+    let (ada, bob) = (stage.client(Some("ada"), &[]), stage.client(Some("bob"), &[]));
+    stage.hub.try_send(bob.id(), "to bob").expect("there is room");
+    stage.hub.try_send_to_user("ada", "to ada").expect("there is room");
+    stage.ask(|hub| async move { hub.publish("main", "x").await }).expect("it runs");
+    assert_eq!((ada.texts(), bob.texts()), (vec!["to ada".into()], vec!["to bob".into()]));
+}
+
+#[test]
+fn client_ids_are_read_as_they_are_written() {
+    let stage = Stage::new(Config::default());
+    let id = stage.client(None, &[]).id();
+    assert_eq!(id.to_string().parse::<ClientId>().ok(), Some(id));
+    for text in ["", "1", "1-", "-1", "+1-2", "1-+2", "1-2-3", "1-4294967296", "a-b", " 1-2"] {
+        let refused = text.parse::<ClientId>();
+        assert!(refused.is_err_and(|error| error.is_unknown_client()), "{text:?}");
+    }
 }

@@ -13,6 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["message"],
     &["error"],
     &["network"],
+    &["peer"],
     &["config"],
     &["time/"],
     &["stats"],

@@ -1,0 +1,254 @@
+//! The handler of a hub that relays: what a client sends goes to its room.
+
+use std::sync::Arc;
+
+use http::{Request, StatusCode};
+
+use crate::connection::handler::{Admission, Handler};
+use crate::disconnect::Disconnect;
+use crate::error::Error;
+use crate::http1::url::{query_of, room_of};
+use crate::hub::client::Client;
+use crate::hub::client_id::Target;
+use crate::message::Message;
+use crate::peer::Peer;
+
+/// A [`Handler`] that is ready to use: a message from a client goes to everyone in its room, as in
+/// the binary without tokens.
+///
+/// - The path names the room: `/ws/{room}`; any other path is the room `main`. With the query
+///   `?echo=0` a client does not get its own messages, with `?echo=1` it does.
+/// - With `?probe=1` an empty binary message is a question: the hub answers the client alone, with
+///   an empty binary message. The client module `hublet.js` asks like this.
+/// - Every client is admitted, and if [`Config::http`](crate::Config#structfield.http) is on every
+///   `POST` to a room or a user is allowed. Put a handler of your own around it where that is too
+///   much: call its hooks from yours.
+///
+/// A client that another handler has admitted, or the program
+/// ([`Hub::serve_upgraded`](crate::Hub::serve_upgraded)), is relayed to all rooms it is in.
+///
+/// # Examples
+///
+/// ```no_run
+/// use std::sync::Arc;
+///
+/// use hublet::{Config, Hub, Listener, Relay};
+/// use smol::Executor;
+///
+/// let executor = Arc::new(Executor::new());
+/// smol::block_on(executor.run(async {
+///     let (hub, manager) = Hub::new(Config::default().http(true).hosts(vec![]))?;
+///     executor.spawn(manager).detach();
+///     hub.serve(&executor, Listener::bind("127.0.0.1:8080")?, Relay::new()).await
+/// }))?;
+/// # Ok::<_, hublet::Error>(())
+/// ```
+///
+/// Admission of your own in front of it:
+///
+/// ```
+/// use hublet::http::{Request, StatusCode};
+/// use hublet::{Admission, Client, Disconnect, Handler, Message, Peer, Relay, query_of};
+///
+/// /// Relays between clients that know the word.
+/// struct Club(Relay);
+///
+/// impl Handler for Club {
+///     async fn on_upgrade(
+///         &self,
+///         request: &Request<()>,
+///         peer: &Peer,
+///     ) -> Result<Admission, StatusCode> {
+///         match query_of(request.uri(), "token").as_deref() {
+///             Some("sesame") => self.0.on_upgrade(request, peer).await,
+///             _ => Err(StatusCode::UNAUTHORIZED),
+///         }
+///     }
+///
+///     async fn on_message(
+///         &self,
+///         client: &Client,
+///         message: Message,
+///     ) -> Result<(), Disconnect> {
+///         self.0.on_message(client, message).await
+///     }
+/// }
+/// # smol::block_on(async {
+/// let club = Club(Relay::new());
+/// let refused = club.on_upgrade(&Request::new(()), &Peer::unknown()).await;
+/// assert_eq!(refused.err(), Some(StatusCode::UNAUTHORIZED));
+///
+/// let request = Request::get("/ws/cave?token=sesame").body(()).expect("well-formed");
+/// let admission = club.on_upgrade(&request, &Peer::unknown()).await.expect("the word");
+/// assert_eq!(admission.rooms().collect::<Vec<_>>(), ["cave"]);
+/// # });
+/// ```
+#[derive(Debug, Clone)]
+pub struct Relay {
+    /// Whether a client hears itself, unless its request says otherwise.
+    echo: bool,
+}
+
+/// What a client brought along from its request.
+struct Seat {
+    room: Arc<str>,
+    echo: bool,
+    /// Whether its empty binary messages are questions.
+    probes: bool,
+}
+
+impl Relay {
+    /// Makes the handler. A client gets its own messages too.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { echo: true }
+    }
+
+    /// Sets whether a client gets its own messages, where its request does not say `?echo=0` or
+    /// `?echo=1`. Default true.
+    #[must_use]
+    pub fn echo(mut self, echo: bool) -> Self {
+        self.echo = echo;
+        self
+    }
+
+    /// Sends a message to the rooms that its sender is in now.
+    async fn to_its_rooms(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
+        for room in client.rooms().await? {
+            send(client, &room, self.echo, message.clone()).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Handler for Relay {
+    /// Admits a client into the room that its path names, anonymous.
+    ///
+    /// # Errors
+    ///
+    /// 400 if `echo` or `probe` is neither 0 nor 1.
+    async fn on_upgrade(&self, request: &Request<()>, _: &Peer) -> Result<Admission, StatusCode> {
+        let room: Arc<str> = room_of(request.uri().path()).map_or_else(|| "main".into(), Arc::from);
+        let echo = switch(request, "echo")?.unwrap_or(self.echo);
+        let probes = switch(request, "probe")?.unwrap_or(false);
+        let seat = Seat { room: Arc::clone(&room), echo, probes };
+        Ok(Admission::anonymous().room(room).extension(seat))
+    }
+
+    async fn on_publish(&self, _: &Request<()>, _: &Peer, _: &Target) -> Result<(), StatusCode> {
+        Ok(())
+    }
+
+    async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
+        // What is rare is boxed: it would make every idle client larger.
+        let Some(seat) = client.extension::<Seat>() else {
+            return Box::pin(self.to_its_rooms(client, message)).await;
+        };
+        if seat.probes && message.is_empty() && !message.is_text() {
+            return Box::pin(answer(client)).await;
+        }
+        // Not waiting for the count lets the manager take many messages at once.
+        let sent = if seat.echo {
+            client.hub().try_publish(&seat.room, message)
+        } else {
+            client.try_publish(&seat.room, message)
+        };
+        match sent {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_full() => Box::pin(send_again(client, seat, error)).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Answers the question of a client, behind what waits in its queue.
+async fn answer(client: &Client) -> Result<(), Disconnect> {
+    client.send(Message::binary([])).await?;
+    Ok(())
+}
+
+/// Waits for a place in the inbox, with the message that had none.
+async fn send_again(client: &Client, seat: &Seat, refused: Error) -> Result<(), Disconnect> {
+    let message = refused.into_message().ok_or(Disconnect::INTERNAL)?;
+    send(client, &seat.room, seat.echo, message).await
+}
+
+/// Sends a message to a room.
+async fn send(client: &Client, room: &str, echo: bool, message: Message) -> Result<(), Disconnect> {
+    if echo {
+        client.hub().publish(room, message).await?;
+    } else {
+        client.publish(room, message).await?;
+    }
+    Ok(())
+}
+
+/// Returns what a parameter of the query switches, if it is there; 400 for a value but 0 and 1.
+fn switch(request: &Request<()>, name: &str) -> Result<Option<bool>, StatusCode> {
+    match query_of(request.uri(), name).as_deref() {
+        None => Ok(None),
+        Some("1") => Ok(Some(true)),
+        Some("0") => Ok(Some(false)),
+        Some(_) => Err(StatusCode::BAD_REQUEST),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::{block_on, poll_once};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::connection::registration::{Admitted, admit};
+    use crate::hub::handle::Hub;
+
+    fn admission(relay: &Relay, path: &'static str) -> Result<Admission, StatusCode> {
+        let request = Request::get(path).body(()).expect("well-formed");
+        block_on(relay.on_upgrade(&request, &Peer::unknown()))
+    }
+    #[test]
+    fn only_zero_and_one_switch_something() {
+        for (path, admits) in [
+            ("/", true),
+            ("/ws/a?echo=0&probe=1", true),
+            ("/ws/a?echo=2", false),
+            ("/ws/a?probe=", false),
+        ] {
+            assert_eq!(admission(&Relay::new(), path).is_ok(), admits, "{path}");
+        }
+    }
+    #[test]
+    fn a_message_that_finds_the_inbox_full_waits_for_a_place() {
+        let executor = smol::Executor::new();
+        let (hub, manager) = Hub::new(Config::default().inbox(1)).expect("valid");
+        let _manager = executor.spawn(manager);
+        let relay = Relay::new();
+        let admitting = admit(&hub, admission(&relay, "/ws/a").expect("admitted"));
+        let Admitted { registered, client } = block_on(executor.run(admitting)).expect("a place");
+        hub.try_publish("empty room", "x").expect("there is room");
+        let mut relayed = Box::pin(relay.on_message(&client, "hello".into()));
+        assert!(block_on(poll_once(&mut relayed)).is_none(), "the inbox is full");
+        assert_eq!(block_on(executor.run(relayed)), Ok(()));
+        while executor.try_tick() {}
+        assert_eq!(registered.queue.depth().0, 1);
+    }
+    #[test]
+    fn a_client_ends_with_the_hub() {
+        let executor = smol::Executor::new();
+        let (hub, manager) = Hub::new(Config::default()).expect("valid");
+        let manager = executor.spawn(manager);
+        let relay = Relay::new();
+        let admitting = admit(&hub, Admission::anonymous().room("a"));
+        let admitted = block_on(executor.run(admitting)).expect("a place");
+        drop(manager);
+        while executor.try_tick() {}
+        let ended = block_on(relay.on_message(&admitted.client, "hello".into()));
+        assert_eq!(ended, Err(Disconnect::GOING_AWAY));
+    }
+}
