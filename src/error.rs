@@ -143,6 +143,12 @@ impl Error {
         }
     }
 
+    /// Whether the same call may succeed later.
+    fn is_at_limit(&self) -> bool {
+        let is_full = matches!(self.kind, Kind::Limit(_) | Kind::Full);
+        is_full || self.status() == Some(StatusCode::SERVICE_UNAVAILABLE)
+    }
+
     /// Whether the last request was answered with what it asked for.
     pub(crate) fn is_answered(&self) -> bool {
         let status = self.status();
@@ -227,13 +233,11 @@ impl error::Error for Error {
 /// ```
 impl From<Error> for Disconnect {
     fn from(error: Error) -> Self {
-        let code = match error.kind {
-            Kind::Closed => return Self::GOING_AWAY,
-            Kind::Limit(_) | Kind::Full => Self::TRY_LATER.code(),
-            Kind::Refused(StatusCode::SERVICE_UNAVAILABLE, _) => Self::TRY_LATER.code(),
-            _ => Self::POLICY.code(),
-        };
-        Self::new(code, error.to_string())
+        if error.is_closed() {
+            return Self::GOING_AWAY;
+        }
+        let code = if error.is_at_limit() { Self::TRY_LATER } else { Self::POLICY };
+        Self::new(code.code(), error.to_string())
     }
 }
 

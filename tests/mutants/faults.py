@@ -876,5 +876,37 @@ FAULTS = [
         "if self.is_chunked && self.begun.is_none() {",
         "if false {",
         "encoder.rs",
+        "a client that has left does not know its rooms",
+        "registry.rs::remove",
+        "entry.queue.set_left(entry.memberships.into_iter().map(|left| left.room).collect());",
+        "",
+    ),
+    Fault(
+        "a client that has left knows rooms that it was in before",
+        "registry.rs::leave",
+        "let membership = entry.memberships.remove(at); self.remove_membership(&membership);",
+        "let room = entry.memberships[at].room.clone(); let place = entry.memberships[at].place; "
+        "self.remove_membership(&Membership { room, place });",
+    ),
+    Fault(
+        "a user with many clients keeps some",
+        "manager.rs::dispatch",
+        "if some < FANOUT { break; }",
+        "break;",
+        "tests/verbs.rs",
+    ),
+    Fault(
+        "a user loses a client of another",
+        "registry.rs::unindex_user",
+        "slots.iter().rposition(|&other| other == slot)",
+        "Some(0)",
+        "tests/verbs.rs",
+    ),
+    Fault(
+        "a limit ends a client for good",
+        "error.rs::is_at_limit",
+        "Kind::Limit(_) | Kind::Full",
+        "Kind::Limit(_)",
+        "error.rs",
     ),
 ]
