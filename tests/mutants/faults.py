@@ -876,6 +876,8 @@ FAULTS = [
         "if self.is_chunked && self.begun.is_none() {",
         "if false {",
         "encoder.rs",
+    ),
+    Fault(
         "a client that has left does not know its rooms",
         "registry.rs::remove",
         "entry.queue.set_left(entry.memberships.into_iter().map(|left| left.room).collect());",
