@@ -9,9 +9,9 @@ use crate::net::io::Io;
 use crate::net::listener::{Listener, ListeningSocket, Name};
 #[cfg(unix)]
 use crate::net::options::{self, Refused, SocketOption};
-use crate::peer::Peer;
 use crate::net::socket::Socket;
 use crate::net::sys;
+use crate::peer::Peer;
 
 /// A listener that is registered with a reactor, and accepts.
 #[derive(Debug)]

@@ -17,7 +17,6 @@ use crate::net::io::Io;
 #[cfg(unix)]
 use crate::net::options::{self, Refused, SocketOption};
 use crate::net::sys;
-use crate::peer::Peer;
 
 /// Connections that may wait to be accepted. async-net's 128 stalls a storm of a thousand.
 #[cfg(unix)]

@@ -96,7 +96,8 @@ impl Hub {
             let runs = Arc::new(AtomicBool::new(false));
             let seen = Arc::clone(&runs);
             executor.spawn(async move { seen.store(true, Ordering::Relaxed) });
-            let idle: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(watch_executor(hub.clone(), runs));
+            let idle: Pin<Box<dyn Future<Output = _> + Send>> =
+                Box::pin(watch_executor(hub.clone(), runs));
             or(hub.serve_on(executor, listener, Arc::new(handler)), idle).await
         }
     }
