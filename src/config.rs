@@ -226,11 +226,12 @@ config! {
     /// see the client's address instead of the proxy's. Default none.
     trusted_proxies: Vec<Network> = Vec::new();
     /// Whether the hub serves the routes of the binary: `/ws`, `/sse` and `/pub`, each also with a
-    /// `/{room}`, `/user/{user}`, `/rooms`, `/rooms/{room}`, `/metrics`, `/health` and the
-    /// [`pages`](Self::pages). The hooks [`on_upgrade`](crate::Handler::on_upgrade),
-    /// [`on_publish`](crate::Handler::on_publish) and [`on_inspect`](crate::Handler::on_inspect)
-    /// decide which requests are allowed. Default false: an upgrade on any path reaches the handler,
-    /// and the hub answers anything else 404.
+    /// `/{room}`, `/user/{user}`, `/rooms`, `/rooms/{room}`, `/rooms/{room}/{client}`, `/all`,
+    /// `/metrics`, `/health` and the [`pages`](Self::pages). The hooks
+    /// [`on_upgrade`](crate::Handler::on_upgrade), [`on_publish`](crate::Handler::on_publish),
+    /// [`on_inspect`](crate::Handler::on_inspect) and [`on_act`](crate::Handler::on_act) decide which
+    /// requests are allowed. Default false: an upgrade on any path reaches the handler. Either way
+    /// [`on_request`](crate::Handler::on_request) answers anything else, by default 404.
     ///
     /// A stream of events that is asked for with `?probe=1` has its heartbeats as events named
     /// `ping`, with the ping interval in seconds: a page cannot see the comments of the others.

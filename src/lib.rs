@@ -169,6 +169,7 @@ mod websocket;
 pub use config::{Config, Overflow, Page};
 pub use connection::handler::{Admission, Handler};
 pub use connection::relay::Relay;
+pub use connection::request_body::Body;
 pub use disconnect::Disconnect;
 pub use error::Error;
 pub use http;

@@ -107,7 +107,7 @@ pub(crate) enum Requested {
     Events,
     /// To send a message.
     Publish,
-    /// Metrics, rooms or members.
+    /// Metrics, rooms or members, or what an administrator does.
     Admin,
     /// A page, an unknown path, or a request without a head that could be read.
     #[default]
@@ -124,7 +124,7 @@ impl Requested {
             Some("ws") => Self::WebSocket,
             Some("sse") => Self::Events,
             Some("pub" | "user") => Self::Publish,
-            Some("metrics" | "rooms") => Self::Admin,
+            Some("metrics" | "rooms" | "all") => Self::Admin,
             _ => Self::Other,
         }
     }

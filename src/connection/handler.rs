@@ -6,8 +6,9 @@ use std::fmt;
 use std::future::{Future, ready};
 use std::sync::Arc;
 
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
 
+use crate::connection::request_body::Body;
 use crate::disconnect::Disconnect;
 use crate::http1::origin::is_local;
 use crate::http1::url::room_of;
@@ -28,7 +29,7 @@ use crate::peer::Peer;
 ///
 /// # Cancel safety
 ///
-/// The hub drops `on_upgrade` and `on_publish` at the deadline of the request
+/// The hub drops `on_upgrade`, `on_publish`, `on_act` and `on_request` at the deadline of the request
 /// ([`Config::handshake_timeout`](crate::Config#structfield.handshake_timeout)). It drops
 /// `on_connect` and `on_message` if their client is evicted, disconnected or lost meanwhile, so
 /// these hooks must be cancel safe. `on_disconnect` runs once for every client whose `on_connect`
@@ -115,6 +116,109 @@ pub trait Handler: Send + Sync + 'static {
         ready(Err(StatusCode::FORBIDDEN))
     }
 
+    /// Decides on what an administrator does, if [`Config::http`](crate::Config::http) is on: a
+    /// `DELETE` that ends a client (`/rooms/{room}/{client}`) or all clients of a user
+    /// (`/user/{user}`), a `POST` that says something to every client (`/all`). An `Err` is the status
+    /// of the refusal.
+    ///
+    /// The default refuses all with 403. Before it runs, the hub has refused pages of other origins
+    /// that [`Config::origins`](crate::Config#structfield.origins) does not list by name: `*`, `null`
+    /// and `file://` do not count here. Runs before a body is read, under the deadline of the request.
+    /// Take the token from a header: a link on a page can send a query, and not a header.
+    fn on_act(
+        &self,
+        request: &Request<()>,
+        peer: &Peer,
+        target: &Target,
+    ) -> impl Future<Output = Result<(), StatusCode>> + Send {
+        let _ = (request, peer, target);
+        ready(Err(StatusCode::FORBIDDEN))
+    }
+
+    /// Answers a request that the hub has no route for: endpoints of your own, on the hub's port.
+    ///
+    /// The default refuses all with 404, in the hub's own words; so does a hook that returns this
+    /// status for what it does not know. Routes of the hub and
+    /// [`Config::pages`](crate::Config#structfield.pages) come first. Any method comes here, HEAD too,
+    /// to which the hub sends no body. Before it runs, the hub has checked
+    /// [`Config::origins`](crate::Config#structfield.origins) and
+    /// [`Config::hosts`](crate::Config#structfield.hosts), and has answered the preflight of a page
+    /// that may.
+    ///
+    /// The hub writes `Content-Length`, `Connection`, `Date` and the CORS headers of a listed page.
+    /// A response without a `Content-Type` is plain text if it is UTF-8. The peer has the
+    /// [`write_timeout`](crate::Config#structfield.write_timeout) to read it: large files belong to a
+    /// web server. The status must be 200 to 599.
+    ///
+    /// # Cancel safety
+    ///
+    /// The hub drops the hook at the deadline of the request, with 408, and once the body is read
+    /// after the [`handshake_timeout`](crate::Config#structfield.handshake_timeout), with 500. It
+    /// drops it as well if the peer leaves while it reads the body.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hublet::http::{Request, Response, StatusCode};
+    /// use hublet::{Body, Client, Disconnect, Handler, Hub, Message, Peer};
+    ///
+    /// struct Game {
+    ///     hub: Hub,
+    /// }
+    ///
+    /// impl Handler for Game {
+    ///     async fn on_request(
+    ///         &self,
+    ///         request: &Request<()>,
+    ///         _: &Peer,
+    ///         body: Body<'_>,
+    ///     ) -> Result<Response<Vec<u8>>, StatusCode> {
+    ///         match (request.method().as_str(), request.uri().path()) {
+    ///             ("GET", "/api/players") => {
+    ///                 let players = self.hub.stats().clients;
+    ///                 let json = format!("{{\"players\":{players}}}");
+    ///                 Response::builder()
+    ///                     .header("Content-Type", "application/json")
+    ///                     .body(json.into_bytes())
+    ///                     .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+    ///             }
+    ///             ("POST", "/api/score") => {
+    ///                 let score = body.read().await?;
+    ///                 if self.hub.try_publish("scores", score).is_err() {
+    ///                     return Err(StatusCode::SERVICE_UNAVAILABLE);
+    ///                 }
+    ///                 Ok(Response::new(Vec::new()))
+    ///             }
+    ///             _ => Err(StatusCode::NOT_FOUND),
+    ///         }
+    ///     }
+    ///
+    ///     async fn on_message(&self, _: &Client, _: Message) -> Result<(), Disconnect> {
+    ///         Err(Disconnect::UNSUPPORTED)
+    ///     }
+    /// }
+    /// # use hublet::Config;
+    /// # smol::block_on(async {
+    /// # let (hub, _manager) = Hub::new(Config::default()).expect("valid");
+    /// let game = Game { hub };
+    /// let request = Request::get("/api/players").body(()).expect("well-formed");
+    /// let none = Body::from(Vec::new());
+    /// let response = game.on_request(&request, &Peer::unknown(), none).await;
+    /// assert_eq!(response.expect("it is there").body(), b"{\"players\":0}");
+    /// # });
+    /// ```
+    #[doc(alias = "endpoint")]
+    #[doc(alias = "route")]
+    fn on_request(
+        &self,
+        request: &Request<()>,
+        peer: &Peer,
+        body: Body<'_>,
+    ) -> impl Future<Output = Result<Response<Vec<u8>>, StatusCode>> + Send {
+        let _ = (request, peer, body);
+        ready(Err(StatusCode::NOT_FOUND))
+    }
+
     /// Decides on a request to the admin endpoints `/metrics`, `/rooms` and `/rooms/{room}`, if
     /// [`Config::http`](crate::Config::http) is on. An `Err` is the status of the refusal.
     ///
@@ -128,8 +232,9 @@ pub trait Handler: Send + Sync + 'static {
         ready(if is_local(request, peer) { Ok(()) } else { Err(StatusCode::FORBIDDEN) })
     }
 
-    /// Returns why [`on_upgrade`](Self::on_upgrade), [`on_publish`](Self::on_publish) or
-    /// [`on_inspect`](Self::on_inspect) has refused a request with this status.
+    /// Returns why [`on_upgrade`](Self::on_upgrade), [`on_publish`](Self::on_publish),
+    /// [`on_inspect`](Self::on_inspect), [`on_act`](Self::on_act) or
+    /// [`on_request`](Self::on_request) has refused a request with this status.
     ///
     /// The sentence is the body of the response and in the log; with 401 it is also the
     /// `error_description` of `WWW-Authenticate`, and the log has it once at the level WARN. The peer
@@ -204,6 +309,24 @@ impl<H: Handler> Handler for Arc<H> {
         peer: &Peer,
     ) -> impl Future<Output = Result<(), StatusCode>> + Send {
         (**self).on_inspect(request, peer)
+    }
+
+    fn on_act(
+        &self,
+        request: &Request<()>,
+        peer: &Peer,
+        target: &Target,
+    ) -> impl Future<Output = Result<(), StatusCode>> + Send {
+        (**self).on_act(request, peer, target)
+    }
+
+    fn on_request(
+        &self,
+        request: &Request<()>,
+        peer: &Peer,
+        body: Body<'_>,
+    ) -> impl Future<Output = Result<Response<Vec<u8>>, StatusCode>> + Send {
+        (**self).on_request(request, peer, body)
     }
 
     fn on_refusal(&self, request: &Request<()>, status: StatusCode) -> Option<Cow<'static, str>> {

@@ -7,4 +7,5 @@ pub(crate) mod memory_wait;
 pub(crate) mod refuse;
 pub(crate) mod registration;
 pub(crate) mod relay;
+pub(crate) mod request_body;
 pub(crate) mod timeouts;

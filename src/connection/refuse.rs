@@ -30,7 +30,7 @@ pub(crate) fn count_refusal(
     response: &Response,
 ) {
     let status = response.status;
-    if status.is_client_error() || status.is_server_error() {
+    if !response.is_of_program() && (status.is_client_error() || status.is_server_error()) {
         hub.shared().counters.refuse(requested, RefusalReason::of(status));
         log::debug!("{client_address} refused: {} {}", status.as_u16(), response.body);
         if let Some(sentence) = &response.warning {

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::header::HeaderName;
-use http::{HeaderMap, Request, StatusCode, header};
+use http::{HeaderMap, Method, Request, StatusCode, header};
 
 use crate::config::Config;
 use crate::http1::fields::tokens;
@@ -37,6 +37,22 @@ pub(crate) fn check(request: &Request<()>, config: &Config) -> Result<AllowOrigi
         return Err(refused_host(request));
     }
     allow_origin(request, host, &config.origins).ok_or_else(|| refused_origin(request))
+}
+
+/// Checks the rules of hosts and origins for a request of an administrator: a page of another origin
+/// must be listed by name. An origin that many pages share, as `*`, `null` and `file://`, names none.
+///
+/// # Errors
+///
+/// As [`check`].
+pub(crate) fn check_admin(request: &Request<()>, config: &Config) -> Result<AllowOrigin, Response> {
+    let is_named = |origin: &&String| PageOrigin::parse(origin).is_some_and(|o| !o.is_shared());
+    let origins: Vec<_> = config.origins.iter().filter(is_named).cloned().collect();
+    let host = host(request);
+    if !is_allowed_host(host, &config.hosts) {
+        return Err(refused_host(request));
+    }
+    allow_origin(request, host, &origins).ok_or_else(|| refused_origin(request))
 }
 
 /// The answer to a request for a host that is not served. The log names the host, and the flag.
@@ -111,6 +127,12 @@ pub(crate) fn with_cors(response: Response, reader: AllowOrigin) -> Response {
         }
         None => response,
     }
+}
+
+/// Whether a browser asks, ahead of a request with this method, whether a page may send it.
+pub(crate) fn is_preflight_of(request: &Request<()>, method: &str) -> bool {
+    let asked = request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD);
+    request.method() == Method::OPTIONS && asked.is_some_and(|asked| asked == method)
 }
 
 /// The answer to OPTIONS, which a browser sends ahead of what a page of another origin asks for.
@@ -307,6 +329,26 @@ mod tests {
             let elsewhere = Peer::from(SocketAddr::from(([192, 0, 2, 1], 1)));
             assert!(!is_local(&request(headers), &elsewhere), "{headers:?}");
         }
+    }
+    #[test]
+    fn an_administrators_page_is_listed_by_name() {
+        let listed = ["*", "null", "file://", "https://app.example"].map(str::to_owned);
+        let config = Config::default().origins(listed.to_vec());
+        for (origin, expected) in [
+            ("https://app.example", true),
+            ("http://hub.example", true),
+            ("https://elsewhere.example", false),
+            ("null", false),
+            ("file://", false),
+        ] {
+            let request = request(&[("host", "hub.example"), ("origin", origin)]);
+            assert_eq!(check_admin(&request, &config).is_ok(), expected, "{origin}");
+            assert!(check(&request, &config).is_ok(), "{origin}");
+        }
+        // A page of another site reads nothing of an image, and has one load all the same.
+        let image = [("host", "hub.example"), ("sec-fetch-site", "cross-site")];
+        assert!(check_admin(&request(&image), &config).is_err());
+        assert!(check(&request(&image), &config).is_ok());
     }
     #[test]
     fn an_origin_must_be_the_hosts_own_or_listed() {

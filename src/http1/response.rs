@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::ops::Deref;
 
-use http::header::HeaderValue;
-use http::{Method, StatusCode};
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, StatusCode};
 
 use crate::config::Page;
 use crate::http1::date::http_date;
@@ -26,9 +26,29 @@ pub(crate) struct Parts {
     is_endless: bool,
     /// Headers beyond those every response has; names and values of ours.
     headers: Vec<(&'static str, Cow<'static, str>)>,
+    /// What the program answers instead, headers and body.
+    own: Option<Box<Own>>,
     /// What the log says at the level WARN, once for each sentence.
     pub(crate) warning: Option<Box<str>>,
 }
+
+/// The program's own answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Own {
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+/// Headers that the hub writes itself, or that are about the connection, which is the hub's.
+const HUBS_OWN: [HeaderName; 7] = [
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::CONNECTION,
+    header::DATE,
+    header::UPGRADE,
+    header::TRAILER,
+    header::TE,
+];
 
 impl Deref for Response {
     type Target = Parts;
@@ -57,6 +77,7 @@ impl Response {
             content_type,
             is_endless: false,
             headers: Vec::new(),
+            own: None,
             warning: None,
         }))
     }
@@ -76,6 +97,26 @@ impl Response {
     /// Takes the body out.
     pub(crate) fn into_body(self) -> Cow<'static, str> {
         self.0.body
+    }
+
+    /// What the program answers; `None` for a status that answers no request.
+    pub(crate) fn of_program(response: http::Response<Vec<u8>>) -> Option<Self> {
+        let (head, body) = response.into_parts();
+        if !(200..=599).contains(&head.status.as_u16()) {
+            return None;
+        }
+        let content_type = match std::str::from_utf8(&body) {
+            Ok(_) => "text/plain; charset=utf-8",
+            Err(_) => "application/octet-stream",
+        };
+        let mut response = Self::with_type(head.status, content_type, "".into());
+        response.0.own = Some(Box::new(Own { headers: head.headers, body }));
+        Some(response)
+    }
+
+    /// Whether the program answers, so that the hub has refused nothing.
+    pub(crate) fn is_of_program(&self) -> bool {
+        self.0.own.is_some()
     }
 
     /// A page, as it is; what its headers say of sockets is about `host`, for which it was asked.
@@ -125,27 +166,47 @@ impl Response {
         if let Some(date) = http_date(unix_seconds()) {
             line(&mut text, "Date", &date);
         }
-        let end = if self.body.ends_with('\n') { "" } else { "\n" };
+        let end = if self.own.is_some() || self.body.ends_with('\n') { "" } else { "\n" };
         // A response that never has a body says nothing about one (RFC 9110 8.6).
-        let has_body = self.status != StatusCode::NO_CONTENT;
-        if has_body {
+        let has_body = !matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let own = self.own.as_deref();
+        let has = |name: &str| own.is_some_and(|own| own.headers.contains_key(name));
+        if has_body && !has("Content-Type") {
             line(&mut text, "Content-Type", self.content_type);
         }
         if has_body && !self.is_endless {
-            line(&mut text, "Content-Length", &(self.body.len() + end.len()).to_string());
+            let len = own.map_or(self.body.len() + end.len(), |own| own.body.len());
+            line(&mut text, "Content-Length", &len.to_string());
         }
-        for (name, value) in &self.headers {
+        for (name, value) in self.headers.iter().filter(|(name, _)| !has(name)) {
             line(&mut text, name, value);
         }
         if !keeps_alive {
             line(&mut text, "Connection", "close");
         }
-        text.push_str("\r\n");
-        if has_body && !head_only {
-            text.push_str(&self.body);
-            text.push_str(end);
+        let mut bytes = text.into_bytes();
+        if let Some(own) = own {
+            own.encode_headers(&mut bytes);
         }
-        text.into_bytes()
+        bytes.extend_from_slice(b"\r\n");
+        if has_body && !head_only {
+            bytes.extend_from_slice(own.map_or(self.body.as_bytes(), |own| &own.body));
+            bytes.extend_from_slice(end.as_bytes());
+        }
+        bytes
+    }
+}
+
+impl Own {
+    /// Adds the headers, which have no line end in them: their types see to that.
+    fn encode_headers(&self, bytes: &mut Vec<u8>) {
+        for (name, value) in &self.headers {
+            if !HUBS_OWN.contains(name) {
+                for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                    bytes.extend_from_slice(part);
+                }
+            }
+        }
     }
 }
 
@@ -252,5 +313,43 @@ mod tests {
              the past \""
         );
         assert!(challenge(Some(&"x".repeat(10_000))).len() < 300);
+    }
+    fn of_program(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Option<String> {
+        let mut response = http::Response::builder().status(status);
+        for (name, value) in headers {
+            response = response.header(*name, *value);
+        }
+        let response = response.body(body.to_vec()).expect("well-formed");
+        let response = Response::of_program(response)?;
+        let response = response.header("Access-Control-Allow-Origin", "https://a.example");
+        let text = String::from_utf8(response.encode(false, true)).expect("text");
+        Some(text.lines().filter(|line| !line.starts_with("Date: ")).collect::<Vec<_>>().join("|"))
+    }
+    #[test]
+    fn the_programs_answer_ends_where_the_hub_says() {
+        let framing = [("Content-Length", "7"), ("Transfer-Encoding", "chunked"), ("X-A", "b")];
+        assert_eq!(
+            of_program(201, &framing, b"hello").as_deref(),
+            Some(
+                "HTTP/1.1 201 Created|Content-Type: text/plain; charset=utf-8|Content-Length: 5|\
+                 Access-Control-Allow-Origin: https://a.example|x-a: b||hello"
+            )
+        );
+        let own = [("Content-Type", "a/b"), ("Access-Control-Allow-Origin", "*")];
+        assert_eq!(
+            of_program(404, &own, b"").as_deref(),
+            Some(
+                "HTTP/1.1 404 Not Found|Content-Length: 0|content-type: a/b|\
+                 access-control-allow-origin: *|"
+            )
+        );
+        for status in [204, 304] {
+            let bare = of_program(status, &[("Connection", "upgrade")], b"no").expect("allowed");
+            assert!(bare.ends_with("|Access-Control-Allow-Origin: https://a.example|"), "{bare}");
+            assert!(!bare.contains("Content-") && !bare.contains("upgrade"), "{bare}");
+        }
+        for status in [100, 101, 199, 600, 999] {
+            assert_eq!(of_program(status, &[], b""), None, "{status}");
+        }
     }
 }

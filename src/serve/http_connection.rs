@@ -21,6 +21,7 @@ use crate::http1::origin;
 use crate::http1::response::{Response, draining, request_timeout};
 use crate::http1::slot::Slot;
 use crate::http1::stream::{Failure, HttpStream};
+use crate::hub::client_id::Target;
 use crate::hub::handle::Hub;
 use crate::limits::admission::{HandshakePermit, KeepAlivePermit};
 use crate::net::stream::Transport;
@@ -29,7 +30,7 @@ use crate::serve::exchange::Exchange;
 use crate::serve::health::health;
 use crate::serve::publish::publish;
 use crate::serve::routes::{Route, route};
-use crate::serve::{metrics, rooms};
+use crate::serve::{acts, endpoint, metrics, rooms};
 use crate::sse::connection::{self, EventFormat};
 use crate::stats::{RefusalReason, Requested, add};
 use crate::websocket::upgrade::{AcceptKey, PendingUpgrade, accept_key, check_protocol};
@@ -272,6 +273,16 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         {
             return Err(draining().into());
         }
+        if matches!(route, Route::Endpoint) {
+            exchange.requested = Requested::Other;
+            // Boxed, since it is rare.
+            let stream = &mut self.stream;
+            let answered = Box::pin(endpoint::answer(stream, self.handler, &head, exchange)).await;
+            return answered.map(ControlFlow::Continue);
+        }
+        if route.is_admin() {
+            exchange.requested = Requested::Admin;
+        }
         let peer = exchange.client_address;
         if matches!(route, Route::Events) {
             exchange.events = EventFormat::of(request);
@@ -298,6 +309,13 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         let (hub, request) = (self.stream.hub, &head.request);
         let reason = |status| self.handler.on_refusal(request, status);
         match route {
+            Route::Publish(target @ Target::All) | Route::Disconnect { target, .. } => {
+                let hook = self.handler.on_act(request, peer, target);
+                run_request_hook(hook, reason).await?;
+                if let Route::Publish(_) = route {
+                    return Ok(ControlFlow::Continue(None));
+                }
+            }
             Route::Publish(target) => {
                 let hook = self.handler.on_publish(request, peer, target);
                 run_request_hook(hook, reason).await?;
@@ -315,7 +333,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             Route::Metrics | Route::Rooms | Route::Members(_) => {
                 run_request_hook(self.handler.on_inspect(request, peer), reason).await?;
             }
-            Route::Health | Route::Page(_) | Route::Options(_) => {}
+            Route::Health | Route::Page(_) | Route::Options(_) | Route::Endpoint => {}
         }
         Ok(ControlFlow::Continue(Some(match route {
             Route::Page(page) => Response::page(page, origin::host(request)),
@@ -323,6 +341,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             Route::Metrics => metrics::response(hub),
             Route::Rooms => rooms::rooms(hub, request.uri()).await?,
             Route::Members(room) => rooms::members(hub, request.uri(), room.clone()).await?,
+            Route::Disconnect { target, room } => acts::disconnect(hub, target, room).await?,
             // All others have been answered.
             _ => health(hub).await,
         })))
@@ -385,7 +404,6 @@ mod tests {
     use crate::connection::registration::admit;
     use crate::disconnect::Disconnect;
     use crate::hub::client::Client;
-    use crate::hub::client_id::Target;
     use crate::memory::budget::AGING_TICK;
     use crate::message::Message;
     use crate::serve::health::HEALTH_TIMEOUT;

@@ -1,7 +1,9 @@
 //! Serving: accept loop, HTTP requests, drain.
 
 pub(crate) mod accept;
+pub(crate) mod acts;
 pub(crate) mod drain;
+pub(crate) mod endpoint;
 pub(crate) mod exchange;
 pub(crate) mod health;
 pub(crate) mod http_connection;

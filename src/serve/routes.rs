@@ -28,20 +28,34 @@ pub(crate) enum Route<'a> {
     Rooms,
     /// The members of a room.
     Members(String),
+    /// To end clients: a member of a room, or those of a user.
+    Disconnect {
+        target: Target,
+        /// The room of a member; empty for a user.
+        room: String,
+    },
     /// Which methods the path has, and for pages of other origins whether they may use them.
     Options(&'static str),
     /// Whether the hub serves.
     Health,
     /// A page of the embedder's.
     Page(&'a Page),
+    /// What the hub does not know: the program may.
+    Endpoint,
 }
+
+/// The methods of an endpoint of the program, for pages of other origins.
+const ENDPOINT_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 impl Route<'_> {
     /// The methods it answers, as the Allow header has them.
     fn methods(&self) -> &'static str {
         match self {
             Self::Upgrade | Self::Events => "GET, OPTIONS",
+            Self::Publish(Target::User(_)) => "POST, PUT, DELETE, OPTIONS",
             Self::Publish(_) => "POST, PUT, OPTIONS",
+            Self::Disconnect { .. } => "DELETE, OPTIONS",
+            Self::Endpoint => ENDPOINT_METHODS,
             _ => "GET, HEAD, OPTIONS",
         }
     }
@@ -49,6 +63,18 @@ impl Route<'_> {
     /// Whether it reads or writes a room, so that the rules of hosts and origins hold for it.
     fn is_guarded(&self) -> bool {
         !matches!(self, Self::Health | Self::Page(_))
+    }
+
+    /// Whether it is for administrators.
+    pub(crate) fn is_admin(&self) -> bool {
+        matches!(
+            self,
+            Self::Metrics
+                | Self::Rooms
+                | Self::Members(_)
+                | Self::Disconnect { .. }
+                | Self::Publish(Target::All)
+        )
     }
 }
 
@@ -66,11 +92,26 @@ pub(crate) fn route<'a>(
     } else {
         has_token(request.headers(), header::UPGRADE, "websocket").then_some(Route::Upgrade)
     };
-    let route = route.ok_or_else(|| not_found(request.uri().path(), config.http))?;
-    if route.is_guarded() {
+    let route = route.unwrap_or(Route::Endpoint);
+    let (method, methods) = (request.method(), route.methods());
+    let route = match route {
+        Route::Publish(target @ Target::User(_))
+            if method == Method::DELETE || origin::is_preflight_of(request, "DELETE") =>
+        {
+            Route::Disconnect { target, room: String::new() }
+        }
+        other => other,
+    };
+    if route.is_admin() {
+        *reader = origin::check_admin(request, config)?;
+    } else if route.is_guarded() {
         *reader = origin::check(request, config)?;
     }
-    let (method, methods) = (request.method(), route.methods());
+    if matches!(route, Route::Endpoint) {
+        let asks = request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        let is_preflight = method == Method::OPTIONS && asks && reader.is_some();
+        return Ok(if is_preflight { Route::Options(methods) } else { route });
+    }
     allow(method, methods)?;
     match route {
         _ if method == Method::OPTIONS => return Ok(Route::Options(methods)),
@@ -93,8 +134,14 @@ fn find<'a>(path: &str, config: &'a Config) -> Option<Route<'a>> {
         Some(Route::Metrics)
     } else if path == "/rooms" {
         Some(Route::Rooms)
+    } else if path == "/all" {
+        Some(Route::Publish(Target::All))
     } else if let Some(room) = path.strip_prefix("/rooms/") {
-        name(room).map(|room| Route::Members(room.into()))
+        let Some((room, client)) = room.split_once('/') else {
+            return name(room).map(|room| Route::Members(room.into()));
+        };
+        let target = Target::Client(client.parse().ok()?);
+        name(room).map(|room| Route::Disconnect { target, room: room.into() })
     } else if room("/ws").is_some() {
         Some(Route::Upgrade)
     } else if room("/sse").is_some() {
@@ -110,15 +157,15 @@ fn find<'a>(path: &str, config: &'a Config) -> Option<Route<'a>> {
 /// Bytes of a path that the log shows at most.
 const LOGGED_MAX: usize = 200;
 
-/// The answer to a path that has no route; to one that almost has, why.
+/// What is said of a path that has no route; of one that almost has, why.
 #[cold]
-fn not_found(path: &str, has_routes: bool) -> Response {
+pub(crate) fn no_route(path: &str, has_routes: bool) -> &'static str {
     log::debug!("no route for {:?}", path.get(..LOGGED_MAX).unwrap_or(path));
     let name = ["/ws/", "/sse/", "/pub/", "/user/", "/rooms/"]
         .iter()
         .find_map(|prefix| path.strip_prefix(prefix))
         .filter(|_| has_routes);
-    let sentence = match name {
+    match name {
         None => "no such route",
         Some("") => "the path ends with a slash: a name has to follow it, or the slash to go",
         Some(name) if name.contains('/') => {
@@ -130,8 +177,7 @@ fn not_found(path: &str, has_routes: bool) -> Response {
             Some(name) if *name == *"." || *name == *".." => "a name is neither . nor ..",
             Some(_) => "a name has no control characters",
         },
-    };
-    Response::new(StatusCode::NOT_FOUND, sentence)
+    }
 }
 
 /// Checks what a request announces of its body.
@@ -168,6 +214,7 @@ mod tests {
         let head = parse(request.as_bytes(), 0).expect("well-formed").expect("whole");
         match route(&head, config, &mut None) {
             Ok(Route::Upgrade) => 101,
+            Ok(Route::Endpoint) => 404,
             Ok(_) => 200,
             Err(response) => response.status.as_u16(),
         }
@@ -201,12 +248,41 @@ mod tests {
             ("GET /ws/%00 HTTP/1.1", UPGRADE, 404),
             ("GET /ws/%ff HTTP/1.1", UPGRADE, 404),
             ("GET /wsx HTTP/1.1", UPGRADE, 404),
+            ("POST /all HTTP/1.1", "Content-Length: 1\r\n", 200),
+            ("DELETE /all HTTP/1.1", "", 405),
+            ("DELETE /user/ada HTTP/1.1", "", 200),
+            ("DELETE /rooms/a HTTP/1.1", "", 405),
+            ("DELETE /rooms/a/3-17 HTTP/1.1", "", 200),
+            ("GET /rooms/a/3-17 HTTP/1.1", "", 405),
+            ("DELETE /rooms/a/3 HTTP/1.1", "", 404),
+            ("DELETE /rooms/a/b/3-17 HTTP/1.1", "", 404),
+            ("DELETE /rooms/../3-17 HTTP/1.1", "", 404),
         ] {
             let request = format!("{line}\r\nHost: hub.example\r\n{headers}\r\n");
             assert_eq!(status(&config, &request), expected, "{request}");
         }
         let long = format!("GET /ws/{} HTTP/1.1\r\nHost: x\r\n{UPGRADE}\r\n", "a".repeat(129));
         assert_eq!(status(&config, &long), 404);
+    }
+    /// What is for administrators is not for the pages of every site, whatever else is.
+    #[test]
+    fn any_page_may_use_rooms_and_only_a_named_one_acts() {
+        let config = Config::default().http(true).origins(vec!["*".to_owned()]);
+        for (line, expected) in [
+            ("POST /pub/a HTTP/1.1", 200),
+            ("POST /user/ada HTTP/1.1", 200),
+            ("GET /nothing HTTP/1.1", 404),
+            ("POST /all HTTP/1.1", 403),
+            ("DELETE /user/ada HTTP/1.1", 403),
+            ("DELETE /rooms/a/3-17 HTTP/1.1", 403),
+            ("GET /metrics HTTP/1.1", 403),
+            ("GET /rooms HTTP/1.1", 403),
+            ("GET /rooms/a HTTP/1.1", 403),
+        ] {
+            let headers = "Host: hub.example\r\nOrigin: https://elsewhere.example\r\n";
+            let request = format!("{line}\r\n{headers}Content-Length: 1\r\n\r\n");
+            assert_eq!(status(&config, &request), expected, "{request}");
+        }
     }
     #[test]
     fn without_http_any_path_upgrades_and_nothing_else_is_there() {

@@ -179,6 +179,11 @@ impl<'a> Deadline<'a> {
         self.due = due;
     }
 
+    /// When it is.
+    pub(crate) fn due(&self) -> Tick {
+        self.due
+    }
+
     pub(crate) fn timers(&self) -> &'a Timers {
         self.timers
     }

@@ -2,7 +2,7 @@
 
 use std::net::TcpStream;
 
-use crate::support::{Peer, Server};
+use crate::support::{KEY, Peer, Server, sign};
 
 /// Sends a request as it is; returns the answer.
 fn ask(address: &str, request: &str) -> crate::peer::Response {
@@ -166,20 +166,6 @@ fn basic_authentication_of_a_proxy_does_not_hide_a_token() {
     assert_eq!(ask(&address, &events("?token=sesame")).status, 200);
     assert_eq!(ask(&address, &events("")).status, 401);
 }
-
-/// A token that PyJWT signs, as its `encode` writes header and claims.
-fn sign(claims: &str) -> String {
-    use base64ct::{Base64UrlUnpadded, Encoding as _};
-    use hmac::{Hmac, KeyInit as _, Mac as _};
-    let encode = |part: &[u8]| Base64UrlUnpadded::encode_string(part);
-    let header = encode(br#"{"alg":"HS256","typ":"JWT"}"#);
-    let signed = format!("{header}.{}", encode(claims.as_bytes()));
-    let mac = Hmac::<sha2::Sha256>::new_from_slice(KEY.as_bytes()).expect("any length will do");
-    let signature = encode(&mac.chain_update(&signed).finalize().into_bytes());
-    format!("{signed}.{signature}")
-}
-
-const KEY: &str = "a secret of at least 256 bits, as HS256 wants it";
 
 /// The seconds since 1970.
 fn unix_seconds() -> u64 {

@@ -3,6 +3,7 @@
 
 mod access;
 mod activation;
+mod acts;
 mod deploy;
 mod drain;
 mod hostile;

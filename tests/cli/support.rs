@@ -48,6 +48,21 @@ pub(crate) fn run(command: &mut Command) -> Output {
     Output { status, stdout: stdout.into(), stderr: stderr.into() }
 }
 
+/// A token that PyJWT signs, as its `encode` writes header and claims.
+pub(crate) fn sign(claims: &str) -> String {
+    use base64ct::{Base64UrlUnpadded, Encoding as _};
+    use hmac::{Hmac, KeyInit as _, Mac as _};
+    let encode = |part: &[u8]| Base64UrlUnpadded::encode_string(part);
+    let header = encode(br#"{"alg":"HS256","typ":"JWT"}"#);
+    let signed = format!("{header}.{}", encode(claims.as_bytes()));
+    let mac = Hmac::<sha2::Sha256>::new_from_slice(KEY.as_bytes()).expect("any length will do");
+    let signature = encode(&mac.chain_update(&signed).finalize().into_bytes());
+    format!("{signed}.{signature}")
+}
+
+/// The key of the tokens.
+pub(crate) const KEY: &str = "a secret of at least 256 bits, as HS256 wants it";
+
 /// A running binary. Dropping it kills the process.
 pub(crate) struct Server {
     pub(crate) child: Child,

@@ -22,6 +22,7 @@ mod http;
 mod sse;
 
 mod embed;
+mod endpoints;
 mod hostile;
 mod relay;
 mod storms;

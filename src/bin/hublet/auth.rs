@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use hublet::http::header;
-use hublet::http::{HeaderMap, Request, StatusCode};
+use hublet::http::{HeaderMap, Method, Request, StatusCode};
 use hublet::{Peer, is_local, is_name, query_of};
 use sha2::Sha256;
 
@@ -202,7 +202,13 @@ impl Access {
         let path = request.uri().path();
         let is_under = |prefixes: &[&str]| prefixes.iter().any(|prefix| path.starts_with(prefix));
         let is_admin = is_under(&["/metrics", "/rooms"]);
+        let is_act = path == "/all" || request.method() == Method::DELETE;
         match status {
+            StatusCode::UNAUTHORIZED if is_act && bearer(request.headers()).is_none() => {
+                shown(request).map(|_| "the admin token has to be in the header Authorization")
+            }
+            StatusCode::UNAUTHORIZED if is_act => Some(WRONG),
+            StatusCode::FORBIDDEN if is_act => Some("this needs a hub with --admin-token"),
             StatusCode::UNAUTHORIZED if is_admin => shown(request).map(|_| WRONG),
             StatusCode::UNAUTHORIZED => self.pass(request, now).err(),
             StatusCode::FORBIDDEN if is_admin => {
@@ -239,6 +245,24 @@ impl Access {
             return if valid { Ok(()) } else { Err(StatusCode::UNAUTHORIZED) };
         }
         if is_local(request, peer) { Ok(()) } else { Err(StatusCode::FORBIDDEN) }
+    }
+}
+
+impl Access {
+    /// Whether a request may do what an administrator does. It needs the admin token, from this
+    /// machine too, and in its header: a page that the hub does not know can have a browser send a
+    /// query.
+    ///
+    /// # Errors
+    ///
+    /// 401 if the token is missing or wrong, 403 if there is no admin token.
+    pub(crate) fn act(&self, request: &Request<()>) -> Result<(), StatusCode> {
+        let secret = &self.secrets.admin_token;
+        if secret.is_none() {
+            return Err(StatusCode::FORBIDDEN);
+        }
+        let valid = bearer(request.headers()).is_some_and(|shown| is(secret, &shown));
+        if valid { Ok(()) } else { Err(StatusCode::UNAUTHORIZED) }
     }
 }
 

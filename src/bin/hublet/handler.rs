@@ -36,7 +36,6 @@ struct Seat {
     sends: bool,
     /// Whether its empty binary messages are questions: browsers hide pings from pages.
     probes: bool,
-    peer: Peer,
     /// When its token ends, in seconds of Unix time; 0 if it does not.
     end: u64,
 }
@@ -60,11 +59,7 @@ impl Relay {
 }
 
 impl Handler for Relay {
-    async fn on_upgrade(
-        &self,
-        request: &Request<()>,
-        peer: &Peer,
-    ) -> Result<Admission, StatusCode> {
+    async fn on_upgrade(&self, request: &Request<()>, _: &Peer) -> Result<Admission, StatusCode> {
         let room = room_of(request.uri().path()).ok_or(StatusCode::NOT_FOUND)?;
         let echo = switch(request, "echo")?.unwrap_or(self.echo);
         let probes = switch(request, "probe")?.unwrap_or(false);
@@ -73,7 +68,7 @@ impl Handler for Relay {
         let sends = pass.sends_to(&room).is_ok();
         let end = pass.until.unwrap_or(0);
         let room: Arc<str> = room.into();
-        let seat = Seat { room: Arc::clone(&room), echo, sends, probes, peer: *peer, end };
+        let seat = Seat { room: Arc::clone(&room), echo, sends, probes, end };
         let admission = pass.user.map_or_else(Admission::anonymous, Admission::user);
         let admission = admission.room(room).extension(seat);
         Ok(match answered_protocol(request, &self.protocols) {
@@ -99,13 +94,17 @@ impl Handler for Relay {
         self.access.inspect(request, peer)
     }
 
+    async fn on_act(&self, request: &Request<()>, _: &Peer, _: &Target) -> Result<(), StatusCode> {
+        self.access.act(request)
+    }
+
     fn on_refusal(&self, request: &Request<()>, status: StatusCode) -> Option<Cow<'static, str>> {
         self.access.reason(request, status, unix_time().as_secs()).map(Into::into)
     }
 
     async fn on_connect(&self, client: &Client) -> Result<(), Disconnect> {
         let seat = seat(client)?;
-        self.fold.joined(client, &seat.room, &seat.peer);
+        self.fold.joined(client, &seat.room, &client.peer());
         if seat.end > 0 {
             self.clock.add(client.id(), seat.end);
         }
@@ -130,7 +129,7 @@ impl Handler for Relay {
             Ok(()) => Ok(()),
             // Boxed, since it is rare and would make every idle client larger.
             Err(error) if error.is_full() => Box::pin(publish(client, seat, error)).await,
-            Err(error) => Err(disconnect(&error)),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -147,7 +146,8 @@ impl Handler for Relay {
 /// Answers the question of a client, to it alone and behind what waits in its queue. It reads no
 /// further message of the client before that, so a client has one answer on its way at most.
 async fn answer(client: &Client) -> Result<(), Disconnect> {
-    client.send(Message::binary([])).await.map(drop).map_err(|error| disconnect(&error))
+    client.send(Message::binary([])).await?;
+    Ok(())
 }
 
 /// Waits for a place in the inbox, with the message that had none.
@@ -158,7 +158,8 @@ async fn publish(client: &Client, seat: &Seat, refused: Error) -> Result<(), Dis
     } else {
         client.publish(&seat.room, message).await
     };
-    published.map(drop).map_err(|error| disconnect(&error))
+    published?;
+    Ok(())
 }
 
 /// Returns what a parameter of the query switches, if it is there.
@@ -177,8 +178,4 @@ fn switch(request: &Request<()>, name: &str) -> Result<Option<bool>, StatusCode>
 
 fn seat(client: &Client) -> Result<&Seat, Disconnect> {
     client.extension().ok_or(Disconnect::INTERNAL)
-}
-
-fn disconnect(error: &Error) -> Disconnect {
-    if error.is_closed() { Disconnect::GOING_AWAY } else { Disconnect::INTERNAL }
 }

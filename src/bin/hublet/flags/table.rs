@@ -166,7 +166,8 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag {
         name: "admin-token",
         value: "TOKEN",
-        help: "token required for /metrics and /rooms; without it they answer loopback only",
+        help: "token required for /metrics and /rooms, which answer loopback only without it, and \
+               to disconnect or speak to clients as an administrator",
         sets: Sets::Secret(|secrets| &mut secrets.admin_token),
     },
     Flag {
