@@ -5,24 +5,32 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use futures_lite::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use futures_lite::io::{AsyncRead, AsyncWriteExt as _};
 
 use crate::hub::handle::Hub;
 use crate::memory::read_buffers::READ_BUFFER_BYTES;
+use crate::net::stream::Transport;
 use crate::stats::add;
 
-/// Bytes that are read and thrown away after the last that were written: four bodies of the longest
-/// message at the defaults.
-const DISCARD_MAX: usize = 256 * 1024;
+/// Bytes that are read and thrown away behind the last that were written, at most. They cost no
+/// memory; a peer that sends more sees a reset.
+pub(crate) const DISCARD_MAX: usize = 64 * 1024 * 1024;
 
-/// Writes the last bytes of a stream, and then reads until the peer has ended it too. Each of the two
-/// has the close timeout: a process that was stopped may write late, and its peer reads after that.
+/// Bytes that one poll throws away, about, before other tasks run.
+const DISCARD_BUDGET: usize = 64 * 1024;
+
+/// Writes the last bytes of a stream and shuts its write side down, then reads and discards until the
+/// peer has ended it too (RFC 6455 7.1.1). Each of the two has the close timeout: a process that was
+/// stopped may write late, and its peer reads after that.
 ///
-/// A socket that is closed with unread bytes resets the connection and may destroy what was sent.
-pub(crate) async fn lingering_close<S>(hub: &Hub, stream: &mut S, last: &[u8]) -> io::Result<()>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+/// A socket that is closed with unread bytes, or gets more, resets the connection and destroys what
+/// is on its way. With `may_close_now` the end of the peer is not waited for if nothing more has come.
+pub(crate) async fn lingering_close<T: Transport>(
+    hub: &Hub,
+    stream: &mut T,
+    last: &[u8],
+    mut may_close_now: bool,
+) -> io::Result<()> {
     let (timers, timeout) = (&hub.shared().timers, hub.shared().config.close_timeout);
     let written = async {
         stream.write_all(last).await?;
@@ -30,16 +38,31 @@ where
         stream.close().await
     };
     timers.after(timeout).within(written).await.unwrap_or_else(timed_out)?;
-    let discarding = async {
-        let mut discarded = 0;
-        while discarded < DISCARD_MAX {
-            match poll_fn(|cx| poll_discard(hub, stream, cx)).await? {
-                0 => break,
-                n => discarded += n,
+    let mut budget = DISCARD_BUDGET;
+    let mut left = DISCARD_MAX;
+    let discarding = poll_fn(|cx| {
+        while left > 0 {
+            if budget == 0 {
+                budget = DISCARD_BUDGET;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            // Most peers have not answered yet: a read would find nothing.
+            let read = match stream.poll_readable(cx) {
+                Poll::Ready(()) => poll_discard(hub, stream, cx)?,
+                Poll::Pending => Poll::Pending,
+            };
+            match read {
+                Poll::Pending if !may_close_now => return Poll::Pending,
+                Poll::Pending | Poll::Ready(0) => break,
+                Poll::Ready(n) => {
+                    may_close_now = false;
+                    (budget, left) = (budget.saturating_sub(n), left.saturating_sub(n));
+                }
             }
         }
-        Ok(())
-    };
+        Poll::Ready(Ok(()))
+    });
     timers.after(timeout).within(discarding).await.unwrap_or_else(timed_out)
 }
 
@@ -87,7 +110,7 @@ mod tests {
         for answers in [true, false] {
             let line = Line::new(2, usize::MAX, Rng::with_seed(1));
             let mut socket = Socket::new(&line, false);
-            let mut goodbye = pin!(lingering_close(&hub, &mut socket, b"last"));
+            let mut goodbye = pin!(lingering_close(&hub, &mut socket, b"last", false));
             let cx = &mut Context::from_waker(Waker::noop());
             assert!(goodbye.as_mut().poll(cx).is_pending());
             line.grant(2);

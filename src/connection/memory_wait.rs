@@ -57,10 +57,6 @@ impl<'a> MemoryWait<'a> {
     pub(crate) fn cancel(&mut self) {
         self.0 = None;
     }
-
-    pub(crate) fn is_waiting(&self) -> bool {
-        self.0.is_some()
-    }
 }
 
 /// Waits until memory is not short.

@@ -1,9 +1,12 @@
 //! The parts that WebSocket and SSE connections share.
 
+pub(crate) mod end;
 pub(crate) mod handler;
 pub(crate) mod hooks;
 pub(crate) mod linger;
 pub(crate) mod memory_wait;
+pub(crate) mod outgoing;
+pub(crate) mod read_pause;
 pub(crate) mod refuse;
 pub(crate) mod registration;
 pub(crate) mod relay;

@@ -8,7 +8,7 @@ use std::task::Poll;
 use futures_lite::future::yield_now;
 use futures_lite::io::AsyncWriteExt as _;
 
-use crate::connection::linger::{lingering_close, poll_discard, timed_out};
+use crate::connection::linger::{DISCARD_MAX, lingering_close, poll_discard, timed_out};
 use crate::http1::response::Response;
 use crate::http1::slot::Slot;
 use crate::hub::handle::Hub;
@@ -16,10 +16,6 @@ use crate::net::stream::Transport;
 use crate::peer::Peer;
 use crate::stats::{RefusalReason, Requested, add};
 use crate::time::clock::now;
-
-/// Bytes of a refused body that are read and thrown away at most. They cost no memory; a client that
-/// sends more sees a reset.
-pub(crate) const BODY_DISCARD_MAX: usize = 64 * 1024 * 1024;
 
 /// Counts a response that refuses what was asked, and logs it: each one at the level DEBUG, and once
 /// at WARN if a flag would allow it.
@@ -65,7 +61,7 @@ pub(crate) async fn end_after_response<T: Transport>(
 ) {
     let ended = match (written, body) {
         (Ok(()), Some(slot)) => discard_body(hub, transport, slot).await,
-        (Ok(()), None) => lingering_close(hub, transport, b"").await,
+        (Ok(()), None) => lingering_close(hub, transport, b"", false).await,
         (error, _) => error,
     };
     if let Err(error) = ended {
@@ -74,7 +70,7 @@ pub(crate) async fn end_after_response<T: Transport>(
     }
 }
 
-/// Shuts the write side down, and reads to the end of the stream, at most [`BODY_DISCARD_MAX`] bytes.
+/// Shuts the write side down, and reads to the end of the stream, at most [`DISCARD_MAX`] bytes.
 ///
 /// Many clients read a response only when they have sent all of their body. A socket that is closed
 /// before has unread bytes, and resets the connection: they would see that instead of the status.
@@ -95,7 +91,7 @@ async fn discard_body<T: Transport>(
     let mut progress = timers.after(patience);
     let mut has_slot = true;
     let mut discarded = 0;
-    while discarded < BODY_DISCARD_MAX {
+    while discarded < DISCARD_MAX {
         let read = poll_fn(|cx| {
             if let Poll::Ready(read) = poll_discard(hub, transport, cx) {
                 return Poll::Ready(read);

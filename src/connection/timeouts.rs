@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use crate::config::Config;
+use crate::connection::read_pause::ReadPause;
 use crate::hub::handle::Hub;
 use crate::time::timer_list::Tick;
 use crate::time::timers::Deadline;
@@ -88,37 +89,41 @@ impl<'a> Timeouts<'a> {
         }
     }
 
+    /// Whether the last drain left something that is not written and flushed.
+    pub(crate) fn is_writing(&self) -> bool {
+        self.no_progress_since.is_some()
+    }
+
     /// Ready with the timeout that is due. Pending, and woken at the next one, if none is.
     ///
-    /// While `listening` is false, the pong and message timeouts are suspended: the answer may lie
-    /// unread in the socket. `began` is when the unfinished message began.
+    /// A `pause` suspends the pong and message timeouts. `began` is when the unfinished message began.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         config: &Config,
-        listening: bool,
+        pause: Option<ReadPause>,
         began: Option<Tick>,
     ) -> Poll<Due> {
         self.last_read_granted &= began.is_some();
-        let (due, verdict) = self.next(config, listening, began);
+        let (due, verdict) = self.next(config, pause.is_none(), began);
         // The caller acts on a timeout by moving its time. Until then it stays due.
         self.deadline.set(due);
         Pin::new(&mut self.deadline).poll(cx).map(|()| verdict)
     }
 
     /// The earliest deadline and what it means.
-    fn next(&self, config: &Config, listening: bool, began: Option<Tick>) -> (Tick, Due) {
+    fn next(&self, config: &Config, reads: bool, began: Option<Tick>) -> (Tick, Due) {
         let ping_interval = config.ping_interval / 1000 * u32::from(self.share);
         let mut next = match self.pinged {
             None => (self.heard.plus(ping_interval), Due::Ping),
-            Some(pinged) if listening => (pinged.plus(config.pong_timeout), Due::PongTimeout),
+            Some(pinged) if reads => (pinged.plus(config.pong_timeout), Due::PongTimeout),
             // A suspended timeout must not wake the client either.
             Some(_) => (self.now().plus(ping_interval), Due::Ping),
         };
         if let Some(stuck) = self.no_progress_since {
             next = earlier(next, (stuck.plus(config.write_timeout), Due::WriteTimeout));
         }
-        if let (true, Some(began)) = (listening, began) {
+        if let (true, Some(began)) = (reads, began) {
             next = earlier(next, (began.plus(config.message_timeout), Due::MessageTimeout));
         }
         next
@@ -157,7 +162,7 @@ mod tests {
         let start = now();
         let mut cx = Context::from_waker(Waker::noop());
         loop {
-            match clock.poll(&mut cx, config(hub), true, began) {
+            match clock.poll(&mut cx, config(hub), None, began) {
                 Poll::Ready(verdict) => return (verdict, now() - start),
                 Poll::Pending => time.advance(time.until_next().expect("the timer is set")),
             }
@@ -208,6 +213,6 @@ mod tests {
             next(&mut clock, &hub, &time, began),
             (Due::MessageTimeout, Duration::from_secs(1))
         );
-        assert!(clock.poll(&mut cx, config(&hub), false, began).is_pending());
+        assert!(clock.poll(&mut cx, config(&hub), Some(ReadPause::Hook), began).is_pending());
     }
 }

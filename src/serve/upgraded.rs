@@ -164,7 +164,7 @@ impl Hub {
     /// ```
     pub async fn serve_upgraded<S, H>(
         &self,
-        mut stream: S,
+        stream: S,
         admission: Admission,
         handler: &H,
     ) -> Result<Disconnect, Error>
@@ -172,12 +172,13 @@ impl Hub {
         S: AsyncRead + AsyncWrite + Unpin + Send,
         H: Handler,
     {
+        let mut stream = AnyStream(stream);
         let _counted = self.shared().admissions.connection();
         let counters = &self.shared().counters;
         match registration::admit(self, admission).await {
             Ok(admitted) => {
                 add(&counters.upgrades_accepted, 1);
-                Ok(connection::run(self, AnyStream(stream), admitted, Vec::new(), handler).await)
+                Ok(connection::run(self, stream, admitted, Vec::new(), handler).await)
             }
             Err(error) => {
                 let wrong = error.status().map_or(RefusalReason::Other, RefusalReason::of);
@@ -187,7 +188,8 @@ impl Hub {
                     _ => Disconnect::INTERNAL,
                 };
                 // It has its 101 already.
-                if let Err(error) = lingering_close(self, &mut stream, &reason.frame()).await {
+                let last = reason.frame();
+                if let Err(error) = lingering_close(self, &mut stream, &last, false).await {
                     log::debug!("a client that was turned away did not answer: {error}");
                 }
                 Err(error)

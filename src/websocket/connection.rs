@@ -9,15 +9,19 @@ use std::task::{Context, Poll, ready};
 
 use futures_lite::FutureExt as _;
 
+use crate::connection::end::{End, depart, finish};
 use crate::connection::handler::Handler;
 use crate::connection::memory_wait::MemoryWait;
+use crate::connection::outgoing::{Encode, Outgoing, Output};
+use crate::connection::read_pause::ReadPause;
 use crate::connection::registration::{Admitted, Registered};
-use crate::connection::timeouts::{Due, Timeouts};
+use crate::connection::timeouts::Due;
 use crate::disconnect::Disconnect;
 use crate::frame::header;
 use crate::hub::client::Client;
 use crate::hub::handle::Hub;
-use crate::hub::queue::{Drained, Phase};
+use crate::hub::queue::Drained;
+use crate::hub::unsent::{Progress, Unsent};
 use crate::message::Message;
 use crate::net::stream::Transport;
 use crate::stats::add;
@@ -25,8 +29,8 @@ use crate::time::clock::now;
 use crate::websocket::decoder::Event;
 use crate::websocket::reader::Reader;
 
-/// Bytes that one poll reads from or writes to a peer, about, before others get their turn.
-pub(crate) const READ_BUDGET: u32 = 64 * 1024;
+/// Bytes that one poll reads from a peer, about, before other tasks run.
+const READ_BUDGET: u32 = 64 * 1024;
 
 /// A ping (RFC 6455 5.5.2), with a payload, since some small clients mishandle one without.
 pub(crate) const PING: [u8; 5] = *b"\x89\x03hub";
@@ -37,20 +41,18 @@ const PONG: u8 = 0x8a;
 /// The frame of a pong.
 struct Pong(Vec<u8>);
 
-/// Why a pump stopped.
-#[derive(Debug)]
-pub(crate) enum End {
-    /// The connection ends itself, with this: the peer's mistake, the handler's wish, and a close
-    /// frame with more behind it.
-    Ours(Disconnect),
-    /// The peer ends it, with a close frame and nothing behind that.
-    Theirs(Disconnect),
-    /// The manager sealed the queue: a kick or a drain.
-    Closing,
-    /// The queue overflowed, or the socket took nothing in time.
-    Evicted,
-    /// The peer is gone: nothing can be said to it.
-    Lost(Disconnect),
+/// What waits in the queue leaves as frames.
+struct Frames;
+
+impl Encode for Frames {
+    fn poll_write<T: Transport>(
+        &mut self,
+        cx: &mut Context<'_>,
+        unsent: &Unsent<'_>,
+        output: &mut Output<'_, T>,
+    ) -> Poll<io::Result<Progress>> {
+        unsent.write_frames(|frames| output.poll_write_vectored(cx, frames))
+    }
 }
 
 /// Runs a client from its 101 to its end; returns why it ended. `early` came behind its request.
@@ -68,19 +70,14 @@ pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
     let mut connection = Connection::new(hub, transport, registered, early);
     async move {
         let end = connection.serve(&client, handler).await;
-        let end = connection.unregister(end, &client).await;
-        let reason = connection.end(end).await;
+        connection.stop_reading();
+        // Boxed, so that the long life before has no room for the end.
+        let reason = Box::pin(finish(&mut *connection, end, &client)).await;
         // The socket is closed with the queue, which may write through it, before the hook.
         let registered = connection.into_registered();
         // A block of its own, where the reason lies in the room of the long life before.
         let departure = async {
-            let rooms = registered.leave(client.id()).await;
-            drop(registered);
-            let client = client.departed(rooms);
-            let hook = async { handler.on_disconnect(&client, &reason).await };
-            if AssertUnwindSafe(hook).catch_unwind().await.is_err() {
-                log::error!("on_disconnect panicked for client {}", client.id());
-            }
+            depart(registered, &client, &reason, handler).await;
             reason
         };
         departure.await
@@ -92,15 +89,14 @@ pub(crate) struct Connection<'a, T> {
     pub(super) hub: &'a Hub,
     /// The transport, and what the peer says.
     pub(super) reader: Reader<T>,
-    /// The client's queue and its place in the registry.
-    pub(super) registered: Registered,
-    pub(super) timeouts: Timeouts<'a>,
+    /// The client's queue, and what is written from it.
+    pub(super) outgoing: Outgoing<'a>,
     /// Bytes that may still be read in this turn.
-    pub(super) read_budget: u32,
-    /// Frames were written that the transport may still hold back.
-    pub(super) unflushed: bool,
-    /// Whether reading waits because memory is short.
-    pub(super) memory_wait: MemoryWait<'a>,
+    read_budget: u32,
+    /// Why the peer is not read, while it is not.
+    pause: Option<ReadPause>,
+    /// The wait for memory, while memory is short.
+    memory_wait: MemoryWait<'a>,
     /// The pong for the newest ping, while the queue has no room for it.
     pong_pending: Option<Box<Pong>>,
 }
@@ -112,10 +108,9 @@ impl<'a, T: Transport> Connection<'a, T> {
         Box::new(Self {
             hub,
             reader: Reader::new(transport, early, hub),
-            registered,
-            timeouts: Timeouts::new(hub),
+            outgoing: Outgoing::new(hub, registered),
             read_budget: READ_BUDGET,
-            unflushed: false,
+            pause: None,
             memory_wait: MemoryWait::default(),
             pong_pending: None,
         })
@@ -123,7 +118,14 @@ impl<'a, T: Transport> Connection<'a, T> {
 
     /// Closes the socket, with what is still in it.
     fn into_registered(self) -> Registered {
-        self.registered
+        self.outgoing.registered
+    }
+
+    /// Nothing that came behind the end is read, and the borrowed buffer is not kept over it.
+    fn stop_reading(&mut self) {
+        self.reader.discard(self.hub, self.outgoing.queue());
+        self.memory_wait.cancel();
+        self.pause = Some(ReadPause::End);
     }
 
     /// Hands messages to the handler until something ends the connection.
@@ -160,23 +162,19 @@ impl<'a, T: Transport> Connection<'a, T> {
         hook: Pin<&mut F>,
     ) -> impl Future<Output = Result<(), End>> {
         let mut hook = AssertUnwindSafe(hook).catch_unwind();
-        let mut waited = false;
         poll_fn(move |cx| {
             if let Poll::Ready(outcome) = Pin::new(&mut hook).poll(cx) {
-                if waited {
-                    self.timeouts.resume_reading();
-                    self.reader.resume(&self.hub.shared().timers);
-                }
+                self.resume_reading();
                 return Poll::Ready(match outcome {
                     Ok(Ok(())) => Ok(()),
                     Ok(Err(disconnect)) => Err(End::Ours(disconnect)),
                     Err(_) => Err(End::Ours(Disconnect::INTERNAL)),
                 });
             }
-            waited = true;
+            self.pause = Some(ReadPause::Hook);
             self.end_poll();
             self.read_budget = READ_BUDGET;
-            self.poll_write_and_timeouts(cx, false).map(Err)
+            self.poll_write_and_timeouts(cx).map(Err)
         })
     }
 
@@ -191,18 +189,19 @@ impl<'a, T: Transport> Connection<'a, T> {
             return next;
         }
         self.end_poll();
-        self.poll_write_and_timeouts(cx, !self.memory_wait.is_waiting()).map(Err)
+        self.poll_write_and_timeouts(cx).map(Err)
     }
 
     /// Decodes and reads until there is a message, an end, or nothing more to read.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, End>> {
         loop {
             if self.poll_memory(cx).is_pending() {
+                self.pause = Some(ReadPause::Memory);
                 self.read_budget = READ_BUDGET;
                 return Poll::Pending;
             }
             if self.reader.has_unread() {
-                match self.reader.next(self.hub, &self.registered.queue) {
+                match self.reader.next(self.hub, self.outgoing.queue()) {
                     Some(Ok(Event::Message(message))) => return Poll::Ready(Ok(message)),
                     Some(Ok(Event::Ping(payload))) => self.answer(&payload),
                     Some(Ok(Event::Pong)) => {}
@@ -244,7 +243,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     /// (RFC 6455 5.5.3).
     fn answer(&mut self, ping: &[u8]) {
         let pong = [&header(PONG, ping.len()), ping].concat();
-        let has_room = self.registered.queue.push_control(&pong);
+        let has_room = self.outgoing.queue().push_control(&pong);
         self.pong_pending = (!has_room).then(|| Box::new(Pong(pong)));
     }
 
@@ -254,18 +253,26 @@ impl<'a, T: Transport> Connection<'a, T> {
         if self.reader.has_begun() {
             self.memory_wait.cancel();
         } else if ready!(self.memory_wait.poll_available(cx, self.hub)) {
-            self.timeouts.resume_reading();
+            self.resume_reading();
         }
         Poll::Ready(())
     }
 
+    /// Ends a pause, if there is one.
+    fn resume_reading(&mut self) {
+        if self.pause.take().is_some() {
+            self.outgoing.timeouts.resume_reading();
+            self.reader.resume(&self.hub.shared().timers);
+        }
+    }
+
     /// Reads once from the transport.
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let filled = self.reader.poll_fill(cx, &self.hub.shared().read_buffers);
         match &filled {
             Poll::Ready(Ok(n)) => {
                 self.read_budget = self.read_budget.saturating_sub(*n as u32);
-                self.timeouts.heard();
+                self.outgoing.timeouts.heard();
                 add(&self.hub.shared().counters.bytes_received, *n as u64);
                 let memory = self.hub.memory();
                 if memory.is_limited() {
@@ -280,30 +287,25 @@ impl<'a, T: Transport> Connection<'a, T> {
 
     /// Before a poll ends: lets go of what the next one does not need.
     fn end_poll(&mut self) {
-        self.reader.end_poll(self.hub, &self.registered.queue);
+        self.reader.end_poll(self.hub, self.outgoing.queue());
     }
 
-    /// Writes, then judges deadlines; `listening` is whether the peer is being read as well.
-    ///
-    /// Ready only with an end.
-    pub(super) fn poll_write_and_timeouts(
-        &mut self,
-        cx: &mut Context<'_>,
-        listening: bool,
-    ) -> Poll<End> {
+    /// Writes, then judges deadlines. Ready only with an end.
+    pub(super) fn poll_write_and_timeouts(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
             if let Poll::Ready(end) = self.poll_write(cx) {
                 return Poll::Ready(end);
             }
             let began = self.reader.began();
-            match ready!(self.timeouts.poll(cx, &self.hub.shared().config, listening, began)) {
+            let config = &self.hub.shared().config;
+            match ready!(self.outgoing.timeouts.poll(cx, config, self.pause, began)) {
                 Due::Ping => {
                     // Without a place for it the write deadline judges the peer instead.
-                    self.registered.queue.push_control(&PING);
-                    self.timeouts.pinged();
+                    self.outgoing.queue().push_control(&PING);
+                    self.outgoing.timeouts.pinged();
                 }
                 Due::WriteTimeout => {
-                    self.registered.queue.evict();
+                    self.outgoing.queue().evict();
                     return Poll::Ready(End::Evicted);
                 }
                 // What the socket holds already is read before the peer is judged: a process that
@@ -314,7 +316,7 @@ impl<'a, T: Transport> Connection<'a, T> {
                     return Poll::Pending;
                 }
                 Due::MessageTimeout
-                    if self.timeouts.grants_last_read() && self.read_available(cx) =>
+                    if self.outgoing.timeouts.grants_last_read() && self.read_available(cx) =>
                 {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
@@ -345,34 +347,15 @@ impl<'a, T: Transport> Connection<'a, T> {
 
     /// Writes what waits. Ready only with an end.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        match self.poll_drain(cx).phase {
-            Phase::Handshaking | Phase::Open => Poll::Pending,
-            Phase::Closing => Poll::Ready(End::Closing),
-            Phase::Evicted => Poll::Ready(End::Evicted),
-            Phase::Dead => Poll::Ready(End::Lost(Disconnect::ABNORMAL)),
-        }
+        End::of(self.poll_drain(cx).phase)
     }
 
     /// Drains the queue into the transport and notes progress.
     pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Drained {
-        let queue = &self.registered.queue;
-        let transport = &mut self.reader.transport;
-        let mut drained = queue.poll_drain(cx, READ_BUDGET as usize, |cx, unsent| {
-            unsent.write_frames(|frames| Pin::new(&mut *transport).poll_write_vectored(cx, frames))
-        });
-        self.unflushed |= drained.wrote;
-        if self.unflushed {
-            match Pin::new(transport).poll_flush(cx) {
-                Poll::Ready(Ok(())) => self.unflushed = false,
-                // A stream that keeps what it was given to itself is as good as gone.
-                Poll::Ready(Err(_)) => drained.phase = Phase::Dead,
-                Poll::Pending => {}
-            }
-        }
-        self.timeouts.wrote(drained.wrote, drained.empty && !self.unflushed);
+        let drained = self.outgoing.poll_drain(cx, &mut self.reader.transport, &mut Frames);
         if drained.empty {
             if let Some(pong) = self.pong_pending.take() {
-                queue.push_control(&pong.0);
+                self.outgoing.queue().push_control(&pong.0);
                 cx.waker().wake_by_ref();
             }
         }

@@ -1,0 +1,125 @@
+//! The outgoing half of a client's connection: what waits for the client goes to its stream, under
+//! the write timeout.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use crate::connection::registration::Registered;
+use crate::connection::timeouts::Timeouts;
+use crate::hub::handle::Hub;
+use crate::hub::queue::{Drained, Phase, Queue};
+use crate::hub::unsent::{Progress, Unsent};
+use crate::net::stream::Transport;
+
+/// Bytes that one poll writes to a peer, about, before other tasks run.
+const WRITE_BUDGET: usize = 64 * 1024;
+
+/// Makes the bytes of a protocol from what waits in a queue.
+pub(crate) trait Encode {
+    /// Writes what earlier calls have encoded and the stream has not taken.
+    fn poll_rest<T: Transport>(
+        &mut self,
+        _: &mut Context<'_>,
+        _: &mut Output<'_, T>,
+    ) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what waits in the queue; ready with how far that went.
+    fn poll_write<T: Transport>(
+        &mut self,
+        cx: &mut Context<'_>,
+        unsent: &Unsent<'_>,
+        output: &mut Output<'_, T>,
+    ) -> Poll<io::Result<Progress>>;
+
+    /// Ends the writes of a poll: gives buffers back and counts them. Returns whether the stream has
+    /// taken all that was encoded.
+    fn end_drain(&mut self, _: &Queue) -> bool {
+        true
+    }
+}
+
+/// The stream of a connection, as its encoder writes to it.
+pub(crate) struct Output<'a, T> {
+    stream: &'a mut T,
+    /// The stream has taken bytes.
+    wrote: bool,
+}
+
+impl<T: Transport> Output<'_, T> {
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut *self.stream).poll_write(cx, bytes);
+        self.note(written)
+    }
+
+    pub(crate) fn poll_write_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut *self.stream).poll_write_vectored(cx, slices);
+        self.note(written)
+    }
+
+    fn note(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.wrote |= matches!(written, Poll::Ready(Ok(n)) if n > 0);
+        written
+    }
+}
+
+/// The outgoing half of a connection. Its stream and its encoder are the caller's.
+#[derive(Debug)]
+pub(crate) struct Outgoing<'a> {
+    /// The client's queue and its place in the registry.
+    pub(crate) registered: Registered,
+    pub(crate) timeouts: Timeouts<'a>,
+}
+
+impl<'a> Outgoing<'a> {
+    pub(crate) fn new(hub: &'a Hub, registered: Registered) -> Self {
+        Self { registered, timeouts: Timeouts::new(hub) }
+    }
+
+    pub(crate) fn queue(&self) -> &Queue {
+        &self.registered.queue
+    }
+
+    /// Drains the queue into the stream, flushes, and notes progress for the write timeout.
+    ///
+    /// Afterwards the queue is called empty only if the encoder and the stream hold nothing back.
+    pub(crate) fn poll_drain<T: Transport>(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut T,
+        encoder: &mut impl Encode,
+    ) -> Drained {
+        let queue = &self.registered.queue;
+        let mut output = Output { stream, wrote: false };
+        // What is encoded already waits nowhere else.
+        let has_failed = matches!(encoder.poll_rest(cx, &mut output), Poll::Ready(Err(_)));
+        let mut drained = queue
+            .poll_drain(cx, WRITE_BUDGET, |cx, unsent| encoder.poll_write(cx, unsent, &mut output));
+        drained.wrote = output.wrote;
+        if has_failed {
+            drained.phase = Phase::Dead;
+        }
+        // Also for what an earlier drain has written and the stream still holds back.
+        if drained.wrote || self.timeouts.is_writing() {
+            match Pin::new(output.stream).poll_flush(cx) {
+                Poll::Ready(Ok(())) => {}
+                // A stream that cannot pass on what it has taken is as good as gone.
+                Poll::Ready(Err(_)) => drained.phase = Phase::Dead,
+                Poll::Pending => drained.empty = false,
+            }
+        }
+        drained.empty &= encoder.end_drain(queue);
+        self.timeouts.wrote(drained.wrote, drained.empty);
+        drained
+    }
+}
