@@ -19,7 +19,8 @@ impl PageOrigin {
         if origin == "null" {
             return Some(Self { scheme: origin.to_owned(), host: String::new(), port: None });
         }
-        let (scheme, rest) = origin.split_once("://")?;
+        let (scheme, rest) = origin.split_once(':')?;
+        let rest = rest.strip_prefix("//")?;
         let is_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
         if scheme.is_empty() || !scheme.bytes().all(is_scheme) {
             return None;

@@ -1,6 +1,6 @@
 //! Warnings that are logged once each, however often their cause comes back.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,8 @@ pub(crate) struct WarnOnce {
 struct Seen {
     /// The hashes of the sentences.
     hashes: Vec<u64>,
+    /// What they are hashed with.
+    hasher: RandomState,
     /// When there was no room for one more.
     full_since: Option<Instant>,
 }
@@ -54,9 +56,7 @@ impl WarnOnce {
 
 impl Seen {
     fn judge(&mut self, sentence: &str, now: Instant) -> Verdict {
-        let mut hasher = DefaultHasher::new();
-        sentence.hash(&mut hasher);
-        let hash = hasher.finish();
+        let hash = self.hasher.hash_one(sentence);
         if self.full_since.is_some_and(|since| now.duration_since(since) >= PAUSE) {
             *self = Self::default();
         }

@@ -191,7 +191,8 @@ impl MemoryBudget {
     /// The aging tick at a time.
     fn tick_of(&self, time: Instant) -> u32 {
         let origin = *self.origin.get_or_init(|| time);
-        (time.saturating_duration_since(origin).as_millis() / AGING_TICK.as_millis()) as u32
+        (time.saturating_duration_since(origin).as_millis() as u64 / AGING_TICK.as_millis() as u64)
+            as u32
     }
 
     /// Sets the time: the account reads no clock.

@@ -55,7 +55,7 @@ impl Heartbeat {
         match self {
             Self::Comment => ":\n".into(),
             Self::Event => {
-                let seconds = config.ping_interval.as_millis().div_ceil(1000);
+                let seconds = (config.ping_interval.as_millis() as u64).div_ceil(1000);
                 format!("event: ping\ndata: {seconds}\n\n").into()
             }
         }

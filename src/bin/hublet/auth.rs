@@ -312,7 +312,11 @@ impl Pass {
 /// `Sec-WebSocket-Protocol`.
 fn shown(request: &Request<()>) -> Option<String> {
     let headers = request.headers();
-    let behind_protocol = || protocols(headers).skip_while(|name| *name != PROTOCOL).nth(1);
+    let behind_protocol = || {
+        let names = protocols(headers);
+        let nth = names.iter().position(|name| *name == PROTOCOL)?;
+        names.get(nth + 1).copied()
+    };
     bearer(headers)
         .or_else(|| query_of(request.uri(), "token"))
         .or_else(|| behind_protocol().map(Into::into))
@@ -333,18 +337,19 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
 ///
 /// What stands behind the one for tokens is a secret. It is never looked at here.
 pub(crate) fn answered_protocol(request: &Request<()>, named: &[Arc<str>]) -> Option<Arc<str>> {
-    protocols(request.headers()).find_map(|offer| match offer {
+    protocols(request.headers()).into_iter().find_map(|offer| match offer {
         PROTOCOL => Some(PROTOCOL.into()),
         _ => named.iter().find(|name| ***name == *offer).cloned(),
     })
 }
 
-fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter();
-    values
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim_ascii)
+/// The subprotocols that a request offers.
+fn protocols(headers: &HeaderMap) -> Vec<&str> {
+    let mut names = Vec::new();
+    for value in headers.get_all(header::SEC_WEBSOCKET_PROTOCOL) {
+        names.extend(value.to_str().unwrap_or_default().split(',').map(str::trim_ascii));
+    }
+    names
 }
 
 /// Whether a token is the secret. Compares their hashes in constant time, so that the time tells

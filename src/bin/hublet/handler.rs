@@ -137,7 +137,7 @@ impl Handler for Relay {
         if let Ok(seat) = seat(client) {
             self.fold.left(client, &seat.room, reason);
             if seat.end > 0 {
-                self.clock.remove(client.id(), seat.end);
+                self.clock.remove(client.id());
             }
         }
     }

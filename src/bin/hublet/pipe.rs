@@ -258,8 +258,11 @@ struct Pace {
     messages: usize,
     /// Bytes of frames that may be published before the next check.
     bytes: usize,
-    /// Members that were behind at the last check, and since when.
-    behind: HashMap<ClientId, Instant>,
+    /// When the input began.
+    began: Instant,
+    /// Members that were behind at the last check, and since when, in milliseconds after `began`.
+    /// Numbers, as the clock of tokens has them: each type of table has its code in the binary.
+    behind: HashMap<ClientId, u64>,
 }
 
 impl Pace {
@@ -273,6 +276,7 @@ impl Pace {
             patience: plan.write_timeout,
             messages: 0,
             bytes: 0,
+            began: Instant::now(),
             behind: HashMap::new(),
         }
     }
@@ -303,13 +307,14 @@ impl Pace {
         let mut pause = PAUSE;
         loop {
             let members = self.hub.presence(&self.room).await?;
-            let now = Instant::now();
+            let now = self.began.elapsed().as_millis() as u64;
             let behind = members
                 .iter()
                 .filter(|member| member.waiting > messages || member.waiting_bytes > bytes)
                 .map(|member| (member.id, *self.behind.get(&member.id).unwrap_or(&now)));
             self.behind = behind.collect();
-            if self.behind.values().all(|since| now - *since >= self.patience) {
+            let patience = self.patience.as_millis() as u64;
+            if self.behind.values().all(|since| now - since >= patience) {
                 return Ok(());
             }
             self.reactor.sleep(pause).await;

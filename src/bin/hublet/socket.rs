@@ -50,7 +50,8 @@ impl FromStr for Address {
 /// Reads a link-local address with the name of an interface for its zone: `[fe80::1%eth0]:8080`. The
 /// standard library knows zones by their number only.
 fn in_zone(text: &str) -> Option<SocketAddr> {
-    let (address, port) = text.strip_prefix('[')?.rsplit_once("]:")?;
+    let (address, port) = text.strip_prefix('[')?.rsplit_once(']')?;
+    let port = port.strip_prefix(':')?;
     let (address, zone) = address.split_once('%').filter(|(_, zone)| !zone.contains('/'))?;
     // Linux lists them here; elsewhere the number has to be given.
     let index = std::fs::read_to_string(format!("/sys/class/net/{zone}/ifindex")).ok()?;

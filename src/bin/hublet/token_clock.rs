@@ -3,7 +3,7 @@
 //! That clock may be set, or stand still while the machine is suspended, and timers see neither. So
 //! one task looks at it every few seconds, for all clients.
 
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,10 +22,20 @@ const SET_MIN: Duration = Duration::from_secs(1_735_689_600);
 pub(crate) struct TokenClock {
     hub: Hub,
     reactor: Reactor,
-    /// When the tokens of the clients end, in seconds of Unix time; as many as there are clients.
-    ends: Mutex<BTreeSet<(u64, ClientId)>>,
+    ends: Mutex<Ends>,
     /// Tells [`run`](Self::run) that an end comes before all others.
     earlier: Event,
+}
+
+/// When the tokens of the clients end, in seconds of Unix time; as many as there are clients.
+///
+/// Not sorted, since a look that finds an end can go through all of them, and the code of a sorted set
+/// is larger.
+#[derive(Debug, Default)]
+struct Ends {
+    of: HashMap<ClientId, u64>,
+    /// No end comes before it; `None` if there is none.
+    first: Option<u64>,
 }
 
 impl TokenClock {
@@ -36,8 +46,11 @@ impl TokenClock {
     /// Closes a client at this time, in seconds of Unix time.
     pub(crate) fn add(&self, client: ClientId, end: u64) {
         let mut ends = self.ends();
-        ends.insert((end, client));
-        let is_first = ends.first() == Some(&(end, client));
+        ends.of.insert(client, end);
+        let is_first = ends.first.is_none_or(|first| end < first);
+        if is_first {
+            ends.first = Some(end);
+        }
         drop(ends);
         if is_first {
             self.earlier.notify(1);
@@ -45,8 +58,12 @@ impl TokenClock {
     }
 
     /// Forgets a client that has left.
-    pub(crate) fn remove(&self, client: ClientId, end: u64) {
-        self.ends().remove(&(end, client));
+    pub(crate) fn remove(&self, client: ClientId) {
+        let mut ends = self.ends();
+        ends.of.remove(&client);
+        if ends.of.is_empty() {
+            ends.first = None;
+        }
     }
 
     /// Closes clients as their tokens end, by what `time` says that it is.
@@ -76,20 +93,26 @@ impl TokenClock {
     /// Takes out the clients with a token that is over. Returns them, and how long to wait before
     /// the next look, unless there is nothing to wait for.
     fn take_over(&self, now: Duration) -> (Vec<ClientId>, Option<Duration>) {
-        let mut ends = self.ends();
+        let ends = &mut *self.ends();
+        let left = |end| Duration::from_secs(end).saturating_sub(now);
         let mut over = Vec::new();
-        while let Some(&(end, client)) = ends.first() {
-            let left = Duration::from_secs(end).saturating_sub(now);
-            if !left.is_zero() {
-                return (over, Some(left.min(LOOK)));
+        if ends.first.is_some_and(|first| left(first).is_zero()) {
+            ends.first = None;
+            for (&client, &end) in &ends.of {
+                if left(end).is_zero() {
+                    over.push(client);
+                } else {
+                    ends.first = Some(ends.first.map_or(end, |first| first.min(end)));
+                }
             }
-            ends.pop_first();
-            over.push(client);
+            for client in &over {
+                ends.of.remove(client);
+            }
         }
-        (over, None)
+        (over, ends.first.map(|first| left(first).min(LOOK)))
     }
 
-    fn ends(&self) -> MutexGuard<'_, BTreeSet<(u64, ClientId)>> {
+    fn ends(&self) -> MutexGuard<'_, Ends> {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -148,7 +171,7 @@ mod tests {
             seconds.store(1000, Ordering::Relaxed);
             let reason = end(&mut ada).await.expect("closed");
             assert_eq!((reason.code(), reason.reason()), (1008, "token expired"));
-            assert_eq!(clock.ends().len(), 1, "the other's has not ended");
+            assert_eq!(clock.ends().of.len(), 1, "the other's has not ended");
             seconds.store(1_800_000_000, Ordering::Relaxed);
             assert_eq!(end(&mut bob).await.map(|reason| reason.code()), Some(1008));
         });
@@ -164,7 +187,7 @@ mod tests {
             assert_eq!(look(1_000_000), (vec![ada], Some(LOOK)));
             // Back again, as by a clock that was wrong.
             assert_eq!(look(0), (vec![], Some(LOOK)));
-            clock.remove(bob, 2000);
+            clock.remove(bob);
             assert_eq!(look(5_000_000), (vec![], None));
         });
     }

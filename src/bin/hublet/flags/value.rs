@@ -55,7 +55,8 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
 
 /// The part of a URL that is its origin: the scheme, the host and perhaps the port.
 fn origin_of(url: &str) -> Option<&str> {
-    let (scheme, rest) = url.split_once("://")?;
+    let (scheme, rest) = url.split_once(':')?;
+    let rest = rest.strip_prefix("//")?;
     let is_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     // No `*`, which would stand for no host, and no letters that a browser sends as punycode.
