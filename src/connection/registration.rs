@@ -13,7 +13,8 @@ use crate::http1::response::{Response, draining, internal_error, short_of_memory
 use crate::hub::client::Client;
 use crate::hub::client_id::{ClientId, Refusal};
 use crate::hub::command::Command;
-use crate::hub::handle::{Hub, PendingReply};
+use crate::hub::handle::Hub;
+use crate::hub::pending_reply::PendingReply;
 use crate::hub::queue::Queue;
 use crate::limits::admission::{ClientPermit, LimitReached};
 use crate::name::is_name;

@@ -2,6 +2,8 @@
 
 pub(crate) mod body;
 pub(crate) mod chunked;
+pub(crate) mod client_address;
+pub(crate) mod cors;
 pub(crate) mod date;
 pub(crate) mod fields;
 pub(crate) mod head;

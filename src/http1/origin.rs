@@ -1,25 +1,22 @@
-//! The host rule, the origin rule, and the address of a client behind a proxy.
+//! The host rule and the origin rule.
 //!
 //! These hold before any hook, so that overriding a hook cannot drop them.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use http::header::HeaderName;
-use http::{HeaderMap, Method, Request, StatusCode, header};
+use http::{Request, StatusCode, header};
 
 use crate::config::Config;
-use crate::http1::fields::tokens;
+use crate::http1::client_address::FORWARDED_FOR;
 use crate::http1::page_origin::{PageOrigin, split_port};
 use crate::http1::response::Response;
-use crate::network::Network;
 use crate::peer::Peer;
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
-
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
@@ -108,66 +105,6 @@ fn plain(name: &[u8]) -> Option<&str> {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._:/[]%+".contains(byte);
     let is_plain = name.len() <= SHOWN_BYTES_MAX && name.iter().all(is_plain);
     std::str::from_utf8(name).ok().filter(|_| is_plain)
-}
-
-/// Adds the headers that let a listed origin read the response.
-pub(crate) fn with_cors(response: Response, reader: AllowOrigin) -> Response {
-    match reader {
-        Some(reader) => {
-            // What a page may read with its visitor's credentials is for a page that one operator
-            // has named, and not for each sandbox and each file (`null`, `file://`).
-            let is_named = PageOrigin::parse(&reader).is_some_and(|origin| !origin.is_shared());
-            let response =
-                response.header("Access-Control-Allow-Origin", reader).header("Vary", "Origin");
-            if is_named {
-                response.header("Access-Control-Allow-Credentials", "true")
-            } else {
-                response
-            }
-        }
-        None => response,
-    }
-}
-
-/// Whether a browser asks, ahead of a request with this method, whether a page may send it.
-pub(crate) fn is_preflight_of(request: &Request<()>, method: &str) -> bool {
-    let asked = request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD);
-    request.method() == Method::OPTIONS && asked.is_some_and(|asked| asked == method)
-}
-
-/// The answer to OPTIONS, which a browser sends ahead of what a page of another origin asks for.
-///
-/// A page that may use the hub may send any header: the hub reads few, and those that matter are
-/// checked whatever else stands beside them.
-pub(crate) fn options(methods: &'static str, request: &Request<()>) -> Response {
-    /// Seconds for which a browser need not ask again: the most that any honours.
-    const MAX_AGE: &str = "7200";
-    Response::new(StatusCode::NO_CONTENT, "")
-        .header("Allow", methods)
-        .header("Access-Control-Allow-Methods", methods)
-        .header("Access-Control-Allow-Headers", allowed_headers(request.headers()))
-        .header("Access-Control-Max-Age", MAX_AGE)
-}
-
-/// Names of headers that a preflight is allowed at most; with more it is allowed none.
-const PREFLIGHT_HEADERS_MAX: usize = 32;
-
-/// The headers that a preflight asks for, if each is the name of a header, and those that every
-/// client of the hub may need.
-fn allowed_headers(headers: &HeaderMap) -> String {
-    let mut allowed = "Authorization, Content-Type".to_owned();
-    let is_new =
-        |name: &&str| !["authorization", "content-type"].contains(&&*name.to_ascii_lowercase());
-    let asked: Vec<_> =
-        tokens(headers, &header::ACCESS_CONTROL_REQUEST_HEADERS).filter(is_new).collect();
-    let is_name = |name: &&str| HeaderName::from_bytes(name.as_bytes()).is_ok();
-    if asked.len() <= PREFLIGHT_HEADERS_MAX && asked.iter().all(is_name) {
-        for name in asked {
-            allowed.push_str(", ");
-            allowed.push_str(name);
-        }
-    }
-    allowed
 }
 
 /// The host that a request is for; empty if it names none.
@@ -269,32 +206,10 @@ fn allow_origin(request: &Request<()>, host: &str, origins: &[String]) -> Option
     }
 }
 
-/// The address of the client: the one that a trusted proxy names, else the peer itself.
-///
-/// Each proxy appends the address it was asked by, so the last that is no trusted proxy's is the
-/// client's; what stands before it any peer may have written.
-pub(crate) fn client_address(peer: &Peer, headers: &HeaderMap, trusted: &[Network]) -> Peer {
-    let mut client_address = *peer;
-    if trusted.is_empty() {
-        return client_address;
-    }
-    let mut hops: Vec<_> = tokens(headers, &FORWARDED_FOR).collect();
-    while trusted.iter().any(|network| client_address.is_in(network)) {
-        let Some(address) = hops.pop().and_then(hop) else { break };
-        client_address = Peer::forwarded(address);
-    }
-    client_address
-}
-
-/// The address of an element of `X-Forwarded-For`, which some write with its port.
-fn hop(text: &str) -> Option<IpAddr> {
-    let socket = || text.parse().map(|socket: SocketAddr| socket.ip());
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    bare.parse().or_else(|_| socket()).ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     fn request(headers: &[(&'static str, &str)]) -> Request<()> {
@@ -485,50 +400,6 @@ mod tests {
         }
     }
     #[test]
-    fn a_page_reads_with_credentials_only_if_its_origin_is_listed_by_name() {
-        let credentials = |listed: &[&str], origin| {
-            let listed = listed.iter().map(ToString::to_string).collect();
-            let config = Config::default().origins(listed);
-            let reader = check(&request(&[("host", "x"), ("origin", origin)]), &config);
-            let response = Response::new(StatusCode::OK, "");
-            let bytes = with_cors(response, reader.expect("allowed")).encode(false, true);
-            let head = String::from_utf8(bytes).expect("text");
-            head.contains("\r\nAccess-Control-Allow-Credentials: true\r\n")
-        };
-        assert!(credentials(&["https://app.example"], "https://app.example"));
-        assert!(credentials(&["*", "https://app.example"], "https://app.example"));
-        assert!(credentials(&["app://-"], "app://-"));
-        assert!(!credentials(&["*"], "https://app.example"));
-        assert!(!credentials(&["null"], "null"));
-        assert!(!credentials(&["file://"], "file://"));
-        assert!(!credentials(&["file://"], "FILE:///home/ann/page.html"));
-        assert!(!credentials(&["https://app.example"], "http://x"), "no header names a reader");
-    }
-    #[test]
-    fn a_preflight_is_allowed_the_headers_that_it_asks_for() {
-        let allowed = |asked: &[&str]| {
-            let asked: Vec<_> =
-                asked.iter().map(|asked| ("access-control-request-headers", *asked)).collect();
-            allowed_headers(request(&asked).headers())
-        };
-        const ALWAYS: &str = "Authorization, Content-Type";
-        assert_eq!(allowed(&[]), ALWAYS);
-        assert_eq!(allowed(&["authorization,content-type"]), ALWAYS);
-        assert_eq!(
-            allowed(&["baggage,cache-control,last-event-id,traceparent,x-requested-with"]),
-            format!(
-                "{ALWAYS}, baggage, cache-control, last-event-id, traceparent, x-requested-with"
-            )
-        );
-        assert_eq!(allowed(&["a", "b, c"]), format!("{ALWAYS}, a, b, c"));
-        for bad in ["x y", "x:y", "a, b c", "\"x\""] {
-            assert_eq!(allowed(&[bad]), ALWAYS, "{bad}");
-        }
-        let most = vec!["x"; PREFLIGHT_HEADERS_MAX].join(",");
-        assert_ne!(allowed(&[&most]), ALWAYS);
-        assert_eq!(allowed(&[&format!("{most},x")]), ALWAYS);
-    }
-    #[test]
     fn what_a_foreign_page_asks_for_without_an_origin_is_refused() {
         for (site, dest, expected) in [
             ("cross-site", "image", 403),
@@ -581,28 +452,5 @@ mod tests {
         }
         assert_eq!(status(&config, &[]), 421, "HTTP/1.0 may name none");
         assert_eq!(status(&Config::default(), &[("host", "evil.example")]), 200);
-    }
-    #[test]
-    fn the_asker_is_the_last_that_no_trusted_proxy_vouches_for() {
-        let trusted = ["10.0.0.0/8", "unix"].map(|network| network.parse().expect("a network"));
-        let proxy = Peer::from(SocketAddr::from(([10, 0, 0, 1], 5000)));
-        for (peer, forwarded, expected) in [
-            (proxy, &["203.0.113.9"][..], "203.0.113.9"),
-            (proxy, &["1.1.1.1, 203.0.113.9"], "203.0.113.9"),
-            (proxy, &["1.1.1.1", "203.0.113.9, 10.0.0.2"], "203.0.113.9"),
-            (proxy, &["[2001:db8::1]:443"], "2001:db8::1"),
-            (proxy, &["2001:db8::1"], "2001:db8::1"),
-            (proxy, &["203.0.113.9:443"], "203.0.113.9"),
-            (proxy, &["203.0.113.9, unknown"], "10.0.0.1:5000"),
-            (proxy, &["10.0.0.3"], "10.0.0.3"),
-            (proxy, &[], "10.0.0.1:5000"),
-            (Peer::unix(), &["203.0.113.9"], "203.0.113.9"),
-            (Peer::from(SocketAddr::from(([192, 0, 2, 1], 7))), &["1.1.1.1"], "192.0.2.1:7"),
-        ] {
-            let headers: Vec<_> =
-                forwarded.iter().map(|value| ("x-forwarded-for", *value)).collect();
-            let client_address = client_address(&peer, request(&headers).headers(), &trusted);
-            assert_eq!(client_address.to_string(), expected, "{peer} {forwarded:?}");
-        }
     }
 }

@@ -2,9 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, ready};
 
 use crate::config::Config;
 use crate::disconnect::Disconnect;
@@ -14,11 +12,13 @@ use crate::hub::command::{Command, Publish};
 use crate::hub::inbox;
 use crate::hub::inbox::{Inbox, Refused, Sending};
 use crate::hub::manager::Manager;
+use crate::hub::pending_reply::PendingReply;
 use crate::hub::queue_config::QueueConfig;
 use crate::hub::registry::Registry;
 use crate::hub::reply::{Answer, Reply, reply};
 use crate::hub::sizing::Sizing;
 use crate::limits::admission::Admissions;
+use crate::limits::descriptors::clients_max;
 use crate::limits::warn_once::WarnOnce;
 use crate::memory::budget::MemoryBudget;
 use crate::memory::read_buffers::ReadBuffers;
@@ -26,15 +26,6 @@ use crate::message::Message;
 use crate::name::is_name;
 use crate::stats::{Counters, Stats};
 use crate::time::timers::Timers;
-
-/// File descriptors left for everything that is not a client, when the limit on clients follows
-/// the limit on descriptors.
-#[cfg(unix)]
-const RESERVED_FDS: usize = 64;
-
-/// The limit on clients where neither the configuration nor the platform gives one.
-#[cfg(not(unix))]
-const CLIENTS_MAX: usize = 16 * 1024;
 
 /// The handle to a hub: broadcast, publish, send, join, leave, ask.
 ///
@@ -594,7 +585,7 @@ impl Hub {
         command: impl FnOnce(Reply<T>) -> Command,
     ) -> PendingReply<'_, T> {
         let (reply, answer) = reply();
-        PendingReply { sending: self.shared.inbox.send(command(reply)), answer }
+        PendingReply::new(self.shared.inbox.send(command(reply)), answer)
     }
 
     /// Tells the manager something that needs no answer.
@@ -657,21 +648,6 @@ impl Hub {
     }
 }
 
-/// Waits for the answer to a command. Cancel safe: the command is sent, or dropped whole.
-pub(crate) struct PendingReply<'a, T> {
-    sending: Sending<'a>,
-    answer: Answer<T>,
-}
-
-impl<T> Future for PendingReply<'_, T> {
-    type Output = Result<T, Error>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, Error>> {
-        ready!(Pin::new(&mut self.sending).poll(cx))?;
-        Pin::new(&mut self.answer).poll(cx).map(|answer| answer.ok_or_else(Error::closed))
-    }
-}
-
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hub").field("stats", &self.stats()).finish_non_exhaustive()
@@ -689,16 +665,4 @@ impl From<Refused> for Error {
             _ => error,
         }
     }
-}
-
-/// The limit on clients that the platform's limit on file descriptors leaves.
-fn clients_max() -> usize {
-    #[cfg(unix)]
-    {
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        let fds = limit.map_or(Config::LIMIT_MAX, |fds| usize::try_from(fds).unwrap_or(usize::MAX));
-        fds.saturating_sub(RESERVED_FDS).clamp(1, Config::LIMIT_MAX)
-    }
-    #[cfg(not(unix))]
-    CLIENTS_MAX
 }

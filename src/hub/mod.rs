@@ -9,6 +9,7 @@ pub(crate) mod eviction;
 pub(crate) mod handle;
 pub(crate) mod inbox;
 pub(crate) mod manager;
+pub(crate) mod pending_reply;
 pub(crate) mod queue;
 pub(crate) mod queue_config;
 pub(crate) mod registry;

@@ -16,11 +16,12 @@ use crate::connection::hooks::run_request_hook;
 use crate::connection::refuse::{count_refusal, end_after_response, write_response};
 use crate::connection::registration::{Admitted, Registering, register};
 use crate::error::{Error, Kind};
+use crate::http1::client_address::client_address;
 use crate::http1::head::{Framing, HEAD_READ_BYTES, Head};
-use crate::http1::origin;
 use crate::http1::response::{Response, draining, request_timeout};
 use crate::http1::slot::Slot;
 use crate::http1::stream::{Failure, HttpStream};
+use crate::http1::{cors, origin};
 use crate::hub::client_id::Target;
 use crate::hub::handle::Hub;
 use crate::limits::admission::{HandshakePermit, KeepAlivePermit};
@@ -203,7 +204,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                         add(&counters.upgrades_accepted, 1);
                         let format = exchange.events;
                         let response = connection::response(format, &hub.shared().config);
-                        let head = origin::with_cors(response, exchange.allow_origin);
+                        let head = cors::with_cors(response, exchange.allow_origin);
                         let begin = (head.encode(false, false), format);
                         return Ok(ControlFlow::Break(Outcome::Events(admitted, begin)));
                     }
@@ -257,7 +258,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         exchange.head_only = request.method() == Method::HEAD;
         exchange.has_unread_body = !matches!(head.framing, Framing::Unknown | Framing::Length(0));
         exchange.client_address =
-            origin::client_address(&self.peer, request.headers(), &config.trusted_proxies);
+            client_address(&self.peer, request.headers(), &config.trusted_proxies);
         exchange.requested =
             if config.http { Requested::at(request.uri().path()) } else { Requested::WebSocket };
         let route = route(&head, config, &mut exchange.allow_origin);
@@ -337,7 +338,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         }
         Ok(ControlFlow::Continue(Some(match route {
             Route::Page(page) => Response::page(page, origin::host(request)),
-            Route::Options(methods) => origin::options(methods, request),
+            Route::Options(methods) => cors::options(methods, request),
             Route::Metrics => metrics::response(hub),
             Route::Rooms => rooms::rooms(hub, request.uri()).await?,
             Route::Members(room) => rooms::members(hub, request.uri(), room.clone()).await?,
@@ -355,7 +356,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
     ) -> Result<KeepAlive, Error> {
         let hub = self.stream.hub;
         let shared = hub.shared();
-        let response = origin::with_cors(response, exchange.allow_origin);
+        let response = cors::with_cors(response, exchange.allow_origin);
         let status = response.status;
         count_refusal(hub, exchange.requested, &exchange.client_address, &response);
         // What is behind a body that was not read, or behind a request that is late, is no request.
@@ -386,315 +387,4 @@ async fn acquire_handshake(hub: &Hub) -> Option<HandshakePermit> {
     let shared = hub.shared();
     let mut deadline = shared.timers.after(shared.config.handshake_timeout);
     deadline.within(shared.admissions.handshake()).await
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::Ordering;
-    use std::time::Duration;
-
-    use fastrand::Rng;
-    use futures_lite::future::block_on;
-    use http::Request;
-    use smol::{Executor, Task};
-
-    use super::*;
-    use crate::config::Config;
-    use crate::connection::handler::Admission;
-    use crate::connection::registration::admit;
-    use crate::disconnect::Disconnect;
-    use crate::hub::client::Client;
-    use crate::memory::budget::AGING_TICK;
-    use crate::message::Message;
-    use crate::serve::health::HEALTH_TIMEOUT;
-    use crate::sim::network::{Line, Socket};
-    use crate::time::clock::now;
-    use crate::time::virtual_time::VirtualTime;
-
-    struct Open;
-    impl Handler for Open {
-        async fn on_publish(
-            &self,
-            _: &Request<()>,
-            _: &Peer,
-            _: &Target,
-        ) -> Result<(), StatusCode> {
-            Ok(())
-        }
-
-        async fn on_message(&self, _: &Client, _: Message) -> Result<(), Disconnect> {
-            Ok(())
-        }
-    }
-    const POST: &str = "POST /pub HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello";
-    const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
-        Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    /// A peer that has asked something, served by `connections`.
-    fn ask_for(request: &str, hub: &Hub, connections: &Executor<'static>) -> Arc<Line> {
-        let line = Line::new(usize::MAX, usize::MAX, Rng::with_seed(1));
-        line.send(request.as_bytes());
-        let (serving, socket) = (hub.clone(), Socket::new(&line, false));
-        let connection =
-            async move { drop(serving.serve_connection(socket, Peer::unix(), &Open).await) };
-        connections.spawn(connection).detach();
-        line
-    }
-    /// A peer that has asked something, and a manager that runs when the test lets it.
-    struct Stage {
-        hub: Hub,
-        manager: Option<Task<()>>,
-        managers: Executor<'static>,
-        connections: Executor<'static>,
-        line: Arc<Line>,
-        /// Dropped last: the others use its clock while they are dropped, also if a test fails.
-        time: VirtualTime,
-    }
-    impl Stage {
-        /// `before` is how many commands wait in an inbox of two.
-        fn new(before: usize, request: &str) -> Self {
-            Self::with(Config::default().http(true).inbox(2), before, request)
-        }
-
-        fn with(config: Config, before: usize, request: &str) -> Self {
-            let (time, managers) = (VirtualTime::start(), Executor::new());
-            let (hub, manager) = Hub::new(config).expect("valid");
-            for _ in 0..before {
-                hub.try_publish("main", "before").expect("there is room");
-            }
-            let connections = Executor::new();
-            let line = ask_for(request, &hub, &connections);
-            let manager = Some(managers.spawn(manager));
-            let stage = Self { hub, manager, managers, connections, line, time };
-            stage.wait(Duration::ZERO);
-            stage
-        }
-
-        /// Lets time pass, and all run but the manager.
-        fn wait(&self, wait: Duration) {
-            self.time.advance(wait);
-            while self.connections.try_tick() {}
-        }
-
-        /// Lets the manager run too.
-        fn manage(&self) {
-            while self.managers.try_tick() || self.connections.try_tick() {}
-        }
-
-        #[track_caller]
-        fn is_answered(&self, status: u16, retry_after: bool) {
-            let answer = String::from_utf8(self.line.lock().taken.clone()).expect("text");
-            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
-            assert_eq!(answer.contains("Retry-After"), retry_after, "{answer}");
-        }
-
-        #[track_caller]
-        fn is_not_answered(&self) {
-            assert_eq!(self.line.lock().taken, b"");
-        }
-    }
-    #[test]
-    fn a_message_in_the_inbox_is_answered_for_when_it_is_dispatched() {
-        let stage = Stage::new(1, POST);
-        stage.wait(Config::HANDSHAKE_TIMEOUT);
-        stage.is_not_answered();
-        stage.manage();
-        stage.is_answered(202, false);
-        assert_eq!(stage.hub.stats().messages_dispatched, 2);
-    }
-    #[test]
-    fn a_message_that_finds_no_room_in_time_is_refused_and_never_sent() {
-        let stage = Stage::new(2, POST);
-        stage.wait(Config::HANDSHAKE_TIMEOUT);
-        stage.is_answered(503, true);
-        stage.manage();
-        assert_eq!(stage.hub.stats().messages_dispatched, 2);
-    }
-    #[test]
-    fn of_a_message_that_was_in_the_inbox_at_the_end_nothing_is_claimed() {
-        let mut stage = Stage::new(0, POST);
-        drop(stage.manager.take());
-        stage.manage();
-        stage.is_answered(500, false);
-    }
-    /// Memory that a stalled client pins does not become free by itself.
-    #[test]
-    fn a_post_while_memory_is_short_has_the_client_evicted_that_pins_it() {
-        let (time, executor) = (VirtualTime::start(), Executor::new());
-        let config = Config::default().http(true).max_memory(Some(4 << 20)).queue_bytes(4 << 20);
-        let (hub, manager) = Hub::new(config).expect("enough");
-        executor.spawn(manager).detach();
-        let run = || while executor.try_tick() {};
-        hub.memory().set_time(now());
-        let admission = Admission::anonymous().room("main");
-        let _stalled = block_on(executor.run(admit(&hub, admission))).expect("a place");
-        while !hub.memory().is_high() {
-            let message = Message::from(vec![7; Config::MAX_MESSAGE]);
-            hub.try_publish("main", message).expect("the inbox is empty");
-            run();
-        }
-        let post = || {
-            let line = ask_for(POST, &hub, &executor);
-            run();
-            let answer = String::from_utf8(line.lock().taken.clone()).expect("text");
-            (answer[9..12].to_owned(), hub.stats().clients)
-        };
-        assert_eq!(post(), ("503".into(), 1), "the client has pinned it for a moment only");
-        time.advance(2 * AGING_TICK);
-        assert_eq!(post(), ("503".into(), 0));
-        // The refused posters give their places back.
-        time.advance(Config::CLOSE_TIMEOUT);
-        run();
-        assert_eq!(post(), ("202".into(), 0));
-    }
-    #[test]
-    fn a_hub_is_healthy_if_its_manager_answers_in_time() {
-        let stage = Stage::new(2, HEALTH);
-        stage.is_not_answered();
-        stage.manage();
-        stage.is_answered(200, false);
-        drop(stage);
-        for before in [0, 2] {
-            let stage = Stage::new(before, HEALTH);
-            stage.wait(HEALTH_TIMEOUT - Duration::from_millis(1));
-            stage.is_not_answered();
-            stage.wait(Duration::from_millis(1));
-            stage.is_answered(503, true);
-        }
-        let mut ended = Stage::new(0, HEALTH);
-        drop(ended.manager.take());
-        ended.manage();
-        ended.is_answered(503, true);
-    }
-    /// Its lingering close is not over, and takes as long as its peer likes.
-    #[test]
-    fn a_client_that_came_too_late_keeps_no_other_out_of_the_inbox() {
-        let stage = Stage::new(2, UPGRADE);
-        stage.wait(Config::HANDSHAKE_TIMEOUT);
-        stage.is_answered(408, false);
-        stage.manage();
-        assert_eq!(stage.hub.stats().messages_dispatched, 2, "the inbox is empty");
-        stage.hub.try_publish("main", "at once").expect("no sender waits for room");
-        stage.manage();
-        assert_eq!(stage.hub.stats().messages_dispatched, 3);
-    }
-    #[test]
-    fn a_client_that_came_too_late_has_no_permit() {
-        let stage = Stage::new(1, UPGRADE);
-        stage.wait(Config::HANDSHAKE_TIMEOUT);
-        stage.is_answered(408, false);
-        stage.manage();
-        assert_eq!(stage.hub.stats().clients, 0);
-        stage.hub.shared().admissions.client(None).expect("a place");
-    }
-    const SECOND: Duration = Duration::from_secs(1);
-    /// The head of a request with a body of 40 bytes.
-    const SLOW: &str = "POST /pub HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40\r\n\r\n";
-    impl Stage {
-        /// Sends a byte of a body every `gap`, `count` times.
-        fn trickle(&self, gap: Duration, count: usize) {
-            for _ in 0..count {
-                self.wait(gap);
-                self.line.send(b"x");
-                self.wait(Duration::ZERO);
-            }
-        }
-    }
-    #[test]
-    fn body_that_makes_progress_is_not_late() {
-        let stage = Stage::new(0, SLOW);
-        stage.trickle(SECOND / 2, 40);
-        stage.manage();
-        stage.is_answered(202, false);
-    }
-    #[test]
-    fn body_without_progress_for_the_time_of_a_handshake_is_late() {
-        let stage = Stage::new(0, SLOW);
-        stage.trickle(4 * SECOND, 2);
-        stage.wait(Config::HANDSHAKE_TIMEOUT - SECOND / 10);
-        stage.is_not_answered();
-        stage.wait(SECOND / 5);
-        stage.is_answered(408, false);
-    }
-    #[test]
-    fn body_that_trickles_is_late_when_a_message_would_be() {
-        let stage = Stage::new(0, SLOW);
-        stage.trickle(4 * SECOND, 7);
-        stage.is_not_answered();
-        stage.wait(Config::MESSAGE_TIMEOUT - 28 * SECOND);
-        stage.wait(SECOND / 10);
-        stage.is_answered(408, false);
-    }
-    /// A hub with one slot among the handshakes.
-    fn narrow() -> Config {
-        Config::default().http(true).handshakes(1).max_clients(Some(1))
-    }
-    #[test]
-    fn body_that_takes_longer_than_a_handshake_keeps_no_slot() {
-        let stage = Stage::with(narrow(), 0, SLOW);
-        let other = ask_for(HEALTH, &stage.hub, &stage.connections);
-        stage.trickle(SECOND, 4);
-        stage.manage();
-        assert_eq!(other.lock().taken, b"", "the slot is taken");
-        stage.trickle(SECOND, 1);
-        stage.wait(SECOND / 10);
-        stage.manage();
-        assert!(other.lock().taken.starts_with(b"HTTP/1.1 200 "), "the slot is free");
-        stage.trickle(SECOND / 8, 35);
-        stage.manage();
-        stage.is_answered(202, false);
-    }
-    #[test]
-    fn slow_body_leaves_its_place_to_a_client() {
-        let stage = Stage::with(narrow(), 0, SLOW);
-        stage.trickle(SECOND, 6);
-        stage.is_not_answered();
-        let _client = stage.hub.shared().admissions.client(None).expect("a place");
-        stage.wait(Duration::ZERO);
-        stage.is_answered(408, false);
-        // It has the time to read the answer, also without a place: a reset would destroy that.
-        stage.wait(Config::CLOSE_TIMEOUT - SECOND / 10);
-        assert!(!stage.line.lock().closed);
-        stage.line.end();
-        stage.wait(Duration::ZERO);
-        assert!(stage.line.lock().closed);
-    }
-    #[test]
-    fn slow_body_without_a_place_is_late() {
-        let stage = Stage::with(narrow(), 0, SLOW);
-        let _client = stage.hub.shared().admissions.client(None).expect("a place");
-        stage.trickle(SECOND, 4);
-        stage.is_not_answered();
-        stage.wait(SECOND);
-        stage.wait(SECOND / 10);
-        stage.is_answered(408, false);
-    }
-    /// Nothing that a peer does later keeps a slot whose stream is not made in time.
-    #[test]
-    fn stream_that_is_not_made_in_time_ends_the_connection() {
-        let stage = Stage::with(narrow(), 0, HEALTH);
-        stage.manage();
-        let (hub, admissions) = (stage.hub.clone(), &stage.hub.shared().admissions);
-        stage.wait(Config::CLOSE_TIMEOUT);
-        let permit = block_on(stage.connections.run(admissions.handshake()));
-        let never = std::future::pending::<io::Result<Socket>>();
-        let connection = async move {
-            HttpConnection::run(&hub, never, Peer::unix(), &Open, permit).await.map(drop)
-        };
-        let connection = stage.connections.spawn(connection);
-        stage.wait(Duration::ZERO);
-        stage.wait(Config::HANDSHAKE_TIMEOUT - SECOND / 10);
-        assert!(!connection.is_finished());
-        stage.wait(SECOND / 5);
-        assert!(connection.is_finished());
-        assert!(block_on(connection).is_err());
-        assert!(!admissions.is_full());
-        assert_eq!(
-            stage.hub.shared().counters.refused[Requested::Other as usize]
-                [RefusalReason::Late as usize]
-                .load(Ordering::Relaxed),
-            1
-        );
-    }
 }

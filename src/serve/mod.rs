@@ -13,4 +13,6 @@ pub(crate) mod rooms;
 pub(crate) mod routes;
 pub(crate) mod spawn;
 pub(crate) mod subscription;
+#[cfg(test)]
+mod tests;
 pub(crate) mod upgraded;

@@ -5,10 +5,10 @@ use http::{Method, StatusCode, header};
 use crate::config::{Config, Page};
 use crate::http1::fields::{has_token, tokens};
 use crate::http1::head::{Framing, Head};
-use crate::http1::origin;
 use crate::http1::origin::AllowOrigin;
 use crate::http1::response::{Response, allow};
 use crate::http1::url::{name, percent_decode, room_under};
+use crate::http1::{cors, origin};
 use crate::hub::client_id::Target;
 use crate::name::NAME_BYTES_MAX;
 use crate::websocket::upgrade::check_upgrade;
@@ -96,7 +96,7 @@ pub(crate) fn route<'a>(
     let (method, methods) = (request.method(), route.methods());
     let route = match route {
         Route::Publish(target @ Target::User(_))
-            if method == Method::DELETE || origin::is_preflight_of(request, "DELETE") =>
+            if method == Method::DELETE || cors::is_preflight_of(request, "DELETE") =>
         {
             Route::Disconnect { target, room: String::new() }
         }

@@ -54,7 +54,8 @@ mod tests {
     use crate::hub::tests::support::Wakes;
     use crate::time::virtual_time::VirtualTime;
     use crate::websocket::connection::PING;
-    use crate::websocket::connection::tests::{Stream, connected};
+    use crate::websocket::connection::tests::connected;
+    use crate::websocket::tests::stream::Stream;
 
     /// Ends a connection over `stream`, and has `each` do something behind each poll that is pending;
     /// returns why it ended, and how often it was woken.

@@ -6,4 +6,6 @@ pub(crate) mod connection;
 pub(crate) mod decoder;
 pub(crate) mod mask;
 pub(crate) mod reader;
+#[cfg(test)]
+pub(crate) mod tests;
 pub(crate) mod upgrade;

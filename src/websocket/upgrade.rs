@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::connection::refuse::{count_refusal, end_after_response, write_response};
 use crate::connection::registration::{Admitted, Registering};
 use crate::error::{Error, Kind};
+use crate::http1::cors::with_cors;
 use crate::http1::fields::{has_token, tokens};
 use crate::http1::origin;
 use crate::http1::origin::AllowOrigin;
@@ -66,7 +67,7 @@ impl PendingUpgrade<'_> {
                 // Before the response is written, which takes as long as the peer likes: the client
                 // may be first in the line for the inbox, where no other passes it, and has a permit.
                 drop(self.registering);
-                let response = origin::with_cors(response, self.allow_origin.take());
+                let response = with_cors(response, self.allow_origin.take());
                 count_refusal(hub, Requested::WebSocket, &self.client_address, &response);
                 let bytes = response.encode(false, false);
                 let ended = async {
