@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::frame::FRAME_HEADER_MAX;
 use crate::network::Network;
+use crate::redis_config::Redis;
 
 /// What happens to a client when a message comes for it and its queue is full.
 ///
@@ -238,6 +239,12 @@ config! {
     http: bool = false;
     /// Pages that the hub serves unchanged if [`http`](Self#structfield.http) is on. Default none.
     pages: Vec<Page> = Vec::new();
+    /// The Redis or Valkey server that this hub shares with others, so that a message reaches the
+    /// room on each of them. Default `None`.
+    ///
+    /// Run [`Hub::connect_redis`](crate::Hub::connect_redis) beside the manager. While there is no
+    /// connection, the hub admits no client and publishes nothing.
+    redis: Option<Redis> = None;
     /// The longest time over which a drain spreads its close frames; it is 2.5 ms for each client.
     /// Default 5 s.
     drain: Duration = Self::DRAIN;

@@ -46,6 +46,8 @@ pub(crate) enum Kind {
     Limit(String),
     /// The request was answered with this status instead of an upgrade.
     Refused(StatusCode, Cow<'static, str>),
+    /// The backplane is away, so that nothing can be shared with other hubs.
+    Unavailable,
     /// The stream failed.
     Io(io::Error),
 }
@@ -133,6 +135,33 @@ impl Error {
         matches!(self.kind, Kind::Limit(_))
     }
 
+    /// Returns whether the hub has lost the connection to the engine that it shares with other hubs
+    /// ([`Config::redis`](crate::Config#structfield.redis)); the same call may succeed later.
+    ///
+    /// A message that no hub has heard comes back with [`into_message`](Self::into_message). If it
+    /// does not come back, it may have been published.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Hub};
+    /// # smol::block_on(async {
+    /// let redis = "redis://127.0.0.1".parse()?;
+    /// let (hub, manager) = Hub::new(Config::default().redis(Some(redis)))?;
+    /// # smol::spawn(manager).detach();
+    /// // The program has not called `Hub::connect_redis`: no client can join.
+    /// let error = hub.subscribe(Admission::anonymous().room("news")).await.expect_err("away");
+    /// assert_eq!(error.status().map(|status| status.as_u16()), Some(503));
+    /// let error = hub.try_publish("news", "hello").expect_err("away");
+    /// assert!(error.is_full() && !error.is_unavailable());
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self.kind, Kind::Unavailable)
+    }
+
     /// Returns the HTTP status with which a request was refused, or would have been, before an
     /// upgrade.
     #[must_use]
@@ -180,6 +209,7 @@ impl fmt::Display for Error {
             Kind::Refused(status, sentence) => {
                 write!(f, "request refused with {}: {sentence}", status.as_u16())
             }
+            Kind::Unavailable => f.write_str("the connection to the other hubs is lost"),
             Kind::Io(_) => f.write_str("the stream failed"),
         }
     }
@@ -201,10 +231,11 @@ impl error::Error for Error {
 }
 
 /// What a hook ends its client with when the hub refuses what the hook asks for: 1001 once the hub
-/// has ended, 1013 at a limit, 1008 for anything else. The reason is the sentence of the error, so
+/// has ended, 1013 at a limit or without the other hubs, 1008 for anything else. The reason is the sentence of the error, so
 /// `?` is enough in a hook.
 ///
-/// At a limit is [`Error::is_limit`], [`Error::is_full`], and the [`Error::status`] 503.
+/// At a limit is [`Error::is_limit`], [`Error::is_full`], and the [`Error::status`] 503; without the
+/// other hubs is [`Error::is_unavailable`].
 ///
 /// # Examples
 ///
@@ -236,7 +267,8 @@ impl From<Error> for Disconnect {
         if error.is_closed() {
             return Self::GOING_AWAY;
         }
-        let code = if error.is_at_limit() { Self::TRY_LATER } else { Self::POLICY };
+        let is_late = error.is_at_limit() || error.is_unavailable();
+        let code = if is_late { Self::TRY_LATER } else { Self::POLICY };
         Self::new(code.code(), error.to_string())
     }
 }
@@ -258,6 +290,7 @@ mod tests {
             (Kind::Closed, 1001, "going away"),
             (Kind::Limit("8 rooms exist, the limit".into()), 1013, "8 rooms exist, the limit"),
             (Kind::Full, 1013, "the hub's inbox is full"),
+            (Kind::Unavailable, 1013, "the connection to the other hubs is lost"),
             (refused(StatusCode::SERVICE_UNAVAILABLE), 1013, "request refused with 503: no"),
             (refused(StatusCode::INTERNAL_SERVER_ERROR), 1008, "request refused with 500: no"),
             (Kind::UnknownClient, 1008, "no such client is connected"),

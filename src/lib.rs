@@ -157,6 +157,8 @@ mod name;
 mod net;
 mod network;
 mod peer;
+mod redis;
+mod redis_config;
 mod serve;
 #[cfg(test)]
 mod sim;
@@ -187,6 +189,7 @@ pub use net::reactor::Reactor;
 pub use net::watch::Watch;
 pub use network::Network;
 pub use peer::Peer;
+pub use redis_config::Redis;
 pub use serve::spawn::Spawn;
 pub use serve::subscription::Subscription;
 pub use stats::Stats;

@@ -9,7 +9,9 @@ use std::task::{Context, Poll, ready};
 use crate::connection::handler::Admission;
 use crate::disconnect::Disconnect;
 use crate::error::{Error, Kind};
-use crate::http1::response::{Response, draining, internal_error, short_of_memory, unavailable};
+use crate::http1::response::{
+    Response, away, draining, internal_error, short_of_memory, unavailable,
+};
 use crate::hub::client::Client;
 use crate::hub::client_id::{ClientId, Refusal};
 use crate::hub::command::Command;
@@ -150,6 +152,7 @@ impl Future for Registering<'_> {
                 let client = Client::new(registered.hub.clone(), id, user, self.peer, extension);
                 Ok(Admitted { registered, client })
             }
+            (Ok(Err(Refusal::Away)), _) => Err(away()),
             (Ok(Err(Refusal::Rooms)), _) => Err(unavailable("too many rooms exist")),
             (Ok(Err(Refusal::RoomsPerClient)), _) => {
                 Err(internal_error("on_upgrade chose more rooms than a client may be in"))

@@ -249,6 +249,13 @@ pub(crate) fn unavailable(sentence: &'static str) -> Response {
     Response::new(StatusCode::SERVICE_UNAVAILABLE, sentence).header("Retry-After", RETRY_AFTER)
 }
 
+/// The hub has lost the connection to the engine that it shares with other hubs. A client may try
+/// again soon: most losses are short.
+pub(crate) fn away() -> Response {
+    let sentence = "the hub has lost its connection to Redis";
+    Response::new(StatusCode::SERVICE_UNAVAILABLE, sentence).header("Retry-After", "1")
+}
+
 /// Nothing that needs memory can begin.
 pub(crate) fn short_of_memory() -> Response {
     unavailable("the hub is short of memory")

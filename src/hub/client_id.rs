@@ -37,6 +37,18 @@ pub struct ClientId {
     pub(super) generation: u32,
 }
 
+impl ClientId {
+    /// The id as a number, for a hub that hands it to another.
+    pub(crate) fn to_bits(self) -> u64 {
+        u64::from(self.slot) << 32 | u64::from(self.generation)
+    }
+
+    /// The id that was made a number.
+    pub(crate) fn from_bits(bits: u64) -> Self {
+        Self { slot: (bits >> 32) as u32, generation: bits as u32 }
+    }
+}
+
 impl fmt::Display for ClientId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.slot, self.generation)
@@ -124,6 +136,8 @@ pub enum Target {
 pub(crate) enum Refusal {
     /// The connection was gone before its client was inserted.
     Gone,
+    /// The backplane is away: no client may join a room now.
+    Away,
     /// No client of that id.
     UnknownClient,
     /// As many rooms as allowed exist.

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use crate::disconnect::Disconnect;
 use crate::hub::client_id::{ClientId, Member, Refusal, Target};
+use crate::hub::link_event::LinkEvent;
 use crate::hub::queue::Queue;
 use crate::hub::reply::Reply;
+use crate::hub::shared_rooms::SharedRooms;
 use crate::message::{Encoding, Message};
 
 /// A message on its way to its target.
@@ -30,6 +32,21 @@ impl Publish {
         Self { target, except: Some(client), message }
     }
 }
+
+/// A message on its way to the engine.
+#[derive(Debug)]
+pub(crate) struct Carry {
+    pub(crate) publish: Publish,
+    /// Hears how many members of this hub took it. Dropped unanswered if it was not published, or
+    /// if that is not known.
+    pub(crate) reply: Option<Reply<usize>>,
+    /// Hears how many hubs heard it, or that it was not published.
+    pub(crate) hubs: Option<Reply<Result<usize, NotPublished>>>,
+}
+
+/// The engine refused a message: no hub has heard it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NotPublished;
 
 /// What the manager does for the rest of the hub.
 #[derive(Debug)]
@@ -61,6 +78,12 @@ pub(crate) enum Command {
     ListRooms { after: String, limit: usize, reply: Reply<Vec<(Arc<str>, usize)>> },
     /// A page of the members of a room.
     ListMembers { room: String, after: Option<u32>, limit: usize, reply: Reply<Vec<Member>> },
+    /// A message for the backplane; only the outbox has this.
+    Carry(Box<Carry>),
+    /// A question for the rooms of the other hubs, of a page; only the outbox has this.
+    SumRooms { after: String, limit: usize, reply: Reply<SharedRooms> },
+    /// The driver of the backplane tells the manager something.
+    Backplane(LinkEvent),
     /// A connection is gone and reported elsewhere, or memory is short: look.
     Wake,
     /// The hub has drained: end.
@@ -72,6 +95,7 @@ impl Command {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Publish { publish, .. } => publish.message.frame(Encoding::Plain).len(),
+            Self::Carry(carry) => carry.publish.message.frame(Encoding::Plain).len(),
             _ => 0,
         }
     }

@@ -2,21 +2,23 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::config::Config;
 use crate::disconnect::Disconnect;
 use crate::error::{Error, Kind};
+use crate::hub::backplane::{ILL_AFTER, Link};
 use crate::hub::client_id::{ClientId, Member, Refusal, Target};
-use crate::hub::command::{Command, Publish};
+use crate::hub::command::{Carry, Command, Publish};
 use crate::hub::inbox;
-use crate::hub::inbox::{Inbox, Refused, Sending};
+use crate::hub::inbox::{CommandReceiver, Inbox, Refused, Sending};
 use crate::hub::manager::Manager;
 use crate::hub::pending_reply::PendingReply;
 use crate::hub::queue_config::QueueConfig;
 use crate::hub::registry::Registry;
 use crate::hub::reply::{Answer, Reply, reply};
 use crate::hub::sizing::Sizing;
+use crate::hub::subscriptions::Subscriptions;
 use crate::limits::admission::Admissions;
 use crate::limits::descriptors::clients_max;
 use crate::limits::warn_once::WarnOnce;
@@ -95,6 +97,32 @@ pub(crate) struct Shared {
     pub(crate) started: OnceLock<u64>,
     /// What was refused and how to allow it, logged once for each name.
     pub(crate) refusals: WarnOnce,
+    /// The way to other hubs, if [`Config::redis`] is set.
+    pub(crate) backplane: Option<Box<Backplane>>,
+}
+
+/// The hub's side of its backplane.
+#[derive(Debug)]
+pub(crate) struct Backplane {
+    pub(crate) link: Arc<Link>,
+    /// What publishers have handed over; the driver takes this once.
+    outbox: Mutex<Option<CommandReceiver>>,
+}
+
+impl Backplane {
+    /// Takes the driver's side of the outbox; `None` if a driver has it already.
+    pub(crate) fn take_outbox(&self) -> Option<CommandReceiver> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Shared {
+    /// The driver of the backplane must see that the last hub and client are gone.
+    fn drop(&mut self) {
+        if let Some(backplane) = &self.backplane {
+            backplane.link.close();
+        }
+    }
 }
 
 impl Hub {
@@ -138,12 +166,21 @@ impl Hub {
             Arc::clone(&counters),
             &memory,
         );
+        let timers = Timers::new();
+        let backplane = config.redis.as_ref().map(|_| {
+            let (link, outbox) = Link::new(config.inbox, inbox_bytes, timers.now().plus(ILL_AFTER));
+            Box::new(Backplane { link: Arc::new(link), outbox: Mutex::new(Some(outbox)) })
+        });
+        let subscriptions = backplane
+            .as_ref()
+            .map(|backplane| Box::new(Subscriptions::new(Arc::clone(&backplane.link), &memory)));
         let manager = Manager::new(
             commands,
             registry,
             Arc::clone(&counters),
             config.queue,
             config.queue_bytes,
+            subscriptions,
         );
         let admissions = Admissions::new(
             sizing.as_ref().map_or(config.max_clients.unwrap_or(fds), |sizing| sizing.max_clients),
@@ -168,9 +205,10 @@ impl Hub {
             queue_config: Arc::new(queue_config),
             admissions: Arc::new(admissions),
             read_buffers: ReadBuffers::default(),
-            timers: Timers::new(),
+            timers,
             started: OnceLock::new(),
             refusals: WarnOnce::default(),
+            backplane,
         };
         Ok((Self { shared: Arc::new(shared) }, manager.run()))
     }
@@ -557,6 +595,26 @@ impl Hub {
         self.shared.counters.read(self.shared.memory.charged())
     }
 
+    /// Returns whether the hub has a server that it shares with other hubs, and no connection to it:
+    /// no client may join, and nothing is published.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Config, Hub};
+    /// let (alone, _manager) = Hub::new(Config::default())?;
+    /// assert!(!alone.is_away());
+    ///
+    /// let redis = "redis://127.0.0.1".parse()?;
+    /// let (hub, _manager) = Hub::new(Config::default().redis(Some(redis)))?;
+    /// assert!(hub.is_away(), "connect_redis was not called");
+    /// # Ok::<_, hublet::Error>(())
+    /// ```
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        self.shared.backplane.as_ref().is_some_and(|backplane| !backplane.link.is_up())
+    }
+
     /// Returns what the ceiling is spent on, if [`Config::max_memory`] is set.
     #[must_use]
     pub fn sizing(&self) -> Option<&Sizing> {
@@ -573,6 +631,10 @@ impl Hub {
     /// Where everything is charged that the hub holds for a peer or a publisher.
     pub(crate) fn memory(&self) -> &Arc<MemoryBudget> {
         &self.shared.memory
+    }
+
+    pub(crate) fn from_shared(shared: Arc<Shared>) -> Self {
+        Self { shared }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -598,9 +660,40 @@ impl Hub {
         self.shared.inbox.report_gone(id);
     }
 
+    /// The way to other hubs, for a message that is not for one client alone.
+    pub(crate) fn link(&self, target: &Target) -> Option<&Arc<Link>> {
+        let backplane = self.shared.backplane.as_ref()?;
+        (!matches!(target, Target::Client(_))).then_some(&backplane.link)
+    }
+
     /// Publishes a message; returns how many took it.
     pub(crate) async fn publish_counted(&self, publish: Publish) -> Result<usize, Error> {
+        if let Some(link) = self.link(&publish.target) {
+            return Box::pin(self.publish_shared(link, publish)).await;
+        }
         self.publish_queued(publish).await?.await.ok_or_else(Error::closed)
+    }
+
+    /// Publishes a message through the backplane; returns how many clients of this hub took it.
+    ///
+    /// Waits for the backplane as long as a client may take to read.
+    async fn publish_shared(&self, link: &Link, publish: Publish) -> Result<usize, Error> {
+        let message = publish.message.clone();
+        let unavailable = || Error::new(Kind::Unavailable);
+        let (reply, mut answer) = reply();
+        let publish = self.check(publish)?;
+        let mut deadline = self.shared.timers.after(self.shared.config.write_timeout);
+        let carry = Carry { publish, reply: Some(reply), hubs: None };
+        if !matches!(deadline.within(link.send(carry)).await, Some(Ok(()))) {
+            return Err(unavailable().with_message(message));
+        }
+        let recipients = match deadline.within(&mut answer).await {
+            Some(recipients) => recipients,
+            None if answer.withdraw() => return Err(unavailable().with_message(message)),
+            // It is on its way: the driver answers within its own deadlines.
+            None => answer.await,
+        };
+        recipients.ok_or_else(unavailable)
     }
 
     /// Publishes a message. Ready when the inbox has it: from then on it will be dispatched, and
@@ -613,6 +706,10 @@ impl Hub {
 
     /// Publishes a message if the inbox has room now.
     pub(crate) fn publish_now(&self, publish: Publish) -> Result<(), Error> {
+        if let Some(link) = self.link(&publish.target) {
+            let carry = Carry { publish: self.check(publish)?, reply: None, hubs: None };
+            return link.try_send(carry).map_err(Error::from);
+        }
         self.shared.inbox.try_send(self.admit(publish, None)?).map_err(Error::from)
     }
 
@@ -621,6 +718,11 @@ impl Hub {
     ///
     /// A message that a peer sent has been charged since it was read, and is not charged twice.
     fn admit(&self, publish: Publish, reply: Option<Reply<usize>>) -> Result<Command, Error> {
+        self.check(publish).map(|publish| Command::Publish { publish, reply })
+    }
+
+    /// As [`admit`](Self::admit), for a message on whatever way.
+    pub(crate) fn check(&self, publish: Publish) -> Result<Publish, Error> {
         let (len, max) = (publish.message.len(), self.shared.config.max_message);
         if len > max {
             return Err(Error::new(Kind::TooLong { len, max }).with_message(publish.message));
@@ -632,12 +734,13 @@ impl Hub {
             }
         }
         publish.message.charge(&self.shared.memory);
-        Ok(Command::Publish { publish, reply })
+        Ok(publish)
     }
 
     fn refused(&self, refusal: Refusal) -> Error {
         let config = &self.shared.config;
         Error::new(match refusal {
+            Refusal::Away => Kind::Unavailable,
             Refusal::Gone | Refusal::UnknownClient => Kind::UnknownClient,
             Refusal::Rooms => Kind::Limit(format!("{} rooms exist, the limit", config.max_rooms)),
             Refusal::RoomsPerClient => Kind::Limit(format!(
@@ -662,6 +765,7 @@ impl From<Refused> for Error {
         };
         match command {
             Command::Publish { publish, .. } => error.with_message(publish.message),
+            Command::Carry(carry) => error.with_message(carry.publish.message),
             _ => error,
         }
     }

@@ -128,6 +128,12 @@ impl Inbox {
         }
     }
 
+    /// Takes no command any more, and tells the receiver.
+    pub(crate) fn close(&self) {
+        self.sender.close();
+        self.shared.manager.wake();
+    }
+
     /// Tells the manager that a client's connection is gone. Never waits, never fails.
     pub(crate) fn report_gone(&self, id: ClientId) {
         self.shared.gone.lock().unwrap_or_else(PoisonError::into_inner).push(id);
@@ -213,8 +219,7 @@ impl Future for Sending<'_> {
 impl Drop for Inbox {
     /// The manager must see that the last hub and client are gone.
     fn drop(&mut self) {
-        self.sender.close();
-        self.shared.manager.wake();
+        self.close();
     }
 }
 
@@ -247,6 +252,30 @@ impl CommandReceiver {
         }
         self.shared.free(command.bytes());
         Some(command)
+    }
+
+    /// Ready with a command that waits, or with `None` when the last hub and client are gone; else
+    /// the task is woken for the next one. For a receiver that is no manager.
+    pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Command>> {
+        let mut received = self.receiver.try_recv();
+        if let Err(TryRecvError::Empty) = received {
+            self.shared.manager.register(cx.waker());
+            received = self.receiver.try_recv();
+        }
+        match received {
+            Ok(command) => {
+                self.shared.free(command.bytes());
+                Poll::Ready(Some(command))
+            }
+            Err(TryRecvError::Closed) => Poll::Ready(None),
+            Err(TryRecvError::Empty) => Poll::Pending,
+        }
+    }
+
+    /// Ready when the last hub and client are gone.
+    pub(crate) fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.shared.manager.register(cx.waker());
+        if self.receiver.is_closed() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// How many commands wait.

@@ -14,8 +14,10 @@ use crate::hub::client_id::Target;
 use crate::hub::command::{Command, Publish};
 use crate::hub::eviction::MemoryEviction;
 use crate::hub::inbox::CommandReceiver;
+use crate::hub::link_event::LinkEvent;
 use crate::hub::registry::{Delivery, Dispatch, Registry};
 use crate::hub::reply::Reply;
+use crate::hub::subscriptions::{Subscriptions, topics_of};
 use crate::message::Message;
 use crate::stats::{Counters, add};
 
@@ -36,6 +38,8 @@ pub(crate) struct Manager {
     deferred: Option<Command>,
     /// Evicts clients when memory is short.
     eviction: MemoryEviction,
+    /// With a backplane: which of its topics the hub hears, and the clients that wait for one.
+    subscriptions: Option<Box<Subscriptions>>,
     /// The messages in hand; empty between two deliveries, and kept for its memory.
     batch: PublishBatch,
 }
@@ -66,15 +70,20 @@ impl Manager {
     /// before it lets the connections run.
     pub(crate) fn new(
         commands: CommandReceiver,
-        registry: Registry,
+        mut registry: Registry,
         counters: Arc<Counters>,
         queue: usize,
         queue_bytes: usize,
+        subscriptions: Option<Box<Subscriptions>>,
     ) -> Self {
+        if subscriptions.is_some() {
+            registry.note_vacated();
+        }
         let budget =
             BatchBudget { commands: (queue / 2).clamp(1, BATCH_MAX), bytes: queue_bytes / 2 };
         let (eviction, batch) = (MemoryEviction::default(), PublishBatch::default());
-        Self { commands, registry, counters, budget, deferred: None, eviction, batch }
+        let deferred = None;
+        Self { commands, registry, counters, budget, deferred, eviction, subscriptions, batch }
     }
 
     /// Runs until the last hub and client are gone, or the hub has drained.
@@ -99,6 +108,13 @@ impl Manager {
                 self.registry.remove(id, Disconnect::ABNORMAL);
             }
             self.eviction.run(&mut self.registry);
+            if let Some(subscriptions) = &mut self.subscriptions {
+                let registry = &mut self.registry;
+                let vacated = registry.take_vacated();
+                subscriptions.vacate(vacated, |topic| registry.has_members(topic));
+                #[cfg(test)]
+                subscriptions.check(registry.topics());
+            }
         }
     }
 
@@ -112,7 +128,6 @@ impl Manager {
         };
         let mut next = Some(first);
         while let Some(command) = next {
-            let registry = &mut self.registry;
             match command {
                 Command::Publish { publish, reply } => {
                     let target = self.batch.add(publish, reply);
@@ -120,23 +135,11 @@ impl Manager {
                     self.deliver(&target).await;
                     continue;
                 }
-                Command::Register { queue, user, rooms, since, reply } => {
-                    reply.answer(registry.insert(queue, user, &rooms, since));
-                }
-                Command::Disconnect { id, reason, reply } => {
-                    let removed = registry.remove(id, reason);
-                    if let Some(reply) = reply {
-                        reply.answer(removed);
-                    }
-                }
-                Command::Join { id, room, reply } => reply.answer(registry.join(id, &room)),
-                Command::Leave { id, room, reply } => reply.answer(registry.leave(id, &room)),
-                Command::Rooms { id, reply } => reply.answer(registry.rooms_of(id)),
                 Command::DisconnectUser { user, reason, reply } => {
                     let mut clients = 0;
                     // Nothing comes into the registry at a yield, so this ends.
                     loop {
-                        let some = registry.remove_clients_of(&user, &reason, FANOUT);
+                        let some = self.registry.remove_clients_of(&user, &reason, FANOUT);
                         clients += some;
                         if some < FANOUT {
                             break;
@@ -145,19 +148,71 @@ impl Manager {
                     }
                     reply.answer(clients);
                 }
-                Command::Members { of, reply } => reply.answer(registry.members(&of)),
-                Command::ListRooms { after, limit, reply } => {
-                    reply.answer(registry.list_rooms(&after, limit));
-                }
-                Command::ListMembers { room, after, limit, reply } => {
-                    reply.answer(registry.list_members(&room, after, limit));
-                }
-                Command::Wake => {}
                 Command::Stop => return ControlFlow::Break(()),
+                command => self.carry_out(command),
             }
             next = self.take(&mut rest);
         }
         ControlFlow::Continue(())
+    }
+
+    /// Does a command that is no message.
+    fn carry_out(&mut self, command: Command) {
+        let registry = &mut self.registry;
+        match command {
+            Command::Register { .. } | Command::Join { .. } => match &mut self.subscriptions {
+                None => join(registry, command),
+                Some(subscriptions) => {
+                    if let Some(command) = subscriptions.admit(command) {
+                        self.join_or_vacate(command);
+                    }
+                }
+            },
+            Command::Disconnect { id, reason, reply } => {
+                let removed = registry.remove(id, reason);
+                if let Some(reply) = reply {
+                    reply.answer(removed);
+                }
+            }
+            Command::Leave { id, room, reply } => reply.answer(registry.leave(id, &room)),
+            Command::Rooms { id, reply } => reply.answer(registry.rooms_of(id)),
+            Command::Members { of, reply } => reply.answer(registry.members(&of)),
+            Command::ListRooms { after, limit, reply } => {
+                reply.answer(registry.list_rooms(&after, limit));
+            }
+            Command::ListMembers { room, after, limit, reply } => {
+                reply.answer(registry.list_members(&room, after, limit));
+            }
+            Command::Backplane(event) => self.on_link_event(event),
+            // The first three are done elsewhere, the next are for the outbox only.
+            Command::Publish { .. }
+            | Command::DisconnectUser { .. }
+            | Command::Stop
+            | Command::Carry(_)
+            | Command::SumRooms { .. }
+            | Command::Wake => {}
+        }
+    }
+
+    /// Makes a client a member, of topics that are subscribed. If that is refused, the topics may
+    /// have no use.
+    fn join_or_vacate(&mut self, command: Command) {
+        let topics = topics_of(&command);
+        join(&mut self.registry, command);
+        if let Some(subscriptions) = &mut self.subscriptions {
+            subscriptions.vacate(topics, |topic| self.registry.has_members(topic));
+        }
+    }
+
+    /// Does what the driver of the backplane says.
+    fn on_link_event(&mut self, event: LinkEvent) {
+        let Some(subscriptions) = &mut self.subscriptions else { return };
+        let registry = &self.registry;
+        let (ready, unused) = subscriptions.on_event(event, |topic| registry.has_members(topic));
+        subscriptions.vacate(unused, |topic| registry.has_members(topic));
+        for command in ready {
+            self.join_or_vacate(command);
+        }
     }
 
     /// Takes the next command of a batch that may take this `rest`.
@@ -202,6 +257,17 @@ impl Manager {
         }
         messages.clear();
         dispatches.clear();
+    }
+}
+
+/// Makes a client a member of its first rooms, or of one more.
+fn join(registry: &mut Registry, command: Command) {
+    match command {
+        Command::Register { queue, user, rooms, since, reply } => {
+            reply.answer(registry.insert(queue, user, &rooms, since));
+        }
+        Command::Join { id, room, reply } => reply.answer(registry.join(id, &room)),
+        _ => {}
     }
 }
 

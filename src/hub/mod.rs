@@ -1,6 +1,7 @@
 //! The hub: the manager, the registry that it owns, and the queues of its clients.
 
 pub(crate) mod backlog;
+pub(crate) mod backplane;
 pub(crate) mod batch;
 pub(crate) mod client;
 pub(crate) mod client_id;
@@ -8,6 +9,7 @@ pub(crate) mod command;
 pub(crate) mod eviction;
 pub(crate) mod handle;
 pub(crate) mod inbox;
+pub(crate) mod link_event;
 pub(crate) mod manager;
 pub(crate) mod pending_reply;
 pub(crate) mod queue;
@@ -15,8 +17,11 @@ pub(crate) mod queue_config;
 pub(crate) mod registry;
 pub(crate) mod reply;
 pub(crate) mod room;
+pub(crate) mod shared_rooms;
 pub(crate) mod sizing;
+pub(crate) mod subscriptions;
 #[cfg(test)]
 pub(crate) mod tests;
+pub(crate) mod topic;
 pub(crate) mod unsent;
 pub(crate) mod users;

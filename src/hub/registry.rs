@@ -12,6 +12,7 @@ use crate::hub::client_id::{ClientId, Member, Refusal, Target};
 use crate::hub::queue::{Push, Queue};
 use crate::hub::room::{Room, shrink};
 use crate::hub::sizing::NAME;
+use crate::hub::topic::Topic;
 use crate::memory::budget::MemoryBudget;
 use crate::message::Message;
 use crate::stats::{Counters, DeliveryCount};
@@ -42,6 +43,9 @@ pub(crate) struct Registry {
     /// Under a ceiling: queues of removed clients, which may hold memory until their connections
     /// have ended. Queues that are gone are dropped before the list grows.
     departing: Vec<Weak<Queue>>,
+    /// With a backplane: rooms and users that have lost their last member and that the manager has
+    /// not taken.
+    vacated: Option<Vec<Topic>>,
 }
 
 #[derive(Debug)]
@@ -139,7 +143,34 @@ impl Registry {
             memory: Arc::clone(memory),
             rooms_aside: 0,
             departing: Vec::new(),
+            vacated: None,
         }
+    }
+
+    /// Notes each room and user from now on that loses its last member.
+    pub(crate) fn note_vacated(&mut self) {
+        self.vacated = Some(Vec::new());
+    }
+
+    /// Takes the rooms and users that have lost their last member since the last call.
+    pub(crate) fn take_vacated(&mut self) -> Vec<Topic> {
+        self.vacated.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Whether a topic has a member.
+    pub(crate) fn has_members(&self, topic: &Topic) -> bool {
+        match topic {
+            Topic::All => true,
+            Topic::Room(room) => self.rooms.contains_key(room),
+            Topic::User(user) => self.users.contains_key(user),
+        }
+    }
+
+    /// The topics that have members.
+    #[cfg(test)]
+    pub(crate) fn topics(&self) -> impl Iterator<Item = Topic> {
+        let rooms = self.rooms.keys().map(|room| Topic::Room(Arc::clone(room)));
+        rooms.chain(self.users.keys().map(|user| Topic::User(Arc::clone(user))))
     }
 
     /// Inserts a client into its first rooms, all of them or none.
@@ -412,6 +443,9 @@ impl Registry {
             }
             if slots.is_empty() {
                 self.users.remove(user);
+                if let Some(vacated) = &mut self.vacated {
+                    vacated.push(Topic::User(Arc::clone(user)));
+                }
             } else {
                 shrink(slots);
             }
@@ -430,6 +464,9 @@ impl Registry {
         }
         if room.is_empty() {
             self.rooms.remove(&membership.room);
+            if let Some(vacated) = &mut self.vacated {
+                vacated.push(Topic::Room(Arc::clone(&membership.room)));
+            }
         }
         self.count_rooms();
     }

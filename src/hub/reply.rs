@@ -31,6 +31,8 @@ struct Slot<T> {
 #[derive(Debug)]
 enum State<T> {
     Open,
+    /// Open, and what was asked for is under way.
+    Begun,
     Answered(T),
     Closed,
 }
@@ -41,9 +43,18 @@ impl<T> Reply<T> {
         self.set(State::Answered(value));
     }
 
-    fn set(&self, state: State<T>) {
+    /// Says that what was asked for is under way; `false` if the caller has withdrawn it.
+    pub(crate) fn begin(&self) -> bool {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(slot.state, State::Open) {
+            slot.state = State::Begun;
+        }
+        !matches!(slot.state, State::Closed)
+    }
+
+    fn set(&self, state: State<T>) {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(slot.state, State::Open | State::Begun) {
             slot.state = state;
             let waker = slot.waker.take();
             drop(slot);
@@ -51,6 +62,18 @@ impl<T> Reply<T> {
                 waker.wake();
             }
         }
+    }
+}
+
+impl<T> Answer<T> {
+    /// Withdraws what was asked for; `false` if it is under way or done.
+    pub(crate) fn withdraw(&self) -> bool {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_open = matches!(slot.state, State::Open);
+        if is_open {
+            slot.state = State::Closed;
+        }
+        is_open
     }
 }
 
@@ -68,8 +91,8 @@ impl<T> Future for Answer<T> {
         match std::mem::replace(&mut slot.state, State::Closed) {
             State::Answered(value) => Poll::Ready(Some(value)),
             State::Closed => Poll::Ready(None),
-            State::Open => {
-                slot.state = State::Open;
+            state @ (State::Open | State::Begun) => {
+                slot.state = state;
                 slot.waker = Some(cx.waker().clone());
                 Poll::Pending
             }

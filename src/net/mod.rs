@@ -1,6 +1,7 @@
 //! Sockets: listening, accepting, readiness, reading and writing.
 
 pub(crate) mod acceptor;
+pub(crate) mod dial;
 #[cfg(target_os = "linux")]
 pub(crate) mod epoll;
 pub(crate) mod incoming;

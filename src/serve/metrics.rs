@@ -1,7 +1,7 @@
 //! The hub's counters in the format of Prometheus (text format 0.0.4).
 
 use std::fmt::Write as _;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::StatusCode;
 
@@ -91,6 +91,7 @@ fn text(hub: &Hub) -> String {
         sample(&mut text, "hublet_", name, reason, value);
     }
     refusals(&mut text, &hub.shared().counters);
+    backplane(&mut text, hub);
     let name = "start_time_seconds";
     declare(&mut text, "hublet_", name, "When the hub began to serve, in Unix time.");
     let started = hub.shared().started.get().copied().unwrap_or_default();
@@ -113,6 +114,35 @@ fn refusals(text: &mut String, counters: &Counters) {
                 "hublet_{name}{{request=\"{request}\",reason=\"{reason}\"}} {count}"
             );
         }
+    }
+}
+
+/// Adds what happens between the hub and its server, if it has one.
+fn backplane(text: &mut String, hub: &Hub) {
+    let Some(backplane) = &hub.shared().backplane else { return };
+    let (link, counters) = (&backplane.link, &backplane.link.counters);
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let metrics = [
+        ("redis_connected", "1 while the hub is connected to Redis.", u64::from(link.is_up())),
+        (
+            "redis_gaps_total",
+            "Times at which messages may have passed the hub unheard.",
+            count(&counters.gaps),
+        ),
+        (
+            "redis_dropped_total",
+            "Messages from Redis that were longer than the longest message.",
+            count(&counters.dropped),
+        ),
+        (
+            "redis_unconfirmed_total",
+            "Messages of the hub that Redis has not confirmed; they may be lost.",
+            count(&counters.unconfirmed),
+        ),
+    ];
+    for (name, help, value) in metrics {
+        declare(text, "hublet_", name, help);
+        sample(text, "hublet_", name, "", value);
     }
 }
 

@@ -1,13 +1,17 @@
 //! Publishing by request: the body, the manager's answer.
 
+use std::time::Duration;
+
 use http::{HeaderMap, StatusCode, header};
 
 use crate::http1::head::Head;
-use crate::http1::response::{Response, draining, unavailable};
+use crate::http1::response::{Response, away, draining, unavailable};
 use crate::http1::stream::{Failure, HttpStream};
+use crate::hub::backplane::Link;
 use crate::hub::client_id::Target;
-use crate::hub::command::Publish;
+use crate::hub::command::{Carry, Publish};
 use crate::hub::handle::Hub;
+use crate::hub::reply::reply;
 use crate::message::Message;
 use crate::net::stream::Transport;
 use crate::serve::exchange::Exchange;
@@ -58,6 +62,9 @@ fn has_binary_type(headers: &HeaderMap) -> bool {
 
 /// Hands a message to the manager and waits for its answer.
 async fn dispatch(hub: &Hub, target: Target, message: Message) -> Response {
+    if let Some(link) = hub.link(&target) {
+        return Box::pin(share(hub, link, target, message)).await;
+    }
     let (timers, timeout) = (&hub.shared().timers, hub.shared().config.handshake_timeout);
     let posted = hub.publish_queued(Publish::by_hub(target, message));
     let answer = match timers.after(timeout).within(posted).await {
@@ -68,7 +75,38 @@ async fn dispatch(hub: &Hub, target: Target, message: Message) -> Response {
     // What the inbox has is dispatched, and soon, since the manager waits for no peer. To say that
     // it was not would have it sent twice.
     let answer = timers.after(2 * timeout).within(answer).await;
-    answer.flatten().map_or_else(outcome_unknown, published)
+    answer.flatten().map_or_else(outcome_unknown, |recipients| published(recipients, None))
+}
+
+/// How long a request to publish waits while the other hubs cannot be reached.
+const AWAY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Hands a message to the driver of the backplane, and waits for the answers of the server and of
+/// the manager.
+async fn share(hub: &Hub, link: &Link, target: Target, message: Message) -> Response {
+    let shared = hub.shared();
+    let Ok(publish) = hub.check(Publish::by_hub(target, message)) else { return draining() };
+    let ((reply, recipients), (heard, mut hubs)) = (reply(), reply());
+    let carry = Carry { publish, reply: Some(reply), hubs: Some(heard) };
+    let mut deadline = shared.timers.after(AWAY_TIMEOUT);
+    match deadline.within(link.send(carry)).await {
+        Some(Ok(())) => {}
+        Some(Err(())) => return draining(),
+        None => return away(),
+    }
+    let heard = match deadline.within(&mut hubs).await {
+        None if hubs.withdraw() => return away(),
+        // It is on its way to the server, and may not be taken back.
+        None => shared.timers.after(2 * shared.config.handshake_timeout).within(hubs).await,
+        heard => heard,
+    };
+    match heard.flatten() {
+        Some(Ok(hubs)) => {
+            recipients.await.map_or_else(outcome_unknown, |n| published(n, Some(hubs)))
+        }
+        Some(Err(_)) => away(),
+        None => outcome_unknown(),
+    }
 }
 
 /// The answer to a message that may or may not have been dispatched. It says nothing of trying
@@ -79,7 +117,8 @@ fn outcome_unknown() -> Response {
 }
 
 /// The answer to a message that was dispatched.
-fn published(recipients: usize) -> Response {
-    let body = format!("{{\"recipients\":{recipients}}}");
+fn published(recipients: usize, hubs: Option<usize>) -> Response {
+    let hubs = hubs.map_or(String::new(), |hubs| format!(",\"hubs\":{hubs}"));
+    let body = format!("{{\"recipients\":{recipients}{hubs}}}");
     Response::with_type(StatusCode::ACCEPTED, "application/json", body.into())
 }

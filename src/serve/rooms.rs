@@ -1,14 +1,18 @@
 //! Rooms and their members in JSON, a page at a time.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
 
 use http::{StatusCode, Uri};
 
 use crate::error::Error;
-use crate::http1::response::{Response, draining};
+use crate::http1::response::{Response, away, draining};
 use crate::http1::url::query_of;
 use crate::hub::command::Command;
 use crate::hub::handle::Hub;
+use crate::hub::reply::reply;
+use crate::hub::shared_rooms::SharedRooms;
 use crate::json;
 
 /// Rooms or members of a page without `?limit=`.
@@ -24,11 +28,23 @@ pub(crate) async fn rooms(hub: &Hub, uri: &Uri) -> Result<Response, Response> {
     let limit = limit(uri)?;
     let after = query_of(uri, "after").unwrap_or_default();
     // One more than the page holds, to know whether another page follows.
-    let command = move |reply| Command::ListRooms { after, limit: limit + 1, reply };
+    let first = after.clone();
+    let command = move |reply| Command::ListRooms { after: first, limit: limit + 1, reply };
     let mut rooms = hub.request(command).await.map_err(closed)?;
+    let others = others(hub, after.clone(), limit + 1).await?;
+    if let Some(others) = &others {
+        add_rooms(&mut rooms, others);
+    }
     let more = rooms.len() > limit;
     rooms.truncate(limit);
-    let mut body = String::from("{\"rooms\":[");
+    let mut body = String::new();
+    if let Some(others) = &others {
+        let hubs = others.hubs + 1;
+        // The other hubs say how many members they have every 10 s.
+        let _ = write!(body, "{{\"hubs\":{hubs},\"seconds_old\":10,\"rooms\":[");
+    } else {
+        body.push_str("{\"rooms\":[");
+    }
     for (nth, (room, members)) in rooms.iter().enumerate() {
         body.push_str(if nth > 0 { ",{\"room\":" } else { "{\"room\":" });
         json::string(&mut body, room);
@@ -37,6 +53,30 @@ pub(crate) async fn rooms(hub: &Hub, uri: &Uri) -> Result<Response, Response> {
     }
     let next = rooms.last().filter(|_| more).map(|(room, _)| room.to_string());
     Ok(finish(body, next))
+}
+
+/// How long the rooms of the other hubs may take.
+const OTHERS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Asks for the rooms of the other hubs; `None` if the hub is alone.
+async fn others(hub: &Hub, after: String, limit: usize) -> Result<Option<SharedRooms>, Response> {
+    let Some(backplane) = &hub.shared().backplane else { return Ok(None) };
+    let (reply, answer) = reply();
+    if !backplane.link.try_ask(Command::SumRooms { after, limit, reply }) {
+        return Err(away());
+    }
+    let mut deadline = hub.shared().timers.after(OTHERS_TIMEOUT);
+    deadline.within(answer).await.flatten().map(Some).ok_or_else(away)
+}
+
+/// Adds the members of the other hubs to those of this one, in the order of the rooms' names.
+fn add_rooms(rooms: &mut Vec<(Arc<str>, usize)>, others: &SharedRooms) {
+    for (room, members) in &others.rooms {
+        match rooms.binary_search_by(|(name, _)| (**name).cmp(room)) {
+            Ok(at) => rooms[at].1 += members,
+            Err(at) => rooms.insert(at, (room.as_str().into(), *members)),
+        }
+    }
 }
 
 /// The answer to `GET /rooms/{room}`: its members in the order of their ids, from the first after

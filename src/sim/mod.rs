@@ -21,6 +21,7 @@
 //! many threads as HUBLET_SIM_THREADS says, and each seed that fails is listed. HUBLET_TEST_SEED=N
 //! replays one and prints all its events.
 
+mod engine;
 mod executor;
 mod invariants;
 mod journal;
@@ -30,6 +31,7 @@ mod peer;
 mod poster;
 mod rest;
 mod script;
+mod several;
 mod sweep;
 mod world;
 

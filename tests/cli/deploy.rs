@@ -209,6 +209,18 @@ fn systemd_finds_the_units_sound_and_safe() {
     let verified = Command::new(&analyze).arg("verify").args(&units).output().expect("it runs");
     let warnings = String::from_utf8_lossy(&verified.stderr).into_owned();
     assert!(verified.status.success() && warnings.is_empty(), "{warnings}");
+    // With the file that opens the network for Redis, and nothing else of the unit.
+    let opened = folder.0.join("hublet.service.d");
+    fs::create_dir(&opened).expect("a new folder");
+    fs::write(opened.join("redis.conf"), deployed("hublet-redis.conf")).expect("written");
+    let verified = Command::new(&analyze).arg("verify").args(&units).output().expect("it runs");
+    let warnings = String::from_utf8_lossy(&verified.stderr).into_owned();
+    assert!(verified.status.success() && warnings.is_empty(), "{warnings}");
+    let drop_in = deployed("hublet-redis.conf");
+    let set: Vec<_> = drop_in.lines().filter(|line| !line.starts_with('#')).collect();
+    let opens = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6";
+    assert_eq!(set, ["[Service]", "PrivateNetwork=no", opens]);
+    fs::remove_dir_all(&opened).expect("its own folder");
     // The threshold of exposure in tenths: 0 with all protections of systemd, 100 without any.
     let mut command = Command::new(&analyze);
     command.args(["security", "--offline=true", "--threshold=5", "--no-pager"]).arg(&units[0]);

@@ -12,6 +12,8 @@ mod listen;
 mod peer;
 mod pipe;
 mod platforms;
+mod redis;
+mod redis_server;
 mod snippets;
 mod support;
 #[path = "../tools/mod.rs"]

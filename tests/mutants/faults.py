@@ -18,7 +18,93 @@ class Fault(NamedTuple):
     tests: str = SIMULATION
 
 
+SEVERAL = "sim/several.rs::several_hubs_keep_the_invariants"
+
 FAULTS = [
+    Fault(
+        "several hubs: a client joins a room before it is subscribed",
+        "subscriptions.rs::admit",
+        "if missing.is_empty() {",
+        "if missing.len() < usize::MAX {",
+        SEVERAL,
+    ),
+    Fault(
+        "several hubs: a topic counts as subscribed after the backplane was lost",
+        "subscriptions.rs::on_event",
+        "self.topics.values_mut().for_each(|entry| entry.confirmed = false);",
+        "",
+        SEVERAL,
+    ),
+    Fault(
+        "several hubs: a room that has members again is unsubscribed",
+        "subscriptions.rs::on_event",
+        "&& !self.is_used(&topic, has_members)",
+        "",
+        SEVERAL,
+    ),
+    Fault(
+        "several hubs: an empty room stays subscribed",
+        "subscriptions.rs::vacate",
+        "self.link.wish(topic, Wish::Vacant(entry.vacancies));",
+        "",
+        SEVERAL,
+    ),
+    Fault(
+        "several hubs: clients that wait are forgotten when the backplane is lost",
+        "subscriptions.rs::give_up",
+        "refuse(held.command);",
+        "std::mem::forget(held.command);",
+        SEVERAL,
+    ),
+    Fault(
+        "several hubs: a message is published after its publisher was told that it is not",
+        "reply.rs::withdraw",
+        "slot.state = State::Closed;",
+        "",
+        SEVERAL,
+    ),
+    Fault(
+        "several hubs: publishers are not woken when the backplane is back",
+        "backplane.rs::set_up",
+        "self.came_up.notify(usize::MAX);",
+        "",
+        SEVERAL,
+    ),
+    Fault(
+        "several hubs: the driver is not woken for a wish",
+        "backplane.rs::wish",
+        "self.driver.wake();",
+        "",
+        SEVERAL,
+    ),
+    Fault(
+        "several hubs: a refused message leaves the place of its return",
+        "in_flight.rs::refused",
+        "self.own.retain(|(number, _)| *number != published.number);",
+        "",
+        "redis/in_flight.rs",
+    ),
+    Fault(
+        "several hubs: a message that did not come back takes the place of the next",
+        "in_flight.rs::published",
+        "*number < published.number",
+        "false",
+        "redis/in_flight.rs",
+    ),
+    Fault(
+        "several hubs: the codec takes a string that has not come whole",
+        "resp.rs::string",
+        "None => Ok(None), Some(b\"\\r\\n\")",
+        "None => Err(Malformed), Some(b\"\\r\\n\")",
+        "redis/resp.rs",
+    ),
+    Fault(
+        "several hubs: the header of another version counts as a header",
+        "envelope.rs::split",
+        "header[..2] == [MARK, VERSION]",
+        "header[0] == MARK",
+        "redis/envelope.rs",
+    ),
     Fault(
         "lost wake: a queue that fills does not wake its task",
         "queue.rs::enqueue",
@@ -339,8 +425,8 @@ FAULTS = [
     Fault(
         "count off by one: a post reports a recipient too many",
         "publish.rs::dispatch",
-        "answer.flatten().map_or_else(outcome_unknown, published)",
-        "answer.flatten().map_or_else(outcome_unknown, |n| published(n + n.min(1)))",
+        "|recipients| published(recipients, None)",
+        "|n| published(n + n.min(1), None)",
     ),
     Fault(
         "bytes behind a posted request are lost with it",

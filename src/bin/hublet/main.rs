@@ -200,6 +200,7 @@ async fn run(
 ) -> Result<(), Failure> {
     let signals = Signals::new(reactor)?;
     let wanted = options.config.max_clients;
+    let is_shared = options.config.redis.is_some();
     let plan = Plan::of(&options);
     let (hub, manager) = Hub::new(options.config)
         .map_err(|error| Failure::usage(flags::in_flags(&error.to_string())))?;
@@ -211,6 +212,7 @@ async fn run(
         }
     }
     reactor.attach_timers(&hub);
+    let redis = hub.connect_redis();
     let bound = socket::listen(&options.listen)?;
     let fold = Arc::new(Fold::new(hub.clone()));
     let clock = Arc::new(TokenClock::new(hub.clone(), reactor.clone()));
@@ -232,6 +234,7 @@ async fn run(
         let pulse = systemd::pulse(hub.clone(), reactor.clone(), interval);
         parts.push(Part::start(executor, "the watchdog's pulse", pulse));
     }
+    let mut redis = is_shared.then(|| spawn(executor, connect(redis)));
     let mut names = Vec::new();
     // The files of Unix sockets are removed when this is dropped.
     let mut files = Vec::new();
@@ -242,7 +245,8 @@ async fn run(
         files.push(file);
         parts.push(accept(executor, &hub, &relay, listener));
     }
-    let mut pipe = Pipe::start(&hub, executor, reactor, &plan).await?;
+    let started = or(Pipe::start(&hub, executor, reactor, &plan), refused(&mut redis));
+    let mut pipe = started.await?;
     announce(&plan, &names);
     systemd::ready();
 
@@ -256,7 +260,8 @@ async fn run(
         let name = first_end(&mut parts).await?;
         Err(Failure::running(format!("{name} ended too early")))
     };
-    let (reason, outcome) = or(or(ended, signal), piped).await?;
+    let refused = refused(&mut redis);
+    let (reason, outcome) = or(or(or(ended, signal), piped), refused).await?;
 
     systemd::stopping();
     ::log::info!("shutting down: closing {} clients with {reason}", hub.stats().clients);
@@ -280,6 +285,22 @@ async fn run(
     // Logs the clients that left in the last second.
     fold.flush();
     outcome.and(drained)
+}
+
+/// Connects the hub to its Redis server, and keeps it connected.
+async fn connect(
+    redis: impl Future<Output = Result<(), hublet::Error>> + Send,
+) -> Result<(), Failure> {
+    redis.await.map_err(|error| Failure::running(error.to_string()))
+}
+
+/// Waits until the Redis server refuses the first connection; pending for ever if it does not, or
+/// if there is none.
+async fn refused<T>(redis: &mut Option<Work>) -> Result<T, Failure> {
+    if let Some(refused) = pipe::end_of(redis).await.err() {
+        return Err(refused);
+    }
+    std::future::pending().await
 }
 
 /// Starts an accept loop.

@@ -96,7 +96,7 @@ impl Pipe {
         let mut pipe = Self::default();
         let own = Arc::<Mutex<Option<Client>>>::default();
         if let Some(room) = &plan.stdout {
-            let subscription = subscribe(hub, room).await.map_err(|error| {
+            let subscription = subscribe_when_up(hub, reactor, room).await.map_err(|error| {
                 Failure::running(format!("--stdout cannot join its room: {error}"))
             })?;
             let output = Output {
@@ -158,8 +158,27 @@ impl Pipe {
     }
 }
 
+/// How often a room is asked for while Redis is away.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// As [`subscribe`], once Redis is there, if the hub needs it.
+async fn subscribe_when_up(
+    hub: &Hub,
+    reactor: &Reactor,
+    room: &Arc<str>,
+) -> Result<Subscription, Error> {
+    loop {
+        let subscribed = subscribe(hub, room).await;
+        match subscribed {
+            Err(error) if hub.is_away() => drop(error),
+            subscribed => return subscribed,
+        }
+        reactor.sleep(AGAIN).await;
+    }
+}
+
 /// Waits for the end of a task, and removes it. Pending for ever if there is none.
-async fn end_of(half: &mut Option<Work>) -> Result<(), Failure> {
+pub(crate) async fn end_of(half: &mut Option<Work>) -> Result<(), Failure> {
     let ended = poll_fn(|cx| match half {
         Some(half) => Pin::new(half).poll(cx),
         None => Poll::Pending,
@@ -231,12 +250,20 @@ impl Input {
         if !error.is_full() {
             return Err(error);
         }
-        let Some(message) = error.into_message() else { return Ok(()) };
-        match &itself {
-            Some(client) => client.publish(room, message).await,
-            None => hub.publish(room, message).await,
+        let mut message = error.into_message();
+        while let Some(again) = message.take() {
+            let published = match &itself {
+                Some(client) => client.publish(room, again).await,
+                None => hub.publish(room, again).await,
+            };
+            match published {
+                Ok(_) => {}
+                // A line waits for Redis, unless it may have been sent.
+                Err(error) if error.is_unavailable() => message = error.into_message(),
+                Err(error) => return Err(error),
+            }
         }
-        .map(drop)
+        Ok(())
     }
 }
 

@@ -47,6 +47,8 @@ pub(crate) struct Options {
     /// The tokens that requests must show.
     pub(crate) secrets: Secrets,
     pub(crate) config: Config,
+    /// What names in Redis begin with, if it is given.
+    redis_prefix: Option<String>,
     /// Environment variables with the hub's prefix that name no flag.
     pub(crate) unknown: Vec<String>,
     /// Environment variables of secrets that are set, and empty.
@@ -67,6 +69,7 @@ impl Default for Options {
             protocols: Vec::new(),
             secrets: Secrets::default(),
             config: Config::default().http(true).hosts(Vec::new()).pages(PAGES.to_vec()),
+            redis_prefix: None,
             unknown: Vec::new(),
             empty: Vec::new(),
             queue_bytes_follow: true,
@@ -88,6 +91,9 @@ impl Options {
         }
         if self.secrets.jwt_audience.is_some() && self.secrets.jwt_secret.is_none() {
             warnings.push("--jwt-audience has no effect without --jwt-secret".to_owned());
+        }
+        if self.redis_prefix.is_some() && self.config.redis.is_none() {
+            warnings.push("--redis-prefix has no effect without --redis".to_owned());
         }
         warnings
     }
@@ -143,6 +149,12 @@ pub(crate) fn parse(
     let is_set = |(_, text): &(String, String)| !text.is_empty();
     options.unknown = variables.into_iter().filter(is_set).map(|(name, _)| name).collect();
     let config = &mut options.config;
+    if let (Some(redis), Some(prefix)) =
+        (config.redis.take_if(|_| options.redis_prefix.is_some()), &options.redis_prefix)
+    {
+        let redis = redis.prefix(prefix.clone());
+        config.redis = Some(redis.map_err(|error| Failure::usage(error.to_string()))?);
+    }
     let two = config.max_message.saturating_mul(2).saturating_add(FRAMING);
     if options.queue_bytes_follow {
         config.queue_bytes = config.queue_bytes.max(two);

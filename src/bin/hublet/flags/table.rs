@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hublet::{Config, Overflow};
+use hublet::{Config, Overflow, Redis};
 
 use super::Options;
 use super::value::{
-    add_secret, audience, bytes, count, host, origin, protocol, room, secret_file, show_bytes,
-    show_time, switch, time,
+    add_secret, audience, bytes, count, host, origin, protocol, redis, redis_file, redis_prefix,
+    room, secret_file, show_bytes, show_time, switch, time,
 };
 use crate::Failure;
 use crate::auth::{Secret, Secrets};
@@ -82,6 +82,12 @@ pub(super) enum Sets {
     SecretFile(fn(&mut Secrets) -> &mut Option<Secret>),
     /// What JSON Web Tokens must be for.
     Audience,
+    /// The URL of a Redis server.
+    Redis,
+    /// A file with it.
+    RedisFile,
+    /// What its names begin with.
+    RedisPrefix,
     /// A room.
     Room(fn(&mut Options) -> &mut Option<Arc<str>>),
 }
@@ -236,6 +242,25 @@ pub(super) const FLAGS: &[Flag] = &[
         sets: Sets::Count(|config| &mut config.max_fragments),
     },
     Flag {
+        name: "redis",
+        value: "URL",
+        help: "Redis or Valkey server that several hubs share: redis://[user:password@]host[:port][/db] \
+               or unix:/path; a message reaches the room on each of them",
+        sets: Sets::Redis,
+    },
+    Flag {
+        name: "redis-file",
+        value: "FILE",
+        help: "file with that URL; files and variables do not show in the list of processes",
+        sets: Sets::RedisFile,
+    },
+    Flag {
+        name: "redis-prefix",
+        value: "NAME",
+        help: "what the names of channels and keys begin with; hubs of one prefix share their rooms",
+        sets: Sets::RedisPrefix,
+    },
+    Flag {
         name: "queue",
         value: "N",
         help: "messages queued for one client",
@@ -347,6 +372,9 @@ impl Sets {
             Self::Drain => config.drain = time(text, Duration::ZERO)?,
             Self::Room(field) => *field(options) = Some(room(text)?),
             Self::Secret(field) => add_secret(field(&mut options.secrets), text)?,
+            Self::Redis => config.redis = Some(redis(text)?),
+            Self::RedisFile => config.redis = Some(redis_file(text)?),
+            Self::RedisPrefix => options.redis_prefix = Some(redis_prefix(text)?),
             Self::Audience => options.secrets.jwt_audience = Some(audience(text)?),
             Self::SecretFile(field) => secret_file(field(&mut options.secrets), text)?,
         }
@@ -369,7 +397,10 @@ impl Sets {
             | Self::SecretFile(_)
             | Self::Audience
             | Self::MaxMemory
+            | Self::Redis
+            | Self::RedisFile
             | Self::Room(_) => String::new(),
+            Self::RedisPrefix => Redis::PREFIX.to_owned(),
             Self::Threads => options.threads.to_string(),
             Self::Overflow => config.overflow.to_string(),
             Self::Log => options.level.to_string().to_ascii_lowercase(),
@@ -423,7 +454,7 @@ impl Flag {
     ) -> Result<(), Failure> {
         self.sets.set(options, text).map_err(|allowed| {
             // A secret is not printed, not even an invalid one.
-            let given = if matches!(self.sets, Sets::Secret(_)) {
+            let given = if matches!(self.sets, Sets::Secret(_) | Sets::Redis) {
                 "a secret".to_owned()
             } else {
                 format!("{text:?}")

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hublet::{Config, is_name};
+use hublet::{Config, Redis, is_name};
 
 use crate::auth::{PROTOCOL, Secret};
 
@@ -124,6 +124,33 @@ pub(super) fn secret_file(slot: &mut Option<Secret>, path: &str) -> Result<(), S
     let line = line.strip_suffix('\r').filter(|_| text.ends_with('\n')).unwrap_or(line);
     let refused = |allowed| format!("a file with nothing in it but a secret, {allowed}");
     add(slot, Secret::new(line).map_err(refused)?)
+}
+
+/// Bytes of a file with the URL of a server at most.
+const URL_BYTES_MAX: u64 = 4096;
+
+/// The URL of a server. What is allowed does not repeat it: it may hold a password.
+pub(super) fn redis(text: &str) -> Result<Redis, String> {
+    text.parse().map_err(|_| {
+        "redis://[user:password@]host[:port][/db] or unix:/path, without TLS and Sentinel"
+            .to_owned()
+    })
+}
+
+/// Reads the URL of a server from a file that has nothing else in it, but perhaps a line end.
+pub(super) fn redis_file(path: &str) -> Result<Redis, String> {
+    let mut text = String::new();
+    let file = File::open(path).and_then(|file| file.take(URL_BYTES_MAX).read_to_string(&mut text));
+    file.map_err(|error| format!("a file that can be read ({error})"))?;
+    redis(text.trim_end_matches(['\r', '\n']))
+        .map_err(|allowed| format!("a file with nothing in it but {allowed}"))
+}
+
+/// What the names in a server begin with.
+pub(super) fn redis_prefix(text: &str) -> Result<String, String> {
+    let prefixed = redis("redis://localhost")?.prefix(text);
+    let allowed = "1 to 64 letters, digits, dots, hyphens and underscores";
+    prefixed.map(|_| text.to_owned()).map_err(|_| allowed.to_owned())
 }
 
 /// A host as a request names it: without a scheme or a path.

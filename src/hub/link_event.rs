@@ -1,0 +1,32 @@
+//! What the manager asks of a backplane's driver, and what the driver tells it.
+
+use crate::hub::reply::Reply;
+use crate::hub::topic::Topic;
+
+/// What the driver has to do about a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// Subscribe it, and confirm that with [`LinkEvent::Subscribed`].
+    Subscribed,
+    /// The last member has gone. It stays subscribed; in a second [`LinkEvent::Vacant`] asks with
+    /// this number whether to end that.
+    Vacant(u32),
+    /// Unsubscribe it.
+    Unsubscribed,
+}
+
+/// What the driver tells the manager, in the order in which it happened, between the messages that
+/// came back.
+#[derive(Debug)]
+pub(crate) enum LinkEvent {
+    /// The engine is connected, and every topic that the driver was asked for is subscribed.
+    Up,
+    /// The engine is lost. The driver takes no wish and connects to nothing before the answer.
+    Down(Reply<()>),
+    /// Each of the topics is subscribed.
+    Subscribed(Vec<Topic>),
+    /// The engine allows none of the topics.
+    Refused(Vec<Topic>),
+    /// A second has passed since the wish that a topic is vacant, with its number.
+    Vacant(Topic, u32),
+}

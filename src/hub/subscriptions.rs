@@ -1,0 +1,248 @@
+//! Which topics of a backplane the hub hears, and the clients that wait for one. Plain data, a part
+//! of the manager.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::hub::backplane::Link;
+use crate::hub::client_id::Refusal;
+use crate::hub::command::Command;
+use crate::hub::link_event::{LinkEvent, Wish};
+use crate::hub::sizing::NAME;
+use crate::hub::topic::Topic;
+use crate::memory::budget::MemoryBudget;
+
+/// Clients and joins that wait for a subscription at once: four times the handshakes at the
+/// defaults. More are refused. Each holds its command, about 128 bytes.
+const HELD_MAX: usize = 1024;
+
+/// Bytes of a topic: its name here, with the driver, and among the wishes.
+const TOPIC: usize = 3 * NAME;
+
+/// What the manager knows of its backplane.
+///
+/// A topic is here while the hub has members of it, or a client waits to become one, and for a
+/// second after that. A client becomes a member once each of its topics is subscribed, so that it
+/// misses nothing from its 101 on.
+#[derive(Debug)]
+pub(crate) struct Subscriptions {
+    link: Arc<Link>,
+    /// Whether the driver has said that the link is up.
+    is_up: bool,
+    topics: HashMap<Topic, Entry>,
+    /// Commands that wait for a subscription, by the order in which they came.
+    held: BTreeMap<u64, Held>,
+    /// The key of the next one.
+    next: u64,
+    /// Where the memory of the topics is reserved.
+    memory: Arc<MemoryBudget>,
+    /// Bytes that are reserved.
+    aside: usize,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    /// Whether the driver has confirmed it since the link is up.
+    confirmed: bool,
+    /// The keys of the commands that wait for it.
+    waiting: Vec<u64>,
+    /// How often its last member has gone.
+    vacancies: u32,
+}
+
+#[derive(Debug)]
+struct Held {
+    command: Command,
+    topics: Vec<Topic>,
+    /// Topics that are not confirmed.
+    missing: usize,
+}
+
+impl Subscriptions {
+    pub(crate) fn new(link: Arc<Link>, memory: &Arc<MemoryBudget>) -> Self {
+        let (topics, held) = (HashMap::new(), BTreeMap::new());
+        let memory = Arc::clone(memory);
+        Self { link, is_up: false, topics, held, next: 0, memory, aside: 0 }
+    }
+
+    /// Returns a command that makes a member, if its topics are subscribed. Otherwise keeps it
+    /// until they are, or refuses it while the backplane is away.
+    pub(crate) fn admit(&mut self, command: Command) -> Option<Command> {
+        let topics = topics_of(&command);
+        if !self.is_up || !self.link.is_up() {
+            refuse(command);
+            return None;
+        }
+        let is_confirmed =
+            |topic: &&Topic| self.topics.get(topic).is_some_and(|entry| entry.confirmed);
+        let missing: Vec<_> = topics.iter().filter(|topic| !is_confirmed(topic)).cloned().collect();
+        if missing.is_empty() {
+            return Some(command);
+        }
+        if self.held.len() >= HELD_MAX {
+            refuse(command);
+            return None;
+        }
+        let key = self.next;
+        self.next += 1;
+        for topic in &topics {
+            let is_new = !self.topics.contains_key(topic);
+            let entry = self.topics.entry(topic.clone()).or_default();
+            if !entry.confirmed {
+                entry.waiting.push(key);
+            }
+            if is_new {
+                self.link.wish(topic.clone(), Wish::Subscribed);
+            }
+        }
+        self.held.insert(key, Held { command, missing: missing.len(), topics });
+        self.reserve();
+        None
+    }
+
+    /// Does what the driver says; returns the commands that need not wait any more, and the topics
+    /// that may have lost their last use. `has_members` says whether the registry has members of a
+    /// topic.
+    pub(crate) fn on_event(
+        &mut self,
+        event: LinkEvent,
+        has_members: impl Fn(&Topic) -> bool,
+    ) -> (Vec<Command>, Vec<Topic>) {
+        match event {
+            LinkEvent::Up => {
+                self.is_up = true;
+                // Joins are refused while the link is down: nothing waits.
+                self.topics.values_mut().for_each(|entry| entry.confirmed = true);
+                (Vec::new(), Vec::new())
+            }
+            LinkEvent::Down(reply) => {
+                self.is_up = false;
+                self.topics.values_mut().for_each(|entry| entry.confirmed = false);
+                let keys: Vec<_> = self.held.keys().copied().collect();
+                let unused = keys.into_iter().flat_map(|key| self.give_up(key)).collect();
+                reply.answer(());
+                (Vec::new(), unused)
+            }
+            LinkEvent::Subscribed(topics) => {
+                (topics.iter().flat_map(|topic| self.confirm(topic)).collect(), Vec::new())
+            }
+            LinkEvent::Refused(topics) => {
+                let waiting = |topic| self.topics.get(topic).map(|entry| entry.waiting.clone());
+                let keys: Vec<_> = topics.iter().filter_map(waiting).flatten().collect();
+                let mut unused: Vec<_> =
+                    keys.into_iter().flat_map(|key| self.give_up(key)).collect();
+                unused.extend(topics);
+                (Vec::new(), unused)
+            }
+            LinkEvent::Vacant(topic, number) => {
+                let is_current = |entry: &Entry| entry.vacancies == number;
+                if self.topics.get(&topic).is_some_and(is_current)
+                    && !self.is_used(&topic, has_members)
+                {
+                    self.topics.remove(&topic);
+                    self.link.wish(topic, Wish::Unsubscribed);
+                    self.reserve();
+                }
+                (Vec::new(), Vec::new())
+            }
+        }
+    }
+
+    /// Notes topics that may have lost their last member: a second later they are unsubscribed,
+    /// unless they have members again.
+    pub(crate) fn vacate(&mut self, topics: Vec<Topic>, has_members: impl Fn(&Topic) -> bool) {
+        for topic in topics {
+            if self.is_used(&topic, &has_members) {
+                continue;
+            }
+            if let Some(entry) = self.topics.get_mut(&topic) {
+                entry.vacancies = entry.vacancies.wrapping_add(1);
+                self.link.wish(topic, Wish::Vacant(entry.vacancies));
+            }
+        }
+    }
+
+    /// Whether a topic has members, or a client that waits to be one.
+    fn is_used(&self, topic: &Topic, has_members: impl Fn(&Topic) -> bool) -> bool {
+        let waits = |entry: &Entry| !entry.waiting.is_empty();
+        has_members(topic)
+            || self.topics.get(topic).is_some_and(waits)
+            || self.held.values().any(|held| held.topics.contains(topic))
+    }
+
+    /// Marks a topic as subscribed; returns the commands that waited for it alone.
+    fn confirm(&mut self, topic: &Topic) -> Vec<Command> {
+        let Some(entry) = self.topics.get_mut(topic) else { return Vec::new() };
+        entry.confirmed = true;
+        let mut ready = Vec::new();
+        for key in std::mem::take(&mut entry.waiting) {
+            if let Some(held) = self.held.get_mut(&key) {
+                held.missing -= 1;
+                if held.missing == 0 {
+                    ready.extend(self.held.remove(&key).map(|held| held.command));
+                }
+            }
+        }
+        ready
+    }
+
+    /// Refuses a command that waits; returns its topics.
+    fn give_up(&mut self, key: u64) -> Vec<Topic> {
+        let Some(held) = self.held.remove(&key) else { return Vec::new() };
+        for topic in &held.topics {
+            if let Some(entry) = self.topics.get_mut(topic) {
+                entry.waiting.retain(|&other| other != key);
+            }
+        }
+        refuse(held.command);
+        held.topics
+    }
+
+    fn reserve(&mut self) {
+        let bytes = self.topics.len() * TOPIC;
+        self.memory.reserve(std::mem::replace(&mut self.aside, bytes), bytes);
+    }
+
+    /// Checks what must hold between two commands.
+    #[cfg(test)]
+    pub(crate) fn check(&self, topics_with_members: impl Iterator<Item = Topic>) {
+        for topic in topics_with_members {
+            assert!(self.topics.contains_key(&topic), "{topic:?} has members and no subscription");
+        }
+        for (key, held) in &self.held {
+            let missing =
+                held.topics.iter().filter(|topic| self.topics[*topic].waiting.contains(key));
+            assert_eq!(missing.count(), held.missing);
+        }
+    }
+}
+
+impl Drop for Subscriptions {
+    fn drop(&mut self) {
+        self.memory.reserve(self.aside, 0);
+    }
+}
+
+/// The topics that a command makes a client a member of, each once.
+pub(crate) fn topics_of(command: &Command) -> Vec<Topic> {
+    let mut topics: Vec<_> = match command {
+        Command::Register { user, rooms, .. } => {
+            let rooms = rooms.iter().map(|room| Topic::Room(Arc::clone(room)));
+            rooms.chain(user.iter().map(|user| Topic::User(Arc::clone(user)))).collect()
+        }
+        Command::Join { room, .. } => vec![Topic::Room(Arc::clone(room))],
+        _ => Vec::new(),
+    };
+    topics.sort_unstable();
+    topics.dedup();
+    topics
+}
+
+/// Answers a command that the backplane does not allow now.
+fn refuse(command: Command) {
+    match command {
+        Command::Register { reply, .. } => reply.answer(Err(Refusal::Away)),
+        Command::Join { reply, .. } => reply.answer(Err(Refusal::Away)),
+        _ => {}
+    }
+}

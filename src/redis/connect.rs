@@ -1,0 +1,247 @@
+//! Connecting to the server, again and again.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::hub::backplane::ILL_AFTER;
+use crate::hub::command::Command;
+use crate::hub::handle::Hub;
+use crate::hub::link_event::LinkEvent;
+use crate::hub::reply::reply;
+use crate::net::dial::dial;
+use crate::redis::connection::Connection;
+use crate::redis::driver::Driver;
+use crate::redis::envelope::HEADER;
+use crate::redis::resp::Value;
+use crate::redis::session::{End, Session};
+use crate::stats::add;
+use crate::time::clock::now;
+
+/// The time for a connection, from the name of the host to the answer to the last of the first
+/// commands: as for a handshake of a client.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The first pause before another try, and the longest. Half of each is chance, so that hubs do not
+/// return together.
+const PAUSE_MIN: Duration = Duration::from_millis(250);
+
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Why there is no connection.
+enum Failure {
+    /// The server refuses the hub: the sentence says why.
+    Refused(String),
+    Io(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl Hub {
+    /// Connects the hub to the server of [`Config::redis`](crate::Config#structfield.redis), and
+    /// carries its messages there and back. Spawn or await the future beside the manager.
+    ///
+    /// It connects again whenever the connection is lost, after pauses of 250 ms that double up to
+    /// 5 s, half of each by chance. While there is no connection the clients stay, no client is
+    /// admitted (503), and publishing waits: [`Error::is_unavailable`] after the
+    /// [`write_timeout`](crate::Config#structfield.write_timeout). The future ends with the hub.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_config`] if no server is configured, if this was called before, or if the server
+    /// refuses the first connection for its password or its database. A server that cannot be
+    /// reached is no error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the connection for good: the hub admits no client any more.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Config, Hub};
+    /// # smol::block_on(async {
+    /// let (hub, _manager) = Hub::new(Config::default())?;
+    /// assert!(hub.connect_redis().await.expect_err("no server is configured").is_config());
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    pub fn connect_redis(&self) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        let driver = Driver::new(self);
+        async move {
+            let driver = driver.ok_or_else(|| {
+                Error::config("redis is not set, or another driver has the connection")
+            })?;
+            driver.run().await
+        }
+    }
+}
+
+impl Driver {
+    async fn run(mut self) -> Result<(), Error> {
+        let mut pause = PAUSE_MIN;
+        let mut since = now();
+        let mut is_told = false;
+        loop {
+            let cause = match self.open().await {
+                Ok(connection) => match self.serve(connection, since).await {
+                    End::Hub => return Ok(()),
+                    End::Lost { cause, was_up } => {
+                        if was_up {
+                            (pause, since, is_told) = (PAUSE_MIN, now(), false);
+                        }
+                        cause.to_string()
+                    }
+                },
+                Err(Failure::Refused(sentence)) if !self.has_been_up => {
+                    let redis = &self.redis;
+                    return Err(Error::config(format!("{redis} refuses the hub: {sentence}")));
+                }
+                Err(Failure::Refused(sentence)) => sentence,
+                Err(Failure::Io(error)) => error.to_string(),
+            };
+            // One line for each time that the server is away.
+            let level = if is_told { log::Level::Debug } else { log::Level::Warn };
+            is_told = true;
+            let redis = &self.redis;
+            log::log!(
+                level,
+                "{redis} is away: {cause}; clients stay, and none can join or publish"
+            );
+            let half = pause / 2;
+            let wait = half + half.mul_f64(fastrand::f64());
+            let timers = Arc::clone(&self.timers);
+            let mut deadline = timers.after(wait);
+            if deadline.within(self.ended()).await.is_some() {
+                return Ok(());
+            }
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Waits for the end of the hub.
+    async fn ended(&self) {
+        poll_fn(|cx| self.outbox.poll_closed(cx)).await;
+    }
+
+    /// Connects, and introduces the hub.
+    async fn open(&mut self) -> Result<Connection, Failure> {
+        let timers = Arc::clone(&self.timers);
+        let opened = timers.after(CONNECT_TIMEOUT).within(self.introduce()).await;
+        opened.unwrap_or_else(|| Err(Failure::Io(io::ErrorKind::TimedOut.into())))
+    }
+
+    async fn introduce(&mut self) -> Result<Connection, Failure> {
+        let stream = dial(&self.redis.place).await?;
+        let mut connection =
+            Connection::new(stream, self.reader.message_max + HEADER, &self.reader.memory);
+        let name = format!("{}-{:016x}", self.redis.prefix, self.link.hub);
+        let mut hello: Vec<&[u8]> = vec![b"HELLO", b"3"];
+        if let Some(password) = &self.redis.password {
+            let user = self.redis.user.as_deref().unwrap_or("default");
+            hello.extend([b"AUTH", user.as_bytes(), password.as_bytes()]);
+        }
+        hello.extend([&b"SETNAME"[..], name.as_bytes()]);
+        let said = connection.ask(&hello, |answer| checked(answer, is_replica(answer))).await?;
+        if said.map_err(sort)? {
+            return Err(Failure::Io(io::Error::other("it is a replica")));
+        }
+        if self.redis.database > 0 {
+            let database = self.redis.database.to_string();
+            let select: &[&[u8]] = &[b"SELECT", database.as_bytes()];
+            connection.ask(select, |answer| checked(answer, ())).await?.map_err(sort)?;
+        }
+        let info = |answer: &Value<'_>| checked(answer, run_id(answer.text().unwrap_or_default()));
+        let run_id = connection.ask(&[b"INFO", b"server"], info).await?.map_err(sort)?;
+        if !self.run_id.is_empty() && self.run_id != run_id {
+            log::warn!("{} has restarted, or another server has its place", self.redis);
+        }
+        self.run_id = run_id;
+        Ok(connection)
+    }
+
+    /// Uses a connection to its end.
+    async fn serve(&mut self, connection: Connection, away_since: Instant) -> End {
+        let session = Session::new(self, connection, away_since);
+        let (end, unconfirmed) = session.run().await;
+        add(&self.link.counters.unconfirmed, unconfirmed);
+        self.topics.values_mut().for_each(|confirmed| *confirmed = false);
+        if let End::Lost { was_up: true, .. } = end {
+            self.link.set_down(self.timers.now().plus(ILL_AFTER));
+            let (reply, answer) = reply();
+            if self.tell(Command::Backplane(LinkEvent::Down(reply))).await.is_err()
+                || answer.await.is_none()
+            {
+                return End::Hub;
+            }
+        }
+        end
+    }
+}
+
+/// What an answer says, unless it is an error.
+fn checked<T>(answer: &Value<'_>, said: T) -> Result<T, String> {
+    match answer {
+        Value::Error(error) => Err(String::from_utf8_lossy(error).into_owned()),
+        _ => Ok(said),
+    }
+}
+
+/// Whether an error of the server will be the same at the next try.
+fn sort(error: String) -> Failure {
+    let passes = ["LOADING", "BUSY", "MASTERDOWN", "TRYAGAIN", "ERR max number of clients"];
+    if passes.iter().any(|begin| error.starts_with(begin)) {
+        Failure::Io(io::Error::other(error))
+    } else if error.contains("unknown command") {
+        Failure::Refused(format!("{error}; Redis 6.2 or Valkey is needed"))
+    } else {
+        Failure::Refused(error)
+    }
+}
+
+/// Whether the answer to HELLO is that of a replica outside of a cluster: what is published there
+/// reaches no other server.
+fn is_replica(hello: &Value<'_>) -> bool {
+    let fields = hello.list().unwrap_or_default();
+    let field = |name: &[u8]| {
+        let at = fields.chunks_exact(2).find(|pair| pair[0].text() == Some(name));
+        at.and_then(|pair| pair[1].text())
+    };
+    field(b"mode") == Some(b"standalone") && field(b"role").is_some_and(|role| role != b"master")
+}
+
+/// The `run_id` in the answer to INFO.
+fn run_id(info: &[u8]) -> String {
+    let info = String::from_utf8_lossy(info);
+    let line = info.lines().find_map(|line| line.strip_prefix("run_id:"));
+    line.unwrap_or_default().trim_ascii().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_is_known_by_its_hello() {
+        let hello = |mode: &'static [u8], role: &'static [u8]| {
+            let texts = [b"server", &b"redis"[..], b"mode", mode, b"role", role];
+            is_replica(&Value::List(texts.into_iter().map(Value::Text).collect()))
+        };
+        assert!(hello(b"standalone", b"replica"));
+        assert!(!hello(b"standalone", b"master"));
+        assert!(!hello(b"cluster", b"replica"));
+    }
+
+    #[test]
+    fn errors_that_pass_are_no_refusal() {
+        assert!(matches!(sort("LOADING Redis is loading".into()), Failure::Io(_)));
+        assert!(matches!(sort("WRONGPASS invalid".into()), Failure::Refused(_)));
+        assert_eq!(run_id(b"# Server\r\nrun_id:abc\r\nuptime:1\r\n"), "abc");
+    }
+}

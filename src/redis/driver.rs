@@ -1,0 +1,103 @@
+//! What the driver knows from connection to connection, and how it tells the hub.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use crate::hub::backplane::Link;
+use crate::hub::command::Command;
+use crate::hub::handle::{Hub, Shared};
+use crate::hub::inbox::CommandReceiver;
+use crate::hub::link_event::LinkEvent;
+use crate::hub::topic::Topic;
+use crate::redis::envelope::Names;
+use crate::redis::incoming::Reader;
+use crate::redis_config::Redis;
+use crate::time::timers::Timers;
+
+/// What the driver keeps from connection to connection.
+pub(crate) struct Driver {
+    hub: Weak<Shared>,
+    pub(crate) link: Arc<Link>,
+    pub(crate) outbox: CommandReceiver,
+    pub(crate) redis: Redis,
+    pub(crate) reader: Reader,
+    pub(crate) timers: Arc<Timers>,
+    /// How long a publisher waits for the server.
+    pub(crate) patience: Duration,
+    /// The topics that the manager wants, and whether each is confirmed.
+    pub(crate) topics: HashMap<Topic, bool>,
+    /// Topics whose last member has gone: in the order of time, each once.
+    pub(crate) lingering: VecDeque<(Instant, Topic)>,
+    /// When each of them is to be asked for, and the number of its vacancy.
+    pub(crate) vacancies: HashMap<Topic, (Instant, u32)>,
+    /// The `run_id` of the server: another one means that it has forgotten all it knew.
+    pub(crate) run_id: String,
+    /// Whether there was a connection that worked.
+    pub(crate) has_been_up: bool,
+}
+
+/// The hub has ended.
+#[derive(Debug)]
+pub(crate) struct HubEnded;
+
+impl Driver {
+    pub(crate) fn new(hub: &Hub) -> Option<Self> {
+        let shared = hub.shared();
+        let backplane = shared.backplane.as_ref()?;
+        let redis = shared.config.redis.clone()?;
+        let link = Arc::clone(&backplane.link);
+        Some(Self {
+            hub: Arc::downgrade(shared),
+            outbox: backplane.take_outbox()?,
+            reader: Reader {
+                names: Names::new(&redis.prefix, link.hub),
+                hub: link.hub,
+                memory: Arc::clone(hub.memory()),
+                message_max: shared.config.max_message,
+            },
+            link,
+            redis,
+            timers: Arc::clone(&shared.timers),
+            patience: shared.config.write_timeout,
+            topics: HashMap::new(),
+            lingering: VecDeque::new(),
+            vacancies: HashMap::new(),
+            run_id: String::new(),
+            has_been_up: false,
+        })
+    }
+
+    /// The connection works: every topic is subscribed.
+    pub(crate) async fn up(&mut self) -> Result<(), HubEnded> {
+        if self.has_been_up {
+            // What was said meanwhile has passed the hub unheard.
+            self.link.counters.gaps.fetch_add(1, Ordering::Relaxed);
+        }
+        self.has_been_up = true;
+        let topics = self.topics.len();
+        log::info!("connected to {}, {topics} rooms and users subscribed", self.redis);
+        self.tell(Command::Backplane(LinkEvent::Up)).await?;
+        self.link.set_up();
+        Ok(())
+    }
+
+    /// Sends the manager a command.
+    pub(crate) async fn tell(&self, command: Command) -> Result<(), HubEnded> {
+        let hub = self.hub()?;
+        hub.send_command(command).await.map_err(|_| HubEnded)
+    }
+
+    /// A handle to the hub, while there is another.
+    pub(crate) fn hub(&self) -> Result<Hub, HubEnded> {
+        self.hub.upgrade().map(Hub::from_shared).ok_or(HubEnded)
+    }
+}
+
+impl Drop for Driver {
+    /// Without a driver there is no connection.
+    fn drop(&mut self) {
+        self.link.set_down(self.timers.now());
+    }
+}

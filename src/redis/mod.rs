@@ -1,0 +1,12 @@
+//! The backplane over Redis or Valkey: the codec, the messages, the connection, and the driver.
+
+pub(crate) mod connect;
+pub(crate) mod connection;
+pub(crate) mod driver;
+pub(crate) mod envelope;
+pub(crate) mod in_flight;
+pub(crate) mod incoming;
+pub(crate) mod presence;
+pub(crate) mod resp;
+pub(crate) mod rooms;
+pub(crate) mod session;

@@ -1,0 +1,439 @@
+//! One connection that is introduced, to its end.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use futures_lite::future::yield_now;
+
+use crate::hub::command::{Carry, Command, Publish};
+use crate::hub::link_event::{LinkEvent, Wish};
+use crate::hub::topic::Topic;
+use crate::redis::connection::Connection;
+use crate::redis::driver::{Driver, HubEnded};
+use crate::redis::envelope::Envelope;
+use crate::redis::in_flight::{InFlight, Sent};
+use crate::redis::incoming::{Answer, Incoming};
+use crate::redis::presence::{Sum, Sums};
+use crate::redis::resp;
+use crate::stats::add;
+use crate::time::clock::now;
+
+/// Channels of one SUBSCRIBE or UNSUBSCRIBE at most. The server runs no other command meanwhile.
+const CHANNELS_MAX: usize = 512;
+
+/// Bytes that wait to be written, beyond which no further message is taken from the outbox.
+const OUTPUT_BYTES: usize = 64 * 1024;
+
+/// How long the hub may hear no message before it publishes one to itself, and how long that may
+/// take. A server can be connected, answer every command, and have forgotten a subscription.
+const PROBE_AFTER: Duration = Duration::from_secs(10);
+
+/// How long a topic stays subscribed without a member.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How often the hub says how many members its rooms have.
+const PRESENCE: Duration = Duration::from_secs(10);
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// With the hub.
+    Hub,
+    Lost {
+        cause: io::Error,
+        /// Whether it had worked.
+        was_up: bool,
+    },
+}
+
+impl From<HubEnded> for End {
+    fn from(_: HubEnded) -> Self {
+        Self::Hub
+    }
+}
+
+/// A connection in use.
+pub(crate) struct Session<'a> {
+    pub(crate) driver: &'a mut Driver,
+    pub(crate) connection: Connection,
+    pub(crate) in_flight: InFlight,
+    pub(crate) sums: Sums,
+    /// A command that was taken from the outbox and not done.
+    taken: Option<Command>,
+    /// Commands in the outbox that were there when the connection came too late for them.
+    stale: usize,
+    is_up: bool,
+    /// When the server was lost.
+    away_since: Instant,
+    /// When the last message came over a channel, or the connection began.
+    heard: Instant,
+    /// When the hub has published to itself, if nothing was heard since.
+    probed: Option<Instant>,
+    /// When the hub says again how many members its rooms have.
+    presence_due: Instant,
+    /// What it said, as a hash.
+    pub(crate) said: Option<u64>,
+}
+
+impl<'a> Session<'a> {
+    pub(crate) fn new(driver: &'a mut Driver, connection: Connection, away_since: Instant) -> Self {
+        let begin = now();
+        Self {
+            driver,
+            connection,
+            in_flight: InFlight::default(),
+            sums: Sums::new(),
+            taken: None,
+            stale: 0,
+            is_up: false,
+            away_since,
+            heard: begin,
+            probed: None,
+            presence_due: begin,
+            said: None,
+        }
+    }
+
+    /// Runs until the connection or the hub ends; returns how, and how many messages were neither
+    /// confirmed nor refused.
+    pub(crate) async fn run(mut self) -> (End, u64) {
+        let end = match self.work().await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        };
+        (end, self.in_flight.messages() as u64)
+    }
+
+    async fn work(&mut self) -> Result<Infallible, End> {
+        self.subscribe_all();
+        loop {
+            self.handle_all().await?;
+            if !self.is_up && !self.in_flight.is_subscribing() {
+                self.begin().await?;
+            }
+            self.follow_wishes().await?;
+            self.take_messages();
+            self.keep_time().await?;
+            if !self.wait().await? {
+                // A server that sends as fast as it is read keeps no other task waiting.
+                yield_now().await;
+            }
+        }
+    }
+
+    fn lost(&self, cause: io::Error) -> End {
+        End::Lost { cause, was_up: self.is_up }
+    }
+
+    /// Asks for every channel that the hub needs.
+    fn subscribe_all(&mut self) {
+        let wishes = self.driver.link.take_wishes();
+        for (topic, wish) in wishes {
+            match wish {
+                Wish::Subscribed => {
+                    self.driver.topics.insert(topic, false);
+                }
+                Wish::Vacant(number) => {
+                    self.driver.topics.insert(topic.clone(), false);
+                    self.linger(topic, number);
+                }
+                Wish::Unsubscribed => {
+                    self.driver.topics.remove(&topic);
+                }
+            }
+        }
+        let names = &self.driver.reader.names;
+        let first = [names.own(), names.channel(&Topic::All)];
+        let arguments: Vec<&[u8]> = vec![b"SUBSCRIBE", &first[0], &first[1]];
+        resp::command(&mut self.connection.output, &arguments);
+        self.in_flight.push(Sent::Subscribe { topics: Vec::new(), left: first.len() });
+        let topics: Vec<_> = self.driver.topics.keys().cloned().collect();
+        self.subscribe(topics);
+    }
+
+    fn subscribe(&mut self, topics: Vec<Topic>) {
+        for topics in topics.chunks(CHANNELS_MAX) {
+            self.channels(b"SUBSCRIBE", topics);
+            self.in_flight.push(Sent::Subscribe { left: topics.len(), topics: topics.to_vec() });
+        }
+    }
+
+    fn unsubscribe(&mut self, topics: Vec<Topic>) {
+        for topics in topics.chunks(CHANNELS_MAX) {
+            self.channels(b"UNSUBSCRIBE", topics);
+            self.in_flight.push(Sent::Unsubscribe { left: topics.len() });
+        }
+    }
+
+    fn channels(&mut self, command: &[u8], topics: &[Topic]) {
+        let output = &mut self.connection.output;
+        resp::begin(output, 1 + topics.len());
+        resp::argument(output, &[command]);
+        topics.iter().for_each(|topic| {
+            resp::argument(output, &[&self.driver.reader.names.channel(topic)]);
+        });
+    }
+
+    /// Every channel is subscribed: the hub goes on.
+    async fn begin(&mut self) -> Result<(), End> {
+        self.is_up = true;
+        self.heard = now();
+        if self.heard.saturating_duration_since(self.away_since) >= self.driver.patience {
+            self.stale = self.driver.outbox.waiting();
+        }
+        self.driver.topics.values_mut().for_each(|confirmed| *confirmed = true);
+        Ok(self.driver.up().await?)
+    }
+
+    /// Handles all that has come.
+    async fn handle_all(&mut self) -> Result<(), End> {
+        loop {
+            let incoming = match self.connection.parse() {
+                Ok(Some(value)) => Incoming::read(&value, &self.driver.reader),
+                Ok(None) => break,
+                Err(error) => return Err(self.lost(error)),
+            };
+            self.handle(incoming).await?;
+        }
+        add(&self.driver.link.counters.dropped, std::mem::take(&mut self.connection.dropped));
+        Ok(())
+    }
+
+    async fn handle(&mut self, incoming: Incoming) -> Result<(), End> {
+        if matches!(incoming, Incoming::Message { .. } | Incoming::Heard | Incoming::TooLong) {
+            self.heard = now();
+            self.probed = None;
+        }
+        match incoming {
+            Incoming::Message { topic, except, message, is_own } => {
+                let reply = if is_own { self.in_flight.came_back() } else { None };
+                let publish = Publish { target: topic.target(), except, message };
+                self.driver.tell(Command::Publish { publish, reply }).await?;
+            }
+            Incoming::TooLong => add(&self.driver.link.counters.dropped, 1),
+            Incoming::Confirmed => {
+                if let Some(Sent::Subscribe { topics, .. }) = self.in_flight.confirm() {
+                    self.subscribed(topics).await?;
+                }
+            }
+            Incoming::Answer(answer) => self.answer(answer).await?,
+            Incoming::Heard | Incoming::Ignored => {}
+        }
+        Ok(())
+    }
+
+    async fn subscribed(&mut self, topics: Vec<Topic>) -> Result<(), End> {
+        for topic in &topics {
+            if let Some(confirmed) = self.driver.topics.get_mut(topic) {
+                *confirmed = true;
+            }
+        }
+        if self.is_up && !topics.is_empty() {
+            self.driver.tell(Command::Backplane(LinkEvent::Subscribed(topics))).await?;
+        }
+        Ok(())
+    }
+
+    async fn answer(&mut self, answer: Answer) -> Result<(), End> {
+        let Some(sent) = self.in_flight.answered() else {
+            return Err(self.lost(io::Error::other("an answer came to no command")));
+        };
+        if let Answer::Error(error) = &answer {
+            log::error!("the server refuses a command: {error}");
+        }
+        match (sent, answer) {
+            (Sent::Publish(published), Answer::Number(hubs)) => {
+                self.in_flight.published(published, hubs);
+            }
+            (Sent::Publish(published), _) => self.in_flight.refused(published),
+            (Sent::Subscribe { topics, .. }, _) => {
+                if topics.is_empty() {
+                    return Err(
+                        self.lost(io::Error::other("the server refuses the hub's channels"))
+                    );
+                }
+                for topic in &topics {
+                    self.driver.topics.remove(topic);
+                }
+                self.driver.tell(Command::Backplane(LinkEvent::Refused(topics))).await?;
+            }
+            (Sent::Hubs, Answer::List(channels)) => self.ask_counts(&channels),
+            (Sent::Hubs, _) => drop(self.sums.pop_front()),
+            (Sent::Counts, answer) => {
+                let Some(sum) = self.sums.front_mut() else { return Ok(()) };
+                if let Answer::List(fields) = answer {
+                    let fields: Vec<_> = fields.iter().map(|field| &**field).collect();
+                    sum.add(&fields);
+                    sum.hubs += 1;
+                }
+                sum.left -= 1;
+                self.finish_sum();
+            }
+            (Sent::Unsubscribe { .. } | Sent::Other, _) => {}
+        }
+        Ok(())
+    }
+
+    /// Does what the manager asks for.
+    async fn follow_wishes(&mut self) -> Result<(), End> {
+        if !self.is_up {
+            return Ok(());
+        }
+        let (mut joins, mut leaves, mut known) = (Vec::new(), Vec::new(), Vec::new());
+        for (topic, wish) in self.driver.link.take_wishes() {
+            let state = self.driver.topics.get(&topic).copied();
+            match (wish, state) {
+                (Wish::Subscribed, Some(true)) => known.push(topic),
+                (Wish::Subscribed, Some(false)) => {}
+                (Wish::Subscribed, None) => joins.push(topic),
+                (Wish::Vacant(number), state) => {
+                    if state.is_none() {
+                        joins.push(topic.clone());
+                    }
+                    self.linger(topic, number);
+                }
+                (Wish::Unsubscribed, Some(_)) => leaves.push(topic),
+                (Wish::Unsubscribed, None) => {}
+            }
+        }
+        for topic in &leaves {
+            self.driver.topics.remove(topic);
+        }
+        self.driver.topics.extend(joins.iter().map(|topic| (topic.clone(), false)));
+        self.unsubscribe(leaves);
+        self.subscribe(joins);
+        if !known.is_empty() {
+            self.driver.tell(Command::Backplane(LinkEvent::Subscribed(known))).await?;
+        }
+        Ok(())
+    }
+
+    fn linger(&mut self, topic: Topic, number: u32) {
+        let due = now() + LINGER;
+        if self.driver.vacancies.insert(topic.clone(), (due, number)).is_none() {
+            self.driver.lingering.push_back((due, topic));
+        }
+    }
+
+    /// Takes messages from the outbox, as many as may be in flight.
+    fn take_messages(&mut self) {
+        while self.is_up && self.may_send() {
+            let Some(command) = self.taken.take().or_else(|| self.driver.outbox.try_next()) else {
+                return;
+            };
+            let is_stale = self.stale > 0;
+            self.stale = self.stale.saturating_sub(1);
+            match command {
+                Command::Carry(carry) => self.publish(*carry, is_stale),
+                Command::SumRooms { after, limit, reply } => {
+                    self.ask_hubs(Sum::new(after, limit, reply));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn may_send(&self) -> bool {
+        self.in_flight.has_room() && self.connection.output.len() < OUTPUT_BYTES
+    }
+
+    fn publish(&mut self, carry: Carry, is_stale: bool) {
+        let Carry { publish: Publish { target, except, message }, reply, hubs } = carry;
+        let is_wanted = reply.as_ref().is_none_or(|reply| reply.begin())
+            && hubs.as_ref().is_none_or(|hubs| hubs.begin());
+        if !is_wanted {
+            return;
+        }
+        if is_stale && reply.is_none() && hubs.is_none() {
+            add(&self.driver.link.counters.unconfirmed, 1);
+            return;
+        }
+        let Some(topic) = Topic::of(&target) else { return };
+        let channel = self.driver.reader.names.channel(&topic);
+        let header = Envelope::of(self.driver.link.hub, except, &message).header();
+        let output = &mut self.connection.output;
+        resp::begin(output, 3);
+        resp::argument(output, &[b"PUBLISH"]);
+        resp::argument(output, &[&channel]);
+        resp::argument(output, &[&header, message.as_bytes()]);
+        let comes_back = topic == Topic::All || self.driver.topics.contains_key(&topic);
+        self.in_flight.publish(message.size(), reply, hubs, comes_back);
+    }
+
+    /// Does what is due.
+    async fn keep_time(&mut self) -> Result<(), End> {
+        let time = now();
+        while self.driver.lingering.front().is_some_and(|(due, _)| *due <= time) {
+            let Some((_, topic)) = self.driver.lingering.pop_front() else { break };
+            match self.driver.vacancies.get(&topic) {
+                // It was vacant once more meanwhile.
+                Some(&(due, _)) if due > time => self.driver.lingering.push_back((due, topic)),
+                Some(&(_, number)) => {
+                    self.driver.vacancies.remove(&topic);
+                    self.driver.tell(Command::Backplane(LinkEvent::Vacant(topic, number))).await?;
+                }
+                None => {}
+            }
+        }
+        if self.probed.is_some_and(|probed| time >= probed + PROBE_AFTER) {
+            return Err(self.lost(io::Error::new(io::ErrorKind::TimedOut, "nothing is heard")));
+        }
+        if self.probed.is_none() && time >= self.heard + PROBE_AFTER {
+            self.probed = Some(time);
+            let own = self.driver.reader.names.own();
+            resp::command(&mut self.connection.output, &[b"PUBLISH", &own, b""]);
+            self.in_flight.push(Sent::Other);
+        }
+        if self.is_up && time >= self.presence_due {
+            self.presence_due = time + PRESENCE;
+            self.say_rooms().await?;
+        }
+        Ok(())
+    }
+
+    /// The time of what is due next.
+    fn next_due(&self) -> Instant {
+        let probe = self.probed.unwrap_or(self.heard) + PROBE_AFTER;
+        let linger = self.driver.lingering.front().map_or(probe, |(due, _)| *due);
+        let presence = if self.is_up { self.presence_due } else { probe };
+        probe.min(linger).min(presence)
+    }
+
+    /// Waits until something is to be done; returns whether it had to wait.
+    async fn wait(&mut self) -> Result<bool, End> {
+        let timers = Arc::clone(&self.driver.timers);
+        let mut deadline = timers.at(timers.tick_of(self.next_due()));
+        let mut has_waited = false;
+        let woken = poll_fn(|cx| {
+            match self.connection.poll_read(cx) {
+                Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(self.lost(error))),
+                Poll::Pending => {}
+            }
+            if self.is_up && self.may_send() {
+                match self.driver.outbox.poll_next(cx) {
+                    Poll::Ready(Some(command)) => {
+                        self.taken = Some(command);
+                        return Poll::Ready(Ok(()));
+                    }
+                    Poll::Ready(None) => return Poll::Ready(Err(End::Hub)),
+                    Poll::Pending => {}
+                }
+            } else if self.driver.outbox.poll_closed(cx).is_ready() {
+                return Poll::Ready(Err(End::Hub));
+            }
+            let is_wish = self.is_up && self.driver.link.poll_wishes(cx).is_ready();
+            if is_wish || Pin::new(&mut deadline).poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            has_waited = true;
+            Poll::Pending
+        });
+        woken.await.map(|()| has_waited)
+    }
+}

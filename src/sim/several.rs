@@ -1,0 +1,460 @@
+//! Two or three hubs on one simulated engine.
+//!
+//! A run lets clients join and leave rooms on each hub, publish through the hub and through
+//! clients, and lets the engine lose connections, forget and restart. What must be so: all hubs
+//! have one order for a room; the recipients that a publisher is told are exact; a message that is
+//! refused reaches no client; a client misses no message that was published while its hub was
+//! connected; nothing but publishers and joins waits for the engine; a room without members is not
+//! subscribed.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use crate::config::Config;
+use crate::connection::handler::Admission;
+use crate::disconnect::Disconnect;
+use crate::error::Error;
+use crate::hub::client::Client;
+use crate::hub::handle::Hub;
+use crate::hub::topic::Topic;
+use crate::sim::engine::Engine;
+use crate::sim::executor::{Executor, Order, TaskId};
+use crate::sim::journal;
+use crate::sim::journal::event;
+use crate::sim::sweep::Sweep;
+use crate::stats::Stats;
+use crate::time::virtual_time::VirtualTime;
+
+const ROOMS: usize = 3;
+const CLIENTS_MAX: usize = 24;
+const TICKS_MAX: usize = 200_000;
+const NEVER: usize = usize::MAX;
+
+/// A client of one hub.
+#[derive(Default)]
+struct Member {
+    hub: usize,
+    client: Option<Client>,
+    /// What it has heard, in order.
+    heard: Vec<String>,
+    /// Its times in rooms: the room, the step after which it was surely in, and the step from which
+    /// on it may be out.
+    stays: Vec<(usize, usize, usize)>,
+    ended: Option<Disconnect>,
+    /// It joins or leaves now: which of two moves was first is not known from outside.
+    moves: bool,
+}
+
+/// A message, and what came of it.
+struct Said {
+    text: String,
+    room: usize,
+    hub: usize,
+    /// The member that does not get it.
+    except: Option<usize>,
+    began: usize,
+    /// The step in which its publisher was answered.
+    ended: usize,
+    result: Option<Result<usize, bool>>,
+}
+
+#[derive(Default)]
+struct Notes {
+    step: usize,
+    members: Vec<Member>,
+    said: Vec<Said>,
+    /// Steps in which a hub may have lost messages, by hub.
+    losses: Vec<Vec<usize>>,
+    /// Steps in which nothing was on its way.
+    rests: Vec<usize>,
+}
+
+struct World {
+    rng: Rng,
+    executor: Executor,
+    time: VirtualTime,
+    hubs: Vec<Hub>,
+    engine: Engine,
+    notes: Rc<RefCell<Notes>>,
+    /// What may wait for neither the engine nor time.
+    verbs: Vec<TaskId>,
+    deaf: BTreeSet<usize>,
+}
+
+fn name(room: usize) -> String {
+    format!("room {room}")
+}
+
+impl World {
+    fn new(mut rng: Rng) -> Self {
+        fastrand::seed(rng.u64(..));
+        let order = if rng.bool() { Order::Fair } else { Order::Wild };
+        let time = VirtualTime::start();
+        journal::begin();
+        let mut executor = Executor::new(order);
+        let (mut hubs, mut engine) = (Vec::new(), Engine::default());
+        let redis: crate::redis_config::Redis = "redis://localhost".parse().expect("a URL");
+        for _ in 0..rng.usize(2..=3) {
+            let config = Config::default()
+                .redis(Some(redis.clone()))
+                .queue(10_000)
+                .queue_bytes(1 << 20)
+                .inbox(rng.usize(1..8))
+                .write_timeout(Duration::from_secs(rng.u64(1..12)));
+            let (hub, manager) = Hub::new(config).expect("a valid configuration");
+            executor.spawn(manager);
+            executor.spawn(engine.add(&hub));
+            hubs.push(hub);
+        }
+        let notes = Notes { losses: vec![Vec::new(); hubs.len()], ..Notes::default() };
+        let notes = Rc::new(RefCell::new(notes));
+        let (verbs, deaf) = (Vec::new(), BTreeSet::new());
+        Self { rng, executor, time, hubs, engine, notes, verbs, deaf }
+    }
+
+    fn step(&mut self) {
+        self.notes.borrow_mut().step += 1;
+        match self.rng.u8(..100) {
+            0..=29 => {
+                for _ in 0..self.rng.u8(1..8) {
+                    self.executor.tick(&mut self.rng);
+                }
+            }
+            30..=54 => {
+                for _ in 0..self.rng.u8(1..8) {
+                    self.engine.step(&mut self.rng);
+                }
+            }
+            55..=62 => self.connect(),
+            63..=70 => self.move_member(),
+            71..=89 => self.publish(),
+            90..=92 => self.rest(),
+            93 => self.advance(),
+            94 => self.lose(),
+            95 => self.forget(),
+            96 => {
+                event!("the engine restarts");
+                (0..self.hubs.len()).for_each(|nth| self.lose_hub(nth));
+                (0..self.hubs.len()).for_each(|nth| self.engine.connect(nth));
+            }
+            _ => {
+                let nth = self.rng.usize(..self.hubs.len());
+                event!("hub {nth} may connect");
+                self.engine.connect(nth);
+            }
+        }
+    }
+
+    fn connect(&mut self) {
+        if self.notes.borrow().members.len() >= CLIENTS_MAX {
+            return;
+        }
+        let (hub, room) = (self.rng.usize(..self.hubs.len()), self.rng.usize(..ROOMS));
+        let nth = self.notes.borrow().members.len();
+        self.notes.borrow_mut().members.push(Member { hub, ..Member::default() });
+        event!("client {nth} asks hub {hub} for room {room}");
+        let (hub, notes) = (self.hubs[hub].clone(), Rc::clone(&self.notes));
+        self.executor.spawn(async move {
+            let subscribed = hub.subscribe(Admission::anonymous().room(name(room))).await;
+            drop(hub);
+            let Ok(mut subscription) = subscribed else { return };
+            {
+                let mut notes = notes.borrow_mut();
+                let step = notes.step;
+                notes.members[nth].client = Some(subscription.client().clone());
+                notes.members[nth].stays.push((room, step, NEVER));
+                event!("client {nth} is in");
+            }
+            loop {
+                match subscription.next().await {
+                    Ok(message) => {
+                        let text = message.as_text().expect("text").to_owned();
+                        event!("client {nth} hears {text}");
+                        notes.borrow_mut().members[nth].heard.push(text);
+                    }
+                    Err(reason) => {
+                        notes.borrow_mut().members[nth].ended = Some(reason);
+                        return;
+                    }
+                }
+            }
+        });
+    }
+
+    /// A client joins or leaves a room. To leave waits for no engine.
+    fn move_member(&mut self) {
+        let count = self.notes.borrow().members.len();
+        if count == 0 {
+            return;
+        }
+        let (nth, room) = (self.rng.usize(..count), self.rng.usize(..ROOMS));
+        let Some(client) = self.notes.borrow().members[nth].client.clone() else { return };
+        if std::mem::replace(&mut self.notes.borrow_mut().members[nth].moves, true) {
+            return;
+        }
+        let notes = Rc::clone(&self.notes);
+        if self.rng.bool() {
+            event!("client {nth} joins room {room}");
+            self.executor.spawn(async move {
+                let joined = client.join(&name(room)).await;
+                let mut notes = notes.borrow_mut();
+                notes.members[nth].moves = false;
+                if joined.is_ok() {
+                    let step = notes.step;
+                    notes.members[nth].stays.push((room, step, NEVER));
+                }
+            });
+            return;
+        }
+        event!("client {nth} leaves room {room}");
+        let step = notes.borrow().step;
+        for stay in &mut notes.borrow_mut().members[nth].stays {
+            if stay.0 == room {
+                stay.2 = stay.2.min(step);
+            }
+        }
+        let leaves = async move {
+            client.leave(&name(room)).await.expect("the hub runs");
+            notes.borrow_mut().members[nth].moves = false;
+        };
+        let verb = self.executor.spawn(leaves);
+        self.verbs.push(verb);
+    }
+
+    fn publish(&mut self) {
+        let (hub, room) = (self.rng.usize(..self.hubs.len()), self.rng.usize(..ROOMS));
+        let mut notes = self.notes.borrow_mut();
+        let (nth, began) = (notes.said.len(), notes.step);
+        let clients = notes.members.iter().enumerate().filter(|(_, member)| member.hub == hub);
+        let clients: Vec<_> =
+            clients.filter_map(|(n, member)| Some((n, member.client.clone()?))).collect();
+        let client = self.rng.choice(clients).filter(|_| self.rng.bool());
+        let except = client.as_ref().map(|(n, _)| *n);
+        let text = format!("message {nth}");
+        let (ended, result) = (NEVER, None);
+        notes.said.push(Said { text: text.clone(), room, hub, except, began, ended, result });
+        drop(notes);
+        event!("hub {hub} publishes {text} to room {room}, not to {except:?}");
+        let waits = self.rng.u8(..4) > 0;
+        let (hub, notes) = (self.hubs[hub].clone(), Rc::clone(&self.notes));
+        self.executor.spawn(async move {
+            let room = name(room);
+            let result: Result<Option<usize>, Error> = match (&client, waits) {
+                (None, true) => hub.publish(&room, text).await.map(Some),
+                (None, false) => hub.try_publish(&room, text).map(|()| None),
+                (Some((_, client)), true) => client.publish(&room, text).await.map(Some),
+                (Some((_, client)), false) => client.try_publish(&room, text).map(|()| None),
+            };
+            drop(hub);
+            let mut notes = notes.borrow_mut();
+            let step = notes.step;
+            event!("message {nth} is done: {result:?}");
+            let said = &mut notes.said[nth];
+            match result {
+                Ok(None) => {}
+                Ok(Some(recipients)) => {
+                    (said.ended, said.result) = (step, Some(Ok(recipients)));
+                }
+                Err(error) => {
+                    let is_surely_not = error.is_full() || error.into_message().is_some();
+                    (said.ended, said.result) = (step, Some(Err(is_surely_not)));
+                }
+            }
+        });
+    }
+
+    fn lose_hub(&mut self, nth: usize) {
+        event!("hub {nth} loses its connection");
+        let mut notes = self.notes.borrow_mut();
+        let step = notes.step;
+        notes.losses[nth].push(step);
+        drop(notes);
+        self.deaf.remove(&nth);
+        self.engine.disconnect(nth);
+    }
+
+    fn lose(&mut self) {
+        let nth = self.rng.usize(..self.hubs.len());
+        self.lose_hub(nth);
+    }
+
+    fn forget(&mut self) {
+        let nth = self.rng.usize(..self.hubs.len());
+        event!("the engine forgets hub {nth}");
+        self.deaf.insert(nth);
+        self.engine.forget(nth);
+    }
+
+    /// A driver notices within 20 s that its hub is deaf, and connects again.
+    fn notice(&mut self) {
+        for nth in std::mem::take(&mut self.deaf) {
+            self.lose_hub(nth);
+            self.engine.connect(nth);
+        }
+    }
+
+    /// Lets all that needs neither the engine nor time come to rest.
+    fn rest(&mut self) {
+        let mut ticks = 0;
+        while self.executor.tick(&mut self.rng) {
+            ticks += 1;
+            assert!(ticks < TICKS_MAX, "the world never rests");
+        }
+        for verb in std::mem::take(&mut self.verbs) {
+            assert!(!self.executor.runs(verb), "a client that leaves waits for the engine");
+        }
+        for hub in self.hubs.clone() {
+            let clients = Rc::new(RefCell::new(None));
+            let answer = Rc::clone(&clients);
+            self.executor.spawn(async move { *answer.borrow_mut() = Some(hub.clients().await) });
+            while self.executor.tick(&mut self.rng) {}
+            assert!(clients.borrow().is_some(), "the manager waits for the engine");
+        }
+    }
+
+    /// Lets everything arrive.
+    fn settle(&mut self) {
+        self.rest();
+        while self.engine.is_busy() {
+            self.engine.step(&mut self.rng);
+            while self.executor.tick(&mut self.rng) {}
+        }
+        self.rest();
+        let mut notes = self.notes.borrow_mut();
+        notes.step += 1;
+        let step = notes.step;
+        notes.rests.push(step);
+    }
+
+    fn advance(&mut self) {
+        let by = Duration::from_millis(self.rng.u64(..3_000));
+        self.time.advance(by);
+        event!("{by:?} have passed");
+    }
+
+    /// Everything connects, arrives and is answered.
+    fn end(&mut self) {
+        self.notice();
+        for nth in 0..self.hubs.len() {
+            if !self.engine.is_connected(nth) {
+                self.engine.connect(nth);
+            }
+        }
+        self.settle();
+        // Longer than a publisher waits, and than an empty room stays.
+        for _ in 0..20 {
+            self.time.advance(Duration::from_secs(1));
+            self.settle();
+        }
+    }
+}
+
+fn check(world: &World) {
+    let notes = world.notes.borrow();
+    for (nth, hub) in world.hubs.iter().enumerate() {
+        let members = notes.members.iter().filter(|member| member.hub == nth);
+        assert!(members.clone().all(|member| member.ended.is_none()), "no client is closed");
+        assert_eq!(hub.stats().clients, members.filter(|m| m.client.is_some()).count());
+        let subscribed = world.engine.subscribed(nth);
+        let rooms = subscribed.iter().filter(|topic| **topic != Topic::All).count();
+        assert_eq!(rooms, hub.stats().rooms, "hub {nth} hears {subscribed:?}");
+    }
+    for said in &notes.said {
+        check_said(&notes, said);
+    }
+    for (nth, member) in notes.members.iter().enumerate() {
+        check_member(world, &notes, nth, member);
+    }
+}
+
+/// The recipients are exact, and what is refused is heard nowhere.
+fn check_said(notes: &Notes, said: &Said) {
+    let heard = |member: &&Member| member.heard.contains(&said.text);
+    match said.result {
+        Some(Ok(recipients)) => {
+            let here = notes.members.iter().filter(|member| member.hub == said.hub);
+            assert_eq!(recipients, here.filter(heard).count(), "{} has recipients", said.text);
+        }
+        Some(Err(true)) => {
+            assert!(!notes.members.iter().any(|m| heard(&m)), "{} was refused", said.text);
+        }
+        _ => {}
+    }
+}
+
+/// A client hears the rooms that it is in, each in the one order of the engine, and all of it while
+/// its hub is connected.
+fn check_member(world: &World, notes: &Notes, nth: usize, member: &Member) {
+    for room in 0..ROOMS {
+        let order = world.engine.order.get(&Topic::Room(name(room).into()));
+        let order = order.map(Vec::as_slice).unwrap_or_default();
+        let in_room =
+            |text: &&String| notes.said.iter().any(|said| said.text == **text && said.room == room);
+        let places: Vec<_> = member
+            .heard
+            .iter()
+            .filter(in_room)
+            .map(|text| order.iter().position(|said| said == text.as_bytes()).expect("was said"))
+            .collect();
+        assert!(
+            places.windows(2).all(|two| two[0] < two[1]),
+            "client {nth} hears room {room} in another order: {places:?}"
+        );
+    }
+    for said in &notes.said {
+        let heard = member.heard.contains(&said.text);
+        assert!(!heard || said.except != Some(nth), "client {nth} hears its own {}", said.text);
+        let Some(Ok(_)) = said.result else { continue };
+        // Until then all of it has arrived.
+        let by = notes.rests.iter().find(|rest| **rest > said.ended).copied().unwrap_or(NEVER);
+        let surely = |stay: &(usize, usize, usize)| {
+            stay.0 == said.room && stay.1 < said.began && stay.2 > by
+        };
+        let lost = notes.losses[member.hub].iter().any(|&step| step >= said.began && step <= by);
+        let was_deaf = is_deaf(notes, member.hub, said.began);
+        let surely = member.stays.iter().any(surely) && said.except != Some(nth);
+        assert!(heard || !surely || lost || was_deaf, "client {nth} misses {}", said.text);
+    }
+}
+
+/// Whether a hub may have been deaf when a message began: it was not connected since its last loss.
+fn is_deaf(notes: &Notes, hub: usize, began: usize) -> bool {
+    let last = notes.losses[hub].iter().filter(|&&step| step < began).max();
+    // From a loss to the next rest the hub may still be connecting.
+    last.is_some_and(|last| !notes.rests.iter().any(|rest| rest > last && *rest < began))
+}
+
+fn run(rng: &mut Rng) -> Stats {
+    let mut world = World::new(rng.fork());
+    for nth in 0..world.rng.usize(50..400) {
+        world.step();
+        if nth % 60 == 59 {
+            // Most of the time all is well.
+            world.notice();
+            (0..world.hubs.len()).for_each(|hub| world.engine.connect(hub));
+            world.settle();
+        }
+    }
+    world.end();
+    check(&world);
+    let stats = world.hubs.iter().map(Hub::stats).max_by_key(|stats| stats.recipients);
+    let World { mut executor, mut rng, hubs, notes, engine, .. } = world;
+    for hub in &hubs {
+        let hub = hub.clone();
+        executor.spawn(async move { hub.drain(Disconnect::GOING_AWAY).await });
+    }
+    drop((hubs, notes, engine));
+    while executor.tick(&mut rng) {}
+    stats.expect("a hub")
+}
+
+#[test]
+fn several_hubs_keep_the_invariants() {
+    let sweep = Sweep::from_environment();
+    let totals = sweep.run(run);
+    assert!(totals.recipients > totals.runs || sweep.replays(), "nothing happens");
+}
