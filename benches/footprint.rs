@@ -26,7 +26,7 @@ const CLIENT_MAX: f64 = 1_320.0;
 /// Bytes resident per idle reader of server-sent events, at most.
 const EVENTS_MAX: f64 = 1_750.0;
 /// Bytes resident per idle connection that waits for its next request, at most.
-const KEPT_MAX: f64 = 1_152.0;
+const KEPT_MAX: f64 = 1_072.0;
 /// Bytes resident when all have left, less those at the start, at most.
 const LEFT_MAX: f64 = 1_048_576.0;
 /// The message to all clients: a frame with a mask of zeros, and the frame that clients receive.
