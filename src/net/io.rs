@@ -8,10 +8,7 @@ pub(crate) use std::os::fd::AsFd as Descriptor;
 pub(crate) use std::os::windows::io::AsSocket as Descriptor;
 #[cfg(target_os = "linux")]
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-
-use smol::Async;
 
 #[cfg(target_os = "linux")]
 use crate::net::epoll::{EpollSource, Poller};
@@ -27,7 +24,7 @@ pub(crate) enum Io<T: Descriptor> {
 impl<T: Descriptor> Io<T> {
     pub(crate) fn get_ref(&self) -> &T {
         match self {
-            Self::Async(socket) => socket.socket.get_ref(),
+            Self::Async(socket) => socket.get_ref(),
             #[cfg(target_os = "linux")]
             Self::Watched(socket) => socket.get_ref(),
         }
@@ -65,7 +62,7 @@ impl<T: Descriptor> Io<T> {
     /// Ready when a write may make progress.
     pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Async(socket) => socket.socket.poll_writable(cx),
+            Self::Async(socket) => socket.poll_writable(cx),
             #[cfg(target_os = "linux")]
             Self::Watched(socket) => socket.poll_writable(cx),
         }
@@ -91,28 +88,84 @@ impl<T: Descriptor> Io<T> {
     }
 }
 
-/// A non-blocking socket, registered with async-io.
-#[derive(Debug)]
-pub(crate) struct AsyncSource<T: Descriptor> {
-    socket: Async<T>,
-    /// Whether the task waits to read, so that its next poll may be for that.
-    waits: AtomicBool,
-}
+#[cfg(not(hublet_reactor_only))]
+pub(crate) use self::async_io::AsyncSource;
+#[cfg(hublet_reactor_only)]
+pub(crate) use self::none::AsyncSource;
 
-impl<T: Descriptor> AsyncSource<T> {
-    fn new(socket: T) -> io::Result<Self> {
-        Ok(Self { socket: Async::new_nonblocking(socket)?, waits: false.into() })
+#[cfg(not(hublet_reactor_only))]
+mod async_io {
+    use std::io;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Context, Poll};
+
+    use smol::Async;
+
+    use crate::net::io::Descriptor;
+
+    /// A non-blocking socket, registered with async-io.
+    #[derive(Debug)]
+    pub(crate) struct AsyncSource<T: Descriptor> {
+        socket: Async<T>,
+        /// Whether the task waits to read, so that its next poll may be for that.
+        waits: AtomicBool,
     }
 
-    /// Ready in the first poll after one that was pending, even if async-io denies it: what async-io
-    /// reports in the round in which it was asked, it takes for an answer to an earlier question.
-    /// The read then shows whether there is something.
-    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let readable = self.socket.poll_readable(cx)?;
-        // Only this task reads and writes it.
-        let was_woken = self.waits.load(Ordering::Relaxed);
-        let waits = readable.is_pending() && !was_woken;
-        self.waits.store(waits, Ordering::Relaxed);
-        if waits { Poll::Pending } else { Poll::Ready(Ok(())) }
+    impl<T: Descriptor> AsyncSource<T> {
+        pub(crate) fn new(socket: T) -> io::Result<Self> {
+            Ok(Self { socket: Async::new_nonblocking(socket)?, waits: false.into() })
+        }
+
+        pub(crate) fn get_ref(&self) -> &T {
+            self.socket.get_ref()
+        }
+
+        /// Ready in the first poll after one that was pending, even if async-io denies it: what
+        /// async-io reports in the round in which it was asked, it takes for an answer to an earlier
+        /// question. The read then shows whether there is something.
+        pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            let readable = self.socket.poll_readable(cx)?;
+            // Only this task reads and writes it.
+            let was_woken = self.waits.load(Ordering::Relaxed);
+            let waits = readable.is_pending() && !was_woken;
+            self.waits.store(waits, Ordering::Relaxed);
+            if waits { Poll::Pending } else { Poll::Ready(Ok(())) }
+        }
+
+        pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.socket.poll_writable(cx)
+        }
+    }
+}
+
+/// In the static binary, which has a reactor of its own for everything, async-io would be 25 KB of
+/// code that never runs.
+#[cfg(hublet_reactor_only)]
+mod none {
+    use std::convert::Infallible;
+    use std::io;
+    use std::marker::PhantomData;
+    use std::task::{Context, Poll};
+
+    /// No socket.
+    #[derive(Debug)]
+    pub(crate) struct AsyncSource<T>(Infallible, PhantomData<T>);
+
+    impl<T> AsyncSource<T> {
+        pub(crate) fn new(_: T) -> io::Result<Self> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        pub(crate) fn get_ref(&self) -> &T {
+            match self.0 {}
+        }
+
+        pub(crate) fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            match self.0 {}
+        }
+
+        pub(crate) fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            match self.0 {}
+        }
     }
 }

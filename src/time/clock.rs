@@ -54,6 +54,33 @@ pub(crate) mod real {
     use crate::time::alarms::Alarm;
     use crate::time::clock::Clock;
 
+    #[cfg(not(hublet_reactor_only))]
+    type AsyncIoTimer = smol::Timer;
+
+    /// In the static binary, which attaches every hub to its reactor, there are no timers of
+    /// async-io. This one is never set.
+    #[cfg(hublet_reactor_only)]
+    #[derive(Debug)]
+    pub(crate) struct AsyncIoTimer;
+
+    #[cfg(hublet_reactor_only)]
+    impl AsyncIoTimer {
+        fn never() -> Self {
+            Self
+        }
+
+        fn set_at(&mut self, _: Instant) {}
+    }
+
+    #[cfg(hublet_reactor_only)]
+    impl Future for AsyncIoTimer {
+        type Output = ();
+
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Pending
+        }
+    }
+
     /// The monotonic clock.
     pub(crate) fn now() -> Instant {
         Instant::now()
@@ -62,7 +89,7 @@ pub(crate) mod real {
     /// A future that is ready from a point in time on, on one of the clocks.
     #[derive(Debug)]
     pub(crate) enum Timer {
-        AsyncIo(smol::Timer),
+        AsyncIo(AsyncIoTimer),
         #[cfg(target_os = "linux")]
         Alarm(Alarm),
     }
@@ -71,7 +98,7 @@ pub(crate) mod real {
         /// A timer that is not set. It starts nothing.
         pub(crate) fn new(clock: &Clock) -> Self {
             match clock {
-                Clock::AsyncIo => Self::AsyncIo(smol::Timer::never()),
+                Clock::AsyncIo => Self::AsyncIo(AsyncIoTimer::never()),
                 #[cfg(target_os = "linux")]
                 Clock::Reactor(alarms) => Self::Alarm(Alarm::new(alarms)),
             }
