@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hublet::http::StatusCode;
-use hublet::{Admission, Client, Config, Disconnect, Handler, Hub, Message};
+use hublet::{Admission, Config, Hub, Relay};
 use hyper::body::Incoming;
 use hyper::rt::{Read as _, ReadBuf, Write as _};
 use hyper::server::conn::http1;
@@ -23,15 +23,6 @@ use smol::Executor;
 use smol::io::{AsyncRead, AsyncWrite};
 use smol::net::{TcpListener, TcpStream};
 use smol_hyper::rt::{FuturesIo, SmolTimer};
-
-/// A message from one client goes to all of them.
-struct Chat;
-
-impl Handler for Chat {
-    async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
-        client.hub().broadcast(message).await.map(drop).map_err(|_| Disconnect::GOING_AWAY)
-    }
-}
 
 /// The parts that the HTTP server needs.
 struct Site {
@@ -61,7 +52,7 @@ impl Site {
             let client = async move {
                 // An error means that the client left before it had its answer.
                 if let Ok(upgraded) = hyper::upgrade::on(request).await {
-                    match hub.serve_upgraded(Stream(upgraded), admission, &Chat).await {
+                    match hub.serve_upgraded(Stream(upgraded), admission, &Relay::new()).await {
                         Ok(reason) => eprintln!("a client left: {reason}"),
                         Err(error) => eprintln!("a client was turned away: {error}"),
                     }

@@ -30,7 +30,8 @@ impl Handler for Rooms {
             Err(error) if error.is_closed() => Err(Disconnect::GOING_AWAY),
             // If the hub refuses, the client gets the error and stays connected.
             Err(error) => {
-                client.send(error.to_string()).await.map(drop).map_err(|_| Disconnect::INTERNAL)
+                client.send(error.to_string()).await?;
+                Ok(())
             }
             Ok(()) => Ok(()),
         }
