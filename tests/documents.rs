@@ -239,12 +239,18 @@ fn raise_descriptors() {}
 fn pages() -> Vec<(String, String)> {
     let mut pages: Vec<String> =
         ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(str::to_owned).into();
-    for folder in ["docs", "deploy", "examples"] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let mut folders = ["docs", "deploy", "examples"].map(str::to_owned).to_vec();
+    while let Some(folder) = folders.pop() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(&folder);
         for entry in fs::read_dir(path).expect("a folder of the repository") {
-            let name = entry.expect("an entry").file_name().into_string().expect("ASCII");
-            if !name.ends_with(".png") && name != "api.txt" {
-                pages.push(format!("{folder}/{name}"));
+            let entry = entry.expect("an entry");
+            let name = entry.file_name().into_string().expect("ASCII");
+            let path = format!("{folder}/{name}");
+            if !entry.path().is_dir() {
+                let is_page = !name.ends_with(".png") && name != "api.txt" && name != "Cargo.lock";
+                pages.extend(is_page.then_some(path));
+            } else if name != "target" {
+                folders.push(path);
             }
         }
     }
