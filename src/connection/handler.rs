@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
-use std::future::{Future, ready};
+use std::future::{Future, pending, ready};
 use std::sync::Arc;
 
 use http::{Request, Response, StatusCode};
@@ -114,6 +114,53 @@ pub trait Handler: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), StatusCode>> + Send {
         let _ = (request, peer, target);
         ready(Err(StatusCode::FORBIDDEN))
+    }
+
+    /// Resolves when a stream of lines may publish no more, with the status that ends it.
+    ///
+    /// A `POST` with `?lines` or `Content-Type: application/x-ndjson` publishes each line of its body
+    /// as it comes, for as long as it lasts. [`on_publish`](Self::on_publish) decides on it; this hook
+    /// runs beside it, for the end of a token or of a permission. The hub answers with the status
+    /// and with how many messages it has sent until then. The status must be an error, 400 to 599.
+    ///
+    /// The default never resolves. The hub drops the future with the stream.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use hublet::http::{Request, StatusCode};
+    /// use hublet::{Client, Disconnect, Handler, Message, Peer, Target};
+    ///
+    /// /// Lets anyone publish, for an hour at a time.
+    /// struct Hourly;
+    ///
+    /// impl Handler for Hourly {
+    ///     async fn on_publish(&self, _: &Request<()>, _: &Peer, _: &Target) -> Result<(), StatusCode> {
+    ///         Ok(())
+    ///     }
+    ///     async fn publish_until(&self, _: &Request<()>, _: &Peer, _: &Target) -> StatusCode {
+    ///         smol::Timer::after(Duration::from_secs(3600)).await;
+    ///         StatusCode::UNAUTHORIZED
+    ///     }
+    ///     async fn on_message(&self, _: &Client, _: Message) -> Result<(), Disconnect> {
+    ///         Err(Disconnect::UNSUPPORTED)
+    ///     }
+    /// }
+    ///
+    /// # let (request, target) = (Request::new(()), Target::All);
+    /// # let mut until = Box::pin(Hourly.publish_until(&request, &Peer::unknown(), &target));
+    /// # assert!(smol::block_on(smol::future::poll_once(&mut until)).is_none());
+    /// ```
+    fn publish_until(
+        &self,
+        request: &Request<()>,
+        peer: &Peer,
+        target: &Target,
+    ) -> impl Future<Output = StatusCode> + Send {
+        let _ = (request, peer, target);
+        pending()
     }
 
     /// Decides on what an administrator does, if [`Config::http`](crate::Config::http) is on: a
@@ -301,6 +348,15 @@ impl<H: Handler> Handler for Arc<H> {
         target: &Target,
     ) -> impl Future<Output = Result<(), StatusCode>> + Send {
         (**self).on_publish(request, peer, target)
+    }
+
+    fn publish_until(
+        &self,
+        request: &Request<()>,
+        peer: &Peer,
+        target: &Target,
+    ) -> impl Future<Output = StatusCode> + Send {
+        (**self).publish_until(request, peer, target)
     }
 
     fn on_inspect(

@@ -113,15 +113,7 @@ pub(crate) fn register(
             "on_upgrade chose a room or user with a name that is not allowed",
         ));
     }
-    if hub.memory().is_high() {
-        return Err(short_of_memory());
-    }
-    let permit = hub.shared().admissions.client(peer.network()).map_err(|crowded| {
-        unavailable(match crowded {
-            LimitReached::Clients => "too many clients are connected",
-            LimitReached::PerIp => "too many clients are connected from this address",
-        })
-    })?;
+    let permit = take_place(hub, peer.network())?;
     let queue = Queue::new(&hub.shared().queue_config);
     // From here on, dropping this reports the departure to the manager.
     let registered = Registered { hub: hub.clone(), queue: Arc::clone(&queue), _permit: permit };
@@ -129,6 +121,19 @@ pub(crate) fn register(
     let since = unix_seconds() as u32;
     let id = hub.request(move |reply| Command::Register { queue, user, rooms, since, reply });
     Ok(Registering { registered: Some(registered), user: name, peer, extension, id })
+}
+
+/// Takes the place of a client, if there is one and memory is not short.
+pub(crate) fn take_place(hub: &Hub, network: Option<u128>) -> Result<ClientPermit, Response> {
+    if hub.memory().is_high() {
+        return Err(short_of_memory());
+    }
+    hub.shared().admissions.client(network).map_err(|crowded| {
+        unavailable(match crowded {
+            LimitReached::Clients => "too many clients are connected",
+            LimitReached::PerIp => "too many clients are connected from this address",
+        })
+    })
 }
 
 /// A registration in progress. If it is dropped early, the registry does not keep the client.

@@ -71,15 +71,8 @@ impl<T: Transport> HttpStream<'_, T> {
     ) -> Result<usize, Failure> {
         let mut body = Body::new(framing, max)?;
         self.check_memory()?;
-        // A body that has begun to come needs no asking for it (RFC 9110 10.1.1).
-        let is_empty = matches!(body, Body::Sized(0));
-        if expects_continue && self.buffer.is_empty() && !is_empty {
-            slot.within(async {
-                self.transport.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
-                self.transport.flush().await
-            })
-            .await
-            .ok_or_else(request_timeout)??;
+        if expects_continue && !matches!(body, Body::Sized(0)) {
+            self.ask_for_body(slot).await?;
         }
         let shared = self.hub.shared();
         let (timers, patience) = (&shared.timers, shared.config.handshake_timeout);
@@ -107,6 +100,20 @@ impl<T: Transport> HttpStream<'_, T> {
             let next = timers.tick_of(now() + patience);
             progress.set(if next.is_before(last) { next } else { last });
         }
+    }
+
+    /// Asks for a body that the peer holds back until it is asked. A body that has begun to come needs
+    /// no asking for it (RFC 9110 10.1.1).
+    pub(crate) async fn ask_for_body(&mut self, slot: &mut Slot<'_>) -> Result<(), Failure> {
+        if self.buffer.is_empty() {
+            slot.within(async {
+                self.transport.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+                self.transport.flush().await
+            })
+            .await
+            .ok_or_else(request_timeout)??;
+        }
+        Ok(())
     }
 
     /// Counts the memory that the buffer takes with `wanted` more bytes; it doubles. Of a body of

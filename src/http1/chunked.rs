@@ -52,6 +52,15 @@ impl Chunked {
         self.len
     }
 
+    /// Forgets `used` bytes of the body, which were taken off the front of the buffer. What the hub
+    /// ignores is bounded between two of them.
+    pub(crate) fn consume(&mut self, used: usize) {
+        self.len -= used;
+        if used > 0 {
+            self.extras = 0;
+        }
+    }
+
     /// Bytes that are worth reading at once, if all of the buffer was decoded.
     pub(crate) fn wanted(&self) -> usize {
         match self.state {

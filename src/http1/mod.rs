@@ -1,6 +1,7 @@
 //! HTTP/1.1 as far as a hub needs it: requests, responses, and which pages may ask.
 
 pub(crate) mod body;
+pub(crate) mod body_stream;
 pub(crate) mod chunked;
 pub(crate) mod client_address;
 pub(crate) mod cors;

@@ -94,6 +94,12 @@ impl Response {
         self
     }
 
+    /// Replaces the body.
+    pub(crate) fn with_json(mut self, body: Cow<'static, str>) -> Self {
+        (self.0.content_type, self.0.body) = ("application/json", body);
+        self
+    }
+
     /// Takes the body out.
     pub(crate) fn into_body(self) -> Cow<'static, str> {
         self.0.body

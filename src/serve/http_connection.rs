@@ -29,6 +29,7 @@ use crate::net::stream::Transport;
 use crate::peer::Peer;
 use crate::serve::exchange::Exchange;
 use crate::serve::health::health;
+use crate::serve::lines::publish_lines;
 use crate::serve::publish::publish;
 use crate::serve::routes::{Route, route};
 use crate::serve::{acts, endpoint, metrics, rooms};
@@ -294,6 +295,12 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             (ControlFlow::Continue(None), Route::Publish(target)) => {
                 ControlFlow::Continue(publish(&mut self.stream, head, target, exchange).await?)
             }
+            (ControlFlow::Continue(None), Route::PublishLines(target)) => {
+                // Boxed, so that other requests have no room for a stream.
+                let (stream, handler) = (&mut self.stream, self.handler);
+                let lines = Box::pin(publish_lines(stream, handler, head, target, exchange));
+                ControlFlow::Continue(lines.await?)
+            }
             (ControlFlow::Continue(response), _) => {
                 ControlFlow::Continue(response.unwrap_or_else(draining))
             }
@@ -310,14 +317,16 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         let (hub, request) = (self.stream.hub, &head.request);
         let reason = |status| self.handler.on_refusal(request, status);
         match route {
-            Route::Publish(target @ Target::All) | Route::Disconnect { target, .. } => {
+            Route::Publish(target @ Target::All)
+            | Route::PublishLines(target @ Target::All)
+            | Route::Disconnect { target, .. } => {
                 let hook = self.handler.on_act(request, peer, target);
                 run_request_hook(hook, reason).await?;
-                if let Route::Publish(_) = route {
+                if !matches!(route, Route::Disconnect { .. }) {
                     return Ok(ControlFlow::Continue(None));
                 }
             }
-            Route::Publish(target) => {
+            Route::Publish(target) | Route::PublishLines(target) => {
                 let hook = self.handler.on_publish(request, peer, target);
                 run_request_hook(hook, reason).await?;
                 return Ok(ControlFlow::Continue(None));

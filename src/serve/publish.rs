@@ -43,17 +43,22 @@ async fn read_message<T: Transport>(
     let len = stream.read_body(framing, max, expects_continue, &mut exchange.slot).await?;
     exchange.has_unread_body = false;
     let body = &stream.buffer[..len];
-    let message = match std::str::from_utf8(body) {
-        Ok(text) if !is_binary => Message::text(text),
-        _ => Message::binary(body),
-    };
+    let message = message(body, is_binary);
     message.charge(stream.hub.memory());
     stream.consume(len);
     Ok(message)
 }
 
+/// The message of a body or of a line: a text where it may be one.
+pub(crate) fn message(bytes: &[u8], is_binary: bool) -> Message {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !is_binary => Message::text(text),
+        _ => Message::binary(bytes),
+    }
+}
+
 /// Whether a message is binary although it may be UTF-8.
-fn has_binary_type(headers: &HeaderMap) -> bool {
+pub(crate) fn has_binary_type(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = kind.unwrap_or_default().trim_ascii_start().to_ascii_lowercase();
     let binary = ["application/octet-stream", "image/", "audio/", "video/"];
@@ -111,7 +116,7 @@ async fn share(hub: &Hub, link: &Link, target: Target, message: Message) -> Resp
 
 /// The answer to a message that may or may not have been dispatched. It says nothing of trying
 /// again, which could send it twice.
-fn outcome_unknown() -> Response {
+pub(crate) fn outcome_unknown() -> Response {
     let sentence = "the hub cannot say whether the message was sent";
     Response::new(StatusCode::INTERNAL_SERVER_ERROR, sentence)
 }

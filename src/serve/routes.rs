@@ -11,6 +11,7 @@ use crate::http1::url::{name, percent_decode, room_under};
 use crate::http1::{cors, origin};
 use crate::hub::client_id::Target;
 use crate::name::NAME_BYTES_MAX;
+use crate::serve::lines::has_lines;
 use crate::websocket::upgrade::check_upgrade;
 
 /// What a request asks for, once it has passed every check that needs no hook.
@@ -22,6 +23,8 @@ pub(crate) enum Route<'a> {
     Events,
     /// To send a message.
     Publish(Target),
+    /// To send each line of a body.
+    PublishLines(Target),
     /// What is counted.
     Metrics,
     /// The rooms.
@@ -53,7 +56,7 @@ impl Route<'_> {
         match self {
             Self::Upgrade | Self::Events => "GET, OPTIONS",
             Self::Publish(Target::User(_)) => "POST, PUT, DELETE, OPTIONS",
-            Self::Publish(_) => "POST, PUT, OPTIONS",
+            Self::Publish(_) | Self::PublishLines(_) => "POST, PUT, OPTIONS",
             Self::Disconnect { .. } => "DELETE, OPTIONS",
             Self::Endpoint => ENDPOINT_METHODS,
             _ => "GET, HEAD, OPTIONS",
@@ -116,7 +119,11 @@ pub(crate) fn route<'a>(
     match route {
         _ if method == Method::OPTIONS => return Ok(Route::Options(methods)),
         Route::Upgrade => check_upgrade(request)?,
-        Route::Publish(_) => check_body(head, config)?,
+        Route::Publish(target) if has_lines(request)? => {
+            check_body(head, None)?;
+            return Ok(Route::PublishLines(target));
+        }
+        Route::Publish(_) => check_body(head, Some(config.max_message))?,
         _ => {}
     }
     Ok(route)
@@ -180,9 +187,8 @@ pub(crate) fn no_route(path: &str, has_routes: bool) -> &'static str {
     }
 }
 
-/// Checks what a request announces of its body.
-fn check_body(head: &Head, config: &Config) -> Result<(), Response> {
-    let max = config.max_message;
+/// Checks what a request announces of its body, which is at most `max` bytes long, if that is given.
+fn check_body(head: &Head, max: Option<usize>) -> Result<(), Response> {
     // Clients would get the message as it came, encoded, and without a word of that.
     let mut codings = tokens(head.request.headers(), &header::CONTENT_ENCODING);
     if codings.any(|coding| !coding.eq_ignore_ascii_case("identity")) {
@@ -190,12 +196,12 @@ fn check_body(head: &Head, config: &Config) -> Result<(), Response> {
         return Err(Response::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence)
             .header("Accept-Encoding", "identity"));
     }
-    match head.framing {
-        Framing::Unknown => Err(Response::new(
+    match (head.framing, max) {
+        (Framing::Unknown, _) => Err(Response::new(
             StatusCode::LENGTH_REQUIRED,
             "the request needs a Content-Length, or Transfer-Encoding: chunked",
         )),
-        Framing::Length(length) if length > max as u64 => Err(Response::new(
+        (Framing::Length(length), Some(max)) if length > max as u64 => Err(Response::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!("message of {length} bytes exceeds the limit of {max}"),
         )),

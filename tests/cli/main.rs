@@ -7,6 +7,7 @@ mod acts;
 mod deploy;
 mod drain;
 mod hostile;
+mod lines;
 mod listen;
 #[path = "../peer/mod.rs"]
 mod peer;

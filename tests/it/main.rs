@@ -19,6 +19,7 @@ mod shutdown;
 
 mod framing;
 mod http;
+mod lines;
 mod sse;
 
 mod embed;

@@ -1,6 +1,7 @@
 //! What the binary does with a message: it goes to everyone in the room.
 
 use std::borrow::Cow;
+use std::future::pending;
 use std::sync::Arc;
 
 use hublet::http::{Request, StatusCode};
@@ -88,6 +89,18 @@ impl Handler for Relay {
             Target::Room(room) => pass.sends_to(room),
             _ => pass.sends_to_users(),
         }
+    }
+
+    async fn publish_until(&self, request: &Request<()>, _: &Peer, target: &Target) -> StatusCode {
+        if *target == Target::All {
+            // The admin token has no end.
+            return pending().await;
+        }
+        // A token that has just ended has no pass any more.
+        if let Ok(pass) = self.pass(request) {
+            self.clock.end_of(pass.until).await;
+        }
+        StatusCode::UNAUTHORIZED
     }
 
     async fn on_inspect(&self, request: &Request<()>, peer: &Peer) -> Result<(), StatusCode> {

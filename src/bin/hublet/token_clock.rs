@@ -66,6 +66,18 @@ impl TokenClock {
         }
     }
 
+    /// Waits for the end of a token, in seconds of Unix time; for ever, where it has none.
+    pub(crate) async fn end_of(&self, token: Option<u64>) {
+        let Some(end) = token else { return std::future::pending().await };
+        loop {
+            let left = Duration::from_secs(end).saturating_sub(unix_time());
+            if left.is_zero() {
+                return;
+            }
+            self.reactor.sleep(left.min(LOOK)).await;
+        }
+    }
+
     /// Closes clients as their tokens end, by what `time` says that it is.
     pub(crate) async fn run(self: Arc<Self>, time: impl Fn() -> Duration) {
         if time() < SET_MIN {

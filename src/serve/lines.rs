@@ -1,0 +1,275 @@
+//! Publishing a stream of lines: each line of a body is a message as it comes.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
+use std::task::{Poll, ready};
+
+use futures_lite::FutureExt as _;
+use futures_lite::future::{or, yield_now};
+use http::{Request, StatusCode, header};
+
+use crate::connection::handler::Handler;
+use crate::connection::hooks::run_request_hook;
+use crate::connection::memory_wait::MemoryWait;
+use crate::connection::registration::take_place;
+use crate::http1::body_stream::BodyStream;
+use crate::http1::head::{Framing, Head};
+use crate::http1::response::{Response, draining, internal_error, request_timeout};
+use crate::http1::stream::{Failure, HttpStream};
+use crate::http1::url::query_of;
+use crate::hub::client_id::Target;
+use crate::hub::command::Publish;
+use crate::hub::handle::Hub;
+use crate::hub::reply::Answer;
+use crate::json;
+use crate::net::peer::Peer;
+use crate::net::stream::Transport;
+use crate::serve::exchange::Exchange;
+use crate::serve::publish::{has_binary_type, message, outcome_unknown};
+use crate::stats::add;
+use crate::time::timers::Deadline;
+
+/// Messages of one stream that the manager has not answered for, at most: half a queue at the
+/// defaults, so that clients that keep up miss nothing of a stream that comes fast.
+const UNANSWERED_MAX: usize = 32;
+
+/// Bytes of a line that may wait for the rest of it without a deadline. Programs write a part of a
+/// line and go on later; what is longer has the time of a message.
+const BEGUN_MAX: usize = 4 * 1024;
+
+/// Bytes of memory that a stream holds beside its buffer: the head of its request, at most.
+const HEAD_HELD: usize = 8 * 1024;
+
+/// Whether each line of a request's body is a message.
+pub(crate) fn has_lines(request: &Request<()>) -> Result<bool, Response> {
+    match query_of(request.uri(), "lines").as_deref() {
+        Some("" | "1") => Ok(true),
+        Some("0") => Ok(false),
+        Some(_) => Err(Response::bad_request("the parameter lines is 0 or 1")),
+        None => {
+            let kind = request.headers().get(header::CONTENT_TYPE);
+            let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+            let kind = kind.split(';').next().unwrap_or_default().trim_ascii();
+            Ok(kind.eq_ignore_ascii_case("application/x-ndjson"))
+        }
+    }
+}
+
+/// Publishes each line of a body, for as long as the request lasts, once the hook has allowed it.
+///
+/// The request gives its slot among the handshakes back, and takes the place of a client. While the
+/// inbox is full or memory is short nothing is read, so that TCP slows the peer down.
+pub(crate) async fn publish_lines<T: Transport, H: Handler>(
+    stream: &mut HttpStream<'_, T>,
+    handler: &H,
+    head: Head,
+    target: Target,
+    exchange: &mut Exchange<'_>,
+) -> Result<Response, Failure> {
+    let hub = stream.hub;
+    let peer = exchange.client_address;
+    let _place = take_place(hub, peer.network())?;
+    if head.expects_continue() && head.framing != Framing::Length(0) {
+        stream.ask_for_body(&mut exchange.slot).await?;
+    }
+    (exchange.slot.permit, exchange.slot.keep_alive) = (None, None);
+    let _held = hub.memory().charge(HEAD_HELD);
+    let (request, mut body) = (&head.request, BodyStream::new(head.framing));
+    let is_binary = has_binary_type(request.headers());
+    let mut over = pin!(or(drained(hub), forbidden(handler, request, &peer, &target)));
+    let mut lines = Lines {
+        hub,
+        target: target.clone(),
+        is_binary,
+        number: 0,
+        messages: 0,
+        recipients: 0,
+        unanswered: Vec::new(),
+        searched: 0,
+    };
+    let ended = lines.read_all(stream, &mut body, over.as_mut()).await;
+    // What the inbox has is dispatched, whatever has ended the stream.
+    let ended = match (lines.collect().await, ended) {
+        (Ok(()), ended) => ended,
+        (Err(unknown), _) => Err(unknown.into()),
+    };
+    let refused = match ended {
+        Ok(()) => None,
+        Err(Failure::Refused(refused)) => Some(refused),
+        Err(error) => return Err(error),
+    };
+    exchange.has_unread_body = refused.is_some();
+    Ok(lines.report(refused))
+}
+
+/// The answer once the hub drains.
+async fn drained(hub: &Hub) -> Response {
+    hub.shared().admissions.closed().await;
+    draining()
+}
+
+/// The answer once the handler says that the request may publish no more.
+async fn forbidden<H: Handler>(
+    handler: &H,
+    request: &Request<()>,
+    peer: &Peer,
+    target: &Target,
+) -> Response {
+    let until = AssertUnwindSafe(handler.publish_until(request, peer, target)).catch_unwind();
+    let Ok(status) = until.await else { return internal_error("a hook panicked") };
+    let reason = |status| handler.on_refusal(request, status);
+    match run_request_hook(async { Err::<(), _>(status) }, reason).await {
+        Err(refused) => refused,
+        Ok(()) => draining(),
+    }
+}
+
+/// The lines of a body, and what became of them.
+struct Lines<'a> {
+    hub: &'a Hub,
+    target: Target,
+    /// Each message is binary, also where it is UTF-8.
+    is_binary: bool,
+    /// Lines so far, the empty ones too.
+    number: u64,
+    /// Messages that were dispatched.
+    messages: u64,
+    /// Clients that they reached, summed up.
+    recipients: u64,
+    /// The manager's answers that are still to come.
+    unanswered: Vec<Answer<usize>>,
+    /// Bytes of the line that has begun, in which no line end is.
+    searched: usize,
+}
+
+impl Lines<'_> {
+    /// Publishes lines until the body ends, or something ends it.
+    async fn read_all<T: Transport>(
+        &mut self,
+        stream: &mut HttpStream<'_, T>,
+        body: &mut BodyStream,
+        mut over: Pin<&mut impl Future<Output = Response>>,
+    ) -> Result<(), Failure> {
+        let hub = self.hub;
+        let mut memory = MemoryWait::default();
+        let mut late: Option<Deadline<'_>> = None;
+        loop {
+            let (come, is_whole) = body.decode(&mut stream.buffer);
+            // Lines ahead of what is malformed are published, however the bytes are cut.
+            let used = self.publish(&stream.buffer[..come], matches!(is_whole, Ok(true))).await?;
+            let is_whole = is_whole?;
+            body.consume(&mut stream.buffer, used);
+            stream.charge_buffer();
+            if is_whole {
+                return Ok(());
+            }
+            self.collect().await?;
+            let is_long = come - used > BEGUN_MAX;
+            if !is_long || used > 0 {
+                late = None;
+            }
+            if is_long && late.is_none() {
+                let shared = hub.shared();
+                late = Some(shared.timers.after(shared.config.message_timeout));
+            }
+            let wanted = body.wanted(stream.buffer.len());
+            let read = poll_fn(|cx| {
+                if let Poll::Ready(refused) = over.as_mut().poll(cx) {
+                    return Poll::Ready(Err(refused));
+                }
+                if late.as_mut().is_some_and(|late| Pin::new(late).poll(cx).is_ready()) {
+                    return Poll::Ready(Err(request_timeout()));
+                }
+                ready!(memory.poll_available(cx, hub));
+                let read = stream.poll_fill(cx, wanted);
+                if read.is_pending() && stream.buffer.is_empty() {
+                    // A stream that rests holds no buffer.
+                    stream.consume(0);
+                }
+                read.map(Ok)
+            });
+            if read.await?? == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+            // A body that comes as fast as it is read keeps no other connection waiting.
+            yield_now().await;
+        }
+    }
+
+    /// Publishes the lines that `come` begins with, and with the end of the body the last one;
+    /// returns how many bytes they took.
+    async fn publish(&mut self, come: &[u8], is_whole: bool) -> Result<usize, Response> {
+        let max = self.hub.shared().config.max_message;
+        let mut begin = 0;
+        loop {
+            let from = begin + std::mem::take(&mut self.searched);
+            let (line, next) = match come[from..].iter().position(|&byte| byte == b'\n') {
+                Some(at) => (&come[begin..from + at], from + at + 1),
+                None if is_whole && begin < come.len() => (&come[begin..], come.len()),
+                None => break,
+            };
+            self.number += 1;
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if line.len() > max {
+                return Err(self.too_long(self.number));
+            }
+            if !line.is_empty() {
+                self.send(line).await?;
+            }
+            begin = next;
+        }
+        self.searched = come.len() - begin;
+        // One byte more, since a CR ahead of the LF is not part of the line.
+        if self.searched > max + 1 {
+            return Err(self.too_long(self.number + 1));
+        }
+        Ok(begin)
+    }
+
+    /// Hands a line to the manager; waits while the inbox is full.
+    async fn send(&mut self, line: &[u8]) -> Result<(), Response> {
+        if self.unanswered.len() >= UNANSWERED_MAX {
+            self.collect().await?;
+        }
+        add(&self.hub.shared().counters.messages_received, 1);
+        let publish = Publish::by_hub(self.target.clone(), message(line, self.is_binary));
+        let answer = self.hub.publish_queued(publish).await.map_err(|_| draining())?;
+        self.unanswered.push(answer);
+        Ok(())
+    }
+
+    /// Waits for the manager's answers.
+    async fn collect(&mut self) -> Result<(), Response> {
+        for answer in self.unanswered.drain(..) {
+            let recipients = answer.await.ok_or_else(outcome_unknown)?;
+            self.messages += 1;
+            self.recipients += recipients as u64;
+        }
+        Ok(())
+    }
+
+    fn too_long(&self, number: u64) -> Response {
+        let max = self.hub.shared().config.max_message;
+        let sentence = format!("line {number} is longer than the limit of {max} bytes");
+        Response::new(StatusCode::PAYLOAD_TOO_LARGE, sentence)
+    }
+
+    /// The answer: what was done, and why no more.
+    fn report(&self, refused: Option<Response>) -> Response {
+        let mut body = String::new();
+        let (messages, recipients) = (self.messages, self.recipients);
+        // A string takes whatever is written.
+        let _ = write!(body, "{{\"messages\":{messages},\"recipients\":{recipients}");
+        let response = refused.unwrap_or_else(|| Response::new(StatusCode::ACCEPTED, ""));
+        if response.status != StatusCode::ACCEPTED {
+            body.push_str(",\"error\":");
+            json::string(&mut body, &response.body);
+        }
+        body.push('}');
+        response.with_json(Cow::Owned(body))
+    }
+}
