@@ -86,6 +86,13 @@ impl<'a, T: Transport> HttpStream<'a, T> {
         self.charge_buffer();
     }
 
+    /// Gives the memory of an empty buffer back.
+    pub(crate) fn release_buffer(&mut self) {
+        debug_assert!(self.buffer.is_empty(), "bytes are lost");
+        self.buffer = Vec::new();
+        self.charge.resize(0);
+    }
+
     /// Counts the memory of the buffer, and of nothing else any more.
     pub(crate) fn charge_buffer(&mut self) {
         self.charge.resize(allocation(self.buffer.capacity()));

@@ -188,7 +188,7 @@ impl Lines<'_> {
                 let read = stream.poll_fill(cx, wanted);
                 if read.is_pending() && stream.buffer.is_empty() {
                     // A stream that rests holds no buffer.
-                    stream.consume(0);
+                    stream.release_buffer();
                 }
                 read.map(Ok)
             });
@@ -271,5 +271,133 @@ impl Lines<'_> {
         }
         body.push('}');
         response.with_json(Cow::Owned(body))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use fastrand::Rng;
+    use smol::Executor;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::disconnect::Disconnect;
+    use crate::hub::client::Client;
+    use crate::message::Message;
+    use crate::sim::network::{Line, Socket};
+    use crate::time::virtual_time::VirtualTime;
+
+    struct Open;
+    impl Handler for Open {
+        async fn on_publish(
+            &self,
+            _: &Request<()>,
+            _: &Peer,
+            _: &Target,
+        ) -> Result<(), StatusCode> {
+            Ok(())
+        }
+
+        async fn on_message(&self, _: &Client, _: Message) -> Result<(), Disconnect> {
+            Ok(())
+        }
+    }
+    const HEAD: &str =
+        "POST /pub?lines HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n";
+    /// A stream of lines with its hub, on an executor and a clock that the test moves.
+    struct Stage {
+        time: VirtualTime,
+        executor: Executor<'static>,
+        hub: Hub,
+        line: Arc<Line>,
+    }
+    impl Stage {
+        fn new(config: Config) -> Self {
+            let (time, executor) = (VirtualTime::start(), Executor::new());
+            let (hub, manager) = Hub::new(config.http(true).max_message(10_000)).expect("valid");
+            executor.spawn(manager).detach();
+            let line = Line::new(usize::MAX, usize::MAX, Rng::with_seed(1));
+            let (serving, socket) = (hub.clone(), Socket::new(&line, false));
+            let connection =
+                async move { drop(serving.serve_connection(socket, Peer::unix(), &Open).await) };
+            executor.spawn(connection).detach();
+            let stage = Self { time, executor, hub, line };
+            stage.send(HEAD.as_bytes());
+            stage
+        }
+
+        fn send(&self, bytes: &[u8]) {
+            self.line.send(bytes);
+            while self.executor.try_tick() {}
+        }
+
+        fn wait(&self, wait: Duration) {
+            self.time.advance(wait);
+            while self.executor.try_tick() {}
+        }
+
+        #[track_caller]
+        fn is_answered(&self, status: u16, body: &str) {
+            let answer = String::from_utf8(self.line.lock().taken.clone()).expect("text");
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+            assert!(answer.contains(body), "{answer}");
+        }
+    }
+    #[test]
+    fn stream_has_the_place_of_a_client_and_no_slot() {
+        let stage = Stage::new(Config::default().handshakes(1).max_clients(Some(1)));
+        stage.send(b"a\n");
+        let admissions = &stage.hub.shared().admissions;
+        assert!(!admissions.is_full(), "the slot is free");
+        assert!(admissions.client(None).is_err(), "the place is taken");
+        stage.line.end();
+        stage.send(b"");
+        assert!(admissions.client(None).is_ok(), "the place is free");
+    }
+    #[test]
+    fn count_of_a_stream_has_all_that_was_sent() {
+        let stage = Stage::new(Config::default());
+        let mut bytes = b"a\nb\n\n".to_vec();
+        bytes.extend([b'x'; 10_001]);
+        bytes.push(b'\n');
+        stage.send(&bytes);
+        stage.is_answered(413, "{\"messages\":2,\"recipients\":0,\"error\":\"line 4 is longer");
+    }
+    #[test]
+    fn line_without_end_is_refused_once_it_is_too_long() {
+        let stage = Stage::new(Config::default());
+        stage.send(&[b'x'; 10_001]);
+        assert_eq!(stage.line.lock().taken, b"", "a CR may be the last of it");
+        assert!(stage.hub.memory().charged() < 64 * 1024, "it holds one line");
+        stage.send(b"x");
+        stage.is_answered(413, "line 1 is longer than the limit of 10000 bytes");
+        assert_eq!(stage.hub.stats().messages_dispatched, 0);
+    }
+    #[test]
+    fn only_a_long_line_has_a_deadline() {
+        let stage = Stage::new(Config::default());
+        stage.send(&[b'x'; BEGUN_MAX]);
+        stage.wait(10 * Config::MESSAGE_TIMEOUT);
+        assert_eq!(stage.line.lock().taken, b"");
+        stage.send(b"x");
+        stage.wait(Config::MESSAGE_TIMEOUT - Duration::from_secs(1));
+        stage.send(b"\n");
+        stage.wait(10 * Config::MESSAGE_TIMEOUT);
+        assert_eq!(stage.line.lock().taken, b"", "it has ended in time");
+        stage.send(&[b'x'; BEGUN_MAX + 1]);
+        stage.wait(2 * Config::MESSAGE_TIMEOUT);
+        stage.is_answered(408, "{\"messages\":1,");
+    }
+    #[test]
+    fn stream_that_rests_holds_no_buffer() {
+        let stage = Stage::new(Config::default());
+        stage.send(b"half of a li");
+        let half = stage.hub.memory().charged();
+        stage.send(b"ne\n");
+        assert!(stage.hub.memory().charged() < half, "the buffer is given back");
+        assert_eq!(stage.hub.memory().charged(), HEAD_HELD);
     }
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use base64ct::{Base64, Encoding as _};
 use fastrand::Rng;
 
-use crate::http1::chunked::Chunked;
 use crate::hub::tests::support::{Frame, decode};
 use crate::sim::executor::TaskId;
 use crate::sim::network::Line;
@@ -170,9 +169,8 @@ fn behind_welcome(heard: &[u8], way: Way) -> Option<&[u8]> {
 
 /// The events of a stream as the frames that they stand for; the last one may be cut off.
 fn events(stream: &[u8]) -> Vec<Frame> {
-    let (mut chunked, mut stream) = (Chunked::new(usize::MAX), stream.to_vec());
-    let ends = chunked.decode(&mut stream).expect("well-formed chunks");
-    let mut rest = std::str::from_utf8(&stream[..chunked.len()]).expect("events are text");
+    let (body, ends) = whole_chunks(stream);
+    let mut rest = std::str::from_utf8(&body).expect("events are text");
     let mut frames = Vec::new();
     while let Some((event, behind)) = rest.split_once("\n\n") {
         rest = behind;
@@ -194,4 +192,23 @@ fn events(stream: &[u8]) -> Vec<Frame> {
     let last = frames.last().map(|frame| frame.opcode);
     assert!(!ends || last == Some(8), "a body ends with the event that says why");
     frames
+}
+
+/// What the whole chunks of a body hold, and whether the last of them ends it. An event is delivered
+/// with the end of its chunk.
+fn whole_chunks(mut stream: &[u8]) -> (Vec<u8>, bool) {
+    let mut body = Vec::new();
+    while let Some(line) = stream.windows(2).position(|window| window == b"\r\n") {
+        let size = std::str::from_utf8(&stream[..line]).expect("digits");
+        let size = usize::from_str_radix(size, 16).expect("the size of a chunk");
+        let Some(chunk) = stream.get(line + 2..line + 2 + size + 2) else { break };
+        assert!(chunk.ends_with(b"\r\n"), "a chunk ends with its line");
+        stream = &stream[line + 2 + size + 2..];
+        if size == 0 {
+            assert!(stream.is_empty(), "nothing follows the end of the body");
+            return (body, true);
+        }
+        body.extend_from_slice(&chunk[..size]);
+    }
+    (body, false)
 }

@@ -10,7 +10,7 @@ use crate::sim::journal;
 use crate::sim::journal::{Name, event};
 use crate::sim::network::{Line, Socket};
 use crate::sim::notes::{Notes, To};
-use crate::sim::script::{ROOMS, USERS, said};
+use crate::sim::script::{ROOMS, USERS, line, said};
 use crate::sim::world::World;
 
 /// Posters at a time.
@@ -25,8 +25,8 @@ pub(super) struct Poster {
     pub(super) number: usize,
     /// It reads every answer as it comes.
     steady: bool,
-    /// The messages of requests that were begun and not answered, in order.
-    asked: VecDeque<u32>,
+    /// The requests that were begun and not answered, in order.
+    asked: VecDeque<Asked>,
     /// What it has begun to send and not finished.
     half: Vec<u8>,
     /// How much of what was taken for it, in bytes, it has understood.
@@ -35,6 +35,23 @@ pub(super) struct Poster {
     pub(super) silent: bool,
     /// It has reset its connection, or that was dropped.
     broken: bool,
+}
+
+/// What a request is to publish.
+enum Asked {
+    Message(u32),
+    /// A message for each line, in order.
+    Lines(Vec<u32>),
+}
+
+impl Asked {
+    /// Notes that the hub has not taken it.
+    fn refuse(self, notes: &mut Notes) {
+        match self {
+            Self::Message(number) => notes.refused(number),
+            Self::Lines(numbers) => numbers.into_iter().for_each(|number| notes.refused(number)),
+        }
+    }
 }
 
 impl Poster {
@@ -76,16 +93,35 @@ impl Poster {
             return;
         }
         match (response.status, self.asked.pop_front()) {
-            (202, Some(number)) => notes.published(number, Some(response.recipients())),
+            (_, Some(Asked::Lines(numbers))) => response.note_lines(numbers, notes),
+            (202, Some(Asked::Message(number))) => {
+                notes.published(number, Some(response.number("recipients")));
+            }
             // The hub cannot say.
             (500, Some(_)) => {}
-            (_, Some(number)) => notes.refused(number),
+            (_, Some(asked)) => asked.refuse(notes),
             (status, None) => assert_eq!(status, 408, "an answer to nothing"),
         }
         if response.closes {
             // What came with it or behind it is not read.
-            self.asked.drain(..).for_each(|number| notes.refused(number));
+            self.asked.drain(..).for_each(|asked| asked.refuse(notes));
         }
+    }
+
+    /// Sends nothing more. Only a stream of lines may be silent for any time: of its end the peer's
+    /// kernel tells.
+    pub(super) fn vanish(&mut self) {
+        if self.asked.iter().any(|asked| matches!(asked, Asked::Lines(_))) {
+            self.line.reset();
+            self.broken = true;
+        }
+    }
+
+    /// Sends the first bytes of what it has begun.
+    fn send_half(&mut self, now: usize) {
+        let rest = self.half.split_off(now);
+        self.line.send(&self.half);
+        self.half = rest;
     }
 
     /// Whether a request of its own would be the only one under way.
@@ -118,10 +154,26 @@ impl Response {
         Some(Self { status, closes, body })
     }
 
-    fn recipients(&self) -> usize {
-        let number =
-            self.body.trim_end().strip_prefix("{\"recipients\":").and_then(|n| n.strip_suffix('}'));
-        number.and_then(|number| number.parse().ok()).expect("how many it reached")
+    /// A number of the body by its name.
+    fn number(&self, name: &str) -> usize {
+        let (_, value) = self.body.split_once(&format!("\"{name}\":")).expect("the name");
+        let digits = value.split(|char: char| !char.is_ascii_digit()).next();
+        digits.and_then(|number| number.parse().ok()).expect("a number")
+    }
+
+    /// Notes what a response says of a stream of lines: the first were sent, the others not.
+    fn note_lines(&self, numbers: Vec<u32>, notes: &mut Notes) {
+        let sent =
+            if self.body.starts_with("{\"messages\":") { self.number("messages") } else { 0 };
+        assert!(sent <= numbers.len(), "more messages than lines");
+        assert!(self.status != 202 || sent == numbers.len(), "a line is no message");
+        for (number, nth) in numbers.into_iter().zip(0..) {
+            if nth < sent {
+                notes.published(number, None);
+            } else if self.status != 500 {
+                notes.refused(number);
+            }
+        }
     }
 }
 
@@ -157,6 +209,10 @@ impl World {
                 self.posters[n].broken = true;
             }
             3..=9 => self.posters[n].line.grant(100),
+            10..=16 => {
+                let to = To::Room(self.rng.usize(..ROOMS));
+                self.ask_by_lines(n, to);
+            }
             _ => {
                 let to = if self.rng.u8(..4) == 0 {
                     To::User(self.rng.usize(..USERS))
@@ -203,13 +259,53 @@ impl World {
             message.len()
         );
         let poster = &mut self.posters[n];
-        poster.asked.push_back(number);
+        poster.asked.push_back(Asked::Message(number));
         poster.half.extend_from_slice(head.as_bytes());
         poster.half.extend_from_slice(message.as_bytes());
         let now = if whole { poster.half.len() } else { self.rng.usize(..poster.half.len()) };
-        let rest = poster.half.split_off(now);
-        poster.line.send(&poster.half);
-        poster.half = rest;
+        poster.send_half(now);
+    }
+
+    /// Posts a stream of lines behind what the poster has asked before, or a part of it.
+    fn ask_by_lines(&mut self, n: usize, to: To) {
+        let To::Room(room) = to else { unreachable!("streams go to rooms") };
+        let rng = &mut self.rng;
+        let mut notes = self.script.notes();
+        let mut numbers = Vec::new();
+        let mut body = String::new();
+        // An empty line is no message, and one that is too long ends the stream.
+        for _ in 0..rng.usize(..12) {
+            let number = notes.publish(to, None);
+            numbers.push(number);
+            match rng.u8(..60) {
+                0 => body.push_str(&"x".repeat(self.len_max + 1)),
+                _ => body.push_str(&line(number, rng.usize(4..40))),
+            }
+            body.push_str(*rng.choice(&["\n", "\r\n", "\n\n"]).expect("some"));
+        }
+        drop(notes);
+        let until = if rng.u8(..4) == 0 { "&until=3" } else { "" };
+        let head = format!("PUT /pub/room%20{room}?lines{until} HTTP/1.1\r\nHost: x\r\n");
+        let poster = &mut self.posters[n];
+        event!("poster {} posts messages {numbers:?} as lines, to {to}", poster.number);
+        poster.asked.push_back(Asked::Lines(numbers));
+        poster.half.extend_from_slice(head.as_bytes());
+        if rng.bool() {
+            let length = format!("Content-Length: {}\r\n\r\n{body}", body.len());
+            poster.half.extend_from_slice(length.as_bytes());
+        } else {
+            poster.half.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
+            let piece = rng.usize(1..100);
+            for chunk in body.as_bytes().chunks(piece) {
+                poster.half.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+                poster.half.extend_from_slice(chunk);
+                poster.half.extend_from_slice(b"\r\n");
+            }
+            poster.half.extend_from_slice(b"0\r\n\r\n");
+        }
+        let all = poster.half.len();
+        let now = if rng.bool() { all } else { rng.usize(..all) };
+        poster.send_half(now);
     }
 
     fn connect_poster(&mut self) {

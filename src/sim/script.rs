@@ -1,6 +1,7 @@
 //! What peers and the program ask of the hub, and how it is noted.
 
 use std::fmt;
+use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use http::{Request, StatusCode};
 use crate::connection::handler::{Admission, Handler};
 use crate::disconnect::Disconnect;
 use crate::error::Error;
+use crate::http1::url::query_of;
 use crate::hub::client::Client;
 use crate::hub::client_id::Target;
 use crate::hub::handle::Hub;
@@ -143,6 +145,13 @@ const END: char = '!';
 /// takes long where nothing is optimized, else a text.
 pub(super) fn said(number: u32, len: usize) -> Message {
     if number % 4 == 0 { numbered(number, len) } else { text(number, len, LINES).into() }
+}
+
+/// A message without a line end that carries its number, at most 40 bytes long.
+pub(super) fn line(number: u32, len: usize) -> String {
+    let line = text(number, len.min(40), LINES);
+    assert!(!line.contains(['\r', '\n']));
+    line
 }
 
 fn text(number: u32, len: usize, lines: &str) -> String {
@@ -304,6 +313,14 @@ impl Handler for Script {
 
     async fn on_publish(&self, _: &Request<()>, _: &Peer, _: &Target) -> Result<(), StatusCode> {
         Ok(())
+    }
+
+    async fn publish_until(&self, request: &Request<()>, _: &Peer, _: &Target) -> StatusCode {
+        match query_of(request.uri(), "until").and_then(|seconds| seconds.parse().ok()) {
+            Some(seconds) => drop(Timer::after(Duration::from_secs(seconds)).await),
+            None => pending().await,
+        }
+        StatusCode::UNAUTHORIZED
     }
 
     async fn on_connect(&self, client: &Client) -> Result<(), Disconnect> {

@@ -516,6 +516,8 @@ impl World {
         for poster in self.posters.iter_mut().filter(|poster| !poster.silent) {
             if self.rng.bool() {
                 poster.line.end();
+            } else {
+                poster.vanish();
             }
             poster.silent = true;
         }

@@ -104,7 +104,7 @@ fn node_fetches_with_a_stream_as_body() {
     });
 }
 
-/// Curl reads the answer when its input has the next line, and sends no more.
+/// Curl reads the answer when it has read its input: not while it waits for the next line.
 #[test]
 fn end_of_a_token_ends_the_stream() {
     use base64ct::{Base64UrlUnpadded, Encoding as _};
@@ -128,7 +128,7 @@ fn end_of_a_token_ends_the_stream() {
     sender.say("one");
     server.logged("WARN a token was refused with 401: the claim exp is in the past");
     sender.say("two");
-    let said = sender.output();
+    let said = sender.end();
     let expected =
         "{\"messages\":1,\"recipients\":0,\"error\":\"the claim exp is in the past\"}\n 401";
     assert_eq!(said, expected);
