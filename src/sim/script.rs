@@ -317,7 +317,7 @@ impl Handler for Script {
 
     async fn publish_until(&self, request: &Request<()>, _: &Peer, _: &Target) -> StatusCode {
         match query_of(request.uri(), "until").and_then(|seconds| seconds.parse().ok()) {
-            Some(seconds) => drop(Timer::after(Duration::from_secs(seconds)).await),
+            Some(seconds) => Clock::default().after(Duration::from_secs(seconds)).await,
             None => pending().await,
         }
         StatusCode::UNAUTHORIZED
