@@ -77,6 +77,7 @@ impl Route<'_> {
                 | Self::Members(_)
                 | Self::Disconnect { .. }
                 | Self::Publish(Target::All)
+                | Self::PublishLines(Target::All)
         )
     }
 }
