@@ -281,7 +281,7 @@ impl World {
                 0 => body.push_str(&"x".repeat(self.len_max + 1)),
                 _ => body.push_str(&line(number, rng.usize(4..40))),
             }
-            body.push_str(*rng.choice(&["\n", "\r\n", "\n\n"]).expect("some"));
+            body.push_str(rng.choice(&["\n", "\r\n", "\n\n"]).expect("some"));
         }
         drop(notes);
         let until = if rng.u8(..4) == 0 { "&until=3" } else { "" };
