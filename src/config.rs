@@ -103,7 +103,32 @@ macro_rules! config {
         /// The limits and timeouts of a hub, each with its default.
         ///
         /// Every field has a setter of the same name, so that a configuration reads as one
-        /// expression. [`Hub::new`](crate::Hub::new) checks it.
+        /// expression: `Config::default().queue(128)`. It cannot be written as a struct, since later
+        /// versions have more fields. [`Hub::new`](crate::Hub::new) checks it.
+        ///
+        /// - **Queues**: [`queue`](Self#structfield.queue),
+        ///   [`queue_bytes`](Self#structfield.queue_bytes),
+        ///   [`overflow`](Self#structfield.overflow), [`inbox`](Self#structfield.inbox),
+        ///   [`inbox_bytes`](Self#structfield.inbox_bytes)
+        /// - **Limits**: [`max_message`](Self#structfield.max_message),
+        ///   [`max_fragments`](Self#structfield.max_fragments),
+        ///   [`max_clients`](Self#structfield.max_clients),
+        ///   [`max_clients_per_ip`](Self#structfield.max_clients_per_ip),
+        ///   [`max_memory`](Self#structfield.max_memory),
+        ///   [`max_rooms`](Self#structfield.max_rooms),
+        ///   [`max_rooms_per_client`](Self#structfield.max_rooms_per_client),
+        ///   [`handshakes`](Self#structfield.handshakes)
+        /// - **Waits**: [`handshake_timeout`](Self#structfield.handshake_timeout),
+        ///   [`message_timeout`](Self#structfield.message_timeout),
+        ///   [`ping_interval`](Self#structfield.ping_interval),
+        ///   [`pong_timeout`](Self#structfield.pong_timeout),
+        ///   [`write_timeout`](Self#structfield.write_timeout),
+        ///   [`close_timeout`](Self#structfield.close_timeout),
+        ///   [`idle_timeout`](Self#structfield.idle_timeout), [`drain`](Self#structfield.drain)
+        /// - **Access**: [`origins`](Self#structfield.origins), [`hosts`](Self#structfield.hosts),
+        ///   [`trusted_proxies`](Self#structfield.trusted_proxies)
+        /// - **Serving**: [`http`](Self#structfield.http), [`pages`](Self#structfield.pages),
+        ///   [`redis`](Self#structfield.redis)
         ///
         /// # Examples
         ///
@@ -123,6 +148,9 @@ macro_rules! config {
         pub struct Config {
             $( $(#[$doc])* pub $field: $type, )*
         }
+
+        #[cfg(test)]
+        const FIELDS: &[&str] = &[$( stringify!($field), )*];
 
         impl Default for Config {
             fn default() -> Self {
@@ -365,6 +393,17 @@ impl Config {
 mod tests {
     use super::*;
 
+    #[test]
+    fn every_field_is_in_one_group_of_the_documentation() {
+        let source = include_str!("config.rs");
+        let groups =
+            source.split("- **Queues**").nth(1).and_then(|rest| rest.split("# Examples").next());
+        let groups = groups.expect("the groups");
+        for field in FIELDS {
+            let link = format!("[`{field}`](Self#structfield.{field})");
+            assert_eq!(groups.matches(&link).count(), 1, "{field}");
+        }
+    }
     #[test]
     fn the_defaults_pass_their_own_check() {
         Config::default().check().expect("defaults are valid");

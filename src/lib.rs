@@ -2,60 +2,32 @@
 //! little memory. Delivery is at most once and ordered: a message reaches a client once or not at
 //! all, all clients of a room see its messages in the same order, and there is no history.
 //!
-//! ```
+//! ```no_run
 //! use std::sync::Arc;
+//! use hublet::{Config, Hub, Listener, Relay};
 //!
-//! use hublet::{Admission, Client, Config, Disconnect, Handler};
-//! use hublet::{Hub, Listener, Message};
-//! use smol::{Executor, future};
-//!
-//! /// Sends each message to every client in the room.
-//! struct Chat;
-//!
-//! impl Handler for Chat {
-//!     async fn on_message(
-//!         &self,
-//!         client: &Client,
-//!         message: Message,
-//!     ) -> Result<(), Disconnect> {
-//!         let recipients = client.hub().publish("main", message).await;
-//!         recipients.map(drop).map_err(|_| Disconnect::GOING_AWAY)
-//!     }
+//! fn main() -> Result<(), hublet::Error> {
+//!     let executor = Arc::new(smol::Executor::new());
+//!     smol::block_on(executor.run(async {
+//!         let (hub, manager) = Hub::new(Config::default())?;
+//!         executor.spawn(manager).detach();
+//!         hub.serve(&executor, Listener::bind("127.0.0.1:8080")?, Relay::new()).await
+//!     }))
 //! }
-//!
-//! # fn main() -> Result<(), hublet::Error> {
-//! let executor = Arc::new(Executor::new());
-//! smol::block_on(executor.run(async {
-//!     let (hub, manager) = Hub::new(Config::default())?;
-//!     executor.spawn(manager).detach();
-//!     let listener = Listener::bind("127.0.0.1:0")?;
-//! #   let address = listener.local_addr().expect("TCP");
-//!     let server = hub.serve(&executor, listener, Chat);
-//!
-//!     // The rest of the program runs beside the server. It publishes and subscribes itself.
-//!     let program = async {
-//!         let mut news = hub.subscribe(Admission::anonymous().room("main")).await?;
-//!         assert_eq!(hub.publish("main", "welcome").await?, 1);
-//!         let message = news.next().await.expect("connected");
-//!         assert_eq!(message.as_text(), Some("welcome"));
-//! #       // A client from another WebSocket library.
-//! #       let stream = smol::net::TcpStream::connect(address).await?;
-//! #       let url = format!("ws://{address}/");
-//! #       let (mut peer, _) = async_tungstenite::client_async(url, stream).await.expect("101");
-//! #       peer.send("hello".into()).await.expect("sent");
-//! #       assert_eq!(news.next().await.expect("connected").as_text(), Some("hello"));
-//!         drop(news);
-//! #       drop(peer);
-//!
-//!         // The server ends with the drain.
-//!         hub.drain(Disconnect::GOING_AWAY).await;
-//!         Ok(())
-//!     };
-//!     let (server, program) = future::zip(server, program).await;
-//!     server.and(program)
-//! }))
-//! # }
 //! ```
+//!
+//! A client that connects to `ws://127.0.0.1:8080/ws/news` is in the room `news`. Through the
+//! [`Hub`], which is cheap to clone, any part of the program speaks as well:
+//!
+//! | recipients | all of them | all but the sender |
+//! |---|---|---|
+//! | all clients | [`Hub::broadcast`] | [`Client::broadcast`] |
+//! | a room | [`Hub::publish`] | [`Client::publish`] |
+//! | a client, or a user's clients | [`Hub::send`], [`Hub::send_to_user`] | |
+//!
+//! Instead of [`Relay`], a [`Handler`] of your own admits clients and gives their messages a
+//! meaning. `docs/embed.md` goes on where this page ends, and `examples/` has programs on smol,
+//! tokio, axum and TLS.
 //!
 //! # The model
 //!
@@ -67,12 +39,6 @@
 //! belong to a **user** ([`Admission::user`]; one user, many clients), and it is in some **rooms**.
 //! A room is a name. It exists while it has a member; there is no call to make or remove one.
 //! [`Hub::subscribe`] makes the program itself a client.
-//!
-//! | recipients | all of them | all but the sender |
-//! |---|---|---|
-//! | all clients | [`Hub::broadcast`] | [`Client::broadcast`] |
-//! | a room | [`Hub::publish`] | [`Client::publish`] |
-//! | a client, or a user's clients | [`Hub::send`], [`Hub::send_to_user`] | |
 //!
 //! Each client has a **queue**, bounded in messages and in bytes. While the client keeps up, the
 //! queue is empty and messages go straight to its socket. A message is encoded once and shared by
@@ -98,6 +64,48 @@
 //! A dropped [`Hub::serve_connection`] ends its client. Some hooks are dropped when their client
 //! leaves; [`Handler`] says which.
 //!
+//! # Beside the server
+//!
+//! The program publishes, subscribes and stops while it serves:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use hublet::{Admission, Config, Disconnect, Hub, Listener, Relay};
+//! use smol::{Executor, future};
+//!
+//! # fn main() -> Result<(), hublet::Error> {
+//! let executor = Arc::new(Executor::new());
+//! smol::block_on(executor.run(async {
+//!     let (hub, manager) = Hub::new(Config::default())?;
+//!     executor.spawn(manager).detach();
+//!     let listener = Listener::bind("127.0.0.1:0")?;
+//! #   let address = listener.local_addr().expect("TCP");
+//!     let server = hub.serve(&executor, listener, Relay::new());
+//!     let program = async {
+//!         let mut news = hub.subscribe(Admission::anonymous().room("main")).await?;
+//!         assert_eq!(hub.publish("main", "welcome").await?, 1);
+//!         let message = news.next().await.expect("connected");
+//!         assert_eq!(message.as_text(), Some("welcome"));
+//! #       // A client from another WebSocket library.
+//! #       let stream = smol::net::TcpStream::connect(address).await?;
+//! #       let url = format!("ws://{address}/");
+//! #       let (mut peer, _) = async_tungstenite::client_async(url, stream).await.expect("101");
+//! #       peer.send("hello".into()).await.expect("sent");
+//! #       assert_eq!(news.next().await.expect("connected").as_text(), Some("hello"));
+//!         drop(news);
+//! #       drop(peer);
+//!
+//!         // The server ends with the drain.
+//!         hub.drain(Disconnect::GOING_AWAY).await;
+//!         Ok(())
+//!     };
+//!     let (server, program) = future::zip(server, program).await;
+//!     server.and(program)
+//! }))
+//! # }
+//! ```
+//!
 //! # Threads
 //!
 //! The library spawns only on the executor that it is given. It starts no thread, keeps no global,
@@ -122,9 +130,13 @@
 //! });
 //! ```
 //!
-//! # Three ways to serve
+//! A thread without an executor publishes too: [`Hub::try_publish`] never waits, and
+//! `smol::block_on(hub.publish(..))` waits for a place in the inbox.
 //!
-//! - [`Hub::serve`]: a [`Listener`], TCP or Unix
+//! # Four ways to serve
+//!
+//! - [`Hub::serve`]: a [`Listener`], TCP or Unix, on an executor
+//! - [`Hub::serve_with`]: a [`Listener`] on tokio, or any other runtime
 //! - [`Hub::serve_connection`]: any stream, from an accept loop of your own, TLS or a pipe
 //! - [`Hub::upgrade`] and [`Hub::serve_upgraded`]: behind an HTTP server of your own
 //!
