@@ -31,14 +31,14 @@ fn put(text: &str, part: &str, instead: &str) -> String {
 }
 
 /// A proxy. Dropping it ends the process.
-struct Proxy {
+pub(crate) struct Proxy {
     child: Child,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Proxy {
     /// Starts a proxy and waits until it accepts.
-    fn start(command: &mut Command, address: String) -> Self {
+    pub(crate) fn start(command: &mut Command, address: String) -> Self {
         let child = command.stdin(Stdio::null()).spawn().expect("it starts");
         let proxy = Self { child, address };
         let end = Instant::now() + DEADLINE;
@@ -98,7 +98,7 @@ impl Drop for Proxy {
 }
 
 /// A free address. A proxy cannot choose a free port and report it.
-fn free_address() -> String {
+pub(crate) fn free_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("bound").to_string()
 }

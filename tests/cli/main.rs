@@ -13,6 +13,7 @@ mod listen;
 mod peer;
 mod pipe;
 mod platforms;
+mod raspberry;
 mod redis;
 mod redis_server;
 mod snippets;

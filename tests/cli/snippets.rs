@@ -12,7 +12,7 @@ const HUB: &str = "127.0.0.1:8080";
 
 /// The only block of a document that is marked as `kind` and contains `part`.
 #[track_caller]
-fn block(document: &str, kind: &str, part: &str) -> String {
+pub(crate) fn block(document: &str, kind: &str, part: &str) -> String {
     let text = fs::read_to_string(file(document)).expect("a file of the repository");
     let start = format!("\n```{kind}\n");
     let blocks = text.split(&start).skip(1).filter_map(|rest| rest.split("\n```\n").next());
