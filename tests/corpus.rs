@@ -11,6 +11,8 @@ mod head;
 mod jwt;
 #[path = "../fuzz/src/reference.rs"]
 mod reference;
+#[path = "../fuzz/src/resp.rs"]
+mod resp;
 #[path = "../fuzz/src/room.rs"]
 mod room;
 #[path = "../fuzz/src/stage.rs"]
@@ -58,4 +60,43 @@ fn sequences_of_frames() {
 #[test]
 fn tokens() {
     replay("jwt", jwt::run);
+}
+
+#[test]
+fn answers_of_redis() {
+    replay("resp", resp::run);
+}
+
+/// Answers of every kind, whole and spoilt: the published codec reads the same values.
+#[test]
+fn the_codec_of_redis_agrees_with_a_published_one() {
+    let mut rng = fastrand::Rng::with_seed(7);
+    for _ in 0..20_000 {
+        let mut bytes = Vec::new();
+        any_value(&mut rng, &mut bytes, 3);
+        if rng.bool() {
+            let at = rng.usize(..bytes.len());
+            bytes[at] = *rng.choice(b"\r\n$*:+>-09a").expect("some");
+        }
+        resp::run(&bytes);
+    }
+}
+
+/// Appends a value of a kind that both codecs read alike.
+fn any_value(rng: &mut fastrand::Rng, bytes: &mut Vec<u8>, depth: usize) {
+    match rng.u8(..if depth > 0 { 5 } else { 3 }) {
+        0 => bytes.extend(format!(":{}\r\n", rng.i64(..)).into_bytes()),
+        1 => {
+            let text: Vec<u8> = (0..rng.usize(..40)).map(|_| rng.u8(..)).collect();
+            bytes.extend(format!("${}\r\n", text.len()).into_bytes());
+            bytes.extend([&text[..], b"\r\n"].concat());
+        }
+        2 => bytes.extend(b"+QUEUED\r\n"),
+        kind => {
+            let count = rng.usize(1..5);
+            let mark = if kind == 3 || depth < 3 { '*' } else { '>' };
+            bytes.extend(format!("{mark}{count}\r\n").into_bytes());
+            (0..count).for_each(|_| any_value(rng, bytes, depth - 1));
+        }
+    }
 }

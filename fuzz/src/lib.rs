@@ -8,5 +8,6 @@ pub mod head;
 pub mod jwt;
 pub mod meter;
 pub mod reference;
+pub mod resp;
 pub mod room;
 pub mod stage;
