@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 
 use futures_lite::io::{AsyncRead, AsyncWrite};
+#[cfg(unix)]
 use smol::Async;
 use smol::net::TcpStream;
 
