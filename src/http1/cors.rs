@@ -88,7 +88,7 @@ mod tests {
             let config = Config::default().origins(listed);
             let reader = check(&request(&[("host", "x"), ("origin", origin)]), &config);
             let response = Response::new(StatusCode::OK, "");
-            let bytes = with_cors(response, reader.expect("allowed")).encode(false, true);
+            let bytes = with_cors(response, reader.expect("allowed")).encode(false, None);
             let head = String::from_utf8(bytes).expect("text");
             head.contains("\r\nAccess-Control-Allow-Credentials: true\r\n")
         };

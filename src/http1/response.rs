@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::ops::Deref;
+use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
@@ -165,8 +166,9 @@ impl Response {
         response
     }
 
-    /// The bytes of the response; without the body in answer to HEAD.
-    pub(crate) fn encode(&self, head_only: bool, keeps_alive: bool) -> Vec<u8> {
+    /// The bytes of the response; without the body in answer to HEAD. `keep_alive` is how long the
+    /// connection waits for its next request, if it does.
+    pub(crate) fn encode(&self, head_only: bool, keep_alive: Option<Duration>) -> Vec<u8> {
         let reason = self.status.canonical_reason().unwrap_or("");
         let mut text = format!("HTTP/1.1 {} {reason}\r\n", self.status.as_u16());
         if let Some(date) = http_date(unix_seconds()) {
@@ -187,8 +189,12 @@ impl Response {
         for (name, value) in self.headers.iter().filter(|(name, _)| !has(name)) {
             line(&mut text, name, value);
         }
-        if !keeps_alive {
-            line(&mut text, "Connection", "close");
+        match keep_alive.map(|wait| wait.as_secs()) {
+            None => line(&mut text, "Connection", "close"),
+            // Clients that heed it close the connection first, and send no request that crosses its
+            // end. Less than a second cannot be said.
+            Some(seconds @ 1..) => line(&mut text, "Keep-Alive", &format!("timeout={seconds}")),
+            Some(0) => {}
         }
         let mut bytes = text.into_bytes();
         if let Some(own) = own {
@@ -335,8 +341,16 @@ mod tests {
         let response = response.body(body.to_vec()).expect("well-formed");
         let response = Response::of_program(response)?;
         let response = response.header("Access-Control-Allow-Origin", "https://a.example");
-        let text = String::from_utf8(response.encode(false, true)).expect("text");
+        let text = String::from_utf8(response.encode(false, Some(Duration::ZERO))).expect("text");
         Some(text.lines().filter(|line| !line.starts_with("Date: ")).collect::<Vec<_>>().join("|"))
+    }
+    #[test]
+    fn a_connection_that_stays_says_for_how_long() {
+        let head = |wait| Response::new(StatusCode::OK, "").encode(true, wait);
+        let says = |wait, line: &str| String::from_utf8(head(wait)).expect("text").contains(line);
+        assert!(says(Some(Duration::from_secs(75)), "\r\nKeep-Alive: timeout=75\r\n"));
+        assert!(!says(Some(Duration::from_millis(900)), "Keep-Alive"));
+        assert!(!says(None, "Keep-Alive") && says(None, "\r\nConnection: close\r\n"));
     }
     #[test]
     fn the_programs_answer_ends_where_the_hub_says() {

@@ -206,7 +206,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                         let format = exchange.events;
                         let response = connection::response(format, &hub.shared().config);
                         let head = cors::with_cors(response, exchange.allow_origin);
-                        let begin = (head.encode(false, false), format);
+                        let begin = (head.encode(false, None), format);
                         return Ok(ControlFlow::Break(Outcome::Events(admitted, begin)));
                     }
                     Some(Err(response)) => response,
@@ -379,7 +379,8 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             None
         };
         let transport = &mut self.stream.transport;
-        let bytes = response.encode(exchange.head_only, place.is_some());
+        let bytes =
+            response.encode(exchange.head_only, place.as_ref().map(|_| shared.config.idle_timeout));
         let written = write_response(hub, transport, &bytes).await;
         if let Some(place) = place {
             written?;

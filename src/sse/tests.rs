@@ -48,7 +48,7 @@ impl Stage {
     /// bytes more.
     fn reader(&self, room: usize) -> Arc<Line> {
         let format = EventFormat::default();
-        let head = response(format, &self.hub.shared().config).encode(false, false);
+        let head = response(format, &self.hub.shared().config).encode(false, None);
         let line = Line::new(head.len().saturating_add(room), usize::MAX, Rng::with_seed(1));
         let (hub, socket) = (self.hub.clone(), Socket::new(&line, false));
         let connection = async move {
@@ -125,7 +125,7 @@ fn the_deadlines_of_a_client_that_is_sent_away_count_while_it_waits_for_the_mana
     let admitted = block_on(stage.executor.run(admitting)).expect("a place");
     hub.try_publish("nobody is there", "x").expect("there is room");
     let format = EventFormat::default();
-    let head = response(format, &stage.hub.shared().config).encode(false, false);
+    let head = response(format, &stage.hub.shared().config).encode(false, None);
     let ending = hub.clone();
     let connection =
         beside.spawn(async move { run(&ending, socket, admitted, (head, format), &Nobody).await });

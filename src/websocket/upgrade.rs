@@ -69,7 +69,7 @@ impl PendingUpgrade<'_> {
                 drop(self.registering);
                 let response = with_cors(response, self.allow_origin.take());
                 count_refusal(hub, Requested::WebSocket, &self.client_address, &response);
-                let bytes = response.encode(false, false);
+                let bytes = response.encode(false, None);
                 let ended = async {
                     let written = write_response(hub, transport, &bytes).await;
                     end_after_response(hub, transport, written, None).await;

@@ -217,6 +217,120 @@ fn supervisor_is_notified_ready_alive_and_stopping() {
     assert_eq!(server.exit_code(), Some(0));
 }
 
+/// Reads what the hub says to a supervisor from its start to its end.
+#[cfg(target_os = "linux")]
+#[track_caller]
+fn said_to(supervisor: &UnixDatagram, command: &mut Command) -> Vec<String> {
+    supervisor.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+    let mut server = Server::of(command);
+    let address = server.listening();
+    // A client that keeps the drain from ending at once.
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
+    server.signal(Signal::TERM);
+    peer.is_closed(1012);
+    peer.goodbye(1012);
+    assert_eq!(server.exit_code(), Some(0));
+    supervisor.set_nonblocking(true).expect("set");
+    let mut said = Vec::new();
+    let mut buffer = [0; 256];
+    while let Ok(n) = supervisor.recv(&mut buffer) {
+        said.push(String::from_utf8_lossy(&buffer[..n]).into_owned());
+    }
+    said
+}
+
+/// The forms of `NOTIFY_SOCKET` in sd_notify(3): a path, and `@` with a name in the abstract namespace.
+#[cfg(target_os = "linux")]
+#[test]
+fn supervisor_at_an_abstract_socket_is_notified_once() {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::SocketAddr;
+
+    let name = format!("hublet-notify-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).expect("a short name");
+    let supervisor = UnixDatagram::bind_addr(&address).expect("bound");
+    let mut command = hublet(&["--listen", "127.0.0.1:0", "--drain", "100ms"]);
+    command.env("NOTIFY_SOCKET", format!("@{name}"));
+    assert_eq!(said_to(&supervisor, &mut command), ["READY=1\n", "STOPPING=1\n"]);
+}
+
+/// `TimeoutStopSec` may be too short for a drain that the operator has made longer.
+#[cfg(target_os = "linux")]
+#[test]
+fn supervisor_is_told_of_a_drain_that_is_longer_than_the_default() {
+    let folder = Folder::new("extend");
+    let path = folder.0.join("notify.sock");
+    let supervisor = UnixDatagram::bind(&path).expect("bound");
+    let mut command = hublet(&["--listen", "127.0.0.1:0", "--drain", "60s"]);
+    command.env("NOTIFY_SOCKET", &path);
+    let stopping = "STOPPING=1\nEXTEND_TIMEOUT_USEC=64000000\n";
+    assert_eq!(said_to(&supervisor, &mut command), ["READY=1\n", stopping]);
+}
+
+/// The watchdog of another process, as of the parent of a hub in a script, is not the hub's.
+#[cfg(target_os = "linux")]
+#[test]
+fn watchdog_of_another_process_is_left_to_it() {
+    let folder = Folder::new("watchdog-pid");
+    let path = folder.0.join("notify.sock");
+    let supervisor = UnixDatagram::bind(&path).expect("bound");
+    let mut command = hublet(&["--listen", "127.0.0.1:0"]);
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "2000").env("WATCHDOG_PID", "1");
+    assert_eq!(said_to(&supervisor, &mut command), ["READY=1\n", "STOPPING=1\n"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn supervisor_at_a_vsock_is_refused_with_a_sentence() {
+    let mut command = hublet(&["--listen", "127.0.0.1:0"]);
+    command.env("NOTIFY_SOCKET", "vsock:2:1234");
+    let mut server = Server::of(&mut command);
+    server.logged(
+        "WARN systemd cannot be told of the hub's state: NOTIFY_SOCKET=vsock:2:1234 is neither a \
+         path nor an abstract socket: hublet does not speak vsock",
+    );
+    server.listening();
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// Several sockets of both kinds, with names, as sd_listen_fds(3) hands them over.
+#[test]
+fn several_passed_sockets_are_served_whatever_their_names() {
+    let folder = Folder::new("several");
+    let (path, unix) = folder.socket();
+    let tcp = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = tcp.local_addr().expect("bound").to_string();
+    let script = "exec 3<&0 4<&1 1>&2 </dev/null; \
+        LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=web:local exec \"$0\" \"$@\" >\"$OUT\"";
+    let out = folder.0.join("out");
+    let mut command = hublet_by(script, &[]);
+    command.env("OUT", &out).stdin(Stdio::from(OwnedFd::from(tcp)));
+    command.stdout(Stdio::from(OwnedFd::from(UnixListener::bind(&path).expect("bound"))));
+    let mut server = Server::spawn(command.stderr(Stdio::piped()));
+    let mut here = Peer::<UnixStream>::connect(&path);
+    let mut there = Peer::<TcpStream>::connect(&address, "/ws");
+    here.say("hello");
+    there.hears("hello");
+    drop((here, there));
+    server.signal(Signal::TERM);
+    assert_eq!(server.exit_code(), Some(0));
+    let listening = fs::read_to_string(&out).expect("its output");
+    assert_eq!(listening, format!("listening on {address}\nlistening on {unix}\n"));
+}
+
+/// The variables are for another process, such as the shell that started the hub.
+#[test]
+fn sockets_for_another_process_are_left_to_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let script = "exec 3<&0 </dev/null; LISTEN_PID=1 LISTEN_FDS=1 exec \"$0\" \"$@\"";
+    let mut command = hublet_by(script, &["--listen", "127.0.0.1:0"]);
+    command.stdin(Stdio::from(OwnedFd::from(listener)));
+    let mut server = Server::of(&mut command);
+    assert_ne!(server.listening(), address);
+    assert_eq!(server.stop(), Some(0));
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn missing_supervisor_is_a_warning() {

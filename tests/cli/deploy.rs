@@ -167,6 +167,30 @@ fn serves_behind(start: impl Fn(&Folder, &str) -> Option<Proxy>, name: &str) {
     let mut lines = reader.lines().map_while(Result::ok);
     assert!(lines.any(|line| line == "data: an event"), "the stream ended");
 
+    // What is encoded in a name stays so, and the query behind it too.
+    for name in ["a%2Fb", "5%25", "%252F", "%3F%23", "caf%C3%A9"] {
+        let mut behind =
+            Peer::<TcpStream>::connect(through, &format!("/hub/ws/{name}?echo=0&probe=1"));
+        let mut beside = Peer::<TcpStream>::connect(&hub, &format!("/ws/{name}?echo=0"));
+        beside.say(name);
+        behind.hears(name);
+        behind.say("back, and not to itself");
+        beside.hears("back, and not to itself");
+    }
+
+    // A stream of lines is passed on as it comes, in both directions of the proxy's patience.
+    let mut lines = Peer::<TcpStream>::dial(through);
+    let put_lines = format!(
+        "PUT /hub/pub/tea%20time?lines HTTP/1.1\r\nHost: {through}\r\n\
+         Transfer-Encoding: chunked\r\n\r\n6\r\nfirst\n\r\n"
+    );
+    lines.write(put_lines.as_bytes());
+    behind.hears("first");
+    lines.write(b"7\r\nsecond\n\r\n0\r\n\r\n");
+    behind.hears("second");
+    assert_eq!(lines.response().status, 202);
+    drop(lines);
+
     // Silence does not end a connection whose client answers pings.
     let end = Instant::now() + Duration::from_secs(3);
     while Instant::now() < end {

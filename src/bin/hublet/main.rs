@@ -263,7 +263,7 @@ async fn run(
     let refused = refused(&mut redis);
     let (reason, outcome) = or(or(or(ended, signal), piped), refused).await?;
 
-    systemd::stopping();
+    systemd::stopping(plan.drain_max);
     ::log::info!("shutting down: closing {} clients with {reason}", hub.stats().clients);
     let deadline = Instant::now() + plan.drain_max;
     let drained = async {

@@ -1,30 +1,35 @@
-//! Notifies systemd, if it started the process: ready, stopping, alive.
+//! Notifies systemd, if it started the process: ready, stopping, alive (sd_notify(3)).
 
 use std::time::Duration;
 
-use hublet::{Hub, Reactor};
-
-#[cfg(target_os = "linux")]
-use sd_notify::NotifyState;
+use hublet::{Config, Hub, Reactor};
 
 /// Notifies that the hub accepts connections.
 pub(crate) fn ready() {
-    #[cfg(target_os = "linux")]
-    notify(NotifyState::Ready);
+    notify("READY=1\n");
 }
 
-/// Notifies that the drain has begun.
-pub(crate) fn stopping() {
-    #[cfg(target_os = "linux")]
-    notify(NotifyState::Stopping);
+/// Notifies that the drain has begun, and how long it may take, if that is more than by default: the
+/// time that the service has to stop may be shorter.
+pub(crate) fn stopping(drain_max: Duration) {
+    if drain_max > Config::default().drain_max() {
+        let micros = drain_max.as_micros();
+        notify(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={micros}\n"));
+    } else {
+        notify("STOPPING=1\n");
+    }
 }
 
-/// The interval between watchdog notifications: half of the time that systemd waits for one.
+/// The interval between watchdog notifications: half of the time that systemd waits for one. Without
+/// `WATCHDOG_PID` the watchdog is this process's (sd_watchdog_enabled(3)).
 pub(crate) fn watchdog() -> Option<Duration> {
-    #[cfg(target_os = "linux")]
-    return sd_notify::watchdog_enabled().map(|wait| wait / 2);
-    #[cfg(not(target_os = "linux"))]
-    None
+    let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+    let is_ours = match std::env::var_os("WATCHDOG_PID") {
+        Some(_) => number("WATCHDOG_PID") == Some(std::process::id().into()),
+        None => true,
+    };
+    let wait = number("WATCHDOG_USEC").filter(|&micros| is_ours && micros > 0)?;
+    cfg!(target_os = "linux").then(|| Duration::from_micros(wait) / 2)
 }
 
 /// Sends a watchdog notification each time the manager has answered a request. If the executor, a
@@ -32,15 +37,42 @@ pub(crate) fn watchdog() -> Option<Duration> {
 pub(crate) async fn pulse(hub: Hub, reactor: Reactor, interval: Duration) {
     // No room can have this name, so the answer is short.
     while hub.presence("").await.is_ok() {
-        #[cfg(target_os = "linux")]
-        notify(NotifyState::Watchdog);
+        notify("WATCHDOG=1\n");
         reactor.sleep(interval).await;
     }
 }
 
 #[cfg(target_os = "linux")]
-fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
+fn notify(state: &str) {
+    if let Err(error) = send(state) {
         ::log::warn!("systemd cannot be told of the hub's state: {error}");
     }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn notify(_: &str) {}
+
+/// Sends a datagram to the socket that `NOTIFY_SOCKET` names: a path, or behind `@` a name in the
+/// abstract namespace.
+#[cfg(target_os = "linux")]
+fn send(state: &str) -> std::io::Result<()> {
+    use std::io;
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    let address = match name.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        [b'/', ..] => SocketAddr::from_pathname(&name)?,
+        _ => {
+            let sentence = format!(
+                "NOTIFY_SOCKET={} is neither a path nor an abstract socket: hublet does not speak \
+                 vsock",
+                name.to_string_lossy()
+            );
+            return Err(io::Error::new(io::ErrorKind::Unsupported, sentence));
+        }
+    };
+    UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address).map(drop)
 }
