@@ -27,6 +27,9 @@ use crate::peer::Peer;
 /// refusal must be an error, 400 to 599; for any other the hub answers 500, since the hook is
 /// wrong.
 ///
+/// Its hooks are async functions, so it cannot be a trait object (`dyn Handler`): make the type that
+/// serves generic, or an enum. An [`Arc`] of a handler is a handler.
+///
 /// # Cancel safety
 ///
 /// The hub drops `on_upgrade`, `on_publish`, `on_act` and `on_request` at the deadline of the request

@@ -89,6 +89,8 @@ pub(super) struct Notes {
     pub(super) messages: Vec<MessageNote>,
     /// Kicks so far, for a close code of its own each.
     kicks: u16,
+    /// Users that are being kicked, each with the code.
+    kicked_users: Vec<(usize, u16)>,
 }
 
 impl Notes {
@@ -113,7 +115,13 @@ impl Notes {
             cancelled: false,
             rooms,
         });
-        self.peers.len() - 1
+        let peer = self.peers.len() - 1;
+        let meanwhile: Vec<_> =
+            self.kicked_users.iter().filter(|(kicked, _)| user == Some(*kicked)).copied().collect();
+        for (_, code) in meanwhile {
+            self.may_end(peer, &[code]);
+        }
+        peer
     }
 
     /// `on_connect` ran.
@@ -157,6 +165,30 @@ impl Notes {
         let now = self.moment();
         self.peers[peer].kicks.push((now, code));
         code
+    }
+
+    /// All peers of a user are about to be kicked, with a code that no other kick has; returns the
+    /// clients that have connected before.
+    pub(super) fn kick_user(&mut self, user: usize) -> (Vec<ClientId>, u16) {
+        self.kicks += 1;
+        let code = 4200 + self.kicks;
+        let mut here = Vec::new();
+        for peer in 0..self.peers.len() {
+            // One that comes meanwhile may be ended too.
+            if self.peers[peer].user == Some(user) && self.peers[peer].gone.by == NEVER {
+                self.may_end(peer, &[code]);
+                let now = self.moment();
+                self.peers[peer].kicks.push((now, code));
+                here.extend(self.peers[peer].id);
+            }
+        }
+        self.kicked_users.push((user, code));
+        (here, code)
+    }
+
+    /// A user was kicked.
+    pub(super) fn user_kicked(&mut self, code: u16) {
+        self.kicked_users.retain(|(_, other)| *other != code);
     }
 
     pub(super) fn publish(&mut self, to: To, except: Option<usize>) -> u32 {

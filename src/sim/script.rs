@@ -54,6 +54,10 @@ pub(super) enum Op {
     Kick {
         peer: usize,
     },
+    /// Ends all clients of a user.
+    KickUser {
+        user: usize,
+    },
     Yield(u8),
     Sleep(u8),
     Fail,
@@ -71,6 +75,7 @@ impl fmt::Display for Op {
             Self::Join { peer, room } => write!(f, "let peer {peer} join room {room}"),
             Self::Leave { peer, room } => write!(f, "let peer {peer} leave room {room}"),
             Self::Kick { peer } => write!(f, "kick peer {peer}"),
+            Self::KickUser { user } => write!(f, "kick user {user}"),
             Self::Yield(times) => write!(f, "yield {times} times"),
             Self::Sleep(seconds) => write!(f, "sleep {seconds} s"),
             Self::Fail => f.write_str("fail"),
@@ -96,6 +101,7 @@ impl Op {
             },
             24..=29 => Self::Join { peer, room },
             30..=32 => Self::Leave { peer, room },
+            33 if rng.u8(..4) == 0 => Self::KickUser { user: rng.usize(..USERS) },
             33 => Self::Kick { peer },
             34..=36 => Self::Yield(rng.u8(..9)),
             37 => Self::Sleep(rng.u8(..50)),
@@ -222,6 +228,7 @@ impl Script {
                 self.notes().changed(peer, to, change, done.is_ok());
             }
             Op::Kick { peer } => self.kick(hub, peer).await,
+            Op::KickUser { user } => self.kick_user(hub, user).await,
             Op::Yield(times) => {
                 for _ in 0..times {
                     yield_now().await;
@@ -280,6 +287,23 @@ impl Script {
                     self.notes().refused(number);
                 }
             }
+        }
+    }
+
+    /// Ends a user: every client of it that was here when this began is gone, and no other.
+    async fn kick_user(&self, hub: &Hub, kicked: usize) {
+        let (here, code) = self.notes().kick_user(kicked);
+        event!("user {kicked} is to be kicked with {code}");
+        let reason = Disconnect::new(code, "as the script says");
+        let ended = hub.disconnect_user(&user(kicked), reason).await;
+        self.notes().user_kicked(code);
+        match ended {
+            Ok(_) => {
+                let left = hub.user_clients(&user(kicked)).await.unwrap_or_default();
+                let stays = left.iter().find(|member| here.contains(&member.id));
+                assert!(stays.is_none(), "{stays:?} of user {kicked} is still here");
+            }
+            Err(error) => assert!(error.is_closed(), "{error}"),
         }
     }
 
