@@ -2,6 +2,7 @@
 
 use std::io::IoSlice;
 use std::net::Shutdown;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -24,11 +25,15 @@ struct Shared {
     stream: Io<sys::Stream>,
     /// Under a memory ceiling: bytes of one write at most. The kernel checks its buffer size before
     /// a write, not during it, and not when it appends to a packet that is already queued.
-    write_max: Option<usize>,
+    write_max: Option<NonZeroU32>,
 }
 
 impl Socket {
     pub(crate) fn new(stream: Io<sys::Stream>, write_max: Option<usize>) -> Self {
+        let write_max = write_max.map(|max| {
+            let max = u32::try_from(max).unwrap_or(u32::MAX);
+            NonZeroU32::new(max).unwrap_or(NonZeroU32::MIN)
+        });
         Self(Arc::new(Shared { stream, write_max }))
     }
 }
@@ -46,7 +51,10 @@ impl Shared {
         let stream = self.stream.get_ref();
         match self.write_max {
             None => sys::write(stream, frames),
-            Some(most) => write_in_steps(frames, most, |step| sys::write_record(stream, step)),
+            Some(most) => {
+                let most = most.get() as usize;
+                write_in_steps(frames, most, |step| sys::write_record(stream, step))
+            }
         }
     }
 }
