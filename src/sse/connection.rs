@@ -1,7 +1,7 @@
 //! A client that hears its room as server-sent events: it is written to, and only its end is read.
 
 use std::borrow::Cow;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::ops::RangeInclusive;
 use std::panic::AssertUnwindSafe;
@@ -106,13 +106,15 @@ pub(crate) fn response(format: EventFormat, config: &Config) -> Response {
 }
 
 /// Runs a client from its response, encoded in `head`, to its end; returns why it ended.
-pub(crate) async fn run<T: Transport, H: Handler>(
-    hub: &Hub,
+///
+/// Not an `async fn`, which would keep its arguments beside what becomes of them.
+pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
+    hub: &'a Hub,
     transport: T,
     admitted: Admitted,
     (head, format): (Vec<u8>, EventFormat),
-    handler: &H,
-) -> Disconnect {
+    handler: &'a H,
+) -> impl Future<Output = Disconnect> + Send {
     let Admitted { registered, client } = admitted;
     // There is no outlet: what is pushed waits until it has been encoded.
     registered.queue.open(None);
@@ -120,16 +122,18 @@ pub(crate) async fn run<T: Transport, H: Handler>(
     let events = Events::new(head, format.is_chunked, hub);
     let heartbeat = format.heartbeat;
     let mut stream = Stream { hub, transport, outgoing, events, heartbeat, discarded: 0 };
-    let end = stream.serve(&client, handler).await;
-    // Boxed, so that the long life before has no room for the end.
-    Box::pin(async {
-        let reason = finish(&mut stream, end, &client).await;
-        let Stream { transport, outgoing, .. } = stream;
-        drop(transport);
-        depart(outgoing.registered, &client, &reason, handler).await;
-        reason
-    })
-    .await
+    async move {
+        let end = stream.serve(&client, handler).await;
+        // Boxed, so that the long life before has no room for the end.
+        Box::pin(async {
+            let reason = finish(&mut stream, end, &client).await;
+            let Stream { transport, outgoing, .. } = stream;
+            drop(transport);
+            depart(outgoing.registered, &client, &reason, handler).await;
+            reason
+        })
+        .await
+    }
 }
 
 /// What waits in the queue leaves as events.

@@ -75,12 +75,9 @@ pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
         let reason = Box::pin(finish(&mut *connection, end, &client)).await;
         // The socket is closed with the queue, which may write through it, before the hook.
         let registered = connection.into_registered();
-        // A block of its own, where the reason lies in the room of the long life before.
-        let departure = async {
-            depart(registered, &client, &reason, handler).await;
-            reason
-        };
-        departure.await
+        // Boxed as well.
+        Box::pin(depart(registered, &client, &reason, handler)).await;
+        reason
     }
 }
 
