@@ -18,8 +18,12 @@ use server::{Options, Outcome, PATIENCE, Server};
 
 /// Bytes of the static binary, at most.
 const BINARY_MAX: f64 = 870_000.0;
-/// Bytes resident at start, at most.
-const START_MAX: f64 = 1_048_576.0;
+/// Bytes resident at start, at most: the current figure and room for how the binary lies in the page
+/// cache, which the system maps in large pieces. The outer bound is 1 MiB.
+const START_MAX: f64 = 940_000.0;
+/// Clients that connect before the memory of a client is measured: the code that the first of them
+/// needs is no part of a client.
+const FIRST: usize = 100;
 /// Bytes resident per idle WebSocket client, at most: the current figure and a little more, as
 /// below. The aim is 1 KiB.
 const CLIENT_MAX: f64 = 1_320.0;
@@ -27,7 +31,7 @@ const CLIENT_MAX: f64 = 1_320.0;
 const EVENTS_MAX: f64 = 1_750.0;
 /// Bytes resident per idle connection that waits for its next request, at most.
 const KEPT_MAX: f64 = 1_072.0;
-/// Bytes resident when all have left, less those at the start, at most.
+/// Bytes resident when all have left, less those with the first clients, at most.
 const LEFT_MAX: f64 = 1_048_576.0;
 /// The message to all clients: a frame with a mask of zeros, and the frame that clients receive.
 const SENT: &[u8] = b"\x81\x85\0\0\0\0hello";
@@ -39,9 +43,12 @@ fn main() -> Outcome<()> {
     let size = fs::metadata(&options.binary)?.len();
     let server = Server::start(&[&options.binary])?;
     let at_start = rss(&server)?;
-    let mut clients = server.connect(options.clients)?;
+    let mut clients = server.connect(FIRST)?;
+    let with_first = rss(&server)?;
+    let others = options.clients.saturating_sub(FIRST).max(1);
+    clients.extend(server.connect(others)?);
     let full = rss(&server)?;
-    let per_client = full.saturating_sub(at_start) / options.clients as u64;
+    let per_client = full.saturating_sub(with_first) / others as u64;
 
     let begin = Instant::now();
     clients[0].write_all(SENT)?;
@@ -58,7 +65,7 @@ fn main() -> Outcome<()> {
     let per_reader = idle(&options, "/sse")?;
     let per_kept = idle(&options, "/health")?;
 
-    let clients = options.clients;
+    let clients = FIRST + others;
     println!("binary                        {size:>9} bytes");
     println!("resident at start             {at_start:>9} bytes");
     println!("resident per idle client      {per_client:>9} bytes, {clients} clients");
@@ -66,28 +73,34 @@ fn main() -> Outcome<()> {
     println!("resident per idle keep-alive  {per_kept:>9} bytes, {clients} connections");
     println!("one message to all            {reached:>9} reached, the last after {last:.1?}");
     println!("resident when all left        {after:>9} bytes");
-    if reached != options.clients {
-        return Err(format!("only {reached} of {} were reached", options.clients).into());
+    if reached != clients {
+        return Err(format!("only {reached} of {clients} were reached").into());
     }
     options.gate("binary", size as f64, BINARY_MAX)?;
     options.gate("resident at start", at_start as f64, START_MAX)?;
     options.gate("resident per idle client", per_client as f64, CLIENT_MAX)?;
     options.gate("resident per idle SSE client", per_reader as f64, EVENTS_MAX)?;
     options.gate("resident per idle keep-alive", per_kept as f64, KEPT_MAX)?;
-    let left = after.saturating_sub(at_start);
-    options.gate("resident when all left, over start", left as f64, LEFT_MAX)
+    let left = after.saturating_sub(with_first);
+    options.gate("resident when all left, over the first clients", left as f64, LEFT_MAX)
 }
 
 /// Bytes resident per idle connection after a request for `path`, on a new server.
 fn idle(options: &Options, path: &str) -> Outcome<u64> {
     let server = Server::start(&[&options.binary])?;
-    let at_start = rss(&server)?;
-    let mut open = server.open(options.clients, path, "", "200")?;
-    for stream in &mut open {
-        // The bytes after the head show that the whole answer was written.
-        stream.read_exact(&mut [0; 2])?;
+    let others = options.clients.saturating_sub(FIRST).max(1);
+    let mut open = Vec::new();
+    let mut resident = [0; 2];
+    for (connections, resident) in [FIRST, others].into_iter().zip(&mut resident) {
+        let mut more = server.open(connections, path, "", "200")?;
+        for stream in &mut more {
+            // The bytes after the head show that the whole answer was written.
+            stream.read_exact(&mut [0; 2])?;
+        }
+        open.extend(more);
+        *resident = rss(&server)?;
     }
-    Ok(rss(&server)?.saturating_sub(at_start) / options.clients as u64)
+    Ok(resident[1].saturating_sub(resident[0]) / others as u64)
 }
 
 /// How long the memory of a server must stay the same before it is measured.

@@ -429,3 +429,27 @@ fn readme_explains_every_file_of_deploy() {
         assert!(Path::new(&name).components().count() == 1);
     }
 }
+
+/// A module that is renamed would silently stand among the code of the start again.
+#[test]
+fn the_order_of_the_code_names_modules_that_exist() {
+    let script = fs::read_to_string(file("deploy/sections.ld")).expect("it is there");
+    let names: Vec<_> = script.lines().filter_map(|line| line.split_once("*6hublet")).collect();
+    assert!(names.len() > 10, "{names:?}");
+    for (_, mut mangled) in names {
+        // A mangled path: the length of a name, and the name.
+        let mut path = Vec::new();
+        while let Some(at) = mangled.find(|char: char| !char.is_ascii_digit()).filter(|&at| at > 0)
+        {
+            let len: usize = mangled[..at].parse().expect("digits");
+            path.push(&mangled[at..at + len]);
+            mangled = &mangled[at + len..];
+        }
+        let exists = |path: &str| {
+            let places = [format!("src/{path}"), format!("src/bin/hublet/{path}")];
+            places.iter().any(|at| file(at).exists() || file(&format!("{at}.rs")).exists())
+        };
+        let module = path[..path.len().min(2)].join("/");
+        assert!(exists(&module), "{module} in deploy/sections.ld");
+    }
+}
