@@ -505,7 +505,8 @@ fn the_last_client_of_a_storm_is_reached_in_few_slices() {
     let mut ids: Vec<_> =
         (0..16_384).map(|_| insert(&mut registry, &queue_config, &[]).0).collect();
     let (served, slices) = deliver_in_slices(&mut registry, Target::All);
-    assert_eq!((served, slices), (16_384, 128), "128 at a time");
+    // 128 at a time, and at most an eighth of the slots is free.
+    assert!(served == 16_384 && (128..=145).contains(&slices), "{slices} slices for {served}");
     ids.pop();
     for id in ids {
         assert!(registry.remove(id, Disconnect::NORMAL));
