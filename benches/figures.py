@@ -4,10 +4,11 @@
     deploy/build
     python3 benches/figures.py [SECTION..]
 
-SECTION is footprint, compare, delivery, ceiling or soak; without one, all of them run, which takes
+SECTION is footprint, compare, delivery, deflate, ceiling or soak; without one, all of them run, which takes
 about two hours. A section that does not run keeps the figures that the page has. Every section
 names the command that makes its figures. Needs Linux, the static binary that deploy/build makes,
-and what the commands need: valgrind and strace for delivery, root for ceiling, Go for compare.
+and what the commands need: valgrind and strace for delivery, root for ceiling, Go for compare and
+deflate.
 """
 import os
 import re
@@ -46,6 +47,11 @@ SECTIONS = [
      'Instructions and system calls of a delivery to one of 100 clients, counted and not timed. '
      'Needs valgrind and strace.',
      f'cargo bench --bench delivery -- {STATIC}'),
+    ('deflate', 'Compression',
+     'Bytes on the wire and processor time of a delivery of JSON, plain and compressed: the least of '
+     'seven runs each, in turns. gorilla compresses once for all too (`PreparedMessage`). Needs Go '
+     'for gorilla, which is left out without.',
+     f'cargo bench --bench deflate -- {STATIC}'),
     ('ceiling', 'The memory ceiling under attack',
      'The binary in a cgroup of exactly the size of its `--max-memory`, while every kind of '
      'attacker does its worst. Needs root.',

@@ -5,7 +5,8 @@
 //!
 //! Starts BINARY (default: the binary of this build) on a free port of 127.0.0.1 and opens N idle
 //! WebSocket clients (default 10,000). One of them sends a message, which must reach all of them.
-//! Then all close. Two more servers have N idle SSE clients, and N idle keep-alive connections.
+//! Then all close. Two more servers have N idle SSE clients, and N idle keep-alive connections; two
+//! with compression have 2,000 idle clients that negotiate it, and 2,000 that do not.
 //! With `--gate` a figure over its budget fails.
 
 mod server;
@@ -31,6 +32,11 @@ const CLIENT_MAX: f64 = 1_320.0;
 const EVENTS_MAX: f64 = 1_750.0;
 /// Bytes resident per idle connection that waits for its next request, at most.
 const KEPT_MAX: f64 = 1_072.0;
+/// Bytes resident per idle client that negotiated compression, at most, over one that did not.
+const DEFLATING_MAX: f64 = 64.0;
+/// The clients of both kinds, and what one of them says.
+const DEFLATING: usize = 2_000;
+const EXTENSION: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
 /// Bytes resident when all have left, less those with the first clients, at most.
 const LEFT_MAX: f64 = 1_048_576.0;
 /// The message to all clients: a frame with a mask of zeros, and the frame that clients receive.
@@ -64,6 +70,8 @@ fn main() -> Outcome<()> {
     drop(server);
     let per_reader = idle(&options, "/sse")?;
     let per_kept = idle(&options, "/health")?;
+    let per_plain = idle_deflate(&options, "")?;
+    let per_deflating = idle_deflate(&options, EXTENSION)?;
 
     let clients = FIRST + others;
     println!("binary                        {size:>9} bytes");
@@ -71,6 +79,9 @@ fn main() -> Outcome<()> {
     println!("resident per idle client      {per_client:>9} bytes, {clients} clients");
     println!("resident per idle SSE client  {per_reader:>9} bytes, {clients} clients");
     println!("resident per idle keep-alive  {per_kept:>9} bytes, {clients} connections");
+    println!(
+        "resident per idle deflating   {per_deflating:>9} bytes, {per_plain} if not negotiated"
+    );
     println!("one message to all            {reached:>9} reached, the last after {last:.1?}");
     println!("resident when all left        {after:>9} bytes");
     if reached != clients {
@@ -81,6 +92,8 @@ fn main() -> Outcome<()> {
     options.gate("resident per idle client", per_client as f64, CLIENT_MAX)?;
     options.gate("resident per idle SSE client", per_reader as f64, EVENTS_MAX)?;
     options.gate("resident per idle keep-alive", per_kept as f64, KEPT_MAX)?;
+    let more = per_deflating as f64 - per_plain as f64;
+    options.gate("resident per idle deflating client, over plain", more, DEFLATING_MAX)?;
     let left = after.saturating_sub(with_first);
     options.gate("resident when all left, over the first clients", left as f64, LEFT_MAX)
 }
@@ -101,6 +114,16 @@ fn idle(options: &Options, path: &str) -> Outcome<u64> {
         *resident = rss(&server)?;
     }
     Ok(resident[1].saturating_sub(resident[0]) / others as u64)
+}
+
+/// Bytes resident per idle WebSocket client with these headers, on a new server that compresses.
+fn idle_deflate(options: &Options, headers: &str) -> Outcome<u64> {
+    let server = Server::start(&[&options.binary, "--deflate", "200"])?;
+    let at_start = rss(&server)?;
+    let clients = server.connect_with(DEFLATING, headers)?;
+    let resident = rss(&server)?.saturating_sub(at_start);
+    drop(clients);
+    Ok(resident / DEFLATING as u64)
 }
 
 /// How long the memory of a server must stay the same before it is measured.

@@ -111,7 +111,7 @@ macro_rules! config {
         ///   [`overflow`](Self#structfield.overflow), [`inbox`](Self#structfield.inbox),
         ///   [`inbox_bytes`](Self#structfield.inbox_bytes)
         /// - **Limits**: [`max_message`](Self#structfield.max_message),
-        ///   [`max_fragments`](Self#structfield.max_fragments),
+        ///   [`max_fragments`](Self#structfield.max_fragments), [`deflate`](Self#structfield.deflate),
         ///   [`max_clients`](Self#structfield.max_clients),
         ///   [`max_clients_per_ip`](Self#structfield.max_clients_per_ip),
         ///   [`max_memory`](Self#structfield.max_memory),
@@ -191,6 +191,15 @@ config! {
     /// Frames that one message may consist of; empty frames count. Default 1,024. More close the
     /// client with 1008.
     max_fragments: usize = Self::MAX_FRAGMENTS;
+    /// Bytes of payload from which a message is compressed for the clients that negotiate
+    /// `permessage-deflate` (RFC 7692), if that makes it shorter. Default `None`: the hub offers no
+    /// compression. At least 1; 200 is a good start.
+    ///
+    /// A message is compressed once, by the task that publishes it, and all these clients share the
+    /// frame. Nothing is kept for a client: each thread that compresses or inflates takes up to
+    /// 112 KiB. What clients send compressed counts as long as it becomes. Only clients whose
+    /// requests the hub reads negotiate; [`Hub::upgrade`](crate::Hub::upgrade) does not.
+    deflate: Option<usize> = None;
     /// The time a peer has to finish a message it began, or the body of a request. Default 30 s;
     /// then the hub closes the client with 1008, or answers 408.
     message_timeout: Duration = Self::MESSAGE_TIMEOUT;
@@ -328,6 +337,7 @@ impl Config {
             ("max_message", self.max_message, "bytes"),
             ("max_fragments", self.max_fragments, "frames"),
             ("handshakes", self.handshakes, "handshakes"),
+            ("deflate", self.deflate.unwrap_or(1), "bytes"),
             ("max_clients", self.max_clients.unwrap_or(1), "clients"),
             ("max_clients_per_ip", self.max_clients_per_ip.unwrap_or(1), "clients"),
             ("max_rooms", self.max_rooms, "rooms"),
@@ -417,6 +427,7 @@ mod tests {
             (Config::default().max_fragments(0), "max_fragments"),
             (Config::default().handshakes(0), "handshakes"),
             (Config::default().max_clients(Some(0)), "max_clients"),
+            (Config::default().deflate(Some(0)), "deflate"),
             (Config::default().max_rooms(usize::MAX), "max_rooms"),
             (Config::default().max_message(512 * 1024), "queue_bytes"),
             (Config::default().inbox_bytes(1), "inbox_bytes"),

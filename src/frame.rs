@@ -11,6 +11,9 @@ pub(crate) const TEXT: u8 = 0x81;
 /// FIN and the opcode of a binary frame (RFC 6455 5.2).
 pub(crate) const BINARY: u8 = 0x82;
 
+/// RSV1 in the first byte of a frame: its message is compressed (RFC 7692 6).
+pub(crate) const COMPRESSED: u8 = 0x40;
+
 /// The unmasked header of a message's one frame (RFC 6455 5.2).
 pub(crate) fn header(first: u8, len: usize) -> Header {
     let mut bytes = [0; FRAME_HEADER_MAX];

@@ -156,6 +156,7 @@
 
 mod config;
 mod connection;
+mod deflate;
 mod disconnect;
 mod error;
 mod frame;

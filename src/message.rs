@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use crate::frame::{BINARY, TEXT, header, payload_at};
-use crate::memory::budget::{MemoryBudget, allocation};
+use crate::frame::{BINARY, COMPRESSED, TEXT, header, payload_at};
+use crate::memory::budget::{Charge, MemoryBudget, allocation};
 
 /// One WebSocket message, text or binary.
 ///
@@ -34,17 +34,27 @@ pub struct Message(Arc<Shared>);
 pub(crate) enum Encoding {
     /// The payload as it is.
     Plain,
+    /// The payload compressed, of a message for which that was made in time; of any other as it is.
+    Deflate,
 }
 
 /// What the clones of a message share.
-///
-/// A further [`Encoding`] has a `OnceLock` here, filled once for all clients that have it.
 struct Shared {
     /// The plain frame as it goes to a socket: the unmasked header, then the payload.
     plain: Vec<u8>,
     /// Where the first hub that took the message in has charged it, until the last clone is
     /// dropped.
     budget: OnceLock<Arc<MemoryBudget>>,
+    /// The compressed frame, one for all clients of [`Encoding::Deflate`]; `None` inside if they get
+    /// the plain one. Never changed once it is known: a client may have a part of the frame.
+    deflated: OnceLock<Option<Box<Deflated>>>,
+}
+
+/// The compressed frame of a message.
+struct Deflated {
+    frame: Vec<u8>,
+    /// The memory of it, on the account of the hub that made it.
+    charge: Charge,
 }
 
 /// What the clones of a message share beside its bytes: two counts and the frame's own fields.
@@ -116,7 +126,33 @@ impl Message {
     pub(crate) fn frame(&self, encoding: Encoding) -> &[u8] {
         match encoding {
             Encoding::Plain => &self.0.plain,
+            Encoding::Deflate => match self.0.deflated.get_or_init(|| None) {
+                Some(deflated) => &deflated.frame,
+                None => &self.0.plain,
+            },
         }
+    }
+
+    /// Makes the compressed frame if it is shorter than the plain one, unless it is known already
+    /// what clients of [`Encoding::Deflate`] get. It is on the account of `memory` until the last
+    /// clone of the message is dropped. Returns whether it was made now.
+    ///
+    /// For the task that publishes, before any client gets the message; and for what a room keeps,
+    /// before a client of that encoding gets it.
+    pub(crate) fn deflate(&self, memory: &Arc<MemoryBudget>) -> bool {
+        if self.0.deflated.get().is_some() {
+            return false;
+        }
+        // Made outside, so that a push of a clone never waits for it. Another thread may be first.
+        let deflated = Deflated::new(&self.0.plain, memory);
+        let is_made = deflated.is_some();
+        self.0.deflated.set(deflated).is_ok() && is_made
+    }
+
+    /// Settles what clients of [`Encoding::Deflate`] get from now on; returns whether that is
+    /// another frame than the plain one.
+    pub(crate) fn settle_deflated(&self) -> bool {
+        self.0.deflated.get_or_init(|| None).is_some()
     }
 
     /// Charges the message to `memory` until its last clone is dropped.
@@ -124,14 +160,15 @@ impl Message {
     /// A message is charged once, to the first hub that takes it in.
     pub(crate) fn charge(&self, memory: &Arc<MemoryBudget>) {
         self.0.budget.get_or_init(|| {
-            memory.add(self.size());
+            memory.add(self.0.size());
             Arc::clone(memory)
         });
     }
 
     /// The memory that the message takes, however many clones it has.
     pub(crate) fn size(&self) -> usize {
-        self.0.size()
+        let deflated = self.0.deflated.get().and_then(Option::as_ref);
+        self.0.size() + deflated.map_or(0, |deflated| deflated.charge.bytes())
     }
 
     /// How many clones there are, at least 1.
@@ -163,11 +200,27 @@ impl Message {
     }
 
     fn new(plain: Vec<u8>) -> Self {
-        Self(Arc::new(Shared { plain, budget: OnceLock::new() }))
+        Self(Arc::new(Shared { plain, budget: OnceLock::new(), deflated: OnceLock::new() }))
+    }
+}
+
+impl Deflated {
+    /// The compressed frame for a plain one; `None` if it is not shorter.
+    fn new(plain: &[u8], memory: &Arc<MemoryBudget>) -> Option<Box<Self>> {
+        let payload = &plain[payload_at(plain)..];
+        // No header is longer than that of the plain frame.
+        let frame = memory.compress(payload, payload.len(), |compressed| {
+            let header = header(plain[0] | COMPRESSED, compressed.len());
+            [&header, compressed].concat()
+        })?;
+        debug_assert!(frame.len() < plain.len());
+        let charge = memory.charge(allocation(frame.len()) + allocation(size_of::<Self>()));
+        Some(Box::new(Self { frame, charge }))
     }
 }
 
 impl Shared {
+    /// The memory of the plain frame and of this.
     fn size(&self) -> usize {
         allocation(self.plain.len()) + ENVELOPE
     }
@@ -230,7 +283,6 @@ impl From<Bytes> for Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{BINARY, TEXT};
 
     #[test]
     fn each_length_class_is_encoded_as_rfc_6455_5_2_says() {
@@ -260,6 +312,46 @@ mod tests {
         let third = Message::encode_with(&memory, TEXT, &[b'3'; 8000]);
         assert_eq!(third.frame(Encoding::Plain).as_ptr(), address);
         assert_eq!(third.as_text(), Some(&*"3".repeat(8000)));
+    }
+    #[test]
+    fn a_compressed_frame_is_made_once_and_counted_until_the_message_is_gone() {
+        let memory = Arc::<MemoryBudget>::default();
+        let message = Message::from("to be or not to be, ".repeat(20));
+        message.charge(&memory);
+        let plain = memory.charged();
+        assert!(message.deflate(&memory));
+        let frame = message.frame(Encoding::Deflate);
+        assert_eq!((frame[0], usize::from(frame[1])), (TEXT | COMPRESSED, frame.len() - 2));
+        assert!(frame.len() < message.frame(Encoding::Plain).len() / 4);
+        assert_eq!(message.as_text(), Some(&*"to be or not to be, ".repeat(20)));
+        assert_eq!(memory.charged(), message.size());
+        assert!(memory.charged() > plain + frame.len());
+        let address = frame.as_ptr();
+        assert!(!message.clone().deflate(&memory));
+        assert_eq!(message.frame(Encoding::Deflate).as_ptr(), address, "the first one stays");
+        assert!(message.settle_deflated());
+        drop(message);
+        assert_eq!(memory.charged(), 0);
+    }
+    /// A client may have got a part of the plain frame.
+    #[test]
+    fn a_message_that_was_sent_plain_stays_plain() {
+        let memory = Arc::<MemoryBudget>::default();
+        for first_looked_at in [true, false] {
+            let message = Message::from("to be or not to be, ".repeat(20));
+            let plain = message.frame(Encoding::Plain).to_vec();
+            if first_looked_at {
+                assert_eq!(message.frame(Encoding::Deflate), plain);
+            } else {
+                assert!(!message.settle_deflated());
+            }
+            assert!(!message.deflate(&memory));
+            assert_eq!(message.frame(Encoding::Deflate), plain);
+        }
+        let short = Message::from("short");
+        assert!(!short.deflate(&memory));
+        assert!(!short.settle_deflated(), "it would not be shorter");
+        assert_eq!(memory.charged(), 0);
     }
     #[test]
     fn a_shared_message_is_counted_once_and_until_its_last_clone_is_gone() {

@@ -49,6 +49,9 @@ macro_rules! stats {
             $( pub(crate) $field: $atomic, )*
             /// Refused requests, in the order of [`Requested`] and [`RefusalReason`].
             pub(crate) refused: [[AtomicU64; RefusalReason::NAMES.len()]; Requested::NAMES.len()],
+            /// Clients in the registry that get compressed frames: publishers compress while there
+            /// are any.
+            pub(crate) deflating: AtomicUsize,
             /// Whether a peer has spoken TLS, which no port of ours does: the log warns once.
             pub(crate) has_seen_tls: AtomicBool,
         }
@@ -72,6 +75,8 @@ stats! {
     messages_received: AtomicU64 => u64;
     /// Messages dispatched: broadcast, published or sent.
     messages_dispatched: AtomicU64 => u64;
+    /// Messages that were compressed, each once for all its recipients.
+    messages_compressed: AtomicU64 => u64;
     /// Recipients over all dispatched messages.
     recipients: AtomicU64 => u64;
     /// Recipients whose message was taken by the kernel to its last byte.

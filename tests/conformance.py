@@ -4,8 +4,8 @@
     tests/conformance.py BINARY REPORT [FLAG...]
 
 Wants Python 3.10 or later with kosoku 0.1.0 from PyPI, which drives Autobahn's own case files.
-Exits with 1 unless every case of sections 1 to 7, 9 and 10 passes strictly; sections 12 and 13
-must end as unimplemented, politely: the hub does not compress.
+Exits with 1 unless every case passes strictly. The hub compresses (`--deflate 1`), so sections 12
+and 13 count: none of them may be declined.
 """
 
 import asyncio
@@ -19,17 +19,30 @@ from kosoku._report import write_reports
 from kosoku.cases import CASES
 
 # Section 9 sends messages of 16 MiB, and of 4 MiB in pieces of 64 bytes.
-LIMITS = ["--max-message", "16m", "--max-fragments", "100000", "--queue-bytes", "64m"]
+LIMITS = ["--max-message", "16m", "--max-fragments", "100000", "--queue-bytes", "64m", "--deflate", "1"]
 
 # How many cases each section has, so that none is passed over.
 SECTIONS = {1: 16, 2: 11, 3: 7, 4: 10, 5: 20, 6: 145, 7: 37, 9: 54, 10: 1, 12: 90, 13: 126}
-COMPRESSION = (12, 13)
+
+COMPRESSION = [case for case in CASES if case.startswith(("12.", "13."))]
 
 # Autobahn has no expectation of these: data behind a close frame, close codes without a meaning.
 INFORMATIONAL = {"7.1.6", "7.13.1", "7.13.2"}
 
-# A case that takes longer, in seconds, has hung. Autobahn's own limits are shorter.
-CASE_TIMEOUT = 100
+# A case that takes longer, in seconds, has hung. Autobahn's own limits are shorter, but for a case of
+# section 12 or 13, which sends a thousand messages of up to 128 KiB: 480.
+CASE_TIMEOUT = 500
+
+
+def repair(case):
+    """Hands a case of sections 12 and 13 bytes, which it hashes; kosoku 0.1.0 hands it short messages as
+    text of the same bytes."""
+    on_message = case.onMessage
+
+    def on_bytes(self, message, binary):
+        on_message(self, message.encode("latin-1") if isinstance(message, str) else message, binary)
+
+    case.onMessage = on_bytes
 
 
 async def run_case(address: str, case: str):
@@ -43,15 +56,15 @@ async def run_case(address: str, case: str):
     return result
 
 
-def expected(section: int, case: str):
-    if section in COMPRESSION:
-        return ("UNIMPLEMENTED", "OK")
+def expected(case: str):
     if case in INFORMATIONAL:
         return ("INFORMATIONAL", "INFORMATIONAL")
     return ("OK", "OK")
 
 
 async def run_all(address: str, report: pathlib.Path) -> int:
+    for case in COMPRESSION:
+        repair(CASES[case])
     results, wrong = [], 0
     table = collections.defaultdict(collections.Counter)
     for case in CASES:
@@ -60,7 +73,7 @@ async def run_all(address: str, report: pathlib.Path) -> int:
         section = int(case.split(".")[0])
         verdict = (result.behavior.value, result.behavior_close.value)
         table[section][verdict] += 1
-        if verdict != expected(section, case):
+        if verdict != expected(case):
             wrong += 1
             print(f"case {case}: {verdict[0]}, close {verdict[1]}: {result.result}")
     write_reports(results, str(report))

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use hublet::http::{Request, StatusCode};
 use hublet::{
-    Admission, Client, Config, Disconnect, Handler, Hub, Listener, Message, Peer, Target,
+    Admission, Client, Config, Disconnect, Handler, Hub, Listener, Message, Peer, Stats, Target,
 };
 use smol::Executor;
 
@@ -57,17 +57,47 @@ impl Handler for Witness {
     }
 }
 
-/// Runs the exchange of a client with a hub, if the client is installed.
+/// Which side of a client compresses, if the hub does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Deflates {
+    Never,
+    /// It inflates what it is sent, and sends plain frames.
+    Inflates,
+    Both,
+}
+
+/// Runs the exchange of a client with a hub that compresses and with one that does not, if the
+/// client is installed.
 #[track_caller]
-fn exchange(client: Option<Command>) {
-    let Some(client) = client else { return };
+fn exchange(client: fn() -> Option<Command>, deflates: Deflates) {
+    for least in [None, Some(1)] {
+        let Some(client) = client() else { return };
+        let stats = exchange_with(client, Config::default().deflate(least));
+        let (sent, received) = (stats.bytes_sent, stats.bytes_received);
+        // Two of the messages are long and compress well.
+        let short = Config::MAX_MESSAGE as u64;
+        let (hub_deflates, client_deflates) = match deflates {
+            _ if least.is_none() => (false, false),
+            Deflates::Never => (false, false),
+            Deflates::Inflates => (true, false),
+            Deflates::Both => (true, true),
+        };
+        assert_eq!(sent < short, hub_deflates, "{sent} bytes to the client");
+        assert_eq!(received < short, client_deflates, "{received} bytes from the client");
+        assert_eq!(stats.messages_compressed > 0, hub_deflates);
+    }
+}
+
+/// Runs the exchange of a client with a hub.
+#[track_caller]
+fn exchange_with(client: Command, config: Config) -> Stats {
     // With `http` the hub serves a page, so that a browser has the hub's own origin.
     let (sender, events) = channel();
-    let config = Config::default().http(true);
-    let hub = with_hub(config, Witness(sender), |address| {
+    let hub = with_hub(config.http(true), Witness(sender), |address| {
         run(client, &format!("ws://{address}/ws/interop"));
     });
     judge(&events, &hub);
+    hub.stats()
 }
 
 /// Runs a client of server-sent events with a hub, if the client is installed.
@@ -185,12 +215,12 @@ fn judge(events: &Receiver<Event>, hub: &Hub) {
 
 #[test]
 fn python_websockets() {
-    exchange(tools::python("tests/interop/websockets_client.py"));
+    exchange(|| tools::python("tests/interop/websockets_client.py"), Deflates::Both);
 }
 
 #[test]
 fn python_websocket_client() {
-    exchange(tools::python("tests/interop/websocket_client.py"));
+    exchange(|| tools::python("tests/interop/websocket_client.py"), Deflates::Never);
 }
 
 /// A client for Python by its name, with its argument.
@@ -248,23 +278,26 @@ fn npm_eventsource_4() {
 
 #[test]
 fn npm_ws() {
-    exchange(tools::node_with("ws", "tests/interop/ws.mjs"));
+    exchange(|| tools::node_with("ws", "tests/interop/ws.mjs"), Deflates::Both);
 }
 
 #[test]
 fn node() {
-    exchange(tools::node("tests/interop/node.mjs"));
+    exchange(|| tools::node("tests/interop/node.mjs"), Deflates::Inflates);
 }
 
 #[test]
 fn chromium() {
-    exchange(tools::chromium("tests/interop/chromium.mjs"));
+    exchange(|| tools::chromium("tests/interop/chromium.mjs"), Deflates::Both);
 }
 
 /// `.ci/run` builds this client as a separate package.
 #[test]
 fn tokio_tungstenite() {
-    let client = tools::file("target/interop-tokio/debug/interop-tokio");
-    let built = client.is_file().then(|| Command::new(client));
-    exchange(tools::tool("tests/interop/tokio", built));
+    let client = || {
+        let client = tools::file("target/interop-tokio/debug/interop-tokio");
+        let built = client.is_file().then(|| Command::new(client));
+        tools::tool("tests/interop/tokio", built)
+    };
+    exchange(client, Deflates::Never);
 }

@@ -83,9 +83,14 @@ impl Server {
 
     /// Opens WebSocket clients one after another.
     pub(crate) fn connect(&self, clients: usize) -> Outcome<Vec<TcpStream>> {
+        self.connect_with(clients, "")
+    }
+
+    /// The same with further headers.
+    pub(crate) fn connect_with(&self, clients: usize, more: &str) -> Outcome<Vec<TcpStream>> {
         let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-        self.open(clients, "/ws", upgrade, "101")
+        self.open(clients, "/ws", &format!("{upgrade}{more}"), "101")
     }
 
     /// Opens connections one after another, each with a request whose answer has this status; what

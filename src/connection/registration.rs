@@ -19,6 +19,7 @@ use crate::hub::handle::Hub;
 use crate::hub::pending_reply::PendingReply;
 use crate::hub::queue::Queue;
 use crate::limits::admission::{ClientPermit, LimitReached};
+use crate::message::Encoding;
 use crate::name::is_name;
 use crate::peer::Peer;
 use crate::time::clock::unix_seconds;
@@ -92,20 +93,27 @@ impl Drop for Registered {
 pub(crate) struct Admitted {
     pub(crate) registered: Registered,
     pub(crate) client: Client,
+    /// Whether the peer may compress what it sends.
+    pub(crate) inflates: bool,
 }
 
 /// Registers the client of a stream that the embedding program has upgraded.
 pub(crate) async fn admit(hub: &Hub, admission: Admission) -> Result<Admitted, Error> {
     let refused =
         |response: Response| Error::new(Kind::Refused(response.status, response.into_body()));
-    register(hub, Peer::unknown(), admission).map_err(refused)?.await.map_err(refused)
+    register(hub, Peer::unknown(), admission, Encoding::Plain)
+        .map_err(refused)?
+        .await
+        .map_err(refused)
 }
 
-/// Takes a permit and asks the manager to put the client into the registry.
+/// Takes a permit and asks the manager to put the client into the registry; its frames are written
+/// in `encoding`.
 pub(crate) fn register(
     hub: &Hub,
     peer: Peer,
     admission: Admission,
+    encoding: Encoding,
 ) -> Result<Registering<'_>, Response> {
     let Admission { user, rooms, protocol: _, extension } = admission;
     if !rooms.iter().chain(&user).all(|name| is_name(name)) {
@@ -115,6 +123,7 @@ pub(crate) fn register(
     }
     let permit = take_place(hub, peer.network())?;
     let queue = Queue::new(&hub.shared().queue_config);
+    queue.set_encoding(encoding);
     // From here on, dropping this reports the departure to the manager.
     let registered = Registered { hub: hub.clone(), queue: Arc::clone(&queue), _permit: permit };
     let name = user.clone();
@@ -155,7 +164,7 @@ impl Future for Registering<'_> {
             (Ok(Ok(id)), Some(registered)) => {
                 let (user, extension) = (self.user.take(), self.extension.take());
                 let client = Client::new(registered.hub.clone(), id, user, self.peer, extension);
-                Ok(Admitted { registered, client })
+                Ok(Admitted { registered, client, inflates: false })
             }
             (Ok(Err(Refusal::Away)), _) => Err(away()),
             (Ok(Err(Refusal::Rooms)), _) => Err(unavailable("too many rooms exist")),
@@ -197,9 +206,9 @@ mod tests {
         let executor = smol::Executor::new();
         let (hub, manager) = Hub::new(Config::default().inbox(1)).expect("valid");
         let _manager = executor.spawn(manager);
-        let registering =
-            register(&hub, Peer::unknown(), Admission::anonymous()).expect("a permit");
-        let Admitted { registered, client } =
+        let registering = register(&hub, Peer::unknown(), Admission::anonymous(), Encoding::Plain)
+            .expect("a permit");
+        let Admitted { registered, client, .. } =
             block_on(executor.run(registering)).expect("a permit");
         assert_eq!(hub.stats().clients, 1);
         hub.try_publish("empty room", "x").expect("there is room");

@@ -230,7 +230,8 @@ mod tests {
         let _manager = executor.spawn(manager);
         let relay = Relay::new();
         let admitting = admit(&hub, admission(&relay, "/ws/a").expect("admitted"));
-        let Admitted { registered, client } = block_on(executor.run(admitting)).expect("a place");
+        let Admitted { registered, client, .. } =
+            block_on(executor.run(admitting)).expect("a place");
         hub.try_publish("empty room", "x").expect("there is room");
         let mut relayed = Box::pin(relay.on_message(&client, "hello".into()));
         assert!(block_on(poll_once(&mut relayed)).is_none(), "the inbox is full");

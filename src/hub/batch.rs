@@ -19,17 +19,31 @@ pub(crate) const JOINED_BYTES_MAX: usize = 16 * 1024;
 #[derive(Debug, Default)]
 pub(crate) struct JoinedFrames {
     plain: Vec<u8>,
+    /// The same for clients that get compressed frames, where there are any.
+    deflated: Vec<u8>,
+    /// Whether such a client gets another frame than the plain one for any of the messages.
+    is_deflated: bool,
 }
 
 impl JoinedFrames {
-    /// Lays the frames side by side, if there are several and they are short.
-    pub(crate) fn join(&mut self, messages: &[Message]) {
+    /// Lays the frames side by side, if there are several and they are short. `is_deflating` is
+    /// whether any client gets compressed frames.
+    pub(crate) fn join(&mut self, messages: &[Message], is_deflating: bool) {
         self.plain.clear();
+        self.is_deflated = is_deflating && settle(messages);
         if messages.len() > 1 && frame_bytes(messages) <= JOINED_BYTES_MAX {
-            self.plain.reserve_exact(JOINED_BYTES_MAX);
-            let frames = messages.iter().map(|message| message.frame(Encoding::Plain));
-            frames.for_each(|frame| self.plain.extend_from_slice(frame));
+            lay(&mut self.plain, messages, Encoding::Plain);
         }
+        self.deflated.clear();
+        if self.is_deflated && !self.plain.is_empty() {
+            // No longer than the plain ones.
+            lay(&mut self.deflated, messages, Encoding::Deflate);
+        }
+    }
+
+    /// No frame side by side, for some of these messages.
+    pub(crate) fn apart(&self) -> Self {
+        Self { is_deflated: self.is_deflated, ..Self::default() }
     }
 }
 
@@ -38,6 +52,8 @@ impl JoinedFrames {
 pub(crate) struct Batch<'a> {
     messages: &'a [Message],
     plain: Frames<'a>,
+    /// Those of clients that get compressed ones, if any of them differs.
+    deflated: Option<Frames<'a>>,
     /// Where messages are counted that are written at once.
     tally: &'a DeliveryCount<'a>,
 }
@@ -80,7 +96,9 @@ impl<'a> Batch<'a> {
     ) -> Self {
         debug_assert!(messages.len() <= BATCH_MAX);
         debug_assert!(joined.plain.is_empty() || joined.plain.len() == frame_bytes(messages));
-        Self { messages, plain: Frames::new(messages, &joined.plain, Encoding::Plain), tally }
+        let plain = Frames::new(messages, &joined.plain, Encoding::Plain);
+        let frames = || Frames::new(messages, &joined.deflated, Encoding::Deflate);
+        Self { messages, plain, deflated: joined.is_deflated.then(frames), tally }
     }
 
     /// The messages.
@@ -92,6 +110,13 @@ impl<'a> Batch<'a> {
     pub(crate) fn frames(&self, encoding: Encoding) -> &Frames<'a> {
         match encoding {
             Encoding::Plain => &self.plain,
+            Encoding::Deflate => self.deflated.as_ref().unwrap_or_else(|| {
+                debug_assert!(
+                    !settle(self.messages),
+                    "the manager settles what such a client gets"
+                );
+                &self.plain
+            }),
         }
     }
 
@@ -106,6 +131,23 @@ impl<'a> Batch<'a> {
         let (whole, cut) = split_at(self.messages.iter(), encoding, bytes);
         self.tally.wrote(whole, bytes);
         (whole, cut)
+    }
+}
+
+/// Settles what clients that get compressed frames get of messages; returns whether any of it
+/// differs from the plain frames.
+///
+/// Once for all of them: a frame must not become another one while a client has a part of it.
+fn settle(messages: &[Message]) -> bool {
+    // Each of them, not only up to the first.
+    messages.iter().filter(|message| message.settle_deflated()).count() > 0
+}
+
+/// Lays frames side by side.
+fn lay(side_by_side: &mut Vec<u8>, messages: &[Message], encoding: Encoding) {
+    side_by_side.reserve_exact(JOINED_BYTES_MAX);
+    for message in messages {
+        side_by_side.extend_from_slice(message.frame(encoding));
     }
 }
 
@@ -129,7 +171,7 @@ mod tests {
             (&[600, JOINED_BYTES_MAX - 607], 0),
         ] {
             let messages: Vec<_> = lens.iter().map(|&len| Message::binary(vec![7; len])).collect();
-            frames.join(&messages);
+            frames.join(&messages, false);
             assert_eq!(frames.plain.len(), joined, "{lens:?}");
             let each: Vec<_> = messages.iter().map(|m| m.frame(Encoding::Plain)).collect();
             assert!(joined == 0 || frames.plain == each.concat());

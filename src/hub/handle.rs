@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::config::Config;
@@ -26,7 +27,7 @@ use crate::memory::budget::MemoryBudget;
 use crate::memory::read_buffers::ReadBuffers;
 use crate::message::Message;
 use crate::name::is_name;
-use crate::stats::{Counters, Stats};
+use crate::stats::{Counters, Stats, add};
 use crate::time::timers::Timers;
 
 /// The handle to a hub: broadcast, publish, send, join, leave, ask.
@@ -121,6 +122,23 @@ impl Drop for Shared {
     fn drop(&mut self) {
         if let Some(backplane) = &self.backplane {
             backplane.link.close();
+        }
+    }
+}
+
+impl Shared {
+    /// Compresses a message that goes to members of this hub, while any client gets compressed
+    /// frames.
+    ///
+    /// Before the inbox, so that it is done once, by the task that publishes, and neither the manager
+    /// nor a client waits for it.
+    pub(crate) fn compress(&self, message: &Message) {
+        let Self { config, counters, memory, .. } = self;
+        if config.deflate.is_some_and(|least| message.len() >= least)
+            && counters.deflating.load(Ordering::Relaxed) > 0
+        {
+            let is_made = message.deflate(memory);
+            add(&counters.messages_compressed, u64::from(is_made));
         }
     }
 }
@@ -718,7 +736,9 @@ impl Hub {
     ///
     /// A message that a peer sent has been charged since it was read, and is not charged twice.
     fn admit(&self, publish: Publish, reply: Option<Reply<usize>>) -> Result<Command, Error> {
-        self.check(publish).map(|publish| Command::Publish { publish, reply })
+        let publish = self.check(publish)?;
+        self.shared.compress(&publish.message);
+        Ok(Command::Publish { publish, reply })
     }
 
     /// As [`admit`](Self::admit), for a message on whatever way.

@@ -244,7 +244,7 @@ impl Manager {
     async fn deliver(&mut self, target: &Target) {
         let Self { registry, counters, batch, .. } = self;
         let PublishBatch { messages, joined, dispatches, replies } = batch;
-        joined.join(messages);
+        joined.join(messages, registry.is_deflating());
         let mut delivery = Delivery::new(target, messages, joined, dispatches);
         while !registry.deliver(&mut delivery, FANOUT) {
             yield_now().await;

@@ -141,14 +141,25 @@ impl Queue {
         Arc::new(Self { queue_config: Arc::clone(queue_config), state: Mutex::new(state) })
     }
 
-    /// Tells the queue the id of its client; `false` if the connection is gone already.
-    pub(crate) fn set_id(&self, id: ClientId) -> bool {
+    /// Chooses what the client's frames are written in, before anything is pushed.
+    pub(crate) fn set_encoding(&self, encoding: Encoding) {
+        self.lock().encoding = encoding;
+    }
+
+    /// What the client's frames are written in.
+    pub(crate) fn encoding(&self) -> Encoding {
+        self.lock().encoding
+    }
+
+    /// Tells the queue the id of its client; returns what its frames are written in, or `None` if
+    /// the connection is gone already.
+    pub(crate) fn set_id(&self, id: ClientId) -> Option<Encoding> {
         let mut state = self.lock();
         if state.phase == Phase::Dead {
-            return false;
+            return None;
         }
         state.id = Some(id);
-        true
+        Some(state.encoding)
     }
 
     /// Ends the wait for the handshake: what is pushed may be written from now on.

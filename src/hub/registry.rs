@@ -14,7 +14,7 @@ use crate::hub::room::{Room, shrink};
 use crate::hub::sizing::NAME;
 use crate::hub::topic::Topic;
 use crate::memory::budget::MemoryBudget;
-use crate::message::Message;
+use crate::message::{Encoding, Message};
 use crate::stats::{Counters, DeliveryCount};
 
 /// Empty slots that are passed over in less than the time of one push.
@@ -46,6 +46,8 @@ pub(crate) struct Registry {
     /// With a backplane: rooms and users that have lost their last member and that the manager has
     /// not taken.
     vacated: Option<Vec<Topic>>,
+    /// Clients that get compressed frames.
+    deflating: usize,
 }
 
 #[derive(Debug)]
@@ -144,6 +146,7 @@ impl Registry {
             rooms_aside: 0,
             departing: Vec::new(),
             vacated: None,
+            deflating: 0,
         }
     }
 
@@ -187,8 +190,9 @@ impl Registry {
         }
         let slot = self.entries.vacant_key() as u32;
         let id = ClientId { slot, generation: self.generation };
-        if !queue.set_id(id) {
-            return Err(Refusal::Gone);
+        let Some(encoding) = queue.set_id(id) else { return Err(Refusal::Gone) };
+        if encoding == Encoding::Deflate {
+            self.count_deflating(self.deflating + 1);
         }
         self.generation = self.generation.wrapping_add(1);
         let user = user.map(|user| self.index_user(&user, slot));
@@ -221,6 +225,9 @@ impl Registry {
         // Before the close, which wakes the connection.
         entry.queue.set_left(entry.memberships.into_iter().map(|left| left.room).collect());
         entry.queue.close(reason);
+        if self.is_deflating() && entry.queue.encoding() == Encoding::Deflate {
+            self.count_deflating(self.deflating - 1);
+        }
         self.track_departing(&entry.queue);
         self.shrink_indexes();
         self.counters.clients.store(self.entries.len(), Ordering::Relaxed);
@@ -335,6 +342,11 @@ impl Registry {
             self.remove(ClientId { slot, generation }, Disconnect::SLOW);
         }
         true
+    }
+
+    /// Whether any client gets compressed frames.
+    pub(crate) fn is_deflating(&self) -> bool {
+        self.deflating > 0
     }
 
     /// Where everything is charged that the hub holds.
@@ -475,6 +487,12 @@ impl Registry {
         self.count_rooms();
     }
 
+    /// Tells publishers whether to compress.
+    fn count_deflating(&mut self, clients: usize) {
+        self.deflating = clients;
+        self.counters.deflating.store(clients, Ordering::Relaxed);
+    }
+
     fn count_rooms(&mut self) {
         self.counters.rooms.store(self.rooms.len(), Ordering::Relaxed);
         let bytes = self.rooms.len() * NAME;
@@ -542,6 +560,10 @@ impl Registry {
         assert!(self.users.values().all(|slots| !slots.is_empty()), "no user without a client");
         assert_eq!(self.counters.clients.load(Ordering::Relaxed), self.entries.len());
         assert_eq!(self.counters.rooms.load(Ordering::Relaxed), self.rooms.len());
+        let deflating = |(_, entry): &(usize, &Entry)| entry.queue.encoding() == Encoding::Deflate;
+        let deflating = self.entries.iter().filter(deflating).count();
+        assert_eq!(self.deflating, deflating);
+        assert_eq!(self.counters.deflating.load(Ordering::Relaxed), deflating);
     }
 }
 
@@ -568,6 +590,7 @@ impl Drop for Registry {
         }
         self.counters.clients.store(0, Ordering::Relaxed);
         self.counters.rooms.store(0, Ordering::Relaxed);
+        self.count_deflating(0);
         self.memory.reserve(self.rooms_aside, 0);
     }
 }
@@ -600,7 +623,7 @@ fn push_rest(
         return Push::Ok;
     }
     let messages: Vec<_> = rest.iter().map(|&index| delivery.messages[index].clone()).collect();
-    let apart = JoinedFrames::default();
+    let apart = delivery.joined.apart();
     let outcome = entry.queue.push(&Batch::new(&messages, &apart, tally));
     if outcome != Push::Gone {
         rest.iter().for_each(|&index| delivery.dispatches[index].recipients += 1);

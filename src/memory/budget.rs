@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use event_listener::{Event, EventListener, IntoNotification as _};
 
+use crate::deflate::inflater::Flaw;
+use crate::memory::deflate_states::DeflateStates;
 use crate::memory::frame_buffer::FrameBuffer;
 
 /// The tick in which pinned memory ages. A connection that waits for memory asks for an eviction
@@ -37,6 +39,8 @@ pub(crate) struct MemoryBudget {
     watermarks: Watermarks,
     /// The buffer for long messages. Not counted: what exceeds the message is in the start cost.
     frame_buffer: FrameBuffer,
+    /// What messages are compressed and inflated with, reserved when it is made.
+    deflate_states: DeflateStates,
     /// Notified once when `used` falls below `high`. Each waiter that is notified notifies the
     /// next.
     available: Event,
@@ -91,6 +95,7 @@ impl MemoryBudget {
             connection,
             watermarks,
             frame_buffer: FrameBuffer::default(),
+            deflate_states: DeflateStates::default(),
             available: Event::new(),
             eviction_wanted: AtomicBool::new(false),
             origin: OnceLock::new(),
@@ -122,6 +127,31 @@ impl MemoryBudget {
     /// The shared buffer for long messages.
     pub(crate) fn frame_buffer(&self) -> &FrameBuffer {
         &self.frame_buffer
+    }
+
+    /// Compresses `input` to a payload of less than `less_than` bytes, for `take`; `None` if it does
+    /// not become that short.
+    pub(crate) fn compress<T>(
+        &self,
+        input: &[u8],
+        less_than: usize,
+        take: impl FnOnce(&[u8]) -> T,
+    ) -> Option<T> {
+        let reserve = |before, bytes| self.reserve(before, bytes);
+        self.deflate_states.compress(input, less_than, reserve, take)
+    }
+
+    /// Appends to `out` what `compressed` stands for, at most `most` bytes; `grown` hears how many
+    /// bytes `out` has whenever it grows.
+    pub(crate) fn inflate(
+        &self,
+        compressed: &[u8],
+        most: usize,
+        out: &mut Vec<u8>,
+        grown: impl FnMut(usize),
+    ) -> Result<(), Flaw> {
+        let reserve = |before, bytes| self.reserve(before, bytes);
+        self.deflate_states.inflate(compressed, most, out, reserve, grown)
     }
 
     /// Whether there is a ceiling.
@@ -260,6 +290,24 @@ mod tests {
     use futures_lite::future::{block_on, poll_once};
 
     use super::*;
+    use crate::deflate::compressor::Compressor;
+    use crate::deflate::inflater::Inflater;
+    use crate::memory::deflate_states::{COMPRESSOR_BYTES, INFLATER_BYTES};
+
+    #[test]
+    fn what_compresses_is_made_once_and_counts_as_reserved() {
+        let memory = MemoryBudget::default();
+        for _ in 0..3 {
+            let len = memory.compress(&[b'x'; 1000], 1000, <[u8]>::len);
+            assert!(len.is_some_and(|len| len < 20));
+            assert_eq!((memory.used(), memory.charged()), (COMPRESSOR_BYTES, 0));
+        }
+        assert_eq!(memory.inflate(&[0], 10, &mut Vec::new(), |_| ()), Ok(()));
+        assert_eq!(memory.used(), COMPRESSOR_BYTES + INFLATER_BYTES);
+        assert_eq!(memory.compress(b"short", 5, <[u8]>::len), None);
+        assert!(size_of::<Compressor>() + 32 * 1024 <= COMPRESSOR_BYTES - 64 * 1024);
+        assert!(size_of::<Inflater>() <= INFLATER_BYTES);
+    }
 
     #[test]
     fn charges_count_until_they_are_dropped() {

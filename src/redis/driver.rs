@@ -69,6 +69,11 @@ impl Driver {
         })
     }
 
+    /// What the handles of the hub share, while there is one.
+    pub(crate) fn shared(&self) -> Option<Arc<Shared>> {
+        self.hub.upgrade()
+    }
+
     /// The connection works: every topic is subscribed.
     pub(crate) async fn up(&mut self) -> Result<(), HubEnded> {
         if self.has_been_up {

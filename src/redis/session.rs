@@ -212,6 +212,9 @@ impl<'a> Session<'a> {
         match incoming {
             Incoming::Message { topic, except, message, is_own } => {
                 let reply = if is_own { self.in_flight.came_back() } else { None };
+                if let Some(hub) = self.driver.shared() {
+                    hub.compress(&message);
+                }
                 let publish = Publish { target: topic.target(), except, message };
                 self.driver.tell(Command::Publish { publish, reply }).await?;
             }

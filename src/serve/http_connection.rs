@@ -25,6 +25,7 @@ use crate::http1::{cors, origin};
 use crate::hub::client_id::Target;
 use crate::hub::handle::Hub;
 use crate::limits::admission::{HandshakePermit, KeepAlivePermit};
+use crate::message::Encoding;
 use crate::net::stream::Transport;
 use crate::peer::Peer;
 use crate::serve::exchange::Exchange;
@@ -35,6 +36,7 @@ use crate::serve::routes::{Route, route};
 use crate::serve::{acts, endpoint, metrics, rooms};
 use crate::sse::connection::{self, EventFormat};
 use crate::stats::{RefusalReason, Requested, add};
+use crate::websocket::extension::Agreement;
 use crate::websocket::upgrade::{AcceptKey, PendingUpgrade, accept_key, check_protocol};
 
 /// A connection whose peer sends requests and reads responses.
@@ -70,6 +72,8 @@ struct Joining<'a> {
     key: Option<AcceptKey>,
     /// Of a WebSocket: the subprotocol that is answered.
     protocol: Option<Arc<str>>,
+    /// Of a WebSocket: what was agreed on of its offers to compress.
+    agreement: Option<Agreement>,
 }
 
 impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
@@ -185,11 +189,17 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         let counters = &hub.shared().counters;
         let mut exchange = Exchange::new(slot, self.peer);
         let response = match self.answer(&mut exchange).await {
-            Ok(ControlFlow::Break(Joining { registering, key: Some(key), protocol })) => {
+            Ok(ControlFlow::Break(Joining {
+                registering,
+                key: Some(key),
+                protocol,
+                agreement,
+            })) => {
                 let upgrade = PendingUpgrade {
                     registering,
                     key,
                     protocol,
+                    agreement,
                     early: std::mem::take(&mut self.stream.buffer),
                     _held: std::mem::replace(&mut self.stream.charge, hub.memory().charge(0)),
                     deadline: exchange.slot.deadline,
@@ -337,8 +347,15 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                 check_protocol(request, admission.protocol.as_deref())?;
                 let key = matches!(route, Route::Upgrade).then(|| accept_key(request));
                 let protocol = admission.protocol.clone();
-                let registering = register(hub, *peer, admission)?;
-                return Ok(ControlFlow::Break(Joining { registering, key, protocol }));
+                let agreement = if key.is_some() && hub.shared().config.deflate.is_some() {
+                    Agreement::of(request.headers())
+                } else {
+                    None
+                };
+                let encoding = agreement.map_or(Encoding::Plain, Agreement::encoding);
+                let registering = register(hub, *peer, admission, encoding)?;
+                let joining = Joining { registering, key, protocol, agreement };
+                return Ok(ControlFlow::Break(joining));
             }
             Route::Metrics | Route::Rooms | Route::Members(_) => {
                 run_request_hook(self.handler.on_inspect(request, peer), reason).await?;

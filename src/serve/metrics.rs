@@ -28,6 +28,9 @@ const METRICS: &[Metric] = &[
     ("messages_dispatched_total", "Messages handed to their recipients.", |stats| {
         stats.messages_dispatched
     }),
+    ("messages_compressed_total", "Messages that were compressed, once for all.", |stats| {
+        stats.messages_compressed
+    }),
     ("recipients_total", "Recipients over all dispatched messages.", |stats| stats.recipients),
     ("messages_delivered_total", "Of the recipients: the kernel took all of it.", |stats| {
         stats.messages_delivered

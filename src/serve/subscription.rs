@@ -91,7 +91,7 @@ impl Hub {
     /// ```
     pub async fn subscribe(&self, admission: Admission) -> Result<Subscription, Error> {
         let counted = self.shared().admissions.connection();
-        let Admitted { registered, client } = registration::admit(self, admission).await?;
+        let Admitted { registered, client, .. } = registration::admit(self, admission).await?;
         registered.queue.open(None);
         Ok(Subscription { registered, client, _counted: counted })
     }

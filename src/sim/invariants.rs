@@ -15,6 +15,8 @@ use crate::sim::world::World;
 struct Heard {
     /// The numbers of its messages, in order.
     messages: Vec<u32>,
+    /// The numbers of those that came compressed.
+    compressed: BTreeSet<u32>,
     /// The code of its close frame, if there was one.
     close: Option<Option<u16>>,
 }
@@ -31,6 +33,7 @@ pub(super) fn check(world: &World) {
     });
     let heard: Vec<_> = heard.collect();
     check_order(&notes, &told);
+    check_compressed(world, &told);
     for (n, (told, heard)) in told.iter().zip(&heard).enumerate() {
         check_peer(&notes, n, told, heard, world.hub.shared().config.overflow);
         check_goodbye(&notes.peers[n], &world.peers[n], n, heard);
@@ -57,8 +60,8 @@ pub(super) fn check(world: &World) {
 
 /// What the frames of a stream say: none is behind a close frame.
 fn hear(frames: &[Frame], way: Way) -> Heard {
-    let mut heard = Heard { messages: Vec::new(), close: None };
-    for Frame { opcode, payload } in frames {
+    let mut heard = Heard { messages: Vec::new(), compressed: BTreeSet::new(), close: None };
+    for Frame { opcode, payload, is_compressed } in frames {
         assert!(heard.close.is_none(), "nothing follows a close frame");
         match opcode {
             1 => heard.messages.push(number_of_text(payload, way)),
@@ -70,8 +73,22 @@ fn hear(frames: &[Frame], way: Way) -> Heard {
             9 | 10 => assert!(payload.len() <= 125),
             _ => panic!("nobody sent a frame of opcode {opcode}"),
         }
+        heard.compressed.extend(heard.messages.last().filter(|_| *is_compressed));
     }
     heard
+}
+
+/// All clients that negotiated compression get a message in one frame, and no other client gets a
+/// compressed one.
+fn check_compressed(world: &World, told: &[Heard]) {
+    let pairs = || world.peers.iter().zip(told);
+    let compressed: BTreeSet<_> =
+        pairs().flat_map(|(_, told)| told.compressed.iter().copied()).collect();
+    for (peer, told) in pairs() {
+        let heard = told.messages.iter().copied().filter(|number| compressed.contains(number));
+        let expected = if peer.deflates { heard.collect() } else { BTreeSet::new() };
+        assert_eq!(told.compressed, expected);
+    }
 }
 
 /// Invariant 9, and more: there is one order in which everything was dispatched, which agrees with

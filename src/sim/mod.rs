@@ -99,6 +99,7 @@ pub(crate) fn any_config(rng: &mut Rng) -> Config {
         .max_clients(Some(if rng.u8(..4) == 0 { rng.usize(1..8) } else { 1_000 }))
         .max_rooms(if rng.u8(..4) == 0 { rng.usize(1..4) } else { 64 })
         .max_rooms_per_client(rng.usize(1..=ROOMS))
+        .deflate(if rng.bool() { Some(rng.usize(1..100)) } else { None })
         .handshakes(rng.usize(1..8))
         .message_timeout(seconds(rng, 40))
         .handshake_timeout(seconds(rng, 10))
@@ -112,12 +113,14 @@ pub(crate) fn any_config(rng: &mut Rng) -> Config {
 #[test]
 fn every_seed_keeps_the_invariants() {
     let sweep = Sweep::from_environment();
-    let Totals { runs, upgrades, recipients, evicted, .. } = sweep.run(run);
+    let Totals { runs, upgrades, recipients, evicted, compressed, .. } = sweep.run(run);
     println!(
-        "{runs} runs: {upgrades} upgrades, {recipients} recipients, {evicted} clients evicted"
+        "{runs} runs: {upgrades} upgrades, {recipients} recipients, {evicted} clients evicted, \
+         {compressed} messages compressed"
     );
     // A simulation in which nothing happens proves nothing.
-    let happens = upgrades > runs && recipients > 50 * runs && evicted > runs / 2;
+    let happens =
+        upgrades > runs && recipients > 50 * runs && evicted > runs / 2 && compressed > runs;
     assert!(happens || sweep.replays());
 }
 

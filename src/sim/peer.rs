@@ -54,6 +54,8 @@ pub(super) struct Peer {
     /// It reads what it is sent, answers pings and closes in return.
     pub(super) answers: bool,
     pub(super) way: Way,
+    /// It may compress, and be sent compressed frames.
+    pub(super) deflates: bool,
     /// What it has begun to send and not finished.
     pub(super) half: Vec<u8>,
     /// How much of what it has read, in bytes, it has looked at.
@@ -135,7 +137,7 @@ impl Peer {
         };
         let (frames, rest) = decode(frames);
         self.understood += heard.len() - rest;
-        for Frame { opcode, payload } in &frames {
+        for Frame { opcode, payload, .. } in &frames {
             match opcode {
                 8 if self.voice < Voice::Ended => self.end(),
                 // A frame in the middle would be torn by what is sent now.
@@ -178,13 +180,13 @@ fn events(stream: &[u8]) -> Vec<Frame> {
         let event = event.trim_start_matches(":\n");
         frames.push(if let Some(encoded) = event.strip_prefix("event: binary\ndata: ") {
             let payload = Base64::decode_vec(encoded).expect("the base64 of one message");
-            Frame { opcode: 2, payload }
+            Frame::new(2, payload)
         } else if let Some(lines) = event.strip_prefix("data: ") {
-            Frame { opcode: 1, payload: lines.replace("\ndata: ", "\n").into_bytes() }
+            Frame::new(1, lines.replace("\ndata: ", "\n"))
         } else if let Some(close) = event.strip_prefix("event: close\ndata: {\"code\":") {
             let code = close.split_once(',').and_then(|(code, _)| code.parse().ok());
             let code: u16 = code.expect("a close code");
-            Frame { opcode: 8, payload: code.to_be_bytes().to_vec() }
+            Frame::new(8, code.to_be_bytes())
         } else {
             panic!("nobody sent an event like {event:?}")
         });

@@ -32,6 +32,7 @@ pub(super) struct Totals {
     pub(super) upgrades: u64,
     pub(super) recipients: u64,
     pub(super) evicted: u64,
+    pub(super) compressed: u64,
     /// Each seed that failed, and what its failure says.
     failed: Vec<(u64, String)>,
 }
@@ -131,6 +132,7 @@ impl Totals {
                 self.upgrades += stats.upgrades_accepted;
                 self.recipients += stats.recipients;
                 self.evicted += stats.clients_evicted;
+                self.compressed += stats.messages_compressed;
             }
             Err(message) => {
                 if is_told {

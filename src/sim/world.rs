@@ -10,6 +10,7 @@ use fastrand::Rng;
 use crate::connection::registration;
 use crate::disconnect::Disconnect;
 use crate::hub::handle::Hub;
+use crate::hub::tests::support::deflated;
 use crate::peer::Peer as Origin;
 use crate::serve::accept::connect;
 use crate::sim::any_config;
@@ -119,10 +120,12 @@ impl World {
         let rng = &mut self.rng;
         let outlet = rng.bool();
         let way = match rng.u8(..8) {
-            0..=2 => Way::Asks,
-            3..=5 => Way::Upgraded,
+            0..=3 => Way::Asks,
+            4 | 5 => Way::Upgraded,
             _ => Way::Events,
         };
+        let offers = way == Way::Asks && rng.bool();
+        let deflates = offers && self.hub.shared().config.deflate.is_some();
         let at_most = if rng.bool() { usize::MAX } else { rng.usize(1..300) };
         // Out of order, the manager may run often enough to overrun a client that needs its task.
         let at_once = outlet && at_most == usize::MAX && way != Way::Events;
@@ -135,7 +138,8 @@ impl World {
         let answers = steady || rng.bool();
         let number = self.script.peer(user, rooms.clone(), steady);
         event!(
-            "peer {number} {way}: it {}, the kernel takes {} for it{}, it is to be in rooms {rooms:?}",
+            "peer {number} {way}{}: it {}, the kernel takes {} for it{}, it is to be in rooms {rooms:?}",
+            if offers { " and offers to compress" } else { "" },
             match (steady, answers) {
                 (true, _) => "reads all and answers",
                 (false, true) => "reads late and answers",
@@ -155,7 +159,8 @@ impl World {
                 format!(
                     "GET /ws/{number} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
                      Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{}\r\n",
+                    if offers { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" }
                 )
                 .as_bytes(),
             ),
@@ -181,6 +186,7 @@ impl World {
             steady,
             answers,
             way,
+            deflates,
             half: Vec::new(),
             seen: 0,
             understood: 0,
@@ -231,12 +237,18 @@ impl World {
                 _ => {
                     let op = Op::any(&mut self.rng, self.peers.len(), self.len_max);
                     event!("peer {n} asks to {op}");
-                    let payload = self.script.ask(op);
+                    let mut payload = self.script.ask(op).to_vec();
+                    let is_compressed = self.peers[n].deflates && self.rng.bool();
+                    let rsv1 = if is_compressed { 0x40 } else { 0 };
+                    if is_compressed {
+                        payload = deflated(&payload);
+                    }
                     if self.rng.bool() {
-                        frame(0x82, &payload)
+                        frame(0x82 | rsv1, &payload)
                     } else {
                         let (first, second) = payload.split_at(self.rng.usize(..=4));
-                        [frame(0x02, first), frame(0x89, b"between"), frame(0x80, second)].concat()
+                        let first = frame(0x02 | rsv1, first);
+                        [first, frame(0x89, b"between"), frame(0x80, second)].concat()
                     }
                 }
             };
@@ -341,8 +353,16 @@ impl World {
         if self.peers[n].steady && self.rng.bool() || self.peers[n].is_silent() {
             return;
         }
+        let deflates = self.peers[n].deflates && self.rng.bool();
         let (code, bytes) = match self.rng.u8(..6) {
             _ if self.peers[n].way == Way::Events => (1008, vec![b'x'; 80_000]),
+            0 if deflates => (1007, frame(0xc1, &deflated(b"\xff\xfe"))),
+            1 if deflates => (1007, frame(0xc2, &[7; 9])),
+            2 if deflates => (1002, frame(0xc9, b"")),
+            3 if deflates => (1009, frame(0xc2, &deflated(&vec![0; self.len_max + 1]))),
+            4 if deflates => (1002, [frame(0x02, b""), frame(0xc0, b"")].concat()),
+            5 if deflates => (1009, frame(0x42, &vec![0; 2 * self.len_max + 100])),
+            1 if self.peers[n].deflates => (1002, frame(0xa2, b"reserved")),
             0 => (1007, frame(0x81, b"\xff\xfe")),
             1 => (1002, frame(0xc2, b"reserved")),
             2 => (1002, vec![0x81, 1, b'x']),

@@ -115,7 +115,7 @@ pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
     (head, format): (Vec<u8>, EventFormat),
     handler: &'a H,
 ) -> impl Future<Output = Disconnect> + Send {
-    let Admitted { registered, client } = admitted;
+    let Admitted { registered, client, .. } = admitted;
     // There is no outlet: what is pushed waits until it has been encoded.
     registered.queue.open(None);
     let outgoing = Outgoing::new(hub, registered);

@@ -20,8 +20,7 @@ pub(crate) struct Assembler {
     first: u8,
     /// Bytes of the header in `frame`, before the first [`announce`](Self::announce) none.
     header: usize,
-    /// Bytes of payload that were found to be UTF-8. Only a text is checked: fragments of a
-    /// compressed message would be gathered as they are.
+    /// Bytes of payload that were found to be UTF-8. Only a text is checked.
     checked: usize,
     /// Bytes of the frame as far as the peer has announced it.
     total: usize,
@@ -92,6 +91,11 @@ impl Assembler {
             }
         }
         true
+    }
+
+    /// The payload as far as it has come.
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.frame[self.header..]
     }
 
     /// Makes the message, once all of it is there; an error for a text that ends within a character.

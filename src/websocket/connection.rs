@@ -66,8 +66,8 @@ pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
     early: Vec<u8>,
     handler: &'a H,
 ) -> impl Future<Output = Disconnect> + Send {
-    let Admitted { registered, client } = admitted;
-    let mut connection = Connection::new(hub, transport, registered, early);
+    let Admitted { registered, client, inflates } = admitted;
+    let mut connection = Connection::new(hub, transport, registered, early, inflates);
     async move {
         let end = connection.serve(&client, handler).await;
         connection.stop_reading();
@@ -90,6 +90,8 @@ pub(crate) struct Connection<'a, T> {
     pub(super) outgoing: Outgoing<'a>,
     /// Bytes that may still be read in this turn.
     read_budget: u32,
+    /// Compressed messages have used up the turn: what else was read waits for the next one.
+    is_spent: bool,
     /// Why the peer is not read, while it is not.
     pause: Option<ReadPause>,
     /// The wait for memory, while memory is short.
@@ -100,13 +102,20 @@ pub(crate) struct Connection<'a, T> {
 
 impl<'a, T: Transport> Connection<'a, T> {
     /// Boxed, since a future that holds it by value holds it twice where it hands it on.
-    fn new(hub: &'a Hub, transport: T, registered: Registered, early: Vec<u8>) -> Box<Self> {
+    fn new(
+        hub: &'a Hub,
+        transport: T,
+        registered: Registered,
+        early: Vec<u8>,
+        inflates: bool,
+    ) -> Box<Self> {
         registered.queue.open(transport.outlet());
         Box::new(Self {
             hub,
-            reader: Reader::new(transport, early, hub),
+            reader: Reader::new(transport, early, inflates, hub),
             outgoing: Outgoing::new(hub, registered),
             read_budget: READ_BUDGET,
+            is_spent: false,
             pause: None,
             memory_wait: MemoryWait::default(),
             pong_pending: None,
@@ -197,9 +206,18 @@ impl<'a, T: Transport> Connection<'a, T> {
                 self.read_budget = READ_BUDGET;
                 return Poll::Pending;
             }
+            if std::mem::take(&mut self.is_spent) {
+                self.read_budget = READ_BUDGET;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             if self.reader.has_unread() {
                 match self.reader.next(self.hub, self.outgoing.queue()) {
                     Some(Ok(Event::Message(message))) => return Poll::Ready(Ok(message)),
+                    Some(Ok(Event::Inflated(message))) => {
+                        self.spend(message.len());
+                        return Poll::Ready(Ok(message));
+                    }
                     Some(Ok(Event::Ping(payload))) => self.answer(&payload),
                     Some(Ok(Event::Pong)) => {}
                     Some(Ok(Event::Close(reason))) => {
@@ -234,6 +252,13 @@ impl<'a, T: Transport> Connection<'a, T> {
                 }
             }
         }
+    }
+
+    /// Counts what a message has become: a peer that sends bombs has no longer turn than one that
+    /// sends as much.
+    fn spend(&mut self, inflated: usize) {
+        self.read_budget = self.read_budget.saturating_sub(inflated as u32);
+        self.is_spent = self.read_budget == 0;
     }
 
     /// Answers a ping, in the queue. While that has no room for the pong, only the newest pong waits
@@ -371,6 +396,7 @@ pub(super) mod tests {
     use crate::config::Config;
     use crate::connection::handler::Admission;
     use crate::connection::registration;
+    use crate::hub::tests::support::deflated;
     use crate::memory::read_buffers::READ_BUFFER_BYTES;
     use crate::time::virtual_time::VirtualTime;
     use crate::websocket::decoder::tests::frame;
@@ -388,7 +414,7 @@ pub(super) mod tests {
         executor.spawn(manager).detach();
         let admitted = registration::admit(&hub, Admission::anonymous());
         let admitted = block_on(executor.run(admitted)).expect("there is a place");
-        act(&time, &mut Connection::new(&hub, stream, admitted.registered, early))
+        act(&time, &mut Connection::new(&hub, stream, admitted.registered, early, false))
     }
     #[test]
     fn a_close_frame_is_the_last_word_if_nothing_lies_behind_it() {
@@ -451,6 +477,29 @@ pub(super) mod tests {
             assert!(connection.poll_next(cx).is_pending());
             let pongs = [pongs, pong(5), pong(6), b"\x8a\x018".to_vec()].concat();
             assert_eq!(connection.reader.transport.written, pongs);
+        });
+    }
+    /// Invariant 12: what a compressed message becomes counts as read, so that a peer that sends
+    /// bombs has no longer turn than one that sends as much.
+    #[test]
+    fn a_turn_ends_with_what_compressed_messages_become() {
+        // Half a turn each.
+        let message = vec![0; READ_BUDGET as usize / 2];
+        let bomb = frame(0xc2, &deflated(&message));
+        let (mut stream, bombs) = (Stream::default(), bomb.repeat(7));
+        connected(&mut stream, bombs, |_, connection| {
+            connection.reader.inflates = true;
+            let cx = &mut Context::from_waker(Waker::noop());
+            let mut turns = Vec::new();
+            while connection.reader.has_unread() {
+                let mut messages = 0;
+                while let Poll::Ready(next) = connection.poll_next(cx) {
+                    assert_eq!(next.expect("a message").as_bytes(), message);
+                    messages += 1;
+                }
+                turns.push(messages);
+            }
+            assert_eq!(turns, [2, 2, 2, 1]);
         });
     }
     /// If the connection wakes up late, what lies in the socket counts, also with its read budget spent.

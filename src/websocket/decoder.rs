@@ -22,6 +22,7 @@ use crate::frame::{BINARY, TEXT};
 use crate::memory::budget::MemoryBudget;
 use crate::message::Message;
 use crate::websocket::assembler::Assembler;
+use crate::websocket::inflate::{compressed_max, inflate, too_long};
 use crate::websocket::mask::{turned, unmask};
 
 /// The longest payload of a control frame (RFC 6455 5.5).
@@ -36,6 +37,8 @@ pub(crate) const UNDECODED_MAX: usize = 14 + CONTROL_MAX as usize - 1;
 pub(crate) enum Event {
     /// A message, counted in the hub's budget.
     Message(Message),
+    /// The same of a message that came compressed, and is longer than what came.
+    Inflated(Message),
     /// A ping and its payload, which the pong repeats.
     Ping(Vec<u8>),
     Pong,
@@ -49,11 +52,21 @@ pub(crate) struct Limits {
     message_max: u32,
     /// Frames of a message at most.
     fragments_max: u32,
+    /// Whether the peer may compress messages.
+    inflates: bool,
 }
 
 impl Limits {
-    pub(crate) fn of(config: &Config) -> Self {
-        Self { message_max: config.max_message as u32, fragments_max: config.max_fragments as u32 }
+    /// `inflates` is whether compression was negotiated.
+    pub(crate) fn of(config: &Config, inflates: bool) -> Self {
+        let (message_max, fragments_max) = (config.max_message, config.max_fragments);
+        let (message_max, fragments_max) = (message_max as u32, fragments_max as u32);
+        Self { message_max, fragments_max, inflates }
+    }
+
+    /// Bytes of payload of a message at most, as it comes.
+    fn payload_max(&self, is_compressed: bool) -> u32 {
+        if is_compressed { compressed_max(self.message_max) } else { self.message_max }
     }
 }
 
@@ -72,7 +85,8 @@ struct Unfinished {
     fragments: u32,
     /// Bytes of payload that these frames announce.
     announced: u32,
-    /// Bytes of payload that the message can come to: more than is announced until its last frame.
+    /// Bytes of payload that the message can come to: more than is announced until its last frame,
+    /// and of a compressed one always.
     most: u32,
     /// Bytes of payload of the newest frame that have not come.
     rest: u32,
@@ -80,12 +94,17 @@ struct Unfinished {
     mask: [u8; 4],
     /// Whether the newest frame is the last of the message.
     is_last: bool,
+    /// Of a compressed message, which is gathered as it comes: the first byte of the frame that it
+    /// becomes.
+    inflates_to: Option<u8>,
 }
 
 /// A frame whose header has come and breaks no rule.
 struct Frame {
     opcode: OpCode,
     is_final: bool,
+    /// Whether a compressed message begins with it.
+    is_compressed: bool,
     mask: [u8; 4],
     /// Bytes of the header.
     header: usize,
@@ -147,7 +166,11 @@ impl Decoder {
                     (OpCode::Data(data), Some(payload)) if is_message => {
                         *taken += frame.header + payload.len();
                         let is_ascii = unmask(payload, frame.mask);
-                        let first = if data == Data::Text { TEXT } else { BINARY };
+                        let first = first_byte(data);
+                        if frame.is_compressed {
+                            let message = inflate(payload, first, limits.message_max, memory)?;
+                            return Ok(Some(Event::Inflated(message)));
+                        }
                         if first == TEXT && !is_ascii && str::from_utf8(payload).is_err() {
                             return Err(Disconnect::INVALID_TEXT);
                         }
@@ -168,7 +191,7 @@ impl Decoder {
             }
             if message.is_last {
                 let Some(message) = self.unfinished.take() else { return Ok(None) };
-                return message.assembler.finish().map(|message| Some(Event::Message(message)));
+                return message.finish(limits, memory).map(Some);
             }
         }
     }
@@ -180,16 +203,16 @@ impl Decoder {
         let parsed = FrameHeader::parse(&mut cursor);
         let parsed = parsed.map_err(|_| broken("frame with a reserved opcode"))?;
         let Some((header, length)) = parsed else { return Ok(None) };
-        let FrameHeader { opcode, is_final, .. } = header;
+        let FrameHeader { opcode, is_final, rsv1: is_compressed, .. } = header;
         let mask = self.check(&header, length, limits)?;
         let header = cursor.position() as usize;
-        Ok(Some(Frame { opcode, is_final, mask, header, length: length as usize }))
+        Ok(Some(Frame { opcode, is_final, is_compressed, mask, header, length: length as usize }))
     }
 
     /// Holds a frame to the rules and to the limits, before its payload has come; returns its mask.
     ///
-    /// A reserved bit breaks a rule: no extension is negotiated. With compression, RSV1 will be
-    /// allowed on the first frame of a message.
+    /// A reserved bit breaks a rule, except RSV1 on the first frame of a message where compression
+    /// is negotiated (RFC 7692 6).
     fn check(
         &self,
         header: &FrameHeader,
@@ -198,7 +221,8 @@ impl Decoder {
     ) -> Result<[u8; 4], Disconnect> {
         // RFC 6455 5.1 and 5.2.
         let mask = header.mask.ok_or_else(|| broken("frame without a mask"))?;
-        if header.rsv1 || header.rsv2 || header.rsv3 {
+        let begins = matches!(header.opcode, OpCode::Data(Data::Text | Data::Binary));
+        if header.rsv1 && !(limits.inflates && begins) || header.rsv2 || header.rsv3 {
             return Err(broken("frame with reserved bits"));
         }
         match (header.opcode, &self.unfinished) {
@@ -219,13 +243,14 @@ impl Decoder {
                 let (fragments, announced) = message
                     .as_ref()
                     .map_or((0, 0), |message| (message.fragments, message.announced));
+                let is_compressed =
+                    message.as_ref().map_or(header.rsv1, |message| message.inflates_to.is_some());
                 if fragments >= limits.fragments_max {
                     let reason = format!("more than {} fragments", limits.fragments_max);
                     return Err(Disconnect::new(Disconnect::POLICY.code(), reason));
                 }
-                if length > u64::from(limits.message_max - announced) {
-                    let reason = format!("message longer than {} bytes", limits.message_max);
-                    return Err(Disconnect::new(Disconnect::TOO_LONG.code(), reason));
+                if length > u64::from(limits.payload_max(is_compressed) - announced) {
+                    return Err(too_long(limits.message_max));
                 }
                 Ok(mask)
             }
@@ -242,24 +267,34 @@ impl Decoder {
         memory: &Arc<MemoryBudget>,
     ) {
         let message = self.unfinished.get_or_insert_with(|| {
-            let first = if data == Data::Text { TEXT } else { BINARY };
-            Box::new(Unfinished::new(Assembler::new(memory, first)))
+            Box::new(Unfinished::new(memory, first_byte(data), frame.is_compressed))
         });
+        let payload_max = limits.payload_max(message.inflates_to.is_some());
         message.fragments += 1;
         message.announced += frame.length as u32;
-        message.most = if frame.is_final { message.announced } else { limits.message_max };
+        let most = if frame.is_final { message.announced } else { payload_max };
+        message.most = if message.inflates_to.is_some() { payload_max } else { most };
         message.rest = frame.length as u32;
         message.mask = frame.mask;
         message.is_last = frame.is_final;
-        let (announced, most) = (message.announced as usize, message.most as usize);
-        message.assembler.announce(announced, most, there);
+        message.assembler.announce(message.announced as usize, most as usize, there);
     }
 }
 
 impl Unfinished {
-    fn new(assembler: Assembler) -> Self {
-        let (fragments, announced, most, rest) = (0, 0, 0, 0);
-        Self { assembler, fragments, announced, most, rest, mask: [0; 4], is_last: false }
+    fn new(memory: &Arc<MemoryBudget>, first: u8, is_compressed: bool) -> Self {
+        // A text that is compressed is no text before it is inflated.
+        let assembler = Assembler::new(memory, if is_compressed { BINARY } else { first });
+        Self {
+            assembler,
+            fragments: 0,
+            announced: 0,
+            most: 0,
+            rest: 0,
+            mask: [0; 4],
+            is_last: false,
+            inflates_to: is_compressed.then_some(first),
+        }
     }
 
     /// Takes what has come of the frame's payload; returns how much.
@@ -272,6 +307,22 @@ impl Unfinished {
         self.rest -= taken as u32;
         Ok(taken)
     }
+
+    /// Makes the message, once all of it is there.
+    fn finish(self, limits: Limits, memory: &Arc<MemoryBudget>) -> Result<Event, Disconnect> {
+        match self.inflates_to {
+            None => self.assembler.finish().map(Event::Message),
+            Some(first) => {
+                let payload = self.assembler.payload();
+                inflate(payload, first, limits.message_max, memory).map(Event::Inflated)
+            }
+        }
+    }
+}
+
+/// The first byte of the one frame of a message.
+fn first_byte(data: Data) -> u8 {
+    if data == Data::Text { TEXT } else { BINARY }
 }
 
 /// What a whole control frame says.
@@ -329,7 +380,7 @@ pub(crate) mod tests {
         frame
     }
     /// All that `decoder` makes of bytes that come in pieces; the last is what breaks a rule.
-    fn decode(
+    pub(crate) fn decode(
         decoder: &mut Decoder,
         limits: Limits,
         pieces: &[&[u8]],
@@ -350,7 +401,7 @@ pub(crate) mod tests {
         }
         events
     }
-    const LIMITS: Limits = Limits { message_max: 65536, fragments_max: 1024 };
+    const LIMITS: Limits = Limits { message_max: 65536, fragments_max: 1024, inflates: false };
     /// What a new decoder makes of pieces.
     fn decode_new(pieces: &[&[u8]]) -> Vec<Result<Event, Disconnect>> {
         decode(&mut Decoder::default(), LIMITS, pieces)

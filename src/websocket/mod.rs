@@ -4,6 +4,8 @@ pub(crate) mod assembler;
 pub(crate) mod close;
 pub(crate) mod connection;
 pub(crate) mod decoder;
+pub(crate) mod extension;
+pub(crate) mod inflate;
 pub(crate) mod mask;
 pub(crate) mod reader;
 #[cfg(test)]

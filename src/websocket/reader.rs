@@ -39,6 +39,8 @@ pub(crate) struct Reader<T> {
     is_short: bool,
     /// The peer has shut its side down.
     has_ended: bool,
+    /// The peer may compress messages.
+    pub(super) inflates: bool,
 }
 
 /// What is held between two polls.
@@ -62,8 +64,9 @@ impl Held {
 }
 
 impl<T: Transport> Reader<T> {
-    /// `early` are the bytes that came behind the request head.
-    pub(crate) fn new(transport: T, early: Vec<u8>, hub: &Hub) -> Self {
+    /// `early` are the bytes that came behind the request head; `inflates` is whether compression
+    /// was negotiated.
+    pub(crate) fn new(transport: T, early: Vec<u8>, inflates: bool, hub: &Hub) -> Self {
         let end = early.len() as u16;
         let held = (!early.is_empty()).then(|| {
             let mut held = Held::new(hub);
@@ -81,6 +84,7 @@ impl<T: Transport> Reader<T> {
             is_full: false,
             is_short: false,
             has_ended: false,
+            inflates,
         }
     }
 
@@ -93,7 +97,7 @@ impl<T: Transport> Reader<T> {
         };
         let bytes = &mut bytes[usize::from(self.start)..usize::from(self.end)];
         let had_begun = self.decoder.has_begun();
-        let limits = Limits::of(&hub.shared().config);
+        let limits = Limits::of(&hub.shared().config, self.inflates);
         let (taken, event) = self.decoder.decode(bytes, limits, hub.memory());
         self.start += taken as u16;
         self.is_short = event.is_none();
@@ -272,7 +276,8 @@ pub(super) mod tests {
 
         pub(in crate::websocket) fn of(hub: &Hub, early: &[u8]) -> Self {
             let queue = Queue::new(&hub.shared().queue_config);
-            let reader = Reader::new(AnyStream(Cursor::new(Vec::new())), early.to_vec(), hub);
+            let stream = AnyStream(Cursor::new(Vec::new()));
+            let reader = Reader::new(stream, early.to_vec(), false, hub);
             Self { hub: hub.clone(), queue, reader }
         }
 

@@ -25,6 +25,7 @@ use crate::net::stream::Transport;
 use crate::peer::Peer;
 use crate::stats::{RefusalReason, Requested, add};
 use crate::time::timers::Deadline;
+use crate::websocket::extension::Agreement;
 
 /// What is left of a request for a WebSocket while its client waits for the manager: as little as
 /// can be, since many come at once.
@@ -34,6 +35,8 @@ pub(crate) struct PendingUpgrade<'a> {
     pub(crate) key: AcceptKey,
     /// The subprotocol that is answered.
     pub(crate) protocol: Option<Arc<str>>,
+    /// What was agreed on of its offers to compress.
+    pub(crate) agreement: Option<Agreement>,
     /// What came behind the request.
     pub(crate) early: Vec<u8>,
     /// The memory of that.
@@ -62,7 +65,7 @@ impl PendingUpgrade<'_> {
         let Self { deadline, registering, .. } = &mut *self;
         let registered = deadline.within(Pin::new(registering)).await;
         let admitted = match registered.unwrap_or_else(|| Err(request_timeout())) {
-            Ok(admitted) => admitted,
+            Ok(admitted) => Admitted { inflates: self.agreement.is_some(), ..admitted },
             Err(response) => {
                 // Before the response is written, which takes as long as the peer likes: the client
                 // may be first in the line for the inbox, where no other passes it, and has a permit.
@@ -79,7 +82,7 @@ impl PendingUpgrade<'_> {
                 return Err(Error::new(Kind::Refused(response.status, response.into_body())));
             }
         };
-        let response = switching_protocols(&self.key, self.protocol.as_deref());
+        let response = switching_protocols(&self.key, self.protocol.as_deref(), self.agreement);
         let told = async {
             transport.write_all(&response).await?;
             transport.flush().await
@@ -98,12 +101,19 @@ impl PendingUpgrade<'_> {
 }
 
 /// The response that makes a request with this answer to its key a WebSocket (RFC 6455 4.2.2).
-pub(crate) fn switching_protocols(key: &AcceptKey, protocol: Option<&str>) -> Vec<u8> {
+pub(crate) fn switching_protocols(
+    key: &AcceptKey,
+    protocol: Option<&str>,
+    agreement: Option<Agreement>,
+) -> Vec<u8> {
     const BEGIN: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
         Connection: Upgrade\r\nSec-WebSocket-Accept: ";
     let name = if protocol.is_some() { "\r\nSec-WebSocket-Protocol: " } else { "" };
     let protocol = protocol.unwrap_or_default();
-    [BEGIN, key, name.as_bytes(), protocol.as_bytes(), b"\r\n\r\n"].concat()
+    let extension = agreement.map_or_else(String::new, |agreement| {
+        format!("\r\nSec-WebSocket-Extensions: {}", agreement.answer())
+    });
+    [BEGIN, key, name.as_bytes(), protocol.as_bytes(), extension.as_bytes(), b"\r\n\r\n"].concat()
 }
 
 /// What proves to a client that its request was understood: the base64 of a hash.

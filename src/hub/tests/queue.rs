@@ -16,7 +16,7 @@ use crate::hub::registry::Registry;
 use crate::hub::tests::support::{
     Frame, Sink, Wakes, decode, fates, number_of, numbered, queue_config, seeded,
 };
-use crate::message::Message;
+use crate::message::{Encoding, Message};
 use crate::stats::DeliveryCount;
 
 /// A queue, its socket, and the task that would drain it.
@@ -45,7 +45,11 @@ impl Lane {
 
     fn push(&self, messages: &[Message]) -> Push {
         let tally = DeliveryCount::new(&self.queue_config.counters);
-        self.queue.push(&Batch::new(messages, &JoinedFrames::default(), &tally))
+        let mut joined = JoinedFrames::default();
+        if self.queue.encoding() == Encoding::Deflate {
+            joined.join(messages, true);
+        }
+        self.queue.push(&Batch::new(messages, &joined, &tally))
     }
 
     /// Pushes small messages one by one, numbered as `numbers` says.
@@ -79,6 +83,36 @@ fn take(lane: &Lane) -> Poll<Result<u32, Disconnect>> {
     let waker = Waker::from(Arc::clone(&lane.wakes));
     let taken = lane.queue.poll_take(&mut Context::from_waker(&waker));
     taken.map_ok(|message| number_of(message.as_bytes()))
+}
+
+/// Frames of both kinds in one queue, cut at every place: whole on the wire, and in order.
+#[test]
+fn compressed_frames_wait_and_leave_as_plain_ones_do() {
+    let message = |number: u32| {
+        let message = numbered(number, 40 * number as usize);
+        if number % 3 > 0 {
+            message.deflate(&Arc::default());
+        }
+        message
+    };
+    for at_most in 1..60 {
+        let lane = Lane::held(40, 10_000, Overflow::Disconnect, 0);
+        lane.queue.set_encoding(Encoding::Deflate);
+        lane.queue.open(Some(Arc::clone(&lane.sink) as Arc<dyn DirectWriter>));
+        lane.sink.lock().at_most = at_most;
+        lane.sink.lock().room = 7;
+        assert_eq!(lane.push(&[message(1), message(2)]), Push::Ok);
+        (3..12).for_each(|number| assert_eq!(lane.push(&[message(number)]), Push::Ok));
+        let waits: usize = (1..12).map(|n| message(n).frame(Encoding::Deflate).len()).sum();
+        assert!(lane.queue.depth().1 <= waits);
+        lane.sink.lock().room = usize::MAX;
+        while !lane.drain().empty {}
+        let frames = lane.frames();
+        let numbers: Vec<_> = frames.iter().map(|frame| number_of(&frame.payload)).collect();
+        assert_eq!(numbers, (1..12).collect::<Vec<_>>());
+        assert!(frames.iter().zip(1..).all(|(f, n): (_, u32)| f.is_compressed == (n % 3 > 0)));
+        assert_eq!(lane.fates(), [11, 0, 0]);
+    }
 }
 
 #[test]

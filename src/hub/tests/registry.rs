@@ -37,6 +37,7 @@ struct Naive {
     wire: Wire,
     queue: Arc<Queue>,
     sink: Arc<Sink>,
+    encoding: Encoding,
 }
 
 /// The registry, and beside it what should be in it.
@@ -104,6 +105,8 @@ impl Pair {
 
     fn insert(&mut self, rng: &mut Rng) {
         let queue = Queue::new(&self.queue_config);
+        let encoding = if rng.bool() { Encoding::Deflate } else { Encoding::Plain };
+        queue.set_encoding(encoding);
         let dead = rng.u8(0..12) == 0;
         if dead {
             assert_eq!(queue.disconnect(), None, "it has no id yet");
@@ -144,7 +147,7 @@ impl Pair {
             missed: 0,
             lost: 0,
         };
-        self.clients.push(Naive { id, user, rooms, wire, queue, sink });
+        self.clients.push(Naive { id, user, rooms, wire, queue, sink, encoding });
     }
 
     fn remove(&mut self, rng: &mut Rng) {
@@ -202,6 +205,10 @@ impl Pair {
             })
             .collect();
         let first = self.number + 1 - run.len() as u32;
+        // Some are compressed in time.
+        for message in run.iter().filter(|_| rng.bool()) {
+            message.deflate(&self.queue_config.memory);
+        }
         let kept = |_| if rng.bool() { None } else { self.id(rng) };
         let except: Vec<Option<ClientId>> = run.iter().map(kept).collect();
 
@@ -221,7 +228,7 @@ impl Pair {
             }
             let frames: Vec<_> = due
                 .iter()
-                .map(|&i| (first + i as u32, run[i].frame(Encoding::Plain).len()))
+                .map(|&i| (first + i as u32, run[i].frame(client.encoding).len()))
                 .collect();
             let pushed = client.wire.push(&frames);
             if pushed != Pushed::Gone {
@@ -236,8 +243,8 @@ impl Pair {
         let mut dispatches: Vec<_> = except.iter().copied().map(Dispatch::new).collect();
         // Written from where they lie, or from side by side.
         let mut joined = JoinedFrames::default();
-        if rng.bool() {
-            joined.join(&run);
+        if rng.bool() || self.registry.is_deflating() {
+            joined.join(&run, self.registry.is_deflating());
         }
         let mut delivery = Delivery::new(&target, &run, &joined, &mut dispatches);
         let budget = rng.usize(1..4);

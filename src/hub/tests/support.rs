@@ -20,6 +20,7 @@ use crate::hub::handle::Hub;
 use crate::hub::queue::{DirectWriter, Drained, Phase, Queue};
 use crate::hub::queue_config::QueueConfig;
 use crate::hub::unsent::{Progress, Unsent};
+use crate::memory::budget::MemoryBudget;
 use crate::message::Message;
 use crate::stats::Counters;
 
@@ -69,14 +70,25 @@ pub(crate) fn number_of(payload: &[u8]) -> u32 {
 pub(crate) struct Frame {
     pub(crate) opcode: u8,
     pub(crate) payload: Vec<u8>,
+    /// It came compressed; the payload is what it stands for.
+    pub(crate) is_compressed: bool,
+}
+
+impl Frame {
+    pub(crate) fn new(opcode: u8, payload: impl Into<Vec<u8>>) -> Self {
+        Self { opcode, payload: payload.into(), is_compressed: false }
+    }
 }
 
 /// Decodes a stream of unmasked whole frames; returns the bytes of an unfinished one as well.
 pub(crate) fn decode(mut stream: &[u8]) -> (Vec<Frame>, usize) {
     let mut frames = Vec::new();
     while stream.len() >= 2 {
-        assert_eq!(stream[0] & 0xf0, 0x80, "a frame begins here");
         let opcode = stream[0] & 0x0f;
+        let is_compressed = stream[0] & 0x40 != 0;
+        let first = if is_compressed { 0xc0 } else { 0x80 };
+        assert_eq!(stream[0] & 0xf0, first, "a frame begins here");
+        assert!(!is_compressed || opcode < 3, "only a message is compressed");
         assert!(matches!(opcode, 1 | 2 | 8 | 9 | 10), "opcode {opcode} was never sent");
         let (header, len) = match stream[1] {
             126 if stream.len() < 4 => break,
@@ -92,10 +104,27 @@ pub(crate) fn decode(mut stream: &[u8]) -> (Vec<Frame>, usize) {
             }
         };
         let Some(payload) = stream.get(header..header + len) else { break };
-        frames.push(Frame { opcode, payload: payload.to_vec() });
+        let payload = if is_compressed { inflated(payload) } else { payload.to_vec() };
+        frames.push(Frame { opcode, payload, is_compressed });
         stream = &stream[header + len..];
     }
     (frames, stream.len())
+}
+
+/// What a compressed payload stands for, which is shorter than that.
+fn inflated(payload: &[u8]) -> Vec<u8> {
+    let mut inflated = Vec::new();
+    let memory = MemoryBudget::default();
+    let result = memory.inflate(payload, usize::MAX / 4, &mut inflated, |_| ());
+    result.expect("a stream of its own");
+    assert!(payload.len() < inflated.len(), "what would not become shorter is not compressed");
+    inflated
+}
+
+/// The payload of a compressed message.
+pub(crate) fn deflated(payload: &[u8]) -> Vec<u8> {
+    let memory = MemoryBudget::default();
+    memory.compress(payload, usize::MAX / 2, <[u8]>::to_vec).expect("no limit")
 }
 
 /// The numbers of the data frames in a stream, in order.

@@ -9,6 +9,7 @@ use super::source::{Source, paths, sources};
 /// A name with `/` is a folder; the others are files of `src`. Files that are not listed are the
 /// lowest layer. `lib.rs` and the binary are above all layers.
 const LAYERS: &[&[&str]] = &[
+    &["deflate/"],
     &["memory/"],
     &["message"],
     &["error"],

@@ -7,6 +7,7 @@
 
 #[path = "../../../src/config.rs"]
 mod config;
+mod deflate;
 #[path = "../../../src/disconnect.rs"]
 mod disconnect;
 #[path = "../../../src/error.rs"]

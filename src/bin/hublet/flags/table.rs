@@ -70,6 +70,8 @@ pub(super) enum Sets {
     /// A number from 1 up, or no limit.
     SomeCount(fn(&mut Config) -> &mut Option<usize>),
     MaxMessage,
+    /// A number of bytes, or no compression.
+    Deflate,
     /// A number of bytes, or no ceiling.
     MaxMemory,
     /// A timeout.
@@ -261,6 +263,13 @@ pub(super) const FLAGS: &[Flag] = &[
         sets: Sets::RedisPrefix,
     },
     Flag {
+        name: "deflate",
+        value: "BYTES",
+        help: "compress messages of at least so many bytes, once for all clients that negotiate \
+               permessage-deflate, like 200 (default: no compression)",
+        sets: Sets::Deflate,
+    },
+    Flag {
         name: "queue",
         value: "N",
         help: "messages queued for one client",
@@ -367,6 +376,7 @@ impl Sets {
             Self::Count(field) => *field(config) = count(text, Config::LIMIT_MAX)?,
             Self::SomeCount(field) => *field(config) = Some(count(text, Config::LIMIT_MAX)?),
             Self::MaxMessage => config.max_message = bytes(text, MESSAGE_MAX)?,
+            Self::Deflate => config.deflate = Some(bytes(text, Config::LIMIT_MAX)?),
             Self::MaxMemory => config.max_memory = Some(bytes(text, usize::MAX)?),
             Self::Time(field) => *field(config) = time(text, WAIT_MIN)?,
             Self::Drain => config.drain = time(text, Duration::ZERO)?,
@@ -399,6 +409,7 @@ impl Sets {
             | Self::MaxMemory
             | Self::Redis
             | Self::RedisFile
+            | Self::Deflate
             | Self::Room(_) => String::new(),
             Self::RedisPrefix => Redis::PREFIX.to_owned(),
             Self::Threads => options.threads.to_string(),
