@@ -23,7 +23,7 @@ use server::{Options, Outcome, PATIENCE, Server, ask};
 const ROUNDS: usize = 2_000;
 
 /// Messages of each sender in a flood, and how many it is ahead of what it hears.
-const FLOOD: usize = 20_000;
+const FLOOD: usize = 50_000;
 const AHEAD: usize = 128;
 
 /// Rooms with a client each.

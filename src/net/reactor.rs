@@ -165,6 +165,15 @@ impl Reactor {
         Ok(Watch::new(Io::unattached(descriptor)?))
     }
 
+    /// Registers a non-blocking socket with a reactor, or else with async-io.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn register(reactor: Option<&Self>, socket: OwnedFd) -> io::Result<Io<OwnedFd>> {
+        match reactor {
+            Some(reactor) => Io::shared(&reactor.poller, socket),
+            None => Io::unattached(socket),
+        }
+    }
+
     fn clock(&self) -> Clock {
         #[cfg(target_os = "linux")]
         return Clock::Reactor(Arc::clone(self.poller.alarms()));

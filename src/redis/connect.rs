@@ -12,6 +12,7 @@ use crate::hub::handle::Hub;
 use crate::hub::link_event::LinkEvent;
 use crate::hub::reply::reply;
 use crate::net::dial::dial;
+use crate::net::reactor::Reactor;
 use crate::redis::connection::Connection;
 use crate::redis::driver::Driver;
 use crate::redis::envelope::HEADER;
@@ -73,14 +74,33 @@ impl Hub {
     /// # }).expect("it works");
     /// ```
     pub fn connect_redis(&self) -> impl Future<Output = Result<(), Error>> + Send + use<> {
-        let driver = Driver::new(self);
-        async move {
-            let driver = driver.ok_or_else(|| {
-                Error::config("redis is not set, or another driver has the connection")
-            })?;
-            driver.run().await
-        }
+        run(Driver::new(self, None))
     }
+
+    /// As [`connect_redis`](Self::connect_redis), with a socket that a reactor waits for, as
+    /// [`Reactor::attach`] has it for a listener.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Config, Hub, Reactor};
+    /// let reactor = Reactor::new()?;
+    /// let (hub, _manager) = Hub::new(Config::default())?;
+    /// let connected = reactor.block_on(hub.connect_redis_on(&reactor));
+    /// assert!(connected.expect_err("no server is configured").is_config());
+    /// # Ok::<_, hublet::Error>(())
+    /// ```
+    pub fn connect_redis_on(
+        &self,
+        reactor: &Reactor,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        run(Driver::new(self, Some(reactor.clone())))
+    }
+}
+
+async fn run(driver: Option<Driver>) -> Result<(), Error> {
+    let refused = || Error::config("redis is not set, or another driver has the connection");
+    driver.ok_or_else(refused)?.run().await
 }
 
 impl Driver {
@@ -138,7 +158,7 @@ impl Driver {
     }
 
     async fn introduce(&mut self) -> Result<Connection, Failure> {
-        let stream = dial(&self.redis.place).await?;
+        let stream = dial(&self.redis.place, self.reactor.as_ref()).await?;
         let mut connection =
             Connection::new(stream, self.reader.message_max + HEADER, &self.reader.memory);
         let name = format!("{}-{:016x}", self.redis.prefix, self.link.hub);

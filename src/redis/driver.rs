@@ -11,6 +11,7 @@ use crate::hub::handle::{Hub, Shared};
 use crate::hub::inbox::CommandReceiver;
 use crate::hub::link_event::LinkEvent;
 use crate::hub::topic::Topic;
+use crate::net::reactor::Reactor;
 use crate::redis::envelope::Names;
 use crate::redis::incoming::Reader;
 use crate::redis_config::Redis;
@@ -22,6 +23,8 @@ pub(crate) struct Driver {
     pub(crate) link: Arc<Link>,
     pub(crate) outbox: CommandReceiver,
     pub(crate) redis: Redis,
+    /// Waits for the socket, if it is not async-io.
+    pub(crate) reactor: Option<Reactor>,
     pub(crate) reader: Reader,
     pub(crate) timers: Arc<Timers>,
     /// How long a publisher waits for the server.
@@ -43,7 +46,7 @@ pub(crate) struct Driver {
 pub(crate) struct HubEnded;
 
 impl Driver {
-    pub(crate) fn new(hub: &Hub) -> Option<Self> {
+    pub(crate) fn new(hub: &Hub, reactor: Option<Reactor>) -> Option<Self> {
         let shared = hub.shared();
         let backplane = shared.backplane.as_ref()?;
         let redis = shared.config.redis.clone()?;
@@ -59,6 +62,7 @@ impl Driver {
             },
             link,
             redis,
+            reactor,
             timers: Arc::clone(&shared.timers),
             patience: shared.config.write_timeout,
             topics: HashMap::new(),

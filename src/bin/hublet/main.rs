@@ -212,7 +212,7 @@ async fn run(
         }
     }
     reactor.attach_timers(&hub);
-    let redis = hub.connect_redis();
+    let redis = hub.connect_redis_on(reactor);
     let bound = socket::listen(&options.listen)?;
     let fold = Arc::new(Fold::new(hub.clone()));
     let clock = Arc::new(TokenClock::new(hub.clone(), reactor.clone()));
