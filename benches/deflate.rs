@@ -61,7 +61,9 @@ fn main() -> Outcome<()> {
             let hublet = || Server::start(&[&binary, "--deflate", "1"]);
             compare("hublet", hublet, members, size, rounds)?;
             if let Some(path) = &gorilla {
-                compare("gorilla", || start_gorilla(path), members, size, rounds)?;
+                // It loses clients on a machine that is busy.
+                compare("gorilla", || start_gorilla(path), members, size, rounds)
+                    .unwrap_or_else(|error| println!("gorilla is left out: {error}"));
             }
         }
     }
