@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::frame::FRAME_HEADER_MAX;
+use crate::name::is_name;
 use crate::network::Network;
 use crate::redis_config::Redis;
 
@@ -34,12 +35,19 @@ pub enum Overflow {
     DropNewest,
     /// The oldest waiting messages are dropped until the new one fits, for this client only.
     DropOldest,
+    /// A client that is behind gets the newest message only: it takes the place of those that wait.
+    Latest,
+    /// In a room that keeps messages ([`Config::history`]) a client that is behind has no queue: it
+    /// reads what the room keeps, at its own pace. If what it would read next is kept no more, the
+    /// hub closes a WebSocket with 4108, and tells a stream of events of the gap. In other rooms,
+    /// and for a client in several rooms, as `Disconnect`.
+    Replay,
 }
 
 impl Overflow {
     /// The words that [`FromStr`] reads and [`Display`](fmt::Display) writes, in the order of the
     /// variants.
-    pub const WORDS: [&str; 3] = ["disconnect", "drop-newest", "drop-oldest"];
+    pub const WORDS: [&str; 5] = ["disconnect", "drop-newest", "drop-oldest", "latest", "replay"];
 }
 
 impl fmt::Display for Overflow {
@@ -52,12 +60,97 @@ impl FromStr for Overflow {
     type Err = Error;
 
     fn from_str(word: &str) -> Result<Self, Error> {
-        [Self::Disconnect, Self::DropNewest, Self::DropOldest]
+        [Self::Disconnect, Self::DropNewest, Self::DropOldest, Self::Latest, Self::Replay]
             .into_iter()
             .find(|overflow| Self::WORDS[*overflow as usize] == word)
             .ok_or_else(|| {
                 Error::config(format!("overflow {word:?} is not one of {}", Self::WORDS.join(", ")))
             })
+    }
+}
+
+/// How many messages the rooms of a pattern keep, as `PATTERN=N` says it.
+///
+/// A pattern is the name of a room, or a prefix with a `*` behind it. Of several that match a room
+/// the longest counts. A number alone is for every room.
+///
+/// # Examples
+///
+/// ```
+/// use hublet::HistoryRule;
+///
+/// let rule: HistoryRule = "chat-*=50".parse()?;
+/// assert_eq!(rule, HistoryRule::new("chat-*", 50));
+/// assert_eq!("100".parse::<HistoryRule>()?, HistoryRule::new("*", 100));
+///
+/// let error = "*-chat=50".parse::<HistoryRule>().expect_err("a star in front");
+/// assert!(error.is_config());
+/// # Ok::<_, hublet::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HistoryRule {
+    /// The name of a room, or a prefix with a `*` behind it.
+    pub pattern: String,
+    /// Messages that each of these rooms keeps, at most 2^30; 0 for none.
+    pub messages: usize,
+}
+
+impl HistoryRule {
+    /// Makes a rule. [`Hub::new`](crate::Hub::new) checks it.
+    #[must_use]
+    pub fn new(pattern: impl Into<String>, messages: usize) -> Self {
+        Self { pattern: pattern.into(), messages }
+    }
+
+    /// Whether the rule is for a room.
+    pub(crate) fn matches(&self, room: &str) -> bool {
+        match self.pattern.strip_suffix('*') {
+            Some(prefix) => room.starts_with(prefix),
+            None => room == self.pattern,
+        }
+    }
+
+    /// How much of a name the pattern says; a whole name says more than a prefix.
+    pub(crate) fn length(&self) -> usize {
+        match self.pattern.strip_suffix('*') {
+            Some(prefix) => prefix.len(),
+            None => usize::MAX,
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let Self { pattern, messages } = self;
+        let prefix = pattern.strip_suffix('*');
+        let name = prefix.unwrap_or(pattern);
+        if name.contains('*') || !(is_name(name) || prefix == Some("")) {
+            return Err(Error::config(format!(
+                "history of {pattern:?} is not allowed: a pattern is the name of a room, or a prefix \
+                 with a * behind it"
+            )));
+        }
+        if *messages > Config::LIMIT_MAX {
+            return Err(Error::config(format!(
+                "history of {messages} messages is not allowed: at most {} is",
+                Config::LIMIT_MAX
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for HistoryRule {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let (pattern, messages) = text.rsplit_once('=').unwrap_or(("*", text));
+        let messages = messages.parse().map_err(|_| {
+            Error::config(format!(
+                "history {text:?} is neither N nor PATTERN=N, N a number of messages"
+            ))
+        })?;
+        let rule = Self::new(pattern, messages);
+        rule.check().map(|()| rule)
     }
 }
 
@@ -110,6 +203,10 @@ macro_rules! config {
         ///   [`queue_bytes`](Self#structfield.queue_bytes),
         ///   [`overflow`](Self#structfield.overflow), [`inbox`](Self#structfield.inbox),
         ///   [`inbox_bytes`](Self#structfield.inbox_bytes)
+        /// - **History**: [`history`](Self#structfield.history),
+        ///   [`history_bytes`](Self#structfield.history_bytes),
+        ///   [`history_age`](Self#structfield.history_age),
+        ///   [`history_memory`](Self#structfield.history_memory).
         /// - **Limits**: [`max_message`](Self#structfield.max_message),
         ///   [`max_fragments`](Self#structfield.max_fragments), [`deflate`](Self#structfield.deflate),
         ///   [`max_clients`](Self#structfield.max_clients),
@@ -282,6 +379,24 @@ config! {
     /// Run [`Hub::connect_redis`](crate::Hub::connect_redis) beside the manager. While there is no
     /// connection, the hub admits no client and publishes nothing.
     redis: Option<Redis> = None;
+    /// How many messages a room keeps for readers that come with [`since`](crate::Admission::since)
+    /// or are behind; of the rules that match its name the longest counts. Default none. A message
+    /// to such a room makes it, also without a member.
+    ///
+    /// A kept message is the one that the queues share. Beside it a place takes 24 bytes.
+    history: Vec<HistoryRule> = Vec::new();
+    /// Bytes of frames that one room keeps. Default 256 KiB; at most
+    /// [`history_memory`](Self#structfield.history_memory) counts.
+    history_bytes: usize = Self::HISTORY_BYTES;
+    /// How long a room that keeps messages, or that has had a reader with
+    /// [`since`](crate::Admission::since), is there after its last message or its last member,
+    /// whichever was later. Default an hour; 0 for as long as memory allows. Then the room is
+    /// forgotten whole: its messages do not expire singly.
+    history_age: Duration = Self::HISTORY_AGE;
+    /// Bytes of memory that the kept messages of all rooms take. Default 4 MiB; under a
+    /// [`max_memory`](Self#structfield.max_memory) at most a quarter of what is left for messages.
+    /// Past it, and when memory is short, the room that holds most loses its oldest message first.
+    history_memory: usize = Self::HISTORY_MEMORY;
     /// The longest time over which a drain spreads its close frames; it is 2.5 ms for each client.
     /// Default 5 s.
     drain: Duration = Self::DRAIN;
@@ -320,6 +435,12 @@ impl Config {
     pub const MAX_ROOMS: usize = 1024;
     /// Default of [`max_rooms_per_client`](Self#structfield.max_rooms_per_client): 8.
     pub const MAX_ROOMS_PER_CLIENT: usize = 8;
+    /// Default of [`history_bytes`](Self#structfield.history_bytes): 256 KiB.
+    pub const HISTORY_BYTES: usize = 256 * 1024;
+    /// Default of [`history_age`](Self#structfield.history_age): an hour.
+    pub const HISTORY_AGE: Duration = Duration::from_secs(60 * 60);
+    /// Default of [`history_memory`](Self#structfield.history_memory): 4 MiB.
+    pub const HISTORY_MEMORY: usize = 4 * 1024 * 1024;
     /// Default of [`drain`](Self#structfield.drain): 5 s.
     pub const DRAIN: Duration = Duration::from_secs(5);
 
@@ -342,6 +463,8 @@ impl Config {
             ("max_clients_per_ip", self.max_clients_per_ip.unwrap_or(1), "clients"),
             ("max_rooms", self.max_rooms, "rooms"),
             ("max_rooms_per_client", self.max_rooms_per_client, "rooms"),
+            ("history_bytes", self.history_bytes, "bytes"),
+            ("history_memory", self.history_memory, "bytes"),
         ];
         for (name, value, unit) in at_least_1 {
             if value == 0 {
@@ -359,6 +482,12 @@ impl Config {
                     Self::LIMIT_MAX
                 )));
             }
+        }
+        self.history.iter().try_for_each(HistoryRule::check)?;
+        if self.overflow == Overflow::Replay && self.history.is_empty() {
+            return Err(Error::config(
+                "overflow \"replay\" needs a history to replay: none is kept",
+            ));
         }
         let frame = self.max_message + FRAME_HEADER_MAX;
         for (name, bytes) in sizes {
@@ -434,6 +563,11 @@ mod tests {
             (Config::default().ping_interval(Duration::ZERO), "ping_interval"),
             (Config::default().close_timeout(Duration::MAX), "close_timeout"),
             (Config::default().drain(Duration::MAX), "drain"),
+            (Config::default().history(vec![HistoryRule::new("a*b", 1)]), "history"),
+            (Config::default().history(vec![HistoryRule::new("", 1)]), "history"),
+            (Config::default().history(vec![HistoryRule::new("**", 1)]), "history"),
+            (Config::default().history(vec![HistoryRule::new("a", usize::MAX)]), "history"),
+            (Config::default().overflow(Overflow::Replay), "overflow"),
         ] {
             let error = config.check().expect_err(name);
             assert!(error.to_string().starts_with(name), "{error}");
@@ -448,7 +582,7 @@ mod tests {
         let error = "drop".parse::<Overflow>().expect_err("no such word");
         assert_eq!(
             error.to_string(),
-            "overflow \"drop\" is not one of disconnect, drop-newest, drop-oldest"
+            "overflow \"drop\" is not one of disconnect, drop-newest, drop-oldest, latest, replay"
         );
     }
 }

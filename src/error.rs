@@ -44,6 +44,8 @@ pub(crate) enum Kind {
     Name,
     /// A limit on rooms or clients was reached; the phrase names it.
     Limit(String),
+    /// The client counts the messages of its one room, and hears nothing else.
+    OneRoom,
     /// The request was answered with this status instead of an upgrade.
     Refused(StatusCode, Cow<'static, str>),
     /// The backplane is away, so that nothing can be shared with other hubs.
@@ -162,6 +164,13 @@ impl Error {
         matches!(self.kind, Kind::Unavailable)
     }
 
+    /// Returns whether the client came with [`since`](crate::Admission::since) and counts the messages
+    /// of its one room: a message for it alone, or another room, would make its count wrong.
+    #[must_use]
+    pub fn is_one_room(&self) -> bool {
+        matches!(self.kind, Kind::OneRoom)
+    }
+
     /// Returns the HTTP status with which a request was refused, or would have been, before an
     /// upgrade.
     #[must_use]
@@ -205,6 +214,9 @@ impl fmt::Display for Error {
             }
             Kind::Name => f.write_str(
                 "the name of a room or a user has 1 to 128 bytes and no control characters",
+            ),
+            Kind::OneRoom => f.write_str(
+                "the client came with `since`, and hears the messages of its one room only",
             ),
             Kind::Refused(status, sentence) => {
                 write!(f, "request refused with {}: {sentence}", status.as_u16())

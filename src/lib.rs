@@ -181,7 +181,7 @@ mod sync;
 mod time;
 mod websocket;
 
-pub use config::{Config, Overflow, Page};
+pub use config::{Config, HistoryRule, Overflow, Page};
 pub use connection::handler::{Admission, Handler};
 pub use connection::relay::Relay;
 pub use connection::request_body::Body;
@@ -193,6 +193,7 @@ pub use http1::url::{query_of, room_of};
 pub use hub::client::Client;
 pub use hub::client_id::{ClientId, Member, RoomInfo, Target};
 pub use hub::handle::Hub;
+pub use hub::since::{History, InvalidSince, Missed, Since};
 pub use hub::sizing::Sizing;
 pub use message::Message;
 pub use name::is_name;

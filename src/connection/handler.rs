@@ -14,6 +14,7 @@ use crate::http1::origin::is_local;
 use crate::http1::url::room_of;
 use crate::hub::client::Client;
 use crate::hub::client_id::Target;
+use crate::hub::since::Since;
 use crate::message::Message;
 use crate::peer::Peer;
 
@@ -430,6 +431,7 @@ pub struct Admission {
     pub(crate) rooms: Vec<Arc<str>>,
     pub(crate) protocol: Option<Arc<str>>,
     pub(crate) extension: Option<Arc<dyn Any + Send + Sync>>,
+    pub(crate) since: Option<Since>,
 }
 
 impl Admission {
@@ -519,6 +521,58 @@ impl Admission {
         self
     }
 
+    /// Has the client count the messages of its room, and begin where `since` says.
+    ///
+    /// A **WebSocket** gets a text as its first frame: the position before its next message. Then it
+    /// gets what the room keeps from there, and then each new message: each is one more. It hears
+    /// what it publishes itself. It hears nothing but its room, or its count would be wrong:
+    /// [`Hub::send`](crate::Hub::send) to it and a further [`join`](crate::Hub::join) fail
+    /// ([`Error::is_one_room`](crate::Error::is_one_room)), and
+    /// [`Hub::send_to_user`](crate::Hub::send_to_user) passes it over. Only an empty binary message can
+    /// be sent to it, which it does not count: the answer to a question of its own
+    /// ([`Relay`](crate::Relay)). If it misses a message, the
+    /// hub closes it with 4108.
+    ///
+    /// A **stream of events** and a [`Subscription`](crate::Subscription) go on behind a gap. A stream
+    /// has the position of each message as its `id`, and says a gap in an event `gap`; with
+    /// [`Config::http`](crate::Config::http) the request says `since` itself.
+    ///
+    /// The client must be in one room; else the hub answers 500, since the hook is wrong.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hublet::{Admission, Config, HistoryRule, Hub, Since};
+    ///
+    /// # smol::block_on(async {
+    /// let (hub, manager) = Hub::new(Config::default().history(vec![HistoryRule::new("*", 10)]))?;
+    /// # smol::spawn(manager).detach();
+    /// hub.publish("news", "first").await?;
+    /// hub.publish("news", "second").await?;
+    ///
+    /// let reader = || Admission::user("ada").room("news").since(Since::Newest(1));
+    /// let mut ada = hub.subscribe(reader()).await?;
+    /// assert_eq!(ada.next().await.expect("kept").as_text(), Some("second"));
+    /// let heard = ada.position().expect("it counts");
+    /// drop(ada);
+    ///
+    /// // What was said meanwhile is there when it comes back.
+    /// hub.publish("news", "third").await?;
+    /// let mut ada = hub.subscribe(reader().since(Since::Position(heard))).await?;
+    /// assert_eq!(ada.next().await.expect("kept").as_text(), Some("third"));
+    /// assert_eq!(ada.position(), Some(heard + 1));
+    ///
+    /// let error = hub.subscribe(reader().room("sports")).await.expect_err("two rooms");
+    /// assert_eq!(error.status().map(|status| status.as_u16()), Some(500));
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    #[must_use]
+    pub fn since(mut self, since: Since) -> Self {
+        self.since = Some(since);
+        self
+    }
+
     /// Attaches a value that the later hooks read with
     /// [`Client::extension`](crate::Client::extension).
     #[must_use]
@@ -539,6 +593,7 @@ impl fmt::Debug for Admission {
             .field("user", &self.user)
             .field("rooms", &self.rooms)
             .field("protocol", &self.protocol)
+            .field("since", &self.since)
             .finish_non_exhaustive()
     }
 }

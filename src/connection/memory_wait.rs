@@ -79,6 +79,7 @@ mod tests {
     use crate::config::Config;
     use crate::connection::handler::Admission;
     use crate::connection::registration;
+    use crate::connection::registration::ClientKind;
     use crate::hub::tests::support::Wakes;
     use crate::message::Message;
     use crate::time::virtual_time::VirtualTime;
@@ -146,7 +147,8 @@ mod tests {
         hub.memory().set_time(now());
         let admission = Admission::anonymous().room("main");
         let admitted =
-            block_on(executor.run(registration::admit(&hub, admission))).expect("a permit");
+            block_on(executor.run(registration::admit(&hub, admission, ClientKind::WebSocket)))
+                .expect("a permit");
         while !hub.memory().is_high() {
             let message = Message::from(vec![7; Config::MAX_MESSAGE]);
             hub.try_publish("main", message).expect("the inbox is empty");
@@ -171,7 +173,11 @@ mod tests {
         let executor = Executor::new();
         let hub = hub(&executor);
         let _held = hub.memory().charge(4 << 20);
-        let refused = block_on(executor.run(registration::admit(&hub, Admission::anonymous())));
+        let refused = block_on(executor.run(registration::admit(
+            &hub,
+            Admission::anonymous(),
+            ClientKind::WebSocket,
+        )));
         let status = refused.expect_err("memory is short").status();
         assert_eq!(status, Some(http::StatusCode::SERVICE_UNAVAILABLE));
     }

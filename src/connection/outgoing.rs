@@ -34,6 +34,12 @@ pub(crate) trait Encode {
         output: &mut Output<'_, T>,
     ) -> Poll<io::Result<Progress>>;
 
+    /// Tells the client of a gap, if messages before the one behind `position` were left out; returns
+    /// whether it did.
+    fn say_gap(&mut self, _position: u64) -> bool {
+        false
+    }
+
     /// Ends the writes of a poll: gives buffers back and counts them. Returns whether the stream has
     /// taken all that was encoded.
     fn end_drain(&mut self, _: &Queue) -> bool {
@@ -106,6 +112,13 @@ impl<'a> Outgoing<'a> {
         let mut drained = queue
             .poll_drain(cx, WRITE_BUDGET, |cx, unsent| encoder.poll_write(cx, unsent, &mut output));
         drained.wrote = output.wrote;
+        if let Some(id) = drained.asks {
+            self.registered.ask(id);
+        }
+        // Messages were left out, and none follows that would say so.
+        if drained.empty && drained.position.is_some_and(|position| encoder.say_gap(position)) {
+            cx.waker().wake_by_ref();
+        }
         if has_failed {
             drained.phase = Phase::Dead;
         }

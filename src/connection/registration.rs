@@ -14,10 +14,12 @@ use crate::http1::response::{
 };
 use crate::hub::client::Client;
 use crate::hub::client_id::{ClientId, Refusal};
-use crate::hub::command::Command;
+use crate::hub::command::{Command, Inserted};
+use crate::hub::cursor::{Reader, Reading};
 use crate::hub::handle::Hub;
 use crate::hub::pending_reply::PendingReply;
 use crate::hub::queue::Queue;
+use crate::hub::since::Begin;
 use crate::limits::admission::{ClientPermit, LimitReached};
 use crate::message::Encoding;
 use crate::name::is_name;
@@ -36,6 +38,11 @@ pub(crate) struct Registered {
 }
 
 impl Registered {
+    /// Has the manager hand the client more of what its room keeps.
+    pub(crate) fn ask(&self, id: ClientId) {
+        self.hub.ask(id);
+    }
+
     /// Disconnects the queue and waits until the manager has removed the client, so that a later
     /// count of clients does not include it. Returns the rooms that the client has left. The permit
     /// is released when this is dropped.
@@ -95,13 +102,43 @@ pub(crate) struct Admitted {
     pub(crate) client: Client,
     /// Whether the peer may compress what it sends.
     pub(crate) inflates: bool,
+    /// Where it begins, if it is told of positions.
+    pub(crate) begin: Option<Begin>,
 }
 
-/// Registers the client of a stream that the embedding program has upgraded.
-pub(crate) async fn admit(hub: &Hub, admission: Admission) -> Result<Admitted, Error> {
+/// What a client is, as far as the positions of its messages go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClientKind {
+    /// A WebSocket.
+    WebSocket,
+    /// A stream of events; `ends` once it has what is kept.
+    Events { ends: bool },
+    /// The program.
+    Subscription,
+}
+
+impl ClientKind {
+    /// As what such a client reads its room.
+    fn reading(self, admission: &Admission) -> Reading {
+        let since = admission.since;
+        let reader = match self {
+            Self::WebSocket | Self::Subscription if since.is_none() => Reader::Plain,
+            Self::WebSocket => Reader::Counting,
+            Self::Events { .. } | Self::Subscription => Reader::Numbered,
+        };
+        Reading { reader, since, ends: self == Self::Events { ends: true } }
+    }
+}
+
+/// Registers a client that the embedding program has made.
+pub(crate) async fn admit(
+    hub: &Hub,
+    admission: Admission,
+    kind: ClientKind,
+) -> Result<Admitted, Error> {
     let refused =
         |response: Response| Error::new(Kind::Refused(response.status, response.into_body()));
-    register(hub, Peer::unknown(), admission, Encoding::Plain)
+    register(hub, Peer::unknown(), admission, kind, Encoding::Plain)
         .map_err(refused)?
         .await
         .map_err(refused)
@@ -113,9 +150,11 @@ pub(crate) fn register(
     hub: &Hub,
     peer: Peer,
     admission: Admission,
+    kind: ClientKind,
     encoding: Encoding,
 ) -> Result<Registering<'_>, Response> {
-    let Admission { user, rooms, protocol: _, extension } = admission;
+    let reading = kind.reading(&admission);
+    let Admission { user, rooms, protocol: _, extension, since: _ } = admission;
     if !rooms.iter().chain(&user).all(|name| is_name(name)) {
         return Err(internal_error(
             "on_upgrade chose a room or user with a name that is not allowed",
@@ -127,13 +166,17 @@ pub(crate) fn register(
     // From here on, dropping this reports the departure to the manager.
     let registered = Registered { hub: hub.clone(), queue: Arc::clone(&queue), _permit: permit };
     let name = user.clone();
-    let since = unix_seconds() as u32;
-    let id = hub.request(move |reply| Command::Register { queue, user, rooms, since, reply });
-    Ok(Registering { registered: Some(registered), user: name, peer, extension, id })
+    let came = unix_seconds() as u32;
+    let command = move |reply| Command::Register { queue, user, rooms, came, reading, reply };
+    let inserted = hub.request(command);
+    Ok(Registering { registered: Some(registered), user: name, peer, extension, inserted })
 }
 
 /// Takes the place of a client, if there is one and memory is not short.
 pub(crate) fn take_place(hub: &Hub, network: Option<u128>) -> Result<ClientPermit, Response> {
+    if hub.memory().should_shed() {
+        hub.want_eviction();
+    }
     if hub.memory().is_high() {
         return Err(short_of_memory());
     }
@@ -152,19 +195,22 @@ pub(crate) struct Registering<'a> {
     user: Option<Arc<str>>,
     peer: Peer,
     extension: Option<Arc<dyn Any + Send + Sync>>,
-    id: PendingReply<'a, Result<ClientId, Refusal>>,
+    inserted: PendingReply<'a, Result<Inserted, Refusal>>,
 }
 
 impl Future for Registering<'_> {
     type Output = Result<Admitted, Response>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let id = ready!(Pin::new(&mut self.id).poll(cx));
-        Poll::Ready(match (id, self.registered.take()) {
-            (Ok(Ok(id)), Some(registered)) => {
+        let inserted = ready!(Pin::new(&mut self.inserted).poll(cx));
+        Poll::Ready(match (inserted, self.registered.take()) {
+            (Ok(Ok(Inserted { id, begin })), Some(registered)) => {
                 let (user, extension) = (self.user.take(), self.extension.take());
                 let client = Client::new(registered.hub.clone(), id, user, self.peer, extension);
-                Ok(Admitted { registered, client, inflates: false })
+                Ok(Admitted { registered, client, begin, inflates: false })
+            }
+            (Ok(Err(Refusal::OneRoom)), _) => {
+                Err(internal_error("on_upgrade chose since for a client that is not in one room"))
             }
             (Ok(Err(Refusal::Away)), _) => Err(away()),
             (Ok(Err(Refusal::Rooms)), _) => Err(unavailable("too many rooms exist")),
@@ -206,8 +252,9 @@ mod tests {
         let executor = smol::Executor::new();
         let (hub, manager) = Hub::new(Config::default().inbox(1)).expect("valid");
         let _manager = executor.spawn(manager);
-        let registering = register(&hub, Peer::unknown(), Admission::anonymous(), Encoding::Plain)
-            .expect("a permit");
+        let (admission, kind) = (Admission::anonymous(), ClientKind::WebSocket);
+        let registering =
+            register(&hub, Peer::unknown(), admission, kind, Encoding::Plain).expect("a permit");
         let Admitted { registered, client, .. } =
             block_on(executor.run(registering)).expect("a permit");
         assert_eq!(hub.stats().clients, 1);

@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::http1::url::{query_of, room_of};
 use crate::hub::client::Client;
 use crate::hub::client_id::Target;
+use crate::hub::since::Since;
 use crate::message::Message;
 use crate::peer::Peer;
 
@@ -18,6 +19,8 @@ use crate::peer::Peer;
 ///
 /// - The path names the room: `/ws/{room}`; any other path is the room `main`. With the query
 ///   `?echo=0` a client does not get its own messages, with `?echo=1` it does.
+/// - With `?since=` a WebSocket counts the messages of its room, its own too, and begins where that
+///   says: [`Admission::since`].
 /// - With `?probe=1` an empty binary message is a question: the hub answers the client alone, with
 ///   an empty binary message. The client module `hublet.js` asks like this.
 /// - Every client is admitted, and if [`Config::http`](crate::Config#structfield.http) is on every
@@ -132,13 +135,18 @@ impl Handler for Relay {
     ///
     /// # Errors
     ///
-    /// 400 if `echo` or `probe` is neither 0 nor 1.
+    /// 400 if `echo` or `probe` is neither 0 nor 1, or a WebSocket's `since` says nothing or comes
+    /// with `echo=0` or `every`.
     async fn on_upgrade(&self, request: &Request<()>, _: &Peer) -> Result<Admission, StatusCode> {
         let room: Arc<str> = room_of(request.uri().path()).map_or_else(|| "main".into(), Arc::from);
         let echo = switch(request, "echo")?.unwrap_or(self.echo);
         let probes = switch(request, "probe")?.unwrap_or(false);
         let seat = Seat { room: Arc::clone(&room), echo, probes };
-        Ok(Admission::anonymous().room(room).extension(seat))
+        let admission = Admission::anonymous().room(room).extension(seat);
+        Ok(match since(request)? {
+            Some(since) => admission.since(since),
+            None => admission,
+        })
     }
 
     async fn on_publish(&self, _: &Request<()>, _: &Peer, _: &Target) -> Result<(), StatusCode> {
@@ -199,13 +207,25 @@ fn switch(request: &Request<()>, name: &str) -> Result<Option<bool>, StatusCode>
     }
 }
 
+/// Returns where a WebSocket begins, if it says so; 400 if that says nothing, or if the client would
+/// not hear every message of its room. Of a stream of events the hub reads it.
+fn since(request: &Request<()>) -> Result<Option<Since>, StatusCode> {
+    let (uri, path) = (request.uri(), request.uri().path());
+    let is_stream = path == "/sse" || path.starts_with("/sse/");
+    let Some(since) = query_of(uri, "since").filter(|_| !is_stream) else { return Ok(None) };
+    let leaves_out =
+        query_of(uri, "echo").as_deref() == Some("0") || query_of(uri, "every").is_some();
+    let since = since.parse().ok().filter(|_| !leaves_out);
+    since.map(Some).ok_or(StatusCode::BAD_REQUEST)
+}
+
 #[cfg(test)]
 mod tests {
     use futures_lite::future::{block_on, poll_once};
 
     use super::*;
     use crate::config::Config;
-    use crate::connection::registration::{Admitted, admit};
+    use crate::connection::registration::{Admitted, ClientKind, admit};
     use crate::hub::handle::Hub;
 
     fn admission(relay: &Relay, path: &'static str) -> Result<Admission, StatusCode> {
@@ -219,6 +239,11 @@ mod tests {
             ("/ws/a?echo=0&probe=1", true),
             ("/ws/a?echo=2", false),
             ("/ws/a?probe=", false),
+            ("/ws/a?since=now&echo=1", true),
+            ("/sse/a?since=x", true),
+            ("/ws/a?since=x", false),
+            ("/ws/a?since=0&echo=0", false),
+            ("/ws/a?since=0&every=1s", false),
         ] {
             assert_eq!(admission(&Relay::new(), path).is_ok(), admits, "{path}");
         }
@@ -229,7 +254,8 @@ mod tests {
         let (hub, manager) = Hub::new(Config::default().inbox(1)).expect("valid");
         let _manager = executor.spawn(manager);
         let relay = Relay::new();
-        let admitting = admit(&hub, admission(&relay, "/ws/a").expect("admitted"));
+        let admitting =
+            admit(&hub, admission(&relay, "/ws/a").expect("admitted"), ClientKind::WebSocket);
         let Admitted { registered, client, .. } =
             block_on(executor.run(admitting)).expect("a place");
         hub.try_publish("empty room", "x").expect("there is room");
@@ -245,7 +271,7 @@ mod tests {
         let (hub, manager) = Hub::new(Config::default()).expect("valid");
         let manager = executor.spawn(manager);
         let relay = Relay::new();
-        let admitting = admit(&hub, Admission::anonymous().room("a"));
+        let admitting = admit(&hub, Admission::anonymous().room("a"), ClientKind::WebSocket);
         let admitted = block_on(executor.run(admitting)).expect("a place");
         drop(manager);
         while executor.try_tick() {}

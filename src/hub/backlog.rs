@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use async_channel::{Receiver, Sender, bounded};
 
+use crate::hub::positions::Positions;
 use crate::hub::queue_config::QueueConfig;
 use crate::hub::unsent::{Progress, Unsent};
 use crate::memory::budget::{Charge, allocation};
@@ -35,6 +36,8 @@ pub(crate) struct Backlog {
     since: u32,
     /// What the client's frames are written in.
     encoding: Encoding,
+    /// The position of each message, for a client that is told them; else empty.
+    positions: Positions,
 }
 
 #[derive(Debug)]
@@ -77,22 +80,60 @@ impl Backlog {
             head_written: 0,
             since,
             encoding,
+            positions: Positions::default(),
         })
     }
 
-    /// Appends a message; `false` if that is past a bound.
-    pub(crate) fn push(&mut self, message: &Message, config: &QueueConfig) -> bool {
+    /// Appends a message; `false` if that is past a bound. `position` is the message's, for a client
+    /// that is told it.
+    pub(crate) fn push(
+        &mut self,
+        message: &Message,
+        position: Option<u64>,
+        config: &QueueConfig,
+    ) -> bool {
         let bytes = self.length(message);
-        if self.len as usize >= config.messages || (self.bytes + bytes) as usize > config.bytes {
+        if !self.has_room(bytes, config) {
             return false;
         }
         let channel = self.channel.get_or_insert_with(|| Channel::new(config));
         if channel.sender.try_send(message.clone()).is_err() {
             return false;
         }
+        self.count(bytes, position);
+        true
+    }
+
+    /// Appends a message that a room keeps: without a channel, which few of those need that read at
+    /// their own pace; `false` if that is past a bound.
+    pub(crate) fn push_kept(
+        &mut self,
+        message: &Message,
+        position: Option<u64>,
+        config: &QueueConfig,
+    ) -> bool {
+        if self.channel.is_some() {
+            return self.push(message, position, config);
+        }
+        let bytes = self.length(message);
+        let has_room = self.has_room(bytes, config);
+        if has_room {
+            self.staged.push_back(message.clone());
+            self.count(bytes, position);
+        }
+        has_room
+    }
+
+    fn has_room(&self, bytes: u32, config: &QueueConfig) -> bool {
+        (self.len as usize) < config.messages && (self.bytes + bytes) as usize <= config.bytes
+    }
+
+    fn count(&mut self, bytes: u32, position: Option<u64>) {
         self.len += 1;
         self.bytes += bytes;
-        true
+        if let Some(position) = position {
+            self.positions.push(position);
+        }
     }
 
     /// Takes a message into the empty backlog of which `written` bytes are written.
@@ -104,13 +145,13 @@ impl Backlog {
         self.staged.push_back(message.clone());
     }
 
-    /// Takes the oldest message, of which nothing may be written.
-    pub(crate) fn pop(&mut self) -> Option<Message> {
+    /// Takes the oldest message, of which nothing may be written, and its position if it has one.
+    pub(crate) fn pop(&mut self) -> Option<(Message, Option<u64>)> {
         debug_assert_eq!(self.head_written, 0);
         self.stage(STAGE_MAX);
         let message = self.staged.pop_front()?;
         self.forget(&message);
-        Some(message)
+        Some((message, self.positions.pop().filter(|position| *position > 0)))
     }
 
     /// Drops the oldest message that is not half written; `false` if there is none.
@@ -123,6 +164,7 @@ impl Backlog {
         };
         let Some(message) = message else { return false };
         self.forget(&message);
+        self.positions.drop_oldest_but(oldest);
         true
     }
 
@@ -134,6 +176,7 @@ impl Backlog {
         self.staged = head.into_iter().collect();
         self.channel = None;
         self.len = kept as u32;
+        self.positions.truncate(kept);
         self.bytes = self.staged.iter().map(|message| self.length(message)).sum();
         dropped
     }
@@ -142,6 +185,7 @@ impl Backlog {
     pub(crate) fn unsent<'a>(&'a mut self, control: &'a [u8]) -> Unsent<'a> {
         self.stage(STAGE_MAX);
         Unsent::new(self.staged.iter(), self.head_written, control, self.encoding)
+            .numbered(&self.positions)
     }
 
     /// Lets go of what is written; returns the bytes of it.
@@ -149,6 +193,7 @@ impl Backlog {
         let mut sent = 0;
         for _ in 0..progress.messages {
             let Some(message) = self.staged.pop_front() else { break };
+            self.positions.pop();
             sent += self.forget(&message) - std::mem::take(&mut self.head_written);
         }
         sent += progress.head_written - self.head_written;

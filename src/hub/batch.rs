@@ -1,7 +1,9 @@
 //! Messages that are pushed together, and their frames.
 
 use std::io::IoSlice;
+use std::sync::Arc;
 
+use crate::hub::client_id::Target;
 use crate::hub::unsent::split_at;
 use crate::message::{Encoding, Message};
 use crate::stats::DeliveryCount;
@@ -41,6 +43,12 @@ impl JoinedFrames {
         }
     }
 
+    /// No frame side by side, of messages for one client. `is_deflating` is whether any client gets
+    /// compressed frames.
+    pub(crate) fn none(messages: &[Message], is_deflating: bool) -> Self {
+        Self { is_deflated: is_deflating && settle(messages), ..Self::default() }
+    }
+
     /// No frame side by side, for some of these messages.
     pub(crate) fn apart(&self) -> Self {
         Self { is_deflated: self.is_deflated, ..Self::default() }
@@ -54,8 +62,46 @@ pub(crate) struct Batch<'a> {
     plain: Frames<'a>,
     /// Those of clients that get compressed ones, if any of them differs.
     deflated: Option<Frames<'a>>,
+    /// Whose members get them.
+    audience: Audience<'a>,
+    /// Which of the messages of a longer run these are, by index, if some are left out, and how long
+    /// that run is.
+    part: Option<(&'a [usize], usize)>,
     /// Where messages are counted that are written at once.
     tally: &'a DeliveryCount<'a>,
+}
+
+/// Whose members a batch is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Audience<'a> {
+    /// Every client, so every room.
+    All,
+    /// The members of a room.
+    Room(&'a Arc<str>),
+    /// The clients of a user.
+    User,
+    /// One client.
+    Client,
+}
+
+impl<'a> Audience<'a> {
+    pub(crate) fn of(target: &'a Target) -> Self {
+        match target {
+            Target::All => Self::All,
+            Target::Room(room) => Self::Room(room),
+            Target::User(_) => Self::User,
+            Target::Client(_) => Self::Client,
+        }
+    }
+
+    /// Whether these are messages of a room, or of all.
+    pub(crate) fn counts_in(self, room: &Arc<str>) -> bool {
+        match self {
+            Self::All => true,
+            Self::Room(name) => name == room,
+            Self::User | Self::Client => false,
+        }
+    }
 }
 
 /// Frames that are ready for a vectored write: a slice for each, or one for all.
@@ -92,13 +138,46 @@ impl<'a> Batch<'a> {
     pub(crate) fn new(
         messages: &'a [Message],
         joined: &'a JoinedFrames,
+        audience: Audience<'a>,
         tally: &'a DeliveryCount<'a>,
     ) -> Self {
         debug_assert!(messages.len() <= BATCH_MAX);
         debug_assert!(joined.plain.is_empty() || joined.plain.len() == frame_bytes(messages));
         let plain = Frames::new(messages, &joined.plain, Encoding::Plain);
         let frames = || Frames::new(messages, &joined.deflated, Encoding::Deflate);
-        Self { messages, plain, deflated: joined.is_deflated.then(frames), tally }
+        let deflated = joined.is_deflated.then(frames);
+        Self { messages, plain, deflated, audience, part: None, tally }
+    }
+
+    /// Says that these are the messages at `indexes` of a run of `len`; the others are not for this
+    /// client.
+    pub(crate) fn part_of(self, indexes: &'a [usize], len: usize) -> Self {
+        debug_assert_eq!(indexes.len(), self.messages.len());
+        Self { part: Some((indexes, len)), ..self }
+    }
+
+    /// Whose members the messages are for.
+    pub(crate) fn audience(&self) -> Audience<'a> {
+        self.audience
+    }
+
+    /// Whether this is the answer to a question that a client asked in an empty binary message: it is
+    /// one itself. A client that counts its messages knows that it has asked.
+    pub(crate) fn is_answer(&self) -> bool {
+        let is_empty = |message: &Message| message.is_empty() && !message.is_text();
+        self.audience == Audience::Client && self.messages.iter().all(is_empty)
+    }
+
+    /// How many positions the first `messages` take, and what is left out behind them if they are
+    /// all.
+    pub(crate) fn span(&self, messages: usize) -> u64 {
+        match self.part {
+            None => messages as u64,
+            Some((indexes, len)) if messages == indexes.len() => len as u64,
+            Some((indexes, _)) => {
+                messages.checked_sub(1).map_or(0, |last| indexes[last] as u64 + 1)
+            }
+        }
     }
 
     /// The messages.

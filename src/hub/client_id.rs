@@ -144,4 +144,6 @@ pub(crate) enum Refusal {
     Rooms,
     /// The client is in as many rooms as allowed.
     RoomsPerClient,
+    /// The client counts the messages of its one room.
+    OneRoom,
 }

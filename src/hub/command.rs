@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use crate::disconnect::Disconnect;
 use crate::hub::client_id::{ClientId, Member, Refusal, Target};
+use crate::hub::cursor::Reading;
 use crate::hub::link_event::LinkEvent;
 use crate::hub::queue::Queue;
 use crate::hub::reply::Reply;
 use crate::hub::shared_rooms::SharedRooms;
+use crate::hub::since::{Begin, History, Since};
 use crate::message::{Encoding, Message};
 
 /// A message on its way to its target.
@@ -37,9 +39,9 @@ impl Publish {
 #[derive(Debug)]
 pub(crate) struct Carry {
     pub(crate) publish: Publish,
-    /// Hears how many members of this hub took it. Dropped unanswered if it was not published, or
+    /// Hears what became of it in this hub. Dropped unanswered if it was not published, or
     /// if that is not known.
-    pub(crate) reply: Option<Reply<usize>>,
+    pub(crate) reply: Option<Reply<Dispatched>>,
     /// Hears how many hubs heard it, or that it was not published.
     pub(crate) hubs: Option<Reply<Result<usize, NotPublished>>>,
 }
@@ -47,6 +49,32 @@ pub(crate) struct Carry {
 /// The engine refused a message: no hub has heard it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NotPublished;
+
+/// What became of a message that was dispatched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dispatched {
+    /// How many took it.
+    pub(crate) recipients: usize,
+    /// Its position, if it went to a room that exists.
+    pub(crate) position: Option<u64>,
+    /// Whether a client that it was for did not take it, since it hears its room and nothing else.
+    pub(crate) is_refused: bool,
+}
+
+impl Dispatched {
+    /// What reached so many clients, and no room.
+    pub(crate) const fn to(recipients: usize) -> Self {
+        Self { recipients, position: None, is_refused: false }
+    }
+}
+
+/// A client that was taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Inserted {
+    pub(crate) id: ClientId,
+    /// Where it begins, if it is told of positions.
+    pub(crate) begin: Option<Begin>,
+}
 
 /// What the manager does for the rest of the hub.
 #[derive(Debug)]
@@ -57,13 +85,15 @@ pub(crate) enum Command {
         user: Option<Arc<str>>,
         rooms: Vec<Arc<str>>,
         /// When it came, in seconds of Unix time.
-        since: u32,
-        reply: Reply<Result<ClientId, Refusal>>,
+        came: u32,
+        /// As what it reads its room, if it has one.
+        reading: Reading,
+        reply: Reply<Result<Inserted, Refusal>>,
     },
     /// A connection ends, or a caller ends it: `reply` hears whether the client was there.
     Disconnect { id: ClientId, reason: Disconnect, reply: Option<Reply<bool>> },
-    /// A message for a target; `reply` hears how many members took it.
-    Publish { publish: Publish, reply: Option<Reply<usize>> },
+    /// A message for a target; `reply` hears what became of it.
+    Publish { publish: Publish, reply: Option<Reply<Dispatched>> },
     /// Into a room.
     Join { id: ClientId, room: Arc<str>, reply: Reply<Result<(), Refusal>> },
     /// Out of a room.
@@ -84,6 +114,8 @@ pub(crate) enum Command {
     SumRooms { after: String, limit: usize, reply: Reply<SharedRooms> },
     /// The driver of the backplane tells the manager something.
     Backplane(LinkEvent),
+    /// At most `limit` of the messages that a room keeps; `None` if there is no such room.
+    History { room: Arc<str>, since: Since, limit: usize, reply: Reply<Option<History>> },
     /// A connection is gone and reported elsewhere, or memory is short: look.
     Wake,
     /// The hub has drained: end.

@@ -10,7 +10,8 @@ use crate::disconnect::Disconnect;
 use crate::error::{Error, Kind};
 use crate::hub::backplane::{ILL_AFTER, Link};
 use crate::hub::client_id::{ClientId, Member, Refusal, Target};
-use crate::hub::command::{Carry, Command, Publish};
+use crate::hub::command::{Carry, Command, Dispatched, Publish};
+use crate::hub::history_config::HistoryConfig;
 use crate::hub::inbox;
 use crate::hub::inbox::{CommandReceiver, Inbox, Refused, Sending};
 use crate::hub::manager::Manager;
@@ -18,6 +19,7 @@ use crate::hub::pending_reply::PendingReply;
 use crate::hub::queue_config::QueueConfig;
 use crate::hub::registry::Registry;
 use crate::hub::reply::{Answer, Reply, reply};
+use crate::hub::since::{History, Since};
 use crate::hub::sizing::Sizing;
 use crate::hub::subscriptions::Subscriptions;
 use crate::limits::admission::Admissions;
@@ -178,9 +180,11 @@ impl Hub {
         let counters = Arc::new(Counters::default());
         let inbox_bytes = sizing.as_ref().map_or(config.inbox_bytes, |sizing| sizing.inbox_bytes);
         let (inbox, commands) = inbox::inbox(config.inbox, inbox_bytes);
+        let history = HistoryConfig::new(&config, sizing.as_ref().map(Sizing::messages));
         let registry = Registry::new(
             config.max_rooms,
             config.max_rooms_per_client,
+            history,
             Arc::clone(&counters),
             &memory,
         );
@@ -591,6 +595,88 @@ impl Hub {
         self.request(|reply| Command::Members { of, reply }).await
     }
 
+    /// Returns the position of a room's newest message, or `None` if there is no such room.
+    ///
+    /// Each message of a room has a position, one more than the one before it. The count of a room
+    /// begins at a random number. A room without a member is there as long as it keeps messages, or
+    /// the count of a reader that came with [`since`](crate::Admission::since).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_name`], [`Error::is_closed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Hub};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// assert_eq!(hub.position("news").await?, None);
+    ///
+    /// let _ada = hub.subscribe(Admission::user("ada").room("news")).await?;
+    /// let before = hub.position("news").await?.expect("it has a member");
+    /// hub.publish("news", "hello").await?;
+    /// assert_eq!(hub.position("news").await?, Some(before + 1));
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    pub async fn position(&self, room: &str) -> Result<Option<u64>, Error> {
+        let history = self.kept(room, Since::Now, 0).await?;
+        Ok(history.map(|history| history.newest))
+    }
+
+    /// Returns what a room keeps, from where `since` says, or `None` if there is no such room.
+    ///
+    /// [`Config::history`] says which rooms keep messages. The messages are shared with the room, not
+    /// copied.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_name`], [`Error::is_closed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hublet::{Config, Hub, HistoryRule, Message, Missed, Since};
+    ///
+    /// # smol::block_on(async {
+    /// let config = Config::default().history(vec![HistoryRule::new("news", 2)]);
+    /// let (hub, manager) = Hub::new(config)?;
+    /// # smol::spawn(manager).detach();
+    /// // No client is there. The room keeps its newest two messages all the same.
+    /// for headline in ["first", "second", "third"] {
+    ///     hub.publish("news", headline).await?;
+    /// }
+    /// let kept = hub.history("news", Since::Oldest).await?.expect("it keeps messages");
+    /// assert_eq!(kept.messages, [Message::from("second"), Message::from("third")]);
+    ///
+    /// let later = hub.history("news", Since::Position(kept.newest - 3)).await?.expect("it is there");
+    /// assert_eq!((later.messages.len(), later.missed), (2, Missed::Messages(1)));
+    ///
+    /// assert_eq!(hub.history("sports", Since::Oldest).await?, None);
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    #[doc(alias = "replay")]
+    pub async fn history(&self, room: &str, since: Since) -> Result<Option<History>, Error> {
+        self.kept(room, since, usize::MAX).await
+    }
+
+    /// As [`history`](Self::history), with at most `limit` messages.
+    pub(crate) async fn kept(
+        &self,
+        room: &str,
+        since: Since,
+        limit: usize,
+    ) -> Result<Option<History>, Error> {
+        if !is_name(room) {
+            return Err(Error::new(Kind::Name));
+        }
+        let room = room.into();
+        self.request(|reply| Command::History { room, since, limit, reply }).await
+    }
+
     /// Returns what the hub has counted, and what it holds now. It does not wait.
     ///
     /// # Examples
@@ -684,12 +770,22 @@ impl Hub {
         (!matches!(target, Target::Client(_))).then_some(&backplane.link)
     }
 
+    /// Has the manager hand a client more of what its room keeps.
+    pub(crate) fn ask(&self, id: ClientId) {
+        self.shared.inbox.ask(id);
+    }
+
     /// Publishes a message; returns how many took it.
     pub(crate) async fn publish_counted(&self, publish: Publish) -> Result<usize, Error> {
+        let is_direct = matches!(publish.target, Target::Client(_));
         if let Some(link) = self.link(&publish.target) {
             return Box::pin(self.publish_shared(link, publish)).await;
         }
-        self.publish_queued(publish).await?.await.ok_or_else(Error::closed)
+        let published = self.publish_queued(publish).await?.await.ok_or_else(Error::closed)?;
+        if published.is_refused && is_direct {
+            return Err(Error::new(Kind::OneRoom));
+        }
+        Ok(published.recipients)
     }
 
     /// Publishes a message through the backplane; returns how many clients of this hub took it.
@@ -711,12 +807,15 @@ impl Hub {
             // It is on its way: the driver answers within its own deadlines.
             None => answer.await,
         };
-        recipients.ok_or_else(unavailable)
+        recipients.map(|published| published.recipients).ok_or_else(unavailable)
     }
 
     /// Publishes a message. Ready when the inbox has it: from then on it will be dispatched, and
-    /// the answer is how many took it, or `None` if the hub ends before it can say so.
-    pub(crate) async fn publish_queued(&self, publish: Publish) -> Result<Answer<usize>, Error> {
+    /// the answer is what became of it, or `None` if the hub ends before it can say so.
+    pub(crate) async fn publish_queued(
+        &self,
+        publish: Publish,
+    ) -> Result<Answer<Dispatched>, Error> {
         let (reply, answer) = reply();
         self.send_command(self.admit(publish, Some(reply))?).await?;
         Ok(answer)
@@ -735,7 +834,7 @@ impl Hub {
     /// its length and the name of its target, and charges it to the hub's memory.
     ///
     /// A message that a peer sent has been charged since it was read, and is not charged twice.
-    fn admit(&self, publish: Publish, reply: Option<Reply<usize>>) -> Result<Command, Error> {
+    fn admit(&self, publish: Publish, reply: Option<Reply<Dispatched>>) -> Result<Command, Error> {
         let publish = self.check(publish)?;
         self.shared.compress(&publish.message);
         Ok(Command::Publish { publish, reply })
@@ -762,6 +861,7 @@ impl Hub {
         Error::new(match refusal {
             Refusal::Away => Kind::Unavailable,
             Refusal::Gone | Refusal::UnknownClient => Kind::UnknownClient,
+            Refusal::OneRoom => Kind::OneRoom,
             Refusal::Rooms => Kind::Limit(format!("{} rooms exist, the limit", config.max_rooms)),
             Refusal::RoomsPerClient => Kind::Limit(format!(
                 "the client is in {} rooms, the limit",

@@ -47,11 +47,20 @@ struct Shared {
     line: FifoSemaphore,
     /// Senders that wait, the first included. While there are any, a new sender goes behind them.
     waiting: AtomicUsize,
+    /// What connections tell the manager without a wait.
+    reports: Mutex<Reports>,
+    /// Whether there are any, so that the manager need not lock to see that there are none.
+    any_reports: AtomicBool,
+}
+
+/// What connections tell the manager without a wait.
+#[derive(Debug, Default)]
+pub(crate) struct Reports {
     /// Clients that have lost their connection. A connection adds its client once, at its very end,
     /// so there are never more than clients.
-    gone: Mutex<Vec<ClientId>>,
-    /// Whether `gone` holds any, so that the manager need not lock to see that it is empty.
-    any_gone: AtomicBool,
+    pub(crate) gone: Vec<ClientId>,
+    /// Clients that ask for more of what their room keeps. Each asks once, until it was answered.
+    pub(crate) asking: Vec<ClientId>,
 }
 
 /// Why a command was not taken.
@@ -73,8 +82,8 @@ pub(crate) fn inbox(commands: usize, bytes: usize) -> (Inbox, CommandReceiver) {
         freed: Event::new(),
         line: FifoSemaphore::new(1),
         waiting: AtomicUsize::new(0),
-        gone: Mutex::new(Vec::new()),
-        any_gone: AtomicBool::new(false),
+        reports: Mutex::default(),
+        any_reports: AtomicBool::new(false),
     });
     (Inbox { sender, shared: Arc::clone(&shared) }, CommandReceiver { receiver, shared })
 }
@@ -136,10 +145,19 @@ impl Inbox {
 
     /// Tells the manager that a client's connection is gone. Never waits, never fails.
     pub(crate) fn report_gone(&self, id: ClientId) {
-        self.shared.gone.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+        self.report(|reports| reports.gone.push(id));
+    }
+
+    /// Has the manager hand a client more of what its room keeps. Never waits, never fails.
+    pub(crate) fn ask(&self, id: ClientId) {
+        self.report(|reports| reports.asking.push(id));
+    }
+
+    fn report(&self, add: impl FnOnce(&mut Reports)) {
+        add(&mut self.shared.reports.lock().unwrap_or_else(PoisonError::into_inner));
         // SeqCst, as the channel's own counts: the manager sees the mark after it has made room, or
         // the command of `wake` finds the room.
-        self.shared.any_gone.store(true, Ordering::SeqCst);
+        self.shared.any_reports.store(true, Ordering::SeqCst);
         self.wake();
     }
 
@@ -290,13 +308,13 @@ impl CommandReceiver {
         Some(command)
     }
 
-    /// Takes the clients that have lost their connection.
-    pub(crate) fn take_gone(&self) -> Vec<ClientId> {
-        if !self.shared.any_gone.swap(false, Ordering::SeqCst) {
-            return Vec::new();
+    /// Takes what connections have told, if they have.
+    pub(crate) fn take_reports(&self) -> Option<Reports> {
+        if !self.shared.any_reports.swap(false, Ordering::SeqCst) {
+            return None;
         }
-        let mut gone = self.shared.gone.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *gone)
+        let mut reports = self.shared.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(std::mem::take(&mut *reports))
     }
 }
 

@@ -3,6 +3,7 @@
 //! It awaits its inbox and a yield, nothing else: no client, no handler, no clock. So nothing that
 //! a client does can stop it, and there is no cycle of waits in which it could take part.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -10,8 +11,8 @@ use futures_lite::future::yield_now;
 
 use crate::disconnect::Disconnect;
 use crate::hub::batch::{BATCH_MAX, JoinedFrames};
-use crate::hub::client_id::Target;
-use crate::hub::command::{Command, Publish};
+use crate::hub::client_id::{ClientId, Target};
+use crate::hub::command::{Command, Dispatched, Publish};
 use crate::hub::eviction::MemoryEviction;
 use crate::hub::inbox::CommandReceiver;
 use crate::hub::link_event::LinkEvent;
@@ -23,6 +24,10 @@ use crate::stats::{Counters, add};
 
 /// Members served between two yields: about a millisecond of writes.
 pub(crate) const FANOUT: usize = 128;
+
+/// Clients that are handed kept messages between two yields. Each of them takes at most half a queue:
+/// many come back at once after a restart, and the others wait for less than a round of a large room.
+const REPLAYS_MAX: usize = 32;
 
 /// Owns the registry and does what the inbox says.
 #[derive(Debug)]
@@ -40,6 +45,8 @@ pub(crate) struct Manager {
     eviction: MemoryEviction,
     /// With a backplane: which of its topics the hub hears, and the clients that wait for one.
     subscriptions: Option<Box<Subscriptions>>,
+    /// Clients that have asked for more of what their room keeps, each once.
+    asking: VecDeque<ClientId>,
     /// The messages in hand; empty between two deliveries, and kept for its memory.
     batch: PublishBatch,
 }
@@ -60,7 +67,7 @@ struct PublishBatch {
     /// For each message the client that must not get it, and how many took it.
     dispatches: Vec<Dispatch>,
     /// The index of a message, and where to answer how many took it; in the order of messages.
-    replies: Vec<(usize, Reply<usize>)>,
+    replies: Vec<(usize, Reply<Dispatched>)>,
     /// The frames of the messages side by side, where there are several and they are short.
     joined: JoinedFrames,
 }
@@ -82,8 +89,18 @@ impl Manager {
         let budget =
             BatchBudget { commands: (queue / 2).clamp(1, BATCH_MAX), bytes: queue_bytes / 2 };
         let (eviction, batch) = (MemoryEviction::default(), PublishBatch::default());
-        let deferred = None;
-        Self { commands, registry, counters, budget, deferred, eviction, subscriptions, batch }
+        let (deferred, asking) = (None, VecDeque::new());
+        Self {
+            commands,
+            registry,
+            counters,
+            budget,
+            deferred,
+            eviction,
+            subscriptions,
+            asking,
+            batch,
+        }
     }
 
     /// Runs until the last hub and client are gone, or the hub has drained.
@@ -95,6 +112,10 @@ impl Manager {
                     yield_now().await;
                     command
                 }
+                None if !self.asking.is_empty() => {
+                    yield_now().await;
+                    self.commands.try_next().unwrap_or(Command::Wake)
+                }
                 None => match self.commands.next(begun).await {
                     Some(command) => command,
                     None => return,
@@ -104,9 +125,14 @@ impl Manager {
             if self.dispatch(first).await.is_break() {
                 return;
             }
-            for id in self.commands.take_gone() {
-                self.registry.remove(id, Disconnect::ABNORMAL);
+            if let Some(reports) = self.commands.take_reports() {
+                for id in reports.gone {
+                    self.registry.remove(id, Disconnect::ABNORMAL);
+                }
+                self.asking.extend(reports.asking);
             }
+            self.replay();
+            self.registry.tidy();
             self.eviction.run(&mut self.registry);
             if let Some(subscriptions) = &mut self.subscriptions {
                 let registry = &mut self.registry;
@@ -114,6 +140,17 @@ impl Manager {
                 subscriptions.vacate(vacated, |topic| registry.has_members(topic));
                 #[cfg(test)]
                 subscriptions.check(registry.topics());
+            }
+        }
+    }
+
+    /// Hands clients that have asked more of what their rooms keep.
+    fn replay(&mut self) {
+        let BatchBudget { commands: messages, bytes } = self.budget;
+        for _ in 0..self.asking.len().min(REPLAYS_MAX) {
+            let Some(id) = self.asking.pop_front() else { return };
+            if self.registry.replay(id, messages, bytes) {
+                self.asking.push_back(id);
             }
         }
     }
@@ -183,6 +220,9 @@ impl Manager {
             Command::ListMembers { room, after, limit, reply } => {
                 reply.answer(registry.list_members(&room, after, limit));
             }
+            Command::History { room, since, limit, reply } => {
+                reply.answer(registry.history(&room, since, limit));
+            }
             Command::Backplane(event) => self.on_link_event(event),
             // The first three are done elsewhere, the next are for the outbox only.
             Command::Publish { .. }
@@ -249,11 +289,14 @@ impl Manager {
         while !registry.deliver(&mut delivery, FANOUT) {
             yield_now().await;
         }
+        let (before, is_refused) = (delivery.before, delivery.is_refused);
         add(&counters.messages_dispatched, messages.len() as u64);
         let recipients = dispatches.iter().map(|dispatch| dispatch.recipients);
         add(&counters.recipients, recipients.sum::<usize>() as u64);
         for (index, reply) in replies.drain(..) {
-            reply.answer(dispatches[index].recipients);
+            let recipients = dispatches[index].recipients;
+            let position = before.map(|before| before + index as u64 + 1);
+            reply.answer(Dispatched { recipients, position, is_refused });
         }
         messages.clear();
         dispatches.clear();
@@ -263,8 +306,8 @@ impl Manager {
 /// Makes a client a member of its first rooms, or of one more.
 fn join(registry: &mut Registry, command: Command) {
     match command {
-        Command::Register { queue, user, rooms, since, reply } => {
-            reply.answer(registry.insert(queue, user, &rooms, since));
+        Command::Register { queue, user, rooms, came, reading, reply } => {
+            reply.answer(registry.insert(queue, user, &rooms, came, reading));
         }
         Command::Join { id, room, reply } => reply.answer(registry.join(id, &room)),
         _ => {}
@@ -273,7 +316,7 @@ fn join(registry: &mut Registry, command: Command) {
 
 impl PublishBatch {
     /// Adds a message; returns its target.
-    fn add(&mut self, publish: Publish, reply: Option<Reply<usize>>) -> Target {
+    fn add(&mut self, publish: Publish, reply: Option<Reply<Dispatched>>) -> Target {
         let Publish { target, except, message } = publish;
         if let Some(reply) = reply {
             self.replies.push((self.messages.len(), reply));

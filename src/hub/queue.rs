@@ -18,8 +18,10 @@ use std::{fmt, io};
 use crate::config::Overflow;
 use crate::disconnect::Disconnect;
 use crate::hub::backlog::Backlog;
-use crate::hub::batch::Batch;
+use crate::hub::batch::{Audience, Batch};
 use crate::hub::client_id::ClientId;
+use crate::hub::cursor::{Cursor, Reader};
+use crate::hub::extras::Extras;
 use crate::hub::queue_config::QueueConfig;
 use crate::hub::unsent::{Progress, Unsent};
 use crate::message::{Encoding, Message};
@@ -46,6 +48,40 @@ pub(crate) enum Push {
     Full,
     /// The client has ended already; nothing was taken.
     Gone,
+    /// The client hears its room and nothing else; nothing was taken.
+    Refused,
+}
+
+/// How far a batch went straight to the client's writer.
+enum Written {
+    /// All of it.
+    Whole,
+    /// So many messages need not wait any more.
+    Part(usize),
+    /// The client is gone, and its messages are lost.
+    Failed(Option<Waker>),
+}
+
+/// The positions of a batch, for a client that is told them.
+#[derive(Debug, Clone, Copy)]
+enum Numbering {
+    /// It is not told.
+    Off,
+    /// The messages have none.
+    None,
+    /// They begin behind this one.
+    Behind(u64),
+}
+
+impl Numbering {
+    /// The position of the message at `index`.
+    fn at(self, index: usize) -> Option<u64> {
+        match self {
+            Self::Off => None,
+            Self::None => Some(0),
+            Self::Behind(position) => Some(position + index as u64 + 1),
+        }
+    }
 }
 
 /// How far a queue's life has come.
@@ -72,7 +108,14 @@ pub(crate) struct Drained {
     pub(crate) empty: bool,
     /// The phase after the drain.
     pub(crate) phase: Phase,
+    /// The client, if nothing waits here and messages wait in its room: the manager is to be asked.
+    pub(crate) asks: Option<ClientId>,
+    /// The position of the last message that it was handed, for a client that is told it.
+    pub(crate) position: Option<u64>,
 }
+
+/// A message that was taken, and its position if the client is told it.
+pub(crate) type Taken = (Message, Option<u64>);
 
 /// A client's queue, shared by the registry (which pushes) and the connection (which drains).
 #[derive(Debug)]
@@ -101,8 +144,8 @@ struct State {
     waker: Option<Waker>,
     /// What is known of the end, once there is one.
     end: Option<Box<End>>,
-    /// Messages this client has missed to the overflow policy.
-    missed: u64,
+    /// What only some clients need.
+    extras: Option<Box<Extras>>,
     /// The client's id once the registry has taken it in.
     id: Option<ClientId>,
     /// Memory that the connection holds for the client alone, and the tick since which it does.
@@ -133,7 +176,7 @@ impl Queue {
             backlog: None,
             waker: None,
             end: None,
-            missed: 0,
+            extras: None,
             id: None,
             private_bytes: 0,
             private_since: 0,
@@ -175,26 +218,220 @@ impl Queue {
     pub(crate) fn push(&self, batch: &Batch<'_>) -> Push {
         let mut state = self.lock();
         state.sent = true;
+        if state.extras.is_some() {
+            return self.push_with_extras(state, batch);
+        }
+        self.write_or_wait(state, batch, Numbering::Off)
+    }
+
+    /// Writes a batch if nothing waits, else lets it wait.
+    #[inline(always)]
+    fn write_or_wait(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        batch: &Batch<'_>,
+        numbering: Numbering,
+    ) -> Push {
         let was_empty = state.is_empty();
-        let mut first = 0;
-        if let (true, Phase::Open, Some(outlet)) = (was_empty, state.phase, &state.outlet) {
+        match self.write_through(&mut state, batch) {
+            Written::Whole => Push::Ok,
+            Written::Part(first) => self.enqueue(state, was_empty, batch, first, numbering),
+            Written::Failed(waker) => {
+                drop(state);
+                wake(waker);
+                Push::Ok
+            }
+        }
+    }
+
+    /// Writes what the client's writer takes of a batch, if nothing waits.
+    #[inline(always)]
+    fn write_through(&self, state: &mut State, batch: &Batch<'_>) -> Written {
+        if let (true, Phase::Open, Some(outlet)) = (state.is_empty(), state.phase, &state.outlet) {
             let frames = batch.frames(state.encoding);
             match outlet.try_write(frames.slices()) {
                 Ok(bytes) if bytes == frames.bytes => {
                     batch.count_whole(bytes);
-                    return Push::Ok;
+                    return Written::Whole;
                 }
-                Ok(bytes) if bytes > 0 => first = self.keep_cut(&mut state, batch, bytes),
+                Ok(bytes) if bytes > 0 => {
+                    return Written::Part(self.keep_cut(state, batch, bytes));
+                }
                 Err(error) if is_transient(&error) => {}
                 Ok(_) | Err(_) => {
-                    let waker = self.mark_dead(&mut state, batch.messages().len());
-                    drop(state);
-                    wake(waker);
-                    return Push::Ok;
+                    return Written::Failed(self.mark_dead(state, batch.messages().len()));
                 }
             }
         }
-        self.enqueue(state, was_empty, batch, first)
+        Written::Part(0)
+    }
+
+    /// Takes a batch for a client that has a cursor, or has missed messages.
+    #[inline(never)]
+    fn push_with_extras(&self, mut state: MutexGuard<'_, State>, batch: &Batch<'_>) -> Push {
+        let is_open = matches!(state.phase, Phase::Handshaking | Phase::Open);
+        let Some(cursor) = state.cursor() else {
+            return self.write_or_wait(state, batch, Numbering::Off);
+        };
+        let is_counted = batch.audience().counts_in(&cursor.room);
+        let is_numbered = cursor.reader == Reader::Numbered;
+        if !is_counted {
+            if cursor.reader == Reader::Counting && !batch.is_answer() {
+                return Push::Refused;
+            }
+            let numbering = if is_numbered { Numbering::None } else { Numbering::Off };
+            return self.write_or_wait(state, batch, numbering);
+        }
+        if !is_open {
+            return Push::Gone;
+        }
+        let (len, was_behind, before) =
+            (batch.messages().len(), cursor.is_behind(), cursor.position());
+        cursor.pass_over(batch.span(len), len);
+        if was_behind {
+            return Push::Ok;
+        }
+        if cursor.replays {
+            if state.is_empty() {
+                self.hand(state, batch);
+            }
+            return Push::Ok;
+        }
+        cursor.hand_over(batch.span(len), len);
+        let numbering = if is_numbered { Numbering::Behind(before) } else { Numbering::Off };
+        self.write_or_wait(state, batch, numbering)
+    }
+
+    /// Hands a client messages that it is owed, as many as fit; the others stay in its room.
+    fn hand(&self, mut state: MutexGuard<'_, State>, batch: &Batch<'_>) {
+        let was_empty = state.is_empty();
+        let mut taken = match self.write_through(&mut state, batch) {
+            Written::Whole => batch.messages().len(),
+            Written::Part(first) => first,
+            Written::Failed(waker) => {
+                // The messages are counted as lost already, and the cursor with them.
+                drop(state);
+                return wake(waker);
+            }
+        };
+        let State { extras, backlog, encoding, outlet, .. } = &mut *state;
+        let Some(cursor) = extras.as_mut().and_then(|extras| extras.cursor.as_mut()) else {
+            return;
+        };
+        let numbering = match cursor.reader {
+            Reader::Numbered => Numbering::Behind(cursor.position()),
+            Reader::Plain | Reader::Counting => Numbering::Off,
+        };
+        // Where the room is the queue, one message waits for the writer, which says when more fits.
+        let is_one = cursor.replays && outlet.is_some();
+        while taken < batch.messages().len() && !(is_one && backlog.is_some()) {
+            let new = || Backlog::new(*encoding, self.queue_config.memory.tick());
+            let (message, position) = (&batch.messages()[taken], numbering.at(taken));
+            let backlog = backlog.get_or_insert_with(new);
+            if !backlog.push_kept(message, position, &self.queue_config) {
+                break;
+            }
+            taken += 1;
+        }
+        cursor.hand_over(batch.span(taken), taken);
+        state.forget_empty_backlog();
+        if was_empty && !state.is_empty() {
+            let waker = state.waker.take();
+            drop(state);
+            wake(waker);
+        }
+    }
+
+    /// Gives the client a place among the messages of its room; `keeps` is whether that keeps any.
+    pub(crate) fn set_cursor(&self, mut cursor: Cursor, keeps: bool) {
+        let mut state = self.lock();
+        cursor.replays = keeps && self.replays();
+        state.extras.get_or_insert_default().cursor = Some(cursor);
+    }
+
+    /// Whether rooms that keep messages take the place of queues.
+    pub(crate) fn replays(&self) -> bool {
+        self.queue_config.overflow == Overflow::Replay
+    }
+
+    /// Looks at the cursor of a client that takes messages still.
+    pub(crate) fn with_cursor<T>(&self, look: impl FnOnce(&mut Cursor) -> T) -> Option<T> {
+        let mut state = self.lock();
+        let is_open = matches!(state.phase, Phase::Handshaking | Phase::Open);
+        state.cursor().filter(|_| is_open).map(look)
+    }
+
+    /// Whether the client hears what it publishes itself.
+    pub(crate) fn hears_itself(&self) -> bool {
+        self.lock().cursor().is_some_and(|cursor| cursor.hears_itself())
+    }
+
+    /// Takes messages that its room keeps, of those that the client is owed; `true` if more of them
+    /// wait, and nothing here.
+    pub(crate) fn push_kept(&self, batch: &Batch<'_>) -> bool {
+        let mut state = self.lock();
+        if !matches!(state.phase, Phase::Handshaking | Phase::Open) {
+            return false;
+        }
+        state.sent = true;
+        self.hand(state, batch);
+        self.lock().take_ask().is_some()
+    }
+
+    /// Notes messages that are not for this client, since it has published them.
+    pub(crate) fn leave_out(&self, audience: Audience<'_>, span: u64) {
+        let mut state = self.lock();
+        let cursor = state.cursor().filter(|cursor| audience.counts_in(&cursor.room));
+        cursor.into_iter().for_each(|cursor| cursor.leave_out(span));
+    }
+
+    /// Passes over kept messages that are not for this client, since it has published them; `true`
+    /// if more wait, and nothing here.
+    pub(crate) fn pass_own(&self, span: u64) -> bool {
+        let mut state = self.lock();
+        state.cursor().into_iter().for_each(|cursor| cursor.hand_over(span, 0));
+        state.take_ask().is_some()
+    }
+
+    /// The client whose room is to be asked for more, if nothing waits here.
+    pub(crate) fn ask(&self) -> Option<ClientId> {
+        self.lock().take_ask()
+    }
+
+    /// Leaves out what its room keeps no more: all before a position, that counts as lost.
+    pub(crate) fn skip_to(&self, position: u64) {
+        let mut state = self.lock();
+        let lost = state.cursor().map_or(0, |cursor| cursor.skip_to(position));
+        if lost > 0 {
+            add(&self.queue_config.counters.messages_lost, lost);
+            state.extras.get_or_insert_default().missed += lost;
+        }
+    }
+
+    /// Evicts a client whose next message its room keeps no more.
+    ///
+    /// For the registry, which removes it.
+    pub(crate) fn evict_overtaken(&self) {
+        let mut state = self.lock();
+        if matches!(state.phase, Phase::Handshaking | Phase::Open) {
+            let code = Disconnect::SLOW.code();
+            let reason = Disconnect::new(code, "too slow: its next message is kept no more");
+            state.end().reason.get_or_insert(reason);
+            state.evict(&self.queue_config, 0);
+            state.id = None;
+            let waker = state.waker.take();
+            drop(state);
+            wake(waker);
+        }
+    }
+
+    /// Takes the cursor off a client that has left its room: what waits there counts as lost.
+    pub(crate) fn remove_cursor(&self) {
+        let mut state = self.lock();
+        state.give_up(&self.queue_config);
+        if let Some(extras) = &mut state.extras {
+            extras.cursor = None;
+        }
     }
 
     /// Keeps the message of a batch that the first `bytes` end in, if they do; returns how many
@@ -217,14 +454,19 @@ impl Queue {
         mut state: MutexGuard<'_, State>,
         was_empty: bool,
         batch: &Batch<'_>,
-        first: usize,
+        mut first: usize,
+        numbering: Numbering,
     ) -> Push {
         if !matches!(state.phase, Phase::Handshaking | Phase::Open) {
             return Push::Gone;
         }
+        let overflow = state.overflow(&self.queue_config);
+        if overflow == Overflow::Latest && !was_empty {
+            first = self.keep_latest(&mut state, batch);
+        }
         let mut outcome = Push::Ok;
         for (index, message) in batch.messages().iter().enumerate().skip(first) {
-            if !self.wait(&mut state, message) {
+            if !self.wait(&mut state, overflow, message, numbering.at(index)) {
                 state.evict(&self.queue_config, batch.messages().len() - index);
                 state.id = None;
                 outcome = Push::Full;
@@ -240,17 +482,39 @@ impl Queue {
         outcome
     }
 
+    /// Drops what waits for a client that is behind, but for a message that is cut, and all of a batch
+    /// but its last message; returns the index of that.
+    fn keep_latest(&self, state: &mut State, batch: &Batch<'_>) -> usize {
+        let waiting = state.backlog.as_mut().map_or(0, |backlog| backlog.drop_all_but_cut());
+        let last = batch.messages().len() - 1;
+        state.miss((waiting + last) as u64, &self.queue_config);
+        last
+    }
+
     /// Lets a message wait; `false` if it does not fit and the policy is to evict.
-    fn wait(&self, state: &mut State, message: &Message) -> bool {
+    fn wait(
+        &self,
+        state: &mut State,
+        overflow: Overflow,
+        message: &Message,
+        position: Option<u64>,
+    ) -> bool {
         let queue_config = &*self.queue_config;
         let backlog = self.backlog(state);
         let mut missed = 0;
         let fits = loop {
-            if backlog.push(message, queue_config) {
+            if backlog.push(message, position, queue_config) {
                 break true;
             }
-            match queue_config.overflow {
-                Overflow::Disconnect => break false,
+            match overflow {
+                Overflow::Disconnect | Overflow::Replay => break false,
+                Overflow::Latest => {
+                    let dropped = backlog.drop_all_but_cut() as u64;
+                    missed += dropped.max(1);
+                    if dropped == 0 {
+                        break true;
+                    }
+                }
                 Overflow::DropOldest if backlog.drop_oldest() => missed += 1,
                 Overflow::DropOldest | Overflow::DropNewest => {
                     missed += 1;
@@ -343,7 +607,9 @@ impl Queue {
             Some(waker) if waker.will_wake(cx.waker()) => {}
             _ => state.waker = Some(cx.waker().clone()),
         }
-        Drained { wrote: written > 0, empty: state.is_empty(), phase: state.phase }
+        let (empty, phase) = (state.is_empty(), state.phase);
+        let asks = if state.extras.is_some() { state.take_ask() } else { None };
+        Drained { wrote: written > 0, empty, phase, asks, position: state.position() }
     }
 
     /// Takes the first message that waits, for a client without a stream; `Err` with the reason
@@ -352,13 +618,13 @@ impl Queue {
     ///
     /// What is taken counts as delivered. Not for a queue that pushes write through, where the
     /// first message may be half written.
-    pub(crate) fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Result<Message, Disconnect>> {
+    pub(crate) fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Result<Taken, Disconnect>> {
         let mut state = self.lock();
         debug_assert!(state.outlet.is_none());
-        if let Some(message) = state.backlog.as_mut().and_then(|backlog| backlog.pop()) {
+        if let Some(taken) = state.backlog.as_mut().and_then(|backlog| backlog.pop()) {
             state.forget_empty_backlog();
             add(&self.queue_config.counters.messages_delivered, 1);
-            return Poll::Ready(Ok(message));
+            return Poll::Ready(Ok(taken));
         }
         match state.phase {
             Phase::Handshaking | Phase::Open => {
@@ -379,6 +645,7 @@ impl Queue {
         if matches!(state.phase, Phase::Handshaking | Phase::Open) {
             state.phase = Phase::Closing;
             state.id = None;
+            state.give_up(&self.queue_config);
             state.end().reason = Some(reason);
             let waker = state.waker.take();
             drop(state);
@@ -491,9 +758,9 @@ impl Queue {
         state.backlog.as_ref().map_or((0, 0), |backlog| (backlog.len(), backlog.bytes()))
     }
 
-    /// Messages this client has missed to the overflow policy.
+    /// Messages this client has missed to the overflow policy, or to a room that keeps them no more.
     pub(crate) fn missed(&self) -> u64 {
-        self.lock().missed
+        self.lock().missed()
     }
 
     /// Whether the channel of a client that is behind exists.
@@ -511,6 +778,7 @@ impl Queue {
     fn mark_dead(&self, state: &mut State, more: usize) -> Option<Waker> {
         let waiting = state.backlog.as_ref().map_or(0, |backlog| backlog.len());
         add(&self.queue_config.counters.messages_lost, (waiting + more) as u64);
+        state.give_up(&self.queue_config);
         state.clear();
         state.phase = Phase::Dead;
         state.outlet = None;
@@ -533,8 +801,48 @@ impl State {
     }
 
     fn miss(&mut self, n: u64, queue_config: &QueueConfig) {
-        self.missed += n;
-        add(&queue_config.counters.messages_dropped, n);
+        if n > 0 {
+            self.extras.get_or_insert_default().missed += n;
+            add(&queue_config.counters.messages_dropped, n);
+        }
+    }
+
+    fn missed(&self) -> u64 {
+        self.extras.as_ref().map_or(0, |extras| extras.missed)
+    }
+
+    fn cursor(&mut self) -> Option<&mut Cursor> {
+        self.extras.as_mut()?.cursor.as_mut()
+    }
+
+    /// The position of the last message that a client was handed that is told it.
+    fn position(&self) -> Option<u64> {
+        let cursor = self.extras.as_ref()?.cursor.as_ref()?;
+        (cursor.reader == Reader::Numbered).then(|| cursor.position())
+    }
+
+    /// The client, if it should ask for more: nothing waits here, and messages wait in its room. It
+    /// asks once.
+    fn take_ask(&mut self) -> Option<ClientId> {
+        let id = self.id.filter(|_| self.phase == Phase::Open && self.is_empty())?;
+        let cursor = self.cursor()?;
+        let asks = cursor.is_behind() && !std::mem::replace(&mut cursor.asked, true);
+        asks.then_some(id)
+    }
+
+    /// What happens when this queue is full: no message may be dropped for a client that counts them.
+    fn overflow(&self, queue_config: &QueueConfig) -> Overflow {
+        let cursor = self.extras.as_ref().and_then(|extras| extras.cursor.as_ref());
+        match cursor {
+            Some(cursor) if cursor.reader == Reader::Counting => Overflow::Disconnect,
+            _ => queue_config.overflow,
+        }
+    }
+
+    /// Counts as lost what waits in the room of a client that ends.
+    fn give_up(&mut self, queue_config: &QueueConfig) {
+        let lost = self.cursor().map_or(0, Cursor::give_up);
+        add(&queue_config.counters.messages_lost, lost);
     }
 
     /// Evicts: the backlog and `more` messages count as dropped. A cut frame is kept, and control
@@ -543,9 +851,10 @@ impl State {
         let dropped = self.backlog.as_mut().map_or(0, |backlog| backlog.drop_all_but_cut());
         self.forget_empty_backlog();
         self.miss((dropped + more) as u64, queue_config);
+        self.give_up(queue_config);
         self.phase = Phase::Evicted;
         self.outlet = None;
-        let reason = match self.missed {
+        let reason = match self.missed() {
             0 => Disconnect::SLOW,
             1 => Disconnect::new(Disconnect::SLOW.code(), "too slow: missed 1 message"),
             n => Disconnect::new(Disconnect::SLOW.code(), format!("too slow: missed {n} messages")),
@@ -590,7 +899,7 @@ impl fmt::Debug for State {
         f.debug_struct("State")
             .field("phase", &self.phase)
             .field("backlog", &self.backlog)
-            .field("missed", &self.missed)
+            .field("extras", &self.extras)
             .finish_non_exhaustive()
     }
 }

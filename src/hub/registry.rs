@@ -7,15 +7,19 @@ use std::sync::{Arc, Weak};
 use slab::Slab;
 
 use crate::disconnect::Disconnect;
-use crate::hub::batch::{Batch, JoinedFrames};
+use crate::hub::batch::{Audience, BATCH_MAX, Batch, JoinedFrames};
 use crate::hub::client_id::{ClientId, Member, Refusal, Target};
+use crate::hub::command::Inserted;
+use crate::hub::cursor::{Cursor, Reader, Reading};
+use crate::hub::history_config::HistoryConfig;
 use crate::hub::queue::{Push, Queue};
 use crate::hub::room::{Room, shrink};
-use crate::hub::sizing::NAME;
+use crate::hub::rooms::Rooms;
+use crate::hub::since::{Begin, History, Since};
 use crate::hub::topic::Topic;
 use crate::memory::budget::MemoryBudget;
 use crate::message::{Encoding, Message};
-use crate::stats::{Counters, DeliveryCount};
+use crate::stats::{Counters, DeliveryCount, add};
 
 /// Empty slots that are passed over in less than the time of one push.
 const EMPTY_SLOTS_PER_MEMBER: usize = 64;
@@ -26,20 +30,16 @@ pub(crate) struct Registry {
     entries: Slab<Entry>,
     /// Counts inserts; the next client's generation.
     generation: u32,
-    /// Rooms by name. A room exists while it has a member.
-    rooms: HashMap<Arc<str>, Room>,
+    /// Rooms by name.
+    rooms: Rooms,
     /// Slots by user. A user exists while it has a client.
     users: HashMap<Arc<str>, Vec<u32>>,
-    /// Rooms that may exist.
-    rooms_max: usize,
     /// Rooms that one client may be in.
     rooms_per_client_max: usize,
     /// Where the gauges of clients and rooms stand.
     counters: Arc<Counters>,
-    /// Where the memory of the rooms is reserved; that of clients is with their connections.
+    /// Where everything is charged.
     memory: Arc<MemoryBudget>,
-    /// Bytes that are reserved for rooms.
-    rooms_aside: usize,
     /// Under a ceiling: queues of removed clients, which may hold memory until their connections
     /// have ended. Queues that are gone are dropped before the list grows.
     departing: Vec<Weak<Queue>>,
@@ -89,6 +89,12 @@ pub(crate) struct Delivery<'a> {
     dispatches: &'a mut [Dispatch],
     /// Whether any message has a client that must not get it.
     excepting: bool,
+    /// Whether the messages have been counted in their rooms.
+    begun: bool,
+    /// The position before the first message, if they are for a room that exists.
+    pub(crate) before: Option<u64>,
+    /// Whether a client did not take the messages because it hears its room and nothing else.
+    pub(crate) is_refused: bool,
     /// How many members have been served; for `All`, how many slots.
     place: usize,
     /// Clients that overflowed or had gone; removed when the last member is served.
@@ -122,8 +128,18 @@ impl<'a> Delivery<'a> {
     ) -> Self {
         debug_assert_eq!(messages.len(), dispatches.len());
         let excepting = dispatches.iter().any(|dispatch| dispatch.except.is_some());
-        let ended = Vec::new();
-        Self { target, messages, joined, dispatches, excepting, place: 0, evicted: ended }
+        Self {
+            target,
+            messages,
+            joined,
+            dispatches,
+            excepting,
+            begun: false,
+            before: None,
+            is_refused: false,
+            place: 0,
+            evicted: Vec::new(),
+        }
     }
 }
 
@@ -131,19 +147,19 @@ impl Registry {
     pub(crate) fn new(
         rooms_max: usize,
         rooms_per_client_max: usize,
+        history: HistoryConfig,
         counters: Arc<Counters>,
         memory: &Arc<MemoryBudget>,
     ) -> Self {
+        let rooms = Rooms::new(rooms_max, history, Arc::clone(&counters), Arc::clone(memory));
         Self {
             entries: Slab::new(),
             generation: 0,
-            rooms: HashMap::new(),
+            rooms,
             users: HashMap::new(),
-            rooms_max,
             rooms_per_client_max,
             counters,
             memory: Arc::clone(memory),
-            rooms_aside: 0,
             departing: Vec::new(),
             vacated: None,
             deflating: 0,
@@ -164,7 +180,7 @@ impl Registry {
     pub(crate) fn has_members(&self, topic: &Topic) -> bool {
         match topic {
             Topic::All => true,
-            Topic::Room(room) => self.rooms.contains_key(room),
+            Topic::Room(room) => self.rooms.get(room).is_some_and(|room| !room.is_empty()),
             Topic::User(user) => self.users.contains_key(user),
         }
     }
@@ -172,18 +188,24 @@ impl Registry {
     /// The topics that have members.
     #[cfg(test)]
     pub(crate) fn topics(&self) -> impl Iterator<Item = Topic> {
-        let rooms = self.rooms.keys().map(|room| Topic::Room(Arc::clone(room)));
+        let rooms = self.rooms.iter().filter(|(_, room)| !room.is_empty());
+        let rooms = rooms.map(|(name, _)| Topic::Room(Arc::clone(name)));
         rooms.chain(self.users.keys().map(|user| Topic::User(Arc::clone(user))))
     }
 
-    /// Inserts a client into its first rooms, all of them or none.
+    /// Inserts a client into its first rooms, all of them or none. In the same step it gets its place
+    /// among the messages of its room, so that it misses none and hears none twice.
     pub(crate) fn insert(
         &mut self,
         queue: Arc<Queue>,
         user: Option<Arc<str>>,
         rooms: &[Arc<str>],
         since: u32,
-    ) -> Result<ClientId, Refusal> {
+        reading: Reading,
+    ) -> Result<Inserted, Refusal> {
+        if reading.since.is_some() && rooms.len() != 1 {
+            return Err(Refusal::OneRoom);
+        }
         if self.entries.len() == self.entries.capacity() {
             // By an eighth: doubled, the entries of ten thousand clients would be half empty.
             self.entries.reserve_exact(self.entries.len() / 8 + 8);
@@ -205,7 +227,99 @@ impl Registry {
             }
         }
         self.counters.clients.store(self.entries.len(), Ordering::Relaxed);
-        Ok(id)
+        let begin = if let [room] = rooms { self.begin(id, room, reading) } else { None };
+        Ok(Inserted { id, begin })
+    }
+
+    /// Gives a client that needs one its place among the messages of its room; returns where it
+    /// begins, if it is told of positions.
+    fn begin(&mut self, id: ClientId, name: &Arc<str>, reading: Reading) -> Option<Begin> {
+        let queue = &self.entries[id.slot as usize].queue;
+        let room = self.rooms.get(name)?;
+        let keeps = room.keeps_messages();
+        let is_plain = reading.reader == Reader::Plain;
+        if is_plain && !(keeps && queue.replays()) {
+            return None;
+        }
+        let begin = room.begin(reading.since.unwrap_or(Since::Now));
+        let (position, newest) = (begin.position, room.newest());
+        queue.set_cursor(Cursor::new(Arc::clone(name), reading, position, newest), keeps);
+        // From now on these messages are for this client too.
+        add(&self.counters.recipients, newest - position);
+        if reading.since.is_some() {
+            self.rooms.keep_count(name);
+        }
+        if reading.ends && position == newest {
+            self.remove(id, Disconnect::NORMAL);
+        }
+        (!is_plain).then_some(begin)
+    }
+
+    /// Hands a client that is behind more of what its room keeps, at most `messages_max` messages
+    /// and about `bytes_max` bytes; `true` if it should be called for this client again.
+    pub(crate) fn replay(&mut self, id: ClientId, messages_max: usize, bytes_max: usize) -> bool {
+        let Some(entry) = self.get(id) else { return false };
+        let place = entry.queue.with_cursor(|cursor| {
+            cursor.asked = false;
+            (Arc::clone(&cursor.room), cursor.reader, cursor.position(), cursor.hears_itself())
+        });
+        let Some((name, reader, mut position, hears_itself)) = place else { return false };
+        let Some(room) = self.rooms.get(&name) else { return false };
+        if position < room.before_oldest() {
+            if reader != Reader::Numbered {
+                entry.queue.evict_overtaken();
+                self.remove(id, Disconnect::SLOW);
+                return false;
+            }
+            position = room.before_oldest();
+            entry.queue.skip_to(position);
+        }
+        let except = (!hears_itself).then_some(id);
+        let (mut messages, mut indexes, mut span, mut bytes) = (Vec::new(), Vec::new(), 0, 0);
+        for (index, slot) in room.after(position).enumerate() {
+            bytes += slot.message.frame(Encoding::Plain).len();
+            if messages.len() >= messages_max.min(BATCH_MAX) || (index > 0 && bytes > bytes_max) {
+                break;
+            }
+            span = index + 1;
+            if except.is_none() || slot.except != except {
+                messages.push(slot.message.clone());
+                indexes.push(index);
+            }
+        }
+        let again = if messages.is_empty() {
+            entry.queue.pass_own(span as u64)
+        } else {
+            let joined = JoinedFrames::none(&messages, self.is_deflating());
+            let tally = DeliveryCount::new(&self.counters);
+            let batch = Batch::new(&messages, &joined, Audience::Room(&name), &tally);
+            entry.queue.push_kept(&batch.part_of(&indexes, span))
+        };
+        let meets = entry.queue.with_cursor(|cursor| cursor.ends && !cursor.is_behind());
+        if meets == Some(true) {
+            self.remove(id, Disconnect::NORMAL);
+        }
+        again
+    }
+
+    /// What a room keeps, at most `limit` messages of it from where a reader begins; `None` if there
+    /// is no such room.
+    pub(crate) fn history(&self, room: &str, since: Since, limit: usize) -> Option<History> {
+        let room = self.rooms.get(room)?;
+        let Begin { position, missed } = room.begin(since);
+        let messages = room.after(position).take(limit).map(|slot| slot.message.clone()).collect();
+        let (newest, oldest) = (room.newest(), room.oldest());
+        Some(History { newest, oldest, position, missed, messages })
+    }
+
+    /// Forgets rooms that are over, and drops kept messages while memory is short.
+    pub(crate) fn tidy(&mut self) {
+        self.rooms.sweep();
+        if self.memory.should_shed() {
+            let low = self.memory.watermarks().low;
+            let memory = Arc::clone(&self.memory);
+            self.rooms.shed_while(|rooms| rooms.held() > 0 && memory.used() >= low);
+        }
     }
 
     /// Removes a client and closes its queue with `reason`: the only way out of the registry.
@@ -262,21 +376,31 @@ impl Registry {
         if entry.memberships.len() >= self.rooms_per_client_max {
             return Err(Refusal::RoomsPerClient);
         }
-        let name = match self.rooms.get_key_value(room) {
-            Some((name, _)) => Arc::clone(name),
-            None if self.rooms.len() >= self.rooms_max => return Err(Refusal::Rooms),
-            None => Arc::clone(room),
-        };
-        let place = self.rooms.entry(Arc::clone(&name)).or_default().add(id.slot);
-        self.entries[id.slot as usize].memberships.push(Membership { room: name, place });
-        self.count_rooms();
+        if self.counts_one_room(id) {
+            return Err(Refusal::OneRoom);
+        }
+        let (room, place) = self.rooms.add(room, id.slot).ok_or(Refusal::Rooms)?;
+        self.entries[id.slot as usize].memberships.push(Membership { room, place });
         Ok(())
+    }
+
+    /// Whether a client counts the messages of its one room.
+    fn counts_one_room(&self, id: ClientId) -> bool {
+        let counts = |cursor: &mut Cursor| cursor.reader == Reader::Counting;
+        self.get(id).and_then(|entry| entry.queue.with_cursor(counts)) == Some(true)
     }
 
     /// Takes a client out of a room; not being there is no error.
     pub(crate) fn leave(&mut self, id: ClientId, room: &str) -> Result<(), Refusal> {
+        let counts_one_room = self.counts_one_room(id);
         let entry = self.get_mut(id).ok_or(Refusal::UnknownClient)?;
         if let Some(at) = entry.memberships.iter().position(|m| &*m.room == room) {
+            if counts_one_room {
+                return Err(Refusal::OneRoom);
+            }
+            if entry.queue.with_cursor(|cursor| *cursor.room == *room) == Some(true) {
+                entry.queue.remove_cursor();
+            }
             // The others keep the order in which they were joined.
             let membership = entry.memberships.remove(at);
             self.remove_membership(&membership);
@@ -291,12 +415,37 @@ impl Registry {
     /// the calls of one delivery.
     pub(crate) fn deliver(&mut self, delivery: &mut Delivery<'_>, budget: usize) -> bool {
         let tally = DeliveryCount::new(&self.counters);
-        let batch = Batch::new(delivery.messages, delivery.joined, &tally);
+        let is_first = !std::mem::replace(&mut delivery.begun, true);
+        let audience = Audience::of(delivery.target);
+        let batch = Batch::new(delivery.messages, delivery.joined, audience, &tally);
         let one;
         let (slots, len): (Option<&[u32]>, usize) = match delivery.target {
-            Target::All => (None, self.entries.capacity()),
-            Target::Room(room) => {
-                self.rooms.get(room).map_or((None, 0), |r| (Some(r.members()), r.len()))
+            Target::All => {
+                if is_first {
+                    let dispatches = &*delivery.dispatches;
+                    let except = |index: usize| dispatches[index].except;
+                    self.rooms.append_everywhere(delivery.messages, except);
+                }
+                (None, self.entries.capacity())
+            }
+            Target::Room(name) => {
+                let room = match self.rooms.find(name) {
+                    Some(room) if !room.outlives() => {
+                        if is_first {
+                            delivery.before = Some(room.count(delivery.messages.len()));
+                        }
+                        Some(&*room)
+                    }
+                    _ if is_first => {
+                        let dispatches = &*delivery.dispatches;
+                        let except = |index: usize| dispatches[index].except;
+                        let kept = self.rooms.append_kept(name, delivery.messages, except);
+                        delivery.before = kept.map(|(_, before)| before);
+                        kept.map(|(room, _)| room)
+                    }
+                    _ => self.rooms.get(name),
+                };
+                room.map_or((None, 0), |room| (Some(room.members()), room.len()))
             }
             Target::User(user) => self.users.get(user).map_or((None, 0), |s| (Some(s), s.len())),
             Target::Client(id) if self.get(*id).is_some() => {
@@ -320,15 +469,17 @@ impl Registry {
             let id = ClientId { slot, generation: entry.generation };
             let is_excepted =
                 delivery.excepting && delivery.dispatches.iter().any(|d| d.except == Some(id));
-            let outcome = if is_excepted {
+            let outcome = if is_excepted && !entry.queue.hears_itself() {
                 push_rest(entry, id, delivery, &tally)
             } else {
                 let outcome = entry.queue.push(&batch);
-                whole += usize::from(outcome != Push::Gone);
+                whole += usize::from(matches!(outcome, Push::Ok | Push::Full));
                 outcome
             };
-            if outcome != Push::Ok {
-                delivery.evicted.push(slot);
+            match outcome {
+                Push::Ok => {}
+                Push::Full | Push::Gone => delivery.evicted.push(slot),
+                Push::Refused => delivery.is_refused = true,
             }
         }
         drop(tally);
@@ -470,33 +621,25 @@ impl Registry {
 
     /// Takes a member out of a room, and the room off the index with its last member.
     fn remove_membership(&mut self, membership: &Membership) {
-        let Some(room) = self.rooms.get_mut(&membership.room) else { return };
-        if let Some(moved) = room.remove(membership.place) {
+        if let Some(moved) = self.rooms.remove(&membership.room, membership.place) {
             let entry = &mut self.entries[moved as usize];
             let moved = entry.memberships.iter_mut().find(|m| m.room == membership.room);
             if let Some(moved) = moved {
                 moved.place = membership.place;
             }
         }
-        if room.is_empty() {
-            self.rooms.remove(&membership.room);
-            if let Some(vacated) = &mut self.vacated {
+        let has_members = |room: &Room| !room.is_empty();
+        if let Some(vacated) = &mut self.vacated {
+            if !self.rooms.get(&membership.room).is_some_and(has_members) {
                 vacated.push(Topic::Room(Arc::clone(&membership.room)));
             }
         }
-        self.count_rooms();
     }
 
     /// Tells publishers whether to compress.
     fn count_deflating(&mut self, clients: usize) {
         self.deflating = clients;
         self.counters.deflating.store(clients, Ordering::Relaxed);
-    }
-
-    fn count_rooms(&mut self) {
-        self.counters.rooms.store(self.rooms.len(), Ordering::Relaxed);
-        let bytes = self.rooms.len() * NAME;
-        self.memory.reserve(std::mem::replace(&mut self.rooms_aside, bytes), bytes);
     }
 
     /// Remembers a removed client until its connection has ended.
@@ -514,26 +657,23 @@ impl Registry {
     fn shrink_indexes(&mut self) {
         /// Below this many entries there is nothing worth giving back.
         const KEEP: usize = 64;
-        fn shrink<V>(index: &mut HashMap<Arc<str>, V>) {
-            if index.capacity() > KEEP && index.len() < index.capacity() / 4 {
-                index.shrink_to(index.len() * 2);
-            }
-        }
         let (len, capacity) = (self.entries.len(), self.entries.capacity());
         // At powers of two only: a slab rebuilds its list of free slots when it shrinks.
         if capacity > KEEP && len < capacity / 4 && (len == 0 || len.is_power_of_two()) {
             self.entries.shrink_to_fit();
         }
-        shrink(&mut self.rooms);
-        shrink(&mut self.users);
+        self.rooms.shrink(KEEP);
+        let (len, capacity) = (self.users.len(), self.users.capacity());
+        if capacity > KEEP && len < capacity / 4 {
+            self.users.shrink_to(len * 2);
+        }
     }
 
     /// Places that slab and indexes hold memory for.
     #[cfg(test)]
     pub(crate) fn places(&self) -> usize {
-        let rooms = self.rooms.values().map(Room::capacity).sum::<usize>();
         let users = self.users.values().map(Vec::capacity).sum::<usize>();
-        self.entries.capacity() + self.rooms.capacity() + rooms + self.users.capacity() + users
+        self.entries.capacity() + self.rooms.places() + self.users.capacity() + users
     }
 
     /// Checks that every index agrees with the slab and the slab with every index.
@@ -541,7 +681,7 @@ impl Registry {
     pub(crate) fn check(&self) {
         for (slot, entry) in &self.entries {
             for membership in &entry.memberships {
-                let members = self.rooms[&membership.room].members();
+                let members = self.rooms.get(&membership.room).expect("a room").members();
                 assert_eq!(members[membership.place as usize], slot as u32, "place in room");
             }
             assert!(entry.memberships.len() <= self.rooms_per_client_max);
@@ -549,17 +689,15 @@ impl Registry {
                 assert_eq!(self.users[user].iter().filter(|&&s| s == slot as u32).count(), 1);
             }
         }
-        assert!(self.rooms.len() <= self.rooms_max);
-        let places: usize = self.rooms.values().map(Room::len).sum();
+        self.rooms.check();
+        let places: usize = self.rooms.iter().map(|(_, room)| room.len()).sum();
         let memberships: usize = self.entries.iter().map(|(_, e)| e.memberships.len()).sum();
         assert_eq!(places, memberships, "every place in a room is a client's");
-        assert!(self.rooms.values().all(|room| !room.is_empty()), "no empty room");
         let enrolled: usize = self.users.values().map(Vec::len).sum();
         let users = self.entries.iter().filter(|(_, entry)| entry.user.is_some()).count();
         assert_eq!(enrolled, users, "every place under a user is a client's");
         assert!(self.users.values().all(|slots| !slots.is_empty()), "no user without a client");
         assert_eq!(self.counters.clients.load(Ordering::Relaxed), self.entries.len());
-        assert_eq!(self.counters.rooms.load(Ordering::Relaxed), self.rooms.len());
         let deflating = |(_, entry): &(usize, &Entry)| entry.queue.encoding() == Encoding::Deflate;
         let deflating = self.entries.iter().filter(deflating).count();
         assert_eq!(self.deflating, deflating);
@@ -589,9 +727,7 @@ impl Drop for Registry {
             entry.queue.close(Disconnect::GOING_AWAY);
         }
         self.counters.clients.store(0, Ordering::Relaxed);
-        self.counters.rooms.store(0, Ordering::Relaxed);
         self.count_deflating(0);
-        self.memory.reserve(self.rooms_aside, 0);
     }
 }
 
@@ -618,14 +754,17 @@ fn push_rest(
     tally: &DeliveryCount<'_>,
 ) -> Push {
     let goes = |index: &usize| delivery.dispatches[*index].except != Some(id);
-    let rest: Vec<usize> = (0..delivery.messages.len()).filter(goes).collect();
+    let len = delivery.messages.len();
+    let rest: Vec<usize> = (0..len).filter(goes).collect();
     if rest.is_empty() {
+        entry.queue.leave_out(Audience::of(delivery.target), len as u64);
         return Push::Ok;
     }
     let messages: Vec<_> = rest.iter().map(|&index| delivery.messages[index].clone()).collect();
     let apart = delivery.joined.apart();
-    let outcome = entry.queue.push(&Batch::new(&messages, &apart, tally));
-    if outcome != Push::Gone {
+    let batch = Batch::new(&messages, &apart, Audience::of(delivery.target), tally);
+    let outcome = entry.queue.push(&batch.part_of(&rest, len));
+    if matches!(outcome, Push::Ok | Push::Full) {
         rest.iter().for_each(|&index| delivery.dispatches[index].recipients += 1);
     }
     outcome
@@ -646,13 +785,18 @@ mod tests {
             counters: Arc::clone(&counters),
             memory: Arc::default(),
         });
-        let mut registry = Registry::new(4, 4, counters, &queue_config.memory);
+        let mut registry =
+            Registry::new(4, 4, HistoryConfig::none(), counters, &queue_config.memory);
         let room: [Arc<str>; 1] = ["main".into()];
-        let first =
-            registry.insert(Queue::new(&queue_config), None, &room, 0).expect("there is room");
+        let first = registry
+            .insert(Queue::new(&queue_config), None, &room, 0, Reading::PLAIN)
+            .expect("there is room")
+            .id;
         assert!(registry.remove(first, Disconnect::NORMAL));
-        let second =
-            registry.insert(Queue::new(&queue_config), None, &room, 0).expect("there is room");
+        let second = registry
+            .insert(Queue::new(&queue_config), None, &room, 0, Reading::PLAIN)
+            .expect("there is room")
+            .id;
         assert_eq!(first.slot, second.slot, "a slab uses a slot again at once");
         assert!(!registry.remove(first, Disconnect::NORMAL));
         assert_eq!(registry.join(first, &room[0]), Err(Refusal::UnknownClient));

@@ -1,12 +1,51 @@
-//! A room: the clients that are in it.
+//! A room: the clients that are in it, its count of messages, and those that it keeps.
 
-/// The members of a room, each the registry's slot of a client.
-#[derive(Debug, Default)]
+use crate::hub::client_id::ClientId;
+use crate::hub::history::{Ring, Slot};
+use crate::hub::since::{Begin, Missed, Since};
+use crate::message::Message;
+
+/// The members of a room, each the registry's slot of a client, and the positions of its messages.
+#[derive(Debug)]
 pub(crate) struct Room {
     members: Vec<u32>,
+    /// The position before the first message of this life of the room.
+    born: u64,
+    /// The position of the newest message.
+    newest: u64,
+    /// What only a room has that outlives its members: most keep nothing.
+    kept: Option<Box<Kept>>,
+}
+
+/// What a room has that keeps messages, or its count.
+#[derive(Debug, Default)]
+struct Kept {
+    ring: Ring,
+    /// Messages that it keeps at most.
+    messages_max: usize,
+    /// When its newest message came, in milliseconds of the hub's clock.
+    last_message: u64,
+    /// When its last member left, while it has none.
+    last_member: u64,
+}
+
+/// A position that no earlier life of a room is likely to have had, at least 1 and below 2^52:
+/// exact in a number of JavaScript, with room for as many messages again.
+fn any_position() -> u64 {
+    fastrand::u64(1..1 << 52)
 }
 
 impl Room {
+    /// Begins a life of a room that keeps at most `messages_max` messages, at a time.
+    pub(crate) fn new(messages_max: usize, now: u64) -> Self {
+        let born = any_position();
+        let mut room = Self { members: Vec::new(), born, newest: born, kept: None };
+        if messages_max > 0 {
+            room.outlive(now).messages_max = messages_max;
+        }
+        room
+    }
+
     /// Adds a client that is no member; returns its place.
     pub(crate) fn add(&mut self, slot: u32) -> u32 {
         self.members.push(slot);
@@ -21,6 +60,138 @@ impl Room {
         self.members.get(place as usize).copied()
     }
 
+    /// Notes that the last member left.
+    pub(crate) fn emptied(&mut self, now: u64) {
+        if let Some(kept) = &mut self.kept {
+            kept.last_member = now;
+        }
+    }
+
+    /// Has the room outlive its members, from now on.
+    pub(crate) fn keep_count(&mut self, now: u64) {
+        self.outlive(now);
+    }
+
+    fn outlive(&mut self, now: u64) -> &mut Kept {
+        let new = || Box::new(Kept { last_message: now, last_member: now, ..Kept::default() });
+        self.kept.get_or_insert_with(new)
+    }
+
+    /// Whether the room outlives its members.
+    pub(crate) fn outlives(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// Counts messages, of a room that does not outlive its members; returns the position before
+    /// the first of them.
+    pub(crate) fn count(&mut self, messages: usize) -> u64 {
+        let before = self.newest;
+        self.newest += messages as u64;
+        before
+    }
+
+    /// Counts a message as [`append_at`](Self::append_at) the next position does.
+    pub(crate) fn append(
+        &mut self,
+        message: &Message,
+        except: Option<ClientId>,
+        bytes_max: usize,
+        now: u64,
+    ) {
+        self.append_at(self.newest + 1, message, except, bytes_max, now);
+    }
+
+    /// Counts a message at a position that is given, and keeps it if the room keeps messages. Behind
+    /// a gap, or in another life of the room, what was kept before it goes.
+    pub(crate) fn append_at(
+        &mut self,
+        position: u64,
+        message: &Message,
+        except: Option<ClientId>,
+        bytes_max: usize,
+        now: u64,
+    ) {
+        let is_next = position == self.newest + 1;
+        if position <= self.newest {
+            self.born = position - 1;
+        }
+        self.newest = position;
+        if let Some(kept) = &mut self.kept {
+            if !is_next {
+                kept.ring.clear();
+            }
+            kept.last_message = now;
+            kept.ring.push(message, except, kept.messages_max, bytes_max);
+        }
+    }
+
+    /// The position of the newest message, kept or not.
+    pub(crate) fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// The position of the oldest message that is kept.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        let len = self.holds().0 as u64;
+        (len > 0).then(|| self.newest - len + 1)
+    }
+
+    /// The position before the oldest message that is kept, or of the newest if none is.
+    pub(crate) fn before_oldest(&self) -> u64 {
+        self.newest - self.holds().0 as u64
+    }
+
+    /// Whether the room keeps messages, perhaps none yet.
+    pub(crate) fn keeps_messages(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.messages_max > 0)
+    }
+
+    /// What is kept after a position, oldest first. The position is not before the oldest.
+    pub(crate) fn after(&self, position: u64) -> impl Iterator<Item = &Slot> {
+        let index = position.saturating_sub(self.before_oldest());
+        self.kept.iter().flat_map(move |kept| kept.ring.slots(index as usize))
+    }
+
+    /// Where a reader begins.
+    pub(crate) fn begin(&self, since: Since) -> Begin {
+        let first = self.before_oldest();
+        let told = |position, missed| Begin { position, missed };
+        match since {
+            Since::Now => told(self.newest, Missed::Nothing),
+            Since::Oldest => told(first, Missed::Nothing),
+            Since::Newest(count) => {
+                told(first.max(self.newest.saturating_sub(count.into())), Missed::Nothing)
+            }
+            Since::Position(n) if (first..=self.newest).contains(&n) => told(n, Missed::Nothing),
+            Since::Position(n) if (self.born..first).contains(&n) => {
+                told(first, Missed::Messages(first - n))
+            }
+            Since::Position(_) => told(first, Missed::Unknown),
+        }
+    }
+
+    /// Drops the oldest message that is kept; returns the memory that it took, 0 if there was none.
+    pub(crate) fn shed(&mut self) -> usize {
+        self.kept.as_mut().map_or(0, |kept| kept.ring.drop_oldest())
+    }
+
+    /// Messages that are kept, and the bytes of memory that they take.
+    pub(crate) fn holds(&self) -> (usize, usize) {
+        self.kept.as_ref().map_or((0, 0), |kept| (kept.ring.len(), kept.ring.held()))
+    }
+
+    /// When the newest message came, for a room that outlives its members.
+    pub(crate) fn last_message(&self) -> u64 {
+        self.kept.as_ref().map_or(0, |kept| kept.last_message)
+    }
+
+    /// Whether the room has had neither a member nor a message for `age` milliseconds.
+    pub(crate) fn is_over(&self, age: u64, now: u64) -> bool {
+        let last = |kept: &Kept| kept.last_member.max(kept.last_message);
+        let last = self.kept.as_deref().map_or(0, last);
+        self.members.is_empty() && now.saturating_sub(last) >= age
+    }
+
     /// The members, in the order of their places.
     pub(crate) fn members(&self) -> &[u32] {
         &self.members
@@ -31,7 +202,7 @@ impl Room {
         self.members.len()
     }
 
-    /// Whether the last member is gone, and the room with it.
+    /// Whether there is no member.
     pub(crate) fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
@@ -56,12 +227,72 @@ mod tests {
 
     #[test]
     fn the_last_member_moves_to_the_place_of_one_that_leaves() {
-        let mut room = Room::default();
+        let mut room = Room::new(0, 0);
         assert_eq!([7, 8, 9].map(|slot| room.add(slot)), [0, 1, 2]);
         assert_eq!(room.remove(0), Some(9));
         assert_eq!(room.members(), [9, 8]);
         assert_eq!(room.remove(1), None, "the last moves nowhere");
         assert_eq!(room.remove(0), None);
         assert!(room.is_empty());
+    }
+
+    fn filled(kept: usize, messages: usize) -> Room {
+        let mut room = Room::new(kept, 0);
+        (0..messages).for_each(|_| room.append(&"hello".into(), None, 1024, 0));
+        room
+    }
+    #[test]
+    fn a_reader_begins_behind_the_position_that_it_names_or_is_told_of_a_gap() {
+        let room = filled(3, 5);
+        let (born, newest) = (room.born, room.newest());
+        assert_eq!((newest, room.oldest()), (born + 5, Some(born + 3)));
+        for (since, position, missed) in [
+            (Since::Now, newest, Missed::Nothing),
+            (Since::Oldest, born + 2, Missed::Nothing),
+            (Since::Newest(1), newest - 1, Missed::Nothing),
+            (Since::Newest(9), born + 2, Missed::Nothing),
+            (Since::Position(newest), newest, Missed::Nothing),
+            (Since::Position(born + 2), born + 2, Missed::Nothing),
+            (Since::Position(born + 1), born + 2, Missed::Messages(1)),
+            (Since::Position(born), born + 2, Missed::Messages(2)),
+            (Since::Position(born - 1), born + 2, Missed::Unknown),
+            (Since::Position(newest + 1), born + 2, Missed::Unknown),
+            (Since::UNREADABLE, born + 2, Missed::Unknown),
+        ] {
+            assert_eq!(room.begin(since), Begin { position, missed }, "{since}");
+            assert_eq!(room.after(position).count() as u64, newest - position);
+        }
+    }
+    #[test]
+    fn a_room_without_history_tells_what_was_lost_and_has_nothing_of_it() {
+        let room = filled(0, 5);
+        let (newest, missed) = (room.newest(), Missed::Messages(2));
+        assert_eq!((room.oldest(), room.after(newest).count()), (None, 0));
+        let begin = room.begin(Since::Position(newest - 2));
+        assert_eq!(begin, Begin { position: newest, missed });
+        assert_eq!(room.begin(Since::Oldest).position, newest);
+    }
+    #[test]
+    fn behind_a_gap_in_given_positions_nothing_older_is_kept() {
+        let mut room = filled(3, 5);
+        let before = room.newest();
+        room.append_at(before + 2, &"later".into(), None, 1024, 0);
+        assert_eq!((room.oldest(), room.newest()), (Some(before + 2), before + 2));
+        assert_eq!(room.begin(Since::Position(before)).missed, Missed::Messages(1));
+        room.append_at(7, &"another life".into(), None, 1024, 0);
+        assert_eq!((room.oldest(), room.newest()), (Some(7), 7));
+        assert_eq!(room.begin(Since::Position(before)).missed, Missed::Unknown);
+        assert_eq!(room.begin(Since::Position(6)).missed, Missed::Nothing);
+    }
+    #[test]
+    fn a_room_is_over_some_time_after_its_last_message_or_member() {
+        let mut room = filled(3, 5);
+        let place = room.add(1);
+        assert!(!room.is_over(10, 99), "it has a member");
+        room.remove(place);
+        room.emptied(20);
+        assert!(!room.is_over(10, 29) && room.is_over(10, 30));
+        room.append(&"hello".into(), None, 1024, 25);
+        assert!(!room.is_over(10, 34) && room.is_over(10, 35));
     }
 }

@@ -15,8 +15,9 @@ use crate::memory::budget::{MemoryBudget, Watermarks, allocation};
 /// unfinished message, control frames that wait, and a margin. The message itself is not included.
 const BUFFERS: usize = allocation(1024) + allocation(3 * 1024) + allocation(1024);
 
-/// Bytes of a name of 128 bytes in an index, with its list of members.
-pub(crate) const NAME: usize = allocation(128 + 16) + 2 * 48 + allocation(16);
+/// Bytes of a name of 128 bytes in an index, with its list of members and its count of messages. What
+/// the room keeps is charged where it is kept.
+pub(crate) const NAME: usize = allocation(128 + 16) + 2 * 72 + allocation(16);
 
 /// Bytes of a client's membership in a room: its own entry, and its place in the list of members,
 /// each in a list that doubles.

@@ -4,6 +4,7 @@ use std::collections::vec_deque::Iter;
 use std::io::{self, IoSlice};
 use std::task::{Poll, ready};
 
+use crate::hub::positions::Positions;
 use crate::message::{Encoding, Message};
 
 /// Frames that leave in one write at most. 64 is a whole queue at the defaults; the kernel takes
@@ -23,6 +24,8 @@ pub(crate) struct Unsent<'a> {
     control: &'a [u8],
     /// What the frames are written in.
     encoding: Encoding,
+    /// The positions of the messages, for a client that is told them.
+    positions: Option<&'a Positions>,
 }
 
 /// How far a connection got with what was [`Unsent`].
@@ -43,7 +46,17 @@ impl<'a> Unsent<'a> {
         control: &'a [u8],
         encoding: Encoding,
     ) -> Self {
-        Self { messages, head_written, control, encoding }
+        Self { messages, head_written, control, encoding, positions: None }
+    }
+
+    /// Adds the positions of the messages.
+    pub(crate) fn numbered(self, positions: &'a Positions) -> Self {
+        Self { positions: Some(positions), ..self }
+    }
+
+    /// The position of each message, if the client is told them; 0 for a message that has none.
+    pub(crate) fn positions(&self) -> impl Iterator<Item = u64> {
+        self.positions.into_iter().flat_map(Positions::iter)
     }
 
     /// Control frames alone.

@@ -37,6 +37,8 @@ pub(crate) struct MemoryBudget {
     /// Bytes reserved for each connection; 0 without a ceiling.
     connection: usize,
     watermarks: Watermarks,
+    /// The part of `used` that the manager drops before the hub refuses or evicts: kept messages.
+    sheddable: AtomicUsize,
     /// The buffer for long messages. Not counted: what exceeds the message is in the start cost.
     frame_buffer: FrameBuffer,
     /// What messages are compressed and inflated with, reserved when it is made.
@@ -94,6 +96,7 @@ impl MemoryBudget {
             reserved: AtomicUsize::new(start),
             connection,
             watermarks,
+            sheddable: AtomicUsize::new(0),
             frame_buffer: FrameBuffer::default(),
             deflate_states: DeflateStates::default(),
             available: Event::new(),
@@ -159,9 +162,29 @@ impl MemoryBudget {
         self.watermarks.high < usize::MAX
     }
 
-    /// Whether no client may be admitted and no new message read.
+    /// Whether no client may be admitted and no new message read. What can be shed does not count:
+    /// the manager sheds it before that.
     pub(crate) fn is_high(&self) -> bool {
-        self.used() >= self.watermarks.high
+        let used = self.used();
+        used >= self.watermarks.high && used - self.sheddable().min(used) >= self.watermarks.high
+    }
+
+    /// Whether the manager should shed what can be shed.
+    pub(crate) fn should_shed(&self) -> bool {
+        self.used() >= self.watermarks.low && self.sheddable() > 0
+    }
+
+    /// Changes what can be shed from `before` bytes to `bytes`; it stays part of what is used.
+    pub(crate) fn set_sheddable(&self, before: usize, bytes: usize) {
+        if bytes > before {
+            self.sheddable.fetch_add(bytes - before, Ordering::Relaxed);
+        } else {
+            self.sheddable.fetch_sub(before - bytes, Ordering::Relaxed);
+        }
+    }
+
+    fn sheddable(&self) -> usize {
+        self.sheddable.load(Ordering::Relaxed)
     }
 
     /// Reserves what a connection may need, until [`leave`](Self::leave).

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::hub::command::NotPublished;
+use crate::hub::command::{Dispatched, NotPublished};
 use crate::hub::reply::Reply;
 use crate::hub::topic::Topic;
 
@@ -19,7 +19,7 @@ pub(crate) struct InFlight {
     /// Messages of this hub on channels that it hears, which come back in their order: where the
     /// recipients of each are answered. Some servers send such a message before the answer to its
     /// command, others behind it.
-    own: VecDeque<(u64, Option<Reply<usize>>)>,
+    own: VecDeque<(u64, Option<Reply<Dispatched>>)>,
     /// Counts messages; the next one's number.
     next: u64,
     messages: usize,
@@ -53,7 +53,7 @@ pub(crate) struct Published {
     number: u64,
     bytes: usize,
     /// Hears the recipients, if the message does not come back to this hub.
-    reply: Option<Reply<usize>>,
+    reply: Option<Reply<Dispatched>>,
     hubs: Option<Reply<Result<usize, NotPublished>>>,
 }
 
@@ -67,7 +67,7 @@ impl InFlight {
     pub(crate) fn publish(
         &mut self,
         bytes: usize,
-        reply: Option<Reply<usize>>,
+        reply: Option<Reply<Dispatched>>,
         hubs: Option<Reply<Result<usize, NotPublished>>>,
         comes_back: bool,
     ) {
@@ -90,7 +90,7 @@ impl InFlight {
     }
 
     /// Takes the place where the recipients of the next own message are answered.
-    pub(crate) fn came_back(&mut self) -> Option<Reply<usize>> {
+    pub(crate) fn came_back(&mut self) -> Option<Reply<Dispatched>> {
         self.own.pop_front().and_then(|(_, reply)| reply)
     }
 
@@ -123,14 +123,14 @@ impl InFlight {
         // Earlier messages have come back by now, or their channel was refused.
         while self.own.front().is_some_and(|(number, _)| *number < published.number) {
             if let Some((_, Some(reply))) = self.own.pop_front() {
-                reply.answer(0);
+                reply.answer(Dispatched::to(0));
             }
         }
         if let Some(reply) = published.hubs {
             reply.answer(Ok(hubs));
         }
         if let Some(reply) = published.reply {
-            reply.answer(0);
+            reply.answer(Dispatched::to(0));
         }
     }
 
@@ -164,7 +164,7 @@ mod tests {
     fn publish(
         in_flight: &mut InFlight,
         comes_back: bool,
-    ) -> (Answer<usize>, Answer<Result<usize, NotPublished>>) {
+    ) -> (Answer<Dispatched>, Answer<Result<usize, NotPublished>>) {
         let ((reply, recipients), (heard, hubs)) = (reply(), reply());
         in_flight.publish(100, Some(reply), Some(heard), comes_back);
         (recipients, hubs)
@@ -175,6 +175,9 @@ mod tests {
             Some(hubs) => in_flight.published(published, hubs),
             None => in_flight.refused(published),
         }
+    }
+    fn to(recipients: usize) -> Option<Option<Dispatched>> {
+        Some(Some(Dispatched::to(recipients)))
     }
     fn told<T>(answer: Answer<T>) -> Option<Option<T>> {
         block_on(poll_once(answer))
@@ -188,15 +191,15 @@ mod tests {
             let (first, hubs) = publish(&mut in_flight, true);
             let (elsewhere, _) = publish(&mut in_flight, false);
             if before {
-                in_flight.came_back().expect("the first").answer(5);
+                in_flight.came_back().expect("the first").answer(Dispatched::to(5));
                 answer(&mut in_flight, Some(2));
             } else {
                 answer(&mut in_flight, Some(2));
-                in_flight.came_back().expect("the first").answer(5);
+                in_flight.came_back().expect("the first").answer(Dispatched::to(5));
             }
-            assert_eq!((told(first), told(hubs)), (Some(Some(5)), Some(Some(Ok(2)))));
+            assert_eq!((told(first), told(hubs)), (to(5), Some(Some(Ok(2)))));
             answer(&mut in_flight, Some(1));
-            assert_eq!(told(elsewhere), Some(Some(0)), "no client of this hub took it");
+            assert_eq!(told(elsewhere), to(0), "no client of this hub took it");
             assert_eq!((in_flight.messages(), in_flight.bytes), (0, 0));
         }
     }
@@ -208,8 +211,8 @@ mod tests {
         answer(&mut in_flight, None);
         assert_eq!(told(hubs), Some(Some(Err(NotPublished))));
         assert_eq!(told(refused), Some(None), "no answer will come");
-        in_flight.came_back().expect("the next").answer(3);
-        assert_eq!(told(next), Some(Some(3)));
+        in_flight.came_back().expect("the next").answer(Dispatched::to(3));
+        assert_eq!(told(next), to(3));
     }
     #[test]
     fn a_message_that_does_not_come_back_is_passed_over() {
@@ -218,9 +221,9 @@ mod tests {
         let (next, _) = publish(&mut in_flight, true);
         answer(&mut in_flight, Some(1));
         answer(&mut in_flight, Some(1));
-        assert_eq!(told(lost), Some(Some(0)));
-        in_flight.came_back().expect("the next").answer(3);
-        assert_eq!(told(next), Some(Some(3)));
+        assert_eq!(told(lost), to(0));
+        in_flight.came_back().expect("the next").answer(Dispatched::to(3));
+        assert_eq!(told(next), to(3));
     }
     #[test]
     fn confirmations_are_for_the_first_command_that_waits() {

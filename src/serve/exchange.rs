@@ -3,7 +3,7 @@
 use crate::http1::origin::AllowOrigin;
 use crate::http1::slot::Slot;
 use crate::peer::Peer;
-use crate::sse::connection::EventFormat;
+use crate::sse::connection::Asked;
 use crate::stats::Requested;
 
 /// What is known of a request so far.
@@ -22,8 +22,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) allow_origin: AllowOrigin,
     /// The kind of request that a refusal is counted under.
     pub(crate) requested: Requested,
-    /// How a stream of events is written.
-    pub(crate) events: EventFormat,
+    /// What a request for events says of itself.
+    pub(crate) asked: Asked,
     /// The peer, or the client that a trusted proxy names.
     pub(crate) client_address: Peer,
 }
@@ -38,7 +38,7 @@ impl<'a> Exchange<'a> {
             has_unread_body: false,
             allow_origin: None,
             requested: Requested::default(),
-            events: EventFormat::default(),
+            asked: Asked::default(),
             client_address: peer,
         }
     }

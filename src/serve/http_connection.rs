@@ -14,7 +14,7 @@ use http::{Method, StatusCode};
 use crate::connection::handler::Handler;
 use crate::connection::hooks::run_request_hook;
 use crate::connection::refuse::{count_refusal, end_after_response, write_response};
-use crate::connection::registration::{Admitted, Registering, register};
+use crate::connection::registration::{Admitted, ClientKind, Registering, register};
 use crate::error::{Error, Kind};
 use crate::http1::client_address::client_address;
 use crate::http1::head::{Framing, HEAD_READ_BYTES, Head};
@@ -34,7 +34,7 @@ use crate::serve::lines::publish_lines;
 use crate::serve::publish::publish;
 use crate::serve::routes::{Route, route};
 use crate::serve::{acts, endpoint, metrics, rooms};
-use crate::sse::connection::{self, EventFormat};
+use crate::sse::connection::{self, Asked};
 use crate::stats::{RefusalReason, Requested, add};
 use crate::websocket::extension::Agreement;
 use crate::websocket::upgrade::{AcceptKey, PendingUpgrade, accept_key, check_protocol};
@@ -51,9 +51,9 @@ pub(crate) struct HttpConnection<'a, T, H> {
 pub(crate) enum Outcome<'a> {
     /// A WebSocket, once its client is in the registry.
     WebSocket(Box<PendingUpgrade<'a>>),
-    /// A stream of events, the head of its response, which is still to be written, and how it is
-    /// written.
-    Events(Admitted, (Vec<u8>, EventFormat)),
+    /// A stream of events, the head of its response, which is still to be written, and what its
+    /// request says of it.
+    Events(Admitted, (Vec<u8>, Asked)),
 }
 
 /// A connection that stays for its next request.
@@ -213,10 +213,11 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                 match exchange.slot.within(registering).await {
                     Some(Ok(admitted)) => {
                         add(&counters.upgrades_accepted, 1);
-                        let format = exchange.events;
-                        let response = connection::response(format, &hub.shared().config);
+                        let asked = exchange.asked;
+                        let config = &hub.shared().config;
+                        let response = connection::response(asked.format, config);
                         let head = cors::with_cors(response, exchange.allow_origin);
-                        let begin = (head.encode(false, None), format);
+                        let begin = (head.encode(false, None), asked);
                         return Ok(ControlFlow::Break(Outcome::Events(admitted, begin)));
                     }
                     Some(Err(response)) => response,
@@ -297,9 +298,10 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         }
         let peer = exchange.client_address;
         if matches!(route, Route::Events) {
-            exchange.events = EventFormat::of(request);
+            exchange.asked = Asked::of(request)?;
         }
-        let answered = exchange.slot.within(self.ask_hook(&head, &peer, &route)).await;
+        let asked = exchange.asked;
+        let answered = exchange.slot.within(self.ask_hook(&head, &peer, &route, asked)).await;
         Ok(match (answered.ok_or_else(request_timeout)??, route) {
             (ControlFlow::Break(joining), _) => ControlFlow::Break(joining),
             (ControlFlow::Continue(None), Route::Publish(target)) => {
@@ -323,6 +325,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         head: &Head,
         peer: &Peer,
         route: &Route<'_>,
+        asked: Asked,
     ) -> Result<ControlFlow<Joining<'a>, Option<Response>>, Response> {
         let (hub, request) = (self.stream.hub, &head.request);
         let reason = |status| self.handler.on_refusal(request, status);
@@ -343,7 +346,9 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             }
             Route::Events | Route::Upgrade => {
                 let hook = self.handler.on_upgrade(request, peer);
-                let admission = run_request_hook(hook, reason).await?;
+                let mut admission = run_request_hook(hook, reason).await?;
+                let since = asked.since.filter(|_| admission.rooms.len() == 1);
+                admission.since = admission.since.or(since);
                 check_protocol(request, admission.protocol.as_deref())?;
                 let key = matches!(route, Route::Upgrade).then(|| accept_key(request));
                 let protocol = admission.protocol.clone();
@@ -353,7 +358,11 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                     None
                 };
                 let encoding = agreement.map_or(Encoding::Plain, Agreement::encoding);
-                let registering = register(hub, *peer, admission, encoding)?;
+                let kind = match route {
+                    Route::Upgrade => ClientKind::WebSocket,
+                    _ => ClientKind::Events { ends: asked.ends },
+                };
+                let registering = register(hub, *peer, admission, kind, encoding)?;
                 let joining = Joining { registering, key, protocol, agreement };
                 return Ok(ControlFlow::Break(joining));
             }

@@ -22,7 +22,7 @@ use crate::http1::response::{Response, draining, internal_error, request_timeout
 use crate::http1::stream::{Failure, HttpStream};
 use crate::http1::url::query_of;
 use crate::hub::client_id::Target;
-use crate::hub::command::Publish;
+use crate::hub::command::{Dispatched, Publish};
 use crate::hub::handle::Hub;
 use crate::hub::reply::Answer;
 use crate::json;
@@ -141,7 +141,7 @@ struct Lines<'a> {
     /// Clients that they reached, summed up.
     recipients: u64,
     /// The manager's answers that are still to come.
-    unanswered: Vec<Answer<usize>>,
+    unanswered: Vec<Answer<Dispatched>>,
     /// Bytes of the line that has begun, in which no line end is.
     searched: usize,
 }
@@ -245,9 +245,9 @@ impl Lines<'_> {
     /// Waits for the manager's answers.
     async fn collect(&mut self) -> Result<(), Response> {
         for answer in self.unanswered.drain(..) {
-            let recipients = answer.await.ok_or_else(outcome_unknown)?;
+            let dispatched = answer.await.ok_or_else(outcome_unknown)?;
             self.messages += 1;
-            self.recipients += recipients as u64;
+            self.recipients += dispatched.recipients as u64;
         }
         Ok(())
     }

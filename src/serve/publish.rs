@@ -9,7 +9,7 @@ use crate::http1::response::{Response, away, draining, unavailable};
 use crate::http1::stream::{Failure, HttpStream};
 use crate::hub::backplane::Link;
 use crate::hub::client_id::Target;
-use crate::hub::command::{Carry, Publish};
+use crate::hub::command::{Carry, Dispatched, Publish};
 use crate::hub::handle::Hub;
 use crate::hub::reply::reply;
 use crate::message::Message;
@@ -122,7 +122,8 @@ pub(crate) fn outcome_unknown() -> Response {
 }
 
 /// The answer to a message that was dispatched.
-fn published(recipients: usize, hubs: Option<usize>) -> Response {
+fn published(published: Dispatched, hubs: Option<usize>) -> Response {
+    let recipients = published.recipients;
     let hubs = hubs.map_or(String::new(), |hubs| format!(",\"hubs\":{hubs}"));
     let body = format!("{{\"recipients\":{recipients}{hubs}}}");
     Response::with_type(StatusCode::ACCEPTED, "application/json", body.into())

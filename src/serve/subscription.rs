@@ -3,13 +3,13 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_lite::Stream;
 
 use crate::connection::handler::Admission;
 use crate::connection::registration;
-use crate::connection::registration::{Admitted, Registered};
+use crate::connection::registration::{Admitted, ClientKind, Registered};
 use crate::disconnect::Disconnect;
 use crate::error::Error;
 use crate::hub::client::Client;
@@ -54,6 +54,8 @@ pub struct Subscription {
     /// The queue and the entry in the registry, which ends when this is dropped.
     registered: Registered,
     client: Client,
+    /// The position of the last message that was taken, if it came with `since`.
+    position: Option<u64>,
     /// Counts this as a connection, so that a drain waits until the program has taken its messages.
     _counted: ConnectionGuard,
 }
@@ -91,9 +93,11 @@ impl Hub {
     /// ```
     pub async fn subscribe(&self, admission: Admission) -> Result<Subscription, Error> {
         let counted = self.shared().admissions.connection();
-        let Admitted { registered, client, .. } = registration::admit(self, admission).await?;
+        let admitting = registration::admit(self, admission, ClientKind::Subscription);
+        let Admitted { registered, client, begin, .. } = admitting.await?;
         registered.queue.open(None);
-        Ok(Subscription { registered, client, _counted: counted })
+        let position = begin.map(|begin| begin.position);
+        Ok(Subscription { registered, client, position, _counted: counted })
     }
 }
 
@@ -108,7 +112,28 @@ impl Subscription {
     /// [`Hub::drain`], 4108 if the program was too slow, 1001 if the hub has ended. Each later call
     /// returns the same.
     pub async fn next(&mut self) -> Result<Message, Disconnect> {
-        poll_fn(|cx| self.registered.queue.poll_take(cx)).await
+        poll_fn(|cx| self.poll_take(cx)).await
+    }
+
+    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Disconnect>> {
+        let queue = &self.registered.queue;
+        let taken = queue.poll_take(cx);
+        if let Some(id) = queue.ask() {
+            self.client.hub().ask(id);
+        }
+        let (message, position) = ready!(taken)?;
+        self.position = position.or(self.position);
+        Poll::Ready(Ok(message))
+    }
+
+    /// Returns the position of the last message of the room that [`next`](Self::next) has returned,
+    /// if the subscription came with [`since`](Admission::since).
+    ///
+    /// Before the first message it is the position before that. Each message is one more than the one
+    /// before it; any other number is a gap. [`Admission::since`] has an example.
+    #[must_use]
+    pub fn position(&self) -> Option<u64> {
+        self.position
     }
 
     /// Returns the client: its id, and the verbs that reach all other clients.
@@ -148,8 +173,8 @@ impl Subscription {
 impl Stream for Subscription {
     type Item = Message;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
-        self.registered.queue.poll_take(cx).map(Result::ok)
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+        self.poll_take(cx).map(Result::ok)
     }
 }
 

@@ -12,7 +12,7 @@ use smol::{Executor, Task};
 
 use crate::config::Config;
 use crate::connection::handler::{Admission, Handler};
-use crate::connection::registration::admit;
+use crate::connection::registration::{ClientKind, admit};
 use crate::disconnect::Disconnect;
 use crate::hub::client::Client;
 use crate::hub::client_id::Target;
@@ -146,7 +146,8 @@ fn a_post_while_memory_is_short_has_the_client_evicted_that_pins_it() {
     let run = || while executor.try_tick() {};
     hub.memory().set_time(now());
     let admission = Admission::anonymous().room("main");
-    let _stalled = block_on(executor.run(admit(&hub, admission))).expect("a place");
+    let _stalled =
+        block_on(executor.run(admit(&hub, admission, ClientKind::WebSocket))).expect("a place");
     while !hub.memory().is_high() {
         let message = Message::from(vec![7; Config::MAX_MESSAGE]);
         hub.try_publish("main", message).expect("the inbox is empty");

@@ -8,6 +8,7 @@ use crate::connection::handler::{Admission, Handler};
 use crate::connection::linger::lingering_close;
 use crate::connection::refuse::count_refusal;
 use crate::connection::registration;
+use crate::connection::registration::ClientKind;
 use crate::disconnect::Disconnect;
 use crate::error::Error;
 use crate::http1::response::{Response, draining};
@@ -175,7 +176,7 @@ impl Hub {
         let mut stream = AnyStream(stream);
         let _counted = self.shared().admissions.connection();
         let counters = &self.shared().counters;
-        match registration::admit(self, admission).await {
+        match registration::admit(self, admission, ClientKind::WebSocket).await {
             Ok(admitted) => {
                 add(&counters.upgrades_accepted, 1);
                 Ok(connection::run(self, stream, admitted, Vec::new(), handler).await)

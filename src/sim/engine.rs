@@ -16,7 +16,7 @@ use fastrand::Rng;
 
 use crate::hub::backplane::{ILL_AFTER, Link};
 use crate::hub::client_id::ClientId;
-use crate::hub::command::{Carry, Command, NotPublished, Publish};
+use crate::hub::command::{Carry, Command, Dispatched, NotPublished, Publish};
 use crate::hub::handle::Hub;
 use crate::hub::inbox::CommandReceiver;
 use crate::hub::link_event::{LinkEvent, Wish};
@@ -43,7 +43,7 @@ enum Sent {
 enum Received {
     Subscribed(Topic),
     Message { topic: Topic, hub: usize, number: u64, except: Option<ClientId>, message: Message },
-    Published { number: u64, hubs: usize },
+    Dispatched { number: u64, hubs: usize },
 }
 
 impl Received {
@@ -51,7 +51,7 @@ impl Received {
     fn lane(&self) -> Option<&Topic> {
         match self {
             Self::Subscribed(topic) | Self::Message { topic, .. } => Some(topic),
-            Self::Published { .. } => None,
+            Self::Dispatched { .. } => None,
         }
     }
 }
@@ -145,7 +145,7 @@ impl Engine {
                         wire.from_engine.push_back(item);
                     }
                 }
-                let answer = Received::Published { number, hubs };
+                let answer = Received::Dispatched { number, hubs };
                 self.wires[nth].borrow_mut().from_engine.push_back(answer);
             }
         }
@@ -221,7 +221,7 @@ struct Kept {
 
 /// Where a message in flight is answered, and whether it comes back.
 struct InFlight {
-    reply: Option<Reply<usize>>,
+    reply: Option<Reply<Dispatched>>,
     hubs: Option<Reply<Result<usize, NotPublished>>>,
     comes_back: bool,
     is_answered: bool,
@@ -298,7 +298,7 @@ impl Driver {
                     let command = Command::Publish { publish, reply };
                     self.hub.send_command(command).await.map_err(drop)?;
                 }
-                Woken::Arrived(Received::Published { number, hubs: heard }) => {
+                Woken::Arrived(Received::Dispatched { number, hubs: heard }) => {
                     // The answer overtakes messages, so what comes back may come later.
                     if let Some(one) = in_flight.get_mut(&number) {
                         one.is_answered = true;
@@ -307,7 +307,7 @@ impl Driver {
                         }
                         if !one.comes_back {
                             if let Some(reply) = one.reply.take() {
-                                reply.answer(0);
+                                reply.answer(Dispatched::to(0));
                             }
                         }
                     }

@@ -151,11 +151,26 @@ impl Peer {
     }
 }
 
+/// The opcode that stands for the event of a gap, with the position in it.
+pub(super) const GAP: u8 = 15;
+
+/// A frame, or an event that stands for one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Said {
+    pub(super) frame: Frame,
+    /// The position of an event, if it has one.
+    pub(super) id: Option<u64>,
+}
+
 /// The frames of what a peer has heard, or what stands for them: behind a response, if it asked.
 /// `None` before that, and for a refusal.
-pub(super) fn frames_of(heard: &[u8], way: Way) -> Option<Vec<Frame>> {
+pub(super) fn frames_of(heard: &[u8], way: Way) -> Option<Vec<Said>> {
     let body = behind_welcome(heard, way)?;
-    Some(if way == Way::Events { events(body) } else { decode(body).0 })
+    Some(if way == Way::Events {
+        events(body)
+    } else {
+        decode(body).0.into_iter().map(|frame| Said { frame, id: None }).collect()
+    })
 }
 
 /// What a peer has heard behind the response, if it asked; `None` before that, and for a refusal.
@@ -170,28 +185,37 @@ fn behind_welcome(heard: &[u8], way: Way) -> Option<&[u8]> {
 }
 
 /// The events of a stream as the frames that they stand for; the last one may be cut off.
-fn events(stream: &[u8]) -> Vec<Frame> {
+fn events(stream: &[u8]) -> Vec<Said> {
     let (body, ends) = whole_chunks(stream);
     let mut rest = std::str::from_utf8(&body).expect("events are text");
-    let mut frames = Vec::new();
+    let mut frames: Vec<Said> = Vec::new();
     while let Some((event, behind)) = rest.split_once("\n\n") {
         rest = behind;
         // Heartbeats stand ahead of an event, and end none.
         let event = event.trim_start_matches(":\n");
-        frames.push(if let Some(encoded) = event.strip_prefix("event: binary\ndata: ") {
-            let payload = Base64::decode_vec(encoded).expect("the base64 of one message");
-            Frame::new(2, payload)
+        let number = |id: &str| id.parse::<u64>().expect("a position");
+        let (id, event) = match event.strip_prefix("id: ").and_then(|e| e.split_once('\n')) {
+            Some((id, event)) => (Some(number(id)), event),
+            None => (None, event),
+        };
+        let (opcode, payload) = if let Some(encoded) = event.strip_prefix("event: binary\ndata: ") {
+            (2, Base64::decode_vec(encoded).expect("the base64 of one message"))
         } else if let Some(lines) = event.strip_prefix("data: ") {
-            Frame::new(1, lines.replace("\ndata: ", "\n"))
+            (1, lines.replace("\ndata: ", "\n").into_bytes())
+        } else if let Some(gap) = event.strip_prefix("event: gap\nid: ") {
+            let (position, missed) = gap.split_once("\ndata: ").expect("what was missed");
+            assert!(missed == "unknown" || missed.parse::<u64>().is_ok_and(|missed| missed > 0));
+            (GAP, number(position).to_be_bytes().to_vec())
         } else if let Some(close) = event.strip_prefix("event: close\ndata: {\"code\":") {
             let code = close.split_once(',').and_then(|(code, _)| code.parse().ok());
             let code: u16 = code.expect("a close code");
-            Frame::new(8, code.to_be_bytes())
+            (8, code.to_be_bytes().to_vec())
         } else {
             panic!("nobody sent an event like {event:?}")
-        });
+        };
+        frames.push(Said { frame: Frame::new(opcode, payload), id });
     }
-    let last = frames.last().map(|frame| frame.opcode);
+    let last = frames.last().map(|said| said.frame.opcode);
     assert!(!ends || last == Some(8), "a body ends with the event that says why");
     frames
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use crate::connection::registration;
+use crate::connection::registration::ClientKind;
 use crate::disconnect::Disconnect;
 use crate::hub::handle::Hub;
 use crate::hub::tests::support::deflated;
@@ -176,7 +177,11 @@ impl World {
             if way != Way::Upgraded {
                 let place = admissions.handshake().await;
                 drop(connect(&hub, socket, Origin::unknown(), &script, place).await);
-            } else if let Ok(admitted) = registration::admit(&hub, script.admission(number)).await {
+                return;
+            }
+            let admission = script.admission(number);
+            let kind = ClientKind::WebSocket;
+            if let Ok(admitted) = registration::admit(&hub, admission, kind).await {
                 connection::run(&hub, socket, admitted, Vec::new(), &script).await;
             }
         });

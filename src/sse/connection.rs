@@ -24,6 +24,7 @@ use crate::http1::url::query_of;
 use crate::hub::client::Client;
 use crate::hub::handle::Hub;
 use crate::hub::queue::{Drained, Queue};
+use crate::hub::since::{InvalidSince, Since};
 use crate::hub::unsent::{Progress, Unsent};
 use crate::json;
 use crate::memory::budget::Charge;
@@ -79,6 +80,50 @@ impl EventFormat {
     }
 }
 
+/// What a request for events says of itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// How the stream is written.
+    pub(crate) format: EventFormat,
+    /// Where it begins, if it says so.
+    pub(crate) since: Option<Since>,
+    /// Whether it ends once it has what is kept.
+    pub(crate) ends: bool,
+}
+
+impl Asked {
+    /// Reads `probe`, `poll`, `since` and `Last-Event-ID`. An `EventSource` that comes back asks with
+    /// the URL that it had before, so its header wins; it never comes back after a 400, so a header
+    /// that cannot be read is a gap.
+    ///
+    /// # Errors
+    ///
+    /// 400 for a `since` of the query that says nothing, and a `poll` other than 0 and 1.
+    pub(crate) fn of(request: &Request<()>) -> Result<Self, Response> {
+        let uri = request.uri();
+        let ends = match query_of(uri, "poll").as_deref() {
+            None | Some("0") => false,
+            Some("1") => true,
+            Some(_) => return Err(Response::bad_request("poll must be 0 or 1")),
+        };
+        let last = request.headers().get("last-event-id").map(|last| {
+            last.to_str()
+                .ok()
+                .and_then(|last| last.trim().parse().ok())
+                .unwrap_or(Since::UNREADABLE)
+        });
+        let since = match (last, query_of(uri, "since")) {
+            (Some(last), _) => Some(last),
+            (None, Some(since)) => {
+                let since = since.parse();
+                Some(since.map_err(|_| Response::bad_request(InvalidSince::SENTENCE))?)
+            }
+            (None, None) => ends.then_some(Since::Oldest),
+        };
+        Ok(Self { format: EventFormat::of(request), since, ends })
+    }
+}
+
 /// Milliseconds after which an `EventSource` reconnects, a random one for each. Without it all of a
 /// browser's make reconnect after the same time. From a second, since a hub that restarts is away
 /// for a moment, and below what users take for broken.
@@ -112,16 +157,17 @@ pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
     hub: &'a Hub,
     transport: T,
     admitted: Admitted,
-    (head, format): (Vec<u8>, EventFormat),
+    (head, asked): (Vec<u8>, Asked),
     handler: &'a H,
 ) -> impl Future<Output = Disconnect> + Send {
-    let Admitted { registered, client, .. } = admitted;
+    let Admitted { registered, client, begin, .. } = admitted;
     // There is no outlet: what is pushed waits until it has been encoded.
     registered.queue.open(None);
     let outgoing = Outgoing::new(hub, registered);
-    let events = Events::new(head, format.is_chunked, hub);
-    let heartbeat = format.heartbeat;
-    let mut stream = Stream { hub, transport, outgoing, events, heartbeat, discarded: 0 };
+    let mut encoder = Encoder::new(head, asked.format.is_chunked);
+    begin.into_iter().for_each(|begin| encoder.number(begin));
+    let events = Events::new(encoder, hub);
+    let mut stream = Stream { hub, transport, outgoing, events, asked, discarded: 0 };
     async move {
         let end = stream.serve(&client, handler).await;
         // Boxed, so that the long life before has no room for the end.
@@ -146,9 +192,7 @@ struct Events {
 }
 
 impl Events {
-    /// Begins with the head of the response.
-    fn new(head: Vec<u8>, is_chunked: bool, hub: &Hub) -> Self {
-        let encoder = Encoder::new(head, is_chunked);
+    fn new(encoder: Encoder, hub: &Hub) -> Self {
         let memory = hub.memory();
         Self { held: memory.charge(encoder.size()), held_since: memory.tick(), encoder }
     }
@@ -170,6 +214,10 @@ impl Encode for Events {
         output: &mut Output<'_, T>,
     ) -> Poll<io::Result<Progress>> {
         self.encoder.poll_write(unsent, |bytes| output.poll_write(cx, bytes))
+    }
+
+    fn say_gap(&mut self, position: u64) -> bool {
+        self.encoder.say_gap(position)
     }
 
     /// Under a ceiling the client pins what is encoded, alone: a message that many wait for is held
@@ -195,8 +243,8 @@ struct Stream<'a, T> {
     transport: T,
     outgoing: Outgoing<'a>,
     events: Events,
-    /// What the stream says while no message comes.
-    heartbeat: Heartbeat,
+    /// What its request says of it.
+    asked: Asked,
     /// Bytes that came from the peer and were thrown away.
     discarded: usize,
 }
@@ -241,7 +289,7 @@ impl<T: Transport> Stream<'_, T> {
                 }
                 // A peer that has gone does not acknowledge it, and the kernel says so in time.
                 _ => {
-                    self.events.encoder.say(self.heartbeat.text(config).as_bytes());
+                    self.events.encoder.say(self.asked.format.heartbeat.text(config).as_bytes());
                     self.outgoing.timeouts.heard();
                 }
             }
@@ -285,9 +333,12 @@ impl<'a, T: Transport> Ending<'a> for Stream<'a, T> {
 
     /// The last event, unless another, or this one, is half written or waits to be.
     fn push_close(&mut self, reason: &Disconnect) {
+        // One that asked for what is kept has it, and is not to come back.
+        let has_all = self.asked.ends && *reason == Disconnect::NORMAL;
+        let last = if has_all { Vec::new() } else { close(reason) };
         let encoder = &mut self.events.encoder;
         if !encoder.is_midway() {
-            encoder.end(&close(reason));
+            encoder.end(&last);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::task::{Poll, ready};
 
 use base64ct::{Base64, Encoding as _};
 
+use crate::hub::since::{Begin, Missed};
 use crate::hub::unsent::{Progress, Unsent};
 use crate::memory::budget::allocation;
 use crate::message::Message;
@@ -45,6 +46,8 @@ pub(crate) struct Encoder {
     is_chunked: bool,
     /// How far the queue's first message is encoded, once a part of its event is written.
     begun: Option<Position>,
+    /// The position that the peer was told last, or 0 if it is told none.
+    told: u64,
 }
 
 /// A place in a message, and what the bytes before it mean for those behind.
@@ -65,6 +68,8 @@ struct Event {
     end: usize,
     /// Where it ends in the message.
     position: Position,
+    /// The position that the peer was told last, with this one.
+    told: u64,
 }
 
 impl Encoder {
@@ -73,9 +78,28 @@ impl Encoder {
         Self { out: first, is_chunked, ..Self::default() }
     }
 
+    /// Has the peer told positions, the first behind this one, and what it has missed before.
+    pub(crate) fn number(&mut self, begin: Begin) {
+        self.told = begin.position;
+        if begin.missed != Missed::Nothing {
+            self.say(gap(begin.missed, begin.position).as_bytes());
+        }
+    }
+
     /// What has been said, as text.
     pub(crate) fn into_text(self) -> Cow<'static, str> {
         String::from_utf8(self.out).unwrap_or_default().into()
+    }
+
+    /// Adds the event of a gap, if messages before the one behind `position` were left out, and no
+    /// event is half written; returns whether it did.
+    pub(crate) fn say_gap(&mut self, position: u64) -> bool {
+        let has_gap = self.begun.is_none() && self.told < position;
+        if has_gap {
+            self.say(gap(Missed::Messages(position - self.told), position).as_bytes());
+            self.told = position;
+        }
+        has_gap
     }
 
     /// The memory that the buffer takes.
@@ -107,9 +131,11 @@ impl Encoder {
         }
     }
 
-    /// Adds the last event, and the end of the body.
+    /// Adds the last event, if there is one, and the end of the body.
     pub(crate) fn end(&mut self, text: &[u8]) {
-        self.say(text);
+        if !text.is_empty() {
+            self.say(text);
+        }
         if self.is_chunked && self.begun.is_none() {
             self.out.extend_from_slice(LAST_CHUNK);
         }
@@ -167,7 +193,7 @@ impl Encoder {
             self.begun = None;
             return Poll::Ready(Ok(self.progress(1)));
         }
-        let events = self.encode_all(unsent.messages());
+        let events = self.encode_all(unsent.messages(), unsent.positions());
         let written = match write(&self.out) {
             Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             Poll::Ready(written) => written?,
@@ -185,12 +211,20 @@ impl Encoder {
     }
 
     /// Encodes messages, the first of them perhaps from the middle on, as far as the buffer goes.
-    fn encode_all<'a>(&mut self, messages: impl Iterator<Item = &'a Message>) -> Vec<Event> {
+    ///
+    /// A message that follows a gap has the event of the gap before its own.
+    fn encode_all<'a>(
+        &mut self,
+        messages: impl Iterator<Item = &'a Message>,
+        mut positions: impl Iterator<Item = u64>,
+    ) -> Vec<Event> {
         let mut events = Vec::new();
-        let mut begun = self.begun;
+        let (mut begun, mut told) = (self.begun, self.told);
         for message in messages {
-            let position = self.encode(message, begun.take());
-            events.push(Event { end: self.out.len(), position });
+            let at = positions.next().unwrap_or(0);
+            let position = self.encode(message, begun.take(), (told, at));
+            told = told.max(at);
+            events.push(Event { end: self.out.len(), position, told });
             if !position.is_end || self.out.len() >= BATCH {
                 break;
             }
@@ -206,6 +240,8 @@ impl Encoder {
         let begins = events[..whole].last().map_or(0, |event| event.end);
         let has_begun = written > begins || whole == 0 && self.begun.is_some();
         self.begun = events.get(whole).filter(|_| has_begun).map(|event| event.position);
+        let last = events[..whole + usize::from(self.begun.is_some())].last();
+        self.told = last.map_or(self.told, |event| event.told);
         if self.begun.is_some() {
             // What follows it may still be dropped. Its rest waits in as much memory as it needs.
             self.out.truncate(events[whole].end);
@@ -217,11 +253,24 @@ impl Encoder {
         whole
     }
 
-    /// Encodes a message, or the rest of one that has `begun`, as far as the buffer goes.
-    fn encode(&mut self, message: &Message, begun: Option<Position>) -> Position {
+    /// Encodes a message, or the rest of one that has `begun`, as far as the buffer goes. `at` is its
+    /// position, or 0; `told` is the position that the peer was told before.
+    fn encode(
+        &mut self,
+        message: &Message,
+        begun: Option<Position>,
+        (told, at): (u64, u64),
+    ) -> Position {
         let is_text = message.is_text();
         let chunk = self.begin_chunk();
         let mut position = begun.unwrap_or_else(|| {
+            if told + 1 < at {
+                let missed = Missed::Messages(at - told - 1);
+                self.out.extend_from_slice(gap(missed, at - 1).as_bytes());
+            }
+            if at > 0 {
+                self.out.extend_from_slice(format!("id: {at}\n").as_bytes());
+            }
             if !is_text {
                 self.out.extend_from_slice(b"event: binary\n");
             }
@@ -245,6 +294,12 @@ impl Encoder {
         self.end_chunk(chunk);
         position
     }
+}
+
+/// The event of a gap, and what it sets the peer's last event id to: the position before the next
+/// message.
+fn gap(missed: Missed, position: u64) -> String {
+    format!("event: gap\nid: {position}\ndata: {missed}\n\n")
 }
 
 /// Encodes a line of text and the line end behind it, or a part of it; returns the rest.

@@ -7,6 +7,7 @@ pub(crate) mod clock;
 pub(crate) mod kernel_timer;
 pub(crate) mod timer_list;
 pub(crate) mod timers;
+pub(crate) mod uptime;
 #[cfg(test)]
 pub(crate) mod virtual_time;
 pub(crate) mod wake;

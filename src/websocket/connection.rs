@@ -17,7 +17,7 @@ use crate::connection::read_pause::ReadPause;
 use crate::connection::registration::{Admitted, Registered};
 use crate::connection::timeouts::Due;
 use crate::disconnect::Disconnect;
-use crate::frame::header;
+use crate::frame::{TEXT, header};
 use crate::hub::client::Client;
 use crate::hub::handle::Hub;
 use crate::hub::queue::Drained;
@@ -66,7 +66,14 @@ pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
     early: Vec<u8>,
     handler: &'a H,
 ) -> impl Future<Output = Disconnect> + Send {
-    let Admitted { registered, client, inflates } = admitted;
+    let Admitted { registered, client, begin, inflates } = admitted;
+    if let Some(begin) = begin {
+        // Before all messages: none is written before the queue is opened, and control frames go first.
+        let position = begin.position.to_string();
+        registered
+            .queue
+            .push_control(&[&header(TEXT, position.len()), position.as_bytes()].concat());
+    }
     let mut connection = Connection::new(hub, transport, registered, early, inflates);
     async move {
         let end = connection.serve(&client, handler).await;
@@ -396,6 +403,7 @@ pub(super) mod tests {
     use crate::config::Config;
     use crate::connection::handler::Admission;
     use crate::connection::registration;
+    use crate::connection::registration::ClientKind;
     use crate::hub::tests::support::deflated;
     use crate::memory::read_buffers::READ_BUFFER_BYTES;
     use crate::time::virtual_time::VirtualTime;
@@ -412,7 +420,7 @@ pub(super) mod tests {
         let executor = Executor::new();
         let (hub, manager) = Hub::new(Config::default()).expect("valid");
         executor.spawn(manager).detach();
-        let admitted = registration::admit(&hub, Admission::anonymous());
+        let admitted = registration::admit(&hub, Admission::anonymous(), ClientKind::WebSocket);
         let admitted = block_on(executor.run(admitted)).expect("there is a place");
         act(&time, &mut Connection::new(&hub, stream, admitted.registered, early, false))
     }

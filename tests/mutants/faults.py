@@ -155,9 +155,9 @@ FAULTS = [
     ),
     Fault(
         "lost wake: a client that departs does not wake the manager",
-        "inbox.rs::report_gone",
-        "self.shared.any_gone.store(true, Ordering::SeqCst); self.wake();",
-        "self.shared.any_gone.store(true, Ordering::SeqCst);",
+        "inbox.rs::report",
+        "self.shared.any_reports.store(true, Ordering::SeqCst); self.wake();",
+        "self.shared.any_reports.store(true, Ordering::SeqCst);",
     ),
     Fault(
         "lost wake: the next in line for a permit is not woken",
@@ -265,8 +265,8 @@ FAULTS = [
     Fault(
         "count off by one: recipients include clients that had gone",
         "registry.rs::deliver",
-        "whole += usize::from(outcome != Push::Gone)",
-        "whole += usize::from(outcome != Push::Full)",
+        "whole += usize::from(matches!(outcome, Push::Ok | Push::Full))",
+        "whole += usize::from(matches!(outcome, Push::Ok | Push::Gone))",
     ),
     Fault(
         "stale room entry: a removed client stays in its rooms",
@@ -740,8 +740,8 @@ FAULTS = [
     Fault(
         "a queue forgets that a message was written",
         "queue.rs::push",
-        "state.sent = true; let was_empty",
-        "let was_empty",
+        "state.sent = true; if state.extras",
+        "if state.extras",
         "tests/queue.rs",
     ),
     Fault(

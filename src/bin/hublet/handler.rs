@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hublet::http::{Request, StatusCode};
 use hublet::{
-    Admission, Client, Disconnect, Error, Handler, Message, Peer, Target, query_of, room_of,
+    Admission, Client, Disconnect, Error, Handler, Message, Peer, Since, Target, query_of, room_of,
 };
 
 use super::auth::{Access, Pass, answered_protocol};
@@ -63,6 +63,7 @@ impl Handler for Relay {
     async fn on_upgrade(&self, request: &Request<()>, _: &Peer) -> Result<Admission, StatusCode> {
         let room = room_of(request.uri().path()).ok_or(StatusCode::NOT_FOUND)?;
         let echo = switch(request, "echo")?.unwrap_or(self.echo);
+        let since = since(request).map_err(|_| StatusCode::BAD_REQUEST)?;
         let probes = switch(request, "probe")?.unwrap_or(false);
         let pass = self.pass(request)?;
         pass.listens_to(&room)?;
@@ -71,7 +72,10 @@ impl Handler for Relay {
         let room: Arc<str> = room.into();
         let seat = Seat { room: Arc::clone(&room), echo, sends, probes, end };
         let admission = pass.user.map_or_else(Admission::anonymous, Admission::user);
-        let admission = admission.room(room).extension(seat);
+        let mut admission = admission.room(room).extension(seat);
+        if let Some(since) = since {
+            admission = admission.since(since);
+        }
         Ok(match answered_protocol(request, &self.protocols) {
             Some(protocol) => admission.protocol(protocol),
             None => admission,
@@ -112,6 +116,9 @@ impl Handler for Relay {
     }
 
     fn on_refusal(&self, request: &Request<()>, status: StatusCode) -> Option<Cow<'static, str>> {
+        if let (StatusCode::BAD_REQUEST, Err(sentence)) = (status, since(request)) {
+            return Some(sentence.into());
+        }
         self.access.reason(request, status, unix_time().as_secs()).map(Into::into)
     }
 
@@ -187,6 +194,28 @@ fn switch(request: &Request<()>, name: &str) -> Result<Option<bool>, StatusCode>
         Some("0") => Ok(Some(false)),
         Some(_) => Err(StatusCode::BAD_REQUEST),
     }
+}
+
+/// Returns where a WebSocket begins, if it says so.
+///
+/// # Errors
+///
+/// Why it cannot: the value says nothing, or the client would not hear every message and its count
+/// would be wrong. A stream of events has its `since` read by the library.
+fn since(request: &Request<()>) -> Result<Option<Since>, &'static str> {
+    let uri = request.uri();
+    let is_socket = uri.path() == "/ws" || uri.path().starts_with("/ws/");
+    let Some(since) = query_of(uri, "since").filter(|_| is_socket) else { return Ok(None) };
+    let since = since
+        .parse()
+        .map_err(|_| "since is neither a position, nor now, nor a number of messages such as -3")?;
+    if query_of(uri, "echo").as_deref() == Some("0") {
+        return Err("a WebSocket with since hears its own messages: leave out echo=0");
+    }
+    if query_of(uri, "every").is_some() {
+        return Err("a WebSocket with since hears every message: leave out every");
+    }
+    Ok(Some(since))
 }
 
 fn seat(client: &Client) -> Result<&Seat, Disconnect> {

@@ -7,7 +7,9 @@ use crate::config::Overflow;
 use crate::disconnect::Disconnect;
 use crate::hub::batch::JoinedFrames;
 use crate::hub::client_id::{ClientId, Target};
+use crate::hub::cursor::Reading;
 use crate::hub::eviction::MemoryEviction;
+use crate::hub::history_config::HistoryConfig;
 use crate::hub::queue::{DirectWriter, Phase, Queue};
 use crate::hub::queue_config::QueueConfig;
 use crate::hub::registry::{Delivery, Dispatch, Registry};
@@ -40,7 +42,13 @@ impl Table {
             counters: Arc::default(),
             memory: Arc::clone(&memory),
         });
-        let registry = Registry::new(64, 8, Arc::clone(&queue_config.counters), &memory);
+        let registry = Registry::new(
+            64,
+            8,
+            HistoryConfig::none(),
+            Arc::clone(&queue_config.counters),
+            &memory,
+        );
         let began = Instant::now();
         memory.set_time(began);
         Self {
@@ -56,8 +64,11 @@ impl Table {
     /// A client that takes nothing.
     fn client(&mut self) -> (ClientId, Arc<Queue>) {
         let queue = Queue::new(&self.queue_config);
-        let id =
-            self.registry.insert(Arc::clone(&queue), None, &["main".into()], 0).expect("a place");
+        let id = self
+            .registry
+            .insert(Arc::clone(&queue), None, &["main".into()], 0, Reading::PLAIN)
+            .expect("a place")
+            .id;
         queue.open(Some(Sink::new(0) as Arc<dyn DirectWriter>));
         (id, queue)
     }

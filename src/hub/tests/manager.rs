@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::disconnect::Disconnect;
 use crate::hub::client::Client;
 use crate::hub::command::Command;
+use crate::hub::cursor::Reading;
 use crate::hub::handle::Hub;
 use crate::hub::queue::{DirectWriter, Drained, Phase, Queue};
 use crate::hub::tests::support::{Sink, Stage, finished, number_of, numbered};
@@ -175,7 +176,8 @@ fn queues(
             queue: Arc::clone(queue),
             user: None,
             rooms: vec!["main".into()],
-            since: 0,
+            came: 0,
+            reading: Reading::PLAIN,
             reply,
         };
         let mut register = pin!(hub.request(command));

@@ -7,6 +7,7 @@ mod manager;
 mod model;
 mod queue;
 mod registry;
+mod rooms;
 pub(crate) mod support;
 mod threads;
 mod verbs;

@@ -8,8 +8,10 @@ use std::task::{Context, Poll, Waker};
 use crate::config::Overflow;
 use crate::disconnect::Disconnect;
 use crate::hub::backlog::backlog_size;
-use crate::hub::batch::{Batch, JoinedFrames};
+use crate::hub::batch::{Audience, Batch, JoinedFrames};
 use crate::hub::client_id::ClientId;
+use crate::hub::cursor::Reading;
+use crate::hub::history_config::HistoryConfig;
 use crate::hub::queue::{DirectWriter, Drained, Phase, Push, Queue};
 use crate::hub::queue_config::QueueConfig;
 use crate::hub::registry::Registry;
@@ -25,6 +27,10 @@ struct Lane {
     queue: Arc<Queue>,
     sink: Arc<Sink>,
     wakes: Arc<Wakes>,
+}
+
+fn drained(wrote: bool, empty: bool, phase: Phase) -> Drained {
+    Drained { wrote, empty, phase, asks: None, position: None }
 }
 
 impl Lane {
@@ -49,7 +55,7 @@ impl Lane {
         if self.queue.encoding() == Encoding::Deflate {
             joined.join(messages, true);
         }
-        self.queue.push(&Batch::new(messages, &joined, &tally))
+        self.queue.push(&Batch::new(messages, &joined, Audience::All, &tally))
     }
 
     /// Pushes small messages one by one, numbered as `numbers` says.
@@ -82,7 +88,7 @@ impl Lane {
 fn take(lane: &Lane) -> Poll<Result<u32, Disconnect>> {
     let waker = Waker::from(Arc::clone(&lane.wakes));
     let taken = lane.queue.poll_take(&mut Context::from_waker(&waker));
-    taken.map_ok(|message| number_of(message.as_bytes()))
+    taken.map_ok(|(message, _)| number_of(message.as_bytes()))
 }
 
 /// Frames of both kinds in one queue, cut at every place: whole on the wire, and in order.
@@ -197,7 +203,7 @@ fn rest_of_a_cut_frame_goes_first_by_drain() {
     assert_eq!(lane.queue.depth(), (2, 2 * FRAME));
     assert_eq!(lane.wakes.take(), 1);
     lane.sink.grant(100);
-    assert_eq!(lane.drain(), Drained { wrote: true, empty: true, phase: Phase::Open });
+    assert_eq!(lane.drain(), drained(true, true, Phase::Open));
     assert_eq!(lane.sink.numbers(), [0, 1, 2]);
     assert_eq!(lane.fates(), [3, 0, 0]);
 }
@@ -242,7 +248,7 @@ fn queue_without_a_direct_writer_lets_its_task_write() {
 fn nothing_is_written_before_the_handshake_is_over() {
     let lane = Lane::held(8, 1_000, Overflow::Disconnect, usize::MAX);
     assert_eq!(lane.push_each(0..2), Push::Ok);
-    assert_eq!(lane.drain(), Drained { wrote: false, empty: false, phase: Phase::Handshaking });
+    assert_eq!(lane.drain(), drained(false, false, Phase::Handshaking));
     assert_eq!(lane.sink.lock().writes, 0);
     lane.queue.open(Some(Arc::clone(&lane.sink) as Arc<dyn DirectWriter>));
     assert_eq!(lane.push_each(2..3), Push::Ok);
@@ -486,7 +492,7 @@ fn closed_queue_still_writes_what_waits() {
     lane.push_each(0..2);
     lane.queue.close(Disconnect::NORMAL);
     lane.sink.grant(usize::MAX);
-    assert_eq!(lane.drain(), Drained { wrote: true, empty: true, phase: Phase::Closing });
+    assert_eq!(lane.drain(), drained(true, true, Phase::Closing));
     assert_eq!(lane.sink.numbers(), [0, 1]);
 }
 
@@ -524,9 +530,15 @@ fn push_after_the_end_is_gone_and_not_counted() {
 #[test]
 fn disconnect_returns_the_id_once() {
     let lane = Lane::new(3, 1_000, Overflow::Disconnect, 0);
-    let mut registry =
-        Registry::new(1, 1, Arc::clone(&lane.queue_config.counters), &lane.queue_config.memory);
-    let id: ClientId = registry.insert(Arc::clone(&lane.queue), None, &[], 0).expect("a place");
+    let mut registry = Registry::new(
+        1,
+        1,
+        HistoryConfig::none(),
+        Arc::clone(&lane.queue_config.counters),
+        &lane.queue_config.memory,
+    );
+    let id: ClientId =
+        registry.insert(Arc::clone(&lane.queue), None, &[], 0, Reading::PLAIN).expect("a place").id;
     assert_eq!(lane.queue.disconnect(), Some(id));
     assert_eq!(lane.queue.disconnect(), None);
 }
@@ -534,9 +546,15 @@ fn disconnect_returns_the_id_once() {
 #[test]
 fn disconnect_of_a_client_that_the_registry_removed_returns_no_id() {
     let lane = Lane::new(3, 1_000, Overflow::Disconnect, 0);
-    let mut registry =
-        Registry::new(1, 1, Arc::clone(&lane.queue_config.counters), &lane.queue_config.memory);
-    let id = registry.insert(Arc::clone(&lane.queue), None, &[], 0).expect("a place");
+    let mut registry = Registry::new(
+        1,
+        1,
+        HistoryConfig::none(),
+        Arc::clone(&lane.queue_config.counters),
+        &lane.queue_config.memory,
+    );
+    let id =
+        registry.insert(Arc::clone(&lane.queue), None, &[], 0, Reading::PLAIN).expect("a place").id;
     registry.remove(id, Disconnect::NORMAL);
     assert_eq!(lane.queue.disconnect(), None);
 }

@@ -11,6 +11,9 @@ use crate::config::Overflow;
 use crate::disconnect::Disconnect;
 use crate::hub::batch::JoinedFrames;
 use crate::hub::client_id::{ClientId, Refusal, Target};
+use crate::hub::command::Inserted;
+use crate::hub::cursor::Reading;
+use crate::hub::history_config::HistoryConfig;
 use crate::hub::queue::{DirectWriter, Phase, Queue};
 use crate::hub::queue_config::QueueConfig;
 use crate::hub::registry::{Delivery, Dispatch, Registry};
@@ -57,8 +60,13 @@ impl Pair {
         let overflow = *rng.choice(&overflow).expect("not empty");
         let queue_config = queue_config(rng.usize(1..6), rng.usize(200..600), overflow);
         let counters = Arc::clone(&queue_config.counters);
-        let registry =
-            Registry::new(ROOMS_MAX, ROOMS_PER_CLIENT_MAX, Arc::clone(&counters), &Arc::default());
+        let registry = Registry::new(
+            ROOMS_MAX,
+            ROOMS_PER_CLIENT_MAX,
+            HistoryConfig::none(),
+            Arc::clone(&counters),
+            &Arc::default(),
+        );
         let (clients, gone) = (Vec::new(), Vec::new());
         Self { registry, queue_config, counters, clients, gone, recipients: 0, number: 0 }
     }
@@ -122,9 +130,15 @@ impl Pair {
             }
         }
         let names: Vec<_> = wanted.iter().map(|&room| Arc::from(room)).collect();
-        let outcome = self.registry.insert(Arc::clone(&queue), user.map(Arc::from), &names, 0);
+        let outcome = self.registry.insert(
+            Arc::clone(&queue),
+            user.map(Arc::from),
+            &names,
+            0,
+            Reading::PLAIN,
+        );
         assert_eq!(outcome.map(drop), expected, "insert into {wanted:?}");
-        let Ok(id) = outcome else {
+        let Ok(Inserted { id, .. }) = outcome else {
             return;
         };
         let known = self.clients.iter().chain(&self.gone).any(|client| client.id == id);
@@ -391,6 +405,7 @@ fn registry() -> (Registry, Arc<QueueConfig>) {
         Registry::new(
             ROOMS_MAX,
             ROOMS_PER_CLIENT_MAX,
+            HistoryConfig::none(),
             Arc::clone(&queue_config.counters),
             &queue_config.memory,
         ),
@@ -405,7 +420,8 @@ fn insert(
 ) -> (ClientId, Arc<Queue>) {
     let queue = Queue::new(queue_config);
     let rooms: Vec<_> = rooms.iter().map(|&room| Arc::from(room)).collect();
-    let id = registry.insert(Arc::clone(&queue), None, &rooms, 0).expect("a place");
+    let id =
+        registry.insert(Arc::clone(&queue), None, &rooms, 0, Reading::PLAIN).expect("a place").id;
     (id, queue)
 }
 
@@ -465,7 +481,8 @@ fn refused_insert_leaves_nothing_behind() {
     let (mut registry, queue_config) = registry();
     let queue = Queue::new(&queue_config);
     let rooms = ["a", "b", "c", "d"].map(Arc::from);
-    let refused = registry.insert(Arc::clone(&queue), Some("ada".into()), &rooms, 0);
+    let refused =
+        registry.insert(Arc::clone(&queue), Some("ada".into()), &rooms, 0, Reading::PLAIN);
     assert_eq!(refused, Err(Refusal::RoomsPerClient));
     registry.check();
     assert!(registry.members(&Target::All).is_empty());
@@ -526,15 +543,21 @@ fn the_last_client_of_a_storm_is_reached_in_few_slices() {
 #[test]
 fn indexes_give_memory_back_after_a_storm() {
     let queue_config = queue_config(8, 1_000, Overflow::Disconnect);
-    let mut registry =
-        Registry::new(10_000, 8, Arc::clone(&queue_config.counters), &queue_config.memory);
+    let mut registry = Registry::new(
+        10_000,
+        8,
+        HistoryConfig::none(),
+        Arc::clone(&queue_config.counters),
+        &queue_config.memory,
+    );
     let ids: Vec<_> = (0..10_000)
         .map(|n| {
             let rooms = [Arc::from("all"), Arc::from(format!("room {n}"))];
             let user = Some(Arc::from("ada"));
             registry
-                .insert(Queue::new(&queue_config), user, &rooms[..1 + n % 2], 0)
+                .insert(Queue::new(&queue_config), user, &rooms[..1 + n % 2], 0, Reading::PLAIN)
                 .expect("a place")
+                .id
         })
         .collect();
     for id in ids.into_iter().skip(1) {

@@ -16,6 +16,7 @@ use crate::config::{Config, Overflow};
 use crate::hub::client::Client;
 use crate::hub::client_id::{ClientId, Refusal};
 use crate::hub::command::Command;
+use crate::hub::cursor::Reading;
 use crate::hub::handle::Hub;
 use crate::hub::queue::{DirectWriter, Drained, Phase, Queue};
 use crate::hub::queue_config::QueueConfig;
@@ -312,8 +313,17 @@ impl Stage {
     ) -> Result<ClientId, Refusal> {
         let (hub, queue, user) = (self.hub.clone(), Arc::clone(queue), user.map(Arc::from));
         let rooms = rooms.iter().map(|&room| Arc::from(room)).collect();
-        let register = |reply| Command::Register { queue, user, rooms, since: 0, reply };
-        self.run(async move { hub.request(register).await }).expect("the manager runs")
+        let register = |reply| Command::Register {
+            queue,
+            user,
+            rooms,
+            came: 0,
+            reading: Reading::PLAIN,
+            reply,
+        };
+        let inserted =
+            self.run(async move { hub.request(register).await }).expect("the manager runs");
+        inserted.map(|inserted| inserted.id)
     }
 
     /// A client that takes everything at once.

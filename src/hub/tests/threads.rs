@@ -11,6 +11,7 @@ use smol::Executor;
 use crate::config::Config;
 use crate::disconnect::Disconnect;
 use crate::hub::command::Command;
+use crate::hub::cursor::Reading;
 use crate::hub::handle::Hub;
 use crate::hub::queue::{DirectWriter, Phase, Queue};
 use crate::hub::tests::support::{Sink, numbered};
@@ -73,7 +74,8 @@ fn no_wake_is_lost_between_manager_pumps_and_sockets() {
                 queue: Arc::clone(&queue),
                 user: None,
                 rooms: vec!["main".into()],
-                since: 0,
+                came: 0,
+                reading: Reading::PLAIN,
                 reply,
             };
             block_on(hub.request(register)).expect("the hub runs").expect("a place");
@@ -138,7 +140,8 @@ fn every_departure_is_heard_from_other_threads() {
                         queue: Arc::clone(&queue),
                         user: None,
                         rooms: vec!["main".into()],
-                        since: 0,
+                        came: 0,
+                        reading: Reading::PLAIN,
                         reply,
                     };
                     {

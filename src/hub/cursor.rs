@@ -1,0 +1,127 @@
+//! A client's place among the messages of a room.
+
+use std::sync::Arc;
+
+use crate::hub::since::Since;
+
+/// What becomes of the positions of messages on their way to a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// It is not told of them: only the room that it is behind in counts them.
+    Plain,
+    /// It counts what it hears, so it hears all messages of one room and nothing else, and a gap
+    /// ends it: a WebSocket that came with `since`.
+    Counting,
+    /// It is told the position of each message, and of each gap: a stream of events, and a
+    /// subscription that came with `since`.
+    Numbered,
+}
+
+/// As what a client reads its room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reading {
+    /// What becomes of the positions.
+    pub(crate) reader: Reader,
+    /// Where it begins, if it said so.
+    pub(crate) since: Option<Since>,
+    /// Whether it ends once it has what is kept.
+    pub(crate) ends: bool,
+}
+
+impl Reading {
+    /// A client that is not told of positions.
+    #[cfg(test)]
+    pub(crate) const PLAIN: Self = Self { reader: Reader::Plain, since: None, ends: false };
+}
+
+/// A client's place among the messages of a room: behind it are the messages that the client has
+/// been handed, before it those that it reads from what the room keeps.
+///
+/// A client whose cursor stands at the newest message is live: it is pushed each message as it comes.
+/// One that is behind is passed over, and its connection asks for more.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    /// The room, its only one when it came.
+    pub(crate) room: Arc<str>,
+    pub(crate) reader: Reader,
+    /// Whether the client ends when the cursor meets the newest message.
+    pub(crate) ends: bool,
+    /// Whether the room takes the place of a queue: the cursor stays behind what does not go out at
+    /// once.
+    pub(crate) replays: bool,
+    /// Whether the connection has asked for more, and has not been answered.
+    pub(crate) asked: bool,
+    /// The position of the last message that it was handed, or that is not for it.
+    position: u64,
+    /// The position of the room's newest message.
+    newest: u64,
+    /// How many of the messages between the two count the client as a recipient.
+    owed: u64,
+}
+
+impl Cursor {
+    /// A cursor at a position of a room. What follows counts the client as a recipient from now on.
+    pub(crate) fn new(room: Arc<str>, reading: Reading, position: u64, newest: u64) -> Self {
+        Self {
+            room,
+            reader: reading.reader,
+            ends: reading.ends,
+            replays: false,
+            asked: false,
+            position,
+            newest,
+            owed: newest - position,
+        }
+    }
+
+    /// Whether messages wait in the room.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.position < self.newest
+    }
+
+    /// The position of the last message that the client was handed.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Whether the client hears what it publishes itself.
+    pub(crate) fn hears_itself(&self) -> bool {
+        self.reader != Reader::Plain
+    }
+
+    /// New messages of the room, `len` of them for this client, that it has to fetch.
+    pub(crate) fn pass_over(&mut self, span: u64, len: usize) {
+        self.newest += span;
+        self.owed += len as u64;
+    }
+
+    /// The client was handed what lies within the next `span` positions: `len` messages.
+    pub(crate) fn hand_over(&mut self, span: u64, len: usize) {
+        self.position += span;
+        self.owed -= len as u64;
+    }
+
+    /// New messages of the room that are not for this client.
+    pub(crate) fn leave_out(&mut self, span: u64) {
+        let is_live = !self.is_behind();
+        self.newest += span;
+        if is_live {
+            self.position = self.newest;
+        }
+    }
+
+    /// Leaves out what comes before a position; returns how many messages the client loses.
+    pub(crate) fn skip_to(&mut self, position: u64) -> u64 {
+        // What lies behind the position is owed still. Only a plain reader has messages there that
+        // are not for it, and none of them skips.
+        let left = self.owed.min(self.newest - position);
+        self.position = position;
+        std::mem::replace(&mut self.owed, left) - left
+    }
+
+    /// Leaves out everything; returns how many messages the client loses.
+    pub(crate) fn give_up(&mut self) -> u64 {
+        self.position = self.newest;
+        std::mem::take(&mut self.owed)
+    }
+}

@@ -1,0 +1,353 @@
+//! All rooms: those with members, and those that outlive them for what they keep.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::hub::client_id::ClientId;
+use crate::hub::history_config::HistoryConfig;
+use crate::hub::room::Room;
+use crate::hub::sizing::NAME;
+use crate::memory::budget::MemoryBudget;
+use crate::message::Message;
+use crate::stats::Counters;
+use crate::time::uptime::Uptime;
+
+/// Milliseconds between two looks for rooms that are over.
+const SWEEP_INTERVAL: u64 = 1_000;
+
+/// Past its bound the history shrinks by a further 32nd of it, so that the rooms are not all looked
+/// at for each message.
+const SHED_SHARE: usize = 32;
+
+/// The rooms of a hub by name.
+///
+/// A room exists while it has a member. One that keeps messages, or the count of a reader that came
+/// with `since`, stays for some time without any. It counts as a room, and goes first when a new
+/// room needs its place.
+#[derive(Debug)]
+pub(crate) struct Rooms {
+    rooms: HashMap<Arc<str>, Room>,
+    /// Rooms that may exist.
+    rooms_max: usize,
+    /// Which rooms keep how much.
+    config: HistoryConfig,
+    /// Rooms without a member.
+    memberless: usize,
+    /// Bytes of memory that the kept messages of all rooms take.
+    held: usize,
+    clock: Uptime,
+    /// When rooms that are over were last looked for.
+    swept: u64,
+    /// Where the gauge of rooms stands.
+    counters: Arc<Counters>,
+    /// Where the memory of the rooms is reserved; that of clients is with their connections.
+    memory: Arc<MemoryBudget>,
+    /// Bytes that are reserved for rooms.
+    reserved: usize,
+}
+
+impl Rooms {
+    pub(crate) fn new(
+        rooms_max: usize,
+        config: HistoryConfig,
+        counters: Arc<Counters>,
+        memory: Arc<MemoryBudget>,
+    ) -> Self {
+        Self {
+            rooms: HashMap::new(),
+            rooms_max,
+            config,
+            memberless: 0,
+            held: 0,
+            clock: Uptime::start(),
+            swept: 0,
+            counters,
+            memory,
+            reserved: 0,
+        }
+    }
+
+    /// The room of a name.
+    pub(crate) fn get(&self, name: &str) -> Option<&Room> {
+        let room = self.rooms.get(name)?;
+        // A room that is over is none, whenever it is looked for and goes.
+        (!room.is_empty() || !self.is_over(room)).then_some(room)
+    }
+
+    /// The room of a name, also if it is over.
+    pub(crate) fn find(&mut self, name: &str) -> Option<&mut Room> {
+        self.rooms.get_mut(name)
+    }
+
+    /// All rooms and their names, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Room)> {
+        let now = self.clock.millis();
+        let is_over = move |room: &Room| self.config.age.is_some_and(|age| room.is_over(age, now));
+        self.rooms.iter().filter(move |(_, room)| !room.is_empty() || !is_over(room))
+    }
+
+    /// How many rooms there are, with those that are over and have not gone yet.
+    pub(crate) fn len(&self) -> usize {
+        self.rooms.len()
+    }
+
+    /// Adds a client to a room that it is not in, and makes the room if need be; returns the index's
+    /// own copy of the name, and the client's place. `None` if no further room may exist.
+    pub(crate) fn add(&mut self, name: &Arc<str>, slot: u32) -> Option<(Arc<str>, u32)> {
+        self.make(name)?;
+        let (own, _) = self.rooms.get_key_value(name)?;
+        let own = Arc::clone(own);
+        let room = self.rooms.get_mut(name)?;
+        self.memberless -= usize::from(room.is_empty());
+        Some((own, room.add(slot)))
+    }
+
+    /// Takes the member at a place out of a room, and the room off the index with its last member
+    /// unless it outlives that. Returns the member that has moved to the place.
+    pub(crate) fn remove(&mut self, name: &Arc<str>, place: u32) -> Option<u32> {
+        let room = self.rooms.get_mut(name)?;
+        let moved = room.remove(place);
+        if room.is_empty() {
+            self.memberless += 1;
+            if room.outlives() {
+                room.emptied(self.clock.millis());
+            } else {
+                self.forget(name);
+            }
+        }
+        moved
+    }
+
+    /// Counts and keeps messages in a room that outlives its members, or makes it if it is to keep
+    /// messages; returns the room, and the position before the first message.
+    #[inline(never)]
+    pub(crate) fn append_kept(
+        &mut self,
+        name: &Arc<str>,
+        messages: &[Message],
+        except: impl Fn(usize) -> Option<ClientId>,
+    ) -> Option<(&Room, u64)> {
+        let exists = self.get(name).is_some();
+        if !exists && self.config.messages_max(name) == 0 {
+            return None;
+        }
+        self.make(name)?;
+        let now = self.clock.millis();
+        let (bytes_max, mut held) = (self.config.bytes, self.held);
+        let room = self.rooms.get_mut(name)?;
+        let before = room.newest();
+        append_all(room, messages, except, bytes_max, now, &mut held);
+        self.set_held(held);
+        self.shed_to(self.config.memory);
+        Some((self.rooms.get(name)?, before))
+    }
+
+    /// Counts and keeps messages in every room.
+    pub(crate) fn append_everywhere(
+        &mut self,
+        messages: &[Message],
+        except: impl Fn(usize) -> Option<ClientId>,
+    ) {
+        if self.memberless > 0 {
+            self.forget_over();
+        }
+        let (bytes_max, mut held, mut now) = (self.config.bytes, self.held, None);
+        for room in self.rooms.values_mut() {
+            if room.outlives() {
+                let now = *now.get_or_insert_with(|| self.clock.millis());
+                append_all(room, messages, &except, bytes_max, now, &mut held);
+            } else {
+                room.count(messages.len());
+            }
+        }
+        self.set_held(held);
+        self.shed_to(self.config.memory);
+    }
+
+    /// Has a room keep its count when its last member leaves.
+    pub(crate) fn keep_count(&mut self, name: &str) {
+        let now = self.clock.millis();
+        if let Some(room) = self.rooms.get_mut(name) {
+            room.keep_count(now);
+        }
+    }
+
+    /// Bytes of memory that the kept messages of all rooms take.
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Drops kept messages until they take at most `target` bytes, if they take more. The room that
+    /// holds most loses its oldest message first. The newest message of a room goes only when no
+    /// room has two.
+    pub(crate) fn shed_to(&mut self, target: usize) {
+        if self.held > target {
+            self.forget_over();
+        }
+        if self.held > target {
+            let target = target - target / SHED_SHARE;
+            self.shed_while(|rooms| rooms.held > target);
+        }
+    }
+
+    /// Drops kept messages as [`shed_to`](Self::shed_to) does, while something wants it.
+    pub(crate) fn shed_while(&mut self, goes_on: impl Fn(&Self) -> bool) {
+        self.forget_over();
+        while goes_on(self) {
+            let rank = |room: &Room| {
+                let (messages, bytes) = room.holds();
+                (messages > 1, bytes)
+            };
+            // The largest loses messages until another one is the largest.
+            let (mut largest, mut second) = (None, (false, 0));
+            for (name, room) in &self.rooms {
+                let rank = rank(room);
+                match &mut largest {
+                    Some((_, most)) if rank <= *most => second = second.max(rank),
+                    _ => {
+                        let before = largest.replace((Arc::clone(name), rank));
+                        second = before.map_or(second, |(_, rank)| rank);
+                    }
+                }
+            }
+            let Some((name, _)) = largest else { return };
+            loop {
+                let Some(room) = self.rooms.get_mut(&name) else { return };
+                let freed = room.shed();
+                if freed == 0 {
+                    return;
+                }
+                let rank = rank(room);
+                self.set_held(self.held - freed);
+                if rank <= second || !goes_on(self) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Forgets the rooms that are over, at most once in a second.
+    pub(crate) fn sweep(&mut self) {
+        if self.memberless == 0 || self.config.age.is_none() {
+            return;
+        }
+        let now = self.clock.millis();
+        if now < self.swept + SWEEP_INTERVAL {
+            return;
+        }
+        self.swept = now;
+        self.forget_over();
+    }
+
+    fn forget_over(&mut self) {
+        let over = self.rooms.iter().filter(|(_, room)| room.is_empty() && self.is_over(room));
+        let over: Vec<_> = over.map(|(name, _)| Arc::clone(name)).collect();
+        over.iter().for_each(|name| self.forget(name));
+    }
+
+    /// Makes a room, unless it exists; `None` if no further one may. A room that is over begins a
+    /// new life.
+    fn make(&mut self, name: &Arc<str>) -> Option<()> {
+        if let Some(room) = self.rooms.get(name) {
+            if !(room.is_empty() && self.is_over(room)) {
+                return Some(());
+            }
+            self.forget(name);
+        }
+        if self.rooms.len() >= self.rooms_max {
+            // The one without a member whose newest message is oldest.
+            let memberless = self.rooms.iter().filter(|(_, room)| room.is_empty());
+            let oldest = memberless.min_by_key(|(_, room)| room.last_message());
+            let oldest = oldest.map(|(name, _)| Arc::clone(name))?;
+            self.forget(&oldest);
+        }
+        let messages_max = self.config.messages_max(name);
+        let now = if messages_max > 0 { self.clock.millis() } else { 0 };
+        self.rooms.insert(Arc::clone(name), Room::new(messages_max, now));
+        self.memberless += 1;
+        self.count();
+        Some(())
+    }
+
+    /// Takes a room without a member off the index.
+    fn forget(&mut self, name: &str) {
+        let Some(room) = self.rooms.remove(name) else { return };
+        self.memberless -= 1;
+        self.set_held(self.held - room.holds().1);
+        self.count();
+    }
+
+    fn is_over(&self, room: &Room) -> bool {
+        self.config.age.is_some_and(|age| room.is_over(age, self.clock.millis()))
+    }
+
+    fn set_held(&mut self, held: usize) {
+        if held != self.held {
+            self.memory.set_sheddable(std::mem::replace(&mut self.held, held), held);
+        }
+    }
+
+    fn count(&mut self) {
+        self.counters.rooms.store(self.rooms.len(), Ordering::Relaxed);
+        let bytes = self.rooms.len() * NAME;
+        self.memory.reserve(std::mem::replace(&mut self.reserved, bytes), bytes);
+    }
+
+    /// Gives memory back once less than a quarter of it is used.
+    pub(crate) fn shrink(&mut self, keep: usize) {
+        let (len, capacity) = (self.rooms.len(), self.rooms.capacity());
+        if capacity > keep && len < capacity / 4 {
+            self.rooms.shrink_to(len * 2);
+        }
+    }
+
+    /// How many messages a room of that name keeps at most.
+    #[cfg(test)]
+    pub(crate) fn messages_max(&self, name: &str) -> usize {
+        self.config.messages_max(name)
+    }
+
+    /// Places that the index holds memory for.
+    #[cfg(test)]
+    pub(crate) fn places(&self) -> usize {
+        self.rooms.capacity() + self.rooms.values().map(Room::capacity).sum::<usize>()
+    }
+
+    /// Checks that the sums agree with the rooms.
+    #[cfg(test)]
+    pub(crate) fn check(&self) {
+        assert!(self.rooms.len() <= self.rooms_max);
+        let memberless = self.rooms.values().filter(|room| room.is_empty());
+        assert!(memberless.clone().all(Room::outlives), "a room is there for nothing");
+        assert_eq!(memberless.count(), self.memberless);
+        let held: usize = self.rooms.values().map(|room| room.holds().1).sum();
+        assert_eq!(held, self.held);
+        assert!(held <= self.config.memory);
+        assert_eq!(self.counters.rooms.load(Ordering::Relaxed), self.rooms.len());
+    }
+}
+
+impl Drop for Rooms {
+    fn drop(&mut self) {
+        self.counters.rooms.store(0, Ordering::Relaxed);
+        self.set_held(0);
+        self.memory.reserve(self.reserved, 0);
+    }
+}
+
+/// Appends messages to a room, and adds what they take to `held`.
+fn append_all(
+    room: &mut Room,
+    messages: &[Message],
+    except: impl Fn(usize) -> Option<ClientId>,
+    bytes_max: usize,
+    now: u64,
+    held: &mut usize,
+) {
+    let before = room.holds().1;
+    for (index, message) in messages.iter().enumerate() {
+        room.append(message, except(index), bytes_max, now);
+    }
+    *held = *held + room.holds().1 - before;
+}
