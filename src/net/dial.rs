@@ -1,10 +1,13 @@
 //! Connections that the hub opens itself.
 
-use std::io;
-use std::net::SocketAddr;
+use std::future::poll_fn;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::{io, thread};
 
+use atomic_waker::AtomicWaker;
 use futures_lite::io::{AsyncRead, AsyncWrite};
-use smol::net::resolve;
 
 use crate::net::reactor::Reactor;
 use crate::redis_config::Place;
@@ -15,8 +18,7 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// Connects, with the sockets of a reactor or else of async-io. The name of a host is resolved anew,
-/// on a thread of the runtime that is there for what blocks, and each of its addresses is tried in
-/// turn.
+/// and each of its addresses is tried in turn.
 ///
 /// The caller has the deadline.
 pub(crate) async fn dial(place: &Place, reactor: Option<&Reactor>) -> io::Result<Box<dyn Stream>> {
@@ -24,7 +26,7 @@ pub(crate) async fn dial(place: &Place, reactor: Option<&Reactor>) -> io::Result
         Place::Tcp(host, port) => {
             let addresses = match host.parse() {
                 Ok(address) => vec![SocketAddr::new(address, *port)],
-                Err(_) => resolve((host.as_str(), *port)).await?,
+                Err(_) => resolve(host, *port, reactor).await?,
             };
             let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
             for address in addresses {
@@ -38,6 +40,43 @@ pub(crate) async fn dial(place: &Place, reactor: Option<&Reactor>) -> io::Result
         #[cfg(unix)]
         Place::Unix(path) => connected::unix(path, reactor).await,
     }
+}
+
+/// Resolves the name of a host: with a reactor in a thread that ends with the answer, without one in
+/// the threads of smol for what blocks. The static binary always has a reactor and goes without those.
+async fn resolve(host: &str, port: u16, reactor: Option<&Reactor>) -> io::Result<Vec<SocketAddr>> {
+    match reactor {
+        #[cfg(not(hublet_reactor_only))]
+        None => smol::net::resolve((host, port)).await,
+        _ => resolve_in_thread(host, port).await,
+    }
+}
+
+/// What the thread of a name and the task that waits for it share.
+#[derive(Default)]
+struct Resolved {
+    /// Taken by the task.
+    addresses: Mutex<Option<io::Result<Vec<SocketAddr>>>>,
+    task: AtomicWaker,
+}
+
+/// The C library gives up within the time of resolv.conf(5), 10 s where it is not set. The driver
+/// asks every 5 s at most, so there are few threads at once.
+async fn resolve_in_thread(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let resolved = Arc::<Resolved>::default();
+    let (host, asked) = (host.to_owned(), Arc::clone(&resolved));
+    let work: Box<dyn FnOnce() + Send> = Box::new(move || {
+        let addresses = (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
+        *asked.addresses.lock().unwrap_or_else(PoisonError::into_inner) = Some(addresses);
+        asked.task.wake();
+    });
+    thread::Builder::new().spawn(work)?;
+    poll_fn(|cx| {
+        resolved.task.register(cx.waker());
+        let addresses = resolved.addresses.lock().unwrap_or_else(PoisonError::into_inner).take();
+        addresses.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
 }
 
 #[cfg(target_os = "linux")]

@@ -80,6 +80,9 @@ impl Hub {
     /// As [`connect_redis`](Self::connect_redis), with a socket that a reactor waits for, as
     /// [`Reactor::attach`] has it for a listener.
     ///
+    /// The C library resolves the name of a host, and blocks meanwhile. That is done in a thread that
+    /// ends with the answer. An IP address and a Unix socket need no thread.
+    ///
     /// # Examples
     ///
     /// ```

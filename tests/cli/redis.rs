@@ -243,6 +243,20 @@ fn a_server_that_refuses_the_first_connection_ends_the_hub() {
     is_up(&address);
 }
 
+/// The name of a host is resolved in a thread that ends with the answer. Nothing else of the
+/// connection needs a thread.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_thread_of_a_host_name_ends() {
+    let Some(redis) = RedisServer::start("name", &[]) else { return };
+    let url = format!("redis://localhost:{}", redis.port);
+    let (mut server, address) = Server::start(&["--redis", &url]);
+    server.logged("connected to redis://localhost");
+    is_up(&address);
+    let tasks = format!("/proc/{}/task", server.child.id());
+    eventually("one thread", || fs::read_dir(&tasks).expect("it runs").count() == 1);
+}
+
 /// The server dies, and comes back with nothing.
 #[test]
 fn clients_stay_while_the_server_is_gone() {
