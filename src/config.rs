@@ -320,11 +320,14 @@ config! {
     /// [`Listener`](crate::Listener) if the peer's host acknowledges no written byte for 20 s.
     pong_timeout: Duration = Self::PONG_TIMEOUT;
     /// How long writing may make no progress while bytes wait to be written. Default 10 s; then the
-    /// client counts as slow. On Linux the kernel's 20 s apply too, as for
-    /// [`pong_timeout`](Self#structfield.pong_timeout).
+    /// client counts as slow, or the connection of a response is closed. A response that makes
+    /// progress has 300 s in all; past `write_timeout` it ends if a client needs its place. On Linux
+    /// the kernel's 20 s apply too, as for [`pong_timeout`](Self#structfield.pong_timeout).
     write_timeout: Duration = Self::WRITE_TIMEOUT;
     /// How long a peer has to answer a close frame, or to close behind the last response or event.
-    /// Default 2 s.
+    /// Default 2 s. Where closing destroys what the peer has not read, under
+    /// [`max_memory`](Self#structfield.max_memory) or on a stream of the embedding program, a last
+    /// response has 0.5 s more for each KiB, at most 32 s.
     close_timeout: Duration = Self::CLOSE_TIMEOUT;
     /// Clients that may be connected. Default `None`: the soft limit on file descriptors when the
     /// hub is made, less 64; 16,384 on systems without such a limit. Beyond it the hub answers 503

@@ -18,6 +18,9 @@ impl Handler for Nothing {
     }
 }
 
+/// The limit on messages of every second run, in bytes.
+const MESSAGE_MAX: usize = 64;
+
 pub fn run(bytes: &[u8]) {
     let Some((&flags, requests)) = bytes.split_first() else { return };
     let whole = answers(flags, requests, 1 << 20);
@@ -27,11 +30,10 @@ pub fn run(bytes: &[u8]) {
 
 /// The statuses of the answers; 101 for an upgrade.
 fn answers(flags: u8, requests: &[u8], piece: usize) -> Vec<u16> {
-    let config = Config::default().inbox(4).http(flags & 1 != 0).origins(if flags & 2 != 0 {
-        vec!["https://app.example".into()]
-    } else {
-        Vec::new()
-    });
+    let origins = if flags & 2 != 0 { vec!["https://app.example".into()] } else { Vec::new() };
+    let config = Config::default().inbox(4).http(flags & 1 != 0).origins(origins);
+    // Small, so that short bodies and lines reach it.
+    let config = if flags & 4 != 0 { config.max_message(MESSAGE_MAX) } else { config };
     let (peer, heard) = Peer::new(requests.to_vec(), 0, piece, Dice::new(u64::from(flags)));
     let outcome = stage(config, requests.len(), |hub| async move {
         hub.serve_connection(peer, hublet::Peer::unknown(), &Nothing).await

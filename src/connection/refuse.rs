@@ -1,21 +1,22 @@
-//! Responses that refuse a request, and the end of a connection behind its last response.
+//! Responses that refuse a request, how responses are written, and the end of a connection behind
+//! its last one.
 
-use std::future::{Future as _, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use futures_lite::future::yield_now;
-use futures_lite::io::AsyncWriteExt as _;
 
 use crate::connection::linger::{DISCARD_MAX, lingering_close, poll_discard, timed_out};
+use crate::connection::patience::Patience;
 use crate::http1::response::Response;
 use crate::http1::slot::Slot;
 use crate::hub::handle::Hub;
 use crate::net::stream::Transport;
 use crate::peer::Peer;
 use crate::stats::{RefusalReason, Requested, add};
-use crate::time::clock::now;
 
 /// Counts a response that refuses what was asked, and logs it: each one at the level DEBUG, and once
 /// at WARN if a flag would allow it.
@@ -35,39 +36,114 @@ pub(crate) fn count_refusal(
     }
 }
 
-/// Writes a response under the write timeout.
+/// How long a response may take in all while its peer keeps reading: 1 MiB at 3.5 KiB/s. It costs the
+/// memory of the response, and a place that no client needs.
+const RESPONSE_TIME_MAX: Duration = Duration::from_secs(300);
+
+/// Writes a response, each part of it under the write timeout.
+///
+/// A peer may read slowly as long as it makes progress. With a `slot` that takes
+/// [`RESPONSE_TIME_MAX`] at most, and beyond the time of a handshake a place that no client needs.
+/// Without one, or once that is lost, the response has the write timeout in all.
 pub(crate) async fn write_response<T: Transport>(
     hub: &Hub,
     transport: &mut T,
     bytes: &[u8],
+    slot: Option<&mut Slot<'_>>,
 ) -> io::Result<()> {
     let shared = hub.shared();
     add(&shared.counters.bytes_sent, bytes.len() as u64);
-    let written = async {
-        transport.write_all(bytes).await?;
-        transport.flush().await
-    };
-    let mut deadline = shared.timers.after(shared.config.write_timeout);
-    deadline.within(written).await.unwrap_or_else(timed_out)
+    let mut patience = Patience::new(hub, shared.config.write_timeout, RESPONSE_TIME_MAX, slot);
+    let mut written = 0;
+    while written < bytes.len() {
+        let write =
+            poll_fn(|cx| match Pin::new(&mut *transport).poll_write(cx, &bytes[written..]) {
+                Poll::Pending => patience.poll_over(cx).map(|()| timed_out()),
+                written => written,
+            });
+        match write.await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            n => written += n,
+        }
+        patience.renew();
+    }
+    poll_fn(|cx| match Pin::new(&mut *transport).poll_flush(cx) {
+        Poll::Pending => patience.poll_over(cx).map(|()| timed_out()),
+        flushed => flushed,
+    })
+    .await
 }
 
-/// Ends a connection whose last response was `written`, or could not be. `body` is the slot of a
-/// request whose peer may still send a body.
-pub(crate) async fn end_after_response<T: Transport>(
-    hub: &Hub,
-    transport: &mut T,
-    written: io::Result<()>,
-    body: Option<&mut Slot<'_>>,
-) {
-    let ended = match (written, body) {
-        (Ok(()), Some(slot)) => discard_body(hub, transport, slot).await,
-        (Ok(()), None) => lingering_close(hub, transport, b"", false).await,
-        (error, _) => error,
-    };
-    if let Err(error) = ended {
-        log::debug!("a response may not have reached its peer: {error}");
-        transport.abort();
+/// The last response of a connection.
+pub(crate) struct LastResponse<'a> {
+    pub(crate) bytes: &'a [u8],
+    /// The peer may still send a body, which is not read.
+    pub(crate) has_unread_body: bool,
+}
+
+impl LastResponse<'_> {
+    /// Writes the response and ends the connection.
+    pub(crate) async fn write<T: Transport>(
+        self,
+        hub: &Hub,
+        transport: &mut T,
+        mut slot: Option<&mut Slot<'_>>,
+    ) {
+        match write_response(hub, transport, self.bytes, slot.as_deref_mut()).await {
+            Ok(()) => self.end(hub, transport, slot).await,
+            Err(error) => lost(transport, &error),
+        }
     }
+
+    /// Ends the connection behind the response, which is written.
+    pub(crate) async fn end<T: Transport>(
+        self,
+        hub: &Hub,
+        transport: &mut T,
+        slot: Option<&mut Slot<'_>>,
+    ) {
+        if let Err(error) = self.linger(hub, transport, slot).await {
+            lost(transport, &error);
+        }
+    }
+
+    async fn linger<T: Transport>(
+        self,
+        hub: &Hub,
+        transport: &mut T,
+        slot: Option<&mut Slot<'_>>,
+    ) -> io::Result<()> {
+        let config = &hub.shared().config;
+        // A kernel delivers by itself what it has taken. All others lose it when they are closed.
+        let reading = if transport.delivers_after_close() {
+            Duration::ZERO
+        } else {
+            reading_time(self.bytes.len())
+        };
+        let wait = config.close_timeout + reading;
+        let whole = if self.has_unread_body { config.message_timeout } else { wait };
+        match slot {
+            Some(slot) if self.has_unread_body || !reading.is_zero() => {
+                let patience = Patience::new(hub, wait, whole, Some(slot));
+                discard(hub, transport, patience).await
+            }
+            _ => lingering_close(hub, transport, b"", false).await,
+        }
+    }
+}
+
+/// Ends a connection whose peer does not read its last response.
+fn lost<T: Transport>(transport: &mut T, error: &io::Error) {
+    log::debug!("a response may not have reached its peer: {error}");
+    transport.abort();
+}
+
+/// The time in which a slow peer reads what a stream may still hold of a response of `len` bytes:
+/// each KiB takes half a second. A buffer of the kernel is at most 64 KiB, so that this is at most
+/// 32 s. A short response has none.
+fn reading_time(len: usize) -> Duration {
+    const HELD_MAX: usize = 64 * 1024;
+    Duration::from_millis(500) * (len.min(HELD_MAX) / 1024) as u32
 }
 
 /// Shuts the write side down, and reads to the end of the stream, at most [`DISCARD_MAX`] bytes.
@@ -75,40 +151,29 @@ pub(crate) async fn end_after_response<T: Transport>(
 /// Many clients read a response only when they have sent all of their body. A socket that is closed
 /// before has unread bytes, and resets the connection: they would see that instead of the status.
 ///
-/// The peer has the close timeout to make progress and the time of a message in all, and a slot as
-/// for a body that is read. Without its slot, which a new client may need, the connection still has
-/// the close timeout, as any that has written its last response.
-async fn discard_body<T: Transport>(
+/// While that takes, the connection has a slot as for a body that is read. Without it, which a new
+/// client may need, it still has the time that is granted without progress.
+async fn discard<T: Transport>(
     hub: &Hub,
     transport: &mut T,
-    slot: &mut Slot<'_>,
+    mut patience: Patience<'_, '_, '_>,
 ) -> io::Result<()> {
-    transport.close().await?;
-    let shared = hub.shared();
-    let (timers, patience) = (&shared.timers, shared.config.close_timeout);
-    let begin = now();
-    let mut last = timers.tick_of(begin + shared.config.message_timeout.max(patience));
-    let mut progress = timers.after(patience);
-    let mut has_slot = true;
+    poll_fn(|cx| match Pin::new(&mut *transport).poll_close(cx) {
+        Poll::Pending => patience.poll_over(cx).map(|()| timed_out()),
+        closed => closed,
+    })
+    .await?;
     let mut discarded = 0;
     while discarded < DISCARD_MAX {
-        let read = poll_fn(|cx| {
-            if let Poll::Ready(read) = poll_discard(hub, transport, cx) {
-                return Poll::Ready(read);
-            }
-            if has_slot && slot.poll_lost(cx).is_ready() {
-                has_slot = false;
-                last = timers.tick_of(begin + patience);
-                progress.set(last);
-            }
-            Pin::new(&mut progress).poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        let read = poll_fn(|cx| match poll_discard(hub, transport, cx) {
+            Poll::Pending => patience.poll_over(cx).map(|()| timed_out()),
+            read => read,
         });
         match read.await? {
             0 => return Ok(()),
             n => discarded += n,
         }
-        let next = timers.tick_of(now() + patience);
-        progress.set(if next.is_before(last) { next } else { last });
+        patience.renew();
         // A body that comes as fast as it is read keeps no other connection waiting.
         yield_now().await;
     }

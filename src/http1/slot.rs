@@ -11,11 +11,13 @@ use crate::time::timers::Deadline;
 /// A slot among the handshakes, with the deadline of a handshake.
 ///
 /// What makes a client of a connection, the head of any request and the hooks run inside of it. Only
-/// a body may take longer, and then without the permit: see [`poll_lost`](Self::poll_lost).
+/// a body and a response may take longer, and then without the permit: see
+/// [`poll_lost`](Self::poll_lost).
 pub(crate) struct Slot<'a> {
     hub: &'a Hub,
     pub(crate) permit: Option<HandshakePermit>,
-    /// The place of a connection whose body takes longer than a handshake may.
+    /// The place of a connection whose body or response takes longer than a handshake may, or that
+    /// stays for its next request.
     pub(crate) keep_alive: Option<KeepAlivePermit>,
     pub(crate) deadline: Deadline<'a>,
 }
@@ -40,13 +42,20 @@ impl<'a> Slot<'a> {
         self.permit.as_ref().is_none_or(HandshakePermit::is_late)
     }
 
-    /// Ready once a request that is still coming has to end. Past the deadline it gives the permit
+    /// Takes a place that no client needs, for the time behind the request; `false` if none is free.
+    pub(crate) fn takes_place(&mut self) -> bool {
+        self.keep_alive = self.keep_alive.take().or_else(|| self.hub.shared().admissions.idle());
+        self.keep_alive.is_some()
+    }
+
+    /// Ready once a request that is still under way has to end. Past the deadline it gives the permit
     /// back and stays for as long as there is a place that no client needs.
     pub(crate) fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.permit.is_some() {
             ready!(Pin::new(&mut self.deadline).poll(cx));
             self.permit = None;
-            self.keep_alive = self.hub.shared().admissions.idle();
+            // A connection that stays for its next request has a place already.
+            self.takes_place();
         }
         let Some(place) = &mut self.keep_alive else { return Poll::Ready(()) };
         ready!(place.poll_leave(cx));

@@ -764,6 +764,11 @@ impl Hub {
         self.shared.inbox.report_gone(id);
     }
 
+    /// Waits for the end of the manager.
+    pub(crate) async fn ended(&self) {
+        self.shared.inbox.ended().await;
+    }
+
     /// The way to other hubs, for a message that is not for one client alone.
     pub(crate) fn link(&self, target: &Target) -> Option<&Arc<Link>> {
         let backplane = self.shared.backplane.as_ref()?;

@@ -42,6 +42,8 @@ struct Shared {
     manager: AtomicWaker,
     /// Notified when bytes are free; the sender at the head of the line listens.
     freed: Event,
+    /// Notified at the end of the manager.
+    ended: Event,
     /// One permit, held by the sender at the head of the line. The others wait for it in order, so
     /// that short messages do not overtake a long one for ever.
     line: FifoSemaphore,
@@ -80,6 +82,7 @@ pub(crate) fn inbox(commands: usize, bytes: usize) -> (Inbox, CommandReceiver) {
         bytes_max: bytes,
         manager: AtomicWaker::new(),
         freed: Event::new(),
+        ended: Event::new(),
         line: FifoSemaphore::new(1),
         waiting: AtomicUsize::new(0),
         reports: Mutex::default(),
@@ -134,6 +137,18 @@ impl Inbox {
             }
             Err(TrySendError::Full(command)) => Err(Refused::Full(command)),
             Err(TrySendError::Closed(command)) => Err(Refused::Closed(command)),
+        }
+    }
+
+    /// Waits for the end of the manager. For a task that may send nothing for long.
+    pub(crate) async fn ended(&self) {
+        while !self.sender.is_closed() {
+            let listener = self.shared.ended.listen();
+            // The channel is closed before the notification.
+            if self.sender.is_closed() {
+                return;
+            }
+            listener.await;
         }
     }
 
@@ -319,13 +334,14 @@ impl CommandReceiver {
 }
 
 impl Drop for CommandReceiver {
-    /// Publishers that wait for bytes must see that the manager has ended.
+    /// Publishers that wait for bytes, and streams, must see that the manager has ended.
     fn drop(&mut self) {
         self.receiver.close();
         // The wakers of a task are not to outlive it, as the senders may.
         drop(self.shared.manager.take());
         while self.try_next().is_some() {}
         self.shared.freed.notify(usize::MAX);
+        self.shared.ended.notify(usize::MAX);
     }
 }
 

@@ -13,7 +13,7 @@ use http::{Method, StatusCode};
 
 use crate::connection::handler::Handler;
 use crate::connection::hooks::run_request_hook;
-use crate::connection::refuse::{count_refusal, end_after_response, write_response};
+use crate::connection::refuse::{LastResponse, count_refusal, write_response};
 use crate::connection::registration::{Admitted, ClientKind, Registering, register};
 use crate::error::{Error, Kind};
 use crate::http1::client_address::client_address;
@@ -399,21 +399,21 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             && !exchange.has_unread_body
             && status != StatusCode::REQUEST_TIMEOUT;
         let slot = &mut exchange.slot;
-        let place = if keeps_alive {
-            slot.keep_alive.take().or_else(|| shared.admissions.idle())
-        } else {
-            None
-        };
+        let has_place = keeps_alive && slot.takes_place();
         let transport = &mut self.stream.transport;
-        let bytes =
-            response.encode(exchange.head_only, place.as_ref().map(|_| shared.config.idle_timeout));
-        let written = write_response(hub, transport, &bytes).await;
-        if let Some(place) = place {
-            written?;
-            return Ok(KeepAlive { place, permit: exchange.slot.permit, status });
+        let idle_timeout = has_place.then_some(shared.config.idle_timeout);
+        let bytes = response.encode(exchange.head_only, idle_timeout);
+        let last = LastResponse { bytes: &bytes, has_unread_body: exchange.has_unread_body };
+        if has_place {
+            write_response(hub, transport, &bytes, Some(&mut *slot)).await?;
+            if let Some(place) = slot.keep_alive.take() {
+                return Ok(KeepAlive { place, permit: exchange.slot.permit, status });
+            }
+            // A response that took long has left its place to a client.
+            last.end(hub, transport, Some(slot)).await;
+        } else {
+            last.write(hub, transport, Some(slot)).await;
         }
-        let body = exchange.has_unread_body.then_some(&mut exchange.slot);
-        end_after_response(hub, transport, written, body).await;
         Err(Error::new(Kind::Refused(status, response.into_body())))
     }
 }

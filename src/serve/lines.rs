@@ -80,7 +80,7 @@ pub(crate) async fn publish_lines<T: Transport, H: Handler>(
     let _held = hub.memory().charge(HEAD_HELD);
     let (request, mut body) = (&head.request, BodyStream::new(head.framing));
     let is_binary = has_binary_type(request.headers());
-    let mut over = pin!(or(drained(hub), forbidden(handler, request, &peer, &target)));
+    let mut over = pin!(or(ended(hub), forbidden(handler, request, &peer, &target)));
     let mut lines = Lines {
         hub,
         target: target.clone(),
@@ -106,9 +106,10 @@ pub(crate) async fn publish_lines<T: Transport, H: Handler>(
     Ok(lines.report(refused))
 }
 
-/// The answer once the hub drains.
-async fn drained(hub: &Hub) -> Response {
-    hub.shared().admissions.closed().await;
+/// The answer once the hub drains, or its manager has ended: a stream that rests would learn of that
+/// with its next line only.
+async fn ended(hub: &Hub) -> Response {
+    or(hub.shared().admissions.closed(), hub.ended()).await;
     draining()
 }
 
@@ -280,7 +281,7 @@ mod tests {
     use std::time::Duration;
 
     use fastrand::Rng;
-    use smol::Executor;
+    use smol::{Executor, Task};
 
     use super::*;
     use crate::config::Config;
@@ -312,19 +313,20 @@ mod tests {
         time: VirtualTime,
         executor: Executor<'static>,
         hub: Hub,
+        manager: Option<Task<()>>,
         line: Arc<Line>,
     }
     impl Stage {
         fn new(config: Config) -> Self {
             let (time, executor) = (VirtualTime::start(), Executor::new());
             let (hub, manager) = Hub::new(config.http(true).max_message(10_000)).expect("valid");
-            executor.spawn(manager).detach();
+            let manager = Some(executor.spawn(manager));
             let line = Line::new(usize::MAX, usize::MAX, Rng::with_seed(1));
             let (serving, socket) = (hub.clone(), Socket::new(&line, false));
             let connection =
                 async move { drop(serving.serve_connection(socket, Peer::unix(), &Open).await) };
             executor.spawn(connection).detach();
-            let stage = Self { time, executor, hub, line };
+            let stage = Self { time, executor, hub, manager, line };
             stage.send(HEAD.as_bytes());
             stage
         }
@@ -390,6 +392,14 @@ mod tests {
         stage.send(&[b'x'; BEGUN_MAX + 1]);
         stage.wait(2 * Config::MESSAGE_TIMEOUT);
         stage.is_answered(408, "{\"messages\":1,");
+    }
+    #[test]
+    fn stream_that_rests_ends_with_the_manager() {
+        let mut stage = Stage::new(Config::default());
+        stage.send(b"a\n");
+        drop(stage.manager.take());
+        stage.send(b"");
+        stage.is_answered(503, "{\"messages\":1,\"recipients\":0,\"error\":");
     }
     #[test]
     fn stream_that_rests_holds_no_buffer() {

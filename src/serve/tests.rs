@@ -10,7 +10,7 @@ use futures_lite::future::block_on;
 use http::{Request, StatusCode};
 use smol::{Executor, Task};
 
-use crate::config::Config;
+use crate::config::{Config, Page};
 use crate::connection::handler::{Admission, Handler};
 use crate::connection::registration::{ClientKind, admit};
 use crate::disconnect::Disconnect;
@@ -45,7 +45,17 @@ const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 /// A peer that has asked something, served by `connections`.
 fn ask_for(request: &str, hub: &Hub, connections: &Executor<'static>) -> Arc<Line> {
-    let line = Line::new(usize::MAX, usize::MAX, Rng::with_seed(1));
+    ask_through(usize::MAX, request, hub, connections)
+}
+
+/// A peer that has asked something, to which `room` bytes can be written for now.
+fn ask_through(
+    room: usize,
+    request: &str,
+    hub: &Hub,
+    connections: &Executor<'static>,
+) -> Arc<Line> {
+    let line = Line::new(room, usize::MAX, Rng::with_seed(1));
     line.send(request.as_bytes());
     let (serving, socket) = (hub.clone(), Socket::new(&line, false));
     let connection =
@@ -327,4 +337,118 @@ fn stream_that_is_not_made_in_time_ends_the_connection() {
             .load(Ordering::Relaxed),
         1
     );
+}
+
+/// A peer that reads slowly, and has asked for [`HEALTH`], or so that no request follows.
+struct SlowReader {
+    stage: Stage,
+    line: Arc<Line>,
+}
+
+impl SlowReader {
+    /// Bytes that it reads at once.
+    const STEP: usize = 16;
+
+    fn new(config: Config, request: &str) -> Self {
+        let stage = Stage::with(config, 0, HEALTH);
+        stage.manage();
+        stage.line.end();
+        let line = ask_through(Self::STEP, request, &stage.hub, &stage.connections);
+        let reader = Self { stage, line };
+        reader.stage.manage();
+        reader
+    }
+
+    /// Reads once after each `gap`, at most `count` times; returns whether it has the whole answer.
+    fn reads(&self, gap: Duration, count: usize) -> bool {
+        let mut left = count;
+        while left > 0 && !self.has_all() {
+            self.stage.wait(gap);
+            self.line.grant(Self::STEP);
+            self.stage.manage();
+            left -= 1;
+        }
+        self.has_all()
+    }
+
+    fn has_all(&self) -> bool {
+        self.line.lock().taken.ends_with(b"ok\n")
+    }
+
+    fn is_cut_off(&self) -> bool {
+        self.line.lock().closed
+    }
+}
+
+const LAST_HEALTH: &str = "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+
+#[test]
+fn response_that_a_slow_peer_still_reads_is_not_cut_off() {
+    for request in [HEALTH, LAST_HEALTH] {
+        let reader = SlowReader::new(Config::default().http(true), request);
+        assert!(reader.reads(Config::WRITE_TIMEOUT - SECOND, 20), "it has it all: {request}");
+        assert!(!reader.is_cut_off(), "it is not closed either");
+    }
+}
+
+#[test]
+fn response_that_makes_no_progress_ends_with_the_write_timeout() {
+    let reader = SlowReader::new(Config::default().http(true), LAST_HEALTH);
+    reader.reads(Config::WRITE_TIMEOUT - SECOND, 2);
+    reader.stage.wait(Config::WRITE_TIMEOUT - SECOND / 10);
+    assert!(!reader.is_cut_off());
+    reader.stage.wait(SECOND / 5);
+    assert!(reader.is_cut_off());
+}
+
+#[test]
+fn response_that_trickles_ends_with_its_bound() {
+    let reader = SlowReader::new(Config::default().http(true), LAST_HEALTH);
+    let left = reader.line.lock().taken.len();
+    assert_eq!(left, SlowReader::STEP);
+    for _ in 0..74 {
+        reader.stage.wait(4 * SECOND);
+        reader.line.grant(1);
+        reader.stage.manage();
+    }
+    assert!(!reader.is_cut_off(), "296 s");
+    reader.stage.wait(5 * SECOND);
+    assert!(reader.is_cut_off(), "301 s");
+}
+
+#[test]
+fn response_that_takes_longer_than_a_handshake_keeps_no_slot_and_leaves_its_place() {
+    for request in [HEALTH, LAST_HEALTH] {
+        let reader = SlowReader::new(narrow(), request);
+        reader.reads(SECOND, 4);
+        let other = ask_for(HEALTH, &reader.stage.hub, &reader.stage.connections);
+        reader.stage.manage();
+        assert_eq!(other.lock().taken, b"", "the slot is taken");
+        reader.reads(SECOND, 2);
+        assert!(other.lock().taken.starts_with(b"HTTP/1.1 200 "), "the slot is free");
+        assert!(!reader.is_cut_off());
+        let _client = reader.stage.hub.shared().admissions.client(None).expect("a place");
+        reader.stage.wait(Duration::ZERO);
+        assert!(!reader.is_cut_off(), "it has the write timeout at least");
+        reader.stage.wait(4 * SECOND + SECOND / 10);
+        assert!(reader.is_cut_off());
+    }
+}
+
+/// A stream that is no kernel's, and a socket under a ceiling, lose what they hold when they close.
+#[test]
+fn long_response_is_not_destroyed_while_a_slow_peer_may_read_it() {
+    let body = "x".repeat(8 * 1024).leak();
+    let page = Page { path: "/", content_type: "text/plain", headers: &[], body };
+    let request = LAST_HEALTH.replace("/health", "/");
+    let config = || Config::default().http(true);
+    for (config, reading) in [(config(), 0), (config().pages(vec![page]), 4)] {
+        let stage = Stage::with(config, 0, &request);
+        stage.manage();
+        assert!(stage.line.lock().shut, "it is written");
+        stage.wait(Config::CLOSE_TIMEOUT + reading * SECOND - SECOND / 10);
+        assert!(!stage.line.lock().closed);
+        stage.wait(SECOND / 5);
+        assert!(stage.line.lock().closed);
+    }
 }

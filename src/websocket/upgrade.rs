@@ -10,7 +10,7 @@ use http::{HeaderMap, Request, StatusCode, Version, header};
 use sha1::{Digest as _, Sha1};
 
 use crate::config::Config;
-use crate::connection::refuse::{count_refusal, end_after_response, write_response};
+use crate::connection::refuse::{LastResponse, count_refusal};
 use crate::connection::registration::{Admitted, Registering};
 use crate::error::{Error, Kind};
 use crate::http1::cors::with_cors;
@@ -73,12 +73,9 @@ impl PendingUpgrade<'_> {
                 let response = with_cors(response, self.allow_origin.take());
                 count_refusal(hub, Requested::WebSocket, &self.client_address, &response);
                 let bytes = response.encode(false, None);
-                let ended = async {
-                    let written = write_response(hub, transport, &bytes).await;
-                    end_after_response(hub, transport, written, None).await;
-                };
+                let last = LastResponse { bytes: &bytes, has_unread_body: false };
                 // Boxed, since it is rare.
-                Box::pin(ended).await;
+                Box::pin(last.write(hub, transport, None)).await;
                 return Err(Error::new(Kind::Refused(response.status, response.into_body())));
             }
         };

@@ -469,3 +469,24 @@ fn a_wall_clock_that_jumps() {
     }
     siege.end("a wall clock that jumps");
 }
+
+/// As a microcontroller reads: its small buffer is full, and so is that of the hub under a ceiling.
+#[test]
+fn page_is_whole_for_a_client_that_reads_slowly() {
+    let (server, address) = Server::start(&["--max-memory", "16m"]);
+    let peer = Peer::<TcpStream>::dial_narrow(&address);
+    let request = format!("GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    peer.stream().write_all(request.as_bytes()).expect("sent");
+    let mut page = Vec::new();
+    let mut part = [0; 512];
+    loop {
+        // The sleep makes the client slow. It waits for no event.
+        std::thread::sleep(Duration::from_millis(300));
+        match peer.stream().read(&mut part).expect("it is not cut off") {
+            0 => break,
+            n => page.extend_from_slice(&part[..n]),
+        }
+    }
+    assert!(page.ends_with(b"</script>\n"), "{} bytes", page.len());
+    assert_eq!(server.stop(), Some(0));
+}
