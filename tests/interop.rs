@@ -108,6 +108,15 @@ fn hears_events(client: Option<Command>) {
     with_hub(config, Open, |address| run(client, &format!("http://{address}/sse/interop")));
 }
 
+/// Posts a body that is too large with a client, if it is installed: it must see the 413, and no
+/// reset. Many clients read an answer only when they have sent all of their body.
+#[track_caller]
+fn sees_why_a_body_is_refused(client: Option<Command>) {
+    let Some(client) = client else { return };
+    let config = Config::default().http(true);
+    with_hub(config, Open, |address| run(client, &format!("http://{address}/pub/interop")));
+}
+
 /// Allows every request.
 struct Open;
 
@@ -292,6 +301,46 @@ fn chromium() {
 }
 
 /// `.ci/run` builds this client as a separate package.
+#[test]
+fn firefox() {
+    exchange(tools::firefox("tests/interop/firefox.mjs"));
+}
+
+#[test]
+fn firefox_sees_why_a_body_is_refused() {
+    sees_why_a_body_is_refused(tools::firefox("tests/interop/too_large_firefox.mjs"));
+}
+
+#[test]
+fn python_sees_why_a_body_is_refused() {
+    sees_why_a_body_is_refused(tools::python("tests/interop/too_large.py"));
+}
+
+#[test]
+fn node_sees_why_a_body_is_refused() {
+    sees_why_a_body_is_refused(tools::node("tests/interop/too_large_body.mjs"));
+}
+
+#[test]
+fn go_sees_why_a_body_is_refused() {
+    sees_why_a_body_is_refused(tools::program("go").map(|go| {
+        let mut client = Command::new(go);
+        client.arg("run").arg(tools::file("tests/interop/too_large.go"));
+        client
+    }));
+}
+
+#[test]
+fn curl_and_wget_see_why_a_body_is_refused() {
+    for name in ["curl", "wget"] {
+        sees_why_a_body_is_refused(tools::program(name).map(|program| {
+            let mut client = Command::new("sh");
+            client.arg(tools::file("tests/interop/too_large.sh")).arg(program);
+            client
+        }));
+    }
+}
+
 #[test]
 fn tokio_tungstenite() {
     let client = || {

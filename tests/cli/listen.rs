@@ -57,6 +57,29 @@ fn a_port_on_all_interfaces_is_served_by_ipv6_and_ipv4() {
     }
 }
 
+/// What a client hears says nothing to an operator that mistook the port: the log does.
+#[test]
+fn a_client_that_speaks_tls_is_in_the_log_once() {
+    let Some(curl) = program("curl") else { return };
+    let (mut server, address) = Server::start(&["--log", "debug"]);
+    for _ in 0..2 {
+        let mut command = alone(&curl);
+        let output = run(command.args(["--silent", "--insecure", &format!("https://{address}/")]));
+        // It has read an answer that is no TLS.
+        assert_eq!(output.status.code(), Some(35), "{output:?}");
+    }
+    let line =
+        server.logged("speaks TLS, and this port does not: use http:// and ws://, or a proxy");
+    assert!(line.starts_with("WARN "), "{line}");
+    for _ in 0..2 {
+        server.logged(" refused: 400 this port does not speak TLS");
+    }
+    server.signal(rustix::process::Signal::TERM);
+    assert_eq!(server.exit_code(), Some(0));
+    let more = server.stderr.try_iter().filter(|line| line.starts_with("WARN ")).count();
+    assert_eq!(more, 0, "it is a warning once");
+}
+
 /// A file's permissions and its group.
 fn access(path: &Path) -> (u32, u32) {
     let file = fs::metadata(path).expect("it is there");

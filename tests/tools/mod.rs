@@ -75,6 +75,16 @@ pub(crate) fn chromium(script: &str) -> Option<Command> {
     Some(command)
 }
 
+/// Node.js with what `tests/tools/firefox.mjs` needs to start a headless Firefox.
+pub(crate) fn firefox(script: &str) -> Option<Command> {
+    let path = env::var_os("FIREFOX").map(PathBuf::from);
+    let names = path.into_iter().chain(["firefox", "firefox-esr"].map(PathBuf::from));
+    let (firefox, _) = tool("firefox", names.into_iter().find_map(installed))?;
+    let mut command = node(script)?;
+    command.env("FIREFOX", which(&firefox)?);
+    Some(command)
+}
+
 /// Python with the packages of `tests/interop/requirements.txt`, in the environment that `.ci/run`
 /// makes in the target folder.
 pub(crate) fn python(script: &str) -> Option<Command> {

@@ -98,10 +98,10 @@ pub(crate) const DEFAULT: Address =
 pub(crate) fn listen(addresses: &[Address]) -> Result<Vec<Bound>, Failure> {
     let mut bound = handed_over()?;
     for address in addresses {
-        bound.push(bind(address)?);
+        bind(address, &mut bound)?;
     }
     if bound.is_empty() {
-        bound.push(bind(&DEFAULT)?);
+        bind(&DEFAULT, &mut bound)?;
     }
     Ok(bound)
 }
@@ -139,51 +139,67 @@ fn handed_over() -> Result<Vec<Bound>, Failure> {
     Ok(Vec::new())
 }
 
-/// Binds an address.
-fn bind(address: &Address) -> Result<Bound, Failure> {
-    let listener = match address {
-        Address::Tcp(address) => Listener::bind(address),
-        Address::Port(port) => bind_everywhere(*port).or_else(|error| {
-            if is_taken(&error) {
-                Err(error)
-            } else {
-                // The kernel may lack IPv6.
-                Listener::bind((Ipv4Addr::UNSPECIFIED, *port))
-            }
-        }),
-        Address::Unix(unix) => return bind_unix(unix),
+/// Binds an address: one listener, or two.
+fn bind(address: &Address, bound: &mut Vec<Bound>) -> Result<(), Failure> {
+    let listeners = match address {
+        Address::Tcp(address) => Listener::bind(address).map(|listener| vec![listener]),
+        Address::Port(port) => bind_everywhere(bind_ipv6, *port),
+        Address::Unix(unix) => {
+            bound.push(bind_unix(unix)?);
+            return Ok(());
+        }
     };
-    match listener {
-        Ok(listener) => Ok((listener, None)),
-        Err(error) => Err(cannot(address, &error)),
-    }
+    let listeners = listeners.map_err(|error| cannot(address, &error))?;
+    bound.extend(listeners.into_iter().map(|listener| (listener, None)));
+    Ok(())
 }
 
-/// Binds a port for IPv6 and IPv4, whatever `net.ipv6.bindv6only` says.
-#[cfg(target_os = "linux")]
-fn bind_everywhere(port: u16) -> Result<Listener, Error> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
+/// Binds a port for IPv6 and IPv4: by one socket for both where the system has that, and else by a
+/// socket for each. Systems differ in what a socket for IPv6 takes if it is not told. The kernel may
+/// also lack IPv6.
+fn bind_everywhere(
+    bind_ipv6: impl Fn(u16) -> Result<(Listener, bool), Error>,
+    port: u16,
+) -> Result<Vec<Listener>, Error> {
+    let (ipv6, has_both) = match bind_ipv6(port) {
+        Ok(bound) => bound,
+        Err(error) if is_taken(&error) => return Err(error),
+        Err(_) => return Ok(vec![Listener::bind((Ipv4Addr::UNSPECIFIED, port))?]),
+    };
+    if has_both {
+        return Ok(vec![ipv6]);
+    }
+    // The same port, also where the system has chosen it.
+    let port = ipv6.local_addr().map_or(port, |address| address.port());
+    Ok(vec![ipv6, Listener::bind((Ipv4Addr::UNSPECIFIED, port))?])
+}
 
-    let open = || -> io::Result<std::os::fd::OwnedFd> {
-        let socket =
-            socket_with(AddressFamily::INET6, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+/// Binds a port for IPv6, and for IPv4 if the system grants that; returns whether it does. Linux with
+/// `net.ipv6.bindv6only=1`, FreeBSD and NetBSD have to be told. OpenBSD refuses.
+#[cfg(unix)]
+fn bind_ipv6(port: u16) -> Result<(Listener, bool), Error> {
+    use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
+
+    let open = || -> io::Result<(std::os::fd::OwnedFd, bool)> {
+        let socket = socket(AddressFamily::INET6, SocketType::STREAM, None)?;
+        // Not with a flag: macOS has none.
+        rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
         // As the standard library does, so that a restart need not wait for old connections.
         sockopt::set_socket_reuseaddr(&socket, true)?;
-        if let Err(error) = sockopt::set_ipv6_v6only(&socket, false) {
-            ::log::warn!(
-                "the system refuses IPv4 on an IPv6 listener ({error}): name two addresses"
-            );
-        }
+        let has_both = sockopt::set_ipv6_v6only(&socket, false).is_ok();
         bind(&socket, &SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))?;
-        Ok(socket)
+        Ok((socket, has_both))
     };
+    let (socket, has_both) = open()?;
     // It listens from here on.
-    Listener::try_from(std::net::TcpListener::from(open()?))
+    Ok((Listener::try_from(std::net::TcpListener::from(socket))?, has_both))
 }
 
-#[cfg(not(target_os = "linux"))]
-fn bind_everywhere(port: u16) -> Result<Listener, Error> {
-    Listener::bind((Ipv6Addr::UNSPECIFIED, port))
+/// Binds a port for IPv6. The standard library has no call to take IPv4 too, and Windows does not
+/// unless it is told.
+#[cfg(not(unix))]
+fn bind_ipv6(port: u16) -> Result<(Listener, bool), Error> {
+    Ok((Listener::bind((Ipv6Addr::UNSPECIFIED, port))?, false))
 }
 
 #[cfg(unix)]
@@ -300,6 +316,21 @@ mod tests {
         {
             assert_eq!(zone(text), None, "{text}");
         }
+    }
+
+    /// As on Windows and OpenBSD.
+    #[test]
+    fn where_ipv6_takes_no_ipv4_the_port_has_a_socket_for_each() {
+        let alone = |port| Listener::bind((Ipv6Addr::LOCALHOST, port)).map(|ipv6| (ipv6, false));
+        // Without IPv6 there is nothing to see.
+        let Ok(_) = alone(0) else { return };
+        // Another program may have the port by IPv4.
+        let mut tries = (0..8).filter_map(|_| bind_everywhere(alone, 0).ok());
+        let listeners = tries.next().expect("a free port");
+        let addresses: Vec<_> = listeners.iter().filter_map(Listener::local_addr).collect();
+        assert_eq!(addresses.len(), 2);
+        assert!(addresses[0].is_ipv6() && addresses[1].is_ipv4());
+        assert_eq!(addresses[0].port(), addresses[1].port());
     }
 
     #[test]
