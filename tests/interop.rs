@@ -300,10 +300,9 @@ fn chromium() {
     exchange(|| tools::chromium("tests/interop/chromium.mjs"), Deflates::Both);
 }
 
-/// `.ci/run` builds this client as a separate package.
 #[test]
 fn firefox() {
-    exchange(tools::firefox("tests/interop/firefox.mjs"));
+    exchange(|| tools::firefox("tests/interop/firefox.mjs"), Deflates::Both);
 }
 
 #[test]
@@ -341,6 +340,7 @@ fn curl_and_wget_see_why_a_body_is_refused() {
     }
 }
 
+/// `.ci/run` builds this client as a separate package.
 #[test]
 fn tokio_tungstenite() {
     let client = || {
