@@ -487,7 +487,7 @@ impl Config {
             }
         }
         self.history.iter().try_for_each(HistoryRule::check)?;
-        if self.overflow == Overflow::Replay && self.history.is_empty() {
+        if self.overflow == Overflow::Replay && self.history.iter().all(|rule| rule.messages == 0) {
             return Err(Error::config(
                 "overflow \"replay\" needs a history to replay: none is kept",
             ));
@@ -571,6 +571,12 @@ mod tests {
             (Config::default().history(vec![HistoryRule::new("**", 1)]), "history"),
             (Config::default().history(vec![HistoryRule::new("a", usize::MAX)]), "history"),
             (Config::default().overflow(Overflow::Replay), "overflow"),
+            (
+                Config::default()
+                    .overflow(Overflow::Replay)
+                    .history(vec![HistoryRule::new("*", 0)]),
+                "overflow",
+            ),
         ] {
             let error = config.check().expect_err(name);
             assert!(error.to_string().starts_with(name), "{error}");

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use http::StatusCode;
+use http::{Method, Request, StatusCode};
 
 macro_rules! stats {
     ($( $(#[$doc:meta])* $field:ident : $atomic:ty => $plain:ty; )*) => {
@@ -67,8 +67,16 @@ macro_rules! stats {
 stats! {
     /// Clients in the registry now.
     clients: AtomicUsize => usize;
-    /// Rooms that have a member now.
+    /// Rooms that exist now: those with a member, and those that outlive their members.
     rooms: AtomicUsize => usize;
+    /// Bytes of memory that the kept messages of all rooms take now.
+    history_bytes: AtomicUsize => usize;
+    /// Kept messages that were dropped because the history of all rooms was too large or memory was
+    /// short, and not because newer ones of their room took their place.
+    history_shed: AtomicU64 => u64;
+    /// Times that a reader was told of a gap: at its begin, or when its room had dropped what it was
+    /// to read next.
+    gaps: AtomicU64 => u64;
     /// Open connections, handshakes included.
     connections: AtomicUsize => usize;
     /// Messages received from clients.
@@ -112,6 +120,8 @@ pub(crate) enum Requested {
     Events,
     /// To send a message.
     Publish,
+    /// What a room keeps, or its next message.
+    Read,
     /// Metrics, rooms or members, or what an administrator does.
     Admin,
     /// A page, an unknown path, or a request without a head that could be read.
@@ -121,13 +131,14 @@ pub(crate) enum Requested {
 
 impl Requested {
     /// The names of the variants, in their order.
-    pub(crate) const NAMES: [&str; 5] = ["websocket", "sse", "post", "admin", "other"];
+    pub(crate) const NAMES: [&str; 6] = ["websocket", "sse", "post", "get", "admin", "other"];
 
-    /// The kind that a path stands for, if the routes of the binary are served.
-    pub(crate) fn at(path: &str) -> Self {
-        match path.split('/').nth(1) {
+    /// The kind that a request stands for, if the routes of the binary are served.
+    pub(crate) fn of(request: &Request<()>) -> Self {
+        match request.uri().path().split('/').nth(1) {
             Some("ws") => Self::WebSocket,
             Some("sse") => Self::Events,
+            Some("pub") if matches!(*request.method(), Method::GET | Method::HEAD) => Self::Read,
             Some("pub" | "user") => Self::Publish,
             Some("metrics" | "rooms" | "all") => Self::Admin,
             _ => Self::Other,

@@ -44,6 +44,27 @@ fn page_reconnects_after_a_restart() {
 }
 
 #[test]
+fn page_shows_what_a_room_keeps_and_a_gap() {
+    if tools::program("curl").is_some() {
+        story("page_shows_what_a_room_keeps_and_a_gap");
+    }
+}
+
+#[test]
+fn the_events_of_the_history_page_run_as_printed() {
+    if tools::program("curl").is_some() {
+        story("the_events_of_the_history_page_run_as_printed");
+    }
+}
+
+#[test]
+fn the_module_resumes_by_itself() {
+    if tools::program("curl").is_some() {
+        story("the_module_resumes_by_itself");
+    }
+}
+
+#[test]
 fn event_source_gets_what_curl_publishes() {
     if tools::program("curl").is_some() {
         story("event_source_gets_what_curl_publishes");

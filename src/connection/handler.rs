@@ -94,6 +94,11 @@ pub trait Handler: Send + Sync + 'static {
     /// its 101 is written, so that a client that has its 101 misses no message.
     ///
     /// [`Admission::protocol`](Admission::protocol) answers a subprotocol that the client offers.
+    ///
+    /// With [`Config::http`](crate::Config::http) this hook also decides about `GET /sse/{room}`, and
+    /// about `GET /pub/{room}`, which reads what the room keeps: the request says by its path which of
+    /// them it is. It reads the room of the admission; of several the one that the path names. There
+    /// is no client then, and no other hook runs.
     #[doc(alias = "authenticate")]
     fn on_upgrade(
         &self,
@@ -432,6 +437,7 @@ pub struct Admission {
     pub(crate) protocol: Option<Arc<str>>,
     pub(crate) extension: Option<Arc<dyn Any + Send + Sync>>,
     pub(crate) since: Option<Since>,
+    pub(crate) until: Option<u64>,
 }
 
 impl Admission {
@@ -570,6 +576,35 @@ impl Admission {
     #[must_use]
     pub fn since(mut self, since: Since) -> Self {
         self.since = Some(since);
+        self
+    }
+
+    /// Ends a request that waits for a message (`GET /pub/{room}?wait=25s`) at this time, in seconds of
+    /// Unix time, with 401: when its token is over, as the claim `exp` says it.
+    ///
+    /// A client is not ended by this: end it with [`Hub::disconnect`](crate::Hub::disconnect).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hublet::{Admission, Handler, Peer};
+    /// use hublet::http::{Request, StatusCode};
+    /// # use hublet::{Client, Disconnect, Message};
+    ///
+    /// /// Lets each visitor read the news, and wait for more until the end of 2033.
+    /// struct News;
+    /// impl Handler for News {
+    ///     async fn on_upgrade(&self, _: &Request<()>, _: &Peer) -> Result<Admission, StatusCode> {
+    ///         Ok(Admission::anonymous().room("news").until(2_019_686_400))
+    ///     }
+    /// #   async fn on_message(&self, _: &Client, _: Message) -> Result<(), Disconnect> { Ok(()) }
+    /// }
+    /// # let admitted = News.on_upgrade(&Request::new(()), &Peer::unknown());
+    /// # assert_eq!(smol::block_on(admitted).expect("it may").rooms().count(), 1);
+    /// ```
+    #[must_use]
+    pub fn until(mut self, unix_seconds: u64) -> Self {
+        self.until = Some(unix_seconds);
         self
     }
 

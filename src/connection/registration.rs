@@ -154,7 +154,7 @@ pub(crate) fn register(
     encoding: Encoding,
 ) -> Result<Registering<'_>, Response> {
     let reading = kind.reading(&admission);
-    let Admission { user, rooms, protocol: _, extension, since: _ } = admission;
+    let Admission { user, rooms, extension, .. } = admission;
     if !rooms.iter().chain(&user).all(|name| is_name(name)) {
         return Err(internal_error(
             "on_upgrade chose a room or user with a name that is not allowed",

@@ -15,8 +15,12 @@ pub(crate) fn with_cors(response: Response, reader: AllowOrigin) -> Response {
             // What a page may read with its visitor's credentials is for a page that one operator
             // has named, and not for each sandbox and each file (`null`, `file://`).
             let is_named = PageOrigin::parse(&reader).is_some_and(|origin| !origin.is_shared());
-            let response =
-                response.header("Access-Control-Allow-Origin", reader).header("Vary", "Origin");
+            let response = response.header("Access-Control-Allow-Origin", reader);
+            let response = if response.has_header("Vary") {
+                response
+            } else {
+                response.header("Vary", "Origin")
+            };
             if is_named {
                 response.header("Access-Control-Allow-Credentials", "true")
             } else {

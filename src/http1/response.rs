@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, StatusCode};
 
 use crate::config::Page;
 use crate::http1::date::http_date;
+use crate::message::Message;
 use crate::time::clock::unix_seconds;
 
 /// A response, most often with a sentence as its body.
@@ -29,6 +30,8 @@ pub(crate) struct Parts {
     headers: Vec<(&'static str, Cow<'static, str>)>,
     /// What the program answers instead, headers and body.
     own: Option<Box<Own>>,
+    /// What a client has published, which is the body as it is.
+    message: Option<Message>,
     /// What the log says at the level WARN, once for each sentence.
     pub(crate) warning: Option<Box<str>>,
 }
@@ -39,6 +42,9 @@ struct Own {
     headers: HeaderMap,
     body: Vec<u8>,
 }
+
+/// Bytes of a message that are copied behind the head of its response, to be one write with it.
+const COPIED_MAX: usize = 4096;
 
 /// Headers that the hub writes itself, or that are about the connection, which is the hub's.
 const HUBS_OWN: [HeaderName; 7] = [
@@ -79,6 +85,7 @@ impl Response {
             is_endless: false,
             headers: Vec::new(),
             own: None,
+            message: None,
             warning: None,
         }))
     }
@@ -119,6 +126,30 @@ impl Response {
         let mut response = Self::with_type(head.status, content_type, "".into());
         response.0.own = Some(Box::new(Own { headers: head.headers, body }));
         Some(response)
+    }
+
+    /// The answer with a message, of the type that it was published with.
+    pub(crate) fn of_message(message: Message) -> Self {
+        let content_type = if message.is_text() {
+            "text/plain; charset=utf-8"
+        } else {
+            "application/octet-stream"
+        };
+        let mut response = Self::with_type(StatusCode::OK, content_type, "".into());
+        response.0.message = Some(message);
+        response
+    }
+
+    /// The end of the body, which follows what [`encode`](Self::encode) returns: a long message is
+    /// written from where it is shared.
+    pub(crate) fn shared_body(&self, head_only: bool) -> &[u8] {
+        let message = self.message.as_ref().map_or(&[][..], Message::as_bytes);
+        if head_only || message.len() <= COPIED_MAX { &[] } else { message }
+    }
+
+    /// Whether it has a header.
+    pub(crate) fn has_header(&self, name: &str) -> bool {
+        self.headers.iter().any(|(own, _)| *own == name)
     }
 
     /// Whether the program answers, so that the hub has refused nothing.
@@ -166,15 +197,18 @@ impl Response {
         response
     }
 
-    /// The bytes of the response; without the body in answer to HEAD. `keep_alive` is how long the
-    /// connection waits for its next request, if it does.
+    /// The bytes of the response; without the body in answer to HEAD, and without the
+    /// [`shared_body`](Self::shared_body). `keep_alive` is how long the connection waits for its next
+    /// request, if it does.
     pub(crate) fn encode(&self, head_only: bool, keep_alive: Option<Duration>) -> Vec<u8> {
         let reason = self.status.canonical_reason().unwrap_or("");
         let mut text = format!("HTTP/1.1 {} {reason}\r\n", self.status.as_u16());
         if let Some(date) = http_date(unix_seconds()) {
             line(&mut text, "Date", &date);
         }
-        let end = if self.own.is_some() || self.body.ends_with('\n') { "" } else { "\n" };
+        let as_is = self.own.as_ref().map(|own| &own.body[..]);
+        let as_is = as_is.or_else(|| self.message.as_ref().map(Message::as_bytes));
+        let end = if as_is.is_some() || self.body.ends_with('\n') { "" } else { "\n" };
         // A response that never has a body says nothing about one (RFC 9110 8.6).
         let has_body = !matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let own = self.own.as_deref();
@@ -183,7 +217,7 @@ impl Response {
             line(&mut text, "Content-Type", self.content_type);
         }
         if has_body && !self.is_endless {
-            let len = own.map_or(self.body.len() + end.len(), |own| own.body.len());
+            let len = as_is.map_or(self.body.len() + end.len(), <[u8]>::len);
             line(&mut text, "Content-Length", &len.to_string());
         }
         for (name, value) in self.headers.iter().filter(|(name, _)| !has(name)) {
@@ -201,8 +235,8 @@ impl Response {
             own.encode_headers(&mut bytes);
         }
         bytes.extend_from_slice(b"\r\n");
-        if has_body && !head_only {
-            bytes.extend_from_slice(own.map_or(self.body.as_bytes(), |own| &own.body));
+        if has_body && !head_only && self.shared_body(head_only).is_empty() {
+            bytes.extend_from_slice(as_is.unwrap_or(self.body.as_bytes()));
             bytes.extend_from_slice(end.as_bytes());
         }
         bytes

@@ -116,6 +116,10 @@ pub(crate) enum Command {
     Backplane(LinkEvent),
     /// At most `limit` of the messages that a room keeps; `None` if there is no such room.
     History { room: Arc<str>, since: Since, limit: usize, reply: Reply<Option<History>> },
+    /// A reader waits for the next message of a room: `reply` hears it, or what is there already.
+    Await { room: Arc<str>, since: Since, reply: Reply<History> },
+    /// A reader that waited has given up.
+    GiveUp,
     /// A connection is gone and reported elsewhere, or memory is short: look.
     Wake,
     /// The hub has drained: end.

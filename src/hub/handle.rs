@@ -677,6 +677,17 @@ impl Hub {
         self.request(|reply| Command::History { room, since, limit, reply }).await
     }
 
+    /// Waits for the next message of a room behind where `since` says, or for what the room has of
+    /// it already. Makes no room.
+    pub(crate) fn next_kept(&self, room: Arc<str>, since: Since) -> PendingReply<'_, History> {
+        self.request(|reply| Command::Await { room, since, reply })
+    }
+
+    /// Tells the manager that a reader waits no more, if the inbox has room.
+    pub(crate) fn give_up(&self) {
+        drop(self.shared.inbox.try_send(Command::GiveUp));
+    }
+
     /// Returns what the hub has counted, and what it holds now. It does not wait.
     ///
     /// # Examples

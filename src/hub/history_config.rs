@@ -11,7 +11,7 @@ pub(crate) struct HistoryConfig {
     pub(crate) bytes: usize,
     /// Bytes of memory that the kept messages of all rooms take at most.
     pub(crate) memory: usize,
-    /// Milliseconds that a room without members stays; `None` for as long as memory allows.
+    /// Nanoseconds that a room without members stays; `None` for as long as memory allows.
     pub(crate) age: Option<u64>,
 }
 
@@ -20,12 +20,12 @@ impl HistoryConfig {
     /// them for those that are kept.
     pub(crate) fn new(config: &Config, for_messages: Option<usize>) -> Self {
         let share = for_messages.map_or(usize::MAX, |bytes| bytes / 4);
-        let millis = |age: std::time::Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        let nanos = |age: std::time::Duration| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
         Self {
             rules: config.history.clone(),
             bytes: config.history_bytes.min(config.history_memory),
             memory: config.history_memory.min(share),
-            age: Some(config.history_age).filter(|age| !age.is_zero()).map(millis),
+            age: Some(config.history_age).filter(|age| !age.is_zero()).map(nanos),
         }
     }
 

@@ -18,7 +18,9 @@ use crate::hub::inbox::CommandReceiver;
 use crate::hub::link_event::LinkEvent;
 use crate::hub::registry::{Delivery, Dispatch, Registry};
 use crate::hub::reply::Reply;
+use crate::hub::since::{Missed, Since};
 use crate::hub::subscriptions::{Subscriptions, topics_of};
+use crate::hub::waiters::Waiters;
 use crate::message::Message;
 use crate::stats::{Counters, add};
 
@@ -47,6 +49,8 @@ pub(crate) struct Manager {
     subscriptions: Option<Box<Subscriptions>>,
     /// Clients that have asked for more of what their room keeps, each once.
     asking: VecDeque<ClientId>,
+    /// Readers that wait for the next message of a room.
+    waiters: Waiters,
     /// The messages in hand; empty between two deliveries, and kept for its memory.
     batch: PublishBatch,
 }
@@ -89,7 +93,7 @@ impl Manager {
         let budget =
             BatchBudget { commands: (queue / 2).clamp(1, BATCH_MAX), bytes: queue_bytes / 2 };
         let (eviction, batch) = (MemoryEviction::default(), PublishBatch::default());
-        let (deferred, asking) = (None, VecDeque::new());
+        let (deferred, asking, waiters) = (None, VecDeque::new(), Waiters::default());
         Self {
             commands,
             registry,
@@ -99,6 +103,7 @@ impl Manager {
             eviction,
             subscriptions,
             asking,
+            waiters,
             batch,
         }
     }
@@ -223,6 +228,13 @@ impl Manager {
             Command::History { room, since, limit, reply } => {
                 reply.answer(registry.history(&room, since, limit));
             }
+            Command::Await { room, since, reply } => match registry.history(&room, since, 1) {
+                Some(kept) if !kept.messages.is_empty() || kept.missed != Missed::Nothing => {
+                    reply.answer(kept);
+                }
+                _ => self.waiters.add(room, since, reply),
+            },
+            Command::GiveUp => self.waiters.give_up(),
             Command::Backplane(event) => self.on_link_event(event),
             // The first three are done elsewhere, the next are for the outbox only.
             Command::Publish { .. }
@@ -298,8 +310,38 @@ impl Manager {
             let position = before.map(|before| before + index as u64 + 1);
             reply.answer(Dispatched { recipients, position, is_refused });
         }
+        if !self.waiters.is_empty() {
+            self.answer_waiters(target, before).await;
+        }
+        let PublishBatch { messages, dispatches, .. } = &mut self.batch;
         messages.clear();
         dispatches.clear();
+    }
+}
+
+impl Manager {
+    /// Hands the first of the messages in hand to the readers that wait for one of their target.
+    #[cold]
+    async fn answer_waiters(&mut self, target: &Target, before: Option<u64>) {
+        let Self { registry, waiters, batch, .. } = self;
+        let Some(first) = batch.messages.first() else { return };
+        let rooms = match target {
+            Target::Room(room) => vec![Arc::clone(room)],
+            Target::All => waiters.rooms(),
+            Target::User(_) | Target::Client(_) => return,
+        };
+        for room in rooms {
+            // A broadcast has a position of its own in each room.
+            let newest = registry.history(&room, Since::Now, 0).map(|kept| kept.newest);
+            let of_all = newest.map(|newest| newest - batch.messages.len() as u64);
+            let Some(before) = before.or(of_all) else { continue };
+            for (nth, waiter) in waiters.take(&room).into_iter().enumerate() {
+                if nth > 0 && nth % FANOUT == 0 {
+                    yield_now().await;
+                }
+                waiter.hear(first, before);
+            }
+        }
     }
 }
 

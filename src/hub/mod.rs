@@ -32,3 +32,4 @@ pub(crate) mod tests;
 pub(crate) mod topic;
 pub(crate) mod unsent;
 pub(crate) mod users;
+pub(crate) mod waiters;

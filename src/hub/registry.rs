@@ -15,7 +15,7 @@ use crate::hub::history_config::HistoryConfig;
 use crate::hub::queue::{Push, Queue};
 use crate::hub::room::{Room, shrink};
 use crate::hub::rooms::Rooms;
-use crate::hub::since::{Begin, History, Since};
+use crate::hub::since::{Begin, History, Missed, Since};
 use crate::hub::topic::Topic;
 use crate::memory::budget::MemoryBudget;
 use crate::message::{Encoding, Message};
@@ -244,6 +244,7 @@ impl Registry {
         let begin = room.begin(reading.since.unwrap_or(Since::Now));
         let (position, newest) = (begin.position, room.newest());
         queue.set_cursor(Cursor::new(Arc::clone(name), reading, position, newest), keeps);
+        add(&self.counters.gaps, u64::from(begin.missed != Missed::Nothing));
         // From now on these messages are for this client too.
         add(&self.counters.recipients, newest - position);
         if reading.since.is_some() {
@@ -266,6 +267,7 @@ impl Registry {
         let Some((name, reader, mut position, hears_itself)) = place else { return false };
         let Some(room) = self.rooms.get(&name) else { return false };
         if position < room.before_oldest() {
+            add(&self.counters.gaps, 1);
             if reader != Reader::Numbered {
                 entry.queue.evict_overtaken();
                 self.remove(id, Disconnect::SLOW);

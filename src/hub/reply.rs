@@ -43,6 +43,11 @@ impl<T> Reply<T> {
         self.set(State::Answered(value));
     }
 
+    /// Whether the other side is still there.
+    pub(crate) fn is_awaited(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     /// Says that what was asked for is under way; `false` if the caller has withdrawn it.
     pub(crate) fn begin(&self) -> bool {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -23,7 +23,8 @@ struct Kept {
     ring: Ring,
     /// Messages that it keeps at most.
     messages_max: usize,
-    /// When its newest message came, in milliseconds of the hub's clock.
+    /// When its newest message came, in nanoseconds of the hub's clock: of two rooms the one with the
+    /// older message goes first, however close they are.
     last_message: u64,
     /// When its last member left, while it has none.
     last_member: u64,
@@ -185,7 +186,7 @@ impl Room {
         self.kept.as_ref().map_or(0, |kept| kept.last_message)
     }
 
-    /// Whether the room has had neither a member nor a message for `age` milliseconds.
+    /// Whether the room has had neither a member nor a message for `age` nanoseconds.
     pub(crate) fn is_over(&self, age: u64, now: u64) -> bool {
         let last = |kept: &Kept| kept.last_member.max(kept.last_message);
         let last = self.kept.as_deref().map_or(0, last);

@@ -10,11 +10,11 @@ use crate::hub::room::Room;
 use crate::hub::sizing::NAME;
 use crate::memory::budget::MemoryBudget;
 use crate::message::Message;
-use crate::stats::Counters;
+use crate::stats::{Counters, add};
 use crate::time::uptime::Uptime;
 
-/// Milliseconds between two looks for rooms that are over.
-const SWEEP_INTERVAL: u64 = 1_000;
+/// Nanoseconds between two looks for rooms that are over.
+const SWEEP_INTERVAL: u64 = 1_000_000_000;
 
 /// Past its bound the history shrinks by a further 32nd of it, so that the rooms are not all looked
 /// at for each message.
@@ -82,7 +82,7 @@ impl Rooms {
 
     /// All rooms and their names, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Room)> {
-        let now = self.clock.millis();
+        let now = self.clock.nanos();
         let is_over = move |room: &Room| self.config.age.is_some_and(|age| room.is_over(age, now));
         self.rooms.iter().filter(move |(_, room)| !room.is_empty() || !is_over(room))
     }
@@ -111,7 +111,7 @@ impl Rooms {
         if room.is_empty() {
             self.memberless += 1;
             if room.outlives() {
-                room.emptied(self.clock.millis());
+                room.emptied(self.clock.nanos());
             } else {
                 self.forget(name);
             }
@@ -133,7 +133,7 @@ impl Rooms {
             return None;
         }
         self.make(name)?;
-        let now = self.clock.millis();
+        let now = self.clock.nanos();
         let (bytes_max, mut held) = (self.config.bytes, self.held);
         let room = self.rooms.get_mut(name)?;
         let before = room.newest();
@@ -155,7 +155,7 @@ impl Rooms {
         let (bytes_max, mut held, mut now) = (self.config.bytes, self.held, None);
         for room in self.rooms.values_mut() {
             if room.outlives() {
-                let now = *now.get_or_insert_with(|| self.clock.millis());
+                let now = *now.get_or_insert_with(|| self.clock.nanos());
                 append_all(room, messages, &except, bytes_max, now, &mut held);
             } else {
                 room.count(messages.len());
@@ -167,7 +167,7 @@ impl Rooms {
 
     /// Has a room keep its count when its last member leaves.
     pub(crate) fn keep_count(&mut self, name: &str) {
-        let now = self.clock.millis();
+        let now = self.clock.nanos();
         if let Some(room) = self.rooms.get_mut(name) {
             room.keep_count(now);
         }
@@ -218,6 +218,7 @@ impl Rooms {
                 if freed == 0 {
                     return;
                 }
+                add(&self.counters.history_shed, 1);
                 let rank = rank(room);
                 self.set_held(self.held - freed);
                 if rank <= second || !goes_on(self) {
@@ -232,7 +233,7 @@ impl Rooms {
         if self.memberless == 0 || self.config.age.is_none() {
             return;
         }
-        let now = self.clock.millis();
+        let now = self.clock.nanos();
         if now < self.swept + SWEEP_INTERVAL {
             return;
         }
@@ -263,7 +264,7 @@ impl Rooms {
             self.forget(&oldest);
         }
         let messages_max = self.config.messages_max(name);
-        let now = if messages_max > 0 { self.clock.millis() } else { 0 };
+        let now = if messages_max > 0 { self.clock.nanos() } else { 0 };
         self.rooms.insert(Arc::clone(name), Room::new(messages_max, now));
         self.memberless += 1;
         self.count();
@@ -279,12 +280,13 @@ impl Rooms {
     }
 
     fn is_over(&self, room: &Room) -> bool {
-        self.config.age.is_some_and(|age| room.is_over(age, self.clock.millis()))
+        self.config.age.is_some_and(|age| room.is_over(age, self.clock.nanos()))
     }
 
     fn set_held(&mut self, held: usize) {
         if held != self.held {
             self.memory.set_sheddable(std::mem::replace(&mut self.held, held), held);
+            self.counters.history_bytes.store(held, Ordering::Relaxed);
         }
     }
 

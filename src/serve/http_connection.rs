@@ -33,7 +33,7 @@ use crate::serve::health::health;
 use crate::serve::lines::publish_lines;
 use crate::serve::publish::publish;
 use crate::serve::routes::{Route, route};
-use crate::serve::{acts, endpoint, metrics, rooms};
+use crate::serve::{acts, endpoint, kept, metrics, rooms};
 use crate::sse::connection::{self, Asked};
 use crate::stats::{RefusalReason, Requested, add};
 use crate::websocket::extension::Agreement;
@@ -272,7 +272,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         exchange.client_address =
             client_address(&self.peer, request.headers(), &config.trusted_proxies);
         exchange.requested =
-            if config.http { Requested::at(request.uri().path()) } else { Requested::WebSocket };
+            if config.http { Requested::of(request) } else { Requested::WebSocket };
         let route = route(&head, config, &mut exchange.allow_origin);
         // Frames may follow an upgrade, and a body whose length is unknown a POST: neither is a
         // request.
@@ -291,6 +291,12 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             // Boxed, since it is rare.
             let stream = &mut self.stream;
             let answered = Box::pin(endpoint::answer(stream, self.handler, &head, exchange)).await;
+            return answered.map(ControlFlow::Continue);
+        }
+        if let Route::Read(room) = route {
+            // Boxed, since it may wait long, and few do.
+            let stream = &mut self.stream;
+            let answered = Box::pin(kept::answer(stream, self.handler, head, room, exchange)).await;
             return answered.map(ControlFlow::Continue);
         }
         if route.is_admin() {
@@ -369,7 +375,11 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             Route::Metrics | Route::Rooms | Route::Members(_) => {
                 run_request_hook(self.handler.on_inspect(request, peer), reason).await?;
             }
-            Route::Health | Route::Page(_) | Route::Options(_) | Route::Endpoint => {}
+            Route::Health
+            | Route::Page(_)
+            | Route::Options(_)
+            | Route::Read(_)
+            | Route::Endpoint => {}
         }
         Ok(ControlFlow::Continue(Some(match route {
             Route::Page(page) => Response::page(page, origin::host(request)),
@@ -402,10 +412,18 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         let has_place = keeps_alive && slot.takes_place();
         let transport = &mut self.stream.transport;
         let idle_timeout = has_place.then_some(shared.config.idle_timeout);
-        let bytes = response.encode(exchange.head_only, idle_timeout);
+        let mut bytes = response.encode(exchange.head_only, idle_timeout);
+        let shared_body = response.shared_body(exchange.head_only);
+        if !has_place {
+            bytes.extend_from_slice(shared_body);
+        }
         let last = LastResponse { bytes: &bytes, has_unread_body: exchange.has_unread_body };
         if has_place {
             write_response(hub, transport, &bytes, Some(&mut *slot)).await?;
+            if !shared_body.is_empty() {
+                // Boxed, since it is rare.
+                Box::pin(write_response(hub, transport, shared_body, Some(&mut *slot))).await?;
+            }
             if let Some(place) = slot.keep_alive.take() {
                 return Ok(KeepAlive { place, permit: exchange.slot.permit, status });
             }

@@ -15,7 +15,14 @@ type Metric = (&'static str, &'static str, fn(&Stats) -> u64);
 
 const METRICS: &[Metric] = &[
     ("clients", "Clients connected now.", |stats| stats.clients as u64),
-    ("rooms", "Rooms that have a member now.", |stats| stats.rooms as u64),
+    ("rooms", "Rooms now, also those that outlive their members.", |stats| stats.rooms as u64),
+    ("history_bytes", "Memory that the kept messages of all rooms take now.", |stats| {
+        stats.history_bytes as u64
+    }),
+    ("history_shed_total", "Kept messages that were dropped to save memory.", |stats| {
+        stats.history_shed
+    }),
+    ("gaps_total", "Times that a reader was told of messages it missed.", |stats| stats.gaps),
     ("connections", "Connections open now, clients included.", |stats| stats.connections as u64),
     (
         "held_bytes",

@@ -7,6 +7,7 @@ pub(crate) mod endpoint;
 pub(crate) mod exchange;
 pub(crate) mod health;
 pub(crate) mod http_connection;
+pub(crate) mod kept;
 pub(crate) mod lines;
 pub(crate) mod metrics;
 pub(crate) mod publish;

@@ -125,6 +125,8 @@ pub(crate) fn outcome_unknown() -> Response {
 fn published(published: Dispatched, hubs: Option<usize>) -> Response {
     let recipients = published.recipients;
     let hubs = hubs.map_or(String::new(), |hubs| format!(",\"hubs\":{hubs}"));
-    let body = format!("{{\"recipients\":{recipients}{hubs}}}");
+    let position =
+        published.position.map_or(String::new(), |position| format!(",\"position\":{position}"));
+    let body = format!("{{\"recipients\":{recipients}{hubs}{position}}}");
     Response::with_type(StatusCode::ACCEPTED, "application/json", body.into())
 }

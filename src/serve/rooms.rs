@@ -13,6 +13,7 @@ use crate::hub::command::Command;
 use crate::hub::handle::Hub;
 use crate::hub::reply::reply;
 use crate::hub::shared_rooms::SharedRooms;
+use crate::hub::since::Since;
 use crate::json;
 
 /// Rooms or members of a page without `?limit=`.
@@ -52,7 +53,7 @@ pub(crate) async fn rooms(hub: &Hub, uri: &Uri) -> Result<Response, Response> {
         let _ = write!(body, ",\"members\":{members}}}");
     }
     let next = rooms.last().filter(|_| more).map(|(room, _)| room.to_string());
-    Ok(finish(body, next))
+    Ok(finish(body, next, ""))
 }
 
 /// How long the rooms of the other hubs may take.
@@ -80,7 +81,8 @@ fn add_rooms(rooms: &mut Vec<(Arc<str>, usize)>, others: &SharedRooms) {
 }
 
 /// The answer to `GET /rooms/{room}`: its members in the order of their ids, from the first after
-/// `?after=`.
+/// `?after=`; and if the room exists the positions of its newest message, and of the oldest that it
+/// keeps.
 pub(crate) async fn members(hub: &Hub, uri: &Uri, room: String) -> Result<Response, Response> {
     let limit = limit(uri)?;
     let slot = |id: &str| id.split('-').next()?.parse().ok();
@@ -91,6 +93,7 @@ pub(crate) async fn members(hub: &Hub, uri: &Uri, room: String) -> Result<Respon
     let mut body = String::from("{\"room\":");
     json::string(&mut body, &room);
     body.push_str(",\"members\":[");
+    let kept = hub.kept(&room, Since::Now, 0).await.map_err(closed)?;
     let command = |reply| Command::ListMembers { room, after, limit: limit + 1, reply };
     let mut members = hub.request(command).await.map_err(closed)?;
     let more = members.len() > limit;
@@ -109,12 +112,18 @@ pub(crate) async fn members(hub: &Hub, uri: &Uri, room: String) -> Result<Respon
         );
     }
     let next = members.last().filter(|_| more).map(|member| member.id.to_string());
-    Ok(finish(body, next))
+    let positions = kept.map_or_else(String::new, |kept| {
+        let oldest = kept.oldest.map_or("null".into(), |oldest| oldest.to_string());
+        format!(",\"position\":{},\"oldest\":{oldest}", kept.newest)
+    });
+    Ok(finish(body, next, &positions))
 }
 
-/// Ends a page with the `?after=` of the next one.
-fn finish(mut body: String, next: Option<String>) -> Response {
-    body.push_str("],\"next\":");
+/// Ends the list of a page, and adds what else it has and the `?after=` of the next one.
+fn finish(mut body: String, next: Option<String>, further: &str) -> Response {
+    body.push(']');
+    body.push_str(further);
+    body.push_str(",\"next\":");
     match next {
         Some(next) => json::string(&mut body, &next),
         None => body.push_str("null"),

@@ -25,6 +25,8 @@ pub(crate) enum Route<'a> {
     Publish(Target),
     /// To send each line of a body.
     PublishLines(Target),
+    /// What a room keeps, or its next message.
+    Read(String),
     /// What is counted.
     Metrics,
     /// The rooms.
@@ -56,6 +58,7 @@ impl Route<'_> {
         match self {
             Self::Upgrade | Self::Events => "GET, OPTIONS",
             Self::Publish(Target::User(_)) => "POST, PUT, DELETE, OPTIONS",
+            Self::Publish(Target::Room(_)) => "GET, HEAD, POST, PUT, OPTIONS",
             Self::Publish(_) | Self::PublishLines(_) => "POST, PUT, OPTIONS",
             Self::Disconnect { .. } => "DELETE, OPTIONS",
             Self::Endpoint => ENDPOINT_METHODS,
@@ -103,6 +106,10 @@ pub(crate) fn route<'a>(
             if method == Method::DELETE || cors::is_preflight_of(request, "DELETE") =>
         {
             Route::Disconnect { target, room: String::new() }
+        }
+        // A GET of a room is listening, whatever stands in its path.
+        Route::Publish(Target::Room(room)) if matches!(*method, Method::GET | Method::HEAD) => {
+            Route::Read(room.to_string())
         }
         other => other,
     };

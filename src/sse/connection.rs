@@ -24,7 +24,7 @@ use crate::http1::url::query_of;
 use crate::hub::client::Client;
 use crate::hub::handle::Hub;
 use crate::hub::queue::{Drained, Queue};
-use crate::hub::since::{InvalidSince, Since};
+use crate::hub::since::{InvalidSince, Missed, Since};
 use crate::hub::unsent::{Progress, Unsent};
 use crate::json;
 use crate::memory::budget::Charge;
@@ -165,7 +165,17 @@ pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
     registered.queue.open(None);
     let outgoing = Outgoing::new(hub, registered);
     let mut encoder = Encoder::new(head, asked.format.is_chunked);
-    begin.into_iter().for_each(|begin| encoder.number(begin));
+    if let Some(begin) = begin {
+        encoder.number(begin);
+        let comes_back = asked.since.is_some() && !asked.ends;
+        if comes_back && begin.missed == Missed::Nothing {
+            encoder.stand(begin.position);
+            if asked.format.heartbeat == Heartbeat::Event {
+                // A page learns the id from an event only.
+                encoder.say(Heartbeat::Event.text(&hub.shared().config).as_bytes());
+            }
+        }
+    }
     let events = Events::new(encoder, hub);
     let mut stream = Stream { hub, transport, outgoing, events, asked, discarded: 0 };
     async move {

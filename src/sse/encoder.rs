@@ -86,6 +86,12 @@ impl Encoder {
         }
     }
 
+    /// Tells a peer that comes back where it stands: it may lose its connection before a message has
+    /// told it. Such a block is no event to browsers, which take the id from it.
+    pub(crate) fn stand(&mut self, position: u64) {
+        self.say(format!("id: {position}\n\n").as_bytes());
+    }
+
     /// What has been said, as text.
     pub(crate) fn into_text(self) -> Cow<'static, str> {
         String::from_utf8(self.out).unwrap_or_default().into()

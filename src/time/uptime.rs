@@ -13,8 +13,8 @@ impl Uptime {
         Self(now())
     }
 
-    /// Whole milliseconds.
-    pub(crate) fn millis(&self) -> u64 {
-        now().saturating_duration_since(self.0).as_millis() as u64
+    /// Nanoseconds, enough for five centuries.
+    pub(crate) fn nanos(&self) -> u64 {
+        now().saturating_duration_since(self.0).as_nanos() as u64
     }
 }

@@ -50,7 +50,7 @@ const { connect } = await import('../../src/bin/hublet/hublet.min.js');
 const EMPTY = new ArrayBuffer(0);
 const settled = () => new Promise(setImmediate);
 const last = () => links.at(-1);
-const hears = data => last().says('message', { data });
+const hears = data => last().says('message', { data, lastEventId: '' });
 
 /// A connection that has opened, and what it said.
 async function connected(url = 'ws/lobby', options = {}) {
@@ -360,6 +360,81 @@ for (const name of ['online', 'visibilitychange']) {
   await next();
   pass(40_000);
   assert.deepEqual(states.map(({ state }) => state).slice(-3), ['waiting', 'connecting', 'waiting'], 'a try has less time');
+}
+
+// With `since` it resumes by itself, and says when messages are lost for good.
+{
+  const heard = [];
+  let gaps = 0;
+  const options = { since: 'now', message: (data, position) => heard.push([data, position]), missed: () => gaps++ };
+  const { hub } = await connected('ws://hub/ws/news', options);
+  assert.equal(last().url, 'ws://hub/ws/news?probe=1&since=now');
+  hears('41');
+  hears('hello');
+  hears(EMPTY);
+  pass(20_000);
+  hears(EMPTY);
+  hears('there');
+  assert.deepEqual(heard, [['hello', 42], [EMPTY, 43], ['there', 44]], 'the answer to a question has no position');
+  pauseAfter(1012);
+  await next();
+  assert.equal(last().url, 'ws://hub/ws/news?probe=1&since=44');
+  last().opens();
+  hears('44');
+  hears('45th');
+  assert.deepEqual([gaps, heard.at(-1)], [0, ['45th', 45]]);
+  pauseAfter(1006);
+  await next();
+  last().opens();
+  hears('50');
+  assert.equal(gaps, 1, 'five are lost');
+  hears('51st');
+  assert.deepEqual(heard.at(-1), ['51st', 51]);
+  pauseAfter(4108);
+  await next();
+  assert.equal(last().url, 'ws://hub/ws/news?probe=1&since=51');
+  last().opens();
+  hears('7');
+  assert.equal(gaps, 2, 'another life of the room');
+  hub.close();
+}
+for (const [since, first, gaps] of [[0, '9', 0], [-3, '9', 0], ['9', '9', 0], [8, '9', 1]]) {
+  let missed = 0;
+  await connected('ws://hub/ws/news', { since, missed: () => missed++ });
+  assert.equal(last().url, `ws://hub/ws/news?probe=1&since=${since}`);
+  hears(first);
+  assert.equal(missed, gaps, `${since}`);
+}
+
+// Events say their position themselves.
+{
+  const heard = [];
+  let gaps = 0;
+  await connected('http://hub/sse/news', { since: 'now', message: (data, position) => heard.push([data, position]), missed: () => gaps++ });
+  assert.equal(last().url, 'http://hub/sse/news?probe=1&since=now');
+  last().says('ping', { data: '25', lastEventId: '41' });
+  last().says('error');
+  await next();
+  assert.equal(last().url, 'http://hub/sse/news?probe=1&since=41');
+  last().opens();
+  last().says('message', { data: 'hello', lastEventId: '42' });
+  last().says('binary', { data: 'AP8=', lastEventId: '43' });
+  assert.deepEqual(heard, [['hello', '42'], [new Uint8Array([0, 255]).buffer, '43']]);
+  last().says('gap', { data: '3', lastEventId: '46' });
+  last().says('close', { data: '{"code":1012,"reason":"restarting"}', lastEventId: '46' });
+  await next();
+  assert.deepEqual([gaps, last().url], [1, 'http://hub/sse/news?probe=1&since=46']);
+}
+
+// Without it nothing is resumed.
+for (const url of ['ws://hub/ws/news', 'http://hub/sse/news']) {
+  const { messages } = await connected(url);
+  last().says('message', { data: '41', lastEventId: '41' });
+  assert.deepEqual(messages, ['41']);
+  last().says(url.startsWith('ws') ? 'close' : 'error', { code: 1006 });
+  await next();
+  assert.equal(links.length, 2);
+  assert.equal(last().url, `${url}?probe=1`);
 }
 
 console.log('done');

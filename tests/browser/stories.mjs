@@ -12,6 +12,9 @@ import { curl, start } from './hub.mjs';
 /** A story is over by then, or fails. */
 const DEADLINE = 120_000;
 
+/** How many clients took a message, by the answer to its POST. */
+const recipients = answer => JSON.parse(answer).recipients;
+
 /** What a foreign page asks of a hub at `url`; answers what came of each. */
 async function askEverything(url) {
   const answers = {};
@@ -28,7 +31,7 @@ async function askEverything(url) {
   await ask('publish', 'pub/lobby', { method: 'POST', body: 'forged' });
   await ask('publish blindly', 'pub/lobby', { method: 'POST', body: 'forged', mode: 'no-cors' });
   await ask('to a user', 'user/ada', { method: 'POST', body: 'forged', mode: 'no-cors' });
-  for (const path of ['rooms', 'rooms/lobby', 'metrics']) {
+  for (const path of ['pub/lobby', 'rooms', 'rooms/lobby', 'metrics']) {
     await ask(path, path, {});
     await ask(`${path} blindly`, path, { mode: 'no-cors' });
   }
@@ -243,13 +246,82 @@ const stories = {
     await page.locator('#text').press('Enter');
     hub = await start([], { port });
     await joined(page, 'lobby');
-    await page.locator('#log .note', { hasText: 'back again' }).waitFor();
+    await page.locator('#log .note', { hasText: 'a gap' }).waitFor();
     assert.equal(await page.locator('#text').inputValue(), 'meanwhile', 'what could not be sent is kept');
     await page.locator('#send').click();
     await line(page, 'meanwhile').waitFor();
     assert.deepEqual(await texts(page), ['before', 'meanwhile']);
     // That nobody listened for a while is no fault of the page.
     browser.faults = browser.faults.filter(fault => !/ERR_CONNECTION_REFUSED/.test(fault));
+  },
+
+  async page_shows_what_a_room_keeps_and_a_gap(browser) {
+    let hub = await start(['--history', '2']);
+    const { port, url } = hub;
+    for (const text of ['first', 'second', 'third']) await curl('-d', text, `${url}pub/lobby`);
+    const page = await browser.room(hub, 'lobby');
+    await line(page, 'third').waitFor();
+    assert.deepEqual(await texts(page), ['second', 'third'], 'what the room keeps, and no gap before it');
+    assert.equal(await page.locator('#log .note').count(), 0);
+    assert.equal(await hub.stop(), 0);
+    hub = await start(['--history', '2'], { port });
+    await curl('-d', 'fourth', `${url}pub/lobby`);
+    await line(page, 'fourth').waitFor();
+    const lines = await page.locator('#log > div').allTextContents();
+    assert.match(lines.join('|'), /second\|.*third\|a gap: messages may be missing here\|.*fourth$/);
+    browser.faults = browser.faults.filter(fault => !/ERR_CONNECTION_REFUSED/.test(fault));
+  },
+
+  async the_events_of_the_history_page_run_as_printed(browser) {
+    let hub = await start(['--history', '2']);
+    const { port, url } = hub;
+    const publish = text => curl('-d', text, `${url}pub/news`);
+    const { position } = JSON.parse(await publish('old'));
+    const lines = block('docs/history.md', 'js', '// replay.js');
+    const { logs, logged } = await browser.logging(await foreign(`<script>\n${lines}</script>`, hub));
+    await logs(`${position} old`);
+    await publish('new');
+    await logs(`${position + 1} new`);
+    assert.equal(await hub.stop(), 0);
+    hub = await start(['--history', '2'], { port });
+    const after = JSON.parse(await publish('after'));
+    await logs(/^missed unknown$/);
+    await logs(`${after.position} after`);
+    assert.equal(logged.filter(text => text.startsWith('missed')).length, 1);
+    browser.faults = browser.faults.filter(fault => !/ERR_/.test(fault));
+  },
+
+  async the_module_resumes_by_itself(browser) {
+    const hub = await start(['--history', '9', '--overflow', 'replay', '--allow-origin', '*']);
+    const way = await wire(hub);
+    for (const path of ['ws/news', 'sse/news']) {
+      const page = await browser.blank(hub.url);
+      await page.evaluate(async ([from, url]) => {
+        const { connect } = await import(from);
+        const kept = (window.hub = { heard: [], gaps: 0, states: [] });
+        kept.hub = connect(url, {
+          since: 'now',
+          message: (data, position) => kept.heard.push([data, Number(position)]),
+          missed: () => kept.gaps++,
+          state: ({ state }) => kept.states.push(state),
+        });
+      }, [`${hub.url}hublet.js`, way.url + path]);
+      const states = count => page.waitForFunction(count => window.hub.states.filter(state => state == 'connected').length >= count, count);
+      await states(1);
+      const publish = async text => JSON.parse(await curl('-d', text, `${hub.url}pub/news`)).position;
+      const first = await publish('one');
+      await page.waitForFunction(() => window.hub.heard.length == 1);
+      way.mend();
+      for (const text of ['two', 'three']) await publish(text);
+      await page.waitForFunction(() => window.hub.heard.length == 3);
+      for (let nth = 0; nth < 12; nth++) await publish(`four ${nth}`);
+      await page.waitForFunction(() => window.hub.heard.length == 15);
+      const { heard, gaps } = await page.evaluate(() => ({ heard: window.hub.heard, gaps: window.hub.gaps }));
+      assert.deepEqual(heard.map(([, position]) => position), heard.map((_, nth) => first + nth), path);
+      assert.deepEqual([heard[0][0], heard[1][0], gaps], ['one', 'two', 0]);
+      await page.evaluate(() => window.hub.hub.close());
+    }
+    browser.faults = browser.faults.filter(fault => !/ERR_|WebSocket connection to/.test(fault));
   },
 
   async event_source_gets_what_curl_publishes(browser) {
@@ -262,7 +334,7 @@ const stories = {
       events.addEventListener('binary', event => window.heard.push(['binary', event.data]));
       return new Promise(resolve => (events.onopen = resolve));
     });
-    assert.equal(await curl('-d', 'two\nlines', `${hub.url}pub/lobby`), '{"recipients":1}\n');
+    assert.equal(recipients(await curl('-d', 'two\nlines', `${hub.url}pub/lobby`)), 1);
     await curl('-H', 'Content-Type: application/octet-stream', '-d', 'bytes', `${hub.url}pub/lobby`);
     await page.waitForFunction(() => window.heard.length == 2);
     assert.deepEqual(await page.evaluate(() => window.heard), ['two\nlines', ['binary', 'Ynl0ZXM=']]);
@@ -285,8 +357,8 @@ const stories = {
     for (const tab of tabs) await joined(tab, 'news');
     const words = here(publish).replaceAll("'", '').split(' ');
     assert.equal(words.shift(), 'curl');
-    const [, answer] = tour.match(/clients that it goes to, here `(.*)`/);
-    assert.equal(await curl(...words), `${answer}\n`);
+    const [, answer] = tour.match(/clients that it goes to, .* here `(.*)`/);
+    assert.equal(recipients(await curl(...words)), recipients(answer));
     for (const tab of tabs) await line(tab, 'hello').waitFor();
     // The third client, as long as it takes to hear what a tab says.
     assert.match(listen, /^curl -N http/);
@@ -305,10 +377,10 @@ const stories = {
     const lines = block('docs/web.md', 'js', '// events.js');
     const { logs } = await browser.logging(await foreign(`<script>\n${lines}</script>`, hub));
     // Its own message may be published before it listens; then no client hears it.
-    await logs(/^{recipients: [01]}$/);
+    await logs(/^{recipients: [01](, position: \d+)?}$/);
     await logs(/^fetch the current state here$/);
     const publish = (...args) => curl(...args, `${hub.url}pub/news`);
-    while ((await publish('-d', 'two words')) != '{"recipients":1}\n');
+    while (recipients(await publish('-d', 'two words')) != 1);
     await logs(/^two words$/);
     await publish('-H', 'Content-Type: application/octet-stream', '-d', 'bytes');
     await logs(/^bytes$/);
@@ -331,12 +403,12 @@ const stories = {
       return new Promise(resolve => (events.onopen = () => resolve(events)));
     });
     const publish = text => curl('-d', text, `${url}pub/news`);
-    while ((await publish('before')) != '{"recipients":2}\n');
+    while (recipients(await publish('before')) != 2);
     await logs(/^before$/);
     assert.equal(await hub.stop(), 0);
     await page.waitForFunction(events => events.readyState == EventSource.CLOSED, closed);
     hub = await start([], { port });
-    while ((await publish('after')) != '{"recipients":1}\n') await new Promise(resolve => setTimeout(resolve, 50));
+    while (recipients(await publish('after')) != 1) await new Promise(resolve => setTimeout(resolve, 50));
     await logs(/^after$/);
     browser.faults = browser.faults.filter(fault => !/502|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE_CHUNKED/.test(fault));
   },
@@ -372,7 +444,7 @@ const stories = {
       assert.equal(answer, expected, name);
     }
     const seen = new Set(statuses.map(([method, path]) => `${method} ${path}`));
-    const expected = ['POST /pub/lobby', 'POST /user/ada', 'GET /sse/lobby', 'GET /rooms', 'GET /rooms/lobby', 'GET /metrics'];
+    const expected = ['POST /pub/lobby', 'POST /user/ada', 'GET /sse/lobby', 'GET /pub/lobby', 'GET /rooms', 'GET /rooms/lobby', 'GET /metrics'];
     assert.deepEqual([...seen].sort(), expected.sort());
     for (const [method, path, status] of statuses) assert.equal(status, 403, `${method} ${path}`);
     await say(witness, 'only this');
@@ -396,10 +468,10 @@ const stories = {
       });
       const statuses = [];
       for (const path of ['pub/lobby', 'user/ada']) statuses.push((await fetch(url + path, { method: 'POST', body: 'x' })).status);
-      for (const path of ['sse/lobby', 'rooms', 'rooms/lobby', 'metrics']) statuses.push((await fetch(url + path)).status);
+      for (const path of ['sse/lobby', 'pub/lobby', 'rooms', 'rooms/lobby', 'metrics']) statuses.push((await fetch(url + path)).status);
       return { upgraded, statuses };
     }, url);
-    assert.deepEqual(answers, { upgraded: false, statuses: Array(6).fill(421) });
+    assert.deepEqual(answers, { upgraded: false, statuses: Array(7).fill(421) });
     await browser.chromium.close();
   },
 
@@ -416,7 +488,7 @@ const stories = {
     assert.deepEqual(await lobby.heard(), ['from elsewhere', 'hello there']);
     assert.deepEqual(await lobby.states(), [{ state: 'connecting' }, { state: 'connected' }]);
     const status = await page.evaluate(url => fetch(`${url}pub/lobby`, { method: 'POST', body: 'posted' }).then(response => response.json()), hub.url);
-    assert.deepEqual(status, { recipients: 2 });
+    assert.equal(status.recipients, 2);
   },
 
   async a_copy_of_the_module_connects_to_an_absolute_url(browser) {
@@ -433,7 +505,7 @@ const stories = {
     for (const [nth, url] of [`${hub.url}ws/lobby`, `${hub.url.replace('http', 'ws')}ws/lobby`, `${hub.url}sse/lobby`].entries()) {
       const lobby = await connects(page, './copy.js', url, `hub${nth}`);
       await lobby.is('connected');
-      assert.equal(await curl('-d', url, `${hub.url}pub/lobby`), `{"recipients":${nth + 1}}\n`);
+      assert.equal(recipients(await curl('-d', url, `${hub.url}pub/lobby`)), nth + 1);
       await lobby.hears(url);
     }
     server.close();
@@ -463,7 +535,7 @@ const stories = {
       const pauses = states.flatMap(({ retryIn }) => retryIn ?? []);
       // The first token was good for less than ten seconds, so that the pauses grow.
       for (const [nth, pause] of pauses.entries()) assert.ok(pause >= 500 * 2 ** nth && pause <= 1000 * 2 ** nth, `${pauses}`);
-      assert.equal(await curl('-d', kind, '-H', `Authorization: Bearer ${token(60)}`, `${hub.url}pub/lobby`), `{"recipients":${kind == 'ws' ? 1 : 2}}\n`);
+      assert.equal(recipients(await curl('-d', kind, '-H', `Authorization: Bearer ${token(60)}`, `${hub.url}pub/lobby`)), kind == 'ws' ? 1 : 2);
       await lobby.hears(kind);
     }
     browser.faults = browser.faults.filter(fault => !/401|WebSocket connection to/.test(fault));
@@ -647,7 +719,7 @@ const stories = {
     // One that cannot be a subprotocol, and may not send.
     await join('to listen');
     await joined(page, 'lobby');
-    assert.equal(await curl('-d', 'hello', '-H', 'Authorization: Bearer to-send', `${hub.url}pub/lobby`), '{"recipients":1}\n');
+    assert.equal(recipients(await curl('-d', 'hello', '-H', 'Authorization: Bearer to-send', `${hub.url}pub/lobby`)), 1);
     await line(page, 'hello').waitFor();
     await say(page, 'may I?');
     await page.locator('#state', { hasText: /\(1008\)$/ }).waitFor();

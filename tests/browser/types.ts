@@ -16,6 +16,9 @@ const lobby = connect(new URL('wss://hub.example/ws/lobby'), {
   protocols: async () => ['chat'],
 });
 const sent: boolean = lobby.send('hello') && lobby.send(new Uint8Array([1])) && lobby.send(new ArrayBuffer(1));
+connect('ws/news', { since: 'now', message: (data, position) => said.push(`${position}`), missed: () => said.push('fetch') });
+// @ts-expect-error: a date is no position
+connect('ws/news', { since: new Date() });
 // @ts-expect-error: an object would be sent as "[object Object]"
 lobby.send({ sent });
 // @ts-expect-error: a token is text

@@ -6,6 +6,7 @@ mod activation;
 mod acts;
 mod deploy;
 mod drain;
+mod history;
 mod hostile;
 mod lines;
 mod listen;

@@ -3,9 +3,10 @@
 use std::fs;
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use crate::support::{Folder, Peer, Server, hublet};
-use crate::tools::{file, program};
+use crate::support::{DEADLINE, Folder, Peer, Server, hublet};
+use crate::tools::{file, node, program};
 
 /// The address of the hub in the documents.
 const HUB: &str = "127.0.0.1:8080";
@@ -100,7 +101,7 @@ fn a_backend_in_python_publishes_as_printed() {
     assert!(snippet.contains(HUB), "{snippet}");
     let snippet = snippet.replace(HUB, &address);
     let printed = printed_by(&mut Command::new(python), &folder, "post.py", &snippet);
-    assert_eq!(printed.trim_end(), r#"{"recipients":1}"#);
+    assert!(printed.starts_with(r#"{"recipients":1,"position":"#), "{printed}");
     peer.hears("hello");
 }
 
@@ -113,8 +114,80 @@ fn a_backend_in_node_publishes_as_printed() {
     assert!(snippet.contains(HUB), "{snippet}");
     let snippet = snippet.replace(HUB, &address);
     let printed = printed_by(&mut Command::new(node), &folder, "post.mjs", &snippet);
-    assert_eq!(printed.trim_end(), "{ recipients: 1 }");
+    assert!(printed.starts_with("{ recipients: 1, position: "), "{printed}");
     peer.hears("hello");
+}
+
+/// Publishes; returns the position.
+fn position(address: &str, text: &str) -> u64 {
+    let length = text.len();
+    let request = format!(
+        "POST /pub/news HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Content-Length: {length}\r\n\r\n{text}"
+    );
+    let mut peer = Peer::<TcpStream>::dial(address);
+    assert_eq!(peer.request(&request).status, 202);
+    let answer = String::from_utf8(peer.read_rest()).expect("text");
+    let position = answer.split("\"position\":").nth(1).and_then(|rest| rest.split('}').next());
+    position.and_then(|position| position.parse().ok()).expect("the room keeps messages")
+}
+
+/// A line that a program prints soon; `None` if it prints none.
+fn line(reader: &Server, wait: Duration) -> Option<String> {
+    reader.stdout.recv_timeout(wait).ok()
+}
+
+/// Has a program follow the room `news` over a restart of the hub.
+#[track_caller]
+fn follows(command: &mut Command, address: &str, server: Server) {
+    position(address, "older than the reader");
+    command.stdout(Stdio::piped()).stdin(Stdio::null());
+    let reader = Server::spawn(command);
+    // It hears what is published once it has begun, and nothing tells when.
+    let heard = loop {
+        position(address, "hello");
+        if let Some(heard) = line(&reader, Duration::from_millis(200)) {
+            break heard;
+        }
+    };
+    assert_eq!(heard, "hello");
+    assert_eq!(server.stop(), Some(0));
+    let mut server = Server::of(&mut hublet(&["--listen", address, "--history", "2"]));
+    server.listening();
+    position(address, "after");
+    let mut lines = Vec::new();
+    while lines.last().is_none_or(|line| line != "after") {
+        lines.push(line(&reader, DEADLINE).expect("a line"));
+    }
+    let missed = lines.iter().filter(|line| *line == "missed some").count();
+    assert_eq!(missed, 1, "{lines:?}");
+    position(address, "and on");
+    assert_eq!(line(&reader, DEADLINE).as_deref(), Some("and on"));
+}
+
+#[test]
+fn a_websocket_resumes_as_printed() {
+    let folder = Folder::new("resume");
+    let script = folder.0.join("resume.mjs");
+    let Some(mut node) = node(script.to_str().expect("text")) else { return };
+    let (server, address) = Server::start(&["--history", "2"]);
+    let snippet = block("docs/history.md", "js", "// resume.js");
+    assert!(snippet.contains(HUB), "{snippet}");
+    fs::write(&script, snippet.replace(HUB, &address)).expect("written");
+    follows(&mut node, &address, server);
+}
+
+#[test]
+fn a_shell_script_follows_a_room_as_printed() {
+    if program("curl").is_none() {
+        return;
+    }
+    let folder = Folder::new("follow");
+    let (server, address) = Server::start(&["--history", "2"]);
+    let snippet = block("docs/history.md", "sh", "# follow.sh");
+    assert!(snippet.contains(HUB), "{snippet}");
+    fs::write(folder.0.join("follow.sh"), snippet.replace(HUB, &address)).expect("written");
+    follows(Command::new("sh").arg("follow.sh").current_dir(&folder.0), &address, server);
 }
 
 /// The compose file must allow the name of the service as a Host. The test does not need Docker.

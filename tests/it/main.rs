@@ -20,6 +20,7 @@ mod shutdown;
 mod deflate;
 mod framing;
 mod http;
+mod kept;
 mod lines;
 mod sse;
 

@@ -7,7 +7,7 @@ const { code } = await minify(readFileSync(file('hublet.js'), 'utf8'), {
   module: true,
   ecma: 2020,
   compress: { passes: 3 },
-  format: { preamble: '// hublet.js of the hublet repository, minified' },
+  format: { preamble: '// hublet.js of hublet, minified' },
 });
 if (process.argv[2] == '--write') writeFileSync(file('hublet.min.js'), `${code}\n`);
 else console.log(code);

@@ -69,12 +69,16 @@ impl Handler for Relay {
         pass.listens_to(&room)?;
         let sends = pass.sends_to(&room).is_ok();
         let end = pass.until.unwrap_or(0);
+        let until = pass.until;
         let room: Arc<str> = room.into();
         let seat = Seat { room: Arc::clone(&room), echo, sends, probes, end };
         let admission = pass.user.map_or_else(Admission::anonymous, Admission::user);
         let mut admission = admission.room(room).extension(seat);
         if let Some(since) = since {
             admission = admission.since(since);
+        }
+        if let Some(end) = until {
+            admission = admission.until(end);
         }
         Ok(match answered_protocol(request, &self.protocols) {
             Some(protocol) => admission.protocol(protocol),

@@ -1,6 +1,9 @@
 /** Data of a message: a text, or the bytes of a binary message. */
 export type Data = string | ArrayBuffer;
 
+/** A position in a room, or a word or number that stands for one. */
+export type Position = number | string;
+
 /** A value, or a function that returns it, which is called before each try. */
 export type Option<T> = T | (() => T | Promise<T>);
 
@@ -13,7 +16,7 @@ export type Option<T> = T | (() => T | Promise<T>);
 export type State =
   /** A try begins. */
   | { state: 'connecting' }
-  /** The client is in the room. What was said before, and during a pause, it has missed. */
+  /** The client is in the room. Without `since` it has missed what was said before, and in a pause. */
   | { state: 'connected' }
   /** The connection is lost. The next try begins in `retryIn` milliseconds. */
   | { state: 'waiting'; code: number; reason: string; retryIn: number }
@@ -21,8 +24,20 @@ export type State =
   | { state: 'closed'; code: number; reason: string };
 
 export interface Options {
-  /** Called with each message. */
-  message?(data: Data): void;
+  /**
+   * Called with each message. With `since` also with its position: a number, of an event a string of
+   * digits. A page that notes it can begin there after a reload.
+   */
+  message?(data: Data, position?: Position): void;
+  /**
+   * Where to begin: `'now'`, 0 for all that the room keeps, -3 for its newest three messages, or the
+   * position of the last message that was heard. With it the module resumes by itself after a lost
+   * connection, and calls `missed` if messages are lost for good. Such a WebSocket hears its own
+   * messages, and none that is sent to its user. Without it nothing is resumed.
+   */
+  since?: Position | null;
+  /** Called at a gap: fetch your state anew. What the room still keeps follows as messages. */
+  missed?(): void;
   /** Called each time the state changes. */
   state?(state: State): void;
   /**

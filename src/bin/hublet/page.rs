@@ -13,9 +13,9 @@ macro_rules! policy {
     () => {
         concat!(
             "default-src 'none'; connect-src 'self'{sockets}; img-src data:; script-src 'self' 'sha256-",
-            "hd0kGbkn24pONn7keY3fhnaIP7aijn64ldgPRW+7SCU=",
+            "IlRe/qfALGOpdK2HvuYgbE3f9la9XIsXlJ4ITlEj9ec=",
             "'; style-src 'sha256-",
-            "Wi1oqttGFQqwxBosVBfVw52kC5OHqjdYIgfDofJzmCE=",
+            "ZWls681kCEk67lBT9mBWa/caBrLKe6bUzRgXcSUSwiw=",
             "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
              require-trusted-types-for 'script'; trusted-types 'none'"
         )

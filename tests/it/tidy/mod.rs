@@ -120,7 +120,13 @@ fn manager_waits_for_no_client(source: &Source) -> Vec<String> {
     if source.path != "hub/manager.rs" {
         return Vec::new();
     }
-    let waits = ["self.commands.next(", "yield_now()", "self.deliver(", "self.dispatch("];
+    let waits = [
+        "self.commands.next(",
+        "yield_now()",
+        "self.deliver(",
+        "self.dispatch(",
+        "self.answer_waiters(",
+    ];
     let others =
         |line: &&str| line.contains(".await") && !waits.iter().any(|wait| line.contains(wait));
     source.code.lines().filter(others).map(|line| source.offence(line)).collect()

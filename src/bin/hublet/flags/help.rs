@@ -9,7 +9,10 @@ pub(super) fn help() -> String {
     let mut help = String::from(
         "hublet: a small WebSocket server; a message sent to a room goes to everyone in it\n\n\
          Usage: hublet [FLAGS]\n\n\
-         Subscribe: WebSocket /ws/{room}, server-sent events GET /sse/{room}\n\
+         Subscribe: WebSocket /ws/{room}, server-sent events GET /sse/{room}; with ?since=N\n\
+         \x20          they begin behind message N\n\
+         Read:      GET /pub/{room} answers the last message that --history keeps; with\n\
+         \x20          ?since=N&wait=25s the next one\n\
          Publish:   by WebSocket, POST /pub/{room}, POST /user/{user}\n\
          Admin:     GET /rooms, /rooms/{room}, /metrics\n\
          Also:      GET / is a page, GET /health answers 200 while the hub serves\n\
@@ -36,7 +39,7 @@ pub(super) fn help() -> String {
     help.push_str(
         "  --health\n      ask the hub at --listen whether it serves; exit code 0 if it does, \
          1 if not\n  --version\n  --help\n\n\
-         BYTES is a number, also with k or m (1,024-based). TIME is a number with ms, s or m.\n\
+         BYTES is a number, also with k or m (1,024-based). TIME is a number with ms, s, m or h.\n\
          The variable in brackets does the same as the flag; the flag wins.\n\
          Each token and key may be given twice, by its flag or its file, to change from one to the \
          other: both are accepted. The variable of a file takes two with a comma.\n\

@@ -17,7 +17,7 @@ use super::socket::Address;
 use super::unix_address::UnixAddress;
 use help::help;
 use table::{FLAGS, FRAMING, PREFIX};
-use value::origin_warning;
+use value::{origin_warning, show_bytes};
 
 /// What the process must do.
 #[derive(Debug)]
@@ -94,6 +94,13 @@ impl Options {
         }
         if self.redis_prefix.is_some() && self.config.redis.is_none() {
             warnings.push("--redis-prefix has no effect without --redis".to_owned());
+        }
+        let Config { history_bytes, history_memory, .. } = self.config;
+        if history_bytes > history_memory {
+            let [bytes, memory] = [history_bytes, history_memory].map(show_bytes);
+            warnings.push(format!(
+                "--history-bytes {bytes} is more than --history-memory: a room keeps {memory} at most"
+            ));
         }
         warnings
     }

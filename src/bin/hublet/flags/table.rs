@@ -7,8 +7,8 @@ use hublet::{Config, Overflow, Redis};
 
 use super::Options;
 use super::value::{
-    add_secret, audience, bytes, count, host, origin, protocol, redis, redis_file, redis_prefix,
-    room, secret_file, show_bytes, show_time, switch, time,
+    add_secret, audience, bytes, count, history, host, origin, protocol, redis, redis_file,
+    redis_prefix, room, secret_file, show_bytes, show_time, switch, time,
 };
 use crate::Failure;
 use crate::auth::{Secret, Secrets};
@@ -62,9 +62,14 @@ pub(super) enum Sets {
     /// A list of subprotocols.
     Protocols,
     Overflow,
+    /// A list of rules.
+    History,
+    HistoryAge,
     Log,
     /// The bytes of a queue, which follow the message limit unless they are given.
     QueueBytes,
+    /// A number of bytes.
+    Bytes(fn(&mut Config) -> &mut usize),
     /// A number from 1 up.
     Count(fn(&mut Config) -> &mut usize),
     /// A number from 1 up, or no limit.
@@ -285,8 +290,37 @@ pub(super) const FLAGS: &[Flag] = &[
         name: "overflow",
         value: "POLICY",
         help: "what to do when the queue of a client is full: disconnect (4108), drop-newest, \
-               drop-oldest",
+               drop-oldest, latest (only the newest message waits), replay (the client goes on with \
+               what --history keeps)",
         sets: Sets::Overflow,
+    },
+    Flag {
+        name: "history",
+        value: "[PATTERN=]N",
+        help: "messages that each room keeps for readers that come back with ?since=; \
+               PATTERN=N is for one room or, with * at the end, for all whose name begins so, and the \
+               longest that matches wins (default: none)",
+        sets: Sets::History,
+    },
+    Flag {
+        name: "history-bytes",
+        value: "BYTES",
+        help: "bytes that one room keeps",
+        sets: Sets::Bytes(|config| &mut config.history_bytes),
+    },
+    Flag {
+        name: "history-age",
+        value: "TIME",
+        help: "time that a room without members keeps its messages, or its count for readers with \
+               ?since=, after its last message or member; 0 for as long as memory allows",
+        sets: Sets::HistoryAge,
+    },
+    Flag {
+        name: "history-memory",
+        value: "BYTES",
+        help: "memory for the messages that all rooms keep; with --max-memory at most a quarter of \
+               what is for messages; past it the largest room loses its oldest first",
+        sets: Sets::Bytes(|config| &mut config.history_memory),
     },
     Flag {
         name: "handshake-timeout",
@@ -365,6 +399,10 @@ impl Sets {
             Self::Overflow => {
                 config.overflow = text.parse().map_err(|_| Overflow::WORDS.join(", "))?;
             }
+            Self::History => config.history.push(history(text)?),
+            Self::HistoryAge if text == "0" => config.history_age = Duration::ZERO,
+            Self::HistoryAge => config.history_age = time(text, Duration::ZERO)?,
+            Self::Bytes(field) => *field(config) = bytes(text, Config::LIMIT_MAX)?,
             Self::Log => {
                 let level = text.parse().ok().filter(|_| LEVELS.contains(&text));
                 options.level = level.ok_or_else(|| LEVELS.join(", "))?;
@@ -410,12 +448,15 @@ impl Sets {
             | Self::Redis
             | Self::RedisFile
             | Self::Deflate
+            | Self::History
             | Self::Room(_) => String::new(),
             Self::RedisPrefix => Redis::PREFIX.to_owned(),
             Self::Threads => options.threads.to_string(),
             Self::Overflow => config.overflow.to_string(),
             Self::Log => options.level.to_string().to_ascii_lowercase(),
             Self::QueueBytes => show_bytes(config.queue_bytes),
+            Self::Bytes(field) => show_bytes(*field(config)),
+            Self::HistoryAge => show_time(config.history_age),
             Self::Count(field) => field(config).to_string(),
             Self::MaxMessage => show_bytes(config.max_message),
             Self::Time(field) => show_time(*field(config)),
@@ -436,6 +477,7 @@ impl Sets {
             Self::Hosts => Some(|options| options.config.hosts.clear()),
             Self::Proxies => Some(|options| options.config.trusted_proxies.clear()),
             Self::Protocols => Some(|options| options.protocols.clear()),
+            Self::History => Some(|options| options.config.history.clear()),
             _ => None,
         }
     }

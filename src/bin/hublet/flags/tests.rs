@@ -1,6 +1,9 @@
 //! Tests of the command line.
 
 use std::collections::HashMap;
+use std::time::Duration;
+
+use hublet::HistoryRule;
 
 use super::*;
 use crate::auth::Secret;
@@ -145,7 +148,7 @@ fn invalid_values_are_named_with_what_is_allowed() {
         ),
         (
             &["--overflow", "drop"],
-            "--overflow was given \"drop\"; allowed is disconnect, drop-newest, drop-oldest",
+            "--overflow was given \"drop\"; allowed is disconnect, drop-newest, drop-oldest, latest, replay",
         ),
         (&["--log", "trace"], "--log was given \"trace\"; allowed is error, warn, info, debug"),
         (
@@ -219,6 +222,32 @@ fn invalid_values_are_named_with_what_is_allowed() {
     }
     let sentence = "HUBLET_NO_ECHO was given \"yes\"; allowed is 1, true, 0 or false";
     assert_eq!(parsed(&[("HUBLET_NO_ECHO", "yes")], &[]), Err(sentence.to_owned()));
+}
+
+#[test]
+fn rooms_keep_what_the_flags_say() {
+    let config = |environment: &[(&str, &str)], arguments: &[&str]| {
+        parsed(environment, arguments).expect("valid").config
+    };
+    let rules = [("*", 10), ("chat-*", 50), ("news", 0)];
+    let rules = rules.map(|(pattern, messages)| HistoryRule::new(pattern, messages));
+    let flags = ["--history", "10", "--history", "chat-*=50", "--history", "news=0"];
+    assert_eq!(config(&[], &flags).history, rules);
+    assert_eq!(config(&[("HUBLET_HISTORY", "10, chat-*=50,news=0")], &[]).history, rules);
+    // A name may have an equals sign in it.
+    assert_eq!(config(&[], &["--history", "a=b=3"]).history, [HistoryRule::new("a=b", 3)]);
+    for (age, seconds) in [("0", 0), ("0s", 0), ("90s", 90), ("2h", 7200), ("24h", 86_400)] {
+        let age = config(&[], &["--history-age", age]).history_age;
+        assert_eq!(age, Duration::from_secs(seconds));
+    }
+    for bad in ["", "-1", "many", "a*b=1", "*a=1", "=1", "a=", "a=b", "1073741825"] {
+        assert!(parsed(&[], &["--history", bad]).is_err(), "{bad}");
+    }
+    let options = parsed(&[], &["--history-bytes", "2m", "--history-memory", "1m"]).expect("valid");
+    assert_eq!(
+        options.warnings(),
+        ["--history-bytes 2m is more than --history-memory: a room keeps 1m at most"]
+    );
 }
 
 #[test]

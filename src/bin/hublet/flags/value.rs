@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hublet::{Config, Redis, is_name};
+use hublet::{Config, HistoryRule, Redis, is_name};
 
 use crate::auth::{PROTOCOL, Secret};
 
@@ -34,8 +34,19 @@ pub(super) fn bytes(text: &str, max: usize) -> Result<usize, String> {
         .ok_or_else(|| format!("a number of bytes from 1 to {max}, like 4096, 64k or 1m"))
 }
 
+/// How many messages the rooms of a pattern keep.
+pub(super) fn history(text: &str) -> Result<HistoryRule, String> {
+    text.parse().map_err(|_| {
+        format!(
+            "a number of messages up to {}, or PATTERN=N, where a PATTERN is the name of a room or a \
+             prefix with a * behind it",
+            Config::LIMIT_MAX
+        )
+    })
+}
+
 pub(super) fn time(text: &str, min: Duration) -> Result<Duration, String> {
-    let units = [("ms", 1), ("s", 1000), ("m", 60_000)];
+    let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
     let parsed = units.iter().find_map(|(unit, millis)| {
         let number = text.strip_suffix(unit)?.parse::<u64>().ok()?;
         number.checked_mul(*millis).map(Duration::from_millis)
@@ -201,7 +212,10 @@ pub(super) fn show_bytes(bytes: usize) -> String {
 }
 
 pub(super) fn show_time(time: Duration) -> String {
-    if time.subsec_millis() == 0 {
+    const HOUR: u64 = 60 * 60;
+    if time.subsec_millis() == 0 && time.as_secs() >= HOUR && time.as_secs() % HOUR == 0 {
+        format!("{}h", time.as_secs() / HOUR)
+    } else if time.subsec_millis() == 0 {
         format!("{}s", time.as_secs())
     } else {
         format!("{}ms", time.as_millis() as u64)

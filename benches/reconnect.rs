@@ -1,0 +1,286 @@
+//! Many clients come back at once and replay what they missed, while messages go on.
+//!
+//! `cargo bench --bench reconnect -- [--gate] [--clients N] [BINARY]`
+//!
+//! In each of 100 rooms one client stays and speaks: 500 messages a second in all. N clients (default
+//! 2,000) come back at the same moment, spread over the rooms. Each asks for the 100 messages that it
+//! missed, and hears what is said from then on. Every message must come once and in order. The
+//! clients that stayed measure how long a message takes, from its write to its echo, until all have
+//! replayed. With `--gate` the 99th percentile may be 100 ms.
+//!
+//! Clients and hub share the machine: the latency includes that of the clients of the bench.
+
+mod server;
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use futures_lite::io::{AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf, split};
+use futures_lite::{AsyncBufReadExt, StreamExt};
+use server::{Options, Outcome, PATIENCE, Server};
+use smol::net::TcpStream;
+use smol::{LocalExecutor, Timer};
+
+/// Clients that come back.
+const CLIENTS: usize = 2_000;
+/// Rooms that they are spread over, each with a client that stays.
+const ROOMS: usize = 100;
+/// Messages that each of them has missed.
+const MISSED: u64 = 100;
+/// The time between two messages, each in the next room.
+const PACE: Duration = Duration::from_millis(2);
+/// How long messages go on before the clients come back, and after they have replayed.
+const MARGIN: Duration = Duration::from_secs(1);
+/// Milliseconds that a message may take at most, for 99 of 100.
+const P99_MAX: f64 = 100.0;
+
+fn main() -> Outcome<()> {
+    let options = Options::parse(CLIENTS)?;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised)?;
+    let server = Server::start(&[&options.binary, "--history", "10000"])?;
+    let executor = LocalExecutor::new();
+    let storm = Storm::new(server.address.clone());
+    let (replayed, mut latencies) =
+        smol::block_on(executor.run(storm.run(&executor, options.clients)))?;
+    latencies.sort_unstable_by(f64::total_cmp);
+    let at = |share: f64| {
+        let index = (latencies.len() as f64 * share) as usize;
+        latencies[index.min(latencies.len() - 1)]
+    };
+    println!(
+        "{} clients have replayed {MISSED} messages each after {replayed:.2} s; nothing lost, nothing \
+         twice",
+        options.clients
+    );
+    println!(
+        "meanwhile {} messages took {:.1} ms (median), {:.1} ms (p99), {:.1} ms (longest)",
+        latencies.len(),
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    );
+    options.gate("p99 in ms of the clients that stayed", at(0.99), P99_MAX)
+}
+
+/// What the tasks share.
+struct Storm {
+    address: String,
+    begun: Instant,
+    /// How many messages each room has had.
+    said: Vec<Cell<u64>>,
+    /// Clients that stayed and have heard what the others missed.
+    ready: Cell<usize>,
+    /// Clients that have come back and have all that they missed.
+    replayed: Cell<usize>,
+    /// Whether no further message comes.
+    is_over: Cell<bool>,
+    /// Whether latencies count.
+    counts: Cell<bool>,
+}
+
+impl Storm {
+    fn new(address: String) -> Rc<Self> {
+        Rc::new(Self {
+            address,
+            begun: Instant::now(),
+            said: (0..ROOMS).map(|_| Cell::new(0)).collect(),
+            ready: Cell::new(0),
+            replayed: Cell::new(0),
+            is_over: Cell::new(false),
+            counts: Cell::new(false),
+        })
+    }
+
+    /// Runs all of it; returns the seconds until all have replayed, and the latencies meanwhile in
+    /// milliseconds.
+    async fn run(
+        self: Rc<Self>,
+        executor: &LocalExecutor<'_>,
+        clients: usize,
+    ) -> Outcome<(f64, Vec<f64>)> {
+        let (mut bases, mut speakers, mut stayed) = (Vec::new(), Vec::new(), Vec::new());
+        for room in 0..ROOMS {
+            let (mut reader, writer) = self.join(room, "now").await?;
+            bases.push(text(&mut reader).await?.parse::<u64>()?);
+            speakers.push(writer);
+            stayed.push(executor.spawn(Rc::clone(&self).stay(room, reader)));
+        }
+        // What those miss that are away.
+        for _ in 0..MISSED {
+            for (room, speaker) in speakers.iter_mut().enumerate() {
+                self.say(room, speaker).await?;
+            }
+        }
+        while self.ready.get() < ROOMS {
+            Timer::after(PACE).await;
+        }
+        let speaking = executor.spawn(Rc::clone(&self).speak(speakers));
+        Timer::after(MARGIN).await;
+        let storm = Instant::now();
+        self.counts.set(true);
+        let back: Vec<_> = (0..clients)
+            .map(|n| executor.spawn(Rc::clone(&self).come_back(n % ROOMS, bases[n % ROOMS])))
+            .collect();
+        while self.replayed.get() < clients {
+            if storm.elapsed() > PATIENCE {
+                return Err(format!("{} have replayed in time", self.replayed.get()).into());
+            }
+            Timer::after(PACE).await;
+        }
+        self.counts.set(false);
+        let seconds = storm.elapsed().as_secs_f64();
+        Timer::after(MARGIN).await;
+        self.is_over.set(true);
+        // The speakers stay connected until all have heard the last message.
+        let speakers = speaking.await?;
+        for client in back {
+            client.await?;
+        }
+        let mut latencies = Vec::new();
+        for client in stayed {
+            latencies.extend(client.await?);
+        }
+        drop(speakers);
+        Ok((seconds, latencies))
+    }
+
+    /// Joins a room.
+    async fn join(&self, room: usize, since: &str) -> Outcome<(Reader, WriteHalf<TcpStream>)> {
+        let mut stream = TcpStream::connect(&*self.address).await?;
+        stream.set_nodelay(true)?;
+        let request = format!(
+            "GET /ws/room{room}?since={since} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await?;
+        let (reader, writer) = split(stream);
+        let mut reader = BufReader::new(reader);
+        let mut status = None;
+        let mut lines = (&mut reader).lines();
+        while let Some(line) = lines.next().await {
+            let line = line?;
+            if line.is_empty() {
+                break;
+            }
+            status.get_or_insert(line);
+        }
+        match status {
+            Some(status) if status.contains(" 101 ") => Ok((reader, writer)),
+            status => Err(format!("no 101: {status:?}").into()),
+        }
+    }
+
+    /// Says the next message of a room: its number and the time.
+    async fn say(&self, room: usize, speaker: &mut WriteHalf<TcpStream>) -> Outcome<()> {
+        let number = self.said[room].get() + 1;
+        self.said[room].set(number);
+        let text = format!("{number} {}", self.begun.elapsed().as_nanos());
+        // Masked with zeros.
+        let mut frame = vec![0x81, 0x80 | text.len() as u8, 0, 0, 0, 0];
+        frame.extend_from_slice(text.as_bytes());
+        Ok(speaker.write_all(&frame).await?)
+    }
+
+    /// Speaks in one room after the other, at a steady pace, until it is over.
+    async fn speak(
+        self: Rc<Self>,
+        mut speakers: Vec<WriteHalf<TcpStream>>,
+    ) -> Outcome<Vec<WriteHalf<TcpStream>>> {
+        let begun = Instant::now();
+        for nth in 0u32.. {
+            if self.is_over.get() {
+                break;
+            }
+            // A message that is late does not delay the others.
+            Timer::at(begun + PACE * nth).await;
+            let room = nth as usize % ROOMS;
+            self.say(room, &mut speakers[room]).await?;
+        }
+        Ok(speakers)
+    }
+
+    /// Whether a message is the last of its room.
+    fn is_last(&self, room: usize, number: u64) -> bool {
+        self.is_over.get() && number == self.said[room].get()
+    }
+
+    /// Hears a room from the first message on; returns how long they took, in milliseconds.
+    async fn stay(self: Rc<Self>, room: usize, mut reader: Reader) -> Outcome<Vec<f64>> {
+        let mut latencies = Vec::new();
+        let mut heard = 0;
+        while !self.is_last(room, heard) {
+            let Some((number, sent)) = self.hear(room, heard, &mut reader).await? else { continue };
+            heard = number;
+            if heard == MISSED {
+                self.ready.set(self.ready.get() + 1);
+            }
+            if self.counts.get() {
+                let took = self.begun.elapsed().saturating_sub(sent);
+                latencies.push(took.as_secs_f64() * 1_000.0);
+            }
+        }
+        Ok(latencies)
+    }
+
+    /// Comes back to a room that it left at a position.
+    async fn come_back(self: Rc<Self>, room: usize, position: u64) -> Outcome<()> {
+        let (mut reader, _writer) = self.join(room, &position.to_string()).await?;
+        let told = text(&mut reader).await?;
+        if told != position.to_string() {
+            return Err(format!("room {room}: {told} instead of {position}").into());
+        }
+        let mut heard = 0;
+        while !self.is_last(room, heard) {
+            let Some((number, _)) = self.hear(room, heard, &mut reader).await? else { continue };
+            heard = number;
+            if heard == MISSED {
+                self.replayed.set(self.replayed.get() + 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Hears the next message, which must be the one after `heard`; `None` if it may have been the
+    /// last one and none came for a moment.
+    async fn hear(
+        &self,
+        room: usize,
+        heard: u64,
+        reader: &mut Reader,
+    ) -> Outcome<Option<(u64, Duration)>> {
+        let quiet = async {
+            Timer::after(MARGIN).await;
+            Ok(None)
+        };
+        // What waits takes nothing, so nothing is lost when it is dropped.
+        let next = async { reader.fill_buf().await.map(|_| Some(())) };
+        if futures_lite::future::or(next, quiet).await?.is_none() {
+            return Ok(None);
+        }
+        let text = text(reader).await?;
+        let (number, nanos) = text.split_once(' ').ok_or("no number")?;
+        let (number, nanos) = (number.parse::<u64>()?, nanos.parse()?);
+        if number != heard + 1 {
+            return Err(format!("room {room}: {number} after {heard}").into());
+        }
+        Ok(Some((number, Duration::from_nanos(nanos))))
+    }
+}
+
+type Reader = BufReader<ReadHalf<TcpStream>>;
+
+/// Reads a short text.
+async fn text(reader: &mut Reader) -> Outcome<String> {
+    let mut head = [0; 2];
+    reader.read_exact(&mut head).await?;
+    if head[0] != 0x81 || head[1] > 125 {
+        return Err(format!("a frame that begins with {head:02x?}").into());
+    }
+    let mut payload = vec![0; head[1].into()];
+    reader.read_exact(&mut payload).await?;
+    Ok(String::from_utf8(payload)?)
+}

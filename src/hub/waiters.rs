@@ -1,0 +1,151 @@
+//! Readers that wait for the next message of a room, and are no clients.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::hub::reply::Reply;
+use crate::hub::since::{History, Missed, Since};
+use crate::message::Message;
+
+/// Readers that wait before those that have given up are looked for.
+const SWEEP_MIN: usize = 64;
+
+/// The readers that wait, by room. A reader makes no room: it waits for one that is not there as well.
+///
+/// Each has a place among the clients of the hub. A reader that gives up stays in its list until a
+/// message comes, or until half of all have given up. So there are at most twice as many as places,
+/// and [`SWEEP_MIN`].
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    rooms: HashMap<Arc<str>, Vec<Waiter>>,
+    /// How many there are in all rooms.
+    len: usize,
+    /// How many of them have said that they have given up.
+    given_up: usize,
+    /// How many there may be before those that have given up are looked for.
+    sweep_at: usize,
+}
+
+/// A reader that waits.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    since: Since,
+    reply: Reply<History>,
+}
+
+impl Waiter {
+    /// Hands the reader a message, the first behind the position `before`.
+    pub(crate) fn hear(self, message: &Message, before: u64) {
+        let missed = match self.since {
+            // The room was not there, or has begun another life.
+            Since::Position(n) if n != before => Missed::Unknown,
+            _ => Missed::Nothing,
+        };
+        let messages = vec![message.clone()];
+        let newest = before + 1;
+        self.reply.answer(History { newest, oldest: None, position: before, missed, messages });
+    }
+}
+
+impl Waiters {
+    /// Adds a reader, which has all that is there.
+    pub(crate) fn add(&mut self, room: Arc<str>, since: Since, reply: Reply<History>) {
+        if self.len >= self.sweep_at.max(SWEEP_MIN) {
+            self.sweep();
+            self.sweep_at = 2 * self.len;
+        }
+        self.rooms.entry(room).or_default().push(Waiter { since, reply });
+        self.len += 1;
+    }
+
+    /// Notes that a reader has given up.
+    pub(crate) fn give_up(&mut self) {
+        self.given_up += 1;
+        if 2 * self.given_up >= self.len {
+            self.sweep();
+        }
+    }
+
+    /// Whether no reader waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Takes out the readers of a room.
+    pub(crate) fn take(&mut self, room: &str) -> Vec<Waiter> {
+        let waiters = self.rooms.remove(room).unwrap_or_default();
+        self.len -= waiters.len();
+        waiters
+    }
+
+    /// The rooms that readers wait for.
+    pub(crate) fn rooms(&self) -> Vec<Arc<str>> {
+        self.rooms.keys().cloned().collect()
+    }
+
+    fn sweep(&mut self) {
+        self.rooms.retain(|_, waiters| {
+            waiters.retain(|waiter| waiter.reply.is_awaited());
+            !waiters.is_empty()
+        });
+        self.len = self.rooms.values().map(Vec::len).sum();
+        self.given_up = 0;
+        if self.len == 0 {
+            self.rooms = HashMap::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::{block_on, poll_once};
+
+    use super::*;
+    use crate::hub::reply::{Answer, reply};
+
+    fn wait(waiters: &mut Waiters, room: &str, since: Since) -> Answer<History> {
+        let (reply, answer) = reply();
+        waiters.add(room.into(), since, reply);
+        answer
+    }
+    #[test]
+    fn a_reader_hears_the_next_message_and_what_it_cannot_know() {
+        let mut waiters = Waiters::default();
+        let cases = [
+            (Since::Now, Missed::Nothing),
+            (Since::Oldest, Missed::Nothing),
+            (Since::Newest(1), Missed::Nothing),
+            (Since::Position(7), Missed::Nothing),
+            (Since::Position(6), Missed::Unknown),
+            (Since::Position(8), Missed::Unknown),
+        ];
+        let answers = cases.map(|(since, _)| wait(&mut waiters, "a", since));
+        let mut other = wait(&mut waiters, "b", Since::Now);
+        for waiter in waiters.take("a") {
+            waiter.hear(&"hello".into(), 7);
+        }
+        for (answer, (since, missed)) in answers.into_iter().zip(cases) {
+            let heard = block_on(answer).expect("a message");
+            assert_eq!((heard.position, heard.newest, heard.missed), (7, 8, missed), "{since}");
+            assert_eq!(heard.messages, [Message::from("hello")]);
+        }
+        assert!(block_on(poll_once(&mut other)).is_none(), "it waits for another room");
+        assert_eq!(waiters.rooms(), [Arc::from("b")]);
+    }
+    #[test]
+    fn readers_that_give_up_are_forgotten() {
+        let mut waiters = Waiters::default();
+        let mut patient = wait(&mut waiters, "patient", Since::Now);
+        for round in 0..1_000 {
+            drop(wait(&mut waiters, &format!("room {round}"), Since::Now));
+            assert!(waiters.len <= SWEEP_MIN, "{}", waiters.len);
+        }
+        while waiters.len > 2 {
+            waiters.give_up();
+        }
+        assert!(block_on(poll_once(&mut patient)).is_none(), "it waits still");
+        drop(patient);
+        waiters.give_up();
+        assert!(waiters.is_empty() && waiters.rooms.capacity() == 0);
+    }
+}

@@ -1,0 +1,329 @@
+//! Reading a room by request: its last value, or the next message after a position, for which the
+//! request may wait.
+
+use std::future::{Future as _, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::{HeaderMap, Request, StatusCode, header};
+
+use crate::connection::handler::{Admission, Handler};
+use crate::connection::hooks::run_request_hook;
+use crate::connection::registration::take_place;
+use crate::http1::head::{HEAD_READ_BYTES, Head};
+use crate::http1::response::{
+    Response, draining, internal_error, refused_by_hook, request_timeout,
+};
+use crate::http1::stream::{Failure, HttpStream};
+use crate::http1::url::query_of;
+use crate::hub::handle::Hub;
+use crate::hub::since::{History, InvalidSince, Missed, Since};
+use crate::net::stream::Transport;
+use crate::serve::exchange::Exchange;
+use crate::time::clock::unix_seconds;
+
+/// How long a request may wait for a message: less than the 75 s for which proxies and the hub keep
+/// a connection that is idle.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// What a request to read a room says of itself.
+struct Asked {
+    /// Where it begins; by default with the last value.
+    since: Since,
+    /// How long it waits for a message.
+    wait: Duration,
+    /// What the peer has already: `If-None-Match`.
+    has: Vec<String>,
+}
+
+impl Asked {
+    /// Reads `since`, `wait` and `If-None-Match`.
+    ///
+    /// # Errors
+    ///
+    /// 400 for a value of the query that says nothing, and a wait that is too long.
+    fn of(request: &Request<()>) -> Result<Self, Response> {
+        let since = query_of(request.uri(), "since").map_or(Ok(Since::Newest(1)), |since| {
+            since.parse().map_err(|_| Response::bad_request(InvalidSince::SENTENCE))
+        })?;
+        let wait = query_of(request.uri(), "wait").map_or(Ok(Duration::ZERO), |wait| {
+            let sentence = "wait must be a time of at most 60s, like 25s or 500ms";
+            time(&wait).ok_or_else(|| Response::bad_request(sentence))
+        })?;
+        Ok(Self { since, wait, has: tags(request.headers()) })
+    }
+}
+
+/// Reads a time as the flags have it.
+fn time(text: &str) -> Option<Duration> {
+    let units = [("ms", 1), ("s", 1_000), ("m", 60_000)];
+    let millis = units.iter().find_map(|(unit, millis)| {
+        let digits = text.strip_suffix(unit)?;
+        let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+        digits.parse::<u64>().ok().filter(|_| is_number)?.checked_mul(*millis)
+    });
+    millis.map(Duration::from_millis).filter(|time| *time <= WAIT_MAX)
+}
+
+/// The tags of `If-None-Match` (RFC 9110 13.1.2), compared as the weak comparison does.
+fn tags(headers: &HeaderMap) -> Vec<String> {
+    let values = headers.get_all(header::IF_NONE_MATCH).iter();
+    let tags = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    tags.map(|tag| tag.trim().trim_start_matches("W/").to_owned()).collect()
+}
+
+/// Answers a request for what a room keeps, or for its next message, once the hook that admits
+/// clients has admitted it.
+pub(crate) async fn answer<T: Transport, H: Handler>(
+    stream: &mut HttpStream<'_, T>,
+    handler: &H,
+    head: Head,
+    room: String,
+    exchange: &mut Exchange<'_>,
+) -> Result<Response, Failure> {
+    let hub = stream.hub;
+    let Asked { mut since, wait, has } = Asked::of(&head.request)?;
+    let peer = exchange.client_address;
+    let begun = async {
+        let reason = |status| handler.on_refusal(&head.request, status);
+        let hook = handler.on_upgrade(&head.request, &peer);
+        let admission = run_request_hook(hook, reason).await?;
+        since = admission.since.unwrap_or(since);
+        let room = room_of(&admission, &room)?;
+        let kept = hub.kept(&room, since, 1).await.map_err(|_| draining())?;
+        Ok::<_, Response>((room, admission.until, kept))
+    };
+    let begun = exchange.slot.within(begun).await;
+    let (room, until, mut kept) = begun.ok_or_else(request_timeout)??;
+    // A request that waits has no use for the memory of its head.
+    drop(head);
+    if !wait.is_zero() && kept.as_ref().is_none_or(|kept| !says_something(kept)) {
+        // A client's place, as for any connection that stays. It is given back before the answer is
+        // written, which takes as long as the peer likes.
+        let place = take_place(hub, peer.network())?;
+        exchange.slot.permit = None;
+        kept = match Box::pin(wait_for(stream, &room, since, wait, until)).await? {
+            Ended::Heard(kept) => Some(kept),
+            Ended::Nothing => hub.kept(&room, Since::Now, 0).await.map_err(|_| draining())?,
+            Ended::TokenOver => {
+                let reason = Some("token expired".into());
+                return Ok(refused_by_hook(StatusCode::UNAUTHORIZED, reason));
+            }
+        };
+        drop(place);
+    }
+    let response = response(kept, &has);
+    Ok(if exchange.allow_origin.is_some() {
+        response.header("Access-Control-Expose-Headers", "Hublet-Position, Hublet-Missed, ETag")
+    } else {
+        response
+    })
+}
+
+/// The room that a request may read: the one that the hook has chosen, as for a client. Of several it
+/// is the one that the path names.
+fn room_of(admission: &Admission, path: &str) -> Result<Arc<str>, Response> {
+    match &admission.rooms[..] {
+        [room] => Ok(Arc::clone(room)),
+        rooms => rooms.iter().find(|room| ***room == *path).cloned().ok_or_else(|| {
+            internal_error("on_upgrade chose several rooms, and not the one that is to be read")
+        }),
+    }
+}
+
+/// Whether there is a message, or a gap to tell of.
+fn says_something(kept: &History) -> bool {
+    !kept.messages.is_empty() || kept.missed != Missed::Nothing
+}
+
+/// How a wait for a message ends.
+enum Ended {
+    Heard(History),
+    /// Time is over, or the hub drains.
+    Nothing,
+    TokenOver,
+}
+
+/// Waits for a message, without a permit. `Err` if the peer has left, or the hub has ended.
+async fn wait_for<T: Transport>(
+    stream: &mut HttpStream<'_, T>,
+    room: &Arc<str>,
+    since: Since,
+    wait: Duration,
+    until: Option<u64>,
+) -> Result<Ended, Failure> {
+    let hub = stream.hub;
+    let shared = hub.shared();
+    let left = until.map(|end| Duration::from_secs(end.saturating_sub(unix_seconds())));
+    let (wait, at_end) = match left {
+        Some(left) if left < wait => (left, Ended::TokenOver),
+        _ => (wait, Ended::Nothing),
+    };
+    let mut at_end = Some(at_end);
+    let mut over = shared.timers.after(wait);
+    let mut drain = pin!(shared.admissions.closed());
+    // Told to the manager, so that it does not keep those that have given up.
+    let mut waiting = Waiting(Some(hub));
+    let mut answer = hub.next_kept(Arc::clone(room), since);
+    poll_fn(|cx| {
+        if let Poll::Ready(answer) = Pin::new(&mut answer).poll(cx) {
+            waiting.0 = None;
+            return Poll::Ready(answer.map(Ended::Heard).map_err(|_| draining().into()));
+        }
+        // What comes now is the next request, which waits for this answer. With any of it in the
+        // buffer the peer's end is not looked for.
+        while stream.buffer.is_empty() {
+            match stream.poll_fill(cx, HEAD_READ_BYTES) {
+                Poll::Ready(Ok(n)) if n > 0 => stream.charge_buffer(),
+                Poll::Ready(Ok(_)) => {
+                    return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()));
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                Poll::Pending => break,
+            }
+        }
+        if drain.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(Ended::Nothing));
+        }
+        match Pin::new(&mut over).poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Ok(at_end.take().unwrap_or(Ended::Nothing))),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// A reader that waits. Dropped before it has heard anything, it has given up.
+struct Waiting<'a>(Option<&'a Hub>);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(hub) = self.0 {
+            hub.give_up();
+        }
+    }
+}
+
+/// The answer with what a room keeps, or 304 if the peer `has` it. Without a message it is 204; a gap
+/// before nothing is told all the same, and the position is where the reader goes on.
+fn response(kept: Option<History>, has: &[String]) -> Response {
+    let Some(kept) = kept else { return with_rules(Response::new(StatusCode::NO_CONTENT, "")) };
+    let missed = kept.missed;
+    let (response, position) = match kept.messages.into_iter().next() {
+        Some(message) => {
+            let position = kept.position + 1;
+            let tag = format!("\"{position}\"");
+            let response = if has.iter().any(|had| *had == "*" || *had == tag) {
+                Response::new(StatusCode::NOT_MODIFIED, "")
+            } else {
+                Response::of_message(message)
+            };
+            (response.header("ETag", tag), position)
+        }
+        None => (Response::new(StatusCode::NO_CONTENT, ""), kept.newest),
+    };
+    let response = response.header("Hublet-Position", position.to_string());
+    with_rules(match missed {
+        Missed::Nothing => response,
+        missed => response.header("Hublet-Missed", missed.to_string()),
+    })
+}
+
+/// Adds what a browser and a cache must know of what a client has published.
+fn with_rules(response: Response) -> Response {
+    response
+        .header("Cache-Control", "private, no-cache")
+        .header("Vary", "Origin, Authorization")
+        .header("X-Content-Type-Options", "nosniff")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(uri: &str, has: &[&str]) -> Result<Asked, u16> {
+        let mut request = Request::get(uri);
+        for has in has {
+            request = request.header("If-None-Match", *has);
+        }
+        let request = request.body(()).expect("well-formed");
+        Asked::of(&request).map_err(|response| response.status.as_u16())
+    }
+    #[test]
+    fn a_request_says_from_where_and_how_long() {
+        for (query, since, wait) in [
+            ("", Since::Newest(1), 0),
+            ("?since=0", Since::Oldest, 0),
+            ("?since=now&wait=25s", Since::Now, 25_000),
+            ("?since=17&wait=500ms", Since::Position(17), 500),
+            ("?wait=1m", Since::Newest(1), 60_000),
+            ("?wait=0s", Since::Newest(1), 0),
+        ] {
+            let asked = asked(&format!("/pub/news{query}"), &[]).expect(query);
+            assert_eq!((asked.since, asked.wait.as_millis()), (since, wait), "{query}");
+        }
+        for query in [
+            "since=",
+            "since=x",
+            "wait=",
+            "wait=25",
+            "wait=61s",
+            "wait=60001ms",
+            "wait=2m",
+            "wait=-1s",
+            "wait=%2B1s",
+            "wait=s",
+            "wait=1h",
+            "wait=99999999999999999999s",
+            "wait=18446744073709551615m",
+        ] {
+            assert_eq!(asked(&format!("/pub/news?{query}"), &[]).err(), Some(400), "{query}");
+        }
+    }
+    fn kept(missed: Missed, messages: &[&str]) -> History {
+        let messages = messages.iter().map(|text| (*text).into()).collect();
+        History { newest: 9, oldest: None, position: 6, missed, messages }
+    }
+    fn head(kept: Option<History>, has: &[&str]) -> String {
+        let has = asked("/pub", has).expect("it reads").has;
+        let bytes = response(kept, &has).encode(false, Some(WAIT_MAX));
+        let text = String::from_utf8(bytes).expect("text");
+        let is_its_own =
+            |line: &&str| !line.starts_with("Date: ") && !line.starts_with("Keep-Alive: ");
+        text.lines().filter(is_its_own).collect::<Vec<_>>().join("|")
+    }
+    const RULES: &str = "Cache-Control: private, no-cache|Vary: Origin, Authorization|\
+        X-Content-Type-Options: nosniff|";
+    #[test]
+    fn the_answer_is_the_message_its_position_and_what_was_missed() {
+        let found = kept(Missed::Nothing, &["hello"]);
+        let whole = format!(
+            "HTTP/1.1 200 OK|Content-Type: text/plain; charset=utf-8|Content-Length: 5|\
+             ETag: \"7\"|Hublet-Position: 7|{RULES}|hello"
+        );
+        for other in [&[][..], &["\"6\"", "7"], &["\"77\", \"17\""], &["*x"]] {
+            assert_eq!(head(Some(found.clone()), other), whole, "{other:?}");
+        }
+        let same = format!("HTTP/1.1 304 Not Modified|ETag: \"7\"|Hublet-Position: 7|{RULES}");
+        for had in [&["\"7\""][..], &["W/\"7\""], &["\"1\" ,\"7\""], &["\"1\"", "\"7\""], &["*"]] {
+            assert_eq!(head(Some(found.clone()), had), same, "{had:?}");
+        }
+        let gap = head(Some(kept(Missed::Messages(3), &["hello"])), &[]);
+        assert!(gap.contains("|Hublet-Position: 7|Hublet-Missed: 3|"), "{gap}");
+        let empty = head(Some(kept(Missed::Nothing, &[""])), &[]);
+        assert!(empty.contains("200 OK") && empty.contains("|Content-Length: 0|"), "{empty}");
+        assert!(empty.ends_with("nosniff|"), "{empty}");
+    }
+    #[test]
+    fn without_a_message_there_is_no_body_and_a_gap_is_told() {
+        let nothing = head(Some(kept(Missed::Nothing, &[])), &["*"]);
+        assert_eq!(nothing, format!("HTTP/1.1 204 No Content|Hublet-Position: 9|{RULES}"));
+        let gap = head(Some(kept(Missed::Unknown, &[])), &[]);
+        let told = "HTTP/1.1 204 No Content|Hublet-Position: 9|Hublet-Missed: unknown|";
+        assert_eq!(gap, format!("{told}{RULES}"));
+        assert_eq!(head(None, &[]), format!("HTTP/1.1 204 No Content|{RULES}"));
+    }
+}
