@@ -1226,4 +1226,25 @@ FAULTS = [
         "self.0.deflated.get().is_some_and(Option::is_some)",
         "message.rs",
     ),
+    Fault(
+        "a reader that waits is not told of another life of its room",
+        "waiters.rs::hear",
+        "Since::Position(n) if n != before => Missed::Unknown,",
+        "",
+        "waiters.rs",
+    ),
+    Fault(
+        "a last value is sent again to a peer that has it",
+        "kept.rs::response",
+        'if has.iter().any(|had| *had == "*" || *had == tag) {',
+        "if false {",
+        "kept.rs",
+    ),
+    Fault(
+        "an answer does not tell of a gap",
+        "kept.rs::response",
+        'missed => response.header("Hublet-Missed", missed.to_string()),',
+        "_ => response,",
+        "kept.rs",
+    ),
 ]
