@@ -1,5 +1,6 @@
 //! The limit on clients that follows from the platform's limit on file descriptors.
 
+#[cfg(unix)]
 use crate::config::Config;
 
 /// File descriptors left for everything that is not a client, when the limit on clients follows

@@ -1,5 +1,8 @@
 //! Listening sockets.
 
+use std::fmt;
+#[cfg(unix)]
+use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 #[cfg(unix)]
 use std::os::unix::net::UnixListener;
@@ -7,7 +10,6 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 #[cfg(target_os = "linux")]
 use std::sync::Arc;
-use std::{fmt, io};
 
 use crate::error::Error;
 use crate::hub::sizing::Sizing;
@@ -58,6 +60,7 @@ pub(crate) enum ListeningSocket {
     Attached(Io<sys::Listener>),
 }
 
+#[cfg(unix)]
 impl ListeningSocket {
     fn get_ref(&self) -> &sys::Listener {
         match self {
@@ -169,6 +172,7 @@ impl TryFrom<TcpListener> for Listener {
         listener.set_nonblocking(true)?;
         let name = Name::Tcp(listener.local_addr()?);
         #[cfg_attr(not(unix), expect(unused_mut, reason = "options are set on Unix"))]
+        #[cfg_attr(not(unix), expect(clippy::useless_conversion, reason = "on Unix it is one"))]
         let mut listener = Self::new(listener.into(), name);
         #[cfg(unix)]
         listener.refused.set_on_listener(listener.socket.get_ref(), options::TCP);
