@@ -52,6 +52,9 @@ impl Disconnect {
     pub const TRY_LATER: Self = Self::constant(1013, "try again later");
     /// 4108: the client was too slow and its queue overflowed.
     pub const SLOW: Self = Self::constant(4108, "too slow");
+    /// 4109: messages of its room passed the hub unheard, and the client counts them
+    /// ([`Config::redis`](crate::Config#structfield.redis)).
+    pub const GAP: Self = Self::constant(4109, "gap");
 
     /// Makes a reason with a code of your choice.
     ///

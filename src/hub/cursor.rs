@@ -119,6 +119,12 @@ impl Cursor {
         std::mem::replace(&mut self.owed, left) - left
     }
 
+    /// The room has begun a new life at a position; returns how many messages the client loses.
+    pub(crate) fn begin_anew(&mut self, position: u64) -> u64 {
+        (self.position, self.newest) = (position, position);
+        std::mem::take(&mut self.owed)
+    }
+
     /// Leaves out everything; returns how many messages the client loses.
     pub(crate) fn give_up(&mut self) -> u64 {
         self.position = self.newest;

@@ -190,6 +190,7 @@ impl Manager {
                     }
                     reply.answer(clients);
                 }
+                Command::Backplane(event) => self.on_link_event(event).await,
                 Command::Stop => return ControlFlow::Break(()),
                 command => self.carry_out(command),
             }
@@ -235,10 +236,10 @@ impl Manager {
                 _ => self.waiters.add(room, since, reply),
             },
             Command::GiveUp => self.waiters.give_up(),
-            Command::Backplane(event) => self.on_link_event(event),
-            // The first three are done elsewhere, the next are for the outbox only.
+            // The first four are done elsewhere, the next are for the outbox only.
             Command::Publish { .. }
             | Command::DisconnectUser { .. }
+            | Command::Backplane(_)
             | Command::Stop
             | Command::Carry(_)
             | Command::SumRooms { .. }
@@ -257,13 +258,44 @@ impl Manager {
     }
 
     /// Does what the driver of the backplane says.
-    fn on_link_event(&mut self, event: LinkEvent) {
+    async fn on_link_event(&mut self, event: LinkEvent) {
+        match &event {
+            // What comes before the link is up again lies behind the gap too.
+            LinkEvent::Down(_) => drop(self.registry.begin_anew()),
+            // A program that is told of the gap now and reads its state anew misses nothing more.
+            LinkEvent::Up => {
+                let counting = self.registry.begin_anew();
+                self.remove_all(&counting, &Disconnect::GAP).await;
+            }
+            LinkEvent::Refused(topics) => {
+                for topic in topics {
+                    let members = self.registry.members(&topic.target());
+                    let members: Vec<_> = members.iter().map(|member| member.id).collect();
+                    self.remove_all(&members, &Disconnect::TRY_LATER).await;
+                }
+            }
+            _ => {}
+        }
         let Some(subscriptions) = &mut self.subscriptions else { return };
-        let registry = &self.registry;
+        let registry = &mut self.registry;
+        let asked = if let LinkEvent::Vacant(topic, _) = &event { Some(topic.clone()) } else { None };
         let (ready, unused) = subscriptions.on_event(event, |topic| registry.has_members(topic));
         subscriptions.vacate(unused, |topic| registry.has_members(topic));
+        if let Some(topic) = asked.filter(|topic| !subscriptions.contains(topic)) {
+            registry.abandon(&topic);
+        }
         for command in ready {
             self.join_or_vacate(command);
+        }
+    }
+
+    /// Removes clients, yielding between slices of them.
+    async fn remove_all(&mut self, ids: &[ClientId], reason: &Disconnect) {
+        for ids in ids.chunks(FANOUT) {
+            for id in ids {
+                self.registry.remove(*id, reason.clone());
+            }
+            yield_now().await;
         }
     }
 
@@ -294,6 +326,7 @@ impl Manager {
     /// Pushes the messages in hand to every member of their target, yielding between slices of a
     /// large room.
     async fn deliver(&mut self, target: &Target) {
+        let is_shared = self.subscriptions.is_some();
         let Self { registry, counters, batch, .. } = self;
         let PublishBatch { messages, joined, dispatches, replies } = batch;
         joined.join(messages, registry.is_deflating());
@@ -308,6 +341,8 @@ impl Manager {
         for (index, reply) in replies.drain(..) {
             let recipients = dispatches[index].recipients;
             let position = before.map(|before| before + index as u64 + 1);
+            // The count of this hub says nothing to another one.
+            let position = position.filter(|_| !is_shared);
             reply.answer(Dispatched { recipients, position, is_refused });
         }
         if !self.waiters.is_empty() {

@@ -408,6 +408,23 @@ impl Queue {
         }
     }
 
+    /// A room has begun a new life at a position, behind a gap. Returns whether the client counts the
+    /// messages of that room, so that it has to be closed.
+    pub(crate) fn begin_anew(&self, room: &str, position: u64) -> bool {
+        let mut state = self.lock();
+        let Some(cursor) = state.cursor().filter(|cursor| *cursor.room == *room) else {
+            return false;
+        };
+        let is_counting = cursor.reader == Reader::Counting;
+        let lost = cursor.begin_anew(position);
+        add(&self.queue_config.counters.messages_lost, lost);
+        // The task of a client that is told of the gap does so now.
+        let waker = state.waker.take();
+        drop(state);
+        wake(waker);
+        is_counting
+    }
+
     /// Evicts a client whose next message its room keeps no more.
     ///
     /// For the registry, which removes it.

@@ -314,6 +314,28 @@ impl Registry {
         Some(History { newest, oldest, position, missed, messages })
     }
 
+    /// Messages may have passed every room unheard: each begins a new life. Clients that are told of
+    /// gaps are told; returns those that count, which are to be removed.
+    pub(crate) fn begin_anew(&mut self) -> Vec<ClientId> {
+        let mut counting = Vec::new();
+        for (name, position) in self.rooms.begin_anew() {
+            for &slot in self.rooms.get(&name).map_or(&[][..], Room::members) {
+                let entry = &self.entries[slot as usize];
+                if entry.queue.begin_anew(&name, position) {
+                    counting.push(ClientId { slot, generation: entry.generation });
+                }
+            }
+        }
+        counting
+    }
+
+    /// The hub hears a topic no more: the count of its room says nothing about what comes later.
+    pub(crate) fn abandon(&mut self, topic: &Topic) {
+        if let Topic::Room(room) = topic {
+            self.rooms.abandon(room);
+        }
+    }
+
     /// Forgets rooms that are over, and drops kept messages while memory is short.
     pub(crate) fn tidy(&mut self) {
         self.rooms.sweep();

@@ -126,6 +126,15 @@ impl Room {
         }
     }
 
+    /// Begins a new life, since messages have passed the room unheard: its positions have nothing to
+    /// do with those before, and what it kept goes. Returns the position before the first message.
+    pub(crate) fn begin_anew(&mut self) -> u64 {
+        self.born = any_position();
+        self.newest = self.born;
+        self.kept.iter_mut().for_each(|kept| kept.ring.clear());
+        self.born
+    }
+
     /// The position of the newest message, kept or not.
     pub(crate) fn newest(&self) -> u64 {
         self.newest
@@ -284,6 +293,15 @@ mod tests {
         assert_eq!((room.oldest(), room.newest()), (Some(7), 7));
         assert_eq!(room.begin(Since::Position(before)).missed, Missed::Unknown);
         assert_eq!(room.begin(Since::Position(6)).missed, Missed::Nothing);
+    }
+    #[test]
+    fn a_reader_of_another_life_of_the_room_is_told_of_a_gap() {
+        let mut room = filled(3, 5);
+        let before = room.newest();
+        let begin = room.begin_anew();
+        assert_eq!((room.newest(), room.oldest()), (begin, None));
+        assert_eq!(room.begin(Since::Position(before)).missed, Missed::Unknown);
+        assert_eq!(room.begin(Since::Position(begin)).missed, Missed::Nothing);
     }
     #[test]
     fn a_room_is_over_some_time_after_its_last_message_or_member() {

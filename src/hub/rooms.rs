@@ -165,6 +165,25 @@ impl Rooms {
         self.shed_to(self.config.memory);
     }
 
+    /// Begins a new life of every room; returns the name of each that has members, and the position
+    /// before its first message.
+    pub(crate) fn begin_anew(&mut self) -> Vec<(Arc<str>, u64)> {
+        let anew = |(name, room): (&Arc<str>, &mut Room)| {
+            let position = room.begin_anew();
+            (!room.is_empty()).then(|| (Arc::clone(name), position))
+        };
+        let begun = self.rooms.iter_mut().filter_map(anew).collect();
+        self.set_held(0);
+        begun
+    }
+
+    /// Forgets a room that has no member: what it counts passes the hub unheard from now on.
+    pub(crate) fn abandon(&mut self, name: &str) {
+        if self.rooms.get(name).is_some_and(Room::is_empty) {
+            self.forget(name);
+        }
+    }
+
     /// Has a room keep its count when its last member leaves.
     pub(crate) fn keep_count(&mut self, name: &str) {
         let now = self.clock.nanos();

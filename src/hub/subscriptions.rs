@@ -129,9 +129,10 @@ impl Subscriptions {
             LinkEvent::Refused(topics) => {
                 let waiting = |topic| self.topics.get(topic).map(|entry| entry.waiting.clone());
                 let keys: Vec<_> = topics.iter().filter_map(waiting).flatten().collect();
-                let mut unused: Vec<_> =
-                    keys.into_iter().flat_map(|key| self.give_up(key)).collect();
-                unused.extend(topics);
+                let unused = keys.into_iter().flat_map(|key| self.give_up(key)).collect();
+                // The driver has forgotten them already.
+                topics.iter().for_each(|topic| drop(self.topics.remove(topic)));
+                self.reserve();
                 (Vec::new(), unused)
             }
             LinkEvent::Vacant(topic, number) => {
@@ -160,6 +161,11 @@ impl Subscriptions {
                 self.link.wish(topic, Wish::Vacant(entry.vacancies));
             }
         }
+    }
+
+    /// Whether a topic is subscribed, or is to be.
+    pub(crate) fn contains(&self, topic: &Topic) -> bool {
+        self.topics.contains_key(topic)
     }
 
     /// Whether a topic has members, or a client that waits to be one.

@@ -4,11 +4,12 @@
 //! clients, and lets the engine lose connections, forget and restart. What must be so: all hubs
 //! have one order for a room; the recipients that a publisher is told are exact; a message that is
 //! refused reaches no client; a client misses no message that was published while its hub was
-//! connected; nothing but publishers and joins waits for the engine; a room without members is not
+//! connected; positions of a hub that follow each other are messages that follow each other, so that
+//! a reader with `since` has no silent gap; nothing but publishers and joins waits for the engine; a room without members is not
 //! subscribed.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use crate::disconnect::Disconnect;
 use crate::error::Error;
 use crate::hub::client::Client;
 use crate::hub::handle::Hub;
+use crate::hub::since::Since;
 use crate::hub::topic::Topic;
 use crate::sim::engine::Engine;
 use crate::sim::executor::{Executor, Order, TaskId};
@@ -45,6 +47,8 @@ struct Member {
     /// on it may be out.
     stays: Vec<(usize, usize, usize)>,
     ended: Option<Disconnect>,
+    /// It came with `since`: it hears what it says itself.
+    counts: bool,
     /// It joins or leaves now: which of two moves was first is not known from outside.
     moves: bool,
 }
@@ -67,6 +71,8 @@ struct Notes {
     step: usize,
     members: Vec<Member>,
     said: Vec<Said>,
+    /// What was heard, by hub, room and position.
+    placed: BTreeMap<(usize, usize, u64), String>,
     /// Steps in which a hub may have lost messages, by hub.
     losses: Vec<Vec<usize>>,
     /// Steps in which nothing was on its way.
@@ -155,11 +161,17 @@ impl World {
         }
         let (hub, room) = (self.rng.usize(..self.hubs.len()), self.rng.usize(..ROOMS));
         let nth = self.notes.borrow().members.len();
-        self.notes.borrow_mut().members.push(Member { hub, ..Member::default() });
-        event!("client {nth} asks hub {hub} for room {room}");
-        let (hub, notes) = (self.hubs[hub].clone(), Rc::clone(&self.notes));
+        let since = self.since(hub, room);
+        let counts = since.is_some();
+        self.notes.borrow_mut().members.push(Member { hub, counts, ..Member::default() });
+        event!("client {nth} asks hub {hub} for room {room} since {since:?}");
+        let (at, hub, notes) = (hub, self.hubs[hub].clone(), Rc::clone(&self.notes));
         self.executor.spawn(async move {
-            let subscribed = hub.subscribe(Admission::anonymous().room(name(room))).await;
+            let mut admission = Admission::anonymous().room(name(room));
+            if let Some(since) = since {
+                admission = admission.since(since);
+            }
+            let subscribed = hub.subscribe(admission).await;
             drop(hub);
             let Ok(mut subscription) = subscribed else { return };
             {
@@ -169,12 +181,21 @@ impl World {
                 notes.members[nth].stays.push((room, step, NEVER));
                 event!("client {nth} is in");
             }
+            let mut position = subscription.position();
             loop {
                 match subscription.next().await {
                     Ok(message) => {
                         let text = message.as_text().expect("text").to_owned();
                         event!("client {nth} hears {text}");
-                        notes.borrow_mut().members[nth].heard.push(text);
+                        let mut notes = notes.borrow_mut();
+                        let now = subscription.position();
+                        if now != position {
+                            position = now;
+                            let place = (at, room, now.expect("it is told positions"));
+                            let other = notes.placed.insert(place, text.clone());
+                            assert!(other.is_none_or(|other| other == text), "{place:?} is {text}");
+                        }
+                        notes.members[nth].heard.push(text);
                     }
                     Err(reason) => {
                         notes.borrow_mut().members[nth].ended = Some(reason);
@@ -183,6 +204,18 @@ impl World {
                 }
             }
         });
+    }
+
+    /// Where a client begins that counts: often where another one has ended.
+    fn since(&mut self, hub: usize, room: usize) -> Option<Since> {
+        let notes = self.notes.borrow();
+        let known = notes.placed.keys().filter(|key| (key.0, key.1) == (hub, room));
+        let known: Vec<_> = known.map(|key| key.2).collect();
+        match self.rng.u8(..4) {
+            0 | 1 => None,
+            2 => Some(self.rng.choice(known).map_or(Since::Oldest, Since::Position)),
+            _ => Some(Since::Now),
+        }
     }
 
     /// A client joins or leaves a room. To leave waits for no engine.
@@ -366,8 +399,22 @@ fn check(world: &World) {
     for said in &notes.said {
         check_said(&notes, said);
     }
+    check_places(world, &notes);
     for (nth, member) in notes.members.iter().enumerate() {
         check_member(world, &notes, nth, member);
+    }
+}
+
+/// What follows by its position follows in the order of the engine.
+fn check_places(world: &World, notes: &Notes) {
+    let index = |room: usize, text: &String| {
+        let order = &world.engine.order[&Topic::Room(name(room).into())];
+        order.iter().position(|said| said == text.as_bytes()).expect("was said")
+    };
+    for (&(hub, room, position), text) in &notes.placed {
+        let Some(next) = notes.placed.get(&(hub, room, position + 1)) else { continue };
+        let (this, that) = (index(room, text), index(room, next));
+        assert_eq!(this + 1, that, "hub {hub}, room {room}: {next} follows {text} at {position}");
     }
 }
 
@@ -407,7 +454,7 @@ fn check_member(world: &World, notes: &Notes, nth: usize, member: &Member) {
     }
     for said in &notes.said {
         let heard = member.heard.contains(&said.text);
-        assert!(!heard || said.except != Some(nth), "client {nth} hears its own {}", said.text);
+        assert!(!heard || member.counts || said.except != Some(nth), "client {nth} hears its own {}", said.text);
         let Some(Ok(_)) = said.result else { continue };
         // Until then all of it has arrived.
         let by = notes.rests.iter().find(|rest| **rest > said.ended).copied().unwrap_or(NEVER);

@@ -100,9 +100,9 @@ impl Encoder {
     /// Adds the event of a gap, if messages before the one behind `position` were left out, and no
     /// event is half written; returns whether it did.
     pub(crate) fn say_gap(&mut self, position: u64) -> bool {
-        let has_gap = self.begun.is_none() && self.told < position;
+        let has_gap = self.begun.is_none() && self.told != position;
         if has_gap {
-            self.say(gap(Missed::Messages(position - self.told), position).as_bytes());
+            self.say(gap(between(self.told, position), position).as_bytes());
             self.told = position;
         }
         has_gap
@@ -229,7 +229,7 @@ impl Encoder {
         for message in messages {
             let at = positions.next().unwrap_or(0);
             let position = self.encode(message, begun.take(), (told, at));
-            told = told.max(at);
+            told = if at > 0 { at } else { told };
             events.push(Event { end: self.out.len(), position, told });
             if !position.is_end || self.out.len() >= BATCH {
                 break;
@@ -270,9 +270,8 @@ impl Encoder {
         let is_text = message.is_text();
         let chunk = self.begin_chunk();
         let mut position = begun.unwrap_or_else(|| {
-            if told + 1 < at {
-                let missed = Missed::Messages(at - told - 1);
-                self.out.extend_from_slice(gap(missed, at - 1).as_bytes());
+            if at > 0 && told + 1 != at {
+                self.out.extend_from_slice(gap(between(told, at - 1), at - 1).as_bytes());
             }
             if at > 0 {
                 self.out.extend_from_slice(format!("id: {at}\n").as_bytes());
@@ -299,6 +298,17 @@ impl Encoder {
         }
         self.end_chunk(chunk);
         position
+    }
+}
+
+/// Positions that lie further apart belong to different lives of a room, which begin anywhere.
+const APART: u64 = 1 << 32;
+
+/// What a peer has missed behind the position that it was told, up to another one.
+fn between(told: u64, position: u64) -> Missed {
+    match position.checked_sub(told) {
+        Some(count) if count < APART => Missed::Messages(count),
+        _ => Missed::Unknown,
     }
 }
 

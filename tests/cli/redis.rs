@@ -1,7 +1,7 @@
 //! Hubs that share a Redis server, as clients see them.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -349,6 +349,58 @@ fn a_connection_that_the_server_cuts_is_made_again() {
     server.logged("is away");
     is_up(&address);
     assert_eq!(metric(&address, "hublet_redis_gaps_total"), 2);
+}
+
+/// A client that counts is closed after a loss, and told that its number is none; a stream of events
+/// stays and is told of the gap.
+#[test]
+fn readers_that_count_are_told_of_a_loss() {
+    let Some(redis) = RedisServer::start("gap", &[]) else { return };
+    let (_server, address) = hub(&redis, &[]);
+    let number = |client: &mut Client| -> u64 {
+        String::from_utf8(client.receive().1).expect("digits").parse().expect("a number")
+    };
+    let mut counting = Client::connect(&address, "/ws/news?since=now");
+    let before = number(&mut counting);
+    let mut plain = Client::connect(&address, "/ws/news");
+    let mut events = TcpStream::connect(&address).expect("it accepts");
+    events.set_read_timeout(Some(2 * DEADLINE)).expect("set");
+    events.write_all(b"GET /sse/news HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sent");
+    let mut events = BufReader::new(events);
+    let mut until = |end: &str| {
+        let (mut text, mut line) = (String::new(), String::new());
+        while events.read_line(&mut line).expect("it goes on") > 0 && !line.starts_with(end) {
+            text.push_str(&std::mem::take(&mut line));
+        }
+        text
+    };
+    until(": ");
+    let posted = post(&address, "/pub/news", "one").body;
+    assert!(!posted.contains("position"), "it would say nothing to another hub: {posted}");
+    counting.hears("one");
+    plain.hears("one");
+    assert!(until("data: one").contains(&format!("id: {}", before + 1)));
+    redis.ask("CLIENT KILL TYPE pubsub");
+    assert_eq!(counting.is_closed(4109), "gap");
+    let told = until("data: unknown");
+    assert!(told.contains("event: gap\n"), "{told}");
+    eventually("a client joins", || Client::ask(&address, "/ws/news").1 == 101);
+    let mut again = Client::connect(&address, &format!("/ws/news?since={}", before + 1));
+    let now = number(&mut again);
+    assert_ne!(now, before + 1, "what came meanwhile is not known");
+    post(&address, "/pub/news", "two");
+    for client in [&mut plain, &mut again] {
+        client.hears("two");
+    }
+    assert!(until("data: two").contains(&format!("id: {}", now + 1)));
+    assert_eq!(metric(&address, "hublet_redis_gaps_total"), 1);
+    // A room without a member here is not heard: its count ends.
+    drop((plain, again, until));
+    drop(events);
+    eventually("unsubscribed", || redis.ask("PUBSUB NUMSUB hublet:news").ends_with(":0\r\n"));
+    redis.ask("PUBLISH hublet:news unheard");
+    let mut late = Client::connect(&address, &format!("/ws/news?since={}", now + 1));
+    assert_ne!(number(&mut late), now + 1);
 }
 
 #[test]

@@ -22,6 +22,20 @@ SEVERAL = "sim/several.rs::several_hubs_keep_the_invariants"
 
 FAULTS = [
     Fault(
+        "several hubs: readers are not told of what passed a hub while it was away",
+        "registry.rs::begin_anew",
+        "for (name, position) in self.rooms.begin_anew() {",
+        "for (name, position) in Vec::<(Arc<str>, u64)>::new() {",
+        SEVERAL,
+    ),
+    Fault(
+        "several hubs: a room goes on with its count after it was unsubscribed",
+        "registry.rs::abandon",
+        "self.rooms.abandon(room);",
+        "let _ = room;",
+        SEVERAL,
+    ),
+    Fault(
         "several hubs: a client joins a room before it is subscribed",
         "subscriptions.rs::admit",
         "if missing.is_empty() {",
