@@ -278,7 +278,8 @@ impl Manager {
         }
         let Some(subscriptions) = &mut self.subscriptions else { return };
         let registry = &mut self.registry;
-        let asked = if let LinkEvent::Vacant(topic, _) = &event { Some(topic.clone()) } else { None };
+        let asked =
+            if let LinkEvent::Vacant(topic, _) = &event { Some(topic.clone()) } else { None };
         let (ready, unused) = subscriptions.on_event(event, |topic| registry.has_members(topic));
         subscriptions.vacate(unused, |topic| registry.has_members(topic));
         if let Some(topic) = asked.filter(|topic| !subscriptions.contains(topic)) {

@@ -454,7 +454,11 @@ fn check_member(world: &World, notes: &Notes, nth: usize, member: &Member) {
     }
     for said in &notes.said {
         let heard = member.heard.contains(&said.text);
-        assert!(!heard || member.counts || said.except != Some(nth), "client {nth} hears its own {}", said.text);
+        assert!(
+            !heard || member.counts || said.except != Some(nth),
+            "client {nth} hears its own {}",
+            said.text
+        );
         let Some(Ok(_)) = said.result else { continue };
         // Until then all of it has arrived.
         let by = notes.rests.iter().find(|rest| **rest > said.ended).copied().unwrap_or(NEVER);
