@@ -374,7 +374,7 @@ fn readers_that_count_are_told_of_a_loss() {
         }
         text
     };
-    until(": ");
+    until(":");
     let posted = post(&address, "/pub/news", "one").body;
     assert!(!posted.contains("position"), "it would say nothing to another hub: {posted}");
     counting.hears("one");

@@ -126,6 +126,8 @@ fn manager_waits_for_no_client(source: &Source) -> Vec<String> {
         "self.deliver(",
         "self.dispatch(",
         "self.answer_waiters(",
+        "self.on_link_event(",
+        "self.remove_all(",
     ];
     let others =
         |line: &&str| line.contains(".await") && !waits.iter().any(|wait| line.contains(wait));
