@@ -16,7 +16,7 @@ use event_listener::Event;
 
 use crate::hub::command::{Carry, Command};
 use crate::hub::inbox::{CommandReceiver, Inbox, Refused, inbox};
-use crate::hub::link_event::Wish;
+use crate::hub::link_event::{TopicState, Wish};
 use crate::hub::topic::Topic;
 use crate::time::timer_list::Tick;
 
@@ -38,7 +38,7 @@ pub(crate) struct Link {
     came_up: Event,
     /// What the driver has to do about each topic. The newest wish replaces an older one that the
     /// driver has not taken, so there are never more than topics.
-    wishes: Mutex<HashMap<Topic, Wish>>,
+    wishes: Mutex<HashMap<Topic, TopicState>>,
     /// Wakes the driver for a wish.
     driver: AtomicWaker,
     /// What has happened on the link.
@@ -134,13 +134,16 @@ impl Link {
 
     /// Asks the driver to do something about a topic, for the manager. Never waits.
     pub(crate) fn wish(&self, topic: Topic, wish: Wish) {
-        self.wishes.lock().unwrap_or_else(PoisonError::into_inner).insert(topic, wish);
+        let state = TopicState { wish: Some(wish), ..TopicState::default() };
+        self.wishes.lock().unwrap_or_else(PoisonError::into_inner).insert(topic, state);
         self.driver.wake();
     }
 
     /// Takes what the manager has asked for since the last call, in no order.
-    pub(crate) fn take_wishes(&self) -> HashMap<Topic, Wish> {
-        std::mem::take(&mut *self.wishes.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(crate) fn take_wishes(&self) -> impl Iterator<Item = (Topic, Wish)> + use<> {
+        let wishes =
+            std::mem::take(&mut *self.wishes.lock().unwrap_or_else(PoisonError::into_inner));
+        wishes.into_iter().filter_map(|(topic, state)| Some((topic, state.wish?)))
     }
 
     /// Ready when there is a wish; else the driver is woken for the next one.

@@ -2,6 +2,7 @@
 
 use crate::hub::reply::Reply;
 use crate::hub::topic::Topic;
+use crate::time::timer_list::Tick;
 
 /// What the driver has to do about a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +14,20 @@ pub(crate) enum Wish {
     Vacant(u32),
     /// Unsubscribe it.
     Unsubscribed,
+}
+
+/// What a table says of a topic. One type for the tables of the link and of the driver: each type of
+/// table has its code in the binary.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct TopicState {
+    /// What the manager asks for, on the link.
+    pub(crate) wish: Option<Wish>,
+    /// Whether the engine has confirmed the subscription, with the driver.
+    pub(crate) confirmed: bool,
+    /// The number of its last vacancy, with the driver.
+    pub(crate) number: u32,
+    /// When the driver asks whether it is still vacant.
+    pub(crate) due: Option<Tick>,
 }
 
 /// What the driver tells the manager, in the order in which it happened, between the messages that

@@ -1,7 +1,7 @@
 //! Which topics of a backplane the hub hears, and the clients that wait for one. Plain data, a part
 //! of the manager.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::hub::backplane::Link;
@@ -30,8 +30,8 @@ pub(crate) struct Subscriptions {
     /// Whether the driver has said that the link is up.
     is_up: bool,
     topics: HashMap<Topic, Entry>,
-    /// Commands that wait for a subscription, by the order in which they came.
-    held: BTreeMap<u64, Held>,
+    /// Commands that wait for a subscription, in the order of their keys, in which they came.
+    held: Vec<Held>,
     /// The key of the next one.
     next: u64,
     /// Where the memory of the topics is reserved.
@@ -52,6 +52,7 @@ struct Entry {
 
 #[derive(Debug)]
 struct Held {
+    key: u64,
     command: Command,
     topics: Vec<Topic>,
     /// Topics that are not confirmed.
@@ -60,7 +61,7 @@ struct Held {
 
 impl Subscriptions {
     pub(crate) fn new(link: Arc<Link>, memory: &Arc<MemoryBudget>) -> Self {
-        let (topics, held) = (HashMap::new(), BTreeMap::new());
+        let (topics, held) = (HashMap::new(), Vec::new());
         let memory = Arc::clone(memory);
         Self { link, is_up: false, topics, held, next: 0, memory, aside: 0 }
     }
@@ -95,7 +96,7 @@ impl Subscriptions {
                 self.link.wish(topic.clone(), Wish::Subscribed);
             }
         }
-        self.held.insert(key, Held { command, missing: missing.len(), topics });
+        self.held.push(Held { key, command, missing: missing.len(), topics });
         self.reserve();
         None
     }
@@ -118,7 +119,7 @@ impl Subscriptions {
             LinkEvent::Down(reply) => {
                 self.is_up = false;
                 self.topics.values_mut().for_each(|entry| entry.confirmed = false);
-                let keys: Vec<_> = self.held.keys().copied().collect();
+                let keys: Vec<_> = self.held.iter().map(|held| held.key).collect();
                 let unused = keys.into_iter().flat_map(|key| self.give_up(key)).collect();
                 reply.answer(());
                 (Vec::new(), unused)
@@ -173,7 +174,7 @@ impl Subscriptions {
         let waits = |entry: &Entry| !entry.waiting.is_empty();
         has_members(topic)
             || self.topics.get(topic).is_some_and(waits)
-            || self.held.values().any(|held| held.topics.contains(topic))
+            || self.held.iter().any(|held| held.topics.contains(topic))
     }
 
     /// Marks a topic as subscribed; returns the commands that waited for it alone.
@@ -182,10 +183,10 @@ impl Subscriptions {
         entry.confirmed = true;
         let mut ready = Vec::new();
         for key in std::mem::take(&mut entry.waiting) {
-            if let Some(held) = self.held.get_mut(&key) {
-                held.missing -= 1;
-                if held.missing == 0 {
-                    ready.extend(self.held.remove(&key).map(|held| held.command));
+            if let Ok(at) = self.held.binary_search_by_key(&key, |held| held.key) {
+                self.held[at].missing -= 1;
+                if self.held[at].missing == 0 {
+                    ready.push(self.held.remove(at).command);
                 }
             }
         }
@@ -194,7 +195,8 @@ impl Subscriptions {
 
     /// Refuses a command that waits; returns its topics.
     fn give_up(&mut self, key: u64) -> Vec<Topic> {
-        let Some(held) = self.held.remove(&key) else { return Vec::new() };
+        let at = self.held.binary_search_by_key(&key, |held| held.key);
+        let Ok(held) = at.map(|at| self.held.remove(at)) else { return Vec::new() };
         for topic in &held.topics {
             if let Some(entry) = self.topics.get_mut(topic) {
                 entry.waiting.retain(|&other| other != key);
@@ -215,9 +217,9 @@ impl Subscriptions {
         for topic in topics_with_members {
             assert!(self.topics.contains_key(&topic), "{topic:?} has members and no subscription");
         }
-        for (key, held) in &self.held {
+        for held in &self.held {
             let missing =
-                held.topics.iter().filter(|topic| self.topics[*topic].waiting.contains(key));
+                held.topics.iter().filter(|topic| self.topics[*topic].waiting.contains(&held.key));
             assert_eq!(missing.count(), held.missing);
         }
     }

@@ -84,10 +84,10 @@ mod connected {
     use std::future::poll_fn;
     use std::io;
     use std::net::SocketAddr;
+    use std::os::fd::OwnedFd;
     use std::path::Path;
 
     use rustix::io::Errno;
-    use rustix::net::addr::SocketAddrArg;
     use rustix::net::{
         AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt,
     };
@@ -101,28 +101,32 @@ mod connected {
         reactor: Option<&Reactor>,
     ) -> io::Result<Box<dyn Stream>> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        open(family, &address, reactor).await
+        let socket = open(family)?;
+        sockopt::set_tcp_nodelay(&socket, true)?;
+        let begun = connect(&socket, &address);
+        connected(socket, begun, reactor).await
     }
 
     pub(super) async fn unix(
         path: &Path,
         reactor: Option<&Reactor>,
     ) -> io::Result<Box<dyn Stream>> {
-        open(AddressFamily::UNIX, &SocketAddrUnix::new(path)?, reactor).await
+        let socket = open(AddressFamily::UNIX)?;
+        let begun = connect(&socket, &SocketAddrUnix::new(path)?);
+        connected(socket, begun, reactor).await
     }
 
-    /// Connects a socket, which is writable once it is connected or has failed.
-    async fn open(
-        family: AddressFamily,
-        address: &impl SocketAddrArg,
+    fn open(family: AddressFamily) -> io::Result<OwnedFd> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        Ok(socket_with(family, SocketType::STREAM, flags, None)?)
+    }
+
+    /// Waits for a socket, which is writable once it is connected or has failed.
+    async fn connected(
+        socket: OwnedFd,
+        begun: Result<(), Errno>,
         reactor: Option<&Reactor>,
     ) -> io::Result<Box<dyn Stream>> {
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let socket = socket_with(family, SocketType::STREAM, flags, None)?;
-        if family != AddressFamily::UNIX {
-            sockopt::set_tcp_nodelay(&socket, true)?;
-        }
-        let begun = connect(&socket, address);
         if !matches!(begun, Ok(()) | Err(Errno::INPROGRESS)) {
             begun?;
         }

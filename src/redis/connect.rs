@@ -16,6 +16,7 @@ use crate::net::reactor::Reactor;
 use crate::redis::connection::Connection;
 use crate::redis::driver::Driver;
 use crate::redis::envelope::HEADER;
+use crate::redis::resp;
 use crate::redis::resp::Value;
 use crate::redis::session::{End, Session};
 use crate::stats::add;
@@ -164,6 +165,24 @@ impl Driver {
         let stream = dial(&self.redis.place, self.reactor.as_ref()).await?;
         let mut connection =
             Connection::new(stream, self.reader.message_max + HEADER, &self.reader.memory);
+        let commands = self.greet(&mut connection.output);
+        let mut answered = 0;
+        while answered < commands {
+            match connection.parse()? {
+                Some(Value::Push(_)) => {}
+                Some(answer) => {
+                    answered += 1;
+                    self.greeted(&answer, answered == 1, answered == commands)?;
+                }
+                None => poll_fn(|cx| connection.poll_read(cx)).await?,
+            }
+        }
+        Ok(connection)
+    }
+
+    /// Writes the commands that introduce the hub; returns how many. The server does none of them
+    /// without the first.
+    fn greet(&self, output: &mut Vec<u8>) -> usize {
         let name = format!("{}-{:016x}", self.redis.prefix, self.link.hub);
         let mut hello: Vec<&[u8]> = vec![b"HELLO", b"3"];
         if let Some(password) = &self.redis.password {
@@ -171,22 +190,36 @@ impl Driver {
             hello.extend([b"AUTH", user.as_bytes(), password.as_bytes()]);
         }
         hello.extend([&b"SETNAME"[..], name.as_bytes()]);
-        let said = connection.ask(&hello, |answer| checked(answer, is_replica(answer))).await?;
-        if said.map_err(sort)? {
+        resp::command(output, &hello);
+        let has_database = self.redis.database > 0;
+        if has_database {
+            resp::command(output, &[b"SELECT", self.redis.database.to_string().as_bytes()]);
+        }
+        resp::command(output, &[b"INFO", b"server"]);
+        2 + usize::from(has_database)
+    }
+
+    /// Takes the answer to one of those commands.
+    fn greeted(
+        &mut self,
+        answer: &Value<'_>,
+        is_first: bool,
+        is_last: bool,
+    ) -> Result<(), Failure> {
+        if let Value::Error(error) = answer {
+            return Err(sort(String::from_utf8_lossy(error).into_owned()));
+        }
+        if is_first && is_replica(answer) {
             return Err(Failure::Io(io::Error::other("it is a replica")));
         }
-        if self.redis.database > 0 {
-            let database = self.redis.database.to_string();
-            let select: &[&[u8]] = &[b"SELECT", database.as_bytes()];
-            connection.ask(select, |answer| checked(answer, ())).await?.map_err(sort)?;
+        if is_last {
+            let run_id = run_id(answer.text().unwrap_or_default());
+            if !self.run_id.is_empty() && self.run_id != run_id {
+                log::warn!("{} has restarted, or another server has its place", self.redis);
+            }
+            self.run_id = run_id;
         }
-        let info = |answer: &Value<'_>| checked(answer, run_id(answer.text().unwrap_or_default()));
-        let run_id = connection.ask(&[b"INFO", b"server"], info).await?.map_err(sort)?;
-        if !self.run_id.is_empty() && self.run_id != run_id {
-            log::warn!("{} has restarted, or another server has its place", self.redis);
-        }
-        self.run_id = run_id;
-        Ok(connection)
+        Ok(())
     }
 
     /// Uses a connection to its end.
@@ -194,7 +227,7 @@ impl Driver {
         let session = Session::new(self, connection, away_since);
         let (end, unconfirmed) = session.run().await;
         add(&self.link.counters.unconfirmed, unconfirmed);
-        self.topics.values_mut().for_each(|confirmed| *confirmed = false);
+        self.topics.values_mut().for_each(|topic| topic.confirmed = false);
         if let End::Lost { was_up: true, .. } = end {
             self.link.set_down(self.timers.now().plus(ILL_AFTER));
             let (reply, answer) = reply();
@@ -205,14 +238,6 @@ impl Driver {
             }
         }
         end
-    }
-}
-
-/// What an answer says, unless it is an error.
-fn checked<T>(answer: &Value<'_>, said: T) -> Result<T, String> {
-    match answer {
-        Value::Error(error) => Err(String::from_utf8_lossy(error).into_owned()),
-        _ => Ok(said),
     }
 }
 

@@ -1,6 +1,5 @@
 //! The bytes of one connection: what the server has sent, and what is to be written.
 
-use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -133,23 +132,6 @@ impl Connection {
         self.output.shrink_to(READ_BYTES);
         self.written = 0;
         Poll::Ready(Ok(()))
-    }
-
-    /// Sends a command and waits for its answer, which `read` takes. For the beginning of a
-    /// connection, when nothing else comes.
-    pub(crate) async fn ask<T>(
-        &mut self,
-        arguments: &[&[u8]],
-        read: impl Fn(&Value<'_>) -> T,
-    ) -> io::Result<T> {
-        resp::command(&mut self.output, arguments);
-        loop {
-            match self.parse()? {
-                Some(Value::Push(_)) => {}
-                Some(value) => return Ok(read(&value)),
-                None => poll_fn(|cx| self.poll_read(cx)).await?,
-            }
-        }
     }
 }
 

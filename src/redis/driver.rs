@@ -3,18 +3,19 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::hub::backplane::Link;
 use crate::hub::command::Command;
 use crate::hub::handle::{Hub, Shared};
 use crate::hub::inbox::CommandReceiver;
-use crate::hub::link_event::LinkEvent;
+use crate::hub::link_event::TopicState;
 use crate::hub::topic::Topic;
 use crate::net::reactor::Reactor;
 use crate::redis::envelope::Names;
 use crate::redis::incoming::Reader;
 use crate::redis_config::Redis;
+use crate::time::timer_list::Tick;
 use crate::time::timers::Timers;
 
 /// What the driver keeps from connection to connection.
@@ -29,12 +30,11 @@ pub(crate) struct Driver {
     pub(crate) timers: Arc<Timers>,
     /// How long a publisher waits for the server.
     pub(crate) patience: Duration,
-    /// The topics that the manager wants, and whether each is confirmed.
-    pub(crate) topics: HashMap<Topic, bool>,
-    /// Topics whose last member has gone: in the order of time, each once.
-    pub(crate) lingering: VecDeque<(Instant, Topic)>,
-    /// When each of them is to be asked for, and the number of its vacancy.
-    pub(crate) vacancies: HashMap<Topic, (Instant, u32)>,
+    /// The topics that the manager wants.
+    pub(crate) topics: HashMap<Topic, TopicState>,
+    /// Topics whose last member has gone, in the order of time. Each is here once for each time that
+    /// it was subscribed, so at most twice.
+    pub(crate) lingering: VecDeque<(Tick, Topic)>,
     /// The `run_id` of the server: another one means that it has forgotten all it knew.
     pub(crate) run_id: String,
     /// Whether there was a connection that worked.
@@ -67,7 +67,6 @@ impl Driver {
             patience: shared.config.write_timeout,
             topics: HashMap::new(),
             lingering: VecDeque::new(),
-            vacancies: HashMap::new(),
             run_id: String::new(),
             has_been_up: false,
         })
@@ -79,7 +78,7 @@ impl Driver {
     }
 
     /// The connection works: every topic is subscribed.
-    pub(crate) async fn up(&mut self) -> Result<(), HubEnded> {
+    pub(crate) fn up(&mut self) {
         if self.has_been_up {
             // What was said meanwhile has passed the hub unheard.
             self.link.counters.gaps.fetch_add(1, Ordering::Relaxed);
@@ -87,9 +86,6 @@ impl Driver {
         self.has_been_up = true;
         let topics = self.topics.len();
         log::info!("connected to {}, {topics} rooms and users subscribed", self.redis);
-        self.tell(Command::Backplane(LinkEvent::Up)).await?;
-        self.link.set_up();
-        Ok(())
     }
 
     /// Sends the manager a command.

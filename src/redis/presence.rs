@@ -1,9 +1,12 @@
 //! What hubs say of their rooms, and the sum of it.
 
-use std::collections::BTreeMap;
 use std::collections::VecDeque;
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use crate::hub::reply::Reply;
+use crate::hub::reply::{Answer, Reply};
 use crate::hub::shared_rooms::SharedRooms;
 
 /// Hubs whose rooms are added up at most.
@@ -21,7 +24,8 @@ pub(crate) struct Sum {
     pub(crate) after: String,
     pub(crate) limit: usize,
     pub(crate) reply: Reply<SharedRooms>,
-    pub(crate) rooms: BTreeMap<String, usize>,
+    /// In the order of their names.
+    pub(crate) rooms: Vec<(String, usize)>,
     pub(crate) hubs: usize,
     /// Whether the hubs are asked.
     pub(crate) is_asked: bool,
@@ -31,7 +35,7 @@ pub(crate) struct Sum {
 
 impl Sum {
     pub(crate) fn new(after: String, limit: usize, reply: Reply<SharedRooms>) -> Self {
-        Self { after, limit, reply, rooms: BTreeMap::new(), hubs: 0, is_asked: false, left: 0 }
+        Self { after, limit, reply, rooms: Vec::new(), hubs: 0, is_asked: false, left: 0 }
     }
 
     /// Adds what one hub says: names and counts in turn. Keeps the lowest names that fill the page.
@@ -40,12 +44,12 @@ impl Sum {
             let room = std::str::from_utf8(pair[0]).ok().filter(|room| **room > *self.after);
             let count = std::str::from_utf8(pair[1]).ok().and_then(|count| count.parse().ok());
             let (Some(room), Some(count)) = (room, count) else { continue };
-            let sum = self.rooms.entry(room.to_owned()).or_default();
-            *sum = sum.saturating_add(count);
-            if self.rooms.len() > self.limit {
-                // A name that has left the page does not come back: as many lower ones are there.
-                self.rooms.pop_last();
+            match self.rooms.binary_search_by(|(name, _)| (**name).cmp(room)) {
+                Ok(at) => self.rooms[at].1 = self.rooms[at].1.saturating_add(count),
+                Err(at) => self.rooms.insert(at, (room.to_owned(), count)),
             }
+            // A name that has left the page does not come back: as many lower ones are there.
+            self.rooms.truncate(self.limit);
         }
     }
 
@@ -58,6 +62,28 @@ impl Sum {
 /// The questions whose answers are on their way, in their order.
 pub(crate) type Sums = VecDeque<Sum>;
 
+/// The rooms of the hub, as the manager lists them in pages.
+pub(crate) struct Listing {
+    /// Those of the pages before.
+    pub(crate) rooms: Vec<(Arc<str>, usize)>,
+    pub(crate) answer: Answer<Vec<(Arc<str>, usize)>>,
+    /// The page that has come. It is empty if the hub ends.
+    pub(crate) page: Option<Vec<(Arc<str>, usize)>>,
+}
+
+impl Listing {
+    /// Ready when a page has come.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.page.is_none() {
+            let Poll::Ready(page) = Pin::new(&mut self.answer).poll(cx) else {
+                return Poll::Pending;
+            };
+            self.page = Some(page.unwrap_or_default());
+        }
+        Poll::Ready(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,7 +94,7 @@ mod tests {
         let mut sum = Sum::new("a".into(), 2, reply().0);
         sum.add(&[b"a", b"9", b"d", b"1", b"b", b"2"]);
         sum.add(&[b"c", b"4", b"d", b"8", b"b", b"3", b"e", b"x"]);
-        let rooms: Vec<_> = sum.rooms.iter().map(|(room, &count)| (&**room, count)).collect();
+        let rooms: Vec<_> = sum.rooms.iter().map(|(room, count)| (&**room, *count)).collect();
         assert_eq!(rooms, [("b", 5), ("c", 4)]);
     }
 }

@@ -1,12 +1,14 @@
 //! The part of a session that says how many members rooms have, and asks the other hubs.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
 
 use crate::hub::command::Command;
+use crate::hub::reply::reply;
 use crate::redis::in_flight::Sent;
-use crate::redis::presence::{HUBS_MAX, ROOMS_MAX, SUMS_MAX, Sum};
+use crate::redis::presence::{HUBS_MAX, Listing, ROOMS_MAX, SUMS_MAX, Sum};
 use crate::redis::resp;
-use crate::redis::session::{End, Session};
+use crate::redis::session::Session;
 
 /// How long what it says is kept, in seconds.
 const PRESENCE_KEPT: &[u8] = b"30";
@@ -50,23 +52,33 @@ impl Session<'_> {
         }
     }
 
-    /// Says how many members each room of this hub has, if that has changed.
-    pub(crate) async fn say_rooms(&mut self) -> Result<(), End> {
-        let hub = self.driver.hub()?;
-        let mut rooms = Vec::new();
-        loop {
-            let after = rooms
-                .last()
-                .map_or(String::new(), |(room, _): &(std::sync::Arc<str>, _)| room.to_string());
-            let limit = ROOMS_AT_ONCE;
-            let list = move |reply| Command::ListRooms { after, limit, reply };
-            let page = hub.request(list).await.map_err(|_| End::Hub)?;
-            let is_last = page.len() < limit;
-            rooms.extend(page);
-            if is_last || rooms.len() >= ROOMS_MAX {
-                break;
-            }
+    /// Begins to say how many members each room of this hub has: asks the manager for them.
+    pub(crate) fn list_rooms(&mut self) -> Command {
+        self.list_after(Vec::new())
+    }
+
+    fn list_after(&mut self, rooms: Vec<(Arc<str>, usize)>) -> Command {
+        let after = rooms.last().map_or(String::new(), |(room, _)| (**room).to_owned());
+        let (reply, answer) = reply();
+        self.listing = Some(Listing { rooms, answer, page: None });
+        Command::ListRooms { after, limit: ROOMS_AT_ONCE, reply }
+    }
+
+    /// Goes on with it, when the manager has answered.
+    pub(crate) fn follow_listing(&mut self) -> Option<Command> {
+        let listing = self.listing.take_if(|listing| listing.page.is_some())?;
+        let (mut rooms, page) = (listing.rooms, listing.page.unwrap_or_default());
+        let is_last = page.len() < ROOMS_AT_ONCE;
+        rooms.extend(page);
+        if is_last || rooms.len() >= ROOMS_MAX {
+            self.say_rooms(rooms);
+            return None;
         }
+        Some(self.list_after(rooms))
+    }
+
+    /// Says how many members each room of this hub has, if that has changed.
+    fn say_rooms(&mut self, mut rooms: Vec<(Arc<str>, usize)>) {
         rooms.truncate(ROOMS_MAX);
         let mut hasher = DefaultHasher::new();
         rooms.hash(&mut hasher);
@@ -76,7 +88,7 @@ impl Session<'_> {
         if self.said == Some(said) {
             resp::command(output, &[b"EXPIRE", &key, PRESENCE_KEPT]);
             self.in_flight.push(Sent::Other);
-            return Ok(());
+            return;
         }
         self.said = Some(said);
         resp::command(output, &[b"MULTI"]);
@@ -95,6 +107,5 @@ impl Session<'_> {
         }
         resp::command(output, &[b"EXEC"]);
         (0..commands).for_each(|_| self.in_flight.push(Sent::Other));
-        Ok(())
     }
 }

@@ -11,17 +11,18 @@ use std::time::{Duration, Instant};
 use futures_lite::future::yield_now;
 
 use crate::hub::command::{Carry, Command, Publish};
-use crate::hub::link_event::{LinkEvent, Wish};
+use crate::hub::link_event::{LinkEvent, TopicState, Wish};
 use crate::hub::topic::Topic;
 use crate::redis::connection::Connection;
 use crate::redis::driver::{Driver, HubEnded};
 use crate::redis::envelope::Envelope;
 use crate::redis::in_flight::{InFlight, Sent};
 use crate::redis::incoming::{Answer, Incoming};
-use crate::redis::presence::{Sum, Sums};
+use crate::redis::presence::{Listing, Sum, Sums};
 use crate::redis::resp;
 use crate::stats::add;
 use crate::time::clock::now;
+use crate::time::timer_list::Tick;
 
 /// Channels of one SUBSCRIBE or UNSUBSCRIBE at most. The server runs no other command meanwhile.
 const CHANNELS_MAX: usize = 512;
@@ -78,6 +79,8 @@ pub(crate) struct Session<'a> {
     presence_due: Instant,
     /// What it said, as a hash.
     pub(crate) said: Option<u64>,
+    /// The rooms that the manager lists for that.
+    pub(crate) listing: Option<Listing>,
 }
 
 impl<'a> Session<'a> {
@@ -96,6 +99,7 @@ impl<'a> Session<'a> {
             probed: None,
             presence_due: begin,
             said: None,
+            listing: None,
         }
     }
 
@@ -109,21 +113,40 @@ impl<'a> Session<'a> {
         (end, self.in_flight.messages() as u64)
     }
 
+    /// The steps are plain functions, and the manager is told in one place: each place that waits
+    /// would have all of the waiting in the binary.
     async fn work(&mut self) -> Result<Infallible, End> {
         self.subscribe_all();
         loop {
-            self.handle_all().await?;
-            if !self.is_up && !self.in_flight.is_subscribing() {
-                self.begin().await?;
+            while let Some(command) = self.step()? {
+                self.driver.tell(command).await?;
             }
-            self.follow_wishes().await?;
-            self.take_messages();
-            self.keep_time().await?;
             if !self.wait().await? {
                 // A server that sends as fast as it is read keeps no other task waiting.
                 yield_now().await;
             }
         }
+    }
+
+    /// Does what can be done now, up to the next command for the manager. `None` when all is done.
+    fn step(&mut self) -> Result<Option<Command>, End> {
+        if self.is_up && !self.driver.link.is_up() {
+            // The manager has been told by now.
+            self.driver.link.set_up();
+        }
+        let told = self.handle_all()?;
+        if told.is_some() {
+            return Ok(told);
+        }
+        if !self.is_up && !self.in_flight.is_subscribing() {
+            return Ok(Some(self.begin()));
+        }
+        let told = self.follow_wishes();
+        if told.is_some() {
+            return Ok(told);
+        }
+        self.take_messages();
+        self.keep_time()
     }
 
     fn lost(&self, cause: io::Error) -> End {
@@ -132,21 +155,7 @@ impl<'a> Session<'a> {
 
     /// Asks for every channel that the hub needs.
     fn subscribe_all(&mut self) {
-        let wishes = self.driver.link.take_wishes();
-        for (topic, wish) in wishes {
-            match wish {
-                Wish::Subscribed => {
-                    self.driver.topics.insert(topic, false);
-                }
-                Wish::Vacant(number) => {
-                    self.driver.topics.insert(topic.clone(), false);
-                    self.linger(topic, number);
-                }
-                Wish::Unsubscribed => {
-                    self.driver.topics.remove(&topic);
-                }
-            }
-        }
+        drop(self.take_wishes());
         let names = &self.driver.reader.names;
         let first = [names.own(), names.channel(&Topic::All)];
         let arguments: Vec<&[u8]> = vec![b"SUBSCRIBE", &first[0], &first[1]];
@@ -180,31 +189,35 @@ impl<'a> Session<'a> {
     }
 
     /// Every channel is subscribed: the hub goes on.
-    async fn begin(&mut self) -> Result<(), End> {
+    fn begin(&mut self) -> Command {
         self.is_up = true;
         self.heard = now();
         if self.heard.saturating_duration_since(self.away_since) >= self.driver.patience {
             self.stale = self.driver.outbox.waiting();
         }
-        self.driver.topics.values_mut().for_each(|confirmed| *confirmed = true);
-        Ok(self.driver.up().await?)
+        self.driver.topics.values_mut().for_each(|topic| topic.confirmed = true);
+        self.driver.up();
+        Command::Backplane(LinkEvent::Up)
     }
 
-    /// Handles all that has come.
-    async fn handle_all(&mut self) -> Result<(), End> {
+    /// Handles what has come.
+    fn handle_all(&mut self) -> Result<Option<Command>, End> {
         loop {
             let incoming = match self.connection.parse() {
                 Ok(Some(value)) => Incoming::read(&value, &self.driver.reader),
                 Ok(None) => break,
                 Err(error) => return Err(self.lost(error)),
             };
-            self.handle(incoming).await?;
+            let told = self.handle(incoming)?;
+            if told.is_some() {
+                return Ok(told);
+            }
         }
         add(&self.driver.link.counters.dropped, std::mem::take(&mut self.connection.dropped));
-        Ok(())
+        Ok(None)
     }
 
-    async fn handle(&mut self, incoming: Incoming) -> Result<(), End> {
+    fn handle(&mut self, incoming: Incoming) -> Result<Option<Command>, End> {
         if matches!(incoming, Incoming::Message { .. } | Incoming::Heard | Incoming::TooLong) {
             self.heard = now();
             self.probed = None;
@@ -216,33 +229,31 @@ impl<'a> Session<'a> {
                     hub.compress(&message);
                 }
                 let publish = Publish { target: topic.target(), except, message };
-                self.driver.tell(Command::Publish { publish, reply }).await?;
+                return Ok(Some(Command::Publish { publish, reply }));
             }
             Incoming::TooLong => add(&self.driver.link.counters.dropped, 1),
             Incoming::Confirmed => {
                 if let Some(Sent::Subscribe { topics, .. }) = self.in_flight.confirm() {
-                    self.subscribed(topics).await?;
+                    return Ok(self.subscribed(topics));
                 }
             }
-            Incoming::Answer(answer) => self.answer(answer).await?,
+            Incoming::Answer(answer) => return self.answer(answer),
             Incoming::Heard | Incoming::Ignored => {}
         }
-        Ok(())
+        Ok(None)
     }
 
-    async fn subscribed(&mut self, topics: Vec<Topic>) -> Result<(), End> {
+    fn subscribed(&mut self, topics: Vec<Topic>) -> Option<Command> {
         for topic in &topics {
-            if let Some(confirmed) = self.driver.topics.get_mut(topic) {
-                *confirmed = true;
+            if let Some(state) = self.driver.topics.get_mut(topic) {
+                state.confirmed = true;
             }
         }
-        if self.is_up && !topics.is_empty() {
-            self.driver.tell(Command::Backplane(LinkEvent::Subscribed(topics))).await?;
-        }
-        Ok(())
+        let is_told = self.is_up && !topics.is_empty();
+        is_told.then(|| Command::Backplane(LinkEvent::Subscribed(topics)))
     }
 
-    async fn answer(&mut self, answer: Answer) -> Result<(), End> {
+    fn answer(&mut self, answer: Answer) -> Result<Option<Command>, End> {
         let Some(sent) = self.in_flight.answered() else {
             return Err(self.lost(io::Error::other("an answer came to no command")));
         };
@@ -263,12 +274,12 @@ impl<'a> Session<'a> {
                 for topic in &topics {
                     self.driver.topics.remove(topic);
                 }
-                self.driver.tell(Command::Backplane(LinkEvent::Refused(topics))).await?;
+                return Ok(Some(Command::Backplane(LinkEvent::Refused(topics))));
             }
             (Sent::Hubs, Answer::List(channels)) => self.ask_counts(&channels),
             (Sent::Hubs, _) => drop(self.sums.pop_front()),
             (Sent::Counts, answer) => {
-                let Some(sum) = self.sums.front_mut() else { return Ok(()) };
+                let Some(sum) = self.sums.front_mut() else { return Ok(None) };
                 if let Answer::List(fields) = answer {
                     let fields: Vec<_> = fields.iter().map(|field| &**field).collect();
                     sum.add(&fields);
@@ -279,46 +290,50 @@ impl<'a> Session<'a> {
             }
             (Sent::Unsubscribe { .. } | Sent::Other, _) => {}
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Does what the manager asks for.
-    async fn follow_wishes(&mut self) -> Result<(), End> {
+    fn follow_wishes(&mut self) -> Option<Command> {
         if !self.is_up {
-            return Ok(());
+            return None;
         }
-        let (mut joins, mut leaves, mut known) = (Vec::new(), Vec::new(), Vec::new());
-        for (topic, wish) in self.driver.link.take_wishes() {
-            let state = self.driver.topics.get(&topic).copied();
-            match (wish, state) {
-                (Wish::Subscribed, Some(true)) => known.push(topic),
-                (Wish::Subscribed, Some(false)) => {}
-                (Wish::Subscribed, None) => joins.push(topic),
-                (Wish::Vacant(number), state) => {
-                    if state.is_none() {
-                        joins.push(topic.clone());
-                    }
-                    self.linger(topic, number);
-                }
-                (Wish::Unsubscribed, Some(_)) => leaves.push(topic),
-                (Wish::Unsubscribed, None) => {}
-            }
-        }
-        for topic in &leaves {
-            self.driver.topics.remove(topic);
-        }
-        self.driver.topics.extend(joins.iter().map(|topic| (topic.clone(), false)));
+        let (joins, leaves, known) = self.take_wishes();
         self.unsubscribe(leaves);
         self.subscribe(joins);
-        if !known.is_empty() {
-            self.driver.tell(Command::Backplane(LinkEvent::Subscribed(known))).await?;
+        (!known.is_empty()).then(|| Command::Backplane(LinkEvent::Subscribed(known)))
+    }
+
+    /// Notes what the manager asks for. Returns the topics that are new, those that are gone, and
+    /// those that are confirmed already.
+    fn take_wishes(&mut self) -> (Vec<Topic>, Vec<Topic>, Vec<Topic>) {
+        let (mut joins, mut leaves, mut known) = (Vec::new(), Vec::new(), Vec::new());
+        for (topic, wish) in self.driver.link.take_wishes() {
+            let state = self.driver.topics.get(&topic).map(|state| state.confirmed);
+            if let Wish::Unsubscribed = wish {
+                if self.driver.topics.remove(&topic).is_some() {
+                    leaves.push(topic);
+                }
+                continue;
+            }
+            if state.is_none() {
+                self.driver.topics.insert(topic.clone(), TopicState::default());
+                joins.push(topic.clone());
+            }
+            match wish {
+                Wish::Vacant(number) => self.linger(topic, number),
+                _ if state == Some(true) => known.push(topic),
+                _ => {}
+            }
         }
-        Ok(())
+        (joins, leaves, known)
     }
 
     fn linger(&mut self, topic: Topic, number: u32) {
-        let due = now() + LINGER;
-        if self.driver.vacancies.insert(topic.clone(), (due, number)).is_none() {
+        let Some(state) = self.driver.topics.get_mut(&topic) else { return };
+        state.number = number;
+        let due = self.driver.timers.now().plus(LINGER);
+        if state.due.replace(due).is_none() {
             self.driver.lingering.push_back((due, topic));
         }
     }
@@ -369,16 +384,19 @@ impl<'a> Session<'a> {
     }
 
     /// Does what is due.
-    async fn keep_time(&mut self) -> Result<(), End> {
+    fn keep_time(&mut self) -> Result<Option<Command>, End> {
         let time = now();
-        while self.driver.lingering.front().is_some_and(|(due, _)| *due <= time) {
+        let timers = &self.driver.timers;
+        while self.driver.lingering.front().is_some_and(|(due, _)| timers.has_come(*due)) {
             let Some((_, topic)) = self.driver.lingering.pop_front() else { break };
-            match self.driver.vacancies.get(&topic) {
+            let Some(state) = self.driver.topics.get_mut(&topic) else { continue };
+            match state.due {
                 // It was vacant once more meanwhile.
-                Some(&(due, _)) if due > time => self.driver.lingering.push_back((due, topic)),
-                Some(&(_, number)) => {
-                    self.driver.vacancies.remove(&topic);
-                    self.driver.tell(Command::Backplane(LinkEvent::Vacant(topic, number))).await?;
+                Some(due) if !timers.has_come(due) => self.driver.lingering.push_back((due, topic)),
+                Some(_) => {
+                    state.due = None;
+                    let vacant = LinkEvent::Vacant(topic, state.number);
+                    return Ok(Some(Command::Backplane(vacant)));
                 }
                 None => {}
             }
@@ -394,23 +412,24 @@ impl<'a> Session<'a> {
         }
         if self.is_up && time >= self.presence_due {
             self.presence_due = time + PRESENCE;
-            self.say_rooms().await?;
+            return Ok(Some(self.list_rooms()));
         }
-        Ok(())
+        Ok(self.follow_listing())
     }
 
     /// The time of what is due next.
-    fn next_due(&self) -> Instant {
+    fn next_due(&self) -> Tick {
         let probe = self.probed.unwrap_or(self.heard) + PROBE_AFTER;
-        let linger = self.driver.lingering.front().map_or(probe, |(due, _)| *due);
         let presence = if self.is_up { self.presence_due } else { probe };
-        probe.min(linger).min(presence)
+        let due = self.driver.timers.tick_of(probe.min(presence));
+        let linger = self.driver.lingering.front().map(|(due, _)| *due);
+        linger.filter(|linger| linger.is_before(due)).unwrap_or(due)
     }
 
     /// Waits until something is to be done; returns whether it had to wait.
     async fn wait(&mut self) -> Result<bool, End> {
         let timers = Arc::clone(&self.driver.timers);
-        let mut deadline = timers.at(timers.tick_of(self.next_due()));
+        let mut deadline = timers.at(self.next_due());
         let mut has_waited = false;
         let woken = poll_fn(|cx| {
             match self.connection.poll_read(cx) {
@@ -429,6 +448,9 @@ impl<'a> Session<'a> {
                 }
             } else if self.driver.outbox.poll_closed(cx).is_ready() {
                 return Poll::Ready(Err(End::Hub));
+            }
+            if self.listing.as_mut().is_some_and(|listing| listing.poll(cx).is_ready()) {
+                return Poll::Ready(Ok(()));
             }
             let is_wish = self.is_up && self.driver.link.poll_wishes(cx).is_ready();
             if is_wish || Pin::new(&mut deadline).poll(cx).is_ready() {
