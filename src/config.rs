@@ -294,7 +294,7 @@ config! {
     ///
     /// A message is compressed once, by the task that publishes it, and all these clients share the
     /// frame. Nothing is kept for a client: each thread that compresses or inflates takes up to
-    /// 112 KiB. What clients send compressed counts as long as it becomes. Only clients whose
+    /// 392 KiB. What clients send compressed counts as long as it becomes. Only clients whose
     /// requests the hub reads negotiate; [`Hub::upgrade`](crate::Hub::upgrade) does not.
     deflate: Option<usize> = None;
     /// The time a peer has to finish a message it began, or the body of a request. Default 30 s;

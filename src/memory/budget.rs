@@ -322,13 +322,13 @@ mod tests {
         let memory = MemoryBudget::default();
         for _ in 0..3 {
             let len = memory.compress(&[b'x'; 1000], 1000, <[u8]>::len);
-            assert!(len.is_some_and(|len| len < 20));
+            assert!(len.is_some_and(|len| len < 30));
             assert_eq!((memory.used(), memory.charged()), (COMPRESSOR_BYTES, 0));
         }
         assert_eq!(memory.inflate(&[0], 10, &mut Vec::new(), |_| ()), Ok(()));
         assert_eq!(memory.used(), COMPRESSOR_BYTES + INFLATER_BYTES);
         assert_eq!(memory.compress(b"short", 5, <[u8]>::len), None);
-        assert!(size_of::<Compressor>() + 32 * 1024 <= COMPRESSOR_BYTES - 64 * 1024);
+        assert!(size_of::<Compressor>() <= 1024, "the rest lies apart");
         assert!(size_of::<Inflater>() <= INFLATER_BYTES);
     }
 

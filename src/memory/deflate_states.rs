@@ -16,7 +16,7 @@ const KEPT_MAX: usize = 8;
 const OUTPUT_MAX: usize = 64 * 1024;
 
 /// Bytes that a compressor takes with its output, and an inflater.
-pub(super) const COMPRESSOR_BYTES: usize = 36 * 1024 + OUTPUT_MAX;
+pub(super) const COMPRESSOR_BYTES: usize = 316 * 1024 + OUTPUT_MAX;
 pub(super) const INFLATER_BYTES: usize = 12 * 1024;
 
 /// The states of a hub that are free.
