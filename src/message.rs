@@ -149,6 +149,11 @@ impl Message {
         self.0.deflated.set(deflated).is_ok() && is_made
     }
 
+    /// Whether it is settled what clients of [`Encoding::Deflate`] get.
+    pub(crate) fn is_deflate_settled(&self) -> bool {
+        self.0.deflated.get().is_some()
+    }
+
     /// Settles what clients of [`Encoding::Deflate`] get from now on; returns whether that is
     /// another frame than the plain one.
     pub(crate) fn settle_deflated(&self) -> bool {

@@ -3,6 +3,8 @@
 
 #[path = "../fuzz/src/connection.rs"]
 mod connection;
+#[path = "../fuzz/src/deflated.rs"]
+mod deflated;
 #[path = "../fuzz/src/frames.rs"]
 mod frames;
 #[path = "../fuzz/src/head.rs"]
@@ -50,6 +52,11 @@ fn rooms() {
 #[test]
 fn connections() {
     replay("connection", connection::run);
+}
+
+#[test]
+fn compressed_messages() {
+    replay("deflated", deflated::run);
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Fuzzes a whole connection, with its bytes cut anywhere: every message comes back, and every end
 //! has the right reason.
 
+use std::sync::Mutex;
+
 use hublet::{Admission, Client, Config, Disconnect, Handler, Message};
 
-use super::reference::{Limits, read};
+use super::reference::{Limits, Meaning, inflated, read};
 use super::stage::{Dice, Peer, run as stage};
 
 /// Small limits, so that short inputs reach them.
@@ -40,39 +42,64 @@ pub fn run(bytes: &[u8]) {
 /// A client sends `frames`, cut by `seed`. Compares the hub's answers with those that a second
 /// reader expects.
 pub fn check(flags: u8, seed: u8, frames: &[u8]) {
-    let config = Config::default()
+    let dice = Dice::new(u64::from(seed) + 1);
+    let meaning = read(frames, LIMITS);
+    if flags & 64 == 0 {
+        request(config(flags, frames), REQUEST, dice, flags, frames, &meaning);
+        return;
+    }
+    let (peer, heard) = Peer::new(frames.to_vec(), 0, piece(flags), dice);
+    let admission = Admission::anonymous().room("main");
+    let disconnect = stage(config(flags, frames), frames.len(), |hub| async move {
+        hub.serve_upgraded(peer, admission, &Echo).await
+    });
+    compare(&disconnect.expect("the upgrade is well-formed"), &take(&heard), &meaning);
+}
+
+/// A client negotiates compression and sends `frames`, cut by `seed`. Compares the hub's answers,
+/// compressed from `least` bytes on, with what they mean.
+pub fn check_deflating(least: usize, flags: u8, seed: u8, frames: &[u8], meaning: &Meaning) {
+    let offer = b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
+    let head = [&REQUEST[..REQUEST.len() - 2], offer].concat();
+    let dice = Dice::new(u64::from(seed) + 1);
+    request(config(flags, frames).deflate(Some(least)), &head, dice, flags, frames, meaning);
+}
+
+/// Small limits, and a backlog that has room for all messages.
+fn config(flags: u8, frames: &[u8]) -> Config {
+    Config::default()
         .max_message(LIMITS.message as usize)
         .max_fragments(LIMITS.fragments)
         .queue(1 + frames.len() / FRAME_BYTES_MIN)
         .queue_bytes(1 << 24)
-        .inbox(1 + usize::from(flags & 3));
-    let piece = 1 << (flags >> 2 & 15);
-    let dice = Dice::new(u64::from(seed) + 1);
-    let upgraded = flags & 64 != 0;
-    let (disconnect, heard) = if upgraded {
-        let (peer, heard) = Peer::new(frames.to_vec(), 0, piece, dice);
-        let admission = Admission::anonymous().room("main");
-        let outcome = stage(config, frames.len(), |hub| async move {
-            hub.serve_upgraded(peer, admission, &Echo).await
-        });
-        (outcome, heard)
-    } else {
-        let all = [REQUEST, frames].concat();
-        let len = all.len();
-        let (peer, heard) = Peer::new(all, REQUEST.len() - REQUEST_CUT, piece, dice);
-        let outcome = stage(config, len, |hub| async move {
-            hub.serve_connection(peer, hublet::Peer::unknown(), &Echo).await
-        });
-        (outcome, heard)
-    };
-    let disconnect = disconnect.expect("the upgrade is well-formed");
-    let mut heard: &[u8] = &std::mem::take(&mut *heard.lock().expect("one thread"));
-    if !upgraded {
-        assert!(heard.starts_with(b"HTTP/1.1 101 "));
-        let end = heard.windows(4).position(|window| window == b"\r\n\r\n").expect("a whole head");
-        heard = &heard[end + 4..];
-    }
-    let meaning = read(frames, LIMITS);
+        .inbox(1 + usize::from(flags & 3))
+}
+
+/// Bytes of the pieces that a stream is cut into at most.
+fn piece(flags: u8) -> usize {
+    1 << (flags >> 2 & 15)
+}
+
+/// A client that begins with the request `head`.
+fn request(config: Config, head: &[u8], dice: Dice, flags: u8, frames: &[u8], meaning: &Meaning) {
+    let all = [head, frames].concat();
+    let len = all.len();
+    let (peer, heard) = Peer::new(all, head.len() - REQUEST_CUT, piece(flags), dice);
+    let disconnect = stage(config, len, |hub| async move {
+        hub.serve_connection(peer, hublet::Peer::unknown(), &Echo).await
+    });
+    let heard = take(&heard);
+    assert!(heard.starts_with(b"HTTP/1.1 101 "));
+    let end = heard.windows(4).position(|window| window == b"\r\n\r\n").expect("a whole head");
+    compare(&disconnect.expect("the upgrade is well-formed"), &heard[end + 4..], meaning);
+}
+
+fn take(heard: &Mutex<Vec<u8>>) -> Vec<u8> {
+    std::mem::take(&mut *heard.lock().expect("one thread"))
+}
+
+/// Compares what a client heard with what should come of its frames.
+fn compare(disconnect: &Disconnect, heard: &[u8], meaning: &Meaning) {
     let (messages, pongs, close) = answers(heard);
     assert!(meaning.ends.contains(&disconnect.code()), "{disconnect:?} is none of {meaning:?}");
     assert_eq!(messages, meaning.messages);
@@ -97,6 +124,11 @@ fn answers(mut heard: &[u8]) -> Answers {
         };
         let payload = heard[header..header + length].to_vec();
         match heard[0] {
+            first @ (0xc1 | 0xc2) => {
+                let whole = inflated(&payload, LIMITS.message as usize).expect("well-formed");
+                assert!(payload.len() < whole.len(), "compressed in vain");
+                messages.push((first == 0xc1, whole));
+            }
             0x81 => messages.push((true, payload)),
             0x82 => messages.push((false, payload)),
             0x88 => {

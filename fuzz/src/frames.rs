@@ -27,21 +27,25 @@ pub fn run(bytes: &[u8]) {
         let payload =
             if control && odd == 0 { &payload[..payload.len().min(125)] } else { payload };
         let fin = if control && odd == 0 { 0x80 } else { kind & 0x80 };
-        frames.push(fin | opcode | odd);
-        match payload.len() {
-            length @ ..126 => frames.push(0x80 | length as u8),
-            length => {
-                frames.push(0x80 | 126);
-                frames.extend((length as u16).to_be_bytes());
-            }
-        }
-        let key = [shape, kind, 0x5a, 0xff];
-        frames.extend(key);
-        frames.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+        push_frame(&mut frames, fin | opcode | odd, payload, [shape, kind, 0x5a, 0xff]);
         rest = after;
     }
     agree(&frames);
     check(flags, seed, &frames);
+}
+
+/// Appends a frame of a client that begins with `first`, masked with `key`.
+pub fn push_frame(frames: &mut Vec<u8>, first: u8, payload: &[u8], key: [u8; 4]) {
+    frames.push(first);
+    match payload.len() {
+        length @ ..126 => frames.push(0x80 | length as u8),
+        length => {
+            frames.push(0x80 | 126);
+            frames.extend((length as u16).to_be_bytes());
+        }
+    }
+    frames.extend(key);
+    frames.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
 }
 
 /// A stream for tungstenite, which reads what is there and writes to nowhere.
@@ -65,7 +69,7 @@ impl Write for Tape<'_> {
 
 /// Compares what the second reader makes of frames with what tungstenite makes of them, which does
 /// not count fragments.
-fn agree(frames: &[u8]) {
+pub fn agree(frames: &[u8]) {
     let meaning = read(frames, Limits { fragments: usize::MAX, ..LIMITS });
     let limits = WebSocketConfig::default()
         .max_message_size(Some(LIMITS.message as usize))

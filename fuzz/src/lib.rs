@@ -3,6 +3,7 @@
 //! `tests/corpus.rs` of the hub includes these modules and replays the corpus on stable.
 
 pub mod connection;
+pub mod deflated;
 pub mod frames;
 pub mod head;
 pub mod jwt;

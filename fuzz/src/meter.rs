@@ -4,8 +4,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 /// Bytes that a run may hold in addition to those for its input: two read buffers, the largest
-/// backlog of the small hub, and data of the fuzz target.
-const FIXED: usize = 192 * 1024;
+/// backlog of the small hub, what the hub compresses and inflates with, and data of the fuzz target.
+const FIXED: usize = (192 + 450) * 1024;
 
 /// Bytes of memory that a byte of input may cost. The peer, the hub's input, the message, the
 /// frames of the clients and the reference hold a copy each, and a growing vector has spare room.

@@ -1,4 +1,11 @@
-//! A second reader of RFC 6455, written for simplicity: it reads a whole stream, without buffers.
+//! A second reader of RFC 6455 and RFC 7692, written for simplicity: it reads a whole stream, without buffers.
+
+use miniz_oxide::inflate::TINFLStatus;
+use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
+
+/// Behind a compressed payload: the stored block that its sender left out (RFC 7692 7.2.2), and an
+/// empty last one.
+const TAIL: [u8; 9] = [0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff];
 
 /// The meaning of a stream of client frames.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -146,4 +153,33 @@ fn close(payload: &[u8]) -> Vec<u16> {
         ends = vec![1002, 1007];
     }
     ends
+}
+
+/// What a compressed payload stands for, at most `most` bytes, or the close codes of what is wrong
+/// with it.
+pub fn inflated(payload: &[u8], most: usize) -> Result<Vec<u8>, Vec<u16>> {
+    // No payload may be that much longer than its message.
+    let is_long = payload.len() > most + most / 16 + 64;
+    let stream = [payload, &TAIL].concat();
+    let (mut rest, mut all) = (&stream[..], Vec::new());
+    // A stream may end inside the payload, and another one begin; at its end, nothing must follow.
+    while !rest.is_empty() {
+        let (mut state, mut out) = (Box::new(DecompressorOxide::new()), vec![0; most + 2]);
+        let flags = inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
+        let (status, read, written) = decompress(&mut state, rest, &mut out, 0, flags);
+        all.extend_from_slice(&out[..written]);
+        rest = &rest[read..];
+        if status != TINFLStatus::Done {
+            let is_longer = all.len() > most;
+            return Err(match status {
+                TINFLStatus::HasMoreOutput => vec![1009],
+                _ if is_long || is_longer => vec![1007, 1009],
+                _ => vec![1007],
+            });
+        }
+        if rest.len() == TAIL.len() {
+            break;
+        }
+    }
+    if is_long || all.len() > most { Err(vec![1009]) } else { Ok(all) }
 }

@@ -43,10 +43,11 @@ impl JoinedFrames {
         }
     }
 
-    /// No frame side by side, of messages for one client. `is_deflating` is whether any client gets
-    /// compressed frames.
-    pub(crate) fn none(messages: &[Message], is_deflating: bool) -> Self {
-        Self { is_deflated: is_deflating && settle(messages), ..Self::default() }
+    /// No frame side by side, of messages for one client that gets frames of this encoding. A plain
+    /// one settles nothing for others.
+    pub(crate) fn none(messages: &[Message], encoding: Encoding) -> Self {
+        let is_deflated = encoding == Encoding::Deflate && settle(messages);
+        Self { is_deflated, ..Self::default() }
     }
 
     /// No frame side by side, for some of these messages.

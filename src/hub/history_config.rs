@@ -13,6 +13,9 @@ pub(crate) struct HistoryConfig {
     pub(crate) memory: usize,
     /// Nanoseconds that a room without members stays; `None` for as long as memory allows.
     pub(crate) age: Option<u64>,
+    /// Bytes of payload from which a kept message is compressed for the first client that gets it so;
+    /// `None` for never.
+    pub(crate) deflate: Option<usize>,
 }
 
 impl HistoryConfig {
@@ -26,6 +29,7 @@ impl HistoryConfig {
             bytes: config.history_bytes.min(config.history_memory),
             memory: config.history_memory.min(share),
             age: Some(config.history_age).filter(|age| !age.is_zero()).map(nanos),
+            deflate: config.deflate,
         }
     }
 

@@ -152,9 +152,11 @@ impl Manager {
     /// Hands clients that have asked more of what their rooms keep.
     fn replay(&mut self) {
         let BatchBudget { commands: messages, bytes } = self.budget;
+        // One message at most, since all others wait for it.
+        let mut may_deflate = true;
         for _ in 0..self.asking.len().min(REPLAYS_MAX) {
             let Some(id) = self.asking.pop_front() else { return };
-            if self.registry.replay(id, messages, bytes) {
+            if self.registry.replay(id, messages, bytes, &mut may_deflate) {
                 self.asking.push_back(id);
             }
         }

@@ -258,7 +258,16 @@ impl Registry {
 
     /// Hands a client that is behind more of what its room keeps, at most `messages_max` messages
     /// and about `bytes_max` bytes; `true` if it should be called for this client again.
-    pub(crate) fn replay(&mut self, id: ClientId, messages_max: usize, bytes_max: usize) -> bool {
+    ///
+    /// A message that was published while no client took compressed frames is compressed here, once
+    /// for all that ask for it later, if `may_deflate`, which this takes.
+    pub(crate) fn replay(
+        &mut self,
+        id: ClientId,
+        messages_max: usize,
+        bytes_max: usize,
+        may_deflate: &mut bool,
+    ) -> bool {
         let Some(entry) = self.get(id) else { return false };
         let place = entry.queue.with_cursor(|cursor| {
             cursor.asked = false;
@@ -277,14 +286,26 @@ impl Registry {
             entry.queue.skip_to(position);
         }
         let except = (!hears_itself).then_some(id);
+        let encoding = entry.queue.encoding();
         let (mut messages, mut indexes, mut span, mut bytes) = (Vec::new(), Vec::new(), 0, 0);
         for (index, slot) in room.after(position).enumerate() {
             bytes += slot.message.frame(Encoding::Plain).len();
             if messages.len() >= messages_max.min(BATCH_MAX) || (index > 0 && bytes > bytes_max) {
                 break;
             }
+            let is_own = except.is_some() && slot.except == except;
+            if !is_own && encoding == Encoding::Deflate && self.rooms.is_to_deflate(&slot.message) {
+                if !std::mem::take(may_deflate) {
+                    if index == 0 {
+                        return true;
+                    }
+                    break;
+                }
+                let is_made = slot.message.deflate(&self.memory);
+                add(&self.counters.messages_compressed, u64::from(is_made));
+            }
             span = index + 1;
-            if except.is_none() || slot.except != except {
+            if !is_own {
                 messages.push(slot.message.clone());
                 indexes.push(index);
             }
@@ -292,7 +313,7 @@ impl Registry {
         let again = if messages.is_empty() {
             entry.queue.pass_own(span as u64)
         } else {
-            let joined = JoinedFrames::none(&messages, self.is_deflating());
+            let joined = JoinedFrames::none(&messages, encoding);
             let tally = DeliveryCount::new(&self.counters);
             let batch = Batch::new(&messages, &joined, Audience::Room(&name), &tally);
             entry.queue.push_kept(&batch.part_of(&indexes, span))

@@ -48,6 +48,13 @@ pub(crate) struct Rooms {
 }
 
 impl Rooms {
+    /// Whether a kept message has to be compressed before a client gets it that takes it so: no
+    /// client that does was there when it was published.
+    pub(crate) fn is_to_deflate(&self, message: &Message) -> bool {
+        self.config.deflate.is_some_and(|least| message.len() >= least)
+            && !message.is_deflate_settled()
+    }
+
     pub(crate) fn new(
         rooms_max: usize,
         config: HistoryConfig,

@@ -116,6 +116,37 @@ fn one_compressed_frame_goes_to_all_that_negotiated_and_the_plain_one_to_all_oth
     assert_eq!(hub.hub.stats().messages_compressed, 1);
 }
 
+/// A message that a room keeps is compressed for the first client that gets it so, and once.
+#[test]
+fn kept_messages_are_compressed_once_for_clients_that_come_later() {
+    let rule = "5".parse().expect("a rule");
+    let hub = TestHub::with(Config::default().deflate(Some(20)).history(vec![rule]));
+    let mut alone = hub.join();
+    let messages: Vec<_> = (0..5).map(|n| format!("{n} {}", text())).collect();
+    for message in &messages {
+        hub.broadcast(message.clone());
+        alone.hears(message);
+    }
+    assert_eq!(hub.hub.stats().messages_compressed, 0);
+    for round in 0..3 {
+        let extension = if round == 0 { "x" } else { "permessage-deflate" };
+        let request = upgrade("/ws?since=0")
+            .replace("\r\n\r\n", &format!("\r\nSec-WebSocket-Extensions: {extension}\r\n\r\n"));
+        let mut late = hub.dial();
+        assert_eq!(late.request(&request).status, 101);
+        assert_eq!(late.receive().0, TEXT, "the position");
+        for message in &messages {
+            let (first, payload) = late.receive();
+            if round == 0 {
+                assert_eq!((first, &payload[..]), (TEXT, message.as_bytes()));
+            } else {
+                assert_eq!((first, inflated(payload)), (DEFLATED_TEXT, message.clone().into()));
+            }
+        }
+        assert_eq!(hub.hub.stats().messages_compressed, if round == 0 { 0 } else { 5 });
+    }
+}
+
 #[test]
 fn without_the_option_nothing_is_negotiated() {
     let hub = TestHub::start();

@@ -661,3 +661,11 @@ fn channel_is_held_while_the_client_is_behind() {
         assert_eq!(lane.queue_config.memory.charged(), 0, "it has ended");
     }
 }
+#[test]
+fn a_plain_client_settles_nothing_for_clients_that_get_compressed_frames() {
+    let message = Message::from("to be or not to be, ".repeat(20));
+    drop(JoinedFrames::none(&[message.clone()], Encoding::Plain));
+    assert!(message.deflate(&Arc::default()));
+    drop(JoinedFrames::none(&[message.clone()], Encoding::Deflate));
+    assert!(message.settle_deflated());
+}
