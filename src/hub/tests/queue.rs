@@ -1,6 +1,7 @@
 //! The queue as plain data: no executor, a socket that takes what the test lets it take.
 
 use std::collections::VecDeque;
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
@@ -664,8 +665,8 @@ fn channel_is_held_while_the_client_is_behind() {
 #[test]
 fn a_plain_client_settles_nothing_for_clients_that_get_compressed_frames() {
     let message = Message::from("to be or not to be, ".repeat(20));
-    drop(JoinedFrames::none(&[message.clone()], Encoding::Plain));
+    drop(JoinedFrames::none(slice::from_ref(&message), Encoding::Plain));
     assert!(message.deflate(&Arc::default()));
-    drop(JoinedFrames::none(&[message.clone()], Encoding::Deflate));
+    drop(JoinedFrames::none(slice::from_ref(&message), Encoding::Deflate));
     assert!(message.settle_deflated());
 }
