@@ -25,12 +25,12 @@ const ROOM: usize = 64;
 const TAIL: usize = 4;
 
 /// What a thread compresses with: 320 KB, nothing of which outlives a message but its memory.
-pub(crate) struct Compressor(CompressorOxide);
+pub(crate) struct Compressor(Box<CompressorOxide>);
 
 impl Compressor {
     pub(crate) fn new() -> Self {
         let strategy = CompressionStrategy::Default;
-        Self(CompressorOxide::with_params(DataFormat::Raw, LEVEL, strategy, 15))
+        Self(Box::new(CompressorOxide::with_params(DataFormat::Raw, LEVEL, strategy, 15)))
     }
 
     /// Appends `input` to `out` as the payload of a compressed message (RFC 7692 7.2.1): up to a sync
