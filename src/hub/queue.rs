@@ -233,7 +233,7 @@ impl Queue {
         numbering: Numbering,
     ) -> Push {
         let was_empty = state.is_empty();
-        match self.write_through(&mut state, batch) {
+        match self.write_through(&mut state, batch, batch.messages().len()) {
             Written::Whole => Push::Ok,
             Written::Part(first) => self.enqueue(state, was_empty, batch, first, numbering),
             Written::Failed(waker) => {
@@ -244,9 +244,10 @@ impl Queue {
         }
     }
 
-    /// Writes what the client's writer takes of a batch, if nothing waits.
+    /// Writes what the client's writer takes of a batch, if nothing waits. If the writer has failed,
+    /// `lost` messages count as lost, beside those that the client's cursor owes it.
     #[inline(always)]
-    fn write_through(&self, state: &mut State, batch: &Batch<'_>) -> Written {
+    fn write_through(&self, state: &mut State, batch: &Batch<'_>, lost: usize) -> Written {
         if let (true, Phase::Open, Some(outlet)) = (state.is_empty(), state.phase, &state.outlet) {
             let frames = batch.frames(state.encoding);
             match outlet.try_write(frames.slices()) {
@@ -259,7 +260,7 @@ impl Queue {
                 }
                 Err(error) if is_transient(&error) => {}
                 Ok(_) | Err(_) => {
-                    return Written::Failed(self.mark_dead(state, batch.messages().len()));
+                    return Written::Failed(self.mark_dead(state, lost));
                 }
             }
         }
@@ -305,11 +306,11 @@ impl Queue {
     /// Hands a client messages that it is owed, as many as fit; the others stay in its room.
     fn hand(&self, mut state: MutexGuard<'_, State>, batch: &Batch<'_>) {
         let was_empty = state.is_empty();
-        let mut taken = match self.write_through(&mut state, batch) {
+        let mut taken = match self.write_through(&mut state, batch, 0) {
             Written::Whole => batch.messages().len(),
             Written::Part(first) => first,
             Written::Failed(waker) => {
-                // The messages are counted as lost already, and the cursor with them.
+                // With what the cursor owes, the messages are counted as lost.
                 drop(state);
                 return wake(waker);
             }
@@ -405,6 +406,10 @@ impl Queue {
         if lost > 0 {
             add(&self.queue_config.counters.messages_lost, lost);
             state.extras.get_or_insert_default().missed += lost;
+            // The connection tells the client, also if no message follows.
+            let waker = state.waker.take();
+            drop(state);
+            wake(waker);
         }
     }
 

@@ -230,7 +230,10 @@ impl Rooms {
             for (name, room) in &self.rooms {
                 let rank = rank(room);
                 match &mut largest {
-                    Some((_, most)) if rank <= *most => second = second.max(rank),
+                    // Of two equal ones the first by name, so that a run can be repeated.
+                    Some((first, most)) if (rank, &*first) <= (*most, name) => {
+                        second = second.max(rank);
+                    }
                     _ => {
                         let before = largest.replace((Arc::clone(name), rank));
                         second = before.map_or(second, |(_, rank)| rank);
@@ -285,7 +288,7 @@ impl Rooms {
         if self.rooms.len() >= self.rooms_max {
             // The one without a member whose newest message is oldest.
             let memberless = self.rooms.iter().filter(|(_, room)| room.is_empty());
-            let oldest = memberless.min_by_key(|(_, room)| room.last_message());
+            let oldest = memberless.min_by_key(|(name, room)| (room.last_message(), *name));
             let oldest = oldest.map(|(name, _)| Arc::clone(name))?;
             self.forget(&oldest);
         }

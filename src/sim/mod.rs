@@ -13,8 +13,8 @@
 //! A run connects peers, over WebSocket and for events, some of them steady (they read everything
 //! and answer pings), some that stall, break off in the middle of a frame, break the rules, vanish;
 //! others post, one request after another; it lets handlers publish, join, leave, kick, fail, panic
-//! and take their time; it lets a program around the hub do the same and change its mind; it lets
-//! time pass, or the whole process oversleep. Everything is noted, and at rest and at the end the
+//! and take their time; it lets a program around the hub do the same and change its mind; readers
+//! come with `since`, and come back with the position that they have heard last; it lets time pass, or the whole process oversleep. Everything is noted, and at rest and at the end the
 //! invariants are held against the notes.
 //!
 //! HUBLET_SIM_SEEDS=A..B chooses the seeds. With HUBLET_SIM_KEEP_GOING=1 all cores run them, or as
@@ -29,6 +29,7 @@ pub(crate) mod network;
 mod notes;
 mod peer;
 mod poster;
+mod reader;
 mod rest;
 mod script;
 mod several;
@@ -40,7 +41,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::config::{Config, Overflow};
+use crate::config::{Config, HistoryRule, Overflow};
 use crate::sim::script::ROOMS;
 use crate::sim::sweep::{Sweep, Totals};
 use crate::sim::world::World;
@@ -86,6 +87,12 @@ pub(crate) fn any_config(rng: &mut Rng) -> Config {
         1 => Overflow::DropOldest,
         _ => Overflow::Disconnect,
     };
+    let history = any_history(rng);
+    let overflow = match rng.u8(..6) {
+        0 => Overflow::Latest,
+        1 | 2 if !history.is_empty() => Overflow::Replay,
+        _ => overflow,
+    };
     let queue_bytes = (max_message + 10) * rng.usize(1..10).max(2);
     Config::default()
         .http(true)
@@ -94,6 +101,10 @@ pub(crate) fn any_config(rng: &mut Rng) -> Config {
         .queue(rng.usize(1..=64))
         .queue_bytes(if rng.bool() { queue_bytes } else { 256 * 1024 })
         .overflow(overflow)
+        .history(history)
+        .history_bytes(*rng.choice(&[100, 2_000, 256 * 1024]).expect("some"))
+        .history_memory(*rng.choice(&[1_000, 20_000, 4 << 20]).expect("some"))
+        .history_age(Duration::from_secs(*rng.choice(&[0, 1, 30, 3600]).expect("some")))
         .inbox(rng.usize(1..=16))
         .inbox_bytes((max_message + 10) * rng.usize(1..8))
         .max_clients(Some(if rng.u8(..4) == 0 { rng.usize(1..8) } else { 1_000 }))
@@ -108,6 +119,15 @@ pub(crate) fn any_config(rng: &mut Rng) -> Config {
         .write_timeout(seconds(rng, 15))
         .close_timeout(seconds(rng, 5))
         .drain(seconds(rng, 6))
+}
+
+/// Which rooms keep messages, by chance: none, some, or all.
+fn any_history(rng: &mut Rng) -> Vec<HistoryRule> {
+    let patterns = ["*", "room *", "room 1", "room 2"];
+    let rules = if rng.u8(..3) == 0 { 0 } else { rng.usize(1..=patterns.len()) };
+    let messages = |rng: &mut Rng| *rng.choice(&[0, 1, 3, 20, 1_000]).expect("some");
+    let patterns = rng.choose_multiple(patterns, rules);
+    patterns.into_iter().map(|pattern| HistoryRule::new(pattern, messages(rng))).collect()
 }
 
 #[test]

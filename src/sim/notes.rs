@@ -43,6 +43,10 @@ pub(super) struct PeerNote {
     pub(super) codes: Vec<u16>,
     /// The reasons that `on_disconnect` was given.
     pub(super) reasons: Vec<u16>,
+    /// It is told what its room keeps from before it came, if it is one that came with `since`.
+    pub(super) since: bool,
+    /// It counts what it hears: its own messages too, and those of one room only.
+    pub(super) counts: bool,
     /// Its connection was dropped as it stood.
     pub(super) cancelled: bool,
     rooms: BTreeMap<usize, Vec<Change>>,
@@ -112,6 +116,8 @@ impl Notes {
             kicks: Vec::new(),
             codes: Vec::new(),
             reasons: Vec::new(),
+            since: false,
+            counts: false,
             cancelled: false,
             rooms,
         });
@@ -248,6 +254,17 @@ impl Notes {
         self.got_before(peer, to, span, self.peers[peer].gone.from)
     }
 
+    /// Whether a peer may have been told what was published before it came: it came with `since`.
+    pub(super) fn got_kept(&self, peer: usize, to: To, span: Span) -> bool {
+        let note = &self.peers[peer];
+        let is_room = match to {
+            To::All => true,
+            To::Room(room) => note.rooms.contains_key(&room),
+            To::User(_) | To::Peer(_) => false,
+        };
+        note.since && is_room && span.from < note.gone.by
+    }
+
     /// As [`got`](Self::got), for a peer that was here until a moment at least.
     pub(super) fn got_before(&self, peer: usize, to: To, span: Span, end: Step) -> (bool, bool) {
         let note = &self.peers[peer];
@@ -255,6 +272,7 @@ impl Notes {
         let perhaps_here = note.here.from < span.by && span.from < note.gone.by;
         let (surely, perhaps) = match to {
             To::All => (true, true),
+            To::User(_) | To::Peer(_) if note.counts => (false, false),
             To::User(user) => (note.user == Some(user), note.user == Some(user)),
             To::Peer(other) => (peer == other, peer == other),
             To::Room(room) => note.is_in(room, span),
@@ -264,6 +282,11 @@ impl Notes {
 }
 
 impl PeerNote {
+    /// Whether the peer was asked to join or leave a room after it came.
+    pub(super) fn was_moved(&self, room: usize) -> bool {
+        self.rooms.get(&room).is_some_and(|changes| changes.len() > 1)
+    }
+
     /// Whether the peer was in a room for the whole of a span, and whether for any of it.
     fn is_in(&self, room: usize, span: Span) -> (bool, bool) {
         let changes = self.rooms.get(&room).map_or(&[][..], |changes| changes);

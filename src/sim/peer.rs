@@ -9,6 +9,7 @@ use fastrand::Rng;
 use crate::hub::tests::support::{Frame, decode};
 use crate::sim::executor::TaskId;
 use crate::sim::network::Line;
+use crate::sim::reader::Reads;
 use crate::websocket::decoder::tests::frame;
 
 /// How a peer comes, and so what it hears.
@@ -54,6 +55,8 @@ pub(super) struct Peer {
     /// It reads what it is sent, answers pings and closes in return.
     pub(super) answers: bool,
     pub(super) way: Way,
+    /// As what it reads its room, if it is told positions.
+    pub(super) reads: Option<Reads>,
     /// It may compress, and be sent compressed frames.
     pub(super) deflates: bool,
     /// What it has begun to send and not finished.
@@ -163,11 +166,12 @@ pub(super) struct Said {
 }
 
 /// The frames of what a peer has heard, or what stands for them: behind a response, if it asked.
-/// `None` before that, and for a refusal.
-pub(super) fn frames_of(heard: &[u8], way: Way) -> Option<Vec<Said>> {
+/// `None` before that, and for a refusal. `ends` is whether the peer asked for the end behind what is
+/// kept, which no event follows.
+pub(super) fn frames_of(heard: &[u8], way: Way, ends: bool) -> Option<Vec<Said>> {
     let body = behind_welcome(heard, way)?;
     Some(if way == Way::Events {
-        events(body)
+        events(body, ends)
     } else {
         decode(body).0.into_iter().map(|frame| Said { frame, id: None }).collect()
     })
@@ -185,7 +189,7 @@ fn behind_welcome(heard: &[u8], way: Way) -> Option<&[u8]> {
 }
 
 /// The events of a stream as the frames that they stand for; the last one may be cut off.
-fn events(stream: &[u8]) -> Vec<Said> {
+fn events(stream: &[u8], may_end: bool) -> Vec<Said> {
     let (body, ends) = whole_chunks(stream);
     let mut rest = std::str::from_utf8(&body).expect("events are text");
     let mut frames: Vec<Said> = Vec::new();
@@ -216,7 +220,7 @@ fn events(stream: &[u8]) -> Vec<Said> {
         frames.push(Said { frame: Frame::new(opcode, payload), id });
     }
     let last = frames.last().map(|said| said.frame.opcode);
-    assert!(!ends || last == Some(8), "a body ends with the event that says why");
+    assert!(!ends || may_end || last == Some(8), "a body ends with the event that says why");
     frames
 }
 

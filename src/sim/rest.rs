@@ -2,6 +2,7 @@
 
 use crate::sim::notes::{Span, To};
 use crate::sim::peer::Way;
+use crate::sim::reader::Heard;
 use crate::sim::script::{Op, ROOMS, room};
 use crate::sim::world::World;
 
@@ -72,6 +73,7 @@ impl World {
     /// any time.
     fn check_clients(&mut self) {
         let Some(clients) = self.ask(|hub| async move { hub.clients().await }) else { return };
+        let mut live = Vec::new();
         let notes = self.script.notes();
         for (n, (peer, note)) in self.peers.iter().zip(&notes.peers).enumerate() {
             let Some(id) = note.id else { continue };
@@ -82,11 +84,28 @@ impl World {
             assert!(runs || !is_client, "peer {n} is a client without a connection");
             let hears_the_end = peer.way == Way::Events && peer.steady && note.id.is_some();
             assert!(is_client || !hears_the_end || !runs, "peer {n} does not hear of its end");
+            let stays = peer.reads.is_some_and(|reads| !note.was_moved(reads.room));
+            if is_client && stays && !peer.line.is_full() {
+                live.push(n);
+            }
             let waiting = clients.iter().any(|client| client.id == id && client.waiting > 0);
             let cut = peer.way == Way::Events && !ends_with_event(&peer.line.lock().taken);
             let waits = waiting || (cut && is_client);
             assert!(!waits || peer.line.is_full(), "something waits for peer {n}, who has room");
         }
+        drop(notes);
+        live.into_iter().for_each(|n| self.check_reader(n));
+    }
+
+    /// A reader that has room has heard all of its room, or knows what it has missed.
+    fn check_reader(&mut self, n: usize) {
+        let peer = &self.peers[n];
+        let Some(said) = peer.frames(&peer.line.lock().taken) else { return };
+        let Some(last) = Heard::of(&said, peer).last else { return };
+        let which = peer.reads.expect("a reader").room;
+        let newest = self.ask(|hub| async move { hub.position(&room(which)).await });
+        let Some(Some(newest)) = newest else { return };
+        assert_eq!(last, newest, "peer {n} has room, and has not heard the newest of room {which}");
     }
 }
 

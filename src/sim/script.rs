@@ -16,12 +16,14 @@ use crate::http1::url::query_of;
 use crate::hub::client::Client;
 use crate::hub::client_id::Target;
 use crate::hub::handle::Hub;
+use crate::hub::since::Since;
 use crate::hub::tests::support::numbered;
 use crate::message::Message;
 use crate::peer::Peer;
 use crate::sim::journal::event;
 use crate::sim::notes::{NEVER, Notes, To};
 use crate::sim::peer::Way;
+use crate::sim::reader::Reads;
 use crate::time::clock::Clock;
 
 /// Rooms that are spoken of.
@@ -126,6 +128,8 @@ pub(super) struct Script {
 struct Plan {
     user: Option<usize>,
     rooms: Vec<usize>,
+    /// Where it begins, if that is no request for events.
+    since: Option<Since>,
 }
 
 pub(super) fn room(room: usize) -> String {
@@ -191,17 +195,40 @@ impl Script {
     }
 
     /// Notes a peer that comes; returns its number.
-    pub(super) fn peer(&self, user: Option<usize>, rooms: Vec<usize>, steady: bool) -> usize {
+    pub(super) fn peer(
+        &self,
+        user: Option<usize>,
+        rooms: Vec<usize>,
+        steady: bool,
+        (reads, way): (Option<Reads>, Way),
+    ) -> usize {
         let number = self.notes().peer(user, &rooms, steady);
-        self.plans.lock().expect("not poisoned").push(Plan { user, rooms });
+        let since = reads.and_then(|reads| reads.since);
+        let counts = since.is_some() && way != Way::Events;
+        {
+            let note = &mut self.notes().peers[number];
+            (note.since, note.counts) = (since.is_some(), counts);
+            // A reader of what is kept ends with it, and one that is overtaken too.
+            if reads.is_some_and(|reads| reads.ends) {
+                note.codes.push(1000);
+            }
+        }
+        let since = since.filter(|_| counts);
+        self.plans.lock().expect("not poisoned").push(Plan { user, rooms, since });
         number
     }
 
     /// As what a peer is admitted.
     pub(super) fn admission(&self, peer: usize) -> Admission {
-        let Plan { user: name, rooms } = self.plans.lock().expect("not poisoned")[peer].clone();
+        let Plan { user: name, rooms, since } =
+            self.plans.lock().expect("not poisoned")[peer].clone();
         let admission = name.map_or_else(Admission::anonymous, |name| Admission::user(user(name)));
-        rooms.into_iter().fold(admission, |all, one| all.room(room(one))).extension(peer)
+        let admission = rooms.into_iter().fold(admission, |all, one| all.room(room(one)));
+        let admission = admission.extension(peer);
+        match since {
+            Some(since) => admission.since(since),
+            None => admission,
+        }
     }
 
     /// Does it, and notes it. `client` is the client that asked, unless the program did.
@@ -255,6 +282,8 @@ impl Script {
         // Only rooms and everyone are reached through a client.
         let client = client.filter(|_| matches!(to, To::All | To::Room(_)));
         let except = client.and_then(|client| client.extension::<usize>().copied());
+        // A client that counts hears itself.
+        let except = except.filter(|&peer| !self.notes().peers[peer].counts);
         let number = self.notes().publish(to, except);
         let message = said(number, len);
         let done: Result<Option<usize>, Error> = match (to, client, id, waits) {
@@ -279,6 +308,9 @@ impl Script {
             Ok(None) => {}
             Ok(recipients) => self.notes().published(number, recipients),
             Err(error) => {
+                if error.is_one_room() {
+                    return self.notes().refused(number);
+                }
                 assert!(error.is_closed() || error.is_full(), "{error}");
                 let (full, back) = (error.is_full(), error.into_message().is_some());
                 assert!(back || !full, "a message that had no place comes back");

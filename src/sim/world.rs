@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+use crate::config::Overflow;
 use crate::connection::registration;
 use crate::connection::registration::ClientKind;
 use crate::disconnect::Disconnect;
@@ -22,6 +23,7 @@ use crate::sim::network::{Line, Socket};
 use crate::sim::notes::To;
 use crate::sim::peer::{Peer, Voice, Way};
 use crate::sim::poster::Poster;
+use crate::sim::reader::Reads;
 use crate::sim::script::{Op, ROOMS, Script, USERS};
 use crate::time::virtual_time::VirtualTime;
 use crate::websocket::connection;
@@ -130,16 +132,31 @@ impl World {
         let at_most = if rng.bool() { usize::MAX } else { rng.usize(1..300) };
         // Out of order, the manager may run often enough to overrun a client that needs its task.
         let at_once = outlet && at_most == usize::MAX && way != Way::Events;
-        let steady = rng.bool() && (at_once || self.order == Order::Fair);
+        let reads = rng.u8(..3) == 0;
+        let steady = rng.bool() && !reads && (at_once || self.order == Order::Fair);
+        // In these a client that is behind for a moment loses something, however it reads.
+        let config = &self.hub.shared().config;
+        let steady = steady && !matches!(config.overflow, Overflow::Latest | Overflow::Replay);
         let user = rng.bool().then(|| rng.usize(..USERS));
         let mut rooms: Vec<_> = (0..ROOMS).filter(|_| rng.u8(..3) == 0).collect();
-        rooms.truncate(self.hub.shared().config.max_rooms_per_client);
-        let room = if steady { usize::MAX } else { rng.usize(..2_000) };
+        rooms.truncate(config.max_rooms_per_client);
+        let reads = reads.then(|| Reads::any(rng, &self.peers, way));
+        if let Some(reads) = reads {
+            rooms = vec![reads.room];
+        }
+        let is_plain = way == Way::Events && reads.is_none();
+        let reads = match rooms[..] {
+            [room] if is_plain => Some(Reads { room, since: None, ends: false }),
+            _ => reads,
+        };
+        let all = steady || reads.is_some() && rng.bool();
+        let room = if all { usize::MAX } else { rng.usize(..2_000) };
         let line = Line::named(Name::Peer(self.peers.len()), room, at_most, rng.fork());
         let answers = steady || rng.bool();
-        let number = self.script.peer(user, rooms.clone(), steady);
+        let number = self.script.peer(user, rooms.clone(), steady, (reads, way));
+        let asked = reads.map_or_else(Default::default, |reads| reads.request(rng));
         event!(
-            "peer {number} {way}{}: it {}, the kernel takes {} for it{}, it is to be in rooms {rooms:?}",
+            "peer {number} {way}{}: it {}, the kernel takes {} for it{}, it is to be in rooms {rooms:?}{}",
             if offers { " and offers to compress" } else { "" },
             match (steady, answers) {
                 (true, _) => "reads all and answers",
@@ -148,6 +165,13 @@ impl World {
             },
             journal::bytes(room),
             if outlet { ", others write to it too" } else { "" },
+            match reads {
+                Some(Reads { since: Some(since), ends, .. }) => format!(
+                    ", since {since}{}",
+                    if ends { " until it has what is kept" } else { "" }
+                ),
+                _ => String::new(),
+            },
         );
         let overrun = steady && self.order == Order::Wild;
         if overrun {
@@ -166,7 +190,11 @@ impl World {
                 .as_bytes(),
             ),
             Way::Events => {
-                line.send(format!("GET /sse/{number} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+                let (query, header) = asked;
+                line.send(
+                    format!("GET /sse/{number}{query} HTTP/1.1\r\nHost: x\r\n{header}\r\n")
+                        .as_bytes(),
+                );
             }
             Way::Upgraded => {}
         }
@@ -191,6 +219,7 @@ impl World {
             steady,
             answers,
             way,
+            reads,
             deflates,
             half: Vec::new(),
             seen: 0,
@@ -601,6 +630,16 @@ impl World {
             waited += next;
             assert!(waited < ENDING_MAX, "a connection never ends");
             self.rest();
+        }
+        self.forget_rooms();
+    }
+
+    /// Lets time pass until no room is kept, if any ever goes.
+    fn forget_rooms(&mut self) {
+        let age = self.hub.shared().config.history_age;
+        if !age.is_zero() {
+            self.advance(age + Duration::from_millis(1));
+            self.ask(|hub| async move { hub.rooms().await });
         }
     }
 

@@ -2,6 +2,7 @@
 //! on an executor that is ticked until nothing moves.
 
 mod eviction;
+mod history;
 mod inbox;
 mod manager;
 mod model;

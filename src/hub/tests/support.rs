@@ -15,11 +15,12 @@ use smol::{Executor, Task};
 use crate::config::{Config, Overflow};
 use crate::hub::client::Client;
 use crate::hub::client_id::{ClientId, Refusal};
-use crate::hub::command::Command;
+use crate::hub::command::{Command, Inserted};
 use crate::hub::cursor::Reading;
 use crate::hub::handle::Hub;
 use crate::hub::queue::{DirectWriter, Drained, Phase, Queue};
 use crate::hub::queue_config::QueueConfig;
+use crate::hub::since::Begin;
 use crate::hub::unsent::{Progress, Unsent};
 use crate::memory::budget::MemoryBudget;
 use crate::message::Message;
@@ -311,19 +312,22 @@ impl Stage {
         user: Option<&str>,
         rooms: &[&str],
     ) -> Result<ClientId, Refusal> {
+        self.register_as(queue, user, rooms, Reading::PLAIN).map(|inserted| inserted.id)
+    }
+
+    /// Asks for a client to be inserted that reads its room in some way.
+    pub(crate) fn register_as(
+        &self,
+        queue: &Arc<Queue>,
+        user: Option<&str>,
+        rooms: &[&str],
+        reading: Reading,
+    ) -> Result<Inserted, Refusal> {
         let (hub, queue, user) = (self.hub.clone(), Arc::clone(queue), user.map(Arc::from));
         let rooms = rooms.iter().map(|&room| Arc::from(room)).collect();
-        let register = |reply| Command::Register {
-            queue,
-            user,
-            rooms,
-            came: 0,
-            reading: Reading::PLAIN,
-            reply,
-        };
-        let inserted =
-            self.run(async move { hub.request(register).await }).expect("the manager runs");
-        inserted.map(|inserted| inserted.id)
+        let register =
+            move |reply| Command::Register { queue, user, rooms, came: 0, reading, reply };
+        self.run(async move { hub.request(register).await }).expect("the manager runs")
     }
 
     /// A client that takes everything at once.
@@ -333,21 +337,25 @@ impl Stage {
 
     /// A client with a socket that takes `room` bytes and then blocks; no task drains its queue.
     pub(crate) fn client_with_room(&self, room: usize, user: Option<&str>, rooms: &[&str]) -> Peer {
+        let (peer, _) = self.client_as(user, rooms, Reading::PLAIN);
+        peer.sink.lock().room = room;
+        peer.open();
+        peer
+    }
+
+    /// A client in its handshake that reads its room in some way, and where it begins.
+    pub(crate) fn client_as(
+        &self,
+        user: Option<&str>,
+        rooms: &[&str],
+        reading: Reading,
+    ) -> (Peer, Option<Begin>) {
         let queue = Queue::new(&self.hub.shared().queue_config);
-        let id = self.register(&queue, user, rooms).expect("a place in the registry");
-        let sink = Sink::new(room);
-        queue.open(Some(Arc::clone(&sink) as Arc<dyn DirectWriter>));
-        Peer {
-            client: Client::new(
-                self.hub.clone(),
-                id,
-                user.map(Arc::from),
-                crate::peer::Peer::unknown(),
-                None,
-            ),
-            queue,
-            sink,
-        }
+        let inserted = self.register_as(&queue, user, rooms, reading);
+        let Inserted { id, begin } = inserted.expect("a place in the registry");
+        let (user, origin) = (user.map(Arc::from), crate::peer::Peer::unknown());
+        let client = Client::new(self.hub.clone(), id, user, origin, None);
+        (Peer { client, queue, sink: Sink::new(usize::MAX) }, begin)
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -374,6 +382,11 @@ impl Peer {
         self.client.id()
     }
 
+    /// Ends the handshake: what is pushed goes to the socket.
+    pub(crate) fn open(&self) {
+        self.queue.open(Some(Arc::clone(&self.sink) as Arc<dyn DirectWriter>));
+    }
+
     /// The numbers of the messages it was sent.
     pub(crate) fn numbers(&self) -> Vec<u32> {
         self.sink.numbers()
@@ -389,10 +402,24 @@ impl Peer {
 
     /// The connection's task: drains whenever it is woken, until the queue takes no more.
     pub(crate) fn pump(&self) -> impl Future<Output = Phase> + Send + 'static {
+        self.pump_with(|_| ())
+    }
+
+    /// As [`pump`](Self::pump), for a client that may be behind in its room: it asks for more.
+    pub(crate) fn reader_pump(&self) -> impl Future<Output = Phase> + Send + 'static {
+        let hub = self.client.hub().clone();
+        self.pump_with(move |id| hub.ask(id))
+    }
+
+    fn pump_with(
+        &self,
+        ask: impl Fn(ClientId) + Send + 'static,
+    ) -> impl Future<Output = Phase> + Send + 'static {
         let (queue, sink) = (Arc::clone(&self.queue), Arc::clone(&self.sink));
         poll_fn(move |cx| {
             let drained =
                 queue.poll_drain(cx, usize::MAX, |cx, unsent| sink.poll_write(cx, unsent));
+            drained.asks.into_iter().for_each(&ask);
             match drained {
                 Drained { phase: Phase::Handshaking | Phase::Open, .. } => Poll::Pending,
                 Drained { phase: Phase::Closing, empty: false, .. } => Poll::Pending,

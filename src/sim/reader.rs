@@ -1,0 +1,156 @@
+//! Readers that come with `since`, go, and come back with the position that they have heard last.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use fastrand::Rng;
+
+use crate::hub::since::Since;
+use crate::hub::tests::support::number_of;
+use crate::sim::notes::{Notes, To};
+use crate::sim::peer::{GAP, Peer, Said, Way, frames_of};
+use crate::sim::script::{ROOMS, number_of_text};
+
+/// As what a peer reads the one room that it is in.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reads {
+    pub(super) room: usize,
+    /// Where it asks to begin. Without, only events tell positions.
+    pub(super) since: Option<Since>,
+    /// It asks for the end behind what is kept.
+    pub(super) ends: bool,
+}
+
+impl Reads {
+    /// A reader that was never here, or one that was: it comes back with what it has heard last.
+    pub(super) fn any(rng: &mut Rng, peers: &[Peer], way: Way) -> Self {
+        let ends = way == Way::Events && rng.u8(..8) == 0;
+        let earlier: Vec<_> = peers.iter().filter(|peer| peer.reads.is_some()).collect();
+        if let Some(peer) = rng.choice(&earlier).filter(|_| rng.u8(..4) > 0) {
+            let room = peer.reads.expect("was filtered").room;
+            let kernel = peer.line.lock();
+            let read = &kernel.taken[..kernel.read];
+            let heard = peer.frames(read).and_then(|said| Heard::of(&said, peer).last);
+            if let Some(last) = heard {
+                return Self { room, since: Some(Since::Position(last)), ends };
+            }
+        }
+        let since = match rng.u8(..8) {
+            0 | 1 => Since::Oldest,
+            2 => Since::Newest(rng.u32(1..9)),
+            3 => Since::Position(rng.u64(1..1 << 52)),
+            4 => Since::UNREADABLE,
+            _ => Since::Now,
+        };
+        Self { room: rng.usize(..ROOMS), since: Some(since), ends }
+    }
+
+    /// What a request for events has in its target, and in its header, for that.
+    pub(super) fn request(&self, rng: &mut Rng) -> (String, String) {
+        let (mut query, mut header) = (String::new(), String::new());
+        match self.since {
+            Some(Since::UNREADABLE) => header.push_str("Last-Event-ID: what was that\r\n"),
+            Some(since) if rng.bool() => write!(query, "&since={since}").expect("no limit"),
+            Some(since) => {
+                // An EventSource that comes back asks with the URL that it had.
+                query.push_str(if rng.bool() { "&since=0" } else { "" });
+                header = format!("Last-Event-ID: {since}\r\n");
+            }
+            None => {}
+        }
+        query.push_str(if self.ends { "&poll=1" } else { "" });
+        (query.replacen('&', "?", 1), header)
+    }
+}
+
+/// What a reader has heard of its room.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// The position and the number of each message.
+    messages: Vec<(u64, u32)>,
+    /// The position of the last message that it has heard, or was told to have missed.
+    pub(super) last: Option<u64>,
+}
+
+impl Heard {
+    /// What was said to a reader; panics if a position is not the next, and that was not told.
+    pub(super) fn of(said: &[Said], peer: &Peer) -> Self {
+        let reads = peer.reads.expect("a reader");
+        let mut heard = Self::default();
+        if peer.counts() {
+            let mut data = said.iter().filter(|said| matches!(said.frame.opcode, 1 | 2));
+            let Some(first) = data.next() else { return heard };
+            let first = std::str::from_utf8(&first.frame.payload).expect("digits");
+            let first: u64 = first.parse().expect("the first frame is a position");
+            let messages = data.map(|said| number(said, peer.way));
+            heard.messages = (first + 1..).zip(messages).collect();
+            heard.last = Some(first + heard.messages.len() as u64);
+            return heard;
+        }
+        heard.last = match reads.since {
+            Some(Since::Position(asked)) if asked < 1 << 53 => Some(asked),
+            _ => None,
+        };
+        let mut is_told = false;
+        for said in said {
+            match (said.frame.opcode, said.id) {
+                (GAP, _) => {
+                    let position = said.frame.payload.first_chunk().expect("8 bytes");
+                    heard.last = Some(u64::from_be_bytes(*position));
+                    is_told = true;
+                }
+                (1 | 2, Some(id)) => {
+                    let is_next = heard.last.is_none_or(|last| last + 1 == id);
+                    assert!(is_next, "{id} follows {:?}, and no gap is told", heard.last);
+                    let unreadable = reads.since == Some(Since::UNREADABLE);
+                    assert!(is_told || !unreadable, "it is told that its header says nothing");
+                    heard.messages.push((id, number(said, peer.way)));
+                    heard.last = Some(id);
+                }
+                _ => {}
+            }
+        }
+        heard
+    }
+}
+
+fn number(said: &Said, way: Way) -> u32 {
+    let payload = &said.frame.payload;
+    if said.frame.opcode == 1 { number_of_text(payload, way) } else { number_of(payload) }
+}
+
+/// The positions that readers have heard are consecutive from their first frame, across their
+/// connections, unless they were told: each message has one position in a room, and each position one
+/// message, for all of them.
+pub(super) fn check(notes: &Notes, peers: &[Peer]) {
+    let mut messages: BTreeMap<(usize, u64), u32> = BTreeMap::new();
+    let mut positions: BTreeMap<(usize, u32), u64> = BTreeMap::new();
+    for (n, peer) in peers.iter().enumerate() {
+        let Some(Reads { room, .. }) = peer.reads else { continue };
+        let Some(said) = peer.frames(&peer.line.lock().taken) else { continue };
+        for (position, number) in Heard::of(&said, peer).messages {
+            let to = notes.messages[number as usize].to;
+            let is_meant = matches!(to, To::All) || matches!(to, To::Room(to) if to == room);
+            assert!(is_meant, "peer {n} counts message {number}, which is for {to}");
+            let other = *messages.entry((room, position)).or_insert(number);
+            assert_eq!(
+                number, other,
+                "peer {n} hears another message at {position} of room {room}"
+            );
+            let other = *positions.entry((room, number)).or_insert(position);
+            assert_eq!(position, other, "peer {n} hears message {number} of room {room} elsewhere");
+        }
+    }
+}
+
+impl Peer {
+    /// The frames of what it has heard.
+    pub(super) fn frames(&self, heard: &[u8]) -> Option<Vec<Said>> {
+        frames_of(heard, self.way, self.reads.is_some_and(|reads| reads.ends))
+    }
+
+    /// Whether it counts what it hears, from the position in its first frame.
+    pub(super) fn counts(&self) -> bool {
+        self.way != Way::Events && self.reads.is_some_and(|reads| reads.since.is_some())
+    }
+}
