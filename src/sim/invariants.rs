@@ -6,7 +6,7 @@ use crate::config::Overflow;
 use crate::disconnect::Disconnect;
 use crate::hub::tests::support::{Frame, number_of};
 use crate::sim::notes::{NEVER, Notes, PeerNote, Span, To};
-use crate::sim::peer::{GAP, Peer, Said, Way};
+use crate::sim::peer::{GAP, Peer, STAND, Said, Way};
 use crate::sim::reader;
 use crate::sim::script::number_of_text;
 use crate::sim::world::World;
@@ -76,7 +76,7 @@ fn hear(frames: &[Said], peer: &Peer) -> Heard {
                 heard.close = Some(code);
             }
             9 | 10 => assert!(payload.len() <= 125),
-            &GAP => {}
+            &(GAP | STAND) => {}
             _ => panic!("nobody sent a frame of opcode {opcode}"),
         }
         heard.compressed.extend(heard.messages.last().filter(|_| *is_compressed));

@@ -157,6 +157,9 @@ impl Peer {
 /// The opcode that stands for the event of a gap, with the position in it.
 pub(super) const GAP: u8 = 15;
 
+/// The opcode that stands for a block that says where the peer stands, with the position in it.
+pub(super) const STAND: u8 = 14;
+
 /// A frame, or an event that stands for one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Said {
@@ -210,6 +213,8 @@ fn events(stream: &[u8], may_end: bool) -> Vec<Said> {
             let (position, missed) = gap.split_once("\ndata: ").expect("what was missed");
             assert!(missed == "unknown" || missed.parse::<u64>().is_ok_and(|missed| missed > 0));
             (GAP, number(position).to_be_bytes().to_vec())
+        } else if let Some(position) = event.strip_prefix("id: ") {
+            (STAND, number(position).to_be_bytes().to_vec())
         } else if let Some(close) = event.strip_prefix("event: close\ndata: {\"code\":") {
             let code = close.split_once(',').and_then(|(code, _)| code.parse().ok());
             let code: u16 = code.expect("a close code");

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use crate::hub::since::Since;
 use crate::hub::tests::support::number_of;
 use crate::sim::notes::{Notes, To};
-use crate::sim::peer::{GAP, Peer, Said, Way, frames_of};
+use crate::sim::peer::{GAP, Peer, STAND, Said, Way, frames_of};
 use crate::sim::script::{ROOMS, number_of_text};
 
 /// As what a peer reads the one room that it is in.
@@ -94,10 +94,13 @@ impl Heard {
         let mut is_told = false;
         for said in said {
             match (said.frame.opcode, said.id) {
-                (GAP, _) => {
+                (GAP | STAND, _) => {
                     let position = said.frame.payload.first_chunk().expect("8 bytes");
-                    heard.last = Some(u64::from_be_bytes(*position));
-                    is_told = true;
+                    let position = u64::from_be_bytes(*position);
+                    is_told |= said.frame.opcode == GAP;
+                    let stands = is_told || heard.last.is_none_or(|last| last == position);
+                    assert!(stands, "it stands at {position}, not {:?}", heard.last);
+                    heard.last = Some(position);
                 }
                 (1 | 2, Some(id)) => {
                     let is_next = heard.last.is_none_or(|last| last + 1 == id);
