@@ -140,7 +140,7 @@ impl Requested {
             Some("sse") => Self::Events,
             Some("pub") if matches!(*request.method(), Method::GET | Method::HEAD) => Self::Read,
             Some("pub" | "user") => Self::Publish,
-            Some("metrics" | "rooms" | "all") => Self::Admin,
+            Some("metrics" | "rooms" | "events" | "all") => Self::Admin,
             _ => Self::Other,
         }
     }

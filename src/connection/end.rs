@@ -180,7 +180,7 @@ pub(crate) async fn depart<H: Handler>(
     reason: &Disconnect,
     handler: &H,
 ) {
-    let rooms = registered.leave(client.id()).await;
+    let rooms = registered.leave(client.id(), reason).await;
     drop(registered);
     let client = client.departed(rooms);
     let hook = async { handler.on_disconnect(&client, reason).await };

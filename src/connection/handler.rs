@@ -275,8 +275,8 @@ pub trait Handler: Send + Sync + 'static {
         ready(Err(StatusCode::NOT_FOUND))
     }
 
-    /// Decides on a request to the admin endpoints `/metrics`, `/rooms` and `/rooms/{room}`, if
-    /// [`Config::http`](crate::Config::http) is on. An `Err` is the status of the refusal.
+    /// Decides on a request to the admin endpoints `/metrics`, `/rooms`, `/rooms/{room}` and `/events`,
+    /// if [`Config::http`](crate::Config::http) is on. An `Err` is the status of the refusal.
     ///
     /// The default allows requests from this machine ([`is_local`](crate::is_local)), and refuses
     /// others with 403.
@@ -286,6 +286,24 @@ pub trait Handler: Send + Sync + 'static {
         peer: &Peer,
     ) -> impl Future<Output = Result<(), StatusCode>> + Send {
         ready(if is_local(request, peer) { Ok(()) } else { Err(StatusCode::FORBIDDEN) })
+    }
+
+    /// Waits for the moment from which a request for events (`GET /events`) is not allowed any more:
+    /// when its token ends, for example. The stream ends then with 1008; the reason is that of
+    /// [`on_refusal`](Self::on_refusal) for the status.
+    ///
+    /// By default there is no such moment.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future is dropped when the stream ends before.
+    fn inspect_until(
+        &self,
+        request: &Request<()>,
+        peer: &Peer,
+    ) -> impl Future<Output = StatusCode> + Send {
+        let _ = (request, peer);
+        pending()
     }
 
     /// Returns why [`on_upgrade`](Self::on_upgrade), [`on_publish`](Self::on_publish),
@@ -374,6 +392,14 @@ impl<H: Handler> Handler for Arc<H> {
         peer: &Peer,
     ) -> impl Future<Output = Result<(), StatusCode>> + Send {
         (**self).on_inspect(request, peer)
+    }
+
+    fn inspect_until(
+        &self,
+        request: &Request<()>,
+        peer: &Peer,
+    ) -> impl Future<Output = StatusCode> + Send {
+        (**self).inspect_until(request, peer)
     }
 
     fn on_act(

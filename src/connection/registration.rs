@@ -20,7 +20,7 @@ use crate::hub::handle::Hub;
 use crate::hub::pending_reply::PendingReply;
 use crate::hub::queue::Queue;
 use crate::hub::since::Begin;
-use crate::limits::admission::{ClientPermit, LimitReached};
+use crate::limits::admission::{ClientPermit, EventReaderPermit, LimitReached};
 use crate::message::Encoding;
 use crate::name::is_name;
 use crate::peer::Peer;
@@ -46,9 +46,9 @@ impl Registered {
     /// Disconnects the queue and waits until the manager has removed the client, so that a later
     /// count of clients does not include it. Returns the rooms that the client has left. The permit
     /// is released when this is dropped.
-    pub(crate) async fn leave(&self, id: ClientId) -> Vec<Arc<str>> {
+    pub(crate) async fn leave(&self, id: ClientId, reason: &Disconnect) -> Vec<Arc<str>> {
         match self.queue.disconnect() {
-            Some(id) => self.report(id).await,
+            Some(id) => self.report(id, reason.clone()).await,
             // An evicted client may have ended before the manager has removed it. The manager does
             // that before it takes another command.
             None if !self.queue.has_left() => {
@@ -60,11 +60,10 @@ impl Registered {
     }
 
     /// Has the manager remove a client whose queue is disconnected.
-    async fn report(&self, id: ClientId) {
+    async fn report(&self, id: ClientId, reason: Disconnect) {
         // The queue returns its id once. If this future is dropped while it waits, the guard
         // reports the departure.
         let mut unheard = PendingDeparture { hub: &self.hub, id: Some(id) };
-        let reason = Disconnect::ABNORMAL;
         let command = |reply| Command::Disconnect { id, reason, reply: Some(reply) };
         // An error means that the manager has ended, and its registry with it.
         drop(self.hub.request(command).await);
@@ -180,11 +179,25 @@ pub(crate) fn take_place(hub: &Hub, network: Option<u128>) -> Result<ClientPermi
     if hub.memory().is_high() {
         return Err(short_of_memory());
     }
-    hub.shared().admissions.client(network).map_err(|crowded| {
-        unavailable(match crowded {
-            LimitReached::Clients => "too many clients are connected",
-            LimitReached::PerIp => "too many clients are connected from this address",
-        })
+    hub.shared().admissions.client(network).map_err(crowded)
+}
+
+/// Takes the place of a reader of events, if there is one and memory is not short.
+pub(crate) fn take_event_place(
+    hub: &Hub,
+    network: Option<u128>,
+) -> Result<EventReaderPermit, Response> {
+    if hub.memory().is_high() {
+        return Err(short_of_memory());
+    }
+    hub.shared().admissions.event_reader(network).map_err(crowded)
+}
+
+fn crowded(limit: LimitReached) -> Response {
+    unavailable(match limit {
+        LimitReached::Clients => "too many clients are connected",
+        LimitReached::PerIp => "too many clients are connected from this address",
+        LimitReached::EventReaders => "4 readers of events are connected, the limit",
     })
 }
 
@@ -259,7 +272,8 @@ mod tests {
             block_on(executor.run(registering)).expect("a permit");
         assert_eq!(hub.stats().clients, 1);
         hub.try_publish("empty room", "x").expect("there is room");
-        let mut leave = Box::pin(registered.leave(client.id()));
+        let reason = Disconnect::ABNORMAL;
+        let mut leave = Box::pin(registered.leave(client.id(), &reason));
         assert!(block_on(poll_once(&mut leave)).is_none(), "the inbox is full");
         drop(leave);
         while executor.try_tick() {}

@@ -33,6 +33,8 @@ pub(crate) enum Failure {
     Refused(Response),
     /// The stream failed, or ended before the request did.
     Io(io::Error),
+    /// The response was a stream of its own, and the connection has ended with it.
+    Ended,
 }
 
 impl From<Response> for Failure {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::disconnect::Disconnect;
 use crate::hub::client_id::{ClientId, Member, Refusal, Target};
 use crate::hub::cursor::Reading;
+use crate::hub::event::EventQueue;
 use crate::hub::link_event::LinkEvent;
 use crate::hub::queue::Queue;
 use crate::hub::reply::Reply;
@@ -120,6 +121,8 @@ pub(crate) enum Command {
     Await { room: Arc<str>, since: Since, reply: Reply<History> },
     /// A reader that waited has given up.
     GiveUp,
+    /// A reader of events: `reply` hears from when on it is one.
+    ReadEvents { queue: Arc<EventQueue>, reply: Reply<()> },
     /// A connection is gone and reported elsewhere, or memory is short: look.
     Wake,
     /// The hub has drained: end.

@@ -231,6 +231,10 @@ impl Manager {
             Command::History { room, since, limit, reply } => {
                 reply.answer(registry.history(&room, since, limit));
             }
+            Command::ReadEvents { queue, reply } => {
+                registry.add_reader(queue);
+                reply.answer(());
+            }
             Command::Await { room, since, reply } => match registry.history(&room, since, 1) {
                 Some(kept) if !kept.messages.is_empty() || kept.missed != Missed::Nothing => {
                     reply.answer(kept);

@@ -7,6 +7,7 @@ pub(crate) mod client;
 pub(crate) mod client_id;
 pub(crate) mod command;
 pub(crate) mod cursor;
+pub(crate) mod event;
 pub(crate) mod eviction;
 pub(crate) mod extras;
 pub(crate) mod handle;

@@ -161,6 +161,8 @@ struct End {
     /// The rooms that the client was in when the registry removed it, until its connection takes
     /// them for the hook.
     left: Option<Vec<Arc<str>>>,
+    /// The hub has evicted the client, for whatever reason.
+    is_evicted: bool,
 }
 
 impl Queue {
@@ -759,6 +761,11 @@ impl Queue {
         self.lock().reason()
     }
 
+    /// Whether the client was evicted, also if its connection has ended since.
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.lock().end.as_ref().is_some_and(|end| end.is_evicted)
+    }
+
     /// Keeps the rooms that the client was in. For the registry, when it removes the client.
     pub(crate) fn set_left(&self, rooms: Vec<Arc<str>>) {
         self.lock().end().left = Some(rooms);
@@ -881,8 +888,10 @@ impl State {
             1 => Disconnect::new(Disconnect::SLOW.code(), "too slow: missed 1 message"),
             n => Disconnect::new(Disconnect::SLOW.code(), format!("too slow: missed {n} messages")),
         };
+        let end = self.end();
         // A client that is already closing keeps its first reason when it is evicted.
-        self.end().reason.get_or_insert(reason);
+        end.reason.get_or_insert(reason);
+        end.is_evicted = true;
         queue_config.counters.clients_evicted.fetch_add(1, Ordering::Relaxed);
     }
 

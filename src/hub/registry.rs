@@ -11,6 +11,7 @@ use crate::hub::batch::{Audience, BATCH_MAX, Batch, JoinedFrames};
 use crate::hub::client_id::{ClientId, Member, Refusal, Target};
 use crate::hub::command::Inserted;
 use crate::hub::cursor::{Cursor, Reader, Reading};
+use crate::hub::event::{EventQueue, HubEvent, HubEventKind};
 use crate::hub::history_config::HistoryConfig;
 use crate::hub::queue::{Push, Queue};
 use crate::hub::room::{Room, shrink};
@@ -375,6 +376,9 @@ impl Registry {
             return false;
         }
         let entry = self.entries.remove(id.slot as usize);
+        if self.rooms.readers.are_any() {
+            self.tell_end(id, &entry, &reason);
+        }
         for membership in &entry.memberships {
             self.remove_membership(membership);
         }
@@ -391,6 +395,43 @@ impl Registry {
         self.shrink_indexes();
         self.counters.clients.store(self.entries.len(), Ordering::Relaxed);
         true
+    }
+
+    /// Tells the readers of events of a client that is removed: of its eviction first, if it is one.
+    #[cold]
+    fn tell_end(&mut self, id: ClientId, entry: &Entry, reason: &Disconnect) {
+        let readers = &mut self.rooms.readers;
+        // A queue that was evicted, or whose client was told to go, knows better why.
+        let reason = entry.queue.reason().unwrap_or_else(|| reason.clone());
+        let mut tell = |kind, room: Option<&Arc<str>>| {
+            let (user, reason) = (entry.user.clone(), Some(reason.clone()));
+            readers.tell(&HubEvent::of_client(kind, room.cloned(), id, user, reason));
+        };
+        let is_evicted = entry.queue.is_evicted();
+        if is_evicted && entry.memberships.is_empty() {
+            tell(HubEventKind::Evicted, None);
+        }
+        for Membership { room, .. } in &entry.memberships {
+            if is_evicted {
+                tell(HubEventKind::Evicted, Some(room));
+            }
+            tell(HubEventKind::Leave, Some(room));
+        }
+    }
+
+    /// Tells the readers of events of a client that leaves a room and stays, if it is in the room.
+    #[cold]
+    fn tell_leave(&mut self, id: ClientId, room: &str) {
+        let Some(entry) = self.get(id) else { return };
+        let Some(left) = entry.memberships.iter().find(|m| &*m.room == room) else { return };
+        let (room, user) = (Some(Arc::clone(&left.room)), entry.user.clone());
+        let leave = HubEvent::of_client(HubEventKind::Leave, room, id, user, None);
+        self.rooms.readers.tell(&leave);
+    }
+
+    /// Adds a reader of events.
+    pub(crate) fn add_reader(&mut self, queue: Arc<EventQueue>) {
+        self.rooms.readers.add(queue);
     }
 
     /// Removes clients of a user, at most `limit`; returns how many.
@@ -425,7 +466,13 @@ impl Registry {
             return Err(Refusal::OneRoom);
         }
         let (room, place) = self.rooms.add(room, id.slot).ok_or(Refusal::Rooms)?;
-        self.entries[id.slot as usize].memberships.push(Membership { room, place });
+        let entry = &mut self.entries[id.slot as usize];
+        if self.rooms.readers.are_any() {
+            let (room, user) = (Some(Arc::clone(&room)), entry.user.clone());
+            let join = HubEvent::of_client(HubEventKind::Join, room, id, user, None);
+            self.rooms.readers.tell(&join);
+        }
+        entry.memberships.push(Membership { room, place });
         Ok(())
     }
 
@@ -438,6 +485,9 @@ impl Registry {
     /// Takes a client out of a room; not being there is no error.
     pub(crate) fn leave(&mut self, id: ClientId, room: &str) -> Result<(), Refusal> {
         let counts_one_room = self.counts_one_room(id);
+        if self.rooms.readers.are_any() && !counts_one_room {
+            self.tell_leave(id, room);
+        }
         let entry = self.get_mut(id).ok_or(Refusal::UnknownClient)?;
         if let Some(at) = entry.memberships.iter().position(|m| &*m.room == room) {
             if counts_one_room {

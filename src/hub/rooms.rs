@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::hub::client_id::ClientId;
+use crate::hub::event::{EventReaders, HubEventKind};
 use crate::hub::history_config::HistoryConfig;
 use crate::hub::room::Room;
 use crate::hub::sizing::NAME;
@@ -45,6 +46,8 @@ pub(crate) struct Rooms {
     memory: Arc<MemoryBudget>,
     /// Bytes that are reserved for rooms.
     reserved: usize,
+    /// The readers of events, here since rooms also begin and end without a client.
+    pub(crate) readers: EventReaders,
 }
 
 impl Rooms {
@@ -72,6 +75,7 @@ impl Rooms {
             counters,
             memory,
             reserved: 0,
+            readers: EventReaders::default(),
         }
     }
 
@@ -295,6 +299,7 @@ impl Rooms {
         let messages_max = self.config.messages_max(name);
         let now = if messages_max > 0 { self.clock.nanos() } else { 0 };
         self.rooms.insert(Arc::clone(name), Room::new(messages_max, now));
+        self.readers.tell_room(HubEventKind::RoomMade, name);
         self.memberless += 1;
         self.count();
         Some(())
@@ -302,10 +307,11 @@ impl Rooms {
 
     /// Takes a room without a member off the index.
     fn forget(&mut self, name: &str) {
-        let Some(room) = self.rooms.remove(name) else { return };
+        let Some((name, room)) = self.rooms.remove_entry(name) else { return };
         self.memberless -= 1;
         self.set_held(self.held - room.holds().1);
         self.count();
+        self.readers.tell_room(HubEventKind::RoomGone, &name);
     }
 
     fn is_over(&self, room: &Room) -> bool {

@@ -13,6 +13,10 @@ use crate::limits::semaphore::FifoSemaphore;
 use crate::memory::budget::MemoryBudget;
 use crate::stats::Counters;
 
+/// Readers of events at once. Each of them hears all that happens, so that each costs the manager
+/// time. Operators need a few: a page, a program, and one more while either is replaced.
+pub(crate) const EVENT_READERS_MAX: usize = 4;
+
 /// Counts connections, clients and handshakes against their limits.
 #[derive(Debug)]
 pub(crate) struct Admissions {
@@ -22,6 +26,8 @@ pub(crate) struct Admissions {
     /// Clients with a permit by network, as [`Admissions::client`] was given it; entries of 0 are
     /// removed, so it is bounded by clients.
     by_ip: Mutex<HashMap<u128, usize>>,
+    /// Readers of events, of which there may be [`EVENT_READERS_MAX`].
+    event_readers: AtomicUsize,
     per_ip_max: Option<usize>,
     /// Connections that wait for their next request, under permits that no client needs.
     idle: AtomicUsize,
@@ -51,6 +57,8 @@ pub(crate) enum LimitReached {
     Clients,
     /// As many clients as allowed are connected from that address.
     PerIp,
+    /// As many readers of events as allowed are there.
+    EventReaders,
 }
 
 impl Admissions {
@@ -65,6 +73,7 @@ impl Admissions {
             clients: AtomicUsize::new(0),
             clients_max,
             by_ip: Mutex::new(HashMap::new()),
+            event_readers: AtomicUsize::new(0),
             per_ip_max,
             idle: AtomicUsize::new(0),
             keep_alive_unwanted: Event::new(),
@@ -139,22 +148,53 @@ impl Admissions {
             return Err(LimitReached::Clients);
         }
         let mut permit = ClientPermit { admissions: Arc::clone(self), ip: None };
-        if let (Some(max), Some(ip)) = (self.per_ip_max, ip) {
-            let mut by_ip = self.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
-            let clients = by_ip.entry(ip).or_insert(0);
-            if *clients >= max {
-                drop(by_ip);
-                return Err(LimitReached::PerIp);
-            }
-            *clients += 1;
-            permit.ip = Some(Box::new(ip));
-        }
+        permit.ip = self.count_network(ip)?;
         if self.clients.load(Ordering::Relaxed) + self.idle.load(Ordering::Relaxed)
             > self.clients_max
         {
             self.keep_alive_unwanted.notify(1.additional());
         }
         Ok(permit)
+    }
+
+    /// Takes a permit for one more reader of events; `ip` as for [`client`](Self::client), among
+    /// which it is not counted otherwise.
+    pub(crate) fn event_reader(
+        self: &Arc<Self>,
+        ip: Option<u128>,
+    ) -> Result<EventReaderPermit, LimitReached> {
+        let below = |n: usize| (n < EVENT_READERS_MAX).then_some(n + 1);
+        let readers = &self.event_readers;
+        if readers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below).is_err() {
+            return Err(LimitReached::EventReaders);
+        }
+        let mut permit = EventReaderPermit { admissions: Arc::clone(self), ip: None };
+        permit.ip = self.count_network(ip)?;
+        Ok(permit)
+    }
+
+    /// Counts one more under a network, if networks are counted.
+    fn count_network(&self, ip: Option<u128>) -> Result<Option<Box<u128>>, LimitReached> {
+        let (Some(max), Some(ip)) = (self.per_ip_max, ip) else { return Ok(None) };
+        let mut by_ip = self.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
+        let clients = by_ip.entry(ip).or_insert(0);
+        if *clients >= max {
+            return Err(LimitReached::PerIp);
+        }
+        *clients += 1;
+        Ok(Some(Box::new(ip)))
+    }
+
+    /// Takes one off the count of a network.
+    fn uncount_network(&self, ip: Option<&u128>) {
+        let Some(ip) = ip else { return };
+        let mut by_ip = self.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(clients) = by_ip.get_mut(ip) {
+            *clients -= 1;
+            if *clients == 0 {
+                by_ip.remove(ip);
+            }
+        }
     }
 
     /// Takes a permit for a connection that waits for its next request, if there is one that no
@@ -260,15 +300,22 @@ pub(crate) struct ClientPermit {
 impl Drop for ClientPermit {
     fn drop(&mut self) {
         self.admissions.clients.fetch_sub(1, Ordering::Relaxed);
-        if let Some(ip) = self.ip.as_deref() {
-            let mut by_ip = self.admissions.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(clients) = by_ip.get_mut(ip) {
-                *clients -= 1;
-                if *clients == 0 {
-                    by_ip.remove(ip);
-                }
-            }
-        }
+        self.admissions.uncount_network(self.ip.as_deref());
+    }
+}
+
+/// A permit for one reader of events.
+#[derive(Debug)]
+pub(crate) struct EventReaderPermit {
+    admissions: Arc<Admissions>,
+    /// The network it is counted under, if networks are.
+    ip: Option<Box<u128>>,
+}
+
+impl Drop for EventReaderPermit {
+    fn drop(&mut self) {
+        self.admissions.event_readers.fetch_sub(1, Ordering::Relaxed);
+        self.admissions.uncount_network(self.ip.as_deref());
     }
 }
 
@@ -303,6 +350,21 @@ mod tests {
             3,
             "a refusal gives its permit back"
         );
+    }
+    #[test]
+    fn readers_of_events_have_places_of_their_own_and_count_by_network() {
+        let admissions = admissions(1, Some(2));
+        let client = admissions.client(Some(1)).expect("the only place");
+        let first = admissions.event_reader(Some(1)).expect("a place of its own");
+        assert_eq!(admissions.event_reader(Some(1)).err(), Some(LimitReached::PerIp));
+        let others: Vec<_> = (2..=EVENT_READERS_MAX)
+            .map(|n| admissions.event_reader(Some(n as u128)).expect("another network"))
+            .collect();
+        assert_eq!(admissions.event_reader(None).err(), Some(LimitReached::EventReaders));
+        drop(others);
+        assert!(admissions.event_reader(None).is_ok());
+        drop((client, first));
+        assert!(admissions.by_ip.lock().expect("not poisoned").is_empty());
     }
     #[test]
     fn an_idle_connection_leaves_for_a_client_and_at_the_end() {

@@ -129,7 +129,7 @@ async fn read<T: Transport>(
         Err(failure) => {
             let status = match &failure {
                 Failure::Refused(response) => response.status,
-                Failure::Io(_) => StatusCode::BAD_REQUEST,
+                Failure::Io(_) | Failure::Ended => StatusCode::BAD_REQUEST,
             };
             taken.failure = Some(failure);
             Err(status)

@@ -28,6 +28,7 @@ use crate::limits::admission::{HandshakePermit, KeepAlivePermit};
 use crate::message::Encoding;
 use crate::net::stream::Transport;
 use crate::peer::Peer;
+use crate::serve::event_stream::stream_events;
 use crate::serve::exchange::Exchange;
 use crate::serve::health::health;
 use crate::serve::lines::publish_lines;
@@ -225,6 +226,10 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                 }
             }
             Ok(ControlFlow::Continue(response)) | Err(Failure::Refused(response)) => response,
+            Err(Failure::Ended) => {
+                let sentence = Cow::Borrowed("the stream of events has ended");
+                return Err(Error::new(Kind::Refused(StatusCode::OK, sentence)));
+            }
             Err(Failure::Io(error)) => {
                 // A peer that never sent a byte was not refused anything. It is told nothing: its
                 // next request would take that for its answer.
@@ -301,6 +306,11 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         }
         if route.is_admin() {
             exchange.requested = Requested::Admin;
+        }
+        if matches!(route, Route::HubEvents) {
+            // Boxed, since it is rare and lasts.
+            let (stream, handler) = (&mut self.stream, self.handler);
+            return Err(Box::pin(stream_events(stream, handler, head, exchange)).await);
         }
         let peer = exchange.client_address;
         if matches!(route, Route::Events) {
@@ -379,6 +389,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             | Route::Page(_)
             | Route::Options(_)
             | Route::Read(_)
+            | Route::HubEvents
             | Route::Endpoint => {}
         }
         Ok(ControlFlow::Continue(Some(match route {

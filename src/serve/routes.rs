@@ -31,6 +31,8 @@ pub(crate) enum Route<'a> {
     Metrics,
     /// The rooms.
     Rooms,
+    /// What happens in the hub, as server-sent events.
+    HubEvents,
     /// The members of a room.
     Members(String),
     /// To end clients: a member of a room, or those of a user.
@@ -56,7 +58,7 @@ impl Route<'_> {
     /// The methods it answers, as the Allow header has them.
     fn methods(&self) -> &'static str {
         match self {
-            Self::Upgrade | Self::Events => "GET, OPTIONS",
+            Self::Upgrade | Self::Events | Self::HubEvents => "GET, OPTIONS",
             Self::Publish(Target::User(_)) => "POST, PUT, DELETE, OPTIONS",
             Self::Publish(Target::Room(_)) => "GET, HEAD, POST, PUT, OPTIONS",
             Self::Publish(_) | Self::PublishLines(_) => "POST, PUT, OPTIONS",
@@ -77,6 +79,7 @@ impl Route<'_> {
             self,
             Self::Metrics
                 | Self::Rooms
+                | Self::HubEvents
                 | Self::Members(_)
                 | Self::Disconnect { .. }
                 | Self::Publish(Target::All)
@@ -149,6 +152,8 @@ fn find<'a>(path: &str, config: &'a Config) -> Option<Route<'a>> {
         Some(Route::Metrics)
     } else if path == "/rooms" {
         Some(Route::Rooms)
+    } else if path == "/events" {
+        Some(Route::HubEvents)
     } else if path == "/all" {
         Some(Route::Publish(Target::All))
     } else if let Some(room) = path.strip_prefix("/rooms/") {
@@ -262,6 +267,9 @@ mod tests {
             ("GET /ws/%00 HTTP/1.1", UPGRADE, 404),
             ("GET /ws/%ff HTTP/1.1", UPGRADE, 404),
             ("GET /wsx HTTP/1.1", UPGRADE, 404),
+            ("GET /events HTTP/1.1", "", 200),
+            ("HEAD /events HTTP/1.1", "", 405),
+            ("GET /events/a HTTP/1.1", "", 404),
             ("POST /all HTTP/1.1", "Content-Length: 1\r\n", 200),
             ("DELETE /all HTTP/1.1", "", 405),
             ("DELETE /user/ada HTTP/1.1", "", 200),
@@ -292,6 +300,7 @@ mod tests {
             ("GET /metrics HTTP/1.1", 403),
             ("GET /rooms HTTP/1.1", 403),
             ("GET /rooms/a HTTP/1.1", 403),
+            ("GET /events HTTP/1.1", 403),
         ] {
             let headers = "Host: hub.example\r\nOrigin: https://elsewhere.example\r\n";
             let request = format!("{line}\r\n{headers}Content-Length: 1\r\n\r\n");

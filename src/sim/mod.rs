@@ -22,6 +22,7 @@
 //! replays one and prints all its events.
 
 mod engine;
+mod event_reader;
 mod executor;
 mod invariants;
 mod journal;

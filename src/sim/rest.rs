@@ -1,5 +1,7 @@
 //! What must be so whenever a world is at rest.
 
+use std::collections::BTreeSet;
+
 use crate::sim::notes::{Span, To};
 use crate::sim::peer::Way;
 use crate::sim::reader::Heard;
@@ -25,6 +27,7 @@ impl World {
             return;
         }
         self.check_clients();
+        self.check_events();
         // A listing names the members of a room, and a message from rest reaches exactly those.
         let which = self.rng.usize(..ROOMS);
         let Some(members) = self.ask(|hub| async move { hub.presence(&room(which)).await }) else {
@@ -67,6 +70,21 @@ impl World {
             assert_eq!(told, members.len(), "as many recipients as members");
             assert!(counted >= told as u64, "recipients are counted");
         }
+    }
+
+    /// Joins and leaves that a reader of events has heard agree with the registry, unless it was told of
+    /// a gap since the last look.
+    fn check_events(&mut self) {
+        let mut listed = BTreeSet::new();
+        for which in 0..ROOMS {
+            let name = room(which);
+            let Some(members) = self.ask(|hub| async move { hub.presence(&room(which)).await })
+            else {
+                return;
+            };
+            listed.extend(members.iter().map(|member| (name.clone(), member.id)));
+        }
+        self.heard.borrow_mut().agree(listed);
     }
 
     /// An evicted client is gone (invariant 7), and nothing waits for a client that has room, without

@@ -16,6 +16,8 @@ use crate::hub::tests::support::deflated;
 use crate::peer::Peer as Origin;
 use crate::serve::accept::connect;
 use crate::sim::any_config;
+use crate::sim::event_reader;
+use crate::sim::event_reader::HeardEvents;
 use crate::sim::executor::{Executor, Order, TaskId};
 use crate::sim::journal;
 use crate::sim::journal::{Name, event};
@@ -52,6 +54,8 @@ pub(super) struct World {
     order: Order,
     pub(super) manager: TaskId,
     pub(super) len_max: usize,
+    /// What a reader of events has heard since the hub was made.
+    pub(super) heard: Rc<RefCell<HeardEvents>>,
 }
 
 impl World {
@@ -67,6 +71,9 @@ impl World {
         let (hub, manager) = Hub::new(config).expect("a valid configuration");
         let mut executor = Executor::new(order);
         let manager = executor.spawn(manager);
+        let heard = event_reader::spawn(&mut executor, &hub, rng.bool());
+        // From the first event on.
+        while executor.tick(&mut rng) {}
         let script = Script::default();
         let (peers, posters, verbs) = (Vec::new(), Vec::new(), Vec::new());
         Self {
@@ -82,6 +89,7 @@ impl World {
             order,
             manager,
             len_max,
+            heard,
         }
     }
 

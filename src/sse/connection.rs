@@ -32,7 +32,7 @@ use crate::net::stream::Transport;
 use crate::sse::encoder::Encoder;
 
 /// Bytes that a peer may send behind its request, for which there is no use.
-const DISCARD_MAX: usize = 64 * 1024;
+pub(crate) const DISCARD_MAX: usize = 64 * 1024;
 
 /// What shows that a stream lives, at its begin and at the ping interval.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -77,6 +77,16 @@ impl EventFormat {
     pub(crate) fn of(request: &Request<()>) -> Self {
         let is_chunked = request.version() == Version::HTTP_11;
         Self { heartbeat: Heartbeat::of(request.uri()), is_chunked }
+    }
+
+    /// An encoder for such a stream, which begins with `first`.
+    pub(crate) fn encoder(self, first: Vec<u8>) -> Encoder {
+        Encoder::new(first, self.is_chunked)
+    }
+
+    /// What shows that the stream lives.
+    pub(crate) fn heartbeat(self, config: &Config) -> Cow<'static, str> {
+        self.heartbeat.text(config)
     }
 }
 
@@ -355,7 +365,7 @@ impl<'a, T: Transport> Ending<'a> for Stream<'a, T> {
 
 /// The last event of a stream: what a close frame would say, and after how many milliseconds an
 /// `EventSource` reconnects.
-fn close(reason: &Disconnect) -> Vec<u8> {
+pub(crate) fn close(reason: &Disconnect) -> Vec<u8> {
     let mut event = format!("event: close\ndata: {{\"code\":{},\"reason\":", reason.code());
     json::string(&mut event, reason.reason());
     event.push_str(&format!("}}\nretry: {}\n\n", fastrand::u16(RETRY)));

@@ -136,3 +136,29 @@ fn acts_answer_a_page_of_another_origin_that_is_listed_by_name() {
     let asks = ["-H", "Access-Control-Request-Method: POST"];
     assert_eq!(status("/user/ada", &[&from(other, "OPTIONS")[..], &asks].concat()), Some(204));
 }
+
+/// From this machine too, a page of another origin shows the token.
+#[test]
+fn events_are_for_administrators_and_their_own_pages() {
+    let ask = |address: &str, path: &str, headers: &str| {
+        let host = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n");
+        Peer::<TcpStream>::dial(address).request(&host).status
+    };
+    let listed = ["--allow-origin", "http://localhost:3000"];
+    let page = "Origin: http://localhost:3000\r\n";
+    let token = "Authorization: Bearer boss\r\n";
+    let (_server, address) = Server::start(&listed);
+    let own = format!("Origin: http://{address}\r\n");
+    for path in ["/events", "/rooms"] {
+        assert_eq!(ask(&address, path, ""), 200);
+        assert_eq!(ask(&address, path, &own), 200);
+        assert_eq!(ask(&address, path, page), 403, "{path}");
+    }
+    let (_server, address) = Server::start(&[&listed[..], &["--admin-token", "boss"]].concat());
+    assert_eq!(ask(&address, "/events", ""), 401);
+    assert_eq!(ask(&address, "/events", page), 401);
+    assert_eq!(ask(&address, "/events", token), 200);
+    assert_eq!(ask(&address, "/events", &format!("{page}{token}")), 200);
+    let other = format!("Origin: http://localhost:4000\r\n{token}");
+    assert_eq!(ask(&address, "/events", &other), 403);
+}

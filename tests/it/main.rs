@@ -26,6 +26,7 @@ mod sse;
 
 mod embed;
 mod endpoints;
+mod events;
 mod hostile;
 mod relay;
 mod storms;

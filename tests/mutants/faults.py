@@ -22,6 +22,30 @@ SEVERAL = "sim/several.rs::several_hubs_keep_the_invariants"
 
 FAULTS = [
     Fault(
+        "events: a reader that is behind is not told of the gap",
+        "event.rs::EventQueue::push",
+        "state.missed += 1;",
+        "",
+    ),
+    Fault(
+        "events: a client that leaves a room and stays is not told of",
+        "registry.rs::tell_leave",
+        "self.rooms.readers.tell(&leave);",
+        "",
+    ),
+    Fault(
+        "events: a room that is forgotten is not told of",
+        "hub/rooms.rs::forget",
+        "self.readers.tell_room(HubEventKind::RoomGone, &name);",
+        "",
+    ),
+    Fault(
+        "events: an eviction is told of for a room that its client has left",
+        "registry.rs::tell_end",
+        "if is_evicted { tell(HubEventKind::Evicted, Some(room)); } tell(HubEventKind::Leave, Some(room));",
+        "tell(HubEventKind::Leave, Some(room)); if is_evicted { tell(HubEventKind::Evicted, Some(room)); }",
+    ),
+    Fault(
         "several hubs: readers are not told of what passed a hub while it was away",
         "registry.rs::begin_anew",
         "for (name, position) in self.rooms.begin_anew() {",

@@ -244,7 +244,9 @@ impl Access {
             let valid = shown.is_some_and(|shown| is(&self.secrets.admin_token, &shown));
             return if valid { Ok(()) } else { Err(StatusCode::UNAUTHORIZED) };
         }
-        if is_local(request, peer) { Ok(()) } else { Err(StatusCode::FORBIDDEN) }
+        // A page of another origin shows the token, also from this machine.
+        let is_own = is_local(request, peer) && !is_foreign_page(request);
+        if is_own { Ok(()) } else { Err(StatusCode::FORBIDDEN) }
     }
 }
 
@@ -306,6 +308,17 @@ impl Pass {
             false => Err(StatusCode::UNAUTHORIZED),
         }
     }
+}
+
+/// Whether a page asks that is not of the origin that it asks. Origins and hosts are compared as
+/// browsers write them.
+fn is_foreign_page(request: &Request<()>) -> bool {
+    let headers = request.headers();
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    headers.get_all(header::ORIGIN).iter().any(|origin| {
+        let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+        origin.is_none_or(|(_, authority)| Some(authority) != host)
+    })
 }
 
 /// The token of a request: from `Authorization: Bearer`, `?token=`, or after [`PROTOCOL`] in

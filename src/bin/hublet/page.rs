@@ -13,7 +13,7 @@ macro_rules! policy {
     () => {
         concat!(
             "default-src 'none'; connect-src 'self'{sockets}; img-src data:; script-src 'self' 'sha256-",
-            "IlRe/qfALGOpdK2HvuYgbE3f9la9XIsXlJ4ITlEj9ec=",
+            "YNhgnO84Oc11lj/+oHM1M/PEzkX6Gbn5HduQcCtzEUQ=",
             "'; style-src 'sha256-",
             "ZWls681kCEk67lBT9mBWa/caBrLKe6bUzRgXcSUSwiw=",
             "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn both_are_as_small_as_they_say() {
-        assert!(PAGES[0].body.len() <= 11_000, "{}", PAGES[0].body.len());
+        assert!(PAGES[0].body.len() <= 11_600, "{}", PAGES[0].body.len());
         assert!(PAGES[1].body.len() < 2_048, "{}", PAGES[1].body.len());
     }
 }

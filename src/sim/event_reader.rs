@@ -1,0 +1,107 @@
+//! A reader of events of the hub, and what must be so of the events that it hears.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use futures_lite::future::yield_now;
+
+use crate::connection::registration::take_event_place;
+use crate::hub::client_id::ClientId;
+use crate::hub::event::{HubEvent, HubEventKind, RoomFilter};
+use crate::hub::handle::Hub;
+use crate::serve::hub_events::read;
+use crate::sim::executor::Executor;
+
+/// What a reader has heard.
+#[derive(Debug, Default)]
+pub(super) struct HeardEvents {
+    /// The rooms that exist, by the events; `None` after a gap, since a room without a member is in no
+    /// list of members.
+    rooms: Option<BTreeSet<String>>,
+    /// The clients in them.
+    members: BTreeSet<(String, ClientId)>,
+    /// The client that was evicted, if its leave has to come next.
+    evicted: Option<(String, ClientId)>,
+    /// The reader was told of a gap, so that it does not know.
+    has_gap: bool,
+}
+
+/// Has a task read all events. One that is slow reads one at a time, whenever it gets its turn.
+pub(super) fn spawn(executor: &mut Executor, hub: &Hub, is_slow: bool) -> Rc<RefCell<HeardEvents>> {
+    let begin = HeardEvents { rooms: Some(BTreeSet::new()), ..HeardEvents::default() };
+    let heard = Rc::new(RefCell::new(begin));
+    let (asking, own) = (hub.clone(), Rc::clone(&heard));
+    executor.spawn(async move {
+        let place = take_event_place(&asking, None).expect("the first of them");
+        let events_max = asking.shared().config.queue;
+        let reading = read(&asking, RoomFilter::All, place, events_max).await;
+        let Ok(mut events) = reading else { return };
+        // A handle would keep the hub alive.
+        drop(asking);
+        while let Some(event) = events.next().await {
+            own.borrow_mut().hear(event);
+            for _ in 0..if is_slow { 5 } else { 0 } {
+                yield_now().await;
+            }
+        }
+    });
+    heard
+}
+
+impl HeardEvents {
+    fn hear(&mut self, event: HubEvent) {
+        if event.kind == HubEventKind::Gap {
+            assert!(event.missed > 0, "a gap of nothing");
+            (self.has_gap, self.evicted) = (true, None);
+            return;
+        }
+        let room = event.room.as_deref().map(str::to_owned);
+        if self.has_gap {
+            return;
+        }
+        let evicted = self.evicted.take();
+        if let Some(evicted) = &evicted {
+            let left = (room.clone().unwrap_or_default(), event.client.expect("a client"));
+            assert!(event.kind == HubEventKind::Leave && *evicted == left, "{event:?}");
+        }
+        match (event.kind, room, event.client) {
+            (HubEventKind::RoomMade, Some(room), None) => {
+                let is_new = self.rooms.as_mut().is_none_or(|rooms| rooms.insert(room.clone()));
+                assert!(is_new, "{room} is made twice");
+            }
+            (HubEventKind::RoomGone, Some(room), None) => {
+                let was_there = self.rooms.as_mut().is_none_or(|rooms| rooms.remove(&room));
+                assert!(was_there, "{room} was not there");
+                let mut members = self.members.iter();
+                assert!(members.all(|(other, _)| *other != room), "{room} has members");
+            }
+            (HubEventKind::Join, Some(room), Some(client)) => {
+                let is_there = self.rooms.as_ref().is_none_or(|rooms| rooms.contains(&room));
+                assert!(is_there, "{room} was not made");
+                assert!(self.members.insert((room, client)), "{client} joins twice");
+                assert_eq!(event.reason, None);
+            }
+            (HubEventKind::Leave, Some(room), Some(client)) => {
+                assert!(self.members.remove(&(room, client)), "{client} was not there");
+            }
+            (HubEventKind::Evicted, Some(room), Some(client)) => {
+                assert!(self.members.contains(&(room.clone(), client)), "{client} was not there");
+                self.evicted = Some((room, client));
+            }
+            (HubEventKind::Evicted, None, Some(_)) => {}
+            _ => panic!("{event:?}"),
+        }
+    }
+
+    /// Compares what was heard with the members that the registry lists, when all rest. A reader that
+    /// was told of a gap begins again from the list.
+    pub(super) fn agree(&mut self, listed: BTreeSet<(String, ClientId)>) {
+        if self.has_gap {
+            *self = Self { members: listed, ..Self::default() };
+            return;
+        }
+        assert_eq!(self.members, listed, "events and the registry agree");
+        assert_eq!(self.evicted, None, "a client that is evicted leaves");
+    }
+}
