@@ -61,8 +61,9 @@ impl JoinedFrames {
 pub(crate) struct Batch<'a> {
     messages: &'a [Message],
     plain: Frames<'a>,
-    /// Those of clients that get compressed ones, if any of them differs.
-    deflated: Option<Frames<'a>>,
+    /// Those of clients that get compressed ones, if any of them differs. Boxed, so that a batch
+    /// without them has no room for them.
+    deflated: Option<Box<Frames<'a>>>,
     /// Whose members get them.
     audience: Audience<'a>,
     /// Which of the messages of a longer run these are, by index, if some are left out, and how long
@@ -145,7 +146,7 @@ impl<'a> Batch<'a> {
         debug_assert!(messages.len() <= BATCH_MAX);
         debug_assert!(joined.plain.is_empty() || joined.plain.len() == frame_bytes(messages));
         let plain = Frames::new(messages, &joined.plain, Encoding::Plain);
-        let frames = || Frames::new(messages, &joined.deflated, Encoding::Deflate);
+        let frames = || Box::new(Frames::new(messages, &joined.deflated, Encoding::Deflate));
         let deflated = joined.is_deflated.then(frames);
         Self { messages, plain, deflated, audience, part: None, tally }
     }
@@ -190,7 +191,7 @@ impl<'a> Batch<'a> {
     pub(crate) fn frames(&self, encoding: Encoding) -> &Frames<'a> {
         match encoding {
             Encoding::Plain => &self.plain,
-            Encoding::Deflate => self.deflated.as_ref().unwrap_or_else(|| {
+            Encoding::Deflate => self.deflated.as_deref().unwrap_or_else(|| {
                 debug_assert!(
                     !settle(self.messages),
                     "the manager settles what such a client gets"

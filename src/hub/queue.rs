@@ -218,7 +218,7 @@ impl Queue {
 
     /// Takes a batch, in order: writes it if nothing waits, else lets it wait.
     pub(crate) fn push(&self, batch: &Batch<'_>) -> Push {
-        let mut state = self.lock();
+        let mut state = self.lock_here();
         state.sent = true;
         if state.extras.is_some() {
             return self.push_with_extras(state, batch);
@@ -799,6 +799,12 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
+        self.lock_here()
+    }
+
+    /// The same without a call, for a push.
+    #[inline(always)]
+    fn lock_here(&self) -> MutexGuard<'_, State> {
         // No code under the lock leaves the state half changed where it could panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -142,6 +142,16 @@ impl<'a> Delivery<'a> {
             evicted: Vec::new(),
         }
     }
+
+    /// Notes that a client did not take all of it.
+    #[cold]
+    fn missed_by(&mut self, slot: u32, outcome: Push) {
+        match outcome {
+            Push::Ok => {}
+            Push::Full | Push::Gone => self.evicted.push(slot),
+            Push::Refused => self.is_refused = true,
+        }
+    }
 }
 
 impl Registry {
@@ -549,38 +559,10 @@ impl Registry {
             }
             Target::Client(_) => (None, 0),
         };
-        let mut budget = budget.saturating_mul(EMPTY_SLOTS_PER_MEMBER);
-        let mut place = delivery.place;
-        // How many took all of it.
-        let mut whole = 0;
-        while place < len && budget > 0 {
-            let slot = slots.map_or(place as u32, |slots| slots[place]);
-            place += 1;
-            let Some(entry) = self.entries.get(slot as usize) else {
-                budget -= 1;
-                continue;
-            };
-            budget = budget.saturating_sub(EMPTY_SLOTS_PER_MEMBER);
-            let id = ClientId { slot, generation: entry.generation };
-            let is_excepted =
-                delivery.excepting && delivery.dispatches.iter().any(|d| d.except == Some(id));
-            let outcome = if is_excepted && !entry.queue.hears_itself() {
-                push_rest(entry, id, delivery, &tally)
-            } else {
-                let outcome = entry.queue.push(&batch);
-                whole += usize::from(matches!(outcome, Push::Ok | Push::Full));
-                outcome
-            };
-            match outcome {
-                Push::Ok => {}
-                Push::Full | Push::Gone => delivery.evicted.push(slot),
-                Push::Refused => delivery.is_refused = true,
-            }
-        }
+        let whole = push_to(&self.entries, (slots, len), delivery, &batch, &tally, budget);
         drop(tally);
         delivery.dispatches.iter_mut().for_each(|dispatch| dispatch.recipients += whole);
-        delivery.place = place;
-        if place < len {
+        if delivery.place < len {
             return false;
         }
         for slot in std::mem::take(&mut delivery.evicted) {
@@ -841,7 +823,52 @@ fn lowest<T: Ord>(all: impl Iterator<Item = T>, limit: usize) -> impl Iterator<I
     heap.into_sorted_vec().into_iter()
 }
 
+/// Pushes a batch to the members of a delivery that follow; returns how many took all of it. Without
+/// slots all clients are members.
+///
+/// Apart from what is done once for each batch, so that what is done for each member stays in
+/// registers.
+#[inline(never)]
+fn push_to(
+    entries: &Slab<Entry>,
+    (slots, len): (Option<&[u32]>, usize),
+    delivery: &mut Delivery<'_>,
+    batch: &Batch<'_>,
+    tally: &DeliveryCount<'_>,
+    budget: usize,
+) -> usize {
+    let mut budget = budget.saturating_mul(EMPTY_SLOTS_PER_MEMBER);
+    let mut place = delivery.place;
+    // How many took all of it.
+    let mut whole = 0;
+    while place < len && budget > 0 {
+        let slot = slots.map_or(place as u32, |slots| slots[place]);
+        place += 1;
+        let Some(entry) = entries.get(slot as usize) else {
+            budget -= 1;
+            continue;
+        };
+        budget = budget.saturating_sub(EMPTY_SLOTS_PER_MEMBER);
+        let id = ClientId { slot, generation: entry.generation };
+        let is_excepted =
+            delivery.excepting && delivery.dispatches.iter().any(|d| d.except == Some(id));
+        let outcome = if is_excepted && !entry.queue.hears_itself() {
+            push_rest(entry, id, delivery, tally)
+        } else {
+            let outcome = entry.queue.push(batch);
+            whole += usize::from(matches!(outcome, Push::Ok | Push::Full));
+            outcome
+        };
+        if outcome != Push::Ok {
+            delivery.missed_by(slot, outcome);
+        }
+    }
+    delivery.place = place;
+    whole
+}
+
 /// Pushes the messages of a delivery that are not kept from this client.
+#[inline(never)]
 fn push_rest(
     entry: &Entry,
     id: ClientId,

@@ -46,21 +46,24 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    #[inline]
+    /// In its callers, since each delivery comes through here; what only a ceiling needs is apart.
+    #[inline(always)]
     fn write(&self, frames: &[IoSlice<'_>]) -> io::Result<usize> {
         let stream = self.stream.get_ref();
         match self.write_max {
             None => sys::write(stream, frames),
-            Some(most) => {
-                let most = most.get() as usize;
-                write_in_steps(frames, most, |step| sys::write_record(stream, step))
-            }
+            Some(most) => write_records(stream, frames, most.get() as usize),
         }
     }
 }
 
 /// Slices of one step at most. Further frames leave with the next step.
 const STEP_SLICES_MAX: usize = 16;
+
+#[inline(never)]
+fn write_records(stream: &sys::Stream, frames: &[IoSlice<'_>], most: usize) -> io::Result<usize> {
+    write_in_steps(frames, most, |step| sys::write_record(stream, step))
+}
 
 /// Writes `most` bytes at a time, until all is written or the kernel takes less than a step.
 fn write_in_steps(

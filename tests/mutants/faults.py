@@ -359,7 +359,7 @@ FAULTS = [
     ),
     Fault(
         "count off by one: recipients include clients that had gone",
-        "registry.rs::deliver",
+        "registry.rs::push_to",
         "whole += usize::from(matches!(outcome, Push::Ok | Push::Full))",
         "whole += usize::from(matches!(outcome, Push::Ok | Push::Gone))",
     ),
@@ -389,7 +389,7 @@ FAULTS = [
     ),
     Fault(
         "the sender hears itself through its client",
-        "registry.rs::deliver",
+        "registry.rs::push_to",
         "delivery.excepting &&",
         "false &&",
     ),
