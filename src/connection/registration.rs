@@ -152,7 +152,7 @@ pub(crate) fn register(
     kind: ClientKind,
     encoding: Encoding,
 ) -> Result<Registering<'_>, Response> {
-    let reading = kind.reading(&admission);
+    let reading = Box::new(kind.reading(&admission));
     let Admission { user, rooms, extension, .. } = admission;
     if !rooms.iter().chain(&user).all(|name| is_name(name)) {
         return Err(internal_error(
@@ -166,6 +166,7 @@ pub(crate) fn register(
     let registered = Registered { hub: hub.clone(), queue: Arc::clone(&queue), _permit: permit };
     let name = user.clone();
     let came = unix_seconds() as u32;
+    let rooms = rooms.into_boxed_slice();
     let command = move |reply| Command::Register { queue, user, rooms, came, reading, reply };
     let inserted = hub.request(command);
     Ok(Registering { registered: Some(registered), user: name, peer, extension, inserted })

@@ -84,11 +84,11 @@ pub(crate) enum Command {
     Register {
         queue: Arc<Queue>,
         user: Option<Arc<str>>,
-        rooms: Vec<Arc<str>>,
+        rooms: Box<[Arc<str>]>,
         /// When it came, in seconds of Unix time.
         came: u32,
         /// As what it reads its room, if it has one.
-        reading: Reading,
+        reading: Box<Reading>,
         reply: Reply<Result<Inserted, Refusal>>,
     },
     /// A connection ends, or a caller ends it: `reply` hears whether the client was there.
@@ -128,6 +128,12 @@ pub(crate) enum Command {
     /// The hub has drained: end.
     Stop,
 }
+
+/// Bytes of a command at most. Each message is moved as a command several times, and what is longer
+/// than this is no longer moved in registers.
+const COMMAND_BYTES_MAX: usize = 64;
+
+const _: () = assert!(size_of::<Command>() <= COMMAND_BYTES_MAX);
 
 impl Command {
     /// Bytes of the frame the command carries.

@@ -391,7 +391,7 @@ impl Manager {
 fn join(registry: &mut Registry, command: Command) {
     match command {
         Command::Register { queue, user, rooms, came, reading, reply } => {
-            reply.answer(registry.insert(queue, user, &rooms, came, reading));
+            reply.answer(registry.insert(queue, user, &rooms, came, *reading));
         }
         Command::Join { id, room, reply } => reply.answer(registry.join(id, &room)),
         _ => {}

@@ -175,9 +175,9 @@ fn queues(
         let command = |reply| Command::Register {
             queue: Arc::clone(queue),
             user: None,
-            rooms: vec!["main".into()],
+            rooms: Box::new(["main".into()]),
             came: 0,
-            reading: Reading::PLAIN,
+            reading: Box::new(Reading::PLAIN),
             reply,
         };
         let mut register = pin!(hub.request(command));

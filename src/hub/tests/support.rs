@@ -325,6 +325,7 @@ impl Stage {
     ) -> Result<Inserted, Refusal> {
         let (hub, queue, user) = (self.hub.clone(), Arc::clone(queue), user.map(Arc::from));
         let rooms = rooms.iter().map(|&room| Arc::from(room)).collect();
+        let reading = Box::new(reading);
         let register =
             move |reply| Command::Register { queue, user, rooms, came: 0, reading, reply };
         self.run(async move { hub.request(register).await }).expect("the manager runs")

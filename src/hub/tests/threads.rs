@@ -73,9 +73,9 @@ fn no_wake_is_lost_between_manager_pumps_and_sockets() {
             let register = |reply| Command::Register {
                 queue: Arc::clone(&queue),
                 user: None,
-                rooms: vec!["main".into()],
+                rooms: Box::new(["main".into()]),
                 came: 0,
-                reading: Reading::PLAIN,
+                reading: Box::new(Reading::PLAIN),
                 reply,
             };
             block_on(hub.request(register)).expect("the hub runs").expect("a place");
@@ -139,9 +139,9 @@ fn every_departure_is_heard_from_other_threads() {
                     let register = |reply| Command::Register {
                         queue: Arc::clone(&queue),
                         user: None,
-                        rooms: vec!["main".into()],
+                        rooms: Box::new(["main".into()]),
                         came: 0,
-                        reading: Reading::PLAIN,
+                        reading: Box::new(Reading::PLAIN),
                         reply,
                     };
                     {
