@@ -250,7 +250,9 @@ impl Queue {
     /// `lost` messages count as lost, beside those that the client's cursor owes it.
     #[inline(always)]
     fn write_through(&self, state: &mut State, batch: &Batch<'_>, lost: usize) -> Written {
-        if let (true, Phase::Open, Some(outlet)) = (state.is_empty(), state.phase, &state.outlet) {
+        let is_ready = state.is_empty() && state.phase == Phase::Open;
+        let outlet = if is_ready { state.outlet.as_ref() } else { None };
+        if let Some(outlet) = outlet {
             let frames = batch.frames(state.encoding);
             match outlet.try_write(frames.slices()) {
                 Ok(bytes) if bytes == frames.bytes => {

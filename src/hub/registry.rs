@@ -837,6 +837,11 @@ fn push_to(
     tally: &DeliveryCount<'_>,
     budget: usize,
 ) -> usize {
+    if let (Some(slots), false) = (slots, delivery.excepting) {
+        let end = len.min(delivery.place.saturating_add(budget));
+        let slots = &slots[std::mem::replace(&mut delivery.place, end)..end];
+        return push_whole(entries, slots, delivery, batch);
+    }
     let mut budget = budget.saturating_mul(EMPTY_SLOTS_PER_MEMBER);
     let mut place = delivery.place;
     // How many took all of it.
@@ -864,6 +869,26 @@ fn push_to(
         }
     }
     delivery.place = place;
+    whole
+}
+
+/// Pushes a batch, of which nothing is kept from any client, to the members in these slots; returns how
+/// many took all of it. The most frequent way of a message.
+fn push_whole(
+    entries: &Slab<Entry>,
+    slots: &[u32],
+    delivery: &mut Delivery<'_>,
+    batch: &Batch<'_>,
+) -> usize {
+    let mut whole = 0;
+    for &slot in slots {
+        let Some(entry) = entries.get(slot as usize) else { continue };
+        let outcome = entry.queue.push(batch);
+        whole += usize::from(matches!(outcome, Push::Ok | Push::Full));
+        if outcome != Push::Ok {
+            delivery.missed_by(slot, outcome);
+        }
+    }
     whole
 }
 

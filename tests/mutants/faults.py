@@ -359,7 +359,7 @@ FAULTS = [
     ),
     Fault(
         "count off by one: recipients include clients that had gone",
-        "registry.rs::push_to",
+        "registry.rs::push_whole",
         "whole += usize::from(matches!(outcome, Push::Ok | Push::Full))",
         "whole += usize::from(matches!(outcome, Push::Ok | Push::Gone))",
     ),
