@@ -380,8 +380,8 @@ config! {
     /// room on each of them. Default `None`.
     ///
     /// Run [`Hub::connect_redis`](crate::Hub::connect_redis) beside the manager. While there is no
-    /// connection, the hub admits no client and publishes nothing. Not beside a
-    /// [`history`](Self#structfield.history).
+    /// connection, the hub admits no client and publishes nothing. A
+    /// [`history`](Self#structfield.history) is kept by the server, so that all hubs share it.
     redis: Option<Redis> = None;
     /// How many messages a room keeps for readers that come with [`since`](crate::Admission::since)
     /// or are behind; of the rules that match its name the longest counts. Default none. A message
@@ -491,11 +491,6 @@ impl Config {
         if self.overflow == Overflow::Replay && self.history.iter().all(|rule| rule.messages == 0) {
             return Err(Error::config(
                 "overflow \"replay\" needs a history to replay: none is kept",
-            ));
-        }
-        if self.redis.is_some() && self.history.iter().any(|rule| rule.messages > 0) {
-            return Err(Error::config(
-                "a history beside Redis is not supported yet: positions would be those of one hub",
             ));
         }
         let frame = self.max_message + FRAME_HEADER_MAX;

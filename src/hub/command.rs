@@ -95,6 +95,8 @@ pub(crate) enum Command {
     Disconnect { id: ClientId, reason: Disconnect, reply: Option<Reply<bool>> },
     /// A message for a target; `reply` hears what became of it.
     Publish { publish: Publish, reply: Option<Reply<Dispatched>> },
+    /// A message of a room, with its position from the backplane.
+    Placed { publish: Publish, position: u64, reply: Option<Reply<Dispatched>> },
     /// Into a room.
     Join { id: ClientId, room: Arc<str>, reply: Reply<Result<(), Refusal>> },
     /// Out of a room.
@@ -113,6 +115,8 @@ pub(crate) enum Command {
     Carry(Box<Carry>),
     /// A question for the rooms of the other hubs, of a page; only the outbox has this.
     SumRooms { after: String, limit: usize, reply: Reply<SharedRooms> },
+    /// A question for what a room without a member here keeps; only the outbox has this.
+    ReadKept { room: Arc<str>, since: Since, limit: usize, reply: Reply<Option<History>> },
     /// The driver of the backplane tells the manager something.
     Backplane(LinkEvent),
     /// At most `limit` of the messages that a room keeps; `None` if there is no such room.
@@ -139,7 +143,9 @@ impl Command {
     /// Bytes of the frame the command carries.
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            Self::Publish { publish, .. } => publish.message.frame(Encoding::Plain).len(),
+            Self::Publish { publish, .. } | Self::Placed { publish, .. } => {
+                publish.message.frame(Encoding::Plain).len()
+            }
             Self::Carry(carry) => carry.publish.message.frame(Encoding::Plain).len(),
             _ => 0,
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::hub::batch::Audience;
 use crate::hub::since::Since;
 
 /// What becomes of the positions of messages on their way to a client.
@@ -49,6 +50,8 @@ pub(crate) struct Cursor {
     /// Whether the room takes the place of a queue: the cursor stays behind what does not go out at
     /// once.
     pub(crate) replays: bool,
+    /// Whether the positions of the room come from the backplane, so that only what has one counts.
+    pub(crate) is_placed: bool,
     /// Whether the connection has asked for more, and has not been answered.
     pub(crate) asked: bool,
     /// The position of the last message that it was handed, or that is not for it.
@@ -67,11 +70,17 @@ impl Cursor {
             reader: reading.reader,
             ends: reading.ends,
             replays: false,
+            is_placed: false,
             asked: false,
             position,
             newest,
             owed: newest - position,
         }
+    }
+
+    /// Whether messages for such clients are counted in the room.
+    pub(crate) fn counts(&self, audience: Audience<'_>) -> bool {
+        audience.counts_in(&self.room) && !(self.is_placed && audience == Audience::All)
     }
 
     /// Whether messages wait in the room.

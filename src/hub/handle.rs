@@ -11,7 +11,7 @@ use crate::error::{Error, Kind};
 use crate::hub::backplane::{ILL_AFTER, Link};
 use crate::hub::client_id::{ClientId, Member, Refusal, Target};
 use crate::hub::command::{Carry, Command, Dispatched, Publish};
-use crate::hub::history_config::HistoryConfig;
+use crate::hub::history_config::{HistoryConfig, messages_max};
 use crate::hub::inbox;
 use crate::hub::inbox::{CommandReceiver, Inbox, Refused, Sending};
 use crate::hub::manager::Manager;
@@ -633,7 +633,8 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`Error::is_name`], [`Error::is_closed`].
+    /// [`Error::is_name`], [`Error::is_closed`]; [`Error::is_unavailable`] if the room has no member
+    /// here and the server of [`Config::redis`] is away.
     ///
     /// # Examples
     ///
@@ -673,8 +674,32 @@ impl Hub {
         if !is_name(room) {
             return Err(Error::new(Kind::Name));
         }
-        let room = room.into();
-        self.request(|reply| Command::History { room, since, limit, reply }).await
+        let room: Arc<str> = room.into();
+        let (name, shared) = (Arc::clone(&room), &self.shared);
+        let kept = self.request(|reply| Command::History { room, since, limit, reply }).await?;
+        match &shared.backplane {
+            Some(backplane)
+                if kept.is_none() && messages_max(&shared.config.history, &name) > 0 =>
+            {
+                Box::pin(self.kept_elsewhere(&backplane.link, name, since, limit)).await
+            }
+            _ => Ok(kept),
+        }
+    }
+
+    /// What the backplane keeps of a room that has no member here.
+    async fn kept_elsewhere(
+        &self,
+        link: &Link,
+        room: Arc<str>,
+        since: Since,
+        limit: usize,
+    ) -> Result<Option<History>, Error> {
+        let (reply, answer) = reply();
+        if !link.try_ask(Command::ReadKept { room, since, limit, reply }) {
+            return Err(Error::new(Kind::Unavailable));
+        }
+        answer.await.ok_or_else(|| Error::new(Kind::Unavailable))
     }
 
     /// Waits for the next message of a room behind where `since` says, or for what the room has of

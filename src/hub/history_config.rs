@@ -39,12 +39,22 @@ impl HistoryConfig {
         Self::new(&Config::default(), None)
     }
 
+    /// Whether any room keeps messages.
+    pub(crate) fn keeps_any(&self) -> bool {
+        self.rules.iter().any(|rule| rule.messages > 0)
+    }
+
     /// How many messages a room keeps at most: the longest pattern that matches its name says it, a
     /// whole name before a prefix.
     pub(crate) fn messages_max(&self, room: &str) -> usize {
-        let matching = self.rules.iter().filter(|rule| rule.matches(room));
-        matching.max_by_key(|rule| rule.length()).map_or(0, |rule| rule.messages)
+        messages_max(&self.rules, room)
     }
+}
+
+/// How many messages a room keeps at most, by these rules.
+pub(crate) fn messages_max(rules: &[HistoryRule], room: &str) -> usize {
+    let matching = rules.iter().filter(|rule| rule.matches(room));
+    matching.max_by_key(|rule| rule.length()).map_or(0, |rule| rule.messages)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What the manager asks of a backplane's driver, and what the driver tells it.
 
+use std::sync::Arc;
+
 use crate::hub::reply::Reply;
 use crate::hub::topic::Topic;
 use crate::time::timer_list::Tick;
@@ -42,6 +44,9 @@ pub(crate) enum LinkEvent {
     Subscribed(Vec<Topic>),
     /// The engine allows none of the topics.
     Refused(Vec<Topic>),
+    /// The next message of a room that keeps messages has the position after this one: the hub begins
+    /// with the room, or goes on behind a gap.
+    Begin(Arc<str>, u64),
     /// A second has passed since the wish that a topic is vacant, with its number.
     Vacant(Topic, u32),
 }

@@ -20,6 +20,7 @@ use crate::hub::registry::{Delivery, Dispatch, Registry};
 use crate::hub::reply::Reply;
 use crate::hub::since::{Missed, Since};
 use crate::hub::subscriptions::{Subscriptions, topics_of};
+use crate::hub::topic::Topic;
 use crate::hub::waiters::Waiters;
 use crate::message::Message;
 use crate::stats::{Counters, add};
@@ -176,8 +177,11 @@ impl Manager {
                 Command::Publish { publish, reply } => {
                     let target = self.batch.add(publish, reply);
                     next = self.extend(&target, &mut rest);
-                    self.deliver(&target).await;
+                    self.deliver(&target, None).await;
                     continue;
+                }
+                Command::Placed { publish, position, reply } => {
+                    self.place(publish, position, reply).await;
                 }
                 Command::DisconnectUser { user, reason, reply } => {
                     let mut clients = 0;
@@ -242,13 +246,15 @@ impl Manager {
                 _ => self.waiters.add(room, since, reply),
             },
             Command::GiveUp => self.waiters.give_up(),
-            // The first four are done elsewhere, the next are for the outbox only.
+            // The first five are done elsewhere, the next are for the outbox only.
             Command::Publish { .. }
+            | Command::Placed { .. }
             | Command::DisconnectUser { .. }
             | Command::Backplane(_)
             | Command::Stop
             | Command::Carry(_)
             | Command::SumRooms { .. }
+            | Command::ReadKept { .. }
             | Command::Wake => {}
         }
     }
@@ -273,11 +279,15 @@ impl Manager {
                 let counting = self.registry.begin_anew();
                 self.remove_all(&counting, &Disconnect::GAP).await;
             }
+            LinkEvent::Begin(room, position) if self.hears(room) => {
+                self.begin_at(room, *position).await;
+            }
             LinkEvent::Refused(topics) => {
                 for topic in topics {
                     let members = self.registry.members(&topic.target());
                     let members: Vec<_> = members.iter().map(|member| member.id).collect();
                     self.remove_all(&members, &Disconnect::TRY_LATER).await;
+                    self.registry.abandon(topic);
                 }
             }
             _ => {}
@@ -294,6 +304,33 @@ impl Manager {
         for command in ready {
             self.join_or_vacate(command);
         }
+    }
+
+    /// Delivers a message that has its position from the backplane.
+    async fn place(&mut self, publish: Publish, position: u64, reply: Option<Reply<Dispatched>>) {
+        if let Target::Room(room) = &publish.target {
+            if !self.hears(room) {
+                // The hub has no member, and would not learn that what it keeps grows old.
+                let dispatched = Dispatched { position: Some(position), ..Dispatched::to(0) };
+                return reply.into_iter().for_each(|reply| reply.answer(dispatched));
+            }
+            self.begin_at(&Arc::clone(room), position - 1).await;
+        }
+        let target = self.batch.add(publish, reply);
+        self.deliver(&target, Some(position)).await;
+    }
+
+    /// Whether a room is subscribed, or is to be.
+    fn hears(&self, room: &Arc<str>) -> bool {
+        let topic = Topic::Room(Arc::clone(room));
+        self.subscriptions.as_ref().is_some_and(|subscriptions| subscriptions.contains(&topic))
+    }
+
+    /// Has the next message of a room be the one after a position, behind a gap if that is not so
+    /// already.
+    async fn begin_at(&mut self, room: &Arc<str>, position: u64) {
+        let counting = self.registry.begin_at(room, position);
+        self.remove_all(&counting, &Disconnect::GAP).await;
     }
 
     /// Removes clients, yielding between slices of them.
@@ -332,12 +369,14 @@ impl Manager {
 
     /// Pushes the messages in hand to every member of their target, yielding between slices of a
     /// large room.
-    async fn deliver(&mut self, target: &Target) {
+    async fn deliver(&mut self, target: &Target, position: Option<u64>) {
         let is_shared = self.subscriptions.is_some();
         let Self { registry, counters, batch, .. } = self;
         let PublishBatch { messages, joined, dispatches, replies } = batch;
         joined.join(messages, registry.is_deflating());
         let mut delivery = Delivery::new(target, messages, joined, dispatches);
+        let placed = position;
+        delivery.position = placed;
         while !registry.deliver(&mut delivery, FANOUT) {
             yield_now().await;
         }
@@ -349,7 +388,7 @@ impl Manager {
             let recipients = dispatches[index].recipients;
             let position = before.map(|before| before + index as u64 + 1);
             // The count of this hub says nothing to another one.
-            let position = position.filter(|_| !is_shared);
+            let position = position.filter(|_| !is_shared).or(placed);
             reply.answer(Dispatched { recipients, position, is_refused });
         }
         if !self.waiters.is_empty() {
@@ -373,6 +412,10 @@ impl Manager {
             Target::User(_) | Target::Client(_) => return,
         };
         for room in rooms {
+            if before.is_none() && registry.is_placed(&room) {
+                // What has no position of the backplane is not counted.
+                continue;
+            }
             // A broadcast has a position of its own in each room.
             let newest = registry.history(&room, Since::Now, 0).map(|kept| kept.newest);
             let of_all = newest.map(|newest| newest - batch.messages.len() as u64);

@@ -17,6 +17,7 @@ pub(crate) mod inbox;
 pub(crate) mod link_event;
 pub(crate) mod manager;
 pub(crate) mod pending_reply;
+pub(crate) mod place;
 pub(crate) mod positions;
 pub(crate) mod queue;
 pub(crate) mod queue_config;

@@ -278,7 +278,7 @@ impl Queue {
         let Some(cursor) = state.cursor() else {
             return self.write_or_wait(state, batch, Numbering::Off);
         };
-        let is_counted = batch.audience().counts_in(&cursor.room);
+        let is_counted = cursor.counts(batch.audience());
         let is_numbered = cursor.reader == Reader::Numbered;
         if !is_counted {
             if cursor.reader == Reader::Counting && !batch.is_answer() {
@@ -386,7 +386,7 @@ impl Queue {
     /// Notes messages that are not for this client, since it has published them.
     pub(crate) fn leave_out(&self, audience: Audience<'_>, span: u64) {
         let mut state = self.lock();
-        let cursor = state.cursor().filter(|cursor| audience.counts_in(&cursor.room));
+        let cursor = state.cursor().filter(|cursor| cursor.counts(audience));
         cursor.into_iter().for_each(|cursor| cursor.leave_out(span));
     }
 

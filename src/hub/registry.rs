@@ -92,6 +92,8 @@ pub(crate) struct Delivery<'a> {
     excepting: bool,
     /// Whether the messages have been counted in their rooms.
     begun: bool,
+    /// The position of the one message, if the backplane has given it one.
+    pub(crate) position: Option<u64>,
     /// The position before the first message, if they are for a room that exists.
     pub(crate) before: Option<u64>,
     /// Whether a client did not take the messages because it hears its room and nothing else.
@@ -136,6 +138,7 @@ impl<'a> Delivery<'a> {
             dispatches,
             excepting,
             begun: false,
+            position: None,
             before: None,
             is_refused: false,
             place: 0,
@@ -180,6 +183,7 @@ impl Registry {
     /// Notes each room and user from now on that loses its last member.
     pub(crate) fn note_vacated(&mut self) {
         self.vacated = Some(Vec::new());
+        self.rooms.share();
     }
 
     /// Takes the rooms and users that have lost their last member since the last call.
@@ -254,7 +258,9 @@ impl Registry {
         }
         let begin = room.begin(reading.since.unwrap_or(Since::Now));
         let (position, newest) = (begin.position, room.newest());
-        queue.set_cursor(Cursor::new(Arc::clone(name), reading, position, newest), keeps);
+        let mut cursor = Cursor::new(Arc::clone(name), reading, position, newest);
+        cursor.is_placed = self.rooms.is_shared() && keeps;
+        queue.set_cursor(cursor, keeps);
         add(&self.counters.gaps, u64::from(begin.missed != Missed::Nothing));
         // From now on these messages are for this client too.
         add(&self.counters.recipients, newest - position);
@@ -339,26 +345,40 @@ impl Registry {
     /// What a room keeps, at most `limit` messages of it from where a reader begins; `None` if there
     /// is no such room.
     pub(crate) fn history(&self, room: &str, since: Since, limit: usize) -> Option<History> {
-        let room = self.rooms.get(room)?;
-        let Begin { position, missed } = room.begin(since);
-        let messages = room.after(position).take(limit).map(|slot| slot.message.clone()).collect();
-        let (newest, oldest) = (room.newest(), room.oldest());
-        Some(History { newest, oldest, position, missed, messages })
+        Some(self.rooms.get(room)?.history(since, limit))
     }
 
     /// Messages may have passed every room unheard: each begins a new life. Clients that are told of
     /// gaps are told; returns those that count, which are to be removed.
     pub(crate) fn begin_anew(&mut self) -> Vec<ClientId> {
-        let mut counting = Vec::new();
-        for (name, position) in self.rooms.begin_anew() {
-            for &slot in self.rooms.get(&name).map_or(&[][..], Room::members) {
-                let entry = &self.entries[slot as usize];
-                if entry.queue.begin_anew(&name, position) {
-                    counting.push(ClientId { slot, generation: entry.generation });
-                }
-            }
+        let begun = self.rooms.begin_anew();
+        begun.iter().flat_map(|(name, position)| self.move_cursors(name, *position)).collect()
+    }
+
+    /// Has the next message of a room be the one after a position. If it is not so already, the room
+    /// begins a new life behind a gap; returns the clients that count, which are to be removed.
+    pub(crate) fn begin_at(&mut self, name: &Arc<str>, position: u64) -> Vec<ClientId> {
+        if self.rooms.begin_at(name, position) {
+            self.move_cursors(name, position)
+        } else {
+            Vec::new()
         }
-        counting
+    }
+
+    /// Has the members of a room go on at a position; returns those that count.
+    fn move_cursors(&self, name: &Arc<str>, position: u64) -> Vec<ClientId> {
+        let members = self.rooms.get(name).map_or(&[][..], Room::members);
+        let counting = members.iter().filter_map(|&slot| {
+            let entry = &self.entries[slot as usize];
+            let is_counting = entry.queue.begin_anew(name, position);
+            is_counting.then_some(ClientId { slot, generation: entry.generation })
+        });
+        counting.collect()
+    }
+
+    /// Whether the backplane gives the positions of a room.
+    pub(crate) fn is_placed(&self, room: &str) -> bool {
+        self.rooms.is_placed(room)
     }
 
     /// The hub hears a topic no more: the count of its room says nothing about what comes later.
@@ -521,7 +541,13 @@ impl Registry {
     pub(crate) fn deliver(&mut self, delivery: &mut Delivery<'_>, budget: usize) -> bool {
         let tally = DeliveryCount::new(&self.counters);
         let is_first = !std::mem::replace(&mut delivery.begun, true);
-        let audience = Audience::of(delivery.target);
+        let audience = match delivery.target {
+            // What has no position of the backplane is not counted, as what is said to a user.
+            Target::Room(name) if delivery.position.is_none() && self.rooms.is_placed(name) => {
+                Audience::User
+            }
+            target => Audience::of(target),
+        };
         let batch = Batch::new(delivery.messages, delivery.joined, audience, &tally);
         let one;
         let (slots, len): (Option<&[u32]>, usize) = match delivery.target {
@@ -534,7 +560,9 @@ impl Registry {
                 (None, self.entries.capacity())
             }
             Target::Room(name) => {
+                let is_uncounted = audience == Audience::User;
                 let room = match self.rooms.find(name) {
+                    _ if is_uncounted => self.rooms.get(name),
                     Some(room) if !room.outlives() => {
                         if is_first {
                             delivery.before = Some(room.count(delivery.messages.len()));
@@ -544,7 +572,8 @@ impl Registry {
                     _ if is_first => {
                         let dispatches = &*delivery.dispatches;
                         let except = |index: usize| dispatches[index].except;
-                        let kept = self.rooms.append_kept(name, delivery.messages, except);
+                        let (at, messages) = (delivery.position, delivery.messages);
+                        let kept = self.rooms.append_kept(name, messages, at, except);
                         delivery.before = kept.map(|(_, before)| before);
                         kept.map(|(room, _)| room)
                     }
@@ -559,7 +588,7 @@ impl Registry {
             }
             Target::Client(_) => (None, 0),
         };
-        let whole = push_to(&self.entries, (slots, len), delivery, &batch, &tally, budget);
+        let whole = push_to(&self.entries, (slots, len), delivery, (audience, &batch), &tally, budget);
         drop(tally);
         delivery.dispatches.iter_mut().for_each(|dispatch| dispatch.recipients += whole);
         if delivery.place < len {
@@ -833,7 +862,7 @@ fn push_to(
     entries: &Slab<Entry>,
     (slots, len): (Option<&[u32]>, usize),
     delivery: &mut Delivery<'_>,
-    batch: &Batch<'_>,
+    (audience, batch): (Audience<'_>, &Batch<'_>),
     tally: &DeliveryCount<'_>,
     budget: usize,
 ) -> usize {
@@ -858,7 +887,7 @@ fn push_to(
         let is_excepted =
             delivery.excepting && delivery.dispatches.iter().any(|d| d.except == Some(id));
         let outcome = if is_excepted && !entry.queue.hears_itself() {
-            push_rest(entry, id, delivery, tally)
+            push_rest(entry, id, delivery, audience, tally)
         } else {
             let outcome = entry.queue.push(batch);
             whole += usize::from(matches!(outcome, Push::Ok | Push::Full));
@@ -898,18 +927,19 @@ fn push_rest(
     entry: &Entry,
     id: ClientId,
     delivery: &mut Delivery<'_>,
+    audience: Audience<'_>,
     tally: &DeliveryCount<'_>,
 ) -> Push {
     let goes = |index: &usize| delivery.dispatches[*index].except != Some(id);
     let len = delivery.messages.len();
     let rest: Vec<usize> = (0..len).filter(goes).collect();
     if rest.is_empty() {
-        entry.queue.leave_out(Audience::of(delivery.target), len as u64);
+        entry.queue.leave_out(audience, len as u64);
         return Push::Ok;
     }
     let messages: Vec<_> = rest.iter().map(|&index| delivery.messages[index].clone()).collect();
     let apart = delivery.joined.apart();
-    let batch = Batch::new(&messages, &apart, Audience::of(delivery.target), tally);
+    let batch = Batch::new(&messages, &apart, audience, tally);
     let outcome = entry.queue.push(&batch.part_of(&rest, len));
     if matches!(outcome, Push::Ok | Push::Full) {
         rest.iter().for_each(|&index| delivery.dispatches[index].recipients += 1);

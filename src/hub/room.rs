@@ -2,7 +2,7 @@
 
 use crate::hub::client_id::ClientId;
 use crate::hub::history::{Ring, Slot};
-use crate::hub::since::{Begin, Missed, Since};
+use crate::hub::since::{Begin, History, Missed, Since};
 use crate::message::Message;
 
 /// The members of a room, each the registry's slot of a client, and the positions of its messages.
@@ -129,10 +129,14 @@ impl Room {
     /// Begins a new life, since messages have passed the room unheard: its positions have nothing to
     /// do with those before, and what it kept goes. Returns the position before the first message.
     pub(crate) fn begin_anew(&mut self) -> u64 {
-        self.born = any_position();
-        self.newest = self.born;
-        self.kept.iter_mut().for_each(|kept| kept.ring.clear());
+        self.begin_at(any_position());
         self.born
+    }
+
+    /// Begins a new life at a position: that before its first message.
+    pub(crate) fn begin_at(&mut self, position: u64) {
+        (self.born, self.newest) = (position, position);
+        self.kept.iter_mut().for_each(|kept| kept.ring.clear());
     }
 
     /// The position of the newest message, kept or not.
@@ -178,6 +182,14 @@ impl Room {
             }
             Since::Position(_) => told(first, Missed::Unknown),
         }
+    }
+
+    /// What is kept from where a reader begins, at most `limit` messages of it.
+    pub(crate) fn history(&self, since: Since, limit: usize) -> History {
+        let Begin { position, missed } = self.begin(since);
+        let messages = self.after(position).take(limit).map(|slot| slot.message.clone()).collect();
+        let (newest, oldest) = (self.newest(), self.oldest());
+        History { newest, oldest, position, missed, messages }
     }
 
     /// Drops the oldest message that is kept; returns the memory that it took, 0 if there was none.

@@ -33,6 +33,8 @@ pub(crate) struct Rooms {
     rooms_max: usize,
     /// Which rooms keep how much.
     config: HistoryConfig,
+    /// Whether a backplane gives the positions of rooms that keep messages.
+    is_shared: bool,
     /// Rooms without a member.
     memberless: usize,
     /// Bytes of memory that the kept messages of all rooms take.
@@ -68,6 +70,7 @@ impl Rooms {
             rooms: HashMap::new(),
             rooms_max,
             config,
+            is_shared: false,
             memberless: 0,
             held: 0,
             clock: Uptime::start(),
@@ -77,6 +80,20 @@ impl Rooms {
             reserved: 0,
             readers: EventReaders::default(),
         }
+    }
+
+    /// From now on a backplane gives the positions of rooms that keep messages.
+    pub(crate) fn share(&mut self) {
+        self.is_shared = true;
+    }
+
+    pub(crate) fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// Whether a backplane gives the positions of a room.
+    pub(crate) fn is_placed(&self, name: &str) -> bool {
+        self.is_shared && self.config.messages_max(name) > 0
     }
 
     /// The room of a name.
@@ -130,13 +147,14 @@ impl Rooms {
         moved
     }
 
-    /// Counts and keeps messages in a room that outlives its members, or makes it if it is to keep
+    /// Counts and keeps messages, the first at the position `at` if that is given, in a room that outlives its members, or makes it if it is to keep
     /// messages; returns the room, and the position before the first message.
     #[inline(never)]
     pub(crate) fn append_kept(
         &mut self,
         name: &Arc<str>,
         messages: &[Message],
+        at: Option<u64>,
         except: impl Fn(usize) -> Option<ClientId>,
     ) -> Option<(&Room, u64)> {
         let exists = self.get(name).is_some();
@@ -147,7 +165,7 @@ impl Rooms {
         let now = self.clock.nanos();
         let (bytes_max, mut held) = (self.config.bytes, self.held);
         let room = self.rooms.get_mut(name)?;
-        let before = room.newest();
+        let before = at.map_or(room.newest(), |at| at - 1);
         append_all(room, messages, except, bytes_max, now, &mut held);
         self.set_held(held);
         self.shed_to(self.config.memory);
@@ -165,7 +183,9 @@ impl Rooms {
         }
         let (bytes_max, mut held, mut now) = (self.config.bytes, self.held, None);
         for room in self.rooms.values_mut() {
-            if room.outlives() {
+            if self.is_shared && room.keeps_messages() {
+                // Its positions are given by the backplane.
+            } else if room.outlives() {
                 let now = *now.get_or_insert_with(|| self.clock.nanos());
                 append_all(room, messages, &except, bytes_max, now, &mut held);
             } else {
@@ -180,12 +200,29 @@ impl Rooms {
     /// before its first message.
     pub(crate) fn begin_anew(&mut self) -> Vec<(Arc<str>, u64)> {
         let anew = |(name, room): (&Arc<str>, &mut Room)| {
+            if room.keeps_messages() {
+                // The backplane says where it goes on.
+                return None;
+            }
             let position = room.begin_anew();
             (!room.is_empty()).then(|| (Arc::clone(name), position))
         };
-        let begun = self.rooms.iter_mut().filter_map(anew).collect();
-        self.set_held(0);
-        begun
+        self.rooms.iter_mut().filter_map(anew).collect()
+    }
+
+    /// Has the next message of a room be the one after a position; `false` if it is so already, or if
+    /// no further room may exist.
+    pub(crate) fn begin_at(&mut self, name: &Arc<str>, position: u64) -> bool {
+        if self.make(name).is_none() {
+            return false;
+        }
+        let Some(room) = self.rooms.get_mut(name).filter(|room| room.newest() != position) else {
+            return false;
+        };
+        let held = self.held - room.holds().1;
+        room.begin_at(position);
+        self.set_held(held);
+        true
     }
 
     /// Forgets a room that has no member: what it counts passes the hub unheard from now on.

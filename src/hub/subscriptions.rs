@@ -136,6 +136,7 @@ impl Subscriptions {
                 self.reserve();
                 (Vec::new(), unused)
             }
+            LinkEvent::Begin(..) => (Vec::new(), Vec::new()),
             LinkEvent::Vacant(topic, number) => {
                 let is_current = |entry: &Entry| entry.vacancies == number;
                 if self.topics.get(&topic).is_some_and(is_current)

@@ -209,6 +209,11 @@ impl Driver {
         if let Value::Error(error) = answer {
             return Err(sort(String::from_utf8_lossy(error).into_owned()));
         }
+        if is_first && is_cluster(answer) && self.script.config.keeps_any() {
+            let sentence = "it is a cluster, and two keys of one script may lie on two servers of it: \
+                            no history can be kept there";
+            return Err(Failure::Refused(sentence.to_owned()));
+        }
         if is_first && is_replica(answer) {
             return Err(Failure::Io(io::Error::other("it is a replica")));
         }
@@ -253,15 +258,22 @@ fn sort(error: String) -> Failure {
     }
 }
 
+/// A field of the answer to HELLO.
+fn field<'a>(hello: &Value<'a>, name: &[u8]) -> Option<&'a [u8]> {
+    let at = hello.list()?.chunks_exact(2).find(|pair| pair[0].text() == Some(name));
+    at.and_then(|pair| pair[1].text())
+}
+
 /// Whether the answer to HELLO is that of a replica outside of a cluster: what is published there
 /// reaches no other server.
 fn is_replica(hello: &Value<'_>) -> bool {
-    let fields = hello.list().unwrap_or_default();
-    let field = |name: &[u8]| {
-        let at = fields.chunks_exact(2).find(|pair| pair[0].text() == Some(name));
-        at.and_then(|pair| pair[1].text())
-    };
-    field(b"mode") == Some(b"standalone") && field(b"role").is_some_and(|role| role != b"master")
+    field(hello, b"mode") == Some(b"standalone")
+        && field(hello, b"role").is_some_and(|role| role != b"master")
+}
+
+/// Whether the answer to HELLO is that of a node of a cluster.
+fn is_cluster(hello: &Value<'_>) -> bool {
+    field(hello, b"mode") == Some(b"cluster")
 }
 
 /// The `run_id` in the answer to INFO.
@@ -284,6 +296,8 @@ mod tests {
         assert!(hello(b"standalone", b"replica"));
         assert!(!hello(b"standalone", b"master"));
         assert!(!hello(b"cluster", b"replica"));
+        let mode = |mode: &'static [u8]| Value::List([&b"mode"[..], mode].map(Value::Text).into());
+        assert!(is_cluster(&mode(b"cluster")) && !is_cluster(&mode(b"standalone")));
     }
 
     #[test]

@@ -8,12 +8,15 @@ use std::time::Duration;
 use crate::hub::backplane::Link;
 use crate::hub::command::Command;
 use crate::hub::handle::{Hub, Shared};
+use crate::hub::history_config::HistoryConfig;
 use crate::hub::inbox::CommandReceiver;
 use crate::hub::link_event::TopicState;
 use crate::hub::topic::Topic;
 use crate::net::reactor::Reactor;
 use crate::redis::envelope::Names;
 use crate::redis::incoming::Reader;
+use crate::redis::places::Places;
+use crate::redis::script::Script;
 use crate::redis_config::Redis;
 use crate::time::timer_list::Tick;
 use crate::time::timers::Timers;
@@ -35,6 +38,9 @@ pub(crate) struct Driver {
     /// Topics whose last member has gone, in the order of time. Each is here once for each time that
     /// it was subscribed, so at most twice.
     pub(crate) lingering: VecDeque<(Tick, Topic)>,
+    /// What messages are counted and kept with, and where the hub is in the rooms that keep any.
+    pub(crate) script: Script,
+    pub(crate) places: Places,
     /// The `run_id` of the server: another one means that it has forgotten all it knew.
     pub(crate) run_id: String,
     /// Whether there was a connection that worked.
@@ -67,9 +73,19 @@ impl Driver {
             patience: shared.config.write_timeout,
             topics: HashMap::new(),
             lingering: VecDeque::new(),
+            script: Script::new(HistoryConfig::new(&shared.config, None)),
+            places: Places::new(),
             run_id: String::new(),
             has_been_up: false,
         })
+    }
+
+    /// A topic is not subscribed any more.
+    pub(crate) fn forget(&mut self, topic: &Topic) {
+        self.topics.remove(topic);
+        if let Topic::Room(room) = topic {
+            self.places.remove(room);
+        }
     }
 
     /// What the handles of the hub share, while there is one.

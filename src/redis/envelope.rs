@@ -107,6 +107,12 @@ impl Names {
         }
     }
 
+    /// The keys of a room that keeps messages: its count and its stream. Another run of the server
+    /// has other keys, so that it does not go on with what an old snapshot of it remembers.
+    pub(crate) fn keys(&self, run_id: &str, room: &str) -> [Vec<u8>; 2] {
+        ["count", "log"].map(|kind| self.name(&format!("\x01{kind}:{run_id}:{room}")))
+    }
+
     /// The channel of the hub's probe, and the key of what it says about its rooms.
     pub(crate) fn own(&self) -> Vec<u8> {
         self.of_hub(self.hub)

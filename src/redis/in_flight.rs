@@ -1,10 +1,12 @@
 //! The commands that were written to the server and are not answered. Plain data.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use crate::hub::command::{Dispatched, NotPublished};
+use crate::hub::command::{Carry, Dispatched, NotPublished, Publish};
 use crate::hub::reply::Reply;
 use crate::hub::topic::Topic;
+use crate::redis::places::Asked;
 
 /// Messages that are published and not answered, at most. Beyond it they wait in the outbox.
 pub(crate) const MESSAGES_MAX: usize = 256;
@@ -39,6 +41,10 @@ pub(crate) enum Sent {
     Unsubscribe {
         left: usize,
     },
+    /// What a room keeps is asked for.
+    Read(Arc<str>),
+    /// The same for a reader that is no member.
+    Ask(Box<Asked>),
     /// The channels of all hubs are asked for.
     Hubs,
     /// What another hub says of its rooms is asked for.
@@ -55,6 +61,8 @@ pub(crate) struct Published {
     /// Hears the recipients, if the message does not come back to this hub.
     reply: Option<Reply<Dispatched>>,
     hubs: Option<Reply<Result<usize, NotPublished>>>,
+    /// The message, if it may have to be sent again.
+    again: Option<Box<Publish>>,
 }
 
 impl InFlight {
@@ -70,6 +78,7 @@ impl InFlight {
         reply: Option<Reply<Dispatched>>,
         hubs: Option<Reply<Result<usize, NotPublished>>>,
         comes_back: bool,
+        again: Option<Box<Publish>>,
     ) {
         let number = self.next;
         self.next += 1;
@@ -81,7 +90,7 @@ impl InFlight {
         } else {
             reply
         };
-        self.sent.push_back(Sent::Publish(Published { number, bytes, reply, hubs }));
+        self.sent.push_back(Sent::Publish(Published { number, bytes, reply, hubs, again }));
     }
 
     /// Notes any other command.
@@ -118,8 +127,18 @@ impl InFlight {
         Some(sent)
     }
 
-    /// The answer to a message says how many hubs heard it.
-    pub(crate) fn published(&mut self, published: Published, hubs: usize) {
+    /// Takes a message back that was not published, and whether it would come back to this hub.
+    pub(crate) fn take_back(&mut self, published: Published) -> Option<(Carry, bool)> {
+        let Published { number, reply, hubs, again, .. } = published;
+        let place = self.own.iter().position(|(own, _)| *own == number);
+        let own = place.and_then(|place| self.own.remove(place));
+        let comes_back = own.is_some();
+        let reply = own.map_or(reply, |(_, reply)| reply);
+        again.map(|publish| (Carry { publish: *publish, reply, hubs }, comes_back))
+    }
+
+    /// The answer to a message says how many hubs heard it, and its position if it has one.
+    pub(crate) fn published(&mut self, published: Published, hubs: usize, position: Option<u64>) {
         // Earlier messages have come back by now, or their channel was refused.
         while self.own.front().is_some_and(|(number, _)| *number < published.number) {
             if let Some((_, Some(reply))) = self.own.pop_front() {
@@ -130,7 +149,7 @@ impl InFlight {
             reply.answer(Ok(hubs));
         }
         if let Some(reply) = published.reply {
-            reply.answer(Dispatched::to(0));
+            reply.answer(Dispatched { position, ..Dispatched::to(0) });
         }
     }
 
@@ -144,7 +163,7 @@ impl InFlight {
 
     /// Whether a command is of a kind that waits for confirmations of channels.
     pub(crate) fn is_subscribing(&self) -> bool {
-        self.sent.iter().any(|sent| matches!(sent, Sent::Subscribe { .. }))
+        self.sent.iter().any(|sent| matches!(sent, Sent::Subscribe { .. } | Sent::Read(_)))
     }
 
     /// Messages that are not answered.
@@ -166,13 +185,13 @@ mod tests {
         comes_back: bool,
     ) -> (Answer<Dispatched>, Answer<Result<usize, NotPublished>>) {
         let ((reply, recipients), (heard, hubs)) = (reply(), reply());
-        in_flight.publish(100, Some(reply), Some(heard), comes_back);
+        in_flight.publish(100, Some(reply), Some(heard), comes_back, None);
         (recipients, hubs)
     }
     fn answer(in_flight: &mut InFlight, hubs: Option<usize>) {
         let Some(Sent::Publish(published)) = in_flight.answered() else { panic!("no message") };
         match hubs {
-            Some(hubs) => in_flight.published(published, hubs),
+            Some(hubs) => in_flight.published(published, hubs, None),
             None => in_flight.refused(published),
         }
     }
@@ -242,11 +261,11 @@ mod tests {
         let mut in_flight = InFlight::default();
         for _ in 0..MESSAGES_MAX {
             assert!(in_flight.has_room());
-            in_flight.publish(1, None, None, false);
+            in_flight.publish(1, None, None, false, None);
         }
         assert!(!in_flight.has_room());
         let mut in_flight = InFlight::default();
-        in_flight.publish(BYTES_MAX, None, None, false);
+        in_flight.publish(BYTES_MAX, None, None, false, None);
         assert!(!in_flight.has_room());
     }
 }

@@ -24,7 +24,13 @@ pub(crate) struct Reader {
 /// What came from the server, for the hub.
 pub(crate) enum Incoming {
     /// A message for members of this hub.
-    Message { topic: Topic, except: Option<ClientId>, message: Message, is_own: bool },
+    Message {
+        topic: Topic,
+        except: Option<ClientId>,
+        message: Message,
+        is_own: bool,
+        position: u64,
+    },
     /// A message that says only that the connection works.
     Heard,
     /// A message that is longer than the longest.
@@ -42,6 +48,16 @@ pub(crate) enum Answer {
     Number(usize),
     Error(String),
     List(Vec<Vec<u8>>),
+    /// A message has a position, and so many hubs heard it.
+    Placed {
+        hubs: usize,
+        position: u64,
+    },
+    /// The position of a room's newest message, and the newest messages, oldest first.
+    Kept {
+        top: u64,
+        messages: Vec<Incoming>,
+    },
     Other,
 }
 
@@ -57,6 +73,9 @@ impl Incoming {
                 return Self::Answer(Answer::Error(String::from_utf8_lossy(error).into_owned()));
             }
             Value::List(list) => {
+                if let Some(answer) = scripted(list, reader) {
+                    return Self::Answer(answer);
+                }
                 let texts = list.iter().filter_map(|value| value.text().map(<[u8]>::to_vec));
                 return Self::Answer(Answer::List(texts.collect()));
             }
@@ -78,6 +97,23 @@ impl Incoming {
     }
 }
 
+/// Reads an answer of the script. Its first text is one that no other answer begins with.
+fn scripted(list: &[Value<'_>], reader: &Reader) -> Option<Answer> {
+    let number = |text: &[u8]| std::str::from_utf8(text).ok()?.parse().ok();
+    match (list.first()?.text()?, list.get(1)?, list.get(2)?) {
+        (b"\x01placed", Value::Number(hubs), position) => Some(Answer::Placed {
+            hubs: usize::try_from(*hubs).unwrap_or_default(),
+            position: number(position.text()?)?,
+        }),
+        (b"\x01kept", top, Value::List(messages)) => {
+            let texts = messages.iter().rev().filter_map(Value::text);
+            let messages = texts.map(|bytes| message(reader, Topic::All, bytes)).collect();
+            Some(Answer::Kept { top: number(top.text()?)?, messages })
+        }
+        _ => None,
+    }
+}
+
 fn message(reader: &Reader, topic: Topic, bytes: &[u8]) -> Incoming {
     let (envelope, payload) = Envelope::split(bytes);
     if payload.len() > reader.message_max {
@@ -87,5 +123,6 @@ fn message(reader: &Reader, topic: Topic, bytes: &[u8]) -> Incoming {
     let message = Message::encode_with(&reader.memory, first, payload);
     let own = envelope.filter(|envelope| envelope.hub == reader.hub);
     let except = own.and_then(|envelope| envelope.except);
-    Incoming::Message { topic, except, message, is_own: own.is_some() }
+    let position = envelope.map_or(0, |envelope| envelope.position);
+    Incoming::Message { topic, except, message, is_own: own.is_some(), position }
 }

@@ -1,5 +1,6 @@
 //! One connection that is introduced, to its end.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
@@ -12,12 +13,14 @@ use futures_lite::future::yield_now;
 
 use crate::hub::command::{Carry, Command, Publish};
 use crate::hub::link_event::{LinkEvent, TopicState, Wish};
+use crate::hub::place::Place;
 use crate::hub::topic::Topic;
 use crate::redis::connection::Connection;
 use crate::redis::driver::{Driver, HubEnded};
 use crate::redis::envelope::Envelope;
 use crate::redis::in_flight::{InFlight, Sent};
 use crate::redis::incoming::{Answer, Incoming};
+use crate::redis::places::{Asked, Placed};
 use crate::redis::presence::{Listing, Sum, Sums};
 use crate::redis::resp;
 use crate::stats::add;
@@ -64,17 +67,24 @@ pub(crate) struct Session<'a> {
     pub(crate) connection: Connection,
     pub(crate) in_flight: InFlight,
     pub(crate) sums: Sums,
+    /// What the manager is to be told first: what one answer of a room says, at most two commands for
+    /// each message that is read at once.
+    pub(crate) told: VecDeque<Command>,
     /// A command that was taken from the outbox and not done.
     taken: Option<Command>,
     /// Commands in the outbox that were there when the connection came too late for them.
     stale: usize,
     is_up: bool,
+    /// Whether messages go out again that the server did not know the script for.
+    pub(crate) is_retrying: bool,
     /// When the server was lost.
     away_since: Instant,
     /// When the last message came over a channel, or the connection began.
     heard: Instant,
     /// When the hub has published to itself, if nothing was heard since.
     probed: Option<Instant>,
+    /// When the rooms of this hub were last kept from being forgotten.
+    pub(crate) kept_alive: Instant,
     /// When the hub says again how many members its rooms have.
     presence_due: Instant,
     /// What it said, as a hash.
@@ -91,12 +101,15 @@ impl<'a> Session<'a> {
             connection,
             in_flight: InFlight::default(),
             sums: Sums::new(),
+            told: VecDeque::new(),
             taken: None,
             stale: 0,
             is_up: false,
+            is_retrying: false,
             away_since,
             heard: begin,
             probed: None,
+            kept_alive: begin,
             presence_due: begin,
             said: None,
             listing: None,
@@ -130,6 +143,10 @@ impl<'a> Session<'a> {
 
     /// Does what can be done now, up to the next command for the manager. `None` when all is done.
     fn step(&mut self) -> Result<Option<Command>, End> {
+        let told = self.told.pop_front();
+        if told.is_some() {
+            return Ok(told);
+        }
         if self.is_up && !self.driver.link.is_up() {
             // The manager has been told by now.
             self.driver.link.set_up();
@@ -149,13 +166,14 @@ impl<'a> Session<'a> {
         self.keep_time()
     }
 
-    fn lost(&self, cause: io::Error) -> End {
+    pub(crate) fn lost(&self, cause: io::Error) -> End {
         End::Lost { cause, was_up: self.is_up }
     }
 
     /// Asks for every channel that the hub needs.
     fn subscribe_all(&mut self) {
         drop(self.take_wishes());
+        self.driver.places.values_mut().for_each(Place::interrupt);
         let names = &self.driver.reader.names;
         let first = [names.own(), names.channel(&Topic::All)];
         let arguments: Vec<&[u8]> = vec![b"SUBSCRIBE", &first[0], &first[1]];
@@ -169,6 +187,7 @@ impl<'a> Session<'a> {
         for topics in topics.chunks(CHANNELS_MAX) {
             self.channels(b"SUBSCRIBE", topics);
             self.in_flight.push(Sent::Subscribe { left: topics.len(), topics: topics.to_vec() });
+            topics.iter().for_each(|topic| self.read_kept(topic));
         }
     }
 
@@ -223,8 +242,13 @@ impl<'a> Session<'a> {
             self.probed = None;
         }
         match incoming {
-            Incoming::Message { topic, except, message, is_own } => {
+            Incoming::Message { topic, except, message, is_own, position } => {
                 let reply = if is_own { self.in_flight.came_back() } else { None };
+                if let (Topic::Room(room), 1..) = (&topic, position)
+                    && self.driver.script.keeps(&topic)
+                {
+                    return Ok(self.place(room, Placed { position, except, message }, reply));
+                }
                 if let Some(hub) = self.driver.shared() {
                     hub.compress(&message);
                 }
@@ -243,7 +267,9 @@ impl<'a> Session<'a> {
         Ok(None)
     }
 
-    fn subscribed(&mut self, topics: Vec<Topic>) -> Option<Command> {
+    /// Topics are subscribed; one that keeps messages counts as subscribed once these have come.
+    pub(crate) fn subscribed(&mut self, mut topics: Vec<Topic>) -> Option<Command> {
+        topics.retain(|topic| !self.is_reading(topic));
         for topic in &topics {
             if let Some(state) = self.driver.topics.get_mut(topic) {
                 state.confirmed = true;
@@ -257,13 +283,30 @@ impl<'a> Session<'a> {
         let Some(sent) = self.in_flight.answered() else {
             return Err(self.lost(io::Error::other("an answer came to no command")));
         };
-        if let Answer::Error(error) = &answer {
+        let is_unknown = |error: &String| error.starts_with("NOSCRIPT");
+        if let Answer::Error(error) = &answer
+            && !is_unknown(error)
+        {
             log::error!("the server refuses a command: {error}");
         }
         match (sent, answer) {
             (Sent::Publish(published), Answer::Number(hubs)) => {
-                self.in_flight.published(published, hubs);
+                self.in_flight.published(published, hubs, None);
             }
+            (Sent::Publish(published), Answer::Placed { hubs, position }) => {
+                self.in_flight.published(published, hubs, Some(position));
+            }
+            (Sent::Publish(published), Answer::Error(error)) if is_unknown(&error) => {
+                self.publish_again(published);
+            }
+            (Sent::Read(room), Answer::Kept { top, messages }) => {
+                self.take_kept(&room, top, messages);
+                return Ok(self.told.pop_front());
+            }
+            (Sent::Ask(asked), Answer::Kept { top, messages }) => {
+                self.answer_kept(*asked, top, messages);
+            }
+            (Sent::Read(_), _) => return Err(self.unreadable()),
             (Sent::Publish(published), _) => self.in_flight.refused(published),
             (Sent::Subscribe { topics, .. }, _) => {
                 if topics.is_empty() {
@@ -271,9 +314,7 @@ impl<'a> Session<'a> {
                         self.lost(io::Error::other("the server refuses the hub's channels"))
                     );
                 }
-                for topic in &topics {
-                    self.driver.topics.remove(topic);
-                }
+                topics.iter().for_each(|topic| self.driver.forget(topic));
                 return Ok(Some(Command::Backplane(LinkEvent::Refused(topics))));
             }
             (Sent::Hubs, Answer::List(channels)) => self.ask_counts(&channels),
@@ -288,7 +329,7 @@ impl<'a> Session<'a> {
                 sum.left -= 1;
                 self.finish_sum();
             }
-            (Sent::Unsubscribe { .. } | Sent::Other, _) => {}
+            (Sent::Unsubscribe { .. } | Sent::Other | Sent::Ask(_), _) => {}
         }
         Ok(None)
     }
@@ -298,9 +339,10 @@ impl<'a> Session<'a> {
         if !self.is_up {
             return None;
         }
-        let (joins, leaves, known) = self.take_wishes();
+        let (joins, leaves, mut known) = self.take_wishes();
         self.unsubscribe(leaves);
         self.subscribe(joins);
+        known.retain(|topic| !self.reads_again(topic));
         (!known.is_empty()).then(|| Command::Backplane(LinkEvent::Subscribed(known)))
     }
 
@@ -311,7 +353,8 @@ impl<'a> Session<'a> {
         for (topic, wish) in self.driver.link.take_wishes() {
             let state = self.driver.topics.get(&topic).map(|state| state.confirmed);
             if let Wish::Unsubscribed = wish {
-                if self.driver.topics.remove(&topic).is_some() {
+                if self.driver.topics.contains_key(&topic) {
+                    self.driver.forget(&topic);
                     leaves.push(topic);
                 }
                 continue;
@@ -351,17 +394,21 @@ impl<'a> Session<'a> {
                 Command::SumRooms { after, limit, reply } => {
                     self.ask_hubs(Sum::new(after, limit, reply));
                 }
+                Command::ReadKept { room, since, limit, reply } => {
+                    self.ask_kept(Asked { room, since, limit, reply });
+                }
                 _ => {}
             }
         }
     }
 
     fn may_send(&self) -> bool {
-        self.in_flight.has_room() && self.connection.output.len() < OUTPUT_BYTES
+        let waits = self.is_retrying && self.in_flight.messages() > 0;
+        !waits && self.in_flight.has_room() && self.connection.output.len() < OUTPUT_BYTES
     }
 
     fn publish(&mut self, carry: Carry, is_stale: bool) {
-        let Carry { publish: Publish { target, except, message }, reply, hubs } = carry;
+        let Carry { publish, reply, hubs } = &carry;
         let is_wanted = reply.as_ref().is_none_or(|reply| reply.begin())
             && hubs.as_ref().is_none_or(|hubs| hubs.begin());
         if !is_wanted {
@@ -371,16 +418,35 @@ impl<'a> Session<'a> {
             add(&self.driver.link.counters.unconfirmed, 1);
             return;
         }
-        let Some(topic) = Topic::of(&target) else { return };
-        let channel = self.driver.reader.names.channel(&topic);
-        let header = Envelope::of(self.driver.link.hub, except, &message).header();
-        let output = &mut self.connection.output;
-        resp::begin(output, 3);
-        resp::argument(output, &[b"PUBLISH"]);
-        resp::argument(output, &[&channel]);
-        resp::argument(output, &[&header, message.as_bytes()]);
+        let Some(topic) = Topic::of(&publish.target) else { return };
         let comes_back = topic == Topic::All || self.driver.topics.contains_key(&topic);
-        self.in_flight.publish(message.size(), reply, hubs, comes_back);
+        self.is_retrying = false;
+        self.send(carry, comes_back, false);
+    }
+
+    /// Sends a message; with the script that it needs if `is_whole`.
+    pub(crate) fn send(&mut self, carry: Carry, comes_back: bool, is_whole: bool) {
+        let Carry { publish: Publish { target, except, message }, reply, hubs } = carry;
+        let Some(topic) = Topic::of(&target) else { return };
+        let driver = &*self.driver;
+        let (size, names) = (message.size(), &driver.reader.names);
+        let envelope = Envelope::of(driver.link.hub, except, &message);
+        let output = &mut self.connection.output;
+        let again = match &topic {
+            Topic::Room(room) if driver.script.keeps(&topic) => {
+                let of = (names, &*driver.run_id);
+                driver.script.publish(output, of, room, (&envelope, &message), is_whole);
+                Some(Box::new(Publish { target, except, message }))
+            }
+            _ => {
+                resp::begin(output, 3);
+                resp::argument(output, &[b"PUBLISH"]);
+                resp::argument(output, &[&names.channel(&topic)]);
+                resp::argument(output, &[&envelope.header(), message.as_bytes()]);
+                None
+            }
+        };
+        self.in_flight.publish(size, reply, hubs, comes_back, again);
     }
 
     /// Does what is due.
@@ -412,6 +478,7 @@ impl<'a> Session<'a> {
         }
         if self.is_up && time >= self.presence_due {
             self.presence_due = time + PRESENCE;
+            self.keep_alive();
             return Ok(Some(self.list_rooms()));
         }
         Ok(self.follow_listing())

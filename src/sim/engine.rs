@@ -20,6 +20,7 @@ use crate::hub::command::{Carry, Command, Dispatched, NotPublished, Publish};
 use crate::hub::handle::Hub;
 use crate::hub::inbox::CommandReceiver;
 use crate::hub::link_event::{LinkEvent, Wish};
+use crate::hub::place::{Heard, Place, Step};
 use crate::hub::reply::{Reply, reply};
 use crate::hub::topic::Topic;
 use crate::message::Message;
@@ -35,14 +36,47 @@ const LINGER: Duration = Duration::from_secs(1);
 enum Sent {
     Subscribe(Topic),
     Unsubscribe(Topic),
-    Publish { number: u64, topic: Topic, except: Option<ClientId>, message: Message },
+    Publish {
+        number: u64,
+        topic: Topic,
+        except: Option<ClientId>,
+        message: Message,
+    },
+    /// What a room keeps is asked for.
+    Read(Topic),
+}
+
+/// The room that keeps messages.
+pub(super) const KEEPS: &str = "room 0";
+
+/// Messages that it keeps.
+pub(super) const KEPT: usize = 4;
+
+fn keeps(topic: &Topic) -> bool {
+    matches!(topic, Topic::Room(room) if **room == *KEEPS)
+}
+
+/// What the engine counts and keeps of a room.
+#[derive(Debug, Default)]
+struct Stream {
+    top: u64,
+    kept: VecDeque<(u64, Stored)>,
+}
+
+/// A message as the engine has it.
+#[derive(Debug, Clone)]
+struct Stored {
+    hub: usize,
+    except: Option<ClientId>,
+    message: Message,
 }
 
 /// What the engine sends to a hub.
 #[derive(Debug)]
 enum Received {
     Subscribed(Topic),
-    Message { topic: Topic, hub: usize, number: u64, except: Option<ClientId>, message: Message },
+    Message { topic: Topic, number: u64, position: u64, stored: Stored },
+    Kept { topic: Topic, top: u64, kept: Vec<(u64, Stored)> },
     Dispatched { number: u64, hubs: usize },
 }
 
@@ -50,7 +84,9 @@ impl Received {
     /// What it must not overtake: what is about the same topic, or also an answer.
     fn lane(&self) -> Option<&Topic> {
         match self {
-            Self::Subscribed(topic) | Self::Message { topic, .. } => Some(topic),
+            Self::Subscribed(topic) | Self::Message { topic, .. } | Self::Kept { topic, .. } => {
+                Some(topic)
+            }
             Self::Dispatched { .. } => None,
         }
     }
@@ -84,6 +120,8 @@ pub(super) struct Engine {
     wires: Vec<Rc<RefCell<Wire>>>,
     /// The messages of each topic, in the order in which the engine carried them out.
     pub(super) order: BTreeMap<Topic, Vec<Vec<u8>>>,
+    /// What rooms keep; a restart forgets it.
+    streams: BTreeMap<Topic, Stream>,
 }
 
 impl Engine {
@@ -132,7 +170,23 @@ impl Engine {
             Sent::Unsubscribe(topic) => {
                 self.wires[nth].borrow_mut().subscribed.remove(&topic);
             }
+            Sent::Read(topic) => {
+                let stream = self.stream(&topic);
+                let (top, kept) = (stream.top, stream.kept.iter().cloned().collect());
+                let item = Received::Kept { topic, top, kept };
+                self.wires[nth].borrow_mut().from_engine.push_back(item);
+            }
             Sent::Publish { number, topic, except, message } => {
+                let stored = Stored { hub: nth, except, message };
+                let message = &stored.message;
+                let mut position = 0;
+                if keeps(&topic) {
+                    let stream = self.stream(&topic);
+                    stream.top += 1;
+                    position = stream.top;
+                    stream.kept.push_back((position, stored.clone()));
+                    stream.kept.drain(..stream.kept.len().saturating_sub(KEPT));
+                }
                 let order = self.order.entry(topic.clone()).or_default();
                 order.push(message.as_bytes().to_vec());
                 let mut hubs = 0;
@@ -140,8 +194,8 @@ impl Engine {
                     let mut wire = wire.borrow_mut();
                     if wire.subscribed.contains(&topic) {
                         hubs += 1;
-                        let (topic, message) = (topic.clone(), message.clone());
-                        let item = Received::Message { topic, hub: nth, number, except, message };
+                        let (topic, stored) = (topic.clone(), stored.clone());
+                        let item = Received::Message { topic, number, position, stored };
                         wire.from_engine.push_back(item);
                     }
                 }
@@ -149,6 +203,16 @@ impl Engine {
                 self.wires[nth].borrow_mut().from_engine.push_back(answer);
             }
         }
+    }
+
+    fn stream(&mut self, topic: &Topic) -> &mut Stream {
+        let new = || Stream { top: fastrand::u64(1..1 << 52), kept: VecDeque::new() };
+        self.streams.entry(topic.clone()).or_insert_with(new)
+    }
+
+    /// Forgets what rooms keep.
+    pub(super) fn restart(&mut self) {
+        self.streams.clear();
     }
 
     /// Whether anything is on its way.
@@ -217,6 +281,7 @@ struct Driver {
 struct Kept {
     topics: BTreeMap<Topic, bool>,
     vacancies: BTreeMap<Topic, (crate::time::timer_list::Tick, u32)>,
+    places: BTreeMap<Topic, Place>,
 }
 
 /// Where a message in flight is answered, and whether it comes back.
@@ -251,6 +316,7 @@ impl Driver {
         let mut next = 0;
         let mut is_up = false;
         let lost = self.wire.borrow().lost;
+        kept.places.values_mut().for_each(Place::interrupt);
         self.follow(kept, true).await?;
         loop {
             if !is_up && kept.topics.values().all(|confirmed| *confirmed) {
@@ -277,6 +343,19 @@ impl Driver {
                         next += 1;
                     }
                 }
+                Woken::Arrived(Received::Subscribed(topic)) if keeps(&topic) => {}
+                Woken::Arrived(Received::Kept { topic, top, kept: messages }) => {
+                    self.take_kept(kept, &topic, top, messages).await?;
+                    let is_reading = kept.places.get(&topic).is_none_or(Place::is_reading);
+                    if let Some(confirmed @ false) = kept.topics.get_mut(&topic)
+                        && !is_reading
+                    {
+                        *confirmed = true;
+                        if is_up {
+                            self.tell(LinkEvent::Subscribed(vec![topic])).await?;
+                        }
+                    }
+                }
                 Woken::Arrived(Received::Subscribed(topic)) => {
                     if let Some(confirmed) = kept.topics.get_mut(&topic) {
                         *confirmed = true;
@@ -285,7 +364,8 @@ impl Driver {
                         }
                     }
                 }
-                Woken::Arrived(Received::Message { topic, hub, number, except, message }) => {
+                Woken::Arrived(Received::Message { topic, number, position, stored }) => {
+                    let Stored { hub, except, message } = stored;
                     let is_own = hub == self.nth;
                     let one = in_flight.get_mut(&number).filter(|_| is_own);
                     let reply = one.and_then(|one| {
@@ -295,6 +375,10 @@ impl Driver {
                     in_flight.retain(|_, one| one.comes_back || !one.is_answered);
                     let except = except.filter(|_| is_own);
                     let publish = Publish { target: topic.target(), except, message };
+                    if position > 0 {
+                        self.place(kept, &topic, publish, position, reply).await?;
+                        continue;
+                    }
                     let command = Command::Publish { publish, reply };
                     self.hub.send_command(command).await.map_err(drop)?;
                 }
@@ -334,6 +418,64 @@ impl Driver {
         self.hub.send_command(Command::Backplane(event)).await.map_err(drop)
     }
 
+    async fn place(
+        &self,
+        kept: &mut Kept,
+        topic: &Topic,
+        publish: Publish,
+        position: u64,
+        reply: Option<Reply<Dispatched>>,
+    ) -> Result<(), ()> {
+        let Some(place) = kept.places.get_mut(topic) else {
+            reply.into_iter().for_each(|reply| reply.answer(Dispatched::to(0)));
+            return Ok(());
+        };
+        match place.hear(position, reply) {
+            Heard::Follows(reply) => {
+                let command = Command::Placed { publish, position, reply };
+                self.hub.send_command(command).await.map_err(drop)?;
+            }
+            Heard::Reads => self.read(kept, topic),
+            Heard::Waits => {}
+        }
+        Ok(())
+    }
+
+    fn read(&self, kept: &mut Kept, topic: &Topic) {
+        if keeps(topic) {
+            kept.places.entry(topic.clone()).or_default().read();
+            self.send(Sent::Read(topic.clone()));
+        }
+    }
+
+    async fn take_kept(
+        &self,
+        kept: &mut Kept,
+        topic: &Topic,
+        top: u64,
+        messages: Vec<(u64, Stored)>,
+    ) -> Result<(), ()> {
+        let (Some(place), Topic::Room(room)) = (kept.places.get_mut(topic), topic) else {
+            return Ok(());
+        };
+        let positions: Vec<_> = messages.iter().map(|(position, _)| *position).collect();
+        for step in place.take(top, &positions).unwrap_or_default() {
+            match step {
+                Step::Begin { position, .. } => {
+                    self.tell(LinkEvent::Begin(Arc::clone(room), position)).await?;
+                }
+                Step::Message { index, reply } => {
+                    let (position, Stored { hub, except, message }) = messages[index].clone();
+                    let except = except.filter(|_| hub == self.nth);
+                    let publish = Publish { target: topic.target(), except, message };
+                    let command = Command::Placed { publish, position, reply };
+                    self.hub.send_command(command).await.map_err(drop)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Does what the manager asks for; on a new connection all of it once more.
     async fn follow(&self, kept: &mut Kept, is_new: bool) -> Result<(), ()> {
         let mut known = Vec::new();
@@ -343,11 +485,19 @@ impl Driver {
             match wish {
                 Wish::Unsubscribed if state.is_some() => {
                     kept.topics.remove(&topic);
+                    kept.places.remove(&topic);
                     if !is_new {
                         self.send(Sent::Unsubscribe(topic));
                     }
                 }
                 Wish::Unsubscribed => {}
+                Wish::Subscribed if state == Some(true) && keeps(&topic) => {
+                    kept.topics.insert(topic.clone(), false);
+                    kept.places.remove(&topic);
+                    if !is_new {
+                        self.read(kept, &topic);
+                    }
+                }
                 Wish::Subscribed if state == Some(true) => known.push(topic),
                 Wish::Subscribed if state == Some(false) => {}
                 Wish::Subscribed => joins.push(topic),
@@ -365,7 +515,10 @@ impl Driver {
             kept.topics.insert(Topic::All, false);
             joins = kept.topics.keys().cloned().collect();
         }
-        joins.into_iter().for_each(|topic| self.send(Sent::Subscribe(topic)));
+        for topic in joins {
+            self.send(Sent::Subscribe(topic.clone()));
+            self.read(kept, &topic);
+        }
         if known.is_empty() { Ok(()) } else { self.tell(LinkEvent::Subscribed(known)).await }
     }
 

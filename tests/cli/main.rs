@@ -16,6 +16,7 @@ mod pipe;
 mod platforms;
 mod raspberry;
 mod redis;
+mod redis_history;
 mod redis_server;
 mod snippets;
 mod support;

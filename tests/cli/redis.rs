@@ -15,10 +15,10 @@ use crate::tools::file;
 type Client = Peer<TcpStream>;
 
 /// The answer to a request: its status, its head and its body.
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     head: String,
-    body: String,
+    pub(crate) body: String,
 }
 
 fn request(address: &str, method: &str, path: &str, body: &str) -> Answer {
@@ -37,16 +37,16 @@ fn request(address: &str, method: &str, path: &str, body: &str) -> Answer {
     Answer { status, head: head.to_owned(), body: body.trim_end().to_owned() }
 }
 
-fn post(address: &str, path: &str, body: &str) -> Answer {
+pub(crate) fn post(address: &str, path: &str, body: &str) -> Answer {
     request(address, "POST", path, body)
 }
 
-fn get(address: &str, path: &str) -> Answer {
+pub(crate) fn get(address: &str, path: &str) -> Answer {
     request(address, "GET", path, "")
 }
 
 /// The value of a metric.
-fn metric(address: &str, name: &str) -> u64 {
+pub(crate) fn metric(address: &str, name: &str) -> u64 {
     let body = get(address, "/metrics").body;
     let value = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     value.expect(name).parse().expect("a number")
@@ -54,7 +54,7 @@ fn metric(address: &str, name: &str) -> u64 {
 
 /// Waits until something is so.
 #[track_caller]
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + 2 * DEADLINE;
     while !is_so() {
         assert!(Instant::now() < end, "never: {what}");
@@ -67,7 +67,7 @@ fn is_up(address: &str) {
 }
 
 /// Starts a hub that is connected to a server.
-fn hub(redis: &RedisServer, flags: &[&str]) -> (Server, String) {
+pub(crate) fn hub(redis: &RedisServer, flags: &[&str]) -> (Server, String) {
     let url = redis.url();
     let (server, address) = Server::start(&[&["--redis", &url], flags].concat());
     is_up(&address);

@@ -48,8 +48,8 @@ FAULTS = [
     Fault(
         "several hubs: readers are not told of what passed a hub while it was away",
         "registry.rs::begin_anew",
-        "for (name, position) in self.rooms.begin_anew() {",
-        "for (name, position) in Vec::<(Arc<str>, u64)>::new() {",
+        "let begun = self.rooms.begin_anew();",
+        "let begun: Vec<(Arc<str>, u64)> = Vec::new();",
         SEVERAL,
     ),
     Fault(

@@ -186,7 +186,7 @@ impl<'a> World<'a> {
         let before = match self.rooms.find(name) {
             Some(room) if !room.outlives() => Some(room.count(messages.len())),
             _ => {
-                let kept = self.rooms.append_kept(&name.into(), &messages, |_| None);
+                let kept = self.rooms.append_kept(&name.into(), &messages, None, |_| None);
                 kept.map(|(_, before)| before)
             }
         };

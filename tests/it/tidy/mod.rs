@@ -128,6 +128,8 @@ fn manager_waits_for_no_client(source: &Source) -> Vec<String> {
         "self.answer_waiters(",
         "self.on_link_event(",
         "self.remove_all(",
+        "self.begin_at(",
+        "self.place(",
     ];
     let others =
         |line: &&str| line.contains(".await") && !waits.iter().any(|wait| line.contains(wait));

@@ -1,0 +1,137 @@
+//! Where a hub is in a room that the backplane counts and keeps. Plain data, a part of a driver.
+
+use crate::hub::command::Dispatched;
+use crate::hub::reply::Reply;
+
+/// Where a hub is in a room that keeps messages.
+#[derive(Debug, Default)]
+pub(crate) struct Place {
+    /// The position of the last message that the manager was told, or of the one before the first.
+    last: Option<u64>,
+    /// How often what the room keeps is asked for. Meanwhile messages that come are dropped: the
+    /// answer has them.
+    reads: u32,
+    /// Where own messages are answered that were dropped, by position: at most as many as are in
+    /// flight.
+    held: Vec<(u64, Reply<Dispatched>)>,
+}
+
+/// What becomes of a message that came.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// It follows the last, and is for the manager.
+    Follows(Option<Reply<Dispatched>>),
+    /// It is dropped, and what the room keeps is to be read.
+    Reads,
+    /// It is dropped: what the room keeps is on its way.
+    Waits,
+}
+
+/// What the manager is to be told of what a room keeps.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// The next message has the position after this one; whether something was missed before it.
+    Begin { position: u64, is_gap: bool },
+    /// The message at this index.
+    Message { index: usize, reply: Option<Reply<Dispatched>> },
+}
+
+impl Place {
+    /// What the room keeps is asked for.
+    pub(crate) fn read(&mut self) {
+        self.reads += 1;
+    }
+
+    /// Whether what the room keeps is on its way.
+    pub(crate) fn is_reading(&self) -> bool {
+        self.reads > 0
+    }
+
+    /// The connection is lost, with what was asked for.
+    pub(crate) fn interrupt(&mut self) {
+        self.reads = 0;
+        self.held.clear();
+    }
+
+    /// A message came at a position; `reply` hears what becomes of it.
+    pub(crate) fn hear(&mut self, position: u64, reply: Option<Reply<Dispatched>>) -> Heard {
+        if self.reads == 0 && self.last.is_some_and(|last| last + 1 == position) {
+            self.last = Some(position);
+            return Heard::Follows(reply);
+        }
+        self.held.extend(reply.map(|reply| (position, reply)));
+        if self.reads == 0 { Heard::Reads } else { Heard::Waits }
+    }
+
+    /// What the room keeps has come: `top` is the position of its newest message, `kept` those of
+    /// the newest messages, in order. `None` if it is asked for once more.
+    pub(crate) fn take(&mut self, top: u64, kept: &[u64]) -> Option<Vec<Step>> {
+        self.reads = self.reads.saturating_sub(1);
+        if self.reads > 0 {
+            return None;
+        }
+        let mut held = std::mem::take(&mut self.held);
+        let is_gap = self.last.is_some();
+        // A higher one belongs to an earlier life of the room.
+        let mut last = self.last.filter(|last| *last <= top);
+        self.last = Some(top);
+        let mut steps = Vec::new();
+        for (index, &position) in kept.iter().enumerate() {
+            if last.is_some_and(|last| position <= last) {
+                continue;
+            }
+            if last.is_none_or(|last| last + 1 != position) {
+                steps.push(Step::Begin { position: position - 1, is_gap });
+            }
+            last = Some(position);
+            let own = held.iter().position(|(held, _)| *held == position);
+            let reply = own.map(|own| held.swap_remove(own).1);
+            steps.push(Step::Message { index, reply });
+        }
+        if last != Some(top) {
+            // What came last is kept no more, or is longer than the longest message.
+            steps.push(Step::Begin { position: top, is_gap });
+        }
+        for (position, reply) in held {
+            reply.answer(Dispatched { position: Some(position), ..Dispatched::to(0) });
+        }
+        Some(steps)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the manager is told, as numbers: a negative one is where it begins.
+    fn take(place: &mut Place, top: u64, kept: &[u64]) -> Vec<i64> {
+        let steps = place.take(top, kept).expect("no other read");
+        let number = |step| match step {
+            Step::Begin { position, .. } => -(position as i64),
+            Step::Message { index, .. } => kept[index] as i64,
+        };
+        steps.into_iter().map(number).collect()
+    }
+    fn follows(place: &mut Place, position: u64) -> bool {
+        matches!(place.hear(position, None), Heard::Follows(None))
+    }
+
+    #[test]
+    fn what_is_told_has_no_silent_gap() {
+        let mut place = Place::default();
+        place.read();
+        assert!(matches!(place.hear(12, None), Heard::Waits));
+        assert_eq!(take(&mut place, 12, &[10, 11, 12]), [-9, 10, 11, 12]);
+        assert!(follows(&mut place, 13));
+        assert!(matches!(place.hear(15, None), Heard::Reads), "it does not follow");
+        place.read();
+        assert_eq!(take(&mut place, 15, &[13, 14, 15]), [14, 15]);
+        place.read();
+        assert_eq!(take(&mut place, 20, &[18, 19, 20]), [-17, 18, 19, 20], "16 and 17 are gone");
+        place.read();
+        assert_eq!(take(&mut place, 22, &[]), [-22], "nothing is kept");
+        place.read();
+        assert_eq!(take(&mut place, 5, &[4, 5]), [-3, 4, 5], "another life");
+        assert!(follows(&mut place, 6) && !follows(&mut place, 6));
+    }
+}
