@@ -149,8 +149,8 @@ fn clients_move_between_hubs_under_load() {
                 })
             })
             .collect();
-        for hub in 0..2 {
-            let mut sender = Client::connect(addresses[hub], "/ws/news?echo=0");
+        for (hub, address) in addresses.into_iter().enumerate() {
+            let mut sender = Client::connect(address, "/ws/news?echo=0");
             scope.spawn(move || {
                 (0..MESSAGES / 2).for_each(|nth| sender.say(&format!("{hub} {nth}")));
                 // The sender hears the others until all is said.
