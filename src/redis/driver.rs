@@ -11,11 +11,11 @@ use crate::hub::handle::{Hub, Shared};
 use crate::hub::history_config::HistoryConfig;
 use crate::hub::inbox::CommandReceiver;
 use crate::hub::link_event::TopicState;
+use crate::hub::place::Place;
 use crate::hub::topic::Topic;
 use crate::net::reactor::Reactor;
 use crate::redis::envelope::Names;
 use crate::redis::incoming::Reader;
-use crate::redis::places::Places;
 use crate::redis::script::Script;
 use crate::redis_config::Redis;
 use crate::time::timer_list::Tick;
@@ -40,7 +40,7 @@ pub(crate) struct Driver {
     pub(crate) lingering: VecDeque<(Tick, Topic)>,
     /// What messages are counted and kept with, and where the hub is in the rooms that keep any.
     pub(crate) script: Script,
-    pub(crate) places: Places,
+    pub(crate) places: HashMap<Arc<str>, Place>,
     /// The `run_id` of the server: another one means that it has forgotten all it knew.
     pub(crate) run_id: String,
     /// Whether there was a connection that worked.
@@ -74,7 +74,7 @@ impl Driver {
             topics: HashMap::new(),
             lingering: VecDeque::new(),
             script: Script::new(HistoryConfig::new(&shared.config, None)),
-            places: Places::new(),
+            places: HashMap::new(),
             run_id: String::new(),
             has_been_up: false,
         })

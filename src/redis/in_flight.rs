@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::hub::command::{Carry, Dispatched, NotPublished, Publish};
 use crate::hub::reply::Reply;
+use crate::hub::since::{History, Since};
 use crate::hub::topic::Topic;
-use crate::redis::places::Asked;
 
 /// Messages that are published and not answered, at most. Beyond it they wait in the outbox.
 pub(crate) const MESSAGES_MAX: usize = 256;
@@ -51,6 +51,15 @@ pub(crate) enum Sent {
     Counts,
     /// The answer matters only if it is an error.
     Other,
+}
+
+/// A question for what a room keeps.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) room: Arc<str>,
+    pub(crate) since: Since,
+    pub(crate) limit: usize,
+    pub(crate) reply: Reply<Option<History>>,
 }
 
 /// A message that was published.

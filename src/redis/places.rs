@@ -1,6 +1,5 @@
 //! The part of a session that keeps the positions of rooms without a gap.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,27 +10,14 @@ use crate::hub::link_event::LinkEvent;
 use crate::hub::place::{Heard, Place, Step};
 use crate::hub::reply::Reply;
 use crate::hub::room::Room;
-use crate::hub::since::{History, Since};
 use crate::hub::topic::Topic;
 use crate::message::Message;
-use crate::redis::in_flight::{Published, Sent};
+use crate::redis::in_flight::{Asked, Published, Sent};
 use crate::redis::incoming::Incoming;
 use crate::redis::resp;
 use crate::redis::session::{End, Session};
 use crate::stats::add;
 use crate::time::clock::now;
-
-/// The rooms that keep messages, among those that are subscribed.
-pub(crate) type Places = HashMap<Arc<str>, Place>;
-
-/// A question for what a room keeps.
-#[derive(Debug)]
-pub(crate) struct Asked {
-    pub(crate) room: Arc<str>,
-    pub(crate) since: Since,
-    pub(crate) limit: usize,
-    pub(crate) reply: Reply<Option<History>>,
-}
 
 /// A message with its position, on its way to members.
 pub(crate) struct Placed {
