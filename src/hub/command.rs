@@ -96,7 +96,7 @@ pub(crate) enum Command {
     /// A message for a target; `reply` hears what became of it.
     Publish { publish: Publish, reply: Option<Reply<Dispatched>> },
     /// A message of a room, with its position from the backplane.
-    Placed { publish: Publish, position: u64, reply: Option<Reply<Dispatched>> },
+    Placed { publish: Box<Publish>, position: u64, reply: Option<Reply<Dispatched>> },
     /// Into a room.
     Join { id: ClientId, room: Arc<str>, reply: Reply<Result<(), Refusal>> },
     /// Out of a room.
@@ -143,9 +143,8 @@ impl Command {
     /// Bytes of the frame the command carries.
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            Self::Publish { publish, .. } | Self::Placed { publish, .. } => {
-                publish.message.frame(Encoding::Plain).len()
-            }
+            Self::Publish { publish, .. } => publish.message.frame(Encoding::Plain).len(),
+            Self::Placed { publish, .. } => publish.message.frame(Encoding::Plain).len(),
             Self::Carry(carry) => carry.publish.message.frame(Encoding::Plain).len(),
             _ => 0,
         }

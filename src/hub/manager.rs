@@ -181,7 +181,7 @@ impl Manager {
                     continue;
                 }
                 Command::Placed { publish, position, reply } => {
-                    self.place(publish, position, reply).await;
+                    self.place(*publish, position, reply).await;
                 }
                 Command::DisconnectUser { user, reason, reply } => {
                     let mut clients = 0;

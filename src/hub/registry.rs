@@ -588,7 +588,8 @@ impl Registry {
             }
             Target::Client(_) => (None, 0),
         };
-        let whole = push_to(&self.entries, (slots, len), delivery, (audience, &batch), &tally, budget);
+        let whole =
+            push_to(&self.entries, (slots, len), delivery, (audience, &batch), &tally, budget);
         drop(tally);
         delivery.dispatches.iter_mut().for_each(|dispatch| dispatch.recipients += whole);
         if delivery.place < len {

@@ -130,7 +130,7 @@ impl Session<'_> {
         }
         let target = Topic::Room(Arc::clone(room)).target();
         let publish = Publish { target, except, message };
-        Command::Placed { publish, position, reply }
+        Command::Placed { publish: Box::new(publish), position, reply }
     }
 
     /// Takes what a room keeps: `top` is the position of its newest message, `kept` are the newest

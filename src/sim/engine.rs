@@ -432,7 +432,7 @@ impl Driver {
         };
         match place.hear(position, reply) {
             Heard::Follows(reply) => {
-                let command = Command::Placed { publish, position, reply };
+                let command = Command::Placed { publish: Box::new(publish), position, reply };
                 self.hub.send_command(command).await.map_err(drop)?;
             }
             Heard::Reads => self.read(kept, topic),
@@ -468,7 +468,7 @@ impl Driver {
                     let (position, Stored { hub, except, message }) = messages[index].clone();
                     let except = except.filter(|_| hub == self.nth);
                     let publish = Publish { target: topic.target(), except, message };
-                    let command = Command::Placed { publish, position, reply };
+                    let command = Command::Placed { publish: Box::new(publish), position, reply };
                     self.hub.send_command(command).await.map_err(drop)?;
                 }
             }
