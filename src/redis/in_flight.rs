@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::hub::client_id::ClientId;
 use crate::hub::command::{Carry, Dispatched, NotPublished, Publish};
 use crate::hub::reply::Reply;
 use crate::hub::since::{History, Since};
 use crate::hub::topic::Topic;
+use crate::message::Message;
 
 /// Messages that are published and not answered, at most. Beyond it they wait in the outbox.
 pub(crate) const MESSAGES_MAX: usize = 256;
@@ -26,6 +28,13 @@ pub(crate) struct InFlight {
     next: u64,
     messages: usize,
     bytes: usize,
+}
+
+/// A message with its position, on its way to members.
+pub(crate) struct Placed {
+    pub(crate) position: u64,
+    pub(crate) except: Option<ClientId>,
+    pub(crate) message: Message,
 }
 
 /// A command that was written.

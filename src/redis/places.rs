@@ -4,27 +4,18 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::hub::client_id::ClientId;
 use crate::hub::command::{Command, Dispatched, Publish};
 use crate::hub::link_event::LinkEvent;
 use crate::hub::place::{Heard, Place, Step};
 use crate::hub::reply::Reply;
 use crate::hub::room::Room;
 use crate::hub::topic::Topic;
-use crate::message::Message;
-use crate::redis::in_flight::{Asked, Published, Sent};
+use crate::redis::in_flight::{Asked, Placed, Published, Sent};
 use crate::redis::incoming::Incoming;
 use crate::redis::resp;
 use crate::redis::session::{End, Session};
 use crate::stats::add;
 use crate::time::clock::now;
-
-/// A message with its position, on its way to members.
-pub(crate) struct Placed {
-    pub(crate) position: u64,
-    pub(crate) except: Option<ClientId>,
-    pub(crate) message: Message,
-}
 
 impl Session<'_> {
     /// Asks for what a topic keeps, if it is a room that keeps messages.
