@@ -74,7 +74,7 @@ fn the_defaults_in_the_table_of_limits_are_the_defaults() {
             "commands, bytes waiting for the manager",
             format!("{}, {}", count(Config::INBOX), kib(Config::INBOX_BYTES)),
         ),
-        ("message, and frame", kib(Config::MAX_MESSAGE)),
+        ("message, and frame; of a compressed one what it becomes", kib(Config::MAX_MESSAGE)),
         ("frames of a message", count(Config::MAX_FRAGMENTS)),
         ("time to finish a message", seconds(Config::MESSAGE_TIMEOUT)),
         ("handshake, all of it", seconds(Config::HANDSHAKE_TIMEOUT)),
