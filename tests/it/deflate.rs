@@ -120,7 +120,8 @@ fn one_compressed_frame_goes_to_all_that_negotiated_and_the_plain_one_to_all_oth
 #[test]
 fn kept_messages_are_compressed_once_for_clients_that_come_later() {
     let rule = "5".parse().expect("a rule");
-    let hub = TestHub::with(Config::default().deflate(Some(20)).history(vec![rule]));
+    let config = Config::default().deflate(Some(20)).history(vec![rule]);
+    let hub = TestHub::serving(config, hublet::Relay::new());
     let mut alone = hub.join();
     let messages: Vec<_> = (0..5).map(|n| format!("{n} {}", text())).collect();
     for message in &messages {
