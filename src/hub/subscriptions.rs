@@ -42,7 +42,7 @@ pub(crate) struct Subscriptions {
 
 #[derive(Debug, Default)]
 struct Entry {
-    /// Whether the driver has confirmed it since the link is up.
+    /// Whether the driver has confirmed it. It counts while the link is up.
     confirmed: bool,
     /// The keys of the commands that wait for it.
     waiting: Vec<u64>,
@@ -118,7 +118,6 @@ impl Subscriptions {
             }
             LinkEvent::Down(reply) => {
                 self.is_up = false;
-                self.topics.values_mut().for_each(|entry| entry.confirmed = false);
                 let keys: Vec<_> = self.held.iter().map(|held| held.key).collect();
                 let unused = keys.into_iter().flat_map(|key| self.give_up(key)).collect();
                 reply.answer(());

@@ -243,9 +243,8 @@ impl<'a> Session<'a> {
         match incoming {
             Incoming::Message { topic, except, message, is_own, position } => {
                 let reply = if is_own { self.in_flight.came_back() } else { None };
-                if let (Topic::Room(room), 1..) = (&topic, position)
-                    && self.driver.script.keeps(&topic)
-                {
+                let is_kept = position > 0 && self.driver.script.keeps(&topic);
+                if let (Topic::Room(room), true) = (&topic, is_kept) {
                     return Ok(self.place(room, Placed { position, except, message }, reply));
                 }
                 if let Some(hub) = self.driver.shared() {
@@ -283,10 +282,11 @@ impl<'a> Session<'a> {
             return Err(self.lost(io::Error::other("an answer came to no command")));
         };
         let is_unknown = |error: &String| error.starts_with("NOSCRIPT");
-        if let Answer::Error(error) = &answer
-            && !is_unknown(error)
-        {
-            log::error!("the server refuses a command: {error}");
+        match &answer {
+            Answer::Error(error) if !is_unknown(error) => {
+                log::error!("the server refuses a command: {error}");
+            }
+            _ => {}
         }
         match (sent, answer) {
             (Sent::Publish(published), Answer::Number(hubs)) => {

@@ -346,10 +346,9 @@ impl Driver {
                 Woken::Arrived(Received::Subscribed(topic)) if keeps(&topic) => {}
                 Woken::Arrived(Received::Kept { topic, top, kept: messages }) => {
                     self.take_kept(kept, &topic, top, messages).await?;
-                    let is_reading = kept.places.get(&topic).is_none_or(Place::is_reading);
-                    if let Some(confirmed @ false) = kept.topics.get_mut(&topic)
-                        && !is_reading
-                    {
+                    let has_read = !kept.places.get(&topic).is_none_or(Place::is_reading);
+                    let unconfirmed = kept.topics.get_mut(&topic).filter(|is| has_read && !**is);
+                    if let Some(confirmed) = unconfirmed {
                         *confirmed = true;
                         if is_up {
                             self.tell(LinkEvent::Subscribed(vec![topic])).await?;

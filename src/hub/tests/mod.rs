@@ -9,6 +9,7 @@ mod model;
 mod queue;
 mod registry;
 mod rooms;
+mod subscriptions;
 pub(crate) mod support;
 mod threads;
 mod verbs;
