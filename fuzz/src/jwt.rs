@@ -1,6 +1,8 @@
 //! Fuzzes tokens: an accepted token is signed, has `alg` HS256, and has the claims that a second
 //! reader finds in it.
 
+#[path = "../../src/bin/hublet/json_reader.rs"]
+mod json_reader;
 #[path = "../../src/bin/hublet/jwt.rs"]
 #[allow(dead_code, reason = "the binary uses all of it")]
 mod token;

@@ -2,103 +2,16 @@
 //!
 //! This is the policy of the binary. A program that embeds the hub has users of its own.
 
-use std::fmt;
-use std::sync::Arc;
-
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use hublet::http::header;
-use hublet::http::{HeaderMap, Method, Request, StatusCode};
-use hublet::{Peer, is_local, is_name, query_of};
-use sha2::Sha256;
+use hublet::http::{Method, Request, StatusCode};
+use hublet::{Peer, is_local, is_name};
 
 use super::jwt::{Claims, Invalid, Key, LEEWAY};
-
-/// The subprotocol before the token of a browser's WebSocket. The hub answers with it.
-pub(crate) const PROTOCOL: &str = "hublet.token";
-
-/// Bytes of a key for HS256, at least (RFC 7518 3.2).
-const KEY_BYTES_MIN: usize = 32;
+use super::request_token::{bearer, shown};
+use super::secret::{Secrets, is};
 
 /// The answer to a token that is not one of the secrets.
 const WRONG: Invalid = "the token is wrong";
-
-/// A token or a key, and a second one while clients change from one to the other. It is never
-/// printed.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Secret(Box<str>, Option<Box<str>>);
-
-impl Secret {
-    /// The longest secret, in bytes. It is part of the head of a request, which has 8 KiB.
-    pub(crate) const BYTES_MAX: usize = 4096;
-
-    /// # Errors
-    ///
-    /// What is allowed, for a text that clients cannot send as the operator wrote it: headers lose
-    /// the space around a value and have one line.
-    pub(crate) fn new(text: &str) -> Result<Self, &'static str> {
-        if text.is_empty() {
-            Err("one that is not empty")
-        } else if text.len() > Self::BYTES_MAX {
-            Err("one of at most 4096 bytes")
-        } else if text.contains(char::is_control) {
-            Err("one of a single line, without control characters")
-        } else if text.starts_with('\u{feff}') {
-            Err("one without a byte order mark in front of it")
-        } else if text.trim() != text {
-            Err("one without space in front of it or behind it")
-        } else {
-            Ok(Self(text.into(), None))
-        }
-    }
-
-    /// Adds a second one; `false` if there are two already.
-    pub(crate) fn add(&mut self, second: Self) -> bool {
-        let has_place = self.1.is_none();
-        if has_place {
-            self.1 = Some(second.0);
-        }
-        has_place
-    }
-
-    /// Each of them.
-    fn each(&self) -> impl Iterator<Item = &str> {
-        [Some(&self.0), self.1.as_ref()].into_iter().flatten().map(|text| &**text)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret")
-    }
-}
-
-/// The tokens that the command line sets.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Secrets {
-    /// Required to subscribe.
-    pub(crate) token: Option<Secret>,
-    /// Required to publish; also allows to subscribe.
-    pub(crate) publish_token: Option<Secret>,
-    /// Required for the admin endpoints.
-    pub(crate) admin_token: Option<Secret>,
-    /// The key that JSON Web Tokens are signed with.
-    pub(crate) jwt_secret: Option<Secret>,
-    /// What JSON Web Tokens must be for; without it, those that say nothing of it.
-    pub(crate) jwt_audience: Option<Box<str>>,
-}
-
-impl Secrets {
-    /// Whether a token is required to subscribe.
-    pub(crate) fn guard_listening(&self) -> bool {
-        self.token.is_some() || self.jwt_secret.is_some()
-    }
-
-    /// Whether the key for JSON Web Tokens is shorter than it should be.
-    pub(crate) fn have_short_key(&self) -> bool {
-        let mut keys = self.jwt_secret.iter().flat_map(Secret::each);
-        keys.any(|key| key.len() < KEY_BYTES_MIN)
-    }
-}
 
 /// Decides what requests may do.
 #[derive(Debug)]
@@ -321,68 +234,12 @@ fn is_foreign_page(request: &Request<()>) -> bool {
     })
 }
 
-/// The token of a request: from `Authorization: Bearer`, `?token=`, or after [`PROTOCOL`] in
-/// `Sec-WebSocket-Protocol`.
-fn shown(request: &Request<()>) -> Option<String> {
-    let headers = request.headers();
-    let behind_protocol = || {
-        let names = protocols(headers);
-        let nth = names.iter().position(|name| *name == PROTOCOL)?;
-        names.get(nth + 1).copied()
-    };
-    bearer(headers)
-        .or_else(|| query_of(request.uri(), "token"))
-        .or_else(|| behind_protocol().map(Into::into))
-}
-
-/// The token of `Authorization: Bearer`. Any other scheme is for the proxy in front of the hub: a
-/// browser that has passed its Basic authentication sends that with each request.
-fn bearer(headers: &HeaderMap) -> Option<String> {
-    headers.get_all(header::AUTHORIZATION).iter().find_map(|value| {
-        let value = String::from_utf8_lossy(value.as_bytes());
-        let (scheme, token) = value.split_once(' ').unwrap_or((&value, ""));
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_ascii().to_owned())
-    })
-}
-
-/// The subprotocol to answer a request with: the first that it offers of the one for tokens and of
-/// those that are named.
-///
-/// What stands behind the one for tokens is a secret. It is never looked at here.
-pub(crate) fn answered_protocol(request: &Request<()>, named: &[Arc<str>]) -> Option<Arc<str>> {
-    protocols(request.headers()).into_iter().find_map(|offer| match offer {
-        PROTOCOL => Some(PROTOCOL.into()),
-        _ => named.iter().find(|name| ***name == *offer).cloned(),
-    })
-}
-
-/// The subprotocols that a request offers.
-fn protocols(headers: &HeaderMap) -> Vec<&str> {
-    let mut names = Vec::new();
-    for value in headers.get_all(header::SEC_WEBSOCKET_PROTOCOL) {
-        names.extend(value.to_str().unwrap_or_default().split(',').map(str::trim_ascii));
-    }
-    names
-}
-
-/// Whether a token is the secret. Compares their hashes in constant time, so that the time tells
-/// nothing about either.
-fn is(secret: &Option<Secret>, shown: &str) -> bool {
-    let Some(secret) = secret else { return false };
-    let mac = |text: &str| {
-        Hmac::<Sha256>::new_from_slice(PROTOCOL.as_bytes()).ok().map(|mac| mac.chain_update(text))
-    };
-    // Each is compared, so that the time does not say which one it was either.
-    secret.each().fold(false, |found, secret| {
-        let (Some(expected), Some(shown)) = (mac(secret), mac(shown)) else { return found };
-        shown.verify(&expected.finalize().into_bytes()).is_ok() | found
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::jwt::tests::{SECRET, sign};
+    use crate::request_token::tests::request;
+    use crate::secret::Secret;
 
     const NOW: u64 = 1000;
 
@@ -426,15 +283,6 @@ mod tests {
         for (token, allowed) in [("a", true), ("b", true), ("c", false)] {
             assert_eq!(access.inspect(&bearer(token), &Peer::unix()).is_ok(), allowed, "{token}");
         }
-    }
-
-    fn request(uri: &str, headers: &[(&'static str, &str)]) -> Request<()> {
-        let mut request = Request::new(());
-        *request.uri_mut() = uri.parse().expect("a target");
-        for (name, value) in headers {
-            request.headers_mut().append(*name, value.parse().expect("a value"));
-        }
-        request
     }
 
     fn bearer(token: &str) -> Request<()> {
@@ -537,59 +385,6 @@ mod tests {
             let token = sign(r#"{"alg":"HS256"}"#, claims, SECRET);
             let pass = access(secrets.clone()).pass(&bearer(&token), NOW);
             assert_eq!(pass.err(), refused, "{claims}");
-        }
-    }
-
-    #[test]
-    fn token_is_read_from_header_query_and_subprotocol() {
-        for (uri, headers, token) in [
-            ("/", &[("authorization", "Bearer a.b-c")][..], Some("a.b-c")),
-            ("/", &[("authorization", "bearer  a")], Some("a")),
-            ("/", &[("authorization", "Bearer")], Some("")),
-            ("/", &[("authorization", "Basic YTpi")], None),
-            ("/?token=query", &[("authorization", "Basic YTpi")], Some("query")),
-            (
-                "/",
-                &[("authorization", "Basic YTpi"), ("sec-websocket-protocol", "hublet.token, s")],
-                Some("s"),
-            ),
-            ("/?token=query", &[("authorization", "Digest username=\"a\"")], Some("query")),
-            ("/", &[("authorization", "Basic YTpi"), ("authorization", "Bearer b")], Some("b")),
-            ("/?token=query", &[("authorization", "Bearer header")], Some("header")),
-            ("/?x=1&token=a%20b%2f", &[], Some("a b/")),
-            ("/?token=100%", &[], Some("100%")),
-            ("/?token=", &[], Some("")),
-            ("/?untoken=a", &[], None),
-            ("/", &[("sec-websocket-protocol", "chat, hublet.token, secret")], Some("secret")),
-            (
-                "/",
-                &[("sec-websocket-protocol", "hublet.token"), ("sec-websocket-protocol", "s")],
-                Some("s"),
-            ),
-            ("/", &[("sec-websocket-protocol", "hublet.token")], None),
-            ("/", &[], None),
-        ] {
-            assert_eq!(shown(&request(uri, headers)).as_deref(), token, "{uri} {headers:?}");
-        }
-    }
-
-    #[test]
-    fn the_first_subprotocol_that_is_known_is_answered_and_no_secret() {
-        let named = ["chat".into(), "graphql-ws".into(), "sesame".into()];
-        for (offers, answered) in [
-            (&["chat"][..], Some("chat")),
-            (&["mqtt", "graphql-ws, chat"], Some("graphql-ws")),
-            (&["hublet.token, sesame"], Some("hublet.token")),
-            (&["hublet.token", "sesame, chat"], Some("hublet.token")),
-            (&["chat, hublet.token, sesame"], Some("chat")),
-            (&["mqtt"], None),
-            (&["Chat"], None),
-            (&[], None),
-        ] {
-            let headers: Vec<_> =
-                offers.iter().map(|offer| ("sec-websocket-protocol", *offer)).collect();
-            let answer = answered_protocol(&request("/ws", &headers), &named);
-            assert_eq!(answer.as_deref(), answered, "{offers:?}");
         }
     }
 

@@ -9,8 +9,9 @@ use hublet::{
     Admission, Client, Disconnect, Error, Handler, Message, Peer, Since, Target, query_of, room_of,
 };
 
-use super::auth::{Access, Pass, answered_protocol};
+use super::auth::{Access, Pass};
 use super::join_log::Fold;
+use super::request_token::answered_protocol;
 use super::token_clock::{TokenClock, unix_time};
 
 /// The handler of the binary.

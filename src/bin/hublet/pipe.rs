@@ -4,7 +4,6 @@
 //! One thread reads and one writes, each until the end of its stream or of the process. The hub
 //! never waits for these threads.
 
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
@@ -13,20 +12,15 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_lite::future::{Future, or};
-use hublet::{Admission, Client, ClientId, Disconnect, Error, Hub, Message, Reactor, Subscription};
+use hublet::{Admission, Client, Disconnect, Error, Hub, Message, Reactor, Subscription};
 use smol::Executor;
 
 use super::flags::Options;
 use super::lines::{self, Lines, TooLong};
+use super::pace::Pace;
 use super::patient::Patient;
 use super::stdio::StreamBuffer;
 use super::{Failure, Work, spawn, thread};
-
-/// The first pause while a member is behind; it doubles up to [`PAUSE_MAX`].
-const PAUSE: Duration = Duration::from_millis(1);
-
-/// The longest pause: the delay after a member has caught up.
-const PAUSE_MAX: Duration = Duration::from_millis(32);
 
 /// How long the output waits before it tries again to join its room.
 const PLACE_PAUSE: Duration = Duration::from_millis(100);
@@ -50,11 +44,11 @@ pub(crate) struct Plan {
     /// The longest line, in bytes.
     max_message: usize,
     /// Messages that a member's queue may hold.
-    queue: usize,
+    pub(crate) queue: usize,
     /// Bytes that a member's queue may hold.
-    queue_bytes: usize,
+    pub(crate) queue_bytes: usize,
     /// How long the input waits for a member that is behind.
-    write_timeout: Duration,
+    pub(crate) write_timeout: Duration,
     /// How long a drain takes at most, standard output included.
     pub(crate) drain_max: Duration,
 }
@@ -264,89 +258,6 @@ impl Input {
             }
         }
         Ok(())
-    }
-}
-
-/// Back-pressure: keeps the input from overflowing the queues of the room's members.
-///
-/// Between two checks of the members it publishes at most half of what a queue holds. It goes on
-/// only while no queue is more than half full. So a member that reads is not evicted.
-struct Pace {
-    hub: Hub,
-    reactor: Reactor,
-    room: Arc<str>,
-    /// Messages that a queue may hold.
-    queue: usize,
-    /// Bytes that a queue may hold.
-    queue_bytes: usize,
-    /// How long to wait for a member that is behind.
-    patience: Duration,
-    /// Messages that may be published before the next check.
-    messages: usize,
-    /// Bytes of frames that may be published before the next check.
-    bytes: usize,
-    /// When the input began.
-    began: Instant,
-    /// Members that were behind at the last check, and since when, in milliseconds after `began`.
-    /// Numbers, as the clock of tokens has them: each type of table has its code in the binary.
-    behind: HashMap<ClientId, u64>,
-}
-
-impl Pace {
-    fn new(hub: &Hub, reactor: &Reactor, room: &Arc<str>, plan: &Plan) -> Self {
-        Self {
-            hub: hub.clone(),
-            reactor: reactor.clone(),
-            room: Arc::clone(room),
-            queue: plan.queue,
-            queue_bytes: plan.queue_bytes,
-            patience: plan.write_timeout,
-            messages: 0,
-            bytes: 0,
-            began: Instant::now(),
-            behind: HashMap::new(),
-        }
-    }
-
-    /// Waits until a message with a frame of `bytes` may be published.
-    async fn keep(&mut self, bytes: usize) -> Result<(), Error> {
-        if self.messages == 0 || self.bytes < bytes {
-            let half = self.queue_bytes / 2;
-            // A frame that is longer than half a queue needs more free room than half.
-            let full = half.min(self.queue_bytes.saturating_sub(bytes));
-            self.wait(self.queue / 2, full).await?;
-            self.messages = (self.queue / 2).max(1);
-            self.bytes = half.max(bytes);
-        }
-        self.messages -= 1;
-        self.bytes -= bytes;
-        Ok(())
-    }
-
-    /// Waits until all queues are empty.
-    async fn wait_for_all(&mut self) -> Result<(), Error> {
-        self.wait(0, 0).await
-    }
-
-    /// Waits until no queue holds more than `messages` and `bytes`, except queues of members that
-    /// have been behind for longer than `patience`.
-    async fn wait(&mut self, messages: usize, bytes: usize) -> Result<(), Error> {
-        let mut pause = PAUSE;
-        loop {
-            let members = self.hub.presence(&self.room).await?;
-            let now = self.began.elapsed().as_millis() as u64;
-            let behind = members
-                .iter()
-                .filter(|member| member.waiting > messages || member.waiting_bytes > bytes)
-                .map(|member| (member.id, *self.behind.get(&member.id).unwrap_or(&now)));
-            self.behind = behind.collect();
-            let patience = self.patience.as_millis() as u64;
-            if self.behind.values().all(|since| now - since >= patience) {
-                return Ok(());
-            }
-            self.reactor.sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The flags and their environment variables, both from one table.
 
 mod help;
+mod sets;
 mod table;
 mod value;
 
@@ -11,8 +12,8 @@ use hublet::Config;
 use log::LevelFilter;
 
 use super::Failure;
-use super::auth::Secrets;
 use super::page::PAGES;
+use super::secret::Secrets;
 use super::socket::Address;
 use super::unix_address::UnixAddress;
 use help::help;

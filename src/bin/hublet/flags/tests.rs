@@ -6,7 +6,7 @@ use std::time::Duration;
 use hublet::HistoryRule;
 
 use super::*;
-use crate::auth::Secret;
+use crate::secret::Secret;
 
 fn parsed(environment: &[(&str, &str)], arguments: &[&str]) -> Result<Options, String> {
     let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));

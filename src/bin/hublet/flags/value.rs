@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use hublet::{Config, HistoryRule, Redis, is_name};
 
-use crate::auth::{PROTOCOL, Secret};
+use crate::request_token::PROTOCOL;
+use crate::secret::Secret;
 
 pub(super) fn switch(text: &str) -> Result<bool, String> {
     match text {
