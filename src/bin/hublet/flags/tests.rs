@@ -30,6 +30,7 @@ fn no_flags_give_the_defaults() {
 #[test]
 fn every_flag_sets_something_and_so_does_its_variable() {
     let secret = SecretFile::new("every", b"hush\n");
+    let url = SecretFile::new("every-url", b"redis://localhost\n");
     let values = HashMap::from([
         ("listen", "unix:/run/hublet.sock"),
         ("no-echo", "1"),
@@ -43,6 +44,8 @@ fn every_flag_sets_something_and_so_does_its_variable() {
         ("jwt-secret-file", &secret.path),
         ("overflow", "drop-oldest"),
         ("log", "debug"),
+        ("redis", "unix:/run/redis.sock"),
+        ("redis-file", &url.path),
         ("max-message", "32k"),
         ("queue-bytes", "1m"),
     ]);
