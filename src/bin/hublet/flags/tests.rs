@@ -364,6 +364,24 @@ fn a_secret_is_what_the_operator_wrote_or_it_is_refused() {
     assert!(sentence.contains("UTF-8"), "{sentence}");
 }
 
+/// The beginning of a longer URL may be a URL too.
+#[test]
+fn a_file_with_a_url_is_read_to_its_end_or_refused() {
+    let file = SecretFile::new("url", b"redis://localhost/2\r\n");
+    let options = parsed(&[], &["--redis-file", &file.path]).expect("valid");
+    assert_eq!(
+        options.config.redis.map(|redis| redis.to_string()).as_deref(),
+        Some("redis://localhost:6379/2")
+    );
+    let file = SecretFile::new("long-url", format!("redis://h/{}1", "0".repeat(4096)).as_bytes());
+    let refused = format!(
+        "--redis-file was given {:?}; allowed is a file with nothing in it but a URL of at most \
+         4096 bytes",
+        file.path
+    );
+    assert_eq!(parsed(&[], &["--redis-file", &file.path]), Err(refused));
+}
+
 #[test]
 fn subprotocols_are_bounded() {
     let names: Vec<_> = (0..17).map(|n| format!("--protocol=v{n}")).collect();

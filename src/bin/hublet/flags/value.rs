@@ -127,19 +127,24 @@ pub(super) fn audience(text: &str) -> Result<Box<str>, String> {
 
 /// Reads a secret from a file that has nothing else in it, but perhaps a line end.
 pub(super) fn secret_file(slot: &mut Option<Secret>, path: &str) -> Result<(), String> {
-    // One byte more than a secret and its line end may have tells that it is too long.
-    let most = Secret::BYTES_MAX + "\r\n".len() + 1;
+    let refused = |allowed| format!("a file with nothing in it but a secret, {allowed}");
+    add(slot, Secret::new(&line_of(path, Secret::BYTES_MAX)?).map_err(refused)?)
+}
+
+/// Reads a file of one line, without the end of that line. Of a line of more than `max` bytes it
+/// returns the beginning, which has more than `max` bytes too.
+fn line_of(path: &str, max: usize) -> Result<String, String> {
+    let most = max + "\r\n".len() + 1;
     let mut text = String::new();
     let file = File::open(path).and_then(|file| file.take(most as u64).read_to_string(&mut text));
     file.map_err(|error| format!("a file that can be read ({error})"))?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
     let line = line.strip_suffix('\r').filter(|_| text.ends_with('\n')).unwrap_or(line);
-    let refused = |allowed| format!("a file with nothing in it but a secret, {allowed}");
-    add(slot, Secret::new(line).map_err(refused)?)
+    Ok(line.to_owned())
 }
 
-/// Bytes of a file with the URL of a server at most.
-const URL_BYTES_MAX: u64 = 4096;
+/// Bytes of the URL of a server in a file, at most.
+const URL_BYTES_MAX: usize = 4096;
 
 /// The URL of a server. What is allowed does not repeat it: it may hold a password.
 pub(super) fn redis(text: &str) -> Result<Redis, String> {
@@ -151,10 +156,13 @@ pub(super) fn redis(text: &str) -> Result<Redis, String> {
 
 /// Reads the URL of a server from a file that has nothing else in it, but perhaps a line end.
 pub(super) fn redis_file(path: &str) -> Result<Redis, String> {
-    let mut text = String::new();
-    let file = File::open(path).and_then(|file| file.take(URL_BYTES_MAX).read_to_string(&mut text));
-    file.map_err(|error| format!("a file that can be read ({error})"))?;
-    redis(text.trim_end_matches(['\r', '\n']))
+    let line = line_of(path, URL_BYTES_MAX)?;
+    if line.len() > URL_BYTES_MAX {
+        return Err(format!(
+            "a file with nothing in it but a URL of at most {URL_BYTES_MAX} bytes"
+        ));
+    }
+    redis(line.trim_end_matches(['\r', '\n']))
         .map_err(|allowed| format!("a file with nothing in it but {allowed}"))
 }
 
