@@ -91,7 +91,7 @@ pub(crate) fn any_config(rng: &mut Rng) -> Config {
     let history = any_history(rng);
     let overflow = match rng.u8(..6) {
         0 => Overflow::Latest,
-        1 | 2 if !history.is_empty() => Overflow::Replay,
+        1 | 2 if history.iter().any(|rule| rule.messages > 0) => Overflow::Replay,
         _ => overflow,
     };
     let queue_bytes = (max_message + 10) * rng.usize(1..10).max(2);
