@@ -182,7 +182,8 @@ mod time;
 mod websocket;
 
 pub use config::{Config, HistoryRule, Overflow, Page};
-pub use connection::handler::{Admission, Handler};
+pub use connection::admission::Admission;
+pub use connection::handler::Handler;
 pub use connection::relay::Relay;
 pub use connection::request_body::Body;
 pub use disconnect::Disconnect;

@@ -77,7 +77,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::connection::handler::Admission;
+    use crate::connection::admission::Admission;
     use crate::connection::registration;
     use crate::connection::registration::ClientKind;
     use crate::hub::tests::support::Wakes;

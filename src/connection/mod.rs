@@ -1,5 +1,6 @@
 //! The parts that WebSocket and SSE connections share.
 
+pub(crate) mod admission;
 pub(crate) mod end;
 pub(crate) mod handler;
 pub(crate) mod hooks;

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use crate::connection::handler::Admission;
+use crate::connection::admission::Admission;
 use crate::disconnect::Disconnect;
 use crate::error::{Error, Kind};
 use crate::http1::response::{

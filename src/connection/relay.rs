@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use http::{Request, StatusCode};
 
-use crate::connection::handler::{Admission, Handler};
+use crate::connection::admission::Admission;
+use crate::connection::handler::Handler;
 use crate::disconnect::Disconnect;
 use crate::error::Error;
 use crate::http1::url::{query_of, room_of};

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, Request, StatusCode, header};
 
-use crate::connection::handler::{Admission, Handler};
+use crate::connection::admission::Admission;
+use crate::connection::handler::Handler;
 use crate::connection::hooks::run_request_hook;
 use crate::connection::registration::take_place;
 use crate::http1::head::{HEAD_READ_BYTES, Head};

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_lite::Stream;
 
-use crate::connection::handler::Admission;
+use crate::connection::admission::Admission;
 use crate::connection::registration;
 use crate::connection::registration::{Admitted, ClientKind, Registered};
 use crate::disconnect::Disconnect;

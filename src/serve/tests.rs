@@ -11,7 +11,8 @@ use http::{Request, StatusCode};
 use smol::{Executor, Task};
 
 use crate::config::{Config, Page};
-use crate::connection::handler::{Admission, Handler};
+use crate::connection::admission::Admission;
+use crate::connection::handler::Handler;
 use crate::connection::registration::{ClientKind, admit};
 use crate::disconnect::Disconnect;
 use crate::hub::client::Client;

@@ -4,7 +4,8 @@ use futures_lite::io::{AsyncRead, AsyncWrite};
 use http::header::{HeaderName, HeaderValue};
 use http::{Request, StatusCode, header};
 
-use crate::connection::handler::{Admission, Handler};
+use crate::connection::admission::Admission;
+use crate::connection::handler::Handler;
 use crate::connection::linger::lingering_close;
 use crate::connection::refuse::count_refusal;
 use crate::connection::registration;

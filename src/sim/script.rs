@@ -9,7 +9,8 @@ use fastrand::Rng;
 use futures_lite::future::yield_now;
 use http::{Request, StatusCode};
 
-use crate::connection::handler::{Admission, Handler};
+use crate::connection::admission::Admission;
+use crate::connection::handler::Handler;
 use crate::disconnect::Disconnect;
 use crate::error::Error;
 use crate::http1::url::query_of;

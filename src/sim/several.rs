@@ -16,7 +16,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use crate::config::{Config, HistoryRule};
-use crate::connection::handler::Admission;
+use crate::connection::admission::Admission;
 use crate::disconnect::Disconnect;
 use crate::error::Error;
 use crate::hub::client::Client;

@@ -8,7 +8,7 @@ use futures_lite::future::block_on;
 use smol::Executor;
 
 use crate::config::Config;
-use crate::connection::handler::Admission;
+use crate::connection::admission::Admission;
 use crate::connection::handler::Handler;
 use crate::connection::registration;
 use crate::connection::registration::ClientKind;

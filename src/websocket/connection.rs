@@ -401,7 +401,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::connection::handler::Admission;
+    use crate::connection::admission::Admission;
     use crate::connection::registration;
     use crate::connection::registration::ClientKind;
     use crate::hub::tests::support::deflated;
