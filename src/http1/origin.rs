@@ -29,11 +29,7 @@ pub(crate) type AllowOrigin = Option<Cow<'static, str>>;
 ///
 /// 421 for a host that is not served, 403 for an origin that may not.
 pub(crate) fn check(request: &Request<()>, config: &Config) -> Result<AllowOrigin, Response> {
-    let host = host(request);
-    if !is_allowed_host(host, &config.hosts) {
-        return Err(refused_host(request));
-    }
-    allow_origin(request, host, &config.origins).ok_or_else(|| refused_origin(request))
+    check_with(request, &config.hosts, &config.origins)
 }
 
 /// Checks the rules of hosts and origins for a request of an administrator: a page of another origin
@@ -45,11 +41,20 @@ pub(crate) fn check(request: &Request<()>, config: &Config) -> Result<AllowOrigi
 pub(crate) fn check_admin(request: &Request<()>, config: &Config) -> Result<AllowOrigin, Response> {
     let is_named = |origin: &&String| PageOrigin::parse(origin).is_some_and(|o| !o.is_shared());
     let origins: Vec<_> = config.origins.iter().filter(is_named).cloned().collect();
+    check_with(request, &config.hosts, &origins)
+}
+
+/// Checks both rules, with these hosts and origins listed.
+fn check_with(
+    request: &Request<()>,
+    hosts: &[String],
+    origins: &[String],
+) -> Result<AllowOrigin, Response> {
     let host = host(request);
-    if !is_allowed_host(host, &config.hosts) {
+    if !is_allowed_host(host, hosts) {
         return Err(refused_host(request));
     }
-    allow_origin(request, host, &origins).ok_or_else(|| refused_origin(request))
+    allow_origin(request, host, origins).ok_or_else(|| refused_origin(request))
 }
 
 /// The answer to a request for a host that is not served. The log names the host, and the flag.
