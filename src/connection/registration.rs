@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use crate::connection::admission::Admission;
 use crate::disconnect::Disconnect;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::http1::response::{
     Response, away, draining, internal_error, short_of_memory, unavailable,
 };
@@ -135,12 +135,10 @@ pub(crate) async fn admit(
     admission: Admission,
     kind: ClientKind,
 ) -> Result<Admitted, Error> {
-    let refused =
-        |response: Response| Error::new(Kind::Refused(response.status, response.into_body()));
     register(hub, Peer::unknown(), admission, kind, Encoding::Plain)
-        .map_err(refused)?
+        .map_err(Response::into_error)?
         .await
-        .map_err(refused)
+        .map_err(Response::into_error)
 }
 
 /// Takes a permit and asks the manager to put the client into the registry; its frames are written

@@ -8,6 +8,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::config::Page;
+use crate::error::{Error, Kind};
 use crate::http1::date::http_date;
 use crate::message::Message;
 use crate::time::clock::unix_seconds;
@@ -106,6 +107,11 @@ impl Response {
     pub(crate) fn with_json(mut self, body: Cow<'static, str>) -> Self {
         (self.0.content_type, self.0.body) = ("application/json", body);
         self
+    }
+
+    /// What the refusal is to the program.
+    pub(crate) fn into_error(self) -> Error {
+        Error::new(Kind::Refused(self.status, self.into_body()))
     }
 
     /// Takes the body out.

@@ -443,7 +443,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         } else {
             last.write(hub, transport, Some(slot)).await;
         }
-        Err(Error::new(Kind::Refused(status, response.into_body())))
+        Err(response.into_error())
     }
 }
 

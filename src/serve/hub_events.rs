@@ -111,9 +111,7 @@ impl Hub {
     }
 
     async fn read_filtered(&self, filter: RoomFilter) -> Result<HubEvents, Error> {
-        let refused =
-            |response: Response| Error::new(Kind::Refused(response.status, response.into_body()));
-        let place = take_event_place(self, None).map_err(refused)?;
+        let place = take_event_place(self, None).map_err(Response::into_error)?;
         let events_max = events_max(self);
         read(self, filter, place, events_max).await.map_err(|_| Error::closed())
     }

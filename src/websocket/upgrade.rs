@@ -12,7 +12,7 @@ use sha1::{Digest as _, Sha1};
 use crate::config::Config;
 use crate::connection::refuse::{LastResponse, count_refusal};
 use crate::connection::registration::{Admitted, Registering};
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::http1::cors::with_cors;
 use crate::http1::fields::{has_token, tokens};
 use crate::http1::origin;
@@ -76,7 +76,7 @@ impl PendingUpgrade<'_> {
                 let last = LastResponse { bytes: &bytes, has_unread_body: false };
                 // Boxed, since it is rare.
                 Box::pin(last.write(hub, transport, None)).await;
-                return Err(Error::new(Kind::Refused(response.status, response.into_body())));
+                return Err(response.into_error());
             }
         };
         let response = switching_protocols(&self.key, self.protocol.as_deref(), self.agreement);
