@@ -48,6 +48,11 @@ impl<'a> Slot<'a> {
         self.keep_alive.is_some()
     }
 
+    /// Gives the permit and the place back: the request has another place, and lasts as long as it may.
+    pub(crate) fn release(&mut self) {
+        (self.permit, self.keep_alive) = (None, None);
+    }
+
     /// Ready once a request that is still under way has to end. Past the deadline it gives the permit
     /// back and stays for as long as there is a place that no client needs.
     pub(crate) fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -55,7 +55,7 @@ pub(crate) async fn stream_events<T: Transport, H: Handler>(
         Ok(Ok(events)) => events,
         Ok(Err(refused)) | Err(refused) => return refused.into(),
     };
-    (exchange.slot.permit, exchange.slot.keep_alive) = (None, None);
+    exchange.slot.release();
     let _held = hub.memory().charge(HELD);
     let format = EventFormat::of(request);
     let response = connection::response(format, &hub.shared().config);

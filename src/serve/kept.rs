@@ -105,7 +105,7 @@ pub(crate) async fn answer<T: Transport, H: Handler>(
         // A client's place, as for any connection that stays. It is given back before the answer is
         // written, which takes as long as the peer likes.
         let place = take_place(hub, peer.network())?;
-        exchange.slot.permit = None;
+        exchange.slot.release();
         kept = match Box::pin(wait_for(stream, &room, since, wait, until)).await? {
             Ended::Heard(kept) => Some(kept),
             Ended::Nothing => hub.kept(&room, Since::Now, 0).await.map_err(|_| draining())?,

@@ -1,14 +1,13 @@
 //! Publishing a stream of lines: each line of a body is a message as it comes.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::task::{Poll, ready};
 
-use futures_lite::FutureExt as _;
 use futures_lite::future::{or, yield_now};
 use http::{Request, StatusCode, header};
 
@@ -18,7 +17,7 @@ use crate::connection::memory_wait::MemoryWait;
 use crate::connection::registration::take_place;
 use crate::http1::body_stream::BodyStream;
 use crate::http1::head::{Framing, Head};
-use crate::http1::response::{Response, draining, internal_error, request_timeout};
+use crate::http1::response::{Response, draining, request_timeout};
 use crate::http1::stream::{Failure, HttpStream};
 use crate::http1::url::query_of;
 use crate::hub::client_id::Target;
@@ -76,7 +75,7 @@ pub(crate) async fn publish_lines<T: Transport, H: Handler>(
     if head.expects_continue() && head.framing != Framing::Length(0) {
         stream.ask_for_body(&mut exchange.slot).await?;
     }
-    (exchange.slot.permit, exchange.slot.keep_alive) = (None, None);
+    exchange.slot.release();
     let _held = hub.memory().charge(HEAD_HELD);
     let (request, mut body) = (&head.request, BodyStream::new(head.framing));
     let is_binary = has_binary_type(request.headers());
@@ -120,12 +119,11 @@ async fn forbidden<H: Handler>(
     peer: &Peer,
     target: &Target,
 ) -> Response {
-    let until = AssertUnwindSafe(handler.publish_until(request, peer, target)).catch_unwind();
-    let Ok(status) = until.await else { return internal_error("a hook panicked") };
+    let hook = async { Err::<Infallible, _>(handler.publish_until(request, peer, target).await) };
     let reason = |status| handler.on_refusal(request, status);
-    match run_request_hook(async { Err::<(), _>(status) }, reason).await {
+    match run_request_hook(hook, reason).await {
         Err(refused) => refused,
-        Ok(()) => draining(),
+        Ok(never) => match never {},
     }
 }
 
