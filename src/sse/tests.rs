@@ -105,9 +105,10 @@ fn what_is_encoded_and_not_taken_is_counted() {
     assert_eq!(stage.hub.memory().charged(), 0);
 }
 
-struct Nobody;
+/// Sends each client away.
+struct SendsAway;
 
-impl Handler for Nobody {
+impl Handler for SendsAway {
     async fn on_connect(&self, _: &Client) -> Result<(), Disconnect> {
         Err(Disconnect::new(4000, "not today"))
     }
@@ -126,12 +127,12 @@ fn the_deadlines_of_a_client_that_is_sent_away_count_while_it_waits_for_the_mana
     let (hub, socket) = (stage.hub.clone(), Socket::new(&line, false));
     let admitting = registration::admit(&hub, Admission::anonymous(), EVENTS);
     let admitted = block_on(stage.executor.run(admitting)).expect("a place");
-    hub.try_publish("nobody is there", "x").expect("there is room");
+    hub.try_publish("empty room", "x").expect("there is room");
     let asked = Asked::default();
     let head = response(asked.format, &stage.hub.shared().config).encode(false, None);
     let ending = hub.clone();
-    let connection =
-        beside.spawn(async move { run(&ending, socket, admitted, (head, asked), &Nobody).await });
+    let connection = beside
+        .spawn(async move { run(&ending, socket, admitted, (head, asked), &SendsAway).await });
     let begin = now();
     while beside.try_tick() {}
     while !line.lock().closed {
