@@ -5,6 +5,7 @@ use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker, ready};
+use std::thread;
 
 use futures_lite::FutureExt as _;
 
@@ -38,6 +39,14 @@ pub(crate) enum End {
 }
 
 impl End {
+    /// What the outcome of a hook asks for: to go on, or an end; of a panic it is always an end.
+    pub(crate) fn of_hook(outcome: thread::Result<Result<(), Disconnect>>) -> Result<(), Self> {
+        match outcome {
+            Ok(outcome) => outcome.map_err(Self::Ours),
+            Err(_) => Err(Self::Ours(Disconnect::INTERNAL)),
+        }
+    }
+
     /// The end that a queue in `phase` asks for; pending while it asks for none.
     pub(crate) fn of(phase: Phase) -> Poll<Self> {
         match phase {

@@ -13,7 +13,7 @@ use http::Request;
 
 use crate::connection::handler::Handler;
 use crate::connection::hooks::run_request_hook;
-use crate::connection::linger::{lingering_close, poll_discard, timed_out};
+use crate::connection::linger::{lingering_close, timed_out};
 use crate::connection::registration::take_event_place;
 use crate::disconnect::Disconnect;
 use crate::http1::cors;
@@ -28,7 +28,8 @@ use crate::net::stream::Transport;
 use crate::peer::Peer;
 use crate::serve::exchange::Exchange;
 use crate::serve::hub_events::{HubEvents, events_max, read};
-use crate::sse::connection::{self, DISCARD_MAX, EventFormat, close};
+use crate::sse::connection::{self, EventFormat, close};
+use crate::sse::discarded::Discarded;
 use crate::sse::encoder::Encoder;
 use crate::stats::add;
 
@@ -136,7 +137,7 @@ async fn follow<T: Transport>(
     mut over: Pin<&mut impl Future<Output = Disconnect>>,
 ) -> Option<Disconnect> {
     let (hub, config) = (stream.hub, &stream.hub.shared().config);
-    let mut discarded = 0;
+    let mut discarded = Discarded::default();
     loop {
         flush(stream, encoder).await.ok()?;
         let mut silence = hub.shared().timers.after(config.ping_interval);
@@ -148,12 +149,8 @@ async fn follow<T: Transport>(
                 let ended = Woken::Over(Disconnect::GOING_AWAY);
                 return Poll::Ready(event.map_or(ended, Woken::Event));
             }
-            while stream.transport.poll_readable(cx).is_ready() {
-                match poll_discard(hub, &mut stream.transport, cx) {
-                    Poll::Ready(Ok(n)) if n > 0 && discarded + n <= DISCARD_MAX => discarded += n,
-                    Poll::Ready(_) => return Poll::Ready(Woken::Gone),
-                    Poll::Pending => break,
-                }
+            if discarded.poll_end(cx, hub, &mut stream.transport).is_ready() {
+                return Poll::Ready(Woken::Gone);
             }
             Pin::new(&mut silence).poll(cx).map(|()| Woken::Silence)
         });

@@ -14,7 +14,6 @@ use http::{Request, StatusCode, Uri, Version};
 use crate::config::Config;
 use crate::connection::end::{End, Ending, depart, finish};
 use crate::connection::handler::Handler;
-use crate::connection::linger::poll_discard;
 use crate::connection::outgoing::{Encode, Outgoing, Output};
 use crate::connection::registration::Admitted;
 use crate::connection::timeouts::Due;
@@ -29,10 +28,8 @@ use crate::hub::unsent::{Progress, Unsent};
 use crate::json;
 use crate::memory::budget::Charge;
 use crate::net::stream::Transport;
+use crate::sse::discarded::Discarded;
 use crate::sse::encoder::Encoder;
-
-/// Bytes that a peer may send behind its request, for which there is no use.
-pub(crate) const DISCARD_MAX: usize = 64 * 1024;
 
 /// What shows that a stream lives, at its begin and at the ping interval.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -187,7 +184,8 @@ pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
         }
     }
     let events = Events::new(encoder, hub);
-    let mut stream = Stream { hub, transport, outgoing, events, asked, discarded: 0 };
+    let mut stream =
+        Stream { hub, transport, outgoing, events, asked, discarded: Discarded::default() };
     async move {
         let end = stream.serve(&client, handler).await;
         // Boxed, so that the long life before has no room for the end.
@@ -265,8 +263,8 @@ struct Stream<'a, T> {
     events: Events,
     /// What its request says of it.
     asked: Asked,
-    /// Bytes that came from the peer and were thrown away.
-    discarded: usize,
+    /// What came from the peer.
+    discarded: Discarded,
 }
 
 impl<T: Transport> Stream<'_, T> {
@@ -275,17 +273,11 @@ impl<T: Transport> Stream<'_, T> {
         {
             let hook = Box::pin(async { handler.on_connect(client).await });
             let mut hook = AssertUnwindSafe(hook).catch_unwind();
-            let ended = poll_fn(|cx| {
-                if let Poll::Ready(outcome) = Pin::new(&mut hook).poll(cx) {
-                    return Poll::Ready(match outcome {
-                        Ok(Ok(())) => None,
-                        Ok(Err(disconnect)) => Some(End::Ours(disconnect)),
-                        Err(_) => Some(End::Ours(Disconnect::INTERNAL)),
-                    });
-                }
-                self.poll(cx).map(Some)
+            let ended = poll_fn(|cx| match Pin::new(&mut hook).poll(cx) {
+                Poll::Ready(outcome) => Poll::Ready(End::of_hook(outcome)),
+                Poll::Pending => self.poll(cx).map(Err),
             });
-            if let Some(end) = ended.await {
+            if let Err(end) = ended.await {
                 return end;
             }
         }
@@ -298,8 +290,9 @@ impl<T: Transport> Stream<'_, T> {
             if let Poll::Ready(end) = End::of(self.poll_drain(cx).phase) {
                 return Poll::Ready(end);
             }
-            if let Poll::Ready(end) = self.poll_read(cx) {
-                return Poll::Ready(end);
+            let left = self.discarded.poll_end(cx, self.hub, &mut self.transport);
+            if let Poll::Ready(reason) = left {
+                return Poll::Ready(End::Lost(reason));
             }
             let config = &self.hub.shared().config;
             match ready!(self.outgoing.timeouts.poll(cx, config, None, None)) {
@@ -312,25 +305,6 @@ impl<T: Transport> Stream<'_, T> {
                     self.events.encoder.say(self.asked.format.heartbeat.text(config).as_bytes());
                     self.outgoing.timeouts.heard();
                 }
-            }
-        }
-    }
-
-    /// Throws away what the peer sends; ready when it has left, or sends too much.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        loop {
-            ready!(self.transport.poll_readable(cx));
-            match ready!(poll_discard(self.hub, &mut self.transport, cx)) {
-                Ok(n) if n > 0 => {
-                    self.discarded += n;
-                    if self.discarded <= DISCARD_MAX {
-                        continue;
-                    }
-                    let reason = "it sends what nobody reads";
-                    let code = Disconnect::POLICY.code();
-                    return Poll::Ready(End::Lost(Disconnect::new(code, reason)));
-                }
-                _ => return Poll::Ready(End::Lost(Disconnect::ABNORMAL)),
             }
         }
     }

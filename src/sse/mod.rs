@@ -1,6 +1,7 @@
 //! Server-sent events (WHATWG HTML 9.2).
 
 pub(crate) mod connection;
+pub(crate) mod discarded;
 pub(crate) mod encoder;
 #[cfg(test)]
 mod tests;

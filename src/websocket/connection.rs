@@ -178,11 +178,7 @@ impl<'a, T: Transport> Connection<'a, T> {
         poll_fn(move |cx| {
             if let Poll::Ready(outcome) = Pin::new(&mut hook).poll(cx) {
                 self.resume_reading();
-                return Poll::Ready(match outcome {
-                    Ok(Ok(())) => Ok(()),
-                    Ok(Err(disconnect)) => Err(End::Ours(disconnect)),
-                    Err(_) => Err(End::Ours(Disconnect::INTERNAL)),
-                });
+                return Poll::Ready(End::of_hook(outcome));
             }
             self.pause = Some(ReadPause::Hook);
             self.end_poll();
