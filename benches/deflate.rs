@@ -14,14 +14,13 @@
 
 mod server;
 
-use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::Command;
+use std::time::Duration;
 
-use server::{Outcome, PATIENCE, Server, ask};
+use server::{Outcome, Server, cpu, masked};
 
 /// Bytes of the messages.
 const SIZES: [usize; 3] = [200, 1024, 16 * 1024];
@@ -62,8 +61,14 @@ fn main() -> Outcome<()> {
             compare("hublet", hublet, members, size, rounds)?;
             if let Some(path) = &gorilla {
                 // It loses clients on a machine that is busy.
-                compare("gorilla", || start_gorilla(path), members, size, rounds)
-                    .unwrap_or_else(|error| println!("gorilla is left out: {error}"));
+                compare(
+                    "gorilla",
+                    || Server::of(Command::new(path).args(["0", "deflate"])),
+                    members,
+                    size,
+                    rounds,
+                )
+                .unwrap_or_else(|error| println!("gorilla is left out: {error}"));
             }
         }
     }
@@ -106,33 +111,25 @@ fn run(server: &Server, members: usize, size: usize, compressed: bool) -> Outcom
     } else {
         ""
     };
-    let request = format!(
-        "GET /ws HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{extension}\r\n",
-        server.address
-    );
-    let mut clients = Vec::new();
-    for _ in 0..members {
-        let stream = TcpStream::connect(&server.address)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        clients.push(ask(stream, &request, "101")?);
-    }
+    let mut clients = server.connect_with(members, extension)?;
     let messages = DELIVERIES.div_ceil(members);
-    let (mut bytes, mut before) = (0, 0);
+    let (mut bytes, mut before) = (0, Duration::ZERO);
     // The first messages warm up, and are not counted.
     for nth in 0..messages + messages / 10 {
         if nth == messages / 10 {
-            (bytes, before) = (0, cpu(server)?);
+            (bytes, before) = (0, cpu(&server.child)?);
         }
-        clients[0].write_all(&masked(&json(size, nth)))?;
+        clients[0].write_all(&masked(0x81, json(size, nth).as_bytes()))?;
         for client in &mut clients {
             bytes += receive(client, compressed)?;
         }
     }
     let deliveries = (messages * members) as f64;
-    let used = cpu(server)? - before;
-    Ok(Cost { bytes: bytes as f64 / deliveries, microseconds: used as f64 / 1000.0 / deliveries })
+    let used = cpu(&server.child)? - before;
+    Ok(Cost {
+        bytes: bytes as f64 / deliveries,
+        microseconds: used.as_secs_f64() * 1e6 / deliveries,
+    })
 }
 
 /// A JSON document of `size` bytes, another one for each message.
@@ -152,21 +149,6 @@ fn json(size: usize, nth: usize) -> String {
     }
     text.truncate(size - 2);
     text + "]}"
-}
-
-/// A text frame of a client, with a mask of zeros.
-fn masked(text: &str) -> Vec<u8> {
-    let mut frame = vec![0x81];
-    match text.len() {
-        len @ 0..=125 => frame.push(0x80 | len as u8),
-        len => {
-            frame.push(0x80 | 126);
-            frame.extend((len as u16).to_be_bytes());
-        }
-    }
-    frame.extend([0; 4]);
-    frame.extend(text.as_bytes());
-    frame
 }
 
 /// Receives a message; returns the bytes of its frame.
@@ -196,17 +178,6 @@ fn receive(client: &mut TcpStream, compressed: bool) -> Outcome<usize> {
     Ok(header + len)
 }
 
-/// Nanoseconds that the threads of a server have run.
-fn cpu(server: &Server) -> Outcome<u64> {
-    let mut sum = 0;
-    for task in fs::read_dir(format!("/proc/{}/task", server.child.id()))? {
-        // A thread may end meanwhile.
-        let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
-        sum += text.split_whitespace().next().map_or(Ok(0), str::parse::<u64>)?;
-    }
-    Ok(sum)
-}
-
 /// Builds the server of gorilla/websocket, where that is installed.
 fn build_gorilla() -> Outcome<Option<String>> {
     if !Path::new(GORILLA).is_dir() {
@@ -225,20 +196,4 @@ fn build_gorilla() -> Outcome<Option<String>> {
         .env("CGO_ENABLED", "0")
         .status()?;
     Ok(built.success().then_some(path))
-}
-
-/// Starts it on a free port.
-fn start_gorilla(path: &str) -> Outcome<Server> {
-    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let mut command = Command::new(path);
-    command.args([&address.port().to_string(), "deflate"]).stdout(Stdio::null());
-    let server = Server { child: command.spawn()?, address: address.to_string() };
-    let begin = Instant::now();
-    while TcpStream::connect(address).is_err() {
-        if begin.elapsed() > PATIENCE {
-            return Err("gorilla does not listen".into());
-        }
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    Ok(server)
 }

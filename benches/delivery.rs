@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use server::{Options, Outcome, PATIENCE, Server};
+use server::{Options, Outcome, PATIENCE, Server, masked};
 
 /// Clients that get each message.
 const CLIENTS: usize = 100;
@@ -123,7 +123,7 @@ fn system_calls(options: &Options, case: &Case, messages: usize, report: &Report
 fn run(command: &[&str], case: &Case, messages: usize) -> Outcome<()> {
     let server = Server::start(command)?;
     let mut clients = server.connect(CLIENTS)?;
-    let burst = sent(case.size).repeat(case.burst);
+    let burst = masked(0x81, &vec![b'x'; case.size]).repeat(case.burst);
     for _ in 0..messages / case.burst {
         clients[0].write_all(&burst)?;
         for client in &mut clients {
@@ -132,21 +132,6 @@ fn run(command: &[&str], case: &Case, messages: usize) -> Outcome<()> {
     }
     drop(clients);
     end(server, Signal::TERM)
-}
-
-/// A masked text frame, with a mask of zeros.
-fn sent(size: usize) -> Vec<u8> {
-    let mut frame = vec![0x81];
-    match size {
-        0..=125 => frame.push(0x80 | size as u8),
-        _ => {
-            frame.push(0x80 | 126);
-            frame.extend((size as u16).to_be_bytes());
-        }
-    }
-    frame.extend([0; 4]);
-    frame.extend(vec![b'x'; size]);
-    frame
 }
 
 /// Receives the frames of a burst.

@@ -15,7 +15,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use server::{Options, Outcome, PATIENCE, Server};
+use server::{Options, Outcome, PATIENCE, Server, rss};
 
 /// Bytes of the static binary, at most.
 const BINARY_MAX: f64 = 1_140_000.0;
@@ -48,12 +48,12 @@ fn main() -> Outcome<()> {
     server::raise_fd_limit();
     let size = fs::metadata(&options.binary)?.len();
     let server = Server::start(&[&options.binary])?;
-    let at_start = rss(&server)?;
+    let at_start = rss(&server.child)?;
     let mut clients = server.connect(FIRST)?;
-    let with_first = rss(&server)?;
+    let with_first = rss(&server.child)?;
     let others = options.clients.saturating_sub(FIRST).max(1);
     clients.extend(server.connect(others)?);
-    let full = rss(&server)?;
+    let full = rss(&server.child)?;
     let per_client = full.saturating_sub(with_first) / others as u64;
 
     let begin = Instant::now();
@@ -111,7 +111,7 @@ fn idle(options: &Options, path: &str) -> Outcome<u64> {
             stream.read_exact(&mut [0; 2])?;
         }
         open.extend(more);
-        *resident = rss(&server)?;
+        *resident = rss(&server.child)?;
     }
     Ok(resident[1].saturating_sub(resident[0]) / others as u64)
 }
@@ -119,9 +119,9 @@ fn idle(options: &Options, path: &str) -> Outcome<u64> {
 /// Bytes resident per idle WebSocket client with these headers, on a new server that compresses.
 fn idle_deflate(options: &Options, headers: &str) -> Outcome<u64> {
     let server = Server::start(&[&options.binary, "--deflate", "200"])?;
-    let at_start = rss(&server)?;
+    let at_start = rss(&server.child)?;
     let clients = server.connect_with(DEFLATING, headers)?;
-    let resident = rss(&server)?.saturating_sub(at_start);
+    let resident = rss(&server.child)?.saturating_sub(at_start);
     drop(clients);
     Ok(resident / DEFLATING as u64)
 }
@@ -133,10 +133,10 @@ const CALM: Duration = Duration::from_secs(1);
 /// memory.
 fn settle(server: &Server) -> Outcome<u64> {
     let begin = Instant::now();
-    let mut last = (rss(server)?, begin);
+    let mut last = (rss(&server.child)?, begin);
     loop {
         let fds = fs::read_dir(format!("/proc/{}/fd", server.child.id()))?.count();
-        let resident = rss(server)?;
+        let resident = rss(&server.child)?;
         if resident != last.0 || fds >= 64 {
             last = (resident, Instant::now());
         }
@@ -145,12 +145,4 @@ fn settle(server: &Server) -> Outcome<u64> {
         }
         std::thread::yield_now();
     }
-}
-
-/// Resident bytes of the server, from /proc.
-fn rss(server: &Server) -> Outcome<u64> {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.child.id()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()).ok_or("no VmRSS")?;
-    Ok(kib.parse::<u64>()? * 1024)
 }

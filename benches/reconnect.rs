@@ -16,9 +16,10 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use event_listener::Event;
 use futures_lite::io::{AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf, split};
 use futures_lite::{AsyncBufReadExt, StreamExt};
-use server::{Options, Outcome, PATIENCE, Server};
+use server::{Options, Outcome, PATIENCE, Server, UPGRADE, masked, percentile};
 use smol::net::TcpStream;
 use smol::{LocalExecutor, Timer};
 
@@ -37,19 +38,14 @@ const P99_MAX: f64 = 100.0;
 
 fn main() -> Outcome<()> {
     let options = Options::parse(CLIENTS)?;
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised)?;
+    server::raise_fd_limit();
     let server = Server::start(&[&options.binary, "--history", "10000"])?;
     let executor = LocalExecutor::new();
     let storm = Storm::new(server.address.clone());
     let (replayed, mut latencies) =
         smol::block_on(executor.run(storm.run(&executor, options.clients)))?;
     latencies.sort_unstable_by(f64::total_cmp);
-    let at = |share: f64| {
-        let index = (latencies.len() as f64 * share) as usize;
-        latencies[index.min(latencies.len() - 1)]
-    };
+    let at = |share| percentile(&latencies, share);
     println!(
         "{} clients have replayed {MISSED} messages each after {replayed:.2} s; nothing lost, nothing \
          twice",
@@ -65,6 +61,36 @@ fn main() -> Outcome<()> {
     options.gate("p99 in ms of the clients that stayed", at(0.99), P99_MAX)
 }
 
+/// Clients that have come so far.
+#[derive(Default)]
+struct Count {
+    clients: Cell<usize>,
+    changed: Event,
+}
+
+impl Count {
+    fn add_one(&self) {
+        self.clients.set(self.clients.get() + 1);
+        self.changed.notify(1);
+    }
+
+    /// Waits until `all` have come; an error if they do not in time.
+    async fn reaches(&self, all: usize) -> Outcome<()> {
+        let reached = async {
+            while self.clients.get() < all {
+                // All tasks are on one thread, so none comes between the look and the wait.
+                self.changed.listen().await;
+            }
+            Ok(())
+        };
+        let late = async {
+            Timer::after(PATIENCE).await;
+            Err(format!("only {} of {all} in time", self.clients.get()).into())
+        };
+        futures_lite::future::or(reached, late).await
+    }
+}
+
 /// What the tasks share.
 struct Storm {
     address: String,
@@ -72,9 +98,9 @@ struct Storm {
     /// How many messages each room has had.
     said: Vec<Cell<u64>>,
     /// Clients that stayed and have heard what the others missed.
-    ready: Cell<usize>,
+    ready: Count,
     /// Clients that have come back and have all that they missed.
-    replayed: Cell<usize>,
+    replayed: Count,
     /// Whether no further message comes.
     is_over: Cell<bool>,
     /// Whether latencies count.
@@ -87,8 +113,8 @@ impl Storm {
             address,
             begun: Instant::now(),
             said: (0..ROOMS).map(|_| Cell::new(0)).collect(),
-            ready: Cell::new(0),
-            replayed: Cell::new(0),
+            ready: Count::default(),
+            replayed: Count::default(),
             is_over: Cell::new(false),
             counts: Cell::new(false),
         })
@@ -114,9 +140,7 @@ impl Storm {
                 self.say(room, speaker).await?;
             }
         }
-        while self.ready.get() < ROOMS {
-            Timer::after(PACE).await;
-        }
+        self.ready.reaches(ROOMS).await?;
         let speaking = executor.spawn(Rc::clone(&self).speak(speakers));
         Timer::after(MARGIN).await;
         let storm = Instant::now();
@@ -124,12 +148,7 @@ impl Storm {
         let back: Vec<_> = (0..clients)
             .map(|n| executor.spawn(Rc::clone(&self).come_back(n % ROOMS, bases[n % ROOMS])))
             .collect();
-        while self.replayed.get() < clients {
-            if storm.elapsed() > PATIENCE {
-                return Err(format!("{} have replayed in time", self.replayed.get()).into());
-            }
-            Timer::after(PACE).await;
-        }
+        self.replayed.reaches(clients).await?;
         self.counts.set(false);
         let seconds = storm.elapsed().as_secs_f64();
         Timer::after(MARGIN).await;
@@ -152,9 +171,7 @@ impl Storm {
         let mut stream = TcpStream::connect(&*self.address).await?;
         stream.set_nodelay(true)?;
         let request = format!(
-            "GET /ws/room{room}?since={since} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
-             Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            "GET /ws/room{room}?since={since} HTTP/1.1\r\nHost: localhost\r\n{UPGRADE}\r\n"
         );
         stream.write_all(request.as_bytes()).await?;
         let (reader, writer) = split(stream);
@@ -179,10 +196,7 @@ impl Storm {
         let number = self.said[room].get() + 1;
         self.said[room].set(number);
         let text = format!("{number} {}", self.begun.elapsed().as_nanos());
-        // Masked with zeros.
-        let mut frame = vec![0x81, 0x80 | text.len() as u8, 0, 0, 0, 0];
-        frame.extend_from_slice(text.as_bytes());
-        Ok(speaker.write_all(&frame).await?)
+        Ok(speaker.write_all(&masked(0x81, text.as_bytes())).await?)
     }
 
     /// Speaks in one room after the other, at a steady pace, until it is over.
@@ -211,18 +225,13 @@ impl Storm {
     /// Hears a room from the first message on; returns how long they took, in milliseconds.
     async fn stay(self: Rc<Self>, room: usize, mut reader: Reader) -> Outcome<Vec<f64>> {
         let mut latencies = Vec::new();
-        let mut heard = 0;
-        while !self.is_last(room, heard) {
-            let Some((number, sent)) = self.hear(room, heard, &mut reader).await? else { continue };
-            heard = number;
-            if heard == MISSED {
-                self.ready.set(self.ready.get() + 1);
-            }
+        let count = |sent| {
             if self.counts.get() {
                 let took = self.begun.elapsed().saturating_sub(sent);
                 latencies.push(took.as_secs_f64() * 1_000.0);
             }
-        }
+        };
+        self.hear_all(room, &mut reader, &self.ready, count).await?;
         Ok(latencies)
     }
 
@@ -233,13 +242,26 @@ impl Storm {
         if told != position.to_string() {
             return Err(format!("room {room}: {told} instead of {position}").into());
         }
+        self.hear_all(room, &mut reader, &self.replayed, |_| ()).await
+    }
+
+    /// Hears a room from its first message to its last. Counts the client once it has all that
+    /// clients miss, and calls `each` with the time of each message.
+    async fn hear_all(
+        &self,
+        room: usize,
+        reader: &mut Reader,
+        has_missed: &Count,
+        mut each: impl FnMut(Duration),
+    ) -> Outcome<()> {
         let mut heard = 0;
         while !self.is_last(room, heard) {
-            let Some((number, _)) = self.hear(room, heard, &mut reader).await? else { continue };
+            let Some((number, sent)) = self.hear(room, heard, reader).await? else { continue };
             heard = number;
             if heard == MISSED {
-                self.replayed.set(self.replayed.get() + 1);
+                has_missed.add_one();
             }
+            each(sent);
         }
         Ok(())
     }

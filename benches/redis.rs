@@ -10,14 +10,13 @@
 
 mod server;
 
-use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use server::{Options, Outcome, PATIENCE, Server, ask};
+use server::{Options, Outcome, PATIENCE, Server, ask, cpu, masked, percentile, rss};
 
 /// Messages of a measurement of latency, one after another.
 const ROUNDS: usize = 2_000;
@@ -52,17 +51,17 @@ impl Redis {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let spawned = Command::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .spawn();
         let Ok(child) = spawned else { return Ok(None) };
-        let redis = Self { child, port };
-        let end = Instant::now() + PATIENCE;
-        while redis.command("PING").is_err() {
-            if Instant::now() > end {
-                return Err("redis-server does not answer".into());
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
+        let mut redis = Self { child, port };
+        let log = redis.child.stdout.take().ok_or("no standard output")?;
+        let is_ready = |line: &String| line.contains("Ready to accept connections");
+        BufReader::new(log)
+            .lines()
+            .map_while(Result::ok)
+            .find(is_ready)
+            .ok_or("redis-server does not start")?;
         Ok(Some(redis))
     }
 
@@ -78,41 +77,20 @@ impl Redis {
     fn hub(&self, binary: &str) -> Outcome<Server> {
         let url = format!("redis://127.0.0.1:{}", self.port);
         let hub = Server::start(&[binary, "--redis", &url, "--max-rooms", "4096"])?;
-        wait_until_up(&hub)?;
+        // The hub answers a publisher once it is connected.
+        let publisher = TcpStream::connect(&hub.address)?;
+        publisher.set_read_timeout(Some(PATIENCE))?;
+        let post = "POST /pub/up HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nup";
+        ask(publisher, post, "202")?;
         Ok(hub)
     }
 }
 
-/// Waits until a client is admitted.
-fn wait_until_up(hub: &Server) -> Outcome<()> {
-    let end = Instant::now() + PATIENCE;
-    while join(hub, "up").is_err() {
-        if Instant::now() > end {
-            return Err("the hub is not connected".into());
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    Ok(())
-}
-
-fn join(hub: &Server, room: &str) -> Outcome<TcpStream> {
-    let stream = TcpStream::connect(&hub.address)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let request = format!(
-        "GET /ws/{room} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        hub.address
-    );
-    Ok(ask(stream, &request, "101")?)
-}
-
-/// A message as a client sends it, with a mask of zeros.
+/// A message as a client sends it.
 fn message(number: u64) -> Vec<u8> {
-    let mut frame = vec![0x82, 0x80 | PAYLOAD as u8, 0, 0, 0, 0];
-    frame.extend(number.to_be_bytes());
-    frame.resize(6 + PAYLOAD, b'x');
-    frame
+    let mut payload = number.to_be_bytes().to_vec();
+    payload.resize(PAYLOAD, b'x');
+    masked(0x82, &payload)
 }
 
 fn hear(client: &mut TcpStream) -> Outcome<()> {
@@ -121,25 +99,9 @@ fn hear(client: &mut TcpStream) -> Outcome<()> {
     if frame[..2] == [0x82, PAYLOAD as u8] { Ok(()) } else { Err("another frame".into()) }
 }
 
-/// The CPU time of a process so far, in clock ticks of 10 ms.
-fn cpu(child: &Child) -> Outcome<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id()))?;
-    let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok());
-    let ticks = ticks(11).zip(ticks(12)).map(|(user, system)| user + system);
-    Ok(Duration::from_millis(10 * ticks.ok_or("no CPU time")?))
-}
-
-/// The resident memory of a process, in bytes.
-fn rss(child: &Child) -> Outcome<u64> {
-    let status = fs::read_to_string(format!("/proc/{}/status", child.id()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
-}
-
 /// Prints the time from a message to the client that hears it.
 fn latency(name: &str, from: &Server, to: &Server) -> Outcome<()> {
-    let (mut sender, mut reader) = (join(from, "news")?, join(to, "news")?);
+    let (mut sender, mut reader) = (from.join("news")?, to.join("news")?);
     let mut times = Vec::new();
     for nth in 0..ROUNDS {
         let begin = Instant::now();
@@ -150,8 +112,8 @@ fn latency(name: &str, from: &Server, to: &Server) -> Outcome<()> {
         thread::sleep(Duration::from_micros(200));
     }
     times.sort_unstable();
-    let at = |part: usize| times[ROUNDS * part / 1000].as_micros();
-    println!("{name:<34} p50 {:>4} us, p99 {:>5} us", at(500), at(990));
+    let at = |share| percentile(&times, share).as_micros();
+    println!("{name:<34} p50 {:>4} us, p99 {:>5} us", at(0.5), at(0.99));
     Ok(())
 }
 
@@ -163,7 +125,7 @@ fn flood(name: &str, hubs: &[&Server], redis: Option<&Redis>) -> Outcome<()> {
     };
     let of_hubs: Vec<_> = hubs.iter().map(|hub| &hub.child).collect();
     let of_redis: Vec<_> = redis.iter().map(|redis| &redis.child).collect();
-    let clients: Vec<_> = hubs.iter().map(|hub| join(hub, "flood")).collect::<Outcome<_>>()?;
+    let clients: Vec<_> = hubs.iter().map(|hub| hub.join("flood")).collect::<Outcome<_>>()?;
     let before = (used(&of_hubs)?, used(&of_redis)?);
     let begin = Instant::now();
     let threads: Vec<_> = clients
@@ -204,7 +166,7 @@ fn rooms(redis: &Redis, binary: &str) -> Outcome<()> {
     let before = (rss(&hub.child)?, rss(&redis.child)?);
     let begin = Instant::now();
     let mut clients: Vec<_> =
-        (0..ROOMS).map(|nth| join(&hub, &format!("room-{nth}"))).collect::<Outcome<_>>()?;
+        (0..ROOMS).map(|nth| hub.join(&format!("room-{nth}"))).collect::<Outcome<_>>()?;
     let joined = begin.elapsed();
     let after = (rss(&hub.child)?, rss(&redis.child)?);
     let cpu_before = (cpu(&hub.child)?, cpu(&redis.child)?);

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each of the benches uses its part")]
 
 use std::error::Error;
+use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
@@ -11,6 +12,10 @@ pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// How long anything may take before the run fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The headers of an opening handshake, but for `Host`.
+pub(crate) const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 /// The command line of a bench.
 pub(crate) struct Options {
@@ -66,12 +71,17 @@ impl Drop for Server {
 impl Server {
     /// Starts `command`, which may be a tool with its flags and then a hublet, on a free port.
     pub(crate) fn start(command: &[&str]) -> Outcome<Self> {
-        let mut child = Command::new(command[0])
-            .args(&command[1..])
-            .args(["--listen", "127.0.0.1:0", "--log", "warn"])
+        let mut hublet = Command::new(command[0]);
+        hublet.args(&command[1..]).args(["--listen", "127.0.0.1:0", "--log", "warn"]);
+        Self::of(&mut hublet)
+    }
+
+    /// Starts a program that prints where it listens, as a hublet does.
+    pub(crate) fn of(command: &mut Command) -> Outcome<Self> {
+        let mut child = command
             .stdout(Stdio::piped())
             .spawn()
-            .map_err(|error| format!("{} cannot be started: {error}", command[0]))?;
+            .map_err(|error| format!("{:?} cannot be started: {error}", command.get_program()))?;
         let stdout = child.stdout.take().ok_or("no standard output")?;
         let mut server = Self { child, address: String::new() };
         let mut line = String::new();
@@ -88,9 +98,12 @@ impl Server {
 
     /// The same with further headers.
     pub(crate) fn connect_with(&self, clients: usize, more: &str) -> Outcome<Vec<TcpStream>> {
-        let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-        self.open(clients, "/ws", &format!("{upgrade}{more}"), "101")
+        self.open(clients, "/ws", &format!("{UPGRADE}{more}"), "101")
+    }
+
+    /// Opens a WebSocket client in a room.
+    pub(crate) fn join(&self, room: &str) -> Outcome<TcpStream> {
+        self.open_one(&format!("/ws/{room}"), UPGRADE, "101")
     }
 
     /// Opens connections one after another, each with a request whose answer has this status; what
@@ -102,17 +115,19 @@ impl Server {
         headers: &str,
         status: &str,
     ) -> Outcome<Vec<TcpStream>> {
-        let address = &self.address;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n");
-        let open = || -> Outcome<TcpStream> {
-            let stream = TcpStream::connect(address)?;
-            stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            Ok(ask(stream, &request, status)?)
-        };
+        let open = || self.open_one(path, headers, status);
         (0..connections)
             .map(|nth| open().map_err(|error| format!("connection {nth}: {error}").into()))
             .collect()
+    }
+
+    fn open_one(&self, path: &str, headers: &str, status: &str) -> Outcome<TcpStream> {
+        let address = &self.address;
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n");
+        Ok(ask(stream, &request, status)?)
     }
 }
 
@@ -130,6 +145,51 @@ pub(crate) fn ask(mut stream: TcpStream, request: &str, status: &str) -> io::Res
         true => Ok(stream),
         false => Err(io::Error::other(String::from_utf8_lossy(&head).into_owned())),
     }
+}
+
+/// A frame of a client that begins with `first`, with a mask of zeros.
+pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match payload.len() {
+        len @ 0..=125 => frame.push(0x80 | len as u8),
+        len => {
+            frame.push(0x80 | 126);
+            frame.extend((len as u16).to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend(payload);
+    frame
+}
+
+/// The value that `share` of sorted values do not exceed.
+pub(crate) fn percentile<T: Copy>(sorted: &[T], share: f64) -> T {
+    let index = (sorted.len() as f64 * share) as usize;
+    sorted[index.min(sorted.len() - 1)]
+}
+
+/// A number in the status of a process, from /proc.
+pub(crate) fn status(child: &Child, name: &str) -> Outcome<u64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    Ok(number.ok_or_else(|| format!("no {name} in its status"))?.parse()?)
+}
+
+/// Resident bytes of a process.
+pub(crate) fn rss(child: &Child) -> Outcome<u64> {
+    Ok(status(child, "VmRSS")? * 1024)
+}
+
+/// How long the threads of a process have run, with the kernel's part, as Linux counts it.
+pub(crate) fn cpu(child: &Child) -> Outcome<Duration> {
+    let mut nanoseconds = 0;
+    for task in fs::read_dir(format!("/proc/{}/task", child.id()))? {
+        // A thread may end meanwhile.
+        let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+        nanoseconds += text.split_whitespace().next().map_or(Ok(0), str::parse::<u64>)?;
+    }
+    Ok(Duration::from_nanos(nanoseconds))
 }
 
 /// Lets this process open as many connections as it may.

@@ -42,17 +42,11 @@ impl Server {
     }
 
     pub(crate) fn sample(&self) -> Outcome<Sample> {
-        let proc = format!("/proc/{}", self.0.child.id());
-        let status = fs::read_to_string(format!("{proc}/status"))?;
-        let number = |name: &str| -> Outcome<u64> {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let number = line.and_then(|line| line.split_whitespace().next());
-            Ok(number.ok_or_else(|| format!("no {name} in its status"))?.parse()?)
-        };
+        let child = &self.0.child;
         Ok(Sample {
-            rss: number("VmRSS:")? * 1024,
-            fds: fs::read_dir(format!("{proc}/fd"))?.count() as u64,
-            threads: number("Threads:")?,
+            rss: process::rss(child)?,
+            fds: fs::read_dir(format!("/proc/{}/fd", child.id()))?.count() as u64,
+            threads: process::status(child, "Threads")?,
         })
     }
 
