@@ -251,7 +251,7 @@ const stories = {
     await page.locator('#send').click();
     await line(page, 'meanwhile').waitFor();
     assert.deepEqual(await texts(page), ['before', 'meanwhile']);
-    // That nobody listened for a while is no fault of the page.
+    // That no hub listened for a while is no fault of the page.
     browser.faults = browser.faults.filter(fault => !/ERR_CONNECTION_REFUSED/.test(fault));
   },
 

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -187,13 +188,20 @@ fn restart_behind_an_open_socket_refuses_no_connection() {
     assert_eq!(server.stop(), Some(0));
 }
 
+/// The socket of a supervisor, in a folder of the test.
 #[cfg(target_os = "linux")]
-#[test]
-fn supervisor_is_notified_ready_alive_and_stopping() {
-    let folder = Folder::new("notify");
+fn supervisor(test: &str) -> (Folder, PathBuf, UnixDatagram) {
+    let folder = Folder::new(test);
     let path = folder.0.join("notify.sock");
     let supervisor = UnixDatagram::bind(&path).expect("bound");
     supervisor.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+    (folder, path, supervisor)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn supervisor_is_notified_ready_alive_and_stopping() {
+    let (_folder, path, supervisor) = supervisor("notify");
     let notification = || {
         let mut buffer = [0; 64];
         let n = supervisor.recv(&mut buffer).expect("a notification in time");
@@ -221,7 +229,6 @@ fn supervisor_is_notified_ready_alive_and_stopping() {
 #[cfg(target_os = "linux")]
 #[track_caller]
 fn said_to(supervisor: &UnixDatagram, command: &mut Command) -> Vec<String> {
-    supervisor.set_read_timeout(Some(DEADLINE)).expect("a deadline");
     let mut server = Server::of(command);
     let address = server.listening();
     // A client that keeps the drain from ending at once.
@@ -258,9 +265,7 @@ fn supervisor_at_an_abstract_socket_is_notified_once() {
 #[cfg(target_os = "linux")]
 #[test]
 fn supervisor_is_told_of_a_drain_that_is_longer_than_the_default() {
-    let folder = Folder::new("extend");
-    let path = folder.0.join("notify.sock");
-    let supervisor = UnixDatagram::bind(&path).expect("bound");
+    let (_folder, path, supervisor) = supervisor("extend");
     let mut command = hublet(&["--listen", "127.0.0.1:0", "--drain", "60s"]);
     command.env("NOTIFY_SOCKET", &path);
     let stopping = "STOPPING=1\nEXTEND_TIMEOUT_USEC=64000000\n";
@@ -271,9 +276,7 @@ fn supervisor_is_told_of_a_drain_that_is_longer_than_the_default() {
 #[cfg(target_os = "linux")]
 #[test]
 fn watchdog_of_another_process_is_left_to_it() {
-    let folder = Folder::new("watchdog-pid");
-    let path = folder.0.join("notify.sock");
-    let supervisor = UnixDatagram::bind(&path).expect("bound");
+    let (_folder, path, supervisor) = supervisor("watchdog-pid");
     let mut command = hublet(&["--listen", "127.0.0.1:0"]);
     command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "2000").env("WATCHDOG_PID", "1");
     assert_eq!(said_to(&supervisor, &mut command), ["READY=1\n", "STOPPING=1\n"]);

@@ -1,8 +1,8 @@
 //! Tests the files of `deploy/` with the programs that read them.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::peer::{PING, PONG, upgrade};
-use crate::support::{DEADLINE, Folder, HUBLET, Peer, Server, hublet};
+use crate::support::{DEADLINE, Folder, HUBLET, Peer, Server, free_port, hublet, metrics};
 use crate::tools::{file, program};
 
 /// The address of the hub in the files.
@@ -99,8 +99,7 @@ impl Drop for Proxy {
 
 /// A free address. A proxy cannot choose a free port and report it.
 pub(crate) fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound").to_string()
+    format!("127.0.0.1:{}", free_port())
 }
 
 /// Connects from a loopback address that is not the proxy's.
@@ -343,12 +342,7 @@ fn a_build_adds_the_target_that_it_needs() {
 #[test]
 fn alerts_are_on_metrics_that_the_hub_has() {
     let (_server, address) = Server::start(&[]);
-    let mut stream = TcpStream::connect(&address).expect("it accepts");
-    stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
-    let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    stream.write_all(request.as_bytes()).expect("sent");
-    let mut metrics = String::new();
-    stream.read_to_string(&mut metrics).expect("the whole response");
+    let metrics = metrics(&address);
     let rules = deployed("hublet.rules.yml");
     let named: Vec<_> = rules
         .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')

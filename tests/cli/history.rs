@@ -2,32 +2,7 @@
 
 use std::net::TcpStream;
 
-use crate::support::{KEY, Peer, Server, hublet, run, sign};
-
-/// Sends a request on a connection of its own, which the hub closes. Returns the status, the head
-/// and the body.
-#[track_caller]
-fn ask(
-    address: &str,
-    method: &str,
-    path: &str,
-    headers: &str,
-    body: &str,
-) -> (u16, String, String) {
-    let length = body.len();
-    let mut peer = Peer::<TcpStream>::dial(address);
-    peer.write(
-        format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
-             Content-Length: {length}\r\n{headers}\r\n{body}"
-        )
-        .as_bytes(),
-    );
-    let answer = String::from_utf8(peer.read_rest()).expect("text");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    (status.expect("a status"), head.to_owned(), body.to_owned())
-}
+use crate::support::{KEY, Peer, Server, ask, eventually, hublet, metrics, number, run, sign};
 
 /// Publishes; returns the position, if the room exists.
 #[track_caller]
@@ -35,12 +10,6 @@ fn post(address: &str, room: &str, text: &str) -> Option<u64> {
     let (status, _, answer) = ask(address, "POST", &format!("/pub/{room}"), "", text);
     assert_eq!(status, 202, "{answer}");
     number(&answer, "\"position\":")
-}
-
-/// The number behind a name.
-fn number(text: &str, name: &str) -> Option<u64> {
-    let digits = text.split(name).nth(1)?.trim_start();
-    digits.split(|char: char| !char.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// The body of the chunks of a stream of events that has ended.
@@ -196,7 +165,7 @@ fn a_last_value_is_there_before_its_first_reader_and_its_room_is_listed() {
              \"oldest\":{newest},\"next\":null}}\n"
         )
     );
-    let (_, _, metrics) = ask(&address, "GET", "/metrics", "", "");
+    let metrics = metrics(&address);
     assert!(metrics.contains("\nhublet_rooms 1\n"), "{metrics}");
     assert!(number(&metrics, "\nhublet_history_bytes").is_some_and(|bytes| bytes > 0), "{metrics}");
 }
@@ -252,11 +221,7 @@ fn a_room_is_forgotten_whole_after_its_age() {
     let (_server, address) = Server::start(&["--history", "9", "--history-age", "300ms"]);
     let position = post(&address, "a", "old").expect("kept");
     assert_eq!(ask(&address, "GET", "/pub/a", "", "").0, 200);
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while ask(&address, "GET", "/pub/a", "", "").0 == 200 {
-        assert!(std::time::Instant::now() < end, "the room stays");
-        std::thread::yield_now();
-    }
+    eventually("the room is forgotten", || ask(&address, "GET", "/pub/a", "", "").0 != 200);
     // Another life has another count.
     let newer = post(&address, "a", "new").expect("kept");
     assert_ne!(newer, position + 1);

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{Peer, Server};
+use crate::support::{KEY, Peer, Server, sign};
 use crate::tools::{file, node, program, tool};
 
 /// A client that reads lines and sends each as it comes.
@@ -107,19 +107,10 @@ fn node_fetches_with_a_stream_as_body() {
 /// Curl reads the answer when it has read its input: not while it waits for the next line.
 #[test]
 fn end_of_a_token_ends_the_stream() {
-    use base64ct::{Base64UrlUnpadded, Encoding as _};
-    use hmac::{Hmac, KeyInit as _, Mac as _};
-
-    const KEY: &str = "a secret of at least 256 bits, as HS256 wants it";
     let (mut server, address) = Server::start(&["--jwt-secret", KEY]);
     let now = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
-    let encode = |part: &[u8]| Base64UrlUnpadded::encode_string(part);
     let claims = format!(r#"{{"sub":"log","publish":["log"],"exp":{}}}"#, now + 1);
-    let signed =
-        format!("{}.{}", encode(br#"{"alg":"HS256","typ":"JWT"}"#), encode(claims.as_bytes()));
-    let mac = Hmac::<sha2::Sha256>::new_from_slice(KEY.as_bytes()).expect("any length will do");
-    let signature = encode(&mac.chain_update(&signed).finalize().into_bytes());
-    let header = format!("Authorization: Bearer {signed}.{signature}");
+    let header = format!("Authorization: Bearer {}", sign(&claims));
     let url = format!("http://{address}/pub/log?lines");
     let Some(mut curl) = curl(&["-T", "-", "-H", &header, "-w", " %{http_code}"], &url) else {
         return;

@@ -8,8 +8,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::redis_server::{RedisServer, free_port};
-use crate::support::{BINARY, DEADLINE, Folder, Peer, Server, hublet, run};
+use crate::redis_server::RedisServer;
+use crate::support::{
+    BINARY, DEADLINE, Folder, Peer, Server, ask, eventually, free_port, hublet, metrics, number,
+    run,
+};
 use crate::tools::file;
 
 type Client = Peer<TcpStream>;
@@ -22,19 +25,8 @@ pub(crate) struct Answer {
 }
 
 fn request(address: &str, method: &str, path: &str, body: &str) -> Answer {
-    let mut stream = TcpStream::connect(address).expect("it accepts");
-    stream.set_read_timeout(Some(2 * DEADLINE)).expect("set");
-    let length = body.len();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
-         Content-Length: {length}\r\n\r\n{body}"
-    );
-    stream.write_all(request.as_bytes()).expect("sent");
-    let mut text = String::new();
-    stream.read_to_string(&mut text).expect("an answer");
-    let (head, body) = text.split_once("\r\n\r\n").expect("a head");
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-    Answer { status, head: head.to_owned(), body: body.trim_end().to_owned() }
+    let (status, head, body) = ask(address, method, path, "", body);
+    Answer { status, head, body: body.trim_end().to_owned() }
 }
 
 pub(crate) fn post(address: &str, path: &str, body: &str) -> Answer {
@@ -47,19 +39,7 @@ pub(crate) fn get(address: &str, path: &str) -> Answer {
 
 /// The value of a metric.
 pub(crate) fn metric(address: &str, name: &str) -> u64 {
-    let body = get(address, "/metrics").body;
-    let value = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.expect(name).parse().expect("a number")
-}
-
-/// Waits until something is so.
-#[track_caller]
-pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + 2 * DEADLINE;
-    while !is_so() {
-        assert!(Instant::now() < end, "never: {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
+    number(&metrics(address), &format!("\n{name} ")).expect(name)
 }
 
 fn is_up(address: &str) {
@@ -219,7 +199,7 @@ fn a_server_that_refuses_the_first_connection_ends_the_hub() {
     for (url, says) in [
         (format!("redis://127.0.0.1:{port}"), "NOAUTH"),
         (format!("redis://:wrong@127.0.0.1:{port}"), "WRONGPASS"),
-        (format!("redis://nobody:hush@127.0.0.1:{port}"), "WRONGPASS"),
+        (format!("redis://stranger:hush@127.0.0.1:{port}"), "WRONGPASS"),
         (format!("redis://:hush@127.0.0.1:{port}/99"), "DB index"),
     ] {
         let output = run(hublet(&["--listen", "127.0.0.1:0"]).args(["--redis", &url]));

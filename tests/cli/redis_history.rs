@@ -1,12 +1,11 @@
 //! Hubs that share a Redis server which keeps the messages of rooms.
 
 use std::net::TcpStream;
-
 use std::thread;
 
-use crate::redis::{eventually, get, hub, metric, post};
+use crate::redis::{get, hub, metric, post};
 use crate::redis_server::RedisServer;
-use crate::support::{CLOSE, Peer, hublet, run};
+use crate::support::{CLOSE, Peer, eventually, hublet, number, run};
 
 type Client = Peer<TcpStream>;
 
@@ -21,8 +20,7 @@ fn read(address: &str, since: &str) -> (Client, u64) {
 /// Publishes to the room; returns the position.
 fn publish(address: &str, text: &str) -> u64 {
     let body = post(address, "/pub/news", text).body;
-    let (_, rest) = body.split_once("\"position\":").unwrap_or_else(|| panic!("{body}"));
-    rest.trim_end_matches('}').parse().expect("a number")
+    number(&body, "\"position\":").unwrap_or_else(|| panic!("{body}"))
 }
 
 #[test]

@@ -2,14 +2,12 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{DEADLINE, Folder};
+use crate::support::{DEADLINE, Folder, eventually, free_port};
 use crate::tools::program;
 
 /// A server on a free port, without anything on disk unless a test asks for it. Dropping it kills
@@ -84,12 +82,9 @@ impl RedisServer {
     }
 
     fn wait(&self) {
-        let end = Instant::now() + DEADLINE;
-        let answers = || self.try_ask(&["PING"]).is_ok_and(|answer| !answer.contains("LOADING"));
-        while !answers() {
-            assert!(Instant::now() < end, "the server does not start");
-            thread::sleep(Duration::from_millis(20));
-        }
+        eventually("the server answers", || {
+            self.try_ask(&["PING"]).is_ok_and(|answer| !answer.contains("LOADING"))
+        });
     }
 }
 
@@ -112,10 +107,4 @@ fn launch(port: u16, folder: &Folder, flags: &[String]) -> Child {
         .stdout(log)
         .spawn()
         .expect("the server starts")
-}
-
-/// A free port. A server cannot choose one and report it.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound").port()
 }

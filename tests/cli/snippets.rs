@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::support::{DEADLINE, Folder, Peer, Server, hublet};
+use crate::support::{DEADLINE, Folder, Peer, Server, ask, hublet, metrics, number};
 use crate::tools::{file, node, program};
 
 /// The address of the hub in the documents.
@@ -120,16 +120,9 @@ fn a_backend_in_node_publishes_as_printed() {
 
 /// Publishes; returns the position.
 fn position(address: &str, text: &str) -> u64 {
-    let length = text.len();
-    let request = format!(
-        "POST /pub/news HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
-         Content-Length: {length}\r\n\r\n{text}"
-    );
-    let mut peer = Peer::<TcpStream>::dial(address);
-    assert_eq!(peer.request(&request).status, 202);
-    let answer = String::from_utf8(peer.read_rest()).expect("text");
-    let position = answer.split("\"position\":").nth(1).and_then(|rest| rest.split('}').next());
-    position.and_then(|position| position.parse().ok()).expect("the room keeps messages")
+    let (status, _, answer) = ask(address, "POST", "/pub/news", "", text);
+    assert_eq!(status, 202);
+    number(&answer, "\"position\":").expect("the room keeps messages")
 }
 
 /// A line that a program prints soon; `None` if it prints none.
@@ -238,10 +231,7 @@ fn prometheus_takes_the_alerts_as_printed() {
 fn every_series_that_the_page_for_operators_names_is_there() {
     // Nothing listens there: the series of Redis are there while it is away too.
     let (_server, address) = Server::start(&["--redis", "redis://127.0.0.1:1"]);
-    let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    let mut peer = Peer::<TcpStream>::dial(&address);
-    assert_eq!(peer.request(request).status, 200);
-    let metrics = String::from_utf8(peer.read_rest()).expect("text");
+    let metrics = metrics(&address);
     let page = fs::read_to_string(file("docs/operating.md")).expect("a page");
     let mut named = 0;
     for prefix in ["hublet_", "process_"] {

@@ -3,10 +3,11 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -163,6 +164,63 @@ pub(crate) fn lines(pipe: Option<impl Read + Send + 'static>) -> Receiver<String
         });
     }
     receiver
+}
+
+/// Sends a request on a connection of its own, which the hub closes. Returns the status, the head
+/// and the body.
+#[track_caller]
+pub(crate) fn ask(
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> (u16, String, String) {
+    let length = body.len();
+    let mut peer = Peer::<TcpStream>::dial(address);
+    // A backplane that is lost is given up after DEADLINE.
+    peer.stream().set_read_timeout(Some(2 * DEADLINE)).expect("set");
+    peer.write(
+        format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Length: {length}\r\n{headers}\r\n{body}"
+        )
+        .as_bytes(),
+    );
+    let answer = String::from_utf8(peer.read_rest()).expect("text");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    (status.expect("a status"), head.to_owned(), body.to_owned())
+}
+
+/// The metrics of a hub.
+#[track_caller]
+pub(crate) fn metrics(address: &str) -> String {
+    let (status, _, metrics) = ask(address, "GET", "/metrics", "", "");
+    assert_eq!(status, 200, "{metrics}");
+    metrics
+}
+
+/// The number behind a name.
+pub(crate) fn number(text: &str, name: &str) -> Option<u64> {
+    let digits = text.split(name).nth(1)?.trim_start();
+    digits.split(|char: char| !char.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// Polls until another process has come so far, for conditions without an event.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + 2 * DEADLINE;
+    while !is_so() {
+        assert!(Instant::now() < end, "never: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A free port, for a program that cannot choose one and report it.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("bound").port()
 }
 
 /// A folder of one test. Dropping it removes the folder.

@@ -28,6 +28,11 @@ fn start() -> TestHub {
     TestHub::with(Config::default().deflate(Some(20)))
 }
 
+/// The opening handshake for a path, with an offer.
+fn offering(path: &str, offer: &str) -> String {
+    upgrade(path).replace("\r\n\r\n", &format!("\r\nSec-WebSocket-Extensions: {offer}\r\n\r\n"))
+}
+
 /// Connects with this offer; returns the answer to it.
 fn offer(
     hub: &TestHub,
@@ -35,10 +40,7 @@ fn offer(
     offer: &str,
 ) -> (Peer<TcpStream>, Option<String>) {
     let before = hub.hub.stats().clients;
-    let request = upgrade("/ws");
-    let request =
-        request.replace("\r\n\r\n", &format!("\r\nSec-WebSocket-Extensions: {offer}\r\n\r\n"));
-    let response = peer.request(&request);
+    let response = peer.request(&offering("/ws", offer));
     assert_eq!((response.status, hub.hub.stats().clients), (101, before + 1));
     let answer = response.header("Sec-WebSocket-Extensions").map(str::to_owned);
     (peer, answer)
@@ -131,10 +133,8 @@ fn kept_messages_are_compressed_once_for_clients_that_come_later() {
     assert_eq!(hub.hub.stats().messages_compressed, 0);
     for round in 0..3 {
         let extension = if round == 0 { "x" } else { "permessage-deflate" };
-        let request = upgrade("/ws?since=0")
-            .replace("\r\n\r\n", &format!("\r\nSec-WebSocket-Extensions: {extension}\r\n\r\n"));
         let mut late = hub.dial();
-        assert_eq!(late.request(&request).status, 101);
+        assert_eq!(late.request(&offering("/ws?since=0", extension)).status, 101);
         assert_eq!(late.receive().0, TEXT, "the position");
         for message in &messages {
             let (first, payload) = late.receive();

@@ -1,13 +1,12 @@
 //! Endpoints of the program on the hub's port.
 
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use hublet::http::{Request, Response, StatusCode};
 use hublet::{Body, Client, Config, Disconnect, Handler, Hub, Message, Peer as Source};
 
-use crate::peer::{BINARY, Peer, Response as Answer, upgrade};
+use crate::peer::{BINARY, upgrade};
 use crate::support::TestHub;
 
 /// A program with a few endpoints. It counts the requests that reach it.
@@ -72,12 +71,6 @@ fn site(config: Config) -> (TestHub, Arc<Site>) {
     (hub, site)
 }
 
-/// Reads the body of an answer.
-fn body(peer: &mut Peer<TcpStream>, answer: &Answer) -> String {
-    let len = answer.header("Content-Length").expect("a length").parse().expect("a number");
-    String::from_utf8(peer.read(len)).expect("text")
-}
-
 fn request(line: &str, headers: &str, body: &str) -> String {
     format!("{line} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n{body}")
 }
@@ -91,19 +84,19 @@ fn endpoints_answer_with_their_own_status_headers_and_body_on_one_connection() {
         let answer = peer.request(&request("GET /api/peer", "", ""));
         assert_eq!((answer.status, answer.header("X-Own")), (200, Some("yes")));
         assert_eq!(answer.header("Content-Type"), Some("application/json"));
-        assert_eq!(body(&mut peer, &answer), "{\"is_local\":true}");
+        assert_eq!(peer.body_text(&answer), "{\"is_local\":true}");
         let answer = peer.request(&request("HEAD /api/peer", "", ""));
         assert_eq!((answer.status, answer.header("Content-Length")), (200, Some("17")));
         let post = request("POST /api/echo?a=b", "Content-Length: 5\r\n", "hello");
         let answer = peer.request(&post);
         assert_eq!(answer.status, 201);
-        assert_eq!(body(&mut peer, &answer), "a=b hello");
+        assert_eq!(peer.body_text(&answer), "a=b hello");
         let chunked = "Transfer-Encoding: chunked\r\n";
         let post = request("POST /api/echo", chunked, "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n");
         let answer = peer.request(&post);
-        assert_eq!(body(&mut peer, &answer), " hello");
+        assert_eq!(peer.body_text(&answer), " hello");
         let answer = peer.request(&request("GET /api/gone", "", ""));
-        assert_eq!((answer.status, body(&mut peer, &answer)), (410, "gone".to_owned()));
+        assert_eq!((answer.status, peer.body_text(&answer)), (410, "gone".to_owned()));
         assert_eq!(hub.hub.stats().upgrades_refused, 0, "the program has refused nothing");
         // The same connection becomes a client.
         let mut client = peer.join("/ws");
@@ -118,7 +111,7 @@ fn what_an_endpoint_publishes_is_heard() {
     let mut client = hub.join();
     let mut peer = hub.dial();
     let answer = peer.request(&request("POST /api/publish", "Content-Length: 2\r\n", "hi"));
-    assert_eq!((answer.status, body(&mut peer, &answer)), (200, "1".to_owned()));
+    assert_eq!((answer.status, peer.body_text(&answer)), (200, "1".to_owned()));
     assert_eq!(client.receive(), (BINARY, b"hi".to_vec()));
 }
 
@@ -135,9 +128,9 @@ fn routes_of_the_hub_come_first_and_unknown_paths_are_told_why() {
     let answer = peer.request(&request("GET /ws/a/b", "", ""));
     let sentence = "a name is one segment of the path: write a slash in it as %2F, and none behind \
                     it\n";
-    assert_eq!((answer.status, body(&mut peer, &answer)), (404, sentence.to_owned()));
+    assert_eq!((answer.status, peer.body_text(&answer)), (404, sentence.to_owned()));
     let answer = peer.request(&request("GET /nothing", "", ""));
-    assert_eq!((answer.status, body(&mut peer, &answer)), (404, "no such route\n".to_owned()));
+    assert_eq!((answer.status, peer.body_text(&answer)), (404, "no such route\n".to_owned()));
     let answer = peer.request(&request("GET /api/secret", "", ""));
     assert_eq!((answer.status, answer.header("WWW-Authenticate")), (401, Some("Bearer")));
 }
@@ -159,7 +152,7 @@ fn a_body_is_at_most_the_longest_message_and_costs_nothing_unread() {
     let mut peer = hub.dial();
     let answer = peer.request(&request("POST /api/echo", &length(8), "8 bytes."));
     assert_eq!(answer.status, 201);
-    assert_eq!(body(&mut peer, &answer), " 8 bytes.");
+    assert_eq!(peer.body_text(&answer), " 8 bytes.");
     let answer = peer.request(&request("POST /api/echo", &length(9), "9 bytes.."));
     assert_eq!((answer.status, answer.header("Connection")), (413, Some("close")));
     // The hook has the word, also about a body that is refused.
@@ -171,14 +164,14 @@ fn a_body_is_at_most_the_longest_message_and_costs_nothing_unread() {
     let smuggled = request("GET /api/gone", "", "");
     let answer = peer.request(&request("POST /nothing", &length(smuggled.len()), &smuggled));
     assert_eq!((answer.status, answer.header("Connection")), (404, Some("close")));
-    body(&mut peer, &answer);
+    peer.body_text(&answer);
     peer.ends();
     let mut peer = hub.dial();
     let expect = request("POST /api/echo", "Content-Length: 2\r\nExpect: 100-continue\r\n", "");
     assert_eq!(peer.request(&expect).status, 100);
     peer.write(b"hi");
     let answer = peer.response();
-    assert_eq!((answer.status, body(&mut peer, &answer)), (201, " hi".to_owned()));
+    assert_eq!((answer.status, peer.body_text(&answer)), (201, " hi".to_owned()));
 }
 
 #[test]

@@ -1,46 +1,17 @@
 //! `GET /events`: what happens in the hub, as server-sent events.
 
+use std::convert::Infallible;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_channel::Receiver;
 use hublet::http::{Request, StatusCode};
 use hublet::{Client, ClientId, Config, Disconnect, Handler, Message, Overflow, Peer as Source};
 
 use crate::peer::Peer;
+use crate::sse::{HEARTBEAT, chunk, listen, request, routed};
 use crate::support::{Chat, TestHub, until};
-
-fn routed(config: Config) -> TestHub {
-    TestHub::with(config.http(true))
-}
-
-/// Reads a chunk.
-#[track_caller]
-fn chunk(peer: &mut Peer<impl Read + Write>) -> String {
-    let size = String::from_utf8(peer.read(6)).expect("text");
-    let size = size.strip_suffix("\r\n").and_then(|size| usize::from_str_radix(size, 16).ok());
-    let size = size.expect("four digits");
-    let mut chunk = peer.read(size + 2);
-    assert_eq!(chunk.split_off(size), b"\r\n");
-    String::from_utf8(chunk).expect("text")
-}
-
-/// Begins to read, with the first comment.
-#[track_caller]
-fn read(hub: &TestHub, path: &str) -> Peer<TcpStream> {
-    let mut peer = hub.dial();
-    let response = peer.request(&request(path));
-    assert_eq!(response.status, 200);
-    assert_eq!(response.header("Content-Type"), Some("text/event-stream"));
-    assert_eq!(response.header("Cache-Control"), Some("no-store, no-transform"));
-    assert_eq!(chunk(&mut peer), ":\n");
-    peer
-}
-
-fn request(path: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
-}
 
 /// Reads an event: its name, and its data without the time, which is that of this hour.
 #[track_caller]
@@ -69,12 +40,12 @@ fn only(hub: &TestHub, room: &str) -> ClientId {
 #[test]
 fn clients_that_come_and_go_are_told_with_their_rooms() {
     let hub = routed(Config::default());
-    let mut events = read(&hub, "/events");
+    let mut events = listen(&hub, "/events");
     let mut ada = hub.join_at("/ws/news");
     let id = only(&hub, "news");
     hears(&mut events, "room", "{\"room\":\"news\",\"state\":\"made\",");
-    let who = format!("{{\"room\":\"news\",\"client\":\"{id}\",\"user\":null,");
-    hears(&mut events, "join", &who);
+    let joined = format!("{{\"room\":\"news\",\"client\":\"{id}\",\"user\":null,");
+    hears(&mut events, "join", &joined);
     hub.ask(hub.hub.join(id, "more \"news\""));
     hears(&mut events, "room", "{\"room\":\"more \\\"news\\\"\",\"state\":\"made\",");
     assert_eq!(event(&mut events).0, "join");
@@ -83,7 +54,7 @@ fn clients_that_come_and_go_are_told_with_their_rooms() {
     hears(&mut events, "leave", &left);
     hears(&mut events, "room", "{\"room\":\"more \\\"news\\\"\",\"state\":\"gone\",");
     ada.send(0x88, &4000_u16.to_be_bytes());
-    hears(&mut events, "leave", &format!("{who}\"code\":4000,\"reason\":\"\","));
+    hears(&mut events, "leave", &format!("{joined}\"code\":4000,\"reason\":\"\","));
     hears(&mut events, "room", "{\"room\":\"news\",\"state\":\"gone\",");
     drop(ada);
     // It is no client.
@@ -95,7 +66,7 @@ fn clients_that_come_and_go_are_told_with_their_rooms() {
 #[test]
 fn an_eviction_is_told_before_its_leave() {
     let hub = routed(Config::default().queue(1).queue_bytes(70_000).overflow(Overflow::Disconnect));
-    let mut events = read(&hub, "/events?room=ma*");
+    let mut events = listen(&hub, "/events?room=ma*");
     let slow = hub.join_narrow();
     let _other = hub.join_at("/ws/elsewhere");
     let id = only(&hub, "main");
@@ -109,8 +80,12 @@ fn an_eviction_is_told_before_its_leave() {
     });
     let (name, evicted) = event(&mut events);
     assert_eq!(name, "evicted");
-    let who = format!("{{\"room\":\"main\",\"client\":\"{id}\",\"user\":null,\"code\":4108,");
-    assert!(evicted.starts_with(&format!("{who}\"reason\":\"too slow: missed ")), "{evicted}");
+    let evicted_client =
+        format!("{{\"room\":\"main\",\"client\":\"{id}\",\"user\":null,\"code\":4108,");
+    assert!(
+        evicted.starts_with(&format!("{evicted_client}\"reason\":\"too slow: missed ")),
+        "{evicted}"
+    );
     hears(&mut events, "leave", &evicted);
     hears(&mut events, "room", "{\"room\":\"main\",\"state\":\"gone\",");
     drop(slow);
@@ -119,7 +94,8 @@ fn an_eviction_is_told_before_its_leave() {
 #[test]
 fn a_filter_is_one_room_or_a_prefix() {
     let hub = routed(Config::default());
-    let (mut one, mut some) = (read(&hub, "/events?room=a%2F1"), read(&hub, "/events?room=a%2F*"));
+    let (mut one, mut some) =
+        (listen(&hub, "/events?room=a%2F1"), listen(&hub, "/events?room=a%2F*"));
     let _clients = ["b", "a", "a%2F2", "a%2F1"].map(|room| hub.join_at(&format!("/ws/{room}")));
     let told = |reader: &mut Peer<TcpStream>, room: &str| {
         let begin = format!("{{\"room\":\"{room}\",");
@@ -172,7 +148,7 @@ fn a_reader_that_is_behind_is_told_of_the_gap() {
 #[test]
 fn readers_have_4_places_and_none_of_a_client() {
     let hub = routed(Config::default().max_clients(Some(1)).handshakes(1));
-    let mut readers: Vec<_> = (0..4).map(|_| read(&hub, "/events")).collect();
+    let mut readers: Vec<_> = (0..4).map(|_| listen(&hub, "/events")).collect();
     let client = hub.join_at("/ws/a");
     let refused = hub.dial().request(&request("/events"));
     assert_eq!((refused.status, refused.header("Retry-After")), (503, Some("5")));
@@ -185,7 +161,7 @@ fn readers_have_4_places_and_none_of_a_client() {
 #[test]
 fn a_drain_ends_the_stream_with_a_word() {
     let hub = routed(Config::default());
-    let mut events = read(&hub, "/events");
+    let mut events = listen(&hub, "/events");
     let (draining, reason) = (hub.hub.clone(), Disconnect::RESTART);
     let drain = hub.spawn(async move { draining.drain(reason).await });
     let last = String::from_utf8(events.read_rest()).expect("text");
@@ -195,8 +171,8 @@ fn a_drain_ends_the_stream_with_a_word() {
     futures_lite::future::block_on(drain);
 }
 
-/// Allows reading until it is told otherwise.
-struct Watch(&'static AtomicBool);
+/// Allows reading until the other end of the channel is dropped.
+struct Watch(Receiver<Infallible>);
 
 impl Handler for Watch {
     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
@@ -204,19 +180,17 @@ impl Handler for Watch {
     }
 
     async fn inspect_until(&self, _: &Request<()>, _: &Source) -> StatusCode {
-        while !self.0.load(Ordering::Relaxed) {
-            smol::Timer::after(Duration::from_millis(10)).await;
-        }
+        let _ = self.0.recv().await;
         StatusCode::UNAUTHORIZED
     }
 }
 
 #[test]
 fn a_stream_ends_with_its_token() {
-    static OVER: AtomicBool = AtomicBool::new(false);
-    let hub = TestHub::serving(Config::default().http(true), Watch(&OVER));
-    let mut events = read(&hub, "/events");
-    OVER.store(true, Ordering::Relaxed);
+    let (permission, until) = async_channel::bounded(1);
+    let hub = TestHub::serving(Config::default().http(true), Watch(until));
+    let mut events = listen(&hub, "/events");
+    drop(permission);
     let last = String::from_utf8(events.read_rest()).expect("text");
     assert!(last.contains("event: close\ndata: {\"code\":1008,"), "{last}");
 }
@@ -224,6 +198,6 @@ fn a_stream_ends_with_its_token() {
 #[test]
 fn a_silent_stream_shows_that_it_lives() {
     let hub = routed(Config::default().ping_interval(Duration::from_millis(50)));
-    let mut events = read(&hub, "/events");
-    assert_eq!(chunk(&mut events), ":\n");
+    let mut events = listen(&hub, "/events");
+    assert_eq!(chunk(&mut events), HEARTBEAT);
 }

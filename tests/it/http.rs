@@ -1,14 +1,13 @@
 //! The HTTP routes: publishing, the admin endpoints, pages, and what they have in common.
 
 use std::io::Read as _;
-use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use hublet::http::{Request, StatusCode};
 use hublet::{Client, Config, Disconnect, Handler, Message, Page, Peer as Source, Target};
 
-use crate::peer::{BINARY, Peer, TEXT};
+use crate::peer::{BINARY, TEXT};
 use crate::support::{TestHub, gone, skip, until};
 
 /// Allows every client to publish, and only this machine to use the admin endpoints.
@@ -56,13 +55,6 @@ fn ask(hub: &TestHub, request: &str) -> (u16, String, String) {
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     (status.expect("a status"), head.to_owned(), body.to_owned())
-}
-
-/// Reads the body of an answer of a known length.
-#[track_caller]
-fn body(peer: &mut Peer<TcpStream>, response: &crate::peer::Response) -> String {
-    let length = response.header("Content-Length").and_then(|length| length.parse().ok());
-    String::from_utf8(peer.read(length.expect("a length"))).expect("text")
 }
 
 #[test]
@@ -131,14 +123,14 @@ fn pipelined_requests_are_answered_in_order() {
     for (status, text) in [(200, "ok\n"), (202, "{\"recipients\":0}\n")] {
         let response = peer.response();
         assert_eq!(response.status, status);
-        assert_eq!(body(&mut peer, &response), text);
+        assert_eq!(peer.body_text(&response), text);
         assert_eq!(response.header("Connection"), None);
     }
     assert_eq!(peer.response().header("Content-Length"), Some("3"));
     // A request that ends the connection.
     let response = peer.request(&get("/health", "Connection: close\r\n"));
     assert_eq!(response.header("Connection"), Some("close"));
-    assert_eq!(body(&mut peer, &response), "ok\n");
+    assert_eq!(peer.body_text(&response), "ok\n");
     peer.ends();
     hub.empties();
 }
@@ -208,7 +200,7 @@ fn chunked_bodies_of_real_clients_are_published() {
         for _ in 0..2 {
             let response = peer.request(&format!("{head}{body}"));
             assert_eq!(response.status, 202, "{client}");
-            let answer = self::body(&mut peer, &response);
+            let answer = peer.body_text(&response);
             assert!(answer.starts_with("{\"recipients\":1,"), "{answer}");
             here.hears("hello world");
         }
@@ -252,7 +244,7 @@ fn empty_line_behind_a_body_is_no_request() {
     for _ in 0..2 {
         let response = peer.request(&(post("/pub/a", "", "hello") + "\r\n"));
         assert_eq!(response.status, 202);
-        body(&mut peer, &response);
+        peer.body_text(&response);
         peer.is_left_alone_for(2 * timeout);
         peer.write(b"\r\n");
         peer.is_left_alone_for(2 * timeout);

@@ -1,10 +1,12 @@
 //! Streams of lines: each line of a body is a message as it comes, for as long as the request lasts.
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use async_channel::Receiver;
 use futures_lite::future::block_on;
 use hublet::http::{Request, StatusCode};
 use hublet::{Client, Config, Disconnect, Handler, Message, Peer as Source, Target};
@@ -12,8 +14,8 @@ use hublet::{Client, Config, Disconnect, Handler, Message, Peer as Source, Targe
 use crate::peer::{BINARY, Peer, TEXT};
 use crate::support::{TestHub, until};
 
-/// Allows everything, until it is told otherwise.
-struct Open(&'static AtomicBool);
+/// Allows everything, until the other end of the channel is dropped.
+struct Open(Option<Receiver<Infallible>>);
 
 impl Handler for Open {
     async fn on_message(&self, _: &Client, _: Message) -> Result<(), Disconnect> {
@@ -26,17 +28,14 @@ impl Handler for Open {
     }
 
     async fn publish_until(&self, _: &Request<()>, _: &Source, _: &Target) -> StatusCode {
-        while !self.0.load(Ordering::Relaxed) {
-            smol::Timer::after(Duration::from_millis(10)).await;
-        }
+        let Some(permission) = &self.0 else { return pending().await };
+        let _ = permission.recv().await;
         StatusCode::UNAUTHORIZED
     }
 }
 
-static NEVER: AtomicBool = AtomicBool::new(false);
-
 fn open(config: Config) -> TestHub {
-    TestHub::serving(config.http(true), Open(&NEVER))
+    TestHub::serving(config.http(true), Open(None))
 }
 
 /// What curl sends for `curl -T - 'http://hub/pub/news?lines'`.
@@ -64,9 +63,7 @@ fn send(peer: &mut Peer<TcpStream>, bytes: &str) {
 #[track_caller]
 fn answer(peer: &mut Peer<TcpStream>) -> (u16, String) {
     let response = peer.response();
-    let length = response.header("Content-Length").and_then(|length| length.parse().ok());
-    let body = peer.read(length.expect("a length"));
-    (response.status, String::from_utf8(body).expect("text"))
+    (response.status, peer.body_text(&response))
 }
 
 #[test]
@@ -181,14 +178,14 @@ fn streams_of_one_address_are_limited_as_clients_are() {
 
 #[test]
 fn end_of_a_permission_ends_the_stream_with_the_count() {
-    static OVER: AtomicBool = AtomicBool::new(false);
-    let hub = TestHub::serving(Config::default().http(true), Open(&OVER));
+    let (permission, until) = async_channel::bounded(1);
+    let hub = TestHub::serving(Config::default().http(true), Open(Some(until)));
     let mut here = hub.join_at("/ws/news");
     let mut log = begin(&hub, CURL);
     send(&mut log, "a\nb\nhalf of a li");
     here.hears("a");
     here.hears("b");
-    OVER.store(true, Ordering::Relaxed);
+    drop(permission);
     let (status, body) = answer(&mut log);
     let said = "{\"messages\":2,\"recipients\":2,\"error\":\"a valid token is required\"}\n";
     assert_eq!((status, &*body), (401, said));

@@ -12,17 +12,17 @@ use crate::peer::Peer;
 use crate::pipe::pipe;
 use crate::support::{Chat, TestHub, until};
 
-fn routed(config: Config) -> TestHub {
+pub(crate) fn routed(config: Config) -> TestHub {
     TestHub::with(config.http(true))
 }
 
-fn request(path: &str) -> String {
+pub(crate) fn request(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
 }
 
 /// Subscribes, and reads the first comment.
 #[track_caller]
-fn listen(hub: &TestHub, path: &str) -> Peer<TcpStream> {
+pub(crate) fn listen(hub: &TestHub, path: &str) -> Peer<TcpStream> {
     begin(hub.dial(), path)
 }
 
@@ -40,11 +40,11 @@ fn begin(mut peer: Peer<TcpStream>, path: &str) -> Peer<TcpStream> {
 }
 
 /// A comment. It has no blank line, at which parsers such as httpx-sse hand on an event.
-const HEARTBEAT: &str = ":\n";
+pub(crate) const HEARTBEAT: &str = ":\n";
 
 /// Reads a chunk: an event, a comment, or a part of a long event.
 #[track_caller]
-fn chunk(peer: &mut Peer<impl Read + Write>) -> String {
+pub(crate) fn chunk(peer: &mut Peer<impl Read + Write>) -> String {
     let size = String::from_utf8(peer.read(6)).expect("text");
     let size = size.strip_suffix("\r\n").and_then(|size| usize::from_str_radix(size, 16).ok());
     let size = size.expect("four digits");

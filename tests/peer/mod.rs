@@ -186,6 +186,19 @@ impl<S: Read + Write> Peer<S> {
         bytes
     }
 
+    /// Reads the body behind a head, which says its length.
+    #[track_caller]
+    pub(crate) fn body(&mut self, response: &Response) -> Vec<u8> {
+        let length = response.header("Content-Length").and_then(|length| length.parse().ok());
+        self.read(length.expect("a length"))
+    }
+
+    /// As [`body`](Self::body), of text.
+    #[track_caller]
+    pub(crate) fn body_text(&mut self, response: &Response) -> String {
+        String::from_utf8(self.body(response)).expect("text")
+    }
+
     /// Reads the rest up to the end, orderly or not.
     pub(crate) fn read_rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
