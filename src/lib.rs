@@ -1,6 +1,6 @@
 //! A small WebSocket hub on smol: a message sent to a room goes to every client in it, at once, in
 //! little memory. Delivery is at most once and ordered: a message reaches a client once or not at
-//! all, all clients of a room see its messages in the same order, and there is no history.
+//! all, and all clients of a room see its messages in the same order. By default no history is kept.
 //!
 //! ```no_run
 //! use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The registry: every client, by id, by room and by user. Plain data, owned by the manager.
 
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
@@ -11,19 +11,19 @@ use crate::hub::batch::{Audience, BATCH_MAX, Batch, JoinedFrames};
 use crate::hub::client_id::{ClientId, Member, Refusal, Target};
 use crate::hub::command::Inserted;
 use crate::hub::cursor::{Cursor, Reader, Reading};
+use crate::hub::delivery::{Delivery, push_to};
+use crate::hub::entry::{Entry, Membership};
 use crate::hub::event::{EventQueue, HubEvent, HubEventKind};
 use crate::hub::history_config::HistoryConfig;
-use crate::hub::queue::{Push, Queue};
-use crate::hub::room::{Room, shrink};
+use crate::hub::queue::Queue;
+use crate::hub::room::Room;
 use crate::hub::rooms::Rooms;
 use crate::hub::since::{Begin, History, Missed, Since};
 use crate::hub::topic::Topic;
+use crate::hub::user_index::UserIndex;
 use crate::memory::budget::MemoryBudget;
-use crate::message::{Encoding, Message};
+use crate::message::Encoding;
 use crate::stats::{Counters, DeliveryCount, add};
-
-/// Empty slots that are passed over in less than the time of one push.
-const EMPTY_SLOTS_PER_MEMBER: usize = 64;
 
 /// The clients of a hub and the indexes over them.
 #[derive(Debug)]
@@ -33,8 +33,8 @@ pub(crate) struct Registry {
     generation: u32,
     /// Rooms by name.
     rooms: Rooms,
-    /// Slots by user. A user exists while it has a client.
-    users: HashMap<Arc<str>, Vec<u32>>,
+    /// Slots by user.
+    users: UserIndex,
     /// Rooms that one client may be in.
     rooms_per_client_max: usize,
     /// Where the gauges of clients and rooms stand.
@@ -51,24 +51,6 @@ pub(crate) struct Registry {
     deflating: usize,
 }
 
-#[derive(Debug)]
-struct Entry {
-    generation: u32,
-    /// When the client came, in seconds of Unix time; enough until 2106.
-    since: u32,
-    /// The client's queue; its connection holds the other reference.
-    queue: Arc<Queue>,
-    user: Option<Arc<str>>,
-    /// The rooms the client is in, with its place among the members of each.
-    memberships: Vec<Membership>,
-}
-
-#[derive(Debug)]
-struct Membership {
-    room: Arc<str>,
-    place: u32,
-}
-
 /// A client that pins memory, and how much.
 #[derive(Debug)]
 pub(crate) struct Candidate {
@@ -77,84 +59,6 @@ pub(crate) struct Candidate {
     /// The client, unless it has left the registry.
     id: Option<ClientId>,
     queue: Arc<Queue>,
-}
-
-/// Messages on their way to a target, resumable between two members.
-#[derive(Debug)]
-pub(crate) struct Delivery<'a> {
-    target: &'a Target,
-    messages: &'a [Message],
-    /// The frames of all messages, if they lie side by side.
-    joined: &'a JoinedFrames,
-    /// For each message the client that must not get it, and how many took it.
-    dispatches: &'a mut [Dispatch],
-    /// Whether any message has a client that must not get it.
-    excepting: bool,
-    /// Whether the messages have been counted in their rooms.
-    begun: bool,
-    /// The position of the one message, if the backplane has given it one.
-    pub(crate) position: Option<u64>,
-    /// The position before the first message, if they are for a room that exists.
-    pub(crate) before: Option<u64>,
-    /// Whether a client did not take the messages because it hears its room and nothing else.
-    pub(crate) is_refused: bool,
-    /// How many members have been served; for `All`, how many slots.
-    place: usize,
-    /// Clients that overflowed or had gone; removed when the last member is served.
-    evicted: Vec<u32>,
-}
-
-/// A message's way to its target.
-#[derive(Debug)]
-pub(crate) struct Dispatch {
-    /// The client that must not get it.
-    pub(crate) except: Option<ClientId>,
-    /// How many members took it.
-    pub(crate) recipients: usize,
-}
-
-impl Dispatch {
-    /// No member took the message yet, and `except` must not get it.
-    pub(crate) fn new(except: Option<ClientId>) -> Self {
-        Self { except, recipients: 0 }
-    }
-}
-
-impl<'a> Delivery<'a> {
-    /// At most [`BATCH_MAX`](crate::hub::batch::BATCH_MAX) messages, each with its dispatch;
-    /// `joined` are all their frames, or nothing.
-    pub(crate) fn new(
-        target: &'a Target,
-        messages: &'a [Message],
-        joined: &'a JoinedFrames,
-        dispatches: &'a mut [Dispatch],
-    ) -> Self {
-        debug_assert_eq!(messages.len(), dispatches.len());
-        let excepting = dispatches.iter().any(|dispatch| dispatch.except.is_some());
-        Self {
-            target,
-            messages,
-            joined,
-            dispatches,
-            excepting,
-            begun: false,
-            position: None,
-            before: None,
-            is_refused: false,
-            place: 0,
-            evicted: Vec::new(),
-        }
-    }
-
-    /// Notes that a client did not take all of it.
-    #[cold]
-    fn missed_by(&mut self, slot: u32, outcome: Push) {
-        match outcome {
-            Push::Ok => {}
-            Push::Full | Push::Gone => self.evicted.push(slot),
-            Push::Refused => self.is_refused = true,
-        }
-    }
 }
 
 impl Registry {
@@ -170,7 +74,7 @@ impl Registry {
             entries: Slab::new(),
             generation: 0,
             rooms,
-            users: HashMap::new(),
+            users: UserIndex::default(),
             rooms_per_client_max,
             counters,
             memory: Arc::clone(memory),
@@ -196,7 +100,7 @@ impl Registry {
         match topic {
             Topic::All => true,
             Topic::Room(room) => self.rooms.get(room).is_some_and(|room| !room.is_empty()),
-            Topic::User(user) => self.users.contains_key(user),
+            Topic::User(user) => !self.users.slots(user).is_empty(),
         }
     }
 
@@ -205,7 +109,7 @@ impl Registry {
     pub(crate) fn topics(&self) -> impl Iterator<Item = Topic> {
         let rooms = self.rooms.iter().filter(|(_, room)| !room.is_empty());
         let rooms = rooms.map(|(name, _)| Topic::Room(Arc::clone(name)));
-        rooms.chain(self.users.keys().map(|user| Topic::User(Arc::clone(user))))
+        rooms.chain(self.users.names().map(|user| Topic::User(Arc::clone(user))))
     }
 
     /// Inserts a client into its first rooms, all of them or none. In the same step it gets its place
@@ -232,7 +136,7 @@ impl Registry {
             self.count_deflating(self.deflating + 1);
         }
         self.generation = self.generation.wrapping_add(1);
-        let user = user.map(|user| self.index_user(&user, slot));
+        let user = user.map(|user| self.users.add(&user, slot));
         let memberships = Vec::with_capacity(rooms.len());
         self.entries.insert(Entry { generation: id.generation, since, queue, user, memberships });
         for room in rooms {
@@ -413,7 +317,10 @@ impl Registry {
             self.remove_membership(membership);
         }
         if let Some(user) = &entry.user {
-            self.unindex_user(user, id.slot);
+            let is_vacant = self.users.remove(user, id.slot);
+            if let Some(vacated) = self.vacated.as_mut().filter(|_| is_vacant) {
+                vacated.push(Topic::User(Arc::clone(user)));
+            }
         }
         // Before the close, which wakes the connection.
         entry.queue.set_left(entry.memberships.into_iter().map(|left| left.room).collect());
@@ -473,7 +380,7 @@ impl Registry {
     ) -> usize {
         let mut removed = 0;
         // From the end, where a slot is taken off the list in constant time.
-        while let Some(&slot) = self.users.get(user).and_then(|slots| slots.last()) {
+        while let Some(&slot) = self.users.slots(user).last() {
             let generation = self.entries[slot as usize].generation;
             if removed == limit || !self.remove(ClientId { slot, generation }, reason.clone()) {
                 break;
@@ -534,7 +441,7 @@ impl Registry {
     }
 
     /// Pushes a delivery's messages to at most `budget` of its members; `true` once all are served.
-    /// Of [`Target::All`], [`EMPTY_SLOTS_PER_MEMBER`] empty slots on the way count as one member.
+    /// Of [`Target::All`], [`EMPTY_SLOTS_PER_MEMBER`](crate::hub::delivery::EMPTY_SLOTS_PER_MEMBER) empty slots on the way count as one member.
     ///
     /// A client is evicted in place when its queue overflows. The registry must not change between
     /// the calls of one delivery.
@@ -581,7 +488,10 @@ impl Registry {
                 };
                 room.map_or((None, 0), |room| (Some(room.members()), room.len()))
             }
-            Target::User(user) => self.users.get(user).map_or((None, 0), |s| (Some(s), s.len())),
+            Target::User(user) => {
+                let slots = self.users.slots(user);
+                (Some(slots), slots.len())
+            }
             Target::Client(id) if self.get(*id).is_some() => {
                 one = [id.slot];
                 (Some(&one), 1)
@@ -666,7 +576,7 @@ impl Registry {
                     .collect();
             }
             Target::Room(room) => self.rooms.get(room).map_or(&[][..], Room::members),
-            Target::User(user) => self.users.get(user).map_or(&[][..], |slots| slots),
+            Target::User(user) => self.users.slots(user),
             Target::Client(id) if self.get(*id).is_some() => {
                 one = [id.slot];
                 &one
@@ -699,31 +609,6 @@ impl Registry {
 
     fn get_mut(&mut self, id: ClientId) -> Option<&mut Entry> {
         self.entries.get_mut(id.slot as usize).filter(|entry| entry.generation == id.generation)
-    }
-
-    /// Lists a slot under its user, and returns the index's own copy of the name.
-    fn index_user(&mut self, user: &Arc<str>, slot: u32) -> Arc<str> {
-        let name = self.users.get_key_value(user).map_or(user, |(name, _)| name);
-        let name = Arc::clone(name);
-        self.users.entry(Arc::clone(&name)).or_default().push(slot);
-        name
-    }
-
-    /// Takes a slot off its user's list, and the user off the index with its last client.
-    fn unindex_user(&mut self, user: &Arc<str>, slot: u32) {
-        if let Some(slots) = self.users.get_mut(user) {
-            if let Some(place) = slots.iter().rposition(|&other| other == slot) {
-                slots.swap_remove(place);
-            }
-            if slots.is_empty() {
-                self.users.remove(user);
-                if let Some(vacated) = &mut self.vacated {
-                    vacated.push(Topic::User(Arc::clone(user)));
-                }
-            } else {
-                shrink(slots);
-            }
-        }
     }
 
     /// Takes a member out of a room, and the room off the index with its last member.
@@ -770,17 +655,13 @@ impl Registry {
             self.entries.shrink_to_fit();
         }
         self.rooms.shrink(KEEP);
-        let (len, capacity) = (self.users.len(), self.users.capacity());
-        if capacity > KEEP && len < capacity / 4 {
-            self.users.shrink_to(len * 2);
-        }
+        self.users.shrink(KEEP);
     }
 
     /// Places that slab and indexes hold memory for.
     #[cfg(test)]
     pub(crate) fn places(&self) -> usize {
-        let users = self.users.values().map(Vec::capacity).sum::<usize>();
-        self.entries.capacity() + self.rooms.places() + self.users.capacity() + users
+        self.entries.capacity() + self.rooms.places() + self.users.places()
     }
 
     /// Checks that every index agrees with the slab and the slab with every index.
@@ -793,36 +674,21 @@ impl Registry {
             }
             assert!(entry.memberships.len() <= self.rooms_per_client_max);
             if let Some(user) = &entry.user {
-                assert_eq!(self.users[user].iter().filter(|&&s| s == slot as u32).count(), 1);
+                assert_eq!(self.users.slots(user).iter().filter(|&&s| s == slot as u32).count(), 1);
             }
         }
         self.rooms.check();
         let places: usize = self.rooms.iter().map(|(_, room)| room.len()).sum();
         let memberships: usize = self.entries.iter().map(|(_, e)| e.memberships.len()).sum();
         assert_eq!(places, memberships, "every place in a room is a client's");
-        let enrolled: usize = self.users.values().map(Vec::len).sum();
+        let enrolled = self.users.check();
         let users = self.entries.iter().filter(|(_, entry)| entry.user.is_some()).count();
         assert_eq!(enrolled, users, "every place under a user is a client's");
-        assert!(self.users.values().all(|slots| !slots.is_empty()), "no user without a client");
         assert_eq!(self.counters.clients.load(Ordering::Relaxed), self.entries.len());
         let deflating = |(_, entry): &(usize, &Entry)| entry.queue.encoding() == Encoding::Deflate;
         let deflating = self.entries.iter().filter(deflating).count();
         assert_eq!(self.deflating, deflating);
         assert_eq!(self.counters.deflating.load(Ordering::Relaxed), deflating);
-    }
-}
-
-impl Entry {
-    fn member(&self, slot: u32) -> Member {
-        let (waiting, waiting_bytes) = self.queue.depth();
-        Member {
-            id: ClientId { slot, generation: self.generation },
-            user: self.user.clone(),
-            since: self.since.into(),
-            waiting,
-            waiting_bytes,
-            missed: self.queue.missed(),
-        }
     }
 }
 
@@ -851,101 +717,6 @@ fn lowest<T: Ord>(all: impl Iterator<Item = T>, limit: usize) -> impl Iterator<I
         }
     }
     heap.into_sorted_vec().into_iter()
-}
-
-/// Pushes a batch to the members of a delivery that follow; returns how many took all of it. Without
-/// slots all clients are members.
-///
-/// Apart from what is done once for each batch, so that what is done for each member stays in
-/// registers.
-#[inline(never)]
-fn push_to(
-    entries: &Slab<Entry>,
-    (slots, len): (Option<&[u32]>, usize),
-    delivery: &mut Delivery<'_>,
-    (audience, batch): (Audience<'_>, &Batch<'_>),
-    tally: &DeliveryCount<'_>,
-    budget: usize,
-) -> usize {
-    if let (Some(slots), false) = (slots, delivery.excepting) {
-        let end = len.min(delivery.place.saturating_add(budget));
-        let slots = &slots[std::mem::replace(&mut delivery.place, end)..end];
-        return push_whole(entries, slots, delivery, batch);
-    }
-    let mut budget = budget.saturating_mul(EMPTY_SLOTS_PER_MEMBER);
-    let mut place = delivery.place;
-    // How many took all of it.
-    let mut whole = 0;
-    while place < len && budget > 0 {
-        let slot = slots.map_or(place as u32, |slots| slots[place]);
-        place += 1;
-        let Some(entry) = entries.get(slot as usize) else {
-            budget -= 1;
-            continue;
-        };
-        budget = budget.saturating_sub(EMPTY_SLOTS_PER_MEMBER);
-        let id = ClientId { slot, generation: entry.generation };
-        let is_excepted =
-            delivery.excepting && delivery.dispatches.iter().any(|d| d.except == Some(id));
-        let outcome = if is_excepted && !entry.queue.hears_itself() {
-            push_rest(entry, id, delivery, audience, tally)
-        } else {
-            let outcome = entry.queue.push(batch);
-            whole += usize::from(matches!(outcome, Push::Ok | Push::Full));
-            outcome
-        };
-        if outcome != Push::Ok {
-            delivery.missed_by(slot, outcome);
-        }
-    }
-    delivery.place = place;
-    whole
-}
-
-/// Pushes a batch, of which nothing is kept from any client, to the members in these slots; returns how
-/// many took all of it. The most frequent way of a message.
-fn push_whole(
-    entries: &Slab<Entry>,
-    slots: &[u32],
-    delivery: &mut Delivery<'_>,
-    batch: &Batch<'_>,
-) -> usize {
-    let mut whole = 0;
-    for &slot in slots {
-        let Some(entry) = entries.get(slot as usize) else { continue };
-        let outcome = entry.queue.push(batch);
-        whole += usize::from(matches!(outcome, Push::Ok | Push::Full));
-        if outcome != Push::Ok {
-            delivery.missed_by(slot, outcome);
-        }
-    }
-    whole
-}
-
-/// Pushes the messages of a delivery that are not kept from this client.
-#[inline(never)]
-fn push_rest(
-    entry: &Entry,
-    id: ClientId,
-    delivery: &mut Delivery<'_>,
-    audience: Audience<'_>,
-    tally: &DeliveryCount<'_>,
-) -> Push {
-    let goes = |index: &usize| delivery.dispatches[*index].except != Some(id);
-    let len = delivery.messages.len();
-    let rest: Vec<usize> = (0..len).filter(goes).collect();
-    if rest.is_empty() {
-        entry.queue.leave_out(audience, len as u64);
-        return Push::Ok;
-    }
-    let messages: Vec<_> = rest.iter().map(|&index| delivery.messages[index].clone()).collect();
-    let apart = delivery.joined.apart();
-    let batch = Batch::new(&messages, &apart, audience, tally);
-    let outcome = entry.queue.push(&batch.part_of(&rest, len));
-    if matches!(outcome, Push::Ok | Push::Full) {
-        rest.iter().for_each(|&index| delivery.dispatches[index].recipients += 1);
-    }
-    outcome
 }
 
 #[cfg(test)]

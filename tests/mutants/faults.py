@@ -352,7 +352,7 @@ FAULTS = [
     ),
     Fault(
         "count off by one: recipients include clients that had gone",
-        "registry.rs::push_whole",
+        "delivery.rs::push_whole",
         "whole += usize::from(matches!(outcome, Push::Ok | Push::Full))",
         "whole += usize::from(matches!(outcome, Push::Ok | Push::Gone))",
     ),
@@ -382,7 +382,7 @@ FAULTS = [
     ),
     Fault(
         "the sender hears itself through its client",
-        "registry.rs::push_to",
+        "delivery.rs::push_to",
         "delivery.excepting &&",
         "false &&",
     ),
@@ -1170,7 +1170,7 @@ FAULTS = [
     ),
     Fault(
         "a user loses a client of another",
-        "registry.rs::unindex_user",
+        "user_index.rs::remove",
         "slots.iter().rposition(|&other| other == slot)",
         "Some(0)",
         "tests/verbs.rs",

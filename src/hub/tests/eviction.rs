@@ -8,11 +8,12 @@ use crate::disconnect::Disconnect;
 use crate::hub::batch::JoinedFrames;
 use crate::hub::client_id::{ClientId, Target};
 use crate::hub::cursor::Reading;
+use crate::hub::delivery::{Delivery, Dispatch};
 use crate::hub::eviction::MemoryEviction;
 use crate::hub::history_config::HistoryConfig;
 use crate::hub::queue::{DirectWriter, Phase, Queue};
 use crate::hub::queue_config::QueueConfig;
-use crate::hub::registry::{Delivery, Dispatch, Registry};
+use crate::hub::registry::Registry;
 use crate::hub::tests::support::{Sink, numbered};
 use crate::memory::budget::{AGING_TICK, MemoryBudget, Watermarks};
 
