@@ -133,11 +133,9 @@ pub(crate) enum Command {
     Stop,
 }
 
-/// Bytes of a command at most. Each message is moved as a command several times, and what is longer
-/// than this is no longer moved in registers.
-const COMMAND_BYTES_MAX: usize = 64;
-
-const _: () = assert!(size_of::<Command>() <= COMMAND_BYTES_MAX);
+// Each message is moved as a command several times, and what is longer than 64 bytes is no longer
+// moved in registers.
+const _: () = assert!(size_of::<Command>() <= 64);
 
 impl Command {
     /// Bytes of the frame the command carries.

@@ -377,8 +377,8 @@ FAULTS = [
     Fault(
         "stale user entry",
         "registry.rs::remove",
-        "if let Some(user) = &entry.user { self.unindex_user(user, id.slot); }",
-        "",
+        "if let Some(user) = &entry.user { let is_vacant",
+        "if let Some(user) = entry.user.as_ref().filter(|_| false) { let is_vacant",
     ),
     Fault(
         "the sender hears itself through its client",
@@ -476,7 +476,7 @@ FAULTS = [
     ),
     Fault(
         "a panic ends as a normal end",
-        "websocket/connection.rs::run_hook",
+        "connection/end.rs::of_hook",
         "Disconnect::INTERNAL",
         "Disconnect::NORMAL",
     ),
