@@ -191,6 +191,7 @@ pub use error::Error;
 pub use http;
 pub use http1::origin::is_local;
 pub use http1::url::{query_of, room_of};
+pub use hub::ack::Acknowledged;
 pub use hub::client::Client;
 pub use hub::client_id::{ClientId, Member, RoomInfo, Target};
 pub use hub::event::{HubEvent, HubEventKind};

@@ -220,6 +220,11 @@ impl<'a> DeliveryCount<'a> {
         Self { counters, messages: Cell::new(0), bytes: Cell::new(0) }
     }
 
+    /// How many whole messages it has counted.
+    pub(crate) fn messages(&self) -> u64 {
+        self.messages.get()
+    }
+
     /// Counts whole messages, and their bytes.
     pub(crate) fn wrote(&self, messages: usize, bytes: usize) {
         self.messages.set(self.messages.get() + messages as u64);

@@ -6,6 +6,7 @@
 use std::future::{pending, poll_fn};
 use std::io;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_lite::future::or;
@@ -76,6 +77,24 @@ impl Head {
 }
 
 impl<T: Transport> HttpStream<'_, T> {
+    /// Ready when the peer has left, while its request is worked on.
+    ///
+    /// What comes now is the next request, which waits for this answer. With any of it in the buffer
+    /// the peer's end is not looked for.
+    pub(crate) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        while self.buffer.is_empty() {
+            match ready!(self.poll_fill(cx, HEAD_READ_BYTES)) {
+                Ok(n) if n > 0 => self.charge_buffer(),
+                Ok(_) => {
+                    let end = io::Error::from(io::ErrorKind::UnexpectedEof);
+                    return Poll::Ready(end.into());
+                }
+                Err(error) => return Poll::Ready(error.into()),
+            }
+        }
+        Poll::Pending
+    }
+
     /// Reads a head; what came behind it stays in the buffer.
     pub(crate) async fn read_head(&mut self) -> Result<Head, Failure> {
         let mut searched = 0;

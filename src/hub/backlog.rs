@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use async_channel::{Receiver, Sender, bounded};
 
+use crate::hub::ack::{Owed, OwedList};
 use crate::hub::positions::Positions;
 use crate::hub::queue_config::QueueConfig;
 use crate::hub::unsent::{Progress, Unsent};
@@ -38,6 +39,8 @@ pub(crate) struct Backlog {
     encoding: Encoding,
     /// The position of each message, for a client that is told them; else empty.
     positions: Positions,
+    /// What is owed for these messages to publishers that wait for it.
+    owed: Option<Box<OwedList>>,
 }
 
 #[derive(Debug)]
@@ -81,6 +84,7 @@ impl Backlog {
             since,
             encoding,
             positions: Positions::default(),
+            owed: None,
         })
     }
 
@@ -145,12 +149,27 @@ impl Backlog {
         self.staged.push_back(message.clone());
     }
 
+    /// Owes an acknowledgement for the message at an index.
+    #[cold]
+    pub(crate) fn owe(&mut self, index: usize, owed: Owed, config: &QueueConfig) {
+        let new = || OwedList::new(&config.memory);
+        self.owed.get_or_insert_with(new).push_index(index, owed);
+    }
+
+    /// Acknowledges the oldest message, which is gone from here.
+    fn acknowledge(&mut self) {
+        if let Some(list) = &mut self.owed {
+            list.pass().into_iter().for_each(Owed::deliver);
+        }
+    }
+
     /// Takes the oldest message, of which nothing may be written, and its position if it has one.
     pub(crate) fn pop(&mut self) -> Option<(Message, Option<u64>)> {
         debug_assert_eq!(self.head_written, 0);
         self.stage(STAGE_MAX);
         let message = self.staged.pop_front()?;
         self.forget(&message);
+        self.acknowledge();
         Some((message, self.positions.pop().filter(|position| *position > 0)))
     }
 
@@ -165,6 +184,7 @@ impl Backlog {
         let Some(message) = message else { return false };
         self.forget(&message);
         self.positions.drop_oldest_but(oldest);
+        self.owed.iter_mut().for_each(|list| list.lose(oldest));
         true
     }
 
@@ -177,6 +197,7 @@ impl Backlog {
         self.channel = None;
         self.len = kept as u32;
         self.positions.truncate(kept);
+        self.owed.iter_mut().for_each(|list| list.keep(kept));
         self.bytes = self.staged.iter().map(|message| self.length(message)).sum();
         dropped
     }
@@ -194,6 +215,7 @@ impl Backlog {
         for _ in 0..progress.messages {
             let Some(message) = self.staged.pop_front() else { break };
             self.positions.pop();
+            self.acknowledge();
             sent += self.forget(&message) - std::mem::take(&mut self.head_written);
         }
         sent += progress.head_written - self.head_written;

@@ -3,6 +3,7 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use crate::hub::ack::Ack;
 use crate::hub::client_id::Target;
 use crate::hub::unsent::split_at;
 use crate::message::{Encoding, Message};
@@ -71,6 +72,8 @@ pub(crate) struct Batch<'a> {
     part: Option<(&'a [usize], usize)>,
     /// Where messages are counted that are written at once.
     tally: &'a DeliveryCount<'a>,
+    /// Where its one message is acknowledged, if a publisher waits for that.
+    pub(crate) ack: Option<&'a Arc<Ack>>,
 }
 
 /// Whose members a batch is for.
@@ -148,7 +151,7 @@ impl<'a> Batch<'a> {
         let plain = Frames::new(messages, &joined.plain, Encoding::Plain);
         let frames = || Box::new(Frames::new(messages, &joined.deflated, Encoding::Deflate));
         let deflated = joined.is_deflated.then(frames);
-        Self { messages, plain, deflated, audience, part: None, tally }
+        Self { messages, plain, deflated, audience, part: None, tally, ack: None }
     }
 
     /// Says that these are the messages at `indexes` of a run of `len`; the others are not for this
@@ -179,6 +182,15 @@ impl<'a> Batch<'a> {
             Some((indexes, _)) => {
                 messages.checked_sub(1).map_or(0, |last| indexes[last] as u64 + 1)
             }
+        }
+    }
+
+    /// The index of the message that lies so many positions behind the one before the first.
+    pub(crate) fn index_of(&self, offset: u64) -> Option<usize> {
+        let offset = (offset as usize).checked_sub(1)?;
+        match self.part {
+            None => Some(offset),
+            Some((indexes, _)) => indexes.iter().position(|index| *index == offset),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::disconnect::Disconnect;
+use crate::hub::ack::Ack;
 use crate::hub::client_id::{ClientId, Member, Refusal, Target};
 use crate::hub::cursor::Reading;
 use crate::hub::event::EventQueue;
@@ -42,9 +43,48 @@ pub(crate) struct Carry {
     pub(crate) publish: Publish,
     /// Hears what became of it in this hub. Dropped unanswered if it was not published, or
     /// if that is not known.
-    pub(crate) reply: Option<Reply<Dispatched>>,
+    pub(crate) reply: Option<Told>,
     /// Hears how many hubs heard it, or that it was not published.
     pub(crate) hubs: Option<Reply<Result<usize, NotPublished>>>,
+}
+
+/// Where is told what became of a message in this hub.
+#[derive(Debug)]
+pub(crate) struct Told {
+    reply: Reply<Dispatched>,
+    /// Where its recipients acknowledge it, if the publisher waits for that.
+    ack: Option<Arc<Ack>>,
+}
+
+impl Told {
+    pub(crate) fn new(reply: Reply<Dispatched>, ack: Option<Arc<Ack>>) -> Self {
+        Self { reply, ack }
+    }
+
+    /// As [`Reply::answer`].
+    pub(crate) fn answer(self, dispatched: Dispatched) {
+        self.reply.answer(dispatched);
+    }
+
+    /// As [`Reply::begin`].
+    pub(crate) fn begin(&self) -> bool {
+        self.reply.begin()
+    }
+
+    /// Takes it apart, for a command.
+    pub(crate) fn parts(told: Option<Self>) -> (Option<Reply<Dispatched>>, Option<Arc<Ack>>) {
+        told.map_or((None, None), |told| (Some(told.reply), told.ack))
+    }
+}
+
+/// A message that its recipients acknowledge.
+#[derive(Debug)]
+pub(crate) struct Acked {
+    pub(crate) publish: Publish,
+    /// Its position, if the backplane has given it one.
+    pub(crate) position: Option<u64>,
+    pub(crate) ack: Arc<Ack>,
+    pub(crate) reply: Option<Reply<Dispatched>>,
 }
 
 /// The engine refused a message: no hub has heard it.
@@ -97,6 +137,8 @@ pub(crate) enum Command {
     Publish { publish: Publish, reply: Option<Reply<Dispatched>> },
     /// A message of a room, with its position from the backplane.
     Placed { publish: Box<Publish>, position: u64, reply: Option<Reply<Dispatched>> },
+    /// A message that its recipients acknowledge.
+    Acked(Box<Acked>),
     /// Into a room.
     Join { id: ClientId, room: Arc<str>, reply: Reply<Result<(), Refusal>> },
     /// Out of a room.
@@ -138,11 +180,25 @@ pub(crate) enum Command {
 const _: () = assert!(size_of::<Command>() <= 64);
 
 impl Command {
+    /// The command for a message from the backplane.
+    pub(crate) fn heard(publish: Publish, position: Option<u64>, told: Option<Told>) -> Self {
+        match (Told::parts(told), position) {
+            ((reply, Some(ack)), position) => {
+                Self::Acked(Box::new(Acked { publish, position, ack, reply }))
+            }
+            ((reply, None), Some(position)) => {
+                Self::Placed { publish: Box::new(publish), position, reply }
+            }
+            ((reply, None), None) => Self::Publish { publish, reply },
+        }
+    }
+
     /// Bytes of the frame the command carries.
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Publish { publish, .. } => publish.message.frame(Encoding::Plain).len(),
             Self::Placed { publish, .. } => publish.message.frame(Encoding::Plain).len(),
+            Self::Acked(acked) => acked.publish.message.frame(Encoding::Plain).len(),
             Self::Carry(carry) => carry.publish.message.frame(Encoding::Plain).len(),
             _ => 0,
         }

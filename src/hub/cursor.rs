@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::hub::ack::{Ack, Owed, OwedList};
 use crate::hub::batch::Audience;
 use crate::hub::since::Since;
+use crate::memory::budget::MemoryBudget;
 
 /// What becomes of the positions of messages on their way to a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +62,8 @@ pub(crate) struct Cursor {
     newest: u64,
     /// How many of the messages between the two count the client as a recipient.
     owed: u64,
+    /// What is owed for some of them to publishers that wait for it.
+    acks: Option<Box<OwedList>>,
 }
 
 impl Cursor {
@@ -75,6 +79,7 @@ impl Cursor {
             position,
             newest,
             owed: newest - position,
+            acks: None,
         }
     }
 
@@ -104,6 +109,23 @@ impl Cursor {
         self.owed += len as u64;
     }
 
+    /// Owes an acknowledgement for the newest message of the room, which waits there.
+    #[cold]
+    pub(crate) fn owe(&mut self, ack: &Arc<Ack>, memory: &Arc<MemoryBudget>) {
+        let list = self.acks.get_or_insert_with(|| OwedList::new(memory));
+        list.push_at(self.newest, ack.owe());
+    }
+
+    /// Takes what is owed for messages that the client was handed.
+    pub(crate) fn take_owed(&mut self) -> Vec<(u64, Owed)> {
+        let Some(list) = &mut self.acks else { return Vec::new() };
+        let taken = list.take_until(self.position).collect();
+        if list.is_empty() {
+            self.acks = None;
+        }
+        taken
+    }
+
     /// The client was handed what lies within the next `span` positions: `len` messages.
     pub(crate) fn hand_over(&mut self, span: u64, len: usize) {
         self.position += span;
@@ -125,18 +147,21 @@ impl Cursor {
         // are not for it, and none of them skips.
         let left = self.owed.min(self.newest - position);
         self.position = position;
+        drop(self.take_owed());
         std::mem::replace(&mut self.owed, left) - left
     }
 
     /// The room has begun a new life at a position; returns how many messages the client loses.
     pub(crate) fn begin_anew(&mut self, position: u64) -> u64 {
         (self.position, self.newest) = (position, position);
+        self.acks = None;
         std::mem::take(&mut self.owed)
     }
 
     /// Leaves out everything; returns how many messages the client loses.
     pub(crate) fn give_up(&mut self) -> u64 {
         self.position = self.newest;
+        self.acks = None;
         std::mem::take(&mut self.owed)
     }
 }

@@ -1,7 +1,10 @@
 //! Messages on their way to the members of a target.
 
+use std::sync::Arc;
+
 use slab::Slab;
 
+use crate::hub::ack::Ack;
 use crate::hub::batch::{Audience, Batch, JoinedFrames};
 use crate::hub::client_id::{ClientId, Target};
 use crate::hub::entry::Entry;
@@ -31,6 +34,8 @@ pub(crate) struct Delivery<'a> {
     pub(crate) position: Option<u64>,
     /// The position before the first message, if they are for a room that exists.
     pub(crate) before: Option<u64>,
+    /// Where the one message is acknowledged, if a publisher waits for that.
+    pub(crate) ack: Option<Arc<Ack>>,
     /// Whether a client did not take the messages because it hears its room and nothing else.
     pub(crate) is_refused: bool,
     /// How many members have been served; for `All`, how many slots.
@@ -75,6 +80,7 @@ impl<'a> Delivery<'a> {
             begun: false,
             position: None,
             before: None,
+            ack: None,
             is_refused: false,
             place: 0,
             evicted: Vec::new(),

@@ -1,16 +1,18 @@
 //! The hub: no socket, no clock, no executor. All of it runs in a test without I/O.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::disconnect::Disconnect;
 use crate::error::{Error, Kind};
+use crate::hub::ack::{Ack, Acking, Acknowledged, WAIT_MAX};
 use crate::hub::backplane::{ILL_AFTER, Link};
 use crate::hub::client_id::{ClientId, Member, Refusal, Target};
-use crate::hub::command::{Carry, Command, Dispatched, Publish};
+use crate::hub::command::{Acked, Carry, Command, Dispatched, Publish, Told};
 use crate::hub::history_config::{HistoryConfig, messages_max};
 use crate::hub::inbox;
 use crate::hub::inbox::{CommandReceiver, Inbox, Refused, Sending};
@@ -321,6 +323,83 @@ impl Hub {
     #[doc(alias = "group")]
     pub async fn publish(&self, room: &str, message: impl Into<Message>) -> Result<usize, Error> {
         self.publish_counted(Publish::by_hub(Target::Room(room.into()), message.into())).await
+    }
+
+    /// Sends a message to every client in a room, and waits until it has left for all of them: counts
+    /// how many the kernel has taken it for.
+    ///
+    /// The wait begins when the message is dispatched. It ends when every recipient has got the
+    /// message or is lost, or after `wait`, of at most 60 s: a longer one counts as 60 s. What is
+    /// still on its way then counts as late, and is delivered all the same.
+    ///
+    /// "Delivered" says that the kernel has the last byte, not that the peer has read it. With
+    /// [`Config::redis`] the clients of this hub count.
+    ///
+    /// # Errors
+    ///
+    /// As [`publish`](Self::publish).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, the message is sent or not, and nothing is counted.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// # use hublet::{Admission, Config, Hub};
+    ///
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let ada = hub.subscribe(Admission::user("ada").room("news")).await?;
+    /// // This program takes its messages itself, and does not take this one in time.
+    /// let told = hub.publish_acked("news", "hello", Duration::from_millis(1)).await?;
+    /// assert_eq!((told.recipients, told.delivered, told.late, told.lost), (1, 0, 1, 0));
+    ///
+    /// drop(ada);
+    /// let told = hub.publish_acked("news", "hello", Duration::from_secs(1)).await?;
+    /// assert_eq!(told.recipients, 0);
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    pub async fn publish_acked(
+        &self,
+        room: &str,
+        message: impl Into<Message>,
+        wait: Duration,
+    ) -> Result<Acknowledged, Error> {
+        let publish = Publish::by_hub(Target::Room(room.into()), message.into());
+        // Boxed, so that what is rare takes no room in a caller's future.
+        Box::pin(self.acknowledge(publish, wait)).await
+    }
+
+    /// Publishes a message and waits for its recipients.
+    async fn acknowledge(&self, publish: Publish, wait: Duration) -> Result<Acknowledged, Error> {
+        let acking = Acking::default();
+        let ack = &acking.0;
+        let published = if let Some(link) = self.link(&publish.target) {
+            self.publish_shared(link, publish, Some(Arc::clone(ack))).await?
+        } else {
+            self.publish_acking(publish, ack).await?.await.ok_or_else(Error::closed)?
+        };
+        let mut over = self.shared.timers.after(wait.min(WAIT_MAX));
+        let _ = over.within(poll_fn(|cx| ack.poll_settled(cx))).await;
+        Ok(ack.count(published.recipients, published.position))
+    }
+
+    /// As [`publish_queued`](Self::publish_queued), for a message that its recipients acknowledge.
+    pub(crate) async fn publish_acking(
+        &self,
+        publish: Publish,
+        ack: &Arc<Ack>,
+    ) -> Result<Answer<Dispatched>, Error> {
+        let ((reply, answer), publish) = (reply(), self.check(publish)?);
+        self.shared.compress(&publish.message);
+        let (ack, reply) = (Arc::clone(ack), Some(reply));
+        let acked = Acked { publish, position: None, ack, reply };
+        self.send_command(Command::Acked(Box::new(acked))).await?;
+        Ok(answer)
     }
 
     /// Sends a message to every client in a room if the inbox has room now.
@@ -820,7 +899,8 @@ impl Hub {
     pub(crate) async fn publish_counted(&self, publish: Publish) -> Result<usize, Error> {
         let is_direct = matches!(publish.target, Target::Client(_));
         if let Some(link) = self.link(&publish.target) {
-            return Box::pin(self.publish_shared(link, publish)).await;
+            let published = Box::pin(self.publish_shared(link, publish, None)).await?;
+            return Ok(published.recipients);
         }
         let published = self.publish_queued(publish).await?.await.ok_or_else(Error::closed)?;
         if published.is_refused && is_direct {
@@ -829,26 +909,31 @@ impl Hub {
         Ok(published.recipients)
     }
 
-    /// Publishes a message through the backplane; returns how many clients of this hub took it.
+    /// Publishes a message through the backplane; returns what became of it in this hub.
     ///
     /// Waits for the backplane as long as a client may take to read.
-    async fn publish_shared(&self, link: &Link, publish: Publish) -> Result<usize, Error> {
+    async fn publish_shared(
+        &self,
+        link: &Link,
+        publish: Publish,
+        ack: Option<Arc<Ack>>,
+    ) -> Result<Dispatched, Error> {
         let message = publish.message.clone();
         let unavailable = || Error::new(Kind::Unavailable);
         let (reply, mut answer) = reply();
         let publish = self.check(publish)?;
         let mut deadline = self.shared.timers.after(self.shared.config.write_timeout);
-        let carry = Carry { publish, reply: Some(reply), hubs: None };
+        let carry = Carry { publish, reply: Some(Told::new(reply, ack)), hubs: None };
         if !matches!(deadline.within(link.send(carry)).await, Some(Ok(()))) {
             return Err(unavailable().with_message(message));
         }
-        let recipients = match deadline.within(&mut answer).await {
-            Some(recipients) => recipients,
+        let published = match deadline.within(&mut answer).await {
+            Some(published) => published,
             None if answer.withdraw() => return Err(unavailable().with_message(message)),
             // It is on its way: the driver answers within its own deadlines.
             None => answer.await,
         };
-        recipients.map(|published| published.recipients).ok_or_else(unavailable)
+        published.ok_or_else(unavailable)
     }
 
     /// Publishes a message. Ready when the inbox has it: from then on it will be dispatched, and
@@ -926,6 +1011,7 @@ impl From<Refused> for Error {
         };
         match command {
             Command::Publish { publish, .. } => error.with_message(publish.message),
+            Command::Acked(acked) => error.with_message(acked.publish.message),
             Command::Carry(carry) => error.with_message(carry.publish.message),
             _ => error,
         }

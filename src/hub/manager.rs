@@ -10,9 +10,10 @@ use std::sync::Arc;
 use futures_lite::future::yield_now;
 
 use crate::disconnect::Disconnect;
+use crate::hub::ack::Ack;
 use crate::hub::batch::{BATCH_MAX, JoinedFrames};
 use crate::hub::client_id::{ClientId, Target};
-use crate::hub::command::{Command, Dispatched, Publish};
+use crate::hub::command::{Acked, Command, Dispatched, Publish};
 use crate::hub::delivery::{Delivery, Dispatch};
 use crate::hub::eviction::MemoryEviction;
 use crate::hub::inbox::CommandReceiver;
@@ -74,6 +75,8 @@ struct PublishBatch {
     dispatches: Vec<Dispatch>,
     /// The index of a message, and where to answer how many took it; in the order of messages.
     replies: Vec<(usize, Reply<Dispatched>)>,
+    /// Where its recipients acknowledge a message that is the only one.
+    ack: Option<Arc<Ack>>,
     /// The frames of the messages side by side, where there are several and they are short.
     joined: JoinedFrames,
 }
@@ -184,6 +187,7 @@ impl Manager {
                 Command::Placed { publish, position, reply } => {
                     self.place(*publish, position, reply).await;
                 }
+                Command::Acked(acked) => self.deliver_acked(*acked).await,
                 Command::DisconnectUser { user, reason, reply } => {
                     let mut clients = 0;
                     // Nothing comes into the registry at a yield, so this ends.
@@ -247,9 +251,10 @@ impl Manager {
                 _ => self.waiters.add(room, since, reply),
             },
             Command::GiveUp => self.waiters.give_up(),
-            // The first five are done elsewhere, the next are for the outbox only.
+            // The first six are done elsewhere, the next are for the outbox only.
             Command::Publish { .. }
             | Command::Placed { .. }
+            | Command::Acked(_)
             | Command::DisconnectUser { .. }
             | Command::Backplane(_)
             | Command::Stop
@@ -304,6 +309,21 @@ impl Manager {
         }
         for command in ready {
             self.join_or_vacate(command);
+        }
+    }
+
+    /// Delivers a message that its recipients acknowledge, alone: what is written at once of a
+    /// delivery is counted for all its messages together.
+    #[cold]
+    async fn deliver_acked(&mut self, acked: Acked) {
+        let Acked { publish, position, ack, reply } = acked;
+        self.batch.ack = Some(ack);
+        if let Some(position) = position {
+            self.place(publish, position, reply).await;
+            self.batch.ack = None;
+        } else {
+            let target = self.batch.add(publish, reply);
+            self.deliver(&target, None).await;
         }
     }
 
@@ -373,11 +393,12 @@ impl Manager {
     async fn deliver(&mut self, target: &Target, position: Option<u64>) {
         let is_shared = self.subscriptions.is_some();
         let Self { registry, counters, batch, .. } = self;
-        let PublishBatch { messages, joined, dispatches, replies } = batch;
+        let PublishBatch { messages, joined, dispatches, replies, ack } = batch;
         joined.join(messages, registry.is_deflating());
         let mut delivery = Delivery::new(target, messages, joined, dispatches);
         let placed = position;
         delivery.position = placed;
+        delivery.ack = ack.take();
         while !registry.deliver(&mut delivery, FANOUT) {
             yield_now().await;
         }

@@ -1,5 +1,6 @@
 //! The hub: the manager, the registry that it owns, and the queues of its clients.
 
+pub(crate) mod ack;
 pub(crate) mod backlog;
 pub(crate) mod backplane;
 pub(crate) mod batch;

@@ -1,7 +1,6 @@
 //! Where a hub is in a room that the backplane counts and keeps. Plain data, a part of a driver.
 
-use crate::hub::command::Dispatched;
-use crate::hub::reply::Reply;
+use crate::hub::command::{Dispatched, Told};
 
 /// Where a hub is in a room that keeps messages.
 #[derive(Debug, Default)]
@@ -13,14 +12,14 @@ pub(crate) struct Place {
     reads: u32,
     /// Where own messages are answered that were dropped, by position: at most as many as are in
     /// flight.
-    held: Vec<(u64, Reply<Dispatched>)>,
+    held: Vec<(u64, Told)>,
 }
 
 /// What becomes of a message that came.
 #[derive(Debug)]
 pub(crate) enum Heard {
     /// It follows the last, and is for the manager.
-    Follows(Option<Reply<Dispatched>>),
+    Follows(Option<Told>),
     /// It is dropped, and what the room keeps is to be read.
     Reads,
     /// It is dropped: what the room keeps is on its way.
@@ -33,7 +32,7 @@ pub(crate) enum Step {
     /// The next message has the position after this one; whether something was missed before it.
     Begin { position: u64, is_gap: bool },
     /// The message at this index.
-    Message { index: usize, reply: Option<Reply<Dispatched>> },
+    Message { index: usize, reply: Option<Told> },
 }
 
 impl Place {
@@ -54,7 +53,7 @@ impl Place {
     }
 
     /// A message came at a position; `reply` hears what becomes of it.
-    pub(crate) fn hear(&mut self, position: u64, reply: Option<Reply<Dispatched>>) -> Heard {
+    pub(crate) fn hear(&mut self, position: u64, reply: Option<Told>) -> Heard {
         if self.reads == 0 && self.last.is_some_and(|last| last + 1 == position) {
             self.last = Some(position);
             return Heard::Follows(reply);

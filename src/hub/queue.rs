@@ -17,6 +17,7 @@ use std::{fmt, io};
 
 use crate::config::Overflow;
 use crate::disconnect::Disconnect;
+use crate::hub::ack::{Ack, Owed};
 use crate::hub::backlog::Backlog;
 use crate::hub::batch::{Audience, Batch};
 use crate::hub::client_id::ClientId;
@@ -293,11 +294,10 @@ impl Queue {
         let (len, was_behind, before) =
             (batch.messages().len(), cursor.is_behind(), cursor.position());
         cursor.pass_over(batch.span(len), len);
-        if was_behind {
-            return Push::Ok;
-        }
-        if cursor.replays {
-            if state.is_empty() {
+        if was_behind || cursor.replays {
+            if was_behind || !state.is_empty() {
+                self.owe_later(&mut state, batch);
+            } else {
                 self.hand(state, batch);
             }
             return Push::Ok;
@@ -307,9 +307,17 @@ impl Queue {
         self.write_or_wait(state, batch, numbering)
     }
 
+    /// Owes an acknowledgement for a message that stays in the client's room for now.
+    fn owe_later(&self, state: &mut State, batch: &Batch<'_>) {
+        if let (Some(ack), Some(cursor)) = (batch.ack, state.cursor()) {
+            cursor.owe(ack, &self.queue_config.memory);
+        }
+    }
+
     /// Hands a client messages that it is owed, as many as fit; the others stay in its room.
     fn hand(&self, mut state: MutexGuard<'_, State>, batch: &Batch<'_>) {
         let was_empty = state.is_empty();
+        let waiting = state.backlog.as_ref().map_or(0, |backlog| backlog.len());
         let mut taken = match self.write_through(&mut state, batch, 0) {
             Written::Whole => batch.messages().len(),
             Written::Part(first) => first,
@@ -336,14 +344,48 @@ impl Queue {
             if !backlog.push_kept(message, position, &self.queue_config) {
                 break;
             }
+            if let Some(ack) = batch.ack {
+                backlog.owe(backlog.len() - 1, ack.owe(), &self.queue_config);
+            }
             taken += 1;
         }
+        let before = cursor.position();
         cursor.hand_over(batch.span(taken), taken);
+        let owed = cursor.take_owed();
+        if !owed.is_empty() {
+            let waits = backlog.as_ref().map_or(0, |backlog| backlog.len()) - waiting;
+            self.hand_owed(&mut state, owed, batch, (before, taken - waits, waiting));
+        }
+        if taken == 0 {
+            self.owe_later(&mut state, batch);
+        }
         state.forget_empty_backlog();
         if was_empty && !state.is_empty() {
             let waker = state.waker.take();
             drop(state);
             wake(waker);
+        }
+    }
+
+    /// Acknowledges messages that the client was handed from its room: `written` of the batch behind
+    /// the position `before` are with the kernel, the others are in the backlog, behind `waiting`.
+    #[cold]
+    fn hand_owed(
+        &self,
+        state: &mut State,
+        owed: Vec<(u64, Owed)>,
+        batch: &Batch<'_>,
+        (before, written, waiting): (u64, usize, usize),
+    ) {
+        for (position, owed) in owed {
+            match (batch.index_of(position.saturating_sub(before)), &mut state.backlog) {
+                (Some(index), _) if index < written => owed.deliver(),
+                (Some(index), Some(backlog)) => {
+                    backlog.owe(waiting + index - written, owed, &self.queue_config);
+                }
+                // It was not for this client.
+                _ => {}
+            }
         }
     }
 
@@ -468,7 +510,11 @@ impl Queue {
         if cut == 0 {
             return whole;
         }
-        self.backlog(state).push_cut(&batch.messages()[whole], cut);
+        let backlog = self.backlog(state);
+        backlog.push_cut(&batch.messages()[whole], cut);
+        if let Some(ack) = batch.ack {
+            backlog.owe(0, ack.owe(), &self.queue_config);
+        }
         whole + 1
     }
 
@@ -492,7 +538,7 @@ impl Queue {
         }
         let mut outcome = Push::Ok;
         for (index, message) in batch.messages().iter().enumerate().skip(first) {
-            if !self.wait(&mut state, overflow, message, numbering.at(index)) {
+            if !self.wait(&mut state, overflow, (message, numbering.at(index)), batch.ack) {
                 state.evict(&self.queue_config, batch.messages().len() - index);
                 state.id = None;
                 outcome = Push::Full;
@@ -522,14 +568,17 @@ impl Queue {
         &self,
         state: &mut State,
         overflow: Overflow,
-        message: &Message,
-        position: Option<u64>,
+        (message, position): (&Message, Option<u64>),
+        ack: Option<&Arc<Ack>>,
     ) -> bool {
         let queue_config = &*self.queue_config;
         let backlog = self.backlog(state);
         let mut missed = 0;
         let fits = loop {
             if backlog.push(message, position, queue_config) {
+                if let Some(ack) = ack {
+                    backlog.owe(backlog.len() - 1, ack.owe(), queue_config);
+                }
                 break true;
             }
             match overflow {

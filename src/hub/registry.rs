@@ -455,7 +455,9 @@ impl Registry {
             }
             target => Audience::of(target),
         };
-        let batch = Batch::new(delivery.messages, delivery.joined, audience, &tally);
+        let mut batch = Batch::new(delivery.messages, delivery.joined, audience, &tally);
+        let ack = delivery.ack.clone();
+        batch.ack = ack.as_ref();
         let one;
         let (slots, len): (Option<&[u32]>, usize) = match delivery.target {
             Target::All => {
@@ -500,6 +502,9 @@ impl Registry {
         };
         let whole =
             push_to(&self.entries, (slots, len), delivery, (audience, &batch), &tally, budget);
+        if let Some(ack) = &ack {
+            ack.wrote(tally.messages());
+        }
         drop(tally);
         delivery.dispatches.iter_mut().for_each(|dispatch| dispatch.recipients += whole);
         if delivery.place < len {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::hub::client_id::ClientId;
-use crate::hub::command::{Carry, Dispatched, NotPublished, Publish};
+use crate::hub::command::{Carry, Dispatched, NotPublished, Publish, Told};
 use crate::hub::reply::Reply;
 use crate::hub::since::{History, Since};
 use crate::hub::topic::Topic;
@@ -23,7 +23,7 @@ pub(crate) struct InFlight {
     /// Messages of this hub on channels that it hears, which come back in their order: where the
     /// recipients of each are answered. Some servers send such a message before the answer to its
     /// command, others behind it.
-    own: VecDeque<(u64, Option<Reply<Dispatched>>)>,
+    own: VecDeque<(u64, Option<Told>)>,
     /// Counts messages; the next one's number.
     next: u64,
     messages: usize,
@@ -77,7 +77,7 @@ pub(crate) struct Published {
     number: u64,
     bytes: usize,
     /// Hears the recipients, if the message does not come back to this hub.
-    reply: Option<Reply<Dispatched>>,
+    reply: Option<Told>,
     hubs: Option<Reply<Result<usize, NotPublished>>>,
     /// The message, if it may have to be sent again.
     again: Option<Box<Publish>>,
@@ -93,7 +93,7 @@ impl InFlight {
     pub(crate) fn publish(
         &mut self,
         bytes: usize,
-        reply: Option<Reply<Dispatched>>,
+        reply: Option<Told>,
         hubs: Option<Reply<Result<usize, NotPublished>>>,
         comes_back: bool,
         again: Option<Box<Publish>>,
@@ -117,7 +117,7 @@ impl InFlight {
     }
 
     /// Takes the place where the recipients of the next own message are answered.
-    pub(crate) fn came_back(&mut self) -> Option<Reply<Dispatched>> {
+    pub(crate) fn came_back(&mut self) -> Option<Told> {
         self.own.pop_front().and_then(|(_, reply)| reply)
     }
 
@@ -203,7 +203,7 @@ mod tests {
         comes_back: bool,
     ) -> (Answer<Dispatched>, Answer<Result<usize, NotPublished>>) {
         let ((reply, recipients), (heard, hubs)) = (reply(), reply());
-        in_flight.publish(100, Some(reply), Some(heard), comes_back, None);
+        in_flight.publish(100, Some(Told::new(reply, None)), Some(heard), comes_back, None);
         (recipients, hubs)
     }
     fn answer(in_flight: &mut InFlight, hubs: Option<usize>) {

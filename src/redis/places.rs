@@ -4,10 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::hub::command::{Command, Dispatched, Publish};
+use crate::hub::command::{Command, Dispatched, Publish, Told};
 use crate::hub::link_event::LinkEvent;
 use crate::hub::place::{Heard, Place, Step};
-use crate::hub::reply::Reply;
 use crate::hub::room::Room;
 use crate::hub::topic::Topic;
 use crate::redis::in_flight::{Asked, Placed, Published, Sent};
@@ -97,7 +96,7 @@ impl Session<'_> {
         &mut self,
         room: &Arc<str>,
         placed: Placed,
-        reply: Option<Reply<Dispatched>>,
+        reply: Option<Told>,
     ) -> Option<Command> {
         let position = placed.position;
         let Some(place) = self.driver.places.get_mut(room) else {
@@ -114,14 +113,14 @@ impl Session<'_> {
         None
     }
 
-    fn placed(&self, room: &Arc<str>, placed: Placed, reply: Option<Reply<Dispatched>>) -> Command {
+    fn placed(&self, room: &Arc<str>, placed: Placed, reply: Option<Told>) -> Command {
         let Placed { position, except, message } = placed;
         if let Some(hub) = self.driver.shared() {
             hub.compress(&message);
         }
         let target = Topic::Room(Arc::clone(room)).target();
         let publish = Publish { target, except, message };
-        Command::Placed { publish: Box::new(publish), position, reply }
+        Command::heard(publish, Some(position), reply)
     }
 
     /// Takes what a room keeps: `top` is the position of its newest message, `kept` are the newest

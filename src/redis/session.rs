@@ -251,7 +251,7 @@ impl<'a> Session<'a> {
                     hub.compress(&message);
                 }
                 let publish = Publish { target: topic.target(), except, message };
-                return Ok(Some(Command::Publish { publish, reply }));
+                return Ok(Some(Command::heard(publish, None, reply)));
             }
             Incoming::TooLong => add(&self.driver.link.counters.dropped, 1),
             Incoming::Confirmed => {

@@ -28,6 +28,7 @@ use crate::limits::admission::{HandshakePermit, KeepAlivePermit};
 use crate::message::Encoding;
 use crate::net::stream::Transport;
 use crate::peer::Peer;
+use crate::serve::acked::publish_acked;
 use crate::serve::event_stream::stream_events;
 use crate::serve::exchange::Exchange;
 use crate::serve::health::health;
@@ -323,6 +324,13 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             (ControlFlow::Continue(None), Route::Publish(target)) => {
                 ControlFlow::Continue(publish(&mut self.stream, head, target, exchange).await?)
             }
+            (ControlFlow::Continue(None), Route::PublishAcked(target, wait)) => {
+                // Boxed, since it may wait long, and few do.
+                let (stream, handler) = (&mut self.stream, self.handler);
+                let acked =
+                    Box::pin(publish_acked(stream, handler, head, (target, wait), exchange));
+                ControlFlow::Continue(acked.await?)
+            }
             (ControlFlow::Continue(None), Route::PublishLines(target)) => {
                 // Boxed, so that other requests have no room for a stream.
                 let (stream, handler) = (&mut self.stream, self.handler);
@@ -347,6 +355,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         let reason = |status| self.handler.on_refusal(request, status);
         match route {
             Route::Publish(target @ Target::All)
+            | Route::PublishAcked(target @ Target::All, _)
             | Route::PublishLines(target @ Target::All)
             | Route::Disconnect { target, .. } => {
                 let hook = self.handler.on_act(request, peer, target);
@@ -355,7 +364,9 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                     return Ok(ControlFlow::Continue(None));
                 }
             }
-            Route::Publish(target) | Route::PublishLines(target) => {
+            Route::Publish(target)
+            | Route::PublishAcked(target, _)
+            | Route::PublishLines(target) => {
                 let hook = self.handler.on_publish(request, peer, target);
                 run_request_hook(hook, reason).await?;
                 return Ok(ControlFlow::Continue(None));

@@ -2,7 +2,6 @@
 //! request may wait.
 
 use std::future::{Future as _, poll_fn};
-use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -14,21 +13,18 @@ use crate::connection::admission::Admission;
 use crate::connection::handler::Handler;
 use crate::connection::hooks::run_request_hook;
 use crate::connection::registration::take_place;
-use crate::http1::head::{HEAD_READ_BYTES, Head};
+use crate::http1::head::Head;
 use crate::http1::response::{
     Response, draining, internal_error, refused_by_hook, request_timeout,
 };
 use crate::http1::stream::{Failure, HttpStream};
 use crate::http1::url::query_of;
+use crate::hub::ack::WAIT_MAX;
 use crate::hub::handle::Hub;
 use crate::hub::since::{History, InvalidSince, Missed, Since};
 use crate::net::stream::Transport;
 use crate::serve::exchange::Exchange;
 use crate::time::clock::unix_seconds;
-
-/// How long a request may wait for a message: less than the 75 s for which proxies and the hub keep
-/// a connection that is idle.
-const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// What a request to read a room says of itself.
 struct Asked {
@@ -50,12 +46,20 @@ impl Asked {
         let since = query_of(request.uri(), "since").map_or(Ok(Since::Newest(1)), |since| {
             since.parse().map_err(|_| Response::bad_request(InvalidSince::SENTENCE))
         })?;
-        let wait = query_of(request.uri(), "wait").map_or(Ok(Duration::ZERO), |wait| {
-            let sentence = "wait must be a time of at most 60s, like 25s or 500ms";
-            time(&wait).ok_or_else(|| Response::bad_request(sentence))
-        })?;
+        let wait = wait_of(request)?.unwrap_or_default();
         Ok(Self { since, wait, has: tags(request.headers()) })
     }
+}
+
+/// How long a request waits at most, if it says so.
+///
+/// # Errors
+///
+/// 400 for what is no time, and a time that is too long.
+pub(crate) fn wait_of(request: &Request<()>) -> Result<Option<Duration>, Response> {
+    let Some(wait) = query_of(request.uri(), "wait") else { return Ok(None) };
+    let sentence = "wait must be a time of at most 60s, like 25s or 500ms";
+    time(&wait).map(Some).ok_or_else(|| Response::bad_request(sentence))
 }
 
 /// Reads a time as the flags have it.
@@ -174,17 +178,8 @@ async fn wait_for<T: Transport>(
             waiting.0 = None;
             return Poll::Ready(answer.map(Ended::Heard).map_err(|_| draining().into()));
         }
-        // What comes now is the next request, which waits for this answer. With any of it in the
-        // buffer the peer's end is not looked for.
-        while stream.buffer.is_empty() {
-            match stream.poll_fill(cx, HEAD_READ_BYTES) {
-                Poll::Ready(Ok(n)) if n > 0 => stream.charge_buffer(),
-                Poll::Ready(Ok(_)) => {
-                    return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()));
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
-                Poll::Pending => break,
-            }
+        if let Poll::Ready(left) = stream.poll_left(cx) {
+            return Poll::Ready(Err(left));
         }
         if drain.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Ok(Ended::Nothing));

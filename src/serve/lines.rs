@@ -41,7 +41,7 @@ const UNANSWERED_MAX: usize = 32;
 const BEGUN_MAX: usize = 4 * 1024;
 
 /// Bytes of memory that a stream holds beside its buffer: the head of its request, at most.
-const HEAD_HELD: usize = 8 * 1024;
+pub(crate) const HEAD_HELD: usize = 8 * 1024;
 
 /// Whether each line of a request's body is a message.
 pub(crate) fn has_lines(request: &Request<()>) -> Result<bool, Response> {
@@ -107,13 +107,13 @@ pub(crate) async fn publish_lines<T: Transport, H: Handler>(
 
 /// The answer once the hub drains, or its manager has ended: a stream that rests would learn of that
 /// with its next line only.
-async fn ended(hub: &Hub) -> Response {
+pub(crate) async fn ended(hub: &Hub) -> Response {
     or(hub.shared().admissions.closed(), hub.ended()).await;
     draining()
 }
 
 /// The answer once the handler says that the request may publish no more.
-async fn forbidden<H: Handler>(
+pub(crate) async fn forbidden<H: Handler>(
     handler: &H,
     request: &Request<()>,
     peer: &Peer,

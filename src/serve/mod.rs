@@ -1,6 +1,7 @@
 //! Serving: accept loop, HTTP requests, drain.
 
 pub(crate) mod accept;
+pub(crate) mod acked;
 pub(crate) mod acts;
 pub(crate) mod drain;
 pub(crate) mod endpoint;

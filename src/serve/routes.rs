@@ -1,5 +1,7 @@
 //! What each path and method does.
 
+use std::time::Duration;
+
 use http::{Method, StatusCode, header};
 
 use crate::config::{Config, Page};
@@ -7,10 +9,11 @@ use crate::http1::fields::{has_token, tokens};
 use crate::http1::head::{Framing, Head};
 use crate::http1::origin::AllowOrigin;
 use crate::http1::response::{Response, allow};
-use crate::http1::url::{name, percent_decode, room_under};
+use crate::http1::url::{name, percent_decode, query_of, room_under};
 use crate::http1::{cors, origin};
 use crate::hub::client_id::Target;
 use crate::name::NAME_BYTES_MAX;
+use crate::serve::kept::wait_of;
 use crate::serve::lines::has_lines;
 use crate::websocket::upgrade::check_upgrade;
 
@@ -23,6 +26,8 @@ pub(crate) enum Route<'a> {
     Events,
     /// To send a message.
     Publish(Target),
+    /// To send a message, and to wait for its recipients so long.
+    PublishAcked(Target, Duration),
     /// To send each line of a body.
     PublishLines(Target),
     /// What a room keeps, or its next message.
@@ -61,7 +66,9 @@ impl Route<'_> {
             Self::Upgrade | Self::Events | Self::HubEvents => "GET, OPTIONS",
             Self::Publish(Target::User(_)) => "POST, PUT, DELETE, OPTIONS",
             Self::Publish(Target::Room(_)) => "GET, HEAD, POST, PUT, OPTIONS",
-            Self::Publish(_) | Self::PublishLines(_) => "POST, PUT, OPTIONS",
+            Self::Publish(_) | Self::PublishAcked(..) | Self::PublishLines(_) => {
+                "POST, PUT, OPTIONS"
+            }
             Self::Disconnect { .. } => "DELETE, OPTIONS",
             Self::Endpoint => ENDPOINT_METHODS,
             _ => "GET, HEAD, OPTIONS",
@@ -84,6 +91,7 @@ impl Route<'_> {
                 | Self::Disconnect { .. }
                 | Self::Publish(Target::All)
                 | Self::PublishLines(Target::All)
+                | Self::PublishAcked(Target::All, _)
         )
     }
 }
@@ -131,10 +139,19 @@ pub(crate) fn route<'a>(
         _ if method == Method::OPTIONS => return Ok(Route::Options(methods)),
         Route::Upgrade => check_upgrade(request)?,
         Route::Publish(target) if has_lines(request)? => {
+            if query_of(request.uri(), "wait").is_some() {
+                return Err(Response::bad_request("wait is for one message, not for lines"));
+            }
             check_body(head, None)?;
             return Ok(Route::PublishLines(target));
         }
-        Route::Publish(_) => check_body(head, Some(config.max_message))?,
+        Route::Publish(target) => {
+            check_body(head, Some(config.max_message))?;
+            return Ok(match wait_of(request)? {
+                Some(wait) => Route::PublishAcked(target, wait),
+                None => Route::Publish(target),
+            });
+        }
         _ => {}
     }
     Ok(route)

@@ -16,7 +16,7 @@ use fastrand::Rng;
 
 use crate::hub::backplane::{ILL_AFTER, Link};
 use crate::hub::client_id::ClientId;
-use crate::hub::command::{Carry, Command, Dispatched, NotPublished, Publish};
+use crate::hub::command::{Carry, Command, Dispatched, NotPublished, Publish, Told};
 use crate::hub::handle::Hub;
 use crate::hub::inbox::CommandReceiver;
 use crate::hub::link_event::{LinkEvent, Wish};
@@ -286,7 +286,7 @@ struct Kept {
 
 /// Where a message in flight is answered, and whether it comes back.
 struct InFlight {
-    reply: Option<Reply<Dispatched>>,
+    reply: Option<Told>,
     hubs: Option<Reply<Result<usize, NotPublished>>>,
     comes_back: bool,
     is_answered: bool,
@@ -333,7 +333,7 @@ impl Driver {
                     let Command::Carry(carry) = command else { continue };
                     let Carry { publish: Publish { target, except, message }, reply, hubs } =
                         *carry;
-                    let wanted = reply.as_ref().is_none_or(Reply::begin)
+                    let wanted = reply.as_ref().is_none_or(Told::begin)
                         && hubs.as_ref().is_none_or(Reply::begin);
                     if let Some(topic) = Topic::of(&target).filter(|_| wanted) {
                         let comes_back = kept.topics.contains_key(&topic);
@@ -378,7 +378,7 @@ impl Driver {
                         self.place(kept, &topic, publish, position, reply).await?;
                         continue;
                     }
-                    let command = Command::Publish { publish, reply };
+                    let command = Command::heard(publish, None, reply);
                     self.hub.send_command(command).await.map_err(drop)?;
                 }
                 Woken::Arrived(Received::Dispatched { number, hubs: heard }) => {
@@ -423,7 +423,7 @@ impl Driver {
         topic: &Topic,
         publish: Publish,
         position: u64,
-        reply: Option<Reply<Dispatched>>,
+        reply: Option<Told>,
     ) -> Result<(), ()> {
         let Some(place) = kept.places.get_mut(topic) else {
             reply.into_iter().for_each(|reply| reply.answer(Dispatched::to(0)));
@@ -431,7 +431,7 @@ impl Driver {
         };
         match place.hear(position, reply) {
             Heard::Follows(reply) => {
-                let command = Command::Placed { publish: Box::new(publish), position, reply };
+                let command = Command::heard(publish, Some(position), reply);
                 self.hub.send_command(command).await.map_err(drop)?;
             }
             Heard::Reads => self.read(kept, topic),
@@ -467,7 +467,7 @@ impl Driver {
                     let (position, Stored { hub, except, message }) = messages[index].clone();
                     let except = except.filter(|_| hub == self.nth);
                     let publish = Publish { target: topic.target(), except, message };
-                    let command = Command::Placed { publish: Box::new(publish), position, reply };
+                    let command = Command::heard(publish, Some(position), reply);
                     self.hub.send_command(command).await.map_err(drop)?;
                 }
             }

@@ -41,6 +41,7 @@ pub(super) fn check(world: &World) {
     }
     for number in 0..notes.messages.len() {
         check_recipients(&notes, number);
+        check_fates(&notes, number, &told);
     }
     let stats = world.hub.stats();
     let delivered: usize = told.iter().map(|heard| heard.messages.len()).sum();
@@ -233,4 +234,18 @@ fn check_recipients(notes: &Notes, number: usize) {
         most += usize::from(perhaps);
     }
     assert!((least..=most).contains(&told), "{number}: {told} recipients, {least} to {most} meant");
+}
+
+/// What a publisher was told of its recipients is so: what it was told to be delivered, the kernel
+/// has taken, and what it was told to be lost, no recipient was told later.
+fn check_fates(notes: &Notes, number: usize, told: &[Heard]) {
+    let Some([delivered, late, _]) = notes.messages[number].fates else { return };
+    let has = |heard: &Heard| heard.messages.contains(&(number as u32));
+    let all = told.iter().filter(|heard| has(heard)).count();
+    // One that came with `since` may have been told it without being a recipient.
+    let pairs = notes.peers.iter().zip(told);
+    let recipients = pairs.filter(|(peer, heard)| !peer.since && has(heard)).count();
+    assert!(delivered <= all, "{number}: {delivered} delivered, and {all} were told it");
+    let most = delivered + late;
+    assert!(recipients <= most, "{number}: {most} not lost, and {recipients} were told it");
 }

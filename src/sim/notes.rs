@@ -81,6 +81,8 @@ pub(super) struct MessageNote {
     pub(super) span: Span,
     /// The recipients that the publisher was told of.
     pub(super) recipients: Option<usize>,
+    /// How many of them it was told to be delivered, late and lost, if it has waited for that.
+    pub(super) fates: Option<[usize; 3]>,
     /// Whether the hub refused it.
     pub(super) refused: bool,
 }
@@ -199,7 +201,8 @@ impl Notes {
 
     pub(super) fn publish(&mut self, to: To, except: Option<usize>) -> u32 {
         let span = Span { from: self.moment(), by: NEVER };
-        self.messages.push(MessageNote { to, except, span, recipients: None, refused: false });
+        let (recipients, fates, refused) = (None, None, false);
+        self.messages.push(MessageNote { to, except, span, recipients, fates, refused });
         (self.messages.len() - 1) as u32
     }
 

@@ -40,6 +40,8 @@ pub(super) struct Poster {
 /// What a request is to publish.
 enum Asked {
     Message(u32),
+    /// A message whose recipients are waited for.
+    Acked(u32),
     /// A message for each line, in order.
     Lines(Vec<u32>),
 }
@@ -48,7 +50,7 @@ impl Asked {
     /// Notes that the hub has not taken it.
     fn refuse(self, notes: &mut Notes) {
         match self {
-            Self::Message(number) => notes.refused(number),
+            Self::Message(number) | Self::Acked(number) => notes.refused(number),
             Self::Lines(numbers) => numbers.into_iter().for_each(|number| notes.refused(number)),
         }
     }
@@ -96,6 +98,13 @@ impl Poster {
             (_, Some(Asked::Lines(numbers))) => response.note_lines(numbers, notes),
             (202, Some(Asked::Message(number))) => {
                 notes.published(number, Some(response.number("recipients")));
+            }
+            (202, Some(Asked::Acked(number))) => {
+                let fates = ["delivered", "late", "lost"].map(|name| response.number(name));
+                let recipients = response.number("recipients");
+                assert_eq!(fates.iter().sum::<usize>(), recipients, "each has one fate");
+                notes.published(number, Some(recipients));
+                notes.messages[number as usize].fates = Some(fates);
             }
             // The hub cannot say.
             (500, Some(_)) => {}
@@ -245,6 +254,8 @@ impl World {
             self.posters[n].number,
             if whole { "" } else { ", and sends a part of it" }
         );
+        let acked = self.rng.u8(..4) == 0;
+        let wait = if acked { format!("?wait={}ms", self.rng.u32(..4000)) } else { String::new() };
         let path = match to {
             To::Room(room) => format!("/pub/room%20{room}"),
             To::User(user) => format!("/user/user%20{user}"),
@@ -254,12 +265,13 @@ impl World {
         let message = said(number, len);
         let kind = if message.is_text() { "text/plain" } else { "application/octet-stream" };
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n{expects}\
+            "POST {path}{wait} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n{expects}\
              Content-Length: {}\r\n\r\n",
             message.len()
         );
         let poster = &mut self.posters[n];
-        poster.asked.push_back(Asked::Message(number));
+        let asked = if acked { Asked::Acked(number) } else { Asked::Message(number) };
+        poster.asked.push_back(asked);
         poster.half.extend_from_slice(head.as_bytes());
         poster.half.extend_from_slice(message.as_bytes());
         let now = if whole { poster.half.len() } else { self.rng.usize(..poster.half.len()) };

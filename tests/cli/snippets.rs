@@ -106,6 +106,19 @@ fn a_backend_in_python_publishes_as_printed() {
 }
 
 #[test]
+fn a_publish_that_waits_for_its_recipients_answers_as_printed() {
+    let (_server, address) = Server::start(&[]);
+    let mut peers = [1, 2, 3].map(|_| Peer::<TcpStream>::connect(&address, "/ws/news"));
+    let snippet = block("docs/publish.md", "sh", "?wait=1s").replace(HUB, &address);
+    let printed = Command::new("sh").args(["-euc", &snippet]).output().expect("a shell").stdout;
+    let printed = String::from_utf8(printed).expect("text");
+    let expected = block("docs/publish.md", "json", "\"delivered\":3");
+    let (expected, _) = expected.split_once("4711").expect("a position");
+    assert!(printed.starts_with(expected), "{printed}");
+    peers.iter_mut().for_each(|peer| peer.hears("hello"));
+}
+
+#[test]
 fn a_backend_in_node_publishes_as_printed() {
     let Some(node) = program("node") else { return };
     let (folder, (_server, address)) = (Folder::new("post-node"), Server::start(&[]));

@@ -17,6 +17,7 @@ mod handshake;
 mod heartbeat;
 mod shutdown;
 
+mod acked;
 mod deflate;
 mod framing;
 mod http;

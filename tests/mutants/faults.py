@@ -20,7 +20,55 @@ class Fault(NamedTuple):
 
 SEVERAL = "sim/several.rs::several_hubs_keep_the_invariants"
 
+ACKS = "hub/tests/acks.rs"
+
 FAULTS = [
+    Fault(
+        "acknowledged: a message counts as delivered when its first byte is written",
+        "queue.rs::keep_cut",
+        "backlog.owe(0, ack.owe(), &self.queue_config);",
+        "ack.owe().deliver();",
+        ACKS,
+    ),
+    Fault(
+        "acknowledged: what waits for a client that goes counts as delivered",
+        "ack.rs::Owed::drop",
+        "ack.settle(0);",
+        "ack.settle(1);",
+    ),
+    Fault(
+        "acknowledged: what is written from a backlog is lost",
+        "backlog.rs::acknowledge",
+        "list.pass().into_iter().for_each(Owed::deliver);",
+        "list.pass();",
+    ),
+    Fault(
+        "acknowledged: a message behind one that was dropped keeps its old place",
+        "ack.rs::lose",
+        "self.owed.iter_mut().filter(|(place, _)| *place > lost).for_each(|(place, _)| *place -= 1);",
+        "",
+        ACKS,
+    ),
+    Fault(
+        "acknowledged: what is written at once is lost",
+        "registry.rs::deliver",
+        "ack.wrote(tally.messages());",
+        "let _ = ack;",
+    ),
+    Fault(
+        "acknowledged: nothing is owed for what waits in a room",
+        "queue.rs::owe_later",
+        "cursor.owe(ack, &self.queue_config.memory);",
+        "let _ = (ack, cursor);",
+        ACKS,
+    ),
+    Fault(
+        "acknowledged: what a room has overtaken is late for ever",
+        "cursor.rs::skip_to",
+        "drop(self.take_owed());",
+        "self.take_owed().into_iter().for_each(std::mem::forget);",
+        ACKS,
+    ),
     Fault(
         "events: a reader that is behind is not told of the gap",
         "event.rs::EventQueue::push",

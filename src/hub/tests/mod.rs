@@ -1,6 +1,7 @@
 //! Tests of the hub without sockets, clocks or sleeps: plain data first, then the manager stepped
 //! on an executor that is ticked until nothing moves.
 
+mod acks;
 mod eviction;
 mod history;
 mod inbox;
