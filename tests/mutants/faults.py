@@ -560,9 +560,9 @@ FAULTS = [
     ),
     Fault(
         "count off by one: a post reports a recipient too many",
-        "publish.rs::dispatch",
-        "|recipients| published(recipients, None)",
-        "|n| published(n + n.min(1), None)",
+        "publish.rs::published_as",
+        "let body =",
+        "let recipients = recipients + recipients.min(1); let body =",
     ),
     Fault(
         "bytes behind a posted request are lost with it",

@@ -132,6 +132,7 @@ fn manager_waits_for_no_client(source: &Source) -> Vec<String> {
         "self.commands.next(",
         "yield_now()",
         "self.deliver(",
+        "self.deliver_acked(",
         "self.dispatch(",
         "self.answer_waiters(",
         "self.on_link_event(",
