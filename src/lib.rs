@@ -207,9 +207,13 @@ pub use net::watch::Watch;
 pub use network::Network;
 pub use peer::Peer;
 pub use redis_config::Redis;
+#[cfg(unix)]
+pub use serve::hand_over::HandOver;
 pub use serve::hub_events::HubEvents;
 pub use serve::spawn::Spawn;
 pub use serve::subscription::Subscription;
+#[cfg(unix)]
+pub use serve::take_over::TakeOver;
 pub use stats::Stats;
 
 /// Compiles the program in the README with the doc examples.

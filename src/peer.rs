@@ -104,6 +104,20 @@ impl fmt::Display for Peer {
     }
 }
 
+impl Peer {
+    /// Reads what [`Display`](fmt::Display) writes.
+    pub(crate) fn of(text: &str) -> Option<Self> {
+        match text {
+            "unix" => Some(Self::unix()),
+            "unknown" => Some(Self::unknown()),
+            text => match text.parse::<SocketAddr>() {
+                Ok(address) => Some(Self::from(address)),
+                Err(_) => text.parse().ok().map(Self::forwarded),
+            },
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +138,18 @@ mod tests {
         assert!(Peer::from(loopback).is_local());
         let v6: SocketAddr = "[fe80::1%3]:80".parse().expect("an address");
         assert_eq!(Peer::from(v6).address(), Some(v6), "with its zone");
+    }
+
+    #[test]
+    fn what_is_written_of_a_peer_is_read_back() {
+        for text in ["192.0.2.7:5000", "192.0.2.7", "[fe80::1%3]:80", "2001:db8::1", "unix"] {
+            let peer = Peer::of(text).expect(text);
+            assert_eq!(
+                (peer.to_string().as_str(), Peer::of(&peer.to_string())),
+                (text, Some(peer))
+            );
+        }
+        assert_eq!((Peer::of("unknown"), Peer::of("elsewhere")), (Some(Peer::unknown()), None));
     }
 
     #[test]

@@ -57,6 +57,27 @@ macro_rules! stats {
         }
 
         impl Counters {
+            /// Each counter and gauge with its name.
+            pub(crate) fn named(&self) -> impl Iterator<Item = (String, u64)> {
+                [$( (stringify!($field).to_owned(), self.$field.load(Ordering::Relaxed) as u64), )*]
+                    .into_iter()
+            }
+
+            /// Sets what another process has counted. The gauges count what is here now, and a name
+            /// that is not known is one that this version does not count.
+            pub(crate) fn restore(&self, counters: &[(String, u64)], refused: &[u64]) {
+                for (name, count) in counters {
+                    match name.as_str() {
+                        "clients" | "rooms" | "connections" | "history_bytes" => {}
+                        $( stringify!($field) => self.$field.store(*count as _, Ordering::Relaxed), )*
+                        _ => {}
+                    }
+                }
+                for (counter, count) in self.refused.iter().flatten().zip(refused) {
+                    counter.store(*count, Ordering::Relaxed);
+                }
+            }
+
             pub(crate) fn read(&self, held_bytes: usize) -> Stats {
                 Stats { $( $field: self.$field.load(Ordering::Relaxed), )* held_bytes }
             }

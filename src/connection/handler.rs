@@ -338,6 +338,26 @@ pub trait Handler: Send + Sync + 'static {
         message: Message,
     ) -> impl Future<Output = Result<(), Disconnect>> + Send;
 
+    /// Describes a client for the process that takes the hub over, or returns `None` if it cannot go
+    /// along: the hub closes it with 1012 then.
+    ///
+    /// [`on_take_over`](Self::on_take_over) of that process reads the description. User, rooms and
+    /// address go along by themselves. The default keeps a client without an
+    /// [extension](Admission::extension) and describes nothing. [`Hub::hand_over`] has an example.
+    ///
+    /// [`Hub::hand_over`]: crate::Hub::hand_over
+    fn on_hand_over(&self, client: &Client) -> Option<String> {
+        (!client.has_extension()).then(String::new)
+    }
+
+    /// Makes the extension of a client that another process had, from its description. Of the
+    /// admission the hub takes the extension alone. With `None` it closes the client with 1012.
+    ///
+    /// [`on_connect`](Self::on_connect) runs next, as for a client that has just come.
+    fn on_take_over(&self, description: &str) -> Option<Admission> {
+        description.is_empty().then(Admission::anonymous)
+    }
+
     /// Runs when a client was removed from the registry and its socket is closed.
     ///
     /// [`Client::rooms`] returns the rooms that it has left; a message to them reaches the others.
@@ -432,6 +452,14 @@ impl<H: Handler> Handler for Arc<H> {
         message: Message,
     ) -> impl Future<Output = Result<(), Disconnect>> + Send {
         (**self).on_message(client, message)
+    }
+
+    fn on_hand_over(&self, client: &Client) -> Option<String> {
+        (**self).on_hand_over(client)
+    }
+
+    fn on_take_over(&self, description: &str) -> Option<Admission> {
+        (**self).on_take_over(description)
     }
 
     fn on_disconnect(

@@ -7,6 +7,7 @@ pub(crate) mod hooks;
 pub(crate) mod linger;
 pub(crate) mod memory_wait;
 pub(crate) mod outgoing;
+pub(crate) mod park;
 pub(crate) mod patience;
 pub(crate) mod read_pause;
 pub(crate) mod refuse;

@@ -116,7 +116,9 @@ impl<'a> Outgoing<'a> {
             self.registered.ask(id);
         }
         // Messages were left out, and none follows that would say so.
-        if drained.empty && drained.position.is_some_and(|position| encoder.say_gap(position)) {
+        let says_gap =
+            drained.empty && drained.position.is_some_and(|position| encoder.say_gap(position));
+        if says_gap {
             cx.waker().wake_by_ref();
         }
         if has_failed {
@@ -132,6 +134,12 @@ impl<'a> Outgoing<'a> {
             }
         }
         drained.empty &= encoder.end_drain(queue);
+        if let (true, true, Some(position)) = (drained.has_gap, drained.empty, drained.position) {
+            // Unless it was said only now: then the next drain writes it.
+            if !says_gap {
+                queue.told_gap(position);
+            }
+        }
         self.timeouts.wrote(drained.wrote, drained.empty);
         drained
     }

@@ -8,6 +8,8 @@ pub(crate) enum ReadPause {
     Hook,
     /// Memory is short, and no message has begun.
     Memory,
+    /// Another process takes the hub over.
+    HandOver,
     /// The connection ends.
     End,
 }

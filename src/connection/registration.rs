@@ -105,6 +105,22 @@ pub(crate) struct Admitted {
     pub(crate) begin: Option<Begin>,
 }
 
+impl Admitted {
+    /// A client that the registry has got back from another process.
+    pub(crate) fn restored(
+        hub: &Hub,
+        queue: Arc<Queue>,
+        (id, user, peer): (ClientId, Option<Arc<str>>, Peer),
+        extension: Option<Arc<dyn Any + Send + Sync>>,
+        inflates: bool,
+    ) -> Self {
+        let permit = hub.shared().admissions.restore(peer.network());
+        let client = Client::new(hub.clone(), id, user, peer, extension);
+        let registered = Registered { hub: hub.clone(), queue, _permit: permit };
+        Self { registered, client, inflates, begin: None }
+    }
+}
+
 /// What a client is, as far as the positions of its messages go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ClientKind {

@@ -3,6 +3,7 @@
 use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::connection::read_pause::ReadPause;
@@ -55,6 +56,16 @@ impl<'a> Timeouts<'a> {
             share: fastrand::u16(900..=1100),
             last_read_granted: false,
         }
+    }
+
+    /// Bytes came from the peer this long ago.
+    pub(crate) fn heard_before(&mut self, idle: Duration) {
+        self.heard = self.deadline.timers().before(idle);
+    }
+
+    /// How long ago bytes came from the peer.
+    pub(crate) fn idle(&self) -> Duration {
+        self.deadline.timers().since(self.heard)
     }
 
     /// Bytes came from the peer.

@@ -132,7 +132,7 @@ impl<T: Transport> HttpStream<'_, T> {
                 }
                 Ok(0)
             };
-            let read = poll_fn(|cx| self.poll_fill(cx, HEAD_READ_BYTES));
+            let read = poll_fn(|cx| self.poll_begin(cx, HEAD_READ_BYTES));
             if or(read, or(crowded_out, drained)).await? == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }

@@ -2,24 +2,42 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::http1::response::Response;
 use crate::hub::handle::Hub;
+use crate::hub::holding::{Holding, Parked};
+use crate::hub::state;
 use crate::memory::budget::{Charge, allocation};
 use crate::net::stream::Transport;
+use crate::peer::Peer;
 use crate::stats::add;
 
 /// A stream and the bytes read ahead of it.
 pub(crate) struct HttpStream<'a, T> {
     pub(crate) hub: &'a Hub,
     pub(crate) transport: T,
+    /// Where the connection comes from.
+    pub(crate) peer: Peer,
     /// Bytes read and not yet understood; without capacity while the connection is idle.
     pub(crate) buffer: Vec<u8>,
     /// The memory of `buffer`, and of the rest of a body that has begun to come.
     pub(crate) charge: Charge,
     /// Empty lines that were skipped since the last request.
     pub(crate) empty_lines: u8,
+    /// The hub is held, and knows that this connection is clean.
+    is_parked: bool,
+}
+
+/// Says that a connection is clean that waits for a request.
+pub(crate) fn park_idle(holding: &Holding, transport: &impl Transport, peer: &Peer) {
+    let Some(socket) = transport.handle() else { return };
+    holding.park(Parked {
+        socket: Arc::downgrade(&socket),
+        client: None,
+        state: state::Connection { peer: peer.to_string(), client: None },
+    });
 }
 
 /// Empty lines ahead of a request that are skipped at most. Old clients send one behind a body, which
@@ -50,8 +68,35 @@ impl From<io::Error> for Failure {
 }
 
 impl<'a, T: Transport> HttpStream<'a, T> {
-    pub(crate) fn new(hub: &'a Hub, transport: T) -> Self {
-        Self { hub, transport, buffer: Vec::new(), charge: hub.memory().charge(0), empty_lines: 0 }
+    pub(crate) fn new(hub: &'a Hub, transport: T, peer: Peer) -> Self {
+        Self {
+            hub,
+            transport,
+            peer,
+            buffer: Vec::new(),
+            charge: hub.memory().charge(0),
+            empty_lines: 0,
+            is_parked: false,
+        }
+    }
+
+    /// As [`poll_fill`](Self::poll_fill), between two requests: while the hub is held none begins.
+    pub(crate) fn poll_begin(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        let holding = &self.hub.shared().holding;
+        if !(holding.is_held() && self.buffer.is_empty()) {
+            self.is_parked = false;
+            return self.poll_fill(cx, most);
+        }
+        if !self.is_parked {
+            self.is_parked = true;
+            park_idle(holding, &self.transport, &self.peer);
+        }
+        // The task waits for a deadline too, and the hub wakes it when it goes on.
+        Poll::Pending
     }
 
     /// Reads what is there into the buffer, at most `most` bytes; 0 at the end of the stream.

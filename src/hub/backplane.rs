@@ -7,17 +7,20 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
 use event_listener::Event;
 
-use crate::hub::command::{Carry, Command};
+use crate::hub::client_id::Target;
+use crate::hub::command::{Carry, Command, Publish};
 use crate::hub::inbox::{CommandReceiver, Inbox, Refused, inbox};
 use crate::hub::link_event::{TopicState, Wish};
+use crate::hub::reply::reply;
 use crate::hub::topic::Topic;
+use crate::message::Message;
 use crate::time::timer_list::Tick;
 
 /// How long the engine may be away before the hub counts as ill.
@@ -26,7 +29,7 @@ pub(crate) const ILL_AFTER: Duration = Duration::from_secs(5);
 /// What publishers, the manager and the driver of one hub share.
 #[derive(Debug)]
 pub(crate) struct Link {
-    /// Names this hub among those on the engine; chosen by chance.
+    /// Names this hub among those on the engine; chosen by chance, or by the process that had it.
     pub(crate) hub: u64,
     /// Messages for the engine. It has the bounds of the inbox, and publishers wait beyond them.
     outbox: Inbox,
@@ -39,6 +42,9 @@ pub(crate) struct Link {
     /// What the driver has to do about each topic. The newest wish replaces an older one that the
     /// driver has not taken, so there are never more than topics.
     wishes: Mutex<HashMap<Topic, TopicState>>,
+    /// Rooms of another process whose positions the engine gives, and the position of the last message
+    /// that was delivered in each; until the driver takes them.
+    restored: Mutex<Vec<(Arc<str>, u64)>>,
     /// Wakes the driver for a wish.
     driver: AtomicWaker,
     /// What has happened on the link.
@@ -59,15 +65,20 @@ pub(crate) struct LinkCounters {
 impl Link {
     /// Makes the link of a hub, and the driver's side of its outbox, which holds at most `commands`
     /// messages of `bytes` in all. It is not connected yet, and the hub counts as ill from `ill_at` on.
-    pub(crate) fn new(commands: usize, bytes: usize, ill_at: Tick) -> (Self, CommandReceiver) {
+    pub(crate) fn new(
+        (commands, bytes): (usize, usize),
+        ill_at: Tick,
+        hub: Option<u64>,
+    ) -> (Self, CommandReceiver) {
         let (outbox, messages) = inbox(commands, bytes);
         let link = Self {
-            hub: fastrand::u64(..),
+            hub: hub.unwrap_or_else(|| fastrand::u64(..)),
             outbox,
             is_up: AtomicBool::new(false),
             ill_at: Mutex::new(ill_at),
             came_up: Event::new(),
             wishes: Mutex::default(),
+            restored: Mutex::default(),
             driver: AtomicWaker::new(),
             counters: LinkCounters::default(),
         };
@@ -98,11 +109,8 @@ impl Link {
         self.is_up.store(false, Ordering::SeqCst);
     }
 
-    /// Hands a message to the driver, once the link is up and there is room. `Err` when the driver
-    /// has ended.
-    ///
-    /// Cancel safety: if the future is dropped early the message is either handed over or dropped.
-    pub(crate) async fn send(&self, carry: Carry) -> Result<(), ()> {
+    /// Waits until the engine is connected.
+    pub(crate) async fn up(&self) {
         loop {
             let listener = self.came_up.listen();
             if self.is_up() {
@@ -110,6 +118,36 @@ impl Link {
             }
             listener.await;
         }
+    }
+
+    /// Waits until the engine has answered what it was sent before, and that has come back. Ready at
+    /// once if it is away.
+    pub(crate) async fn flush(&self) {
+        let (hubs, answer) = reply();
+        // No client is of this user. The answers keep the order of the messages.
+        let no_client = Target::User("\u{1}".into());
+        let publish = Publish::by_hub(no_client, Message::binary([]));
+        if self.try_send(Carry { publish, reply: None, hubs: Some(hubs) }).is_ok() {
+            let _ = answer.await;
+        }
+    }
+
+    /// Notes the rooms that another process was in.
+    pub(crate) fn restore(&self, rooms: Vec<(Arc<str>, u64)>) {
+        *self.restored.lock().unwrap_or_else(PoisonError::into_inner) = rooms;
+    }
+
+    /// Takes them.
+    pub(crate) fn take_restored(&self) -> Vec<(Arc<str>, u64)> {
+        std::mem::take(&mut *self.restored.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Hands a message to the driver, once the link is up and there is room. `Err` when the driver
+    /// has ended.
+    ///
+    /// Cancel safety: if the future is dropped early the message is either handed over or dropped.
+    pub(crate) async fn send(&self, carry: Carry) -> Result<(), ()> {
+        self.up().await;
         self.outbox.send(Command::Carry(Box::new(carry))).await.map_err(drop)
     }
 

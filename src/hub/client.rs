@@ -153,6 +153,11 @@ impl Client {
         extension.as_ref()?.downcast_ref()
     }
 
+    /// Whether an extension is attached.
+    pub(crate) fn has_extension(&self) -> bool {
+        self.extension.is_some()
+    }
+
     /// What is known of a client that has left; only `on_disconnect` is given one.
     fn left(&self) -> Option<&Departed> {
         self.extension.as_ref()?.downcast_ref()

@@ -38,6 +38,16 @@ pub struct ClientId {
 }
 
 impl ClientId {
+    /// The id of a slot and its generation, for a hub that takes over another.
+    pub(crate) fn of((slot, generation): (u32, u32)) -> Self {
+        Self { slot, generation }
+    }
+
+    /// The slot and its generation.
+    pub(crate) fn parts(self) -> (u32, u32) {
+        (self.slot, self.generation)
+    }
+
     /// The id as a number, for a hub that hands it to another.
     pub(crate) fn to_bits(self) -> u64 {
         u64::from(self.slot) << 32 | u64::from(self.generation)

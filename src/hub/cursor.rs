@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::hub::ack::{Ack, Owed, OwedList};
 use crate::hub::batch::Audience;
 use crate::hub::since::Since;
+use crate::hub::state;
 use crate::memory::budget::MemoryBudget;
 
 /// What becomes of the positions of messages on their way to a client.
@@ -18,6 +19,11 @@ pub(crate) enum Reader {
     /// It is told the position of each message, and of each gap: a stream of events, and a
     /// subscription that came with `since`.
     Numbered,
+}
+
+impl Reader {
+    /// All of them, in the order of the numbers that stand for them in the state of a hub.
+    const ALL: [Self; 3] = [Self::Plain, Self::Counting, Self::Numbered];
 }
 
 /// As what a client reads its room.
@@ -56,6 +62,8 @@ pub(crate) struct Cursor {
     pub(crate) is_placed: bool,
     /// Whether the connection has asked for more, and has not been answered.
     pub(crate) asked: bool,
+    /// Whether the client has not been told whole of a gap before its position.
+    pub(crate) has_gap: bool,
     /// The position of the last message that it was handed, or that is not for it.
     position: u64,
     /// The position of the room's newest message.
@@ -76,10 +84,34 @@ impl Cursor {
             replays: false,
             is_placed: false,
             asked: false,
+            has_gap: false,
             position,
             newest,
             owed: newest - position,
             acks: None,
+        }
+    }
+
+    /// The cursor of a client that came from another process; `None` for one that cannot be.
+    pub(crate) fn restored(room: &Arc<str>, cursor: &state::Cursor, newest: u64) -> Option<Self> {
+        let state::Cursor { reader, position, owed, .. } = *cursor;
+        let reader = *Reader::ALL.get(usize::from(reader))?;
+        let is_whole = newest
+            .checked_sub(position)
+            .is_some_and(|span| if reader == Reader::Plain { owed <= span } else { owed == span });
+        let reading = Reading { reader, since: None, ends: false };
+        let cursor = || Self { owed, ..Self::new(Arc::clone(room), reading, position, newest) };
+        is_whole.then(cursor)
+    }
+
+    /// The cursor as plain data.
+    pub(crate) fn plain(&self) -> state::Cursor {
+        let reader = Reader::ALL.iter().position(|reader| *reader == self.reader);
+        state::Cursor {
+            room: self.room.to_string(),
+            reader: reader.unwrap_or_default() as u8,
+            position: self.position,
+            owed: self.owed,
         }
     }
 
@@ -129,7 +161,7 @@ impl Cursor {
     /// The client was handed what lies within the next `span` positions: `len` messages.
     pub(crate) fn hand_over(&mut self, span: u64, len: usize) {
         self.position += span;
-        self.owed -= len as u64;
+        self.owed = self.owed.saturating_sub(len as u64);
     }
 
     /// New messages of the room that are not for this client.
@@ -145,6 +177,7 @@ impl Cursor {
     pub(crate) fn skip_to(&mut self, position: u64) -> u64 {
         // What lies behind the position is owed still. Only a plain reader has messages there that
         // are not for it, and none of them skips.
+        self.has_gap = self.reader == Reader::Numbered;
         let left = self.owed.min(self.newest - position);
         self.position = position;
         drop(self.take_owed());
@@ -153,6 +186,7 @@ impl Cursor {
 
     /// The room has begun a new life at a position; returns how many messages the client loses.
     pub(crate) fn begin_anew(&mut self, position: u64) -> u64 {
+        self.has_gap = self.reader == Reader::Numbered;
         (self.position, self.newest) = (position, position);
         self.acks = None;
         std::mem::take(&mut self.owed)

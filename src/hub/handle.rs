@@ -6,6 +6,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use futures_lite::future::or;
+
 use crate::config::Config;
 use crate::disconnect::Disconnect;
 use crate::error::{Error, Kind};
@@ -14,6 +16,7 @@ use crate::hub::backplane::{ILL_AFTER, Link};
 use crate::hub::client_id::{ClientId, Member, Refusal, Target};
 use crate::hub::command::{Acked, Carry, Command, Dispatched, Publish, Told};
 use crate::hub::history_config::{HistoryConfig, messages_max};
+use crate::hub::holding::Holding;
 use crate::hub::inbox;
 use crate::hub::inbox::{CommandReceiver, Inbox, Refused, Sending};
 use crate::hub::manager::Manager;
@@ -102,6 +105,8 @@ pub(crate) struct Shared {
     pub(crate) started: OnceLock<u64>,
     /// What was refused and how to allow it, logged once for each name.
     pub(crate) refusals: WarnOnce,
+    /// Whether the hub stands still, so that another process takes it over.
+    pub(crate) holding: Holding,
     /// The way to other hubs, if [`Config::redis`] is set.
     pub(crate) backplane: Option<Box<Backplane>>,
 }
@@ -175,6 +180,13 @@ impl Hub {
     /// # }).expect("it works");
     /// ```
     pub fn new(config: Config) -> Result<(Self, impl Future<Output = ()> + Send + use<>), Error> {
+        let (hub, manager) = Self::assemble(config, None)?;
+        Ok((hub, manager.run()))
+    }
+
+    /// Makes a hub and its manager, which does not run yet. `name` is the one that the hub has on its
+    /// backplane already.
+    pub(crate) fn assemble(config: Config, name: Option<u64>) -> Result<(Self, Manager), Error> {
         config.check()?;
         let fds = clients_max();
         let sizing = Sizing::of(&config, fds)?;
@@ -192,7 +204,8 @@ impl Hub {
         );
         let timers = Timers::new();
         let backplane = config.redis.as_ref().map(|_| {
-            let (link, outbox) = Link::new(config.inbox, inbox_bytes, timers.now().plus(ILL_AFTER));
+            let ill_at = timers.now().plus(ILL_AFTER);
+            let (link, outbox) = Link::new((config.inbox, inbox_bytes), ill_at, name);
             Box::new(Backplane { link: Arc::new(link), outbox: Mutex::new(Some(outbox)) })
         });
         let subscriptions = backplane
@@ -232,9 +245,10 @@ impl Hub {
             timers,
             started: OnceLock::new(),
             refusals: WarnOnce::default(),
+            holding: Holding::default(),
             backplane,
         };
-        Ok((Self { shared: Arc::new(shared) }, manager.run()))
+        Ok((Self { shared: Arc::new(shared) }, manager))
     }
 
     /// Sends a message to every client; returns how many.
@@ -872,6 +886,30 @@ impl Hub {
     /// Tells the manager something that needs no answer.
     pub(crate) fn send_command(&self, command: Command) -> Sending<'_> {
         self.shared.inbox.send(command)
+    }
+
+    /// Ready when long requests have to end with what is done: the hub drains, or another process
+    /// takes it over.
+    pub(crate) async fn long_requests_end(&self) {
+        or(self.shared.admissions.closed(), self.shared.holding.held()).await;
+    }
+
+    /// Brings the hub to a stand; `false` if it stands already.
+    pub(crate) fn hold(&self) -> bool {
+        let begins = self.shared.holding.begin();
+        if begins {
+            self.shared.inbox.pause();
+            // Each connection waits for a deadline, so all of them look.
+            self.shared.timers.wake_all();
+        }
+        begins
+    }
+
+    /// Lets the manager go on that has handed the hub over, and each connection.
+    pub(crate) fn go_on(&self) {
+        self.shared.holding.end();
+        self.shared.inbox.release();
+        self.shared.timers.wake_all();
     }
 
     /// Tells the manager that a client's connection is gone.

@@ -53,6 +53,11 @@ struct Shared {
     reports: Mutex<Reports>,
     /// Whether there are any, so that the manager need not lock to see that there are none.
     any_reports: AtomicBool,
+    /// Whether the manager hands no client more of what its room keeps: another process is about to
+    /// take the hub over, and what a client is owed waits best in its room.
+    is_pausing: AtomicBool,
+    /// Whether the manager finds no command, whatever waits: another process takes the hub over.
+    is_held: AtomicBool,
 }
 
 /// What connections tell the manager without a wait.
@@ -87,6 +92,8 @@ pub(crate) fn inbox(commands: usize, bytes: usize) -> (Inbox, CommandReceiver) {
         waiting: AtomicUsize::new(0),
         reports: Mutex::default(),
         any_reports: AtomicBool::new(false),
+        is_pausing: AtomicBool::new(false),
+        is_held: AtomicBool::new(false),
     });
     (Inbox { sender, shared: Arc::clone(&shared) }, CommandReceiver { receiver, shared })
 }
@@ -156,6 +163,18 @@ impl Inbox {
     pub(crate) fn close(&self) {
         self.sender.close();
         self.shared.manager.wake();
+    }
+
+    /// Has the manager hand no client more of what its room keeps.
+    pub(crate) fn pause(&self) {
+        self.shared.is_pausing.store(true, Ordering::SeqCst);
+    }
+
+    /// Lets the manager go on.
+    pub(crate) fn release(&self) {
+        self.shared.is_held.store(false, Ordering::SeqCst);
+        self.shared.is_pausing.store(false, Ordering::SeqCst);
+        self.wake();
     }
 
     /// Tells the manager that a client's connection is gone. Never waits, never fails.
@@ -264,11 +283,11 @@ impl CommandReceiver {
     pub(crate) async fn next(&self, behind: bool) -> Option<Command> {
         let mut waited = false;
         let command = poll_fn(|cx| {
-            let mut received = self.receiver.try_recv();
+            let mut received = self.receive();
             if let Err(TryRecvError::Empty) = received {
                 self.shared.manager.register(cx.waker());
                 // A command sent before the waker was registered did not wake us: look again.
-                received = self.receiver.try_recv();
+                received = self.receive();
             }
             match received {
                 Ok(command) => Poll::Ready(Some(command)),
@@ -318,9 +337,26 @@ impl CommandReceiver {
 
     /// Takes a command that waits already.
     pub(crate) fn try_next(&self) -> Option<Command> {
-        let command = self.receiver.try_recv().ok()?;
+        let command = self.receive().ok()?;
         self.shared.free(command.bytes());
         Some(command)
+    }
+
+    /// Finds no command from now on, until the senders' side is [released](Inbox::release).
+    pub(crate) fn hold(&self) {
+        self.shared.is_held.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether no client is handed more of what its room keeps.
+    pub(crate) fn is_pausing(&self) -> bool {
+        self.shared.is_pausing.load(Ordering::Relaxed)
+    }
+
+    fn receive(&self) -> Result<Command, TryRecvError> {
+        if self.shared.is_held.load(Ordering::Relaxed) && !self.receiver.is_closed() {
+            return Err(TryRecvError::Empty);
+        }
+        self.receiver.try_recv()
     }
 
     /// Takes what connections have told, if they have.

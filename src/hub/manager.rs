@@ -18,9 +18,10 @@ use crate::hub::delivery::{Delivery, Dispatch};
 use crate::hub::eviction::MemoryEviction;
 use crate::hub::inbox::CommandReceiver;
 use crate::hub::link_event::LinkEvent;
-use crate::hub::registry::Registry;
+use crate::hub::registry::{Registry, Restored};
 use crate::hub::reply::Reply;
 use crate::hub::since::{Missed, Since};
+use crate::hub::state::State;
 use crate::hub::subscriptions::{Subscriptions, topics_of};
 use crate::hub::topic::Topic;
 use crate::hub::waiters::Waiters;
@@ -113,6 +114,14 @@ impl Manager {
         }
     }
 
+    /// Takes in the rooms and the clients of another process, before the manager runs.
+    pub(crate) fn restore(&mut self, state: &State, clients: Vec<Restored>) {
+        self.registry.restore(state, clients);
+        if let Some(subscriptions) = &mut self.subscriptions {
+            subscriptions.restore(self.registry.topics(), self.registry.placed());
+        }
+    }
+
     /// Runs until the last hub and client are gone, or the hub has drained.
     pub(crate) async fn run(mut self) {
         let mut begun = false;
@@ -122,7 +131,7 @@ impl Manager {
                     yield_now().await;
                     command
                 }
-                None if !self.asking.is_empty() => {
+                None if !self.asking.is_empty() && !self.commands.is_pausing() => {
                     yield_now().await;
                     self.commands.try_next().unwrap_or(Command::Wake)
                 }
@@ -156,6 +165,9 @@ impl Manager {
 
     /// Hands clients that have asked more of what their rooms keep.
     fn replay(&mut self) {
+        if self.commands.is_pausing() {
+            return;
+        }
         let BatchBudget { commands: messages, bytes } = self.budget;
         // One message at most, since all others wait for it.
         let mut may_deflate = true;
@@ -251,6 +263,13 @@ impl Manager {
                 _ => self.waiters.add(room, since, reply),
             },
             Command::GiveUp => self.waiters.give_up(),
+            Command::HandOver { parked, is_last, reply } => {
+                let roster = registry.hand_over(&parked, is_last);
+                if roster.is_some() {
+                    self.commands.hold();
+                }
+                reply.answer(roster);
+            }
             // The first six are done elsewhere, the next are for the outbox only.
             Command::Publish { .. }
             | Command::Placed { .. }

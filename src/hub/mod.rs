@@ -16,6 +16,7 @@ pub(crate) mod extras;
 pub(crate) mod handle;
 pub(crate) mod history;
 pub(crate) mod history_config;
+pub(crate) mod holding;
 pub(crate) mod inbox;
 pub(crate) mod link_event;
 pub(crate) mod manager;
@@ -31,6 +32,7 @@ pub(crate) mod rooms;
 pub(crate) mod shared_rooms;
 pub(crate) mod since;
 pub(crate) mod sizing;
+pub(crate) mod state;
 pub(crate) mod subscriptions;
 #[cfg(test)]
 pub(crate) mod tests;

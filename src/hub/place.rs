@@ -36,6 +36,11 @@ pub(crate) enum Step {
 }
 
 impl Place {
+    /// Where another process was.
+    pub(crate) fn restored(last: u64) -> Self {
+        Self { last: Some(last), ..Self::default() }
+    }
+
     /// What the room keeps is asked for.
     pub(crate) fn read(&mut self) {
         self.reads += 1;

@@ -24,6 +24,7 @@ use crate::hub::client_id::ClientId;
 use crate::hub::cursor::{Cursor, Reader};
 use crate::hub::extras::Extras;
 use crate::hub::queue_config::QueueConfig;
+use crate::hub::state;
 use crate::hub::unsent::{Progress, Unsent};
 use crate::message::{Encoding, Message};
 use crate::stats::add;
@@ -113,6 +114,18 @@ pub(crate) struct Drained {
     pub(crate) asks: Option<ClientId>,
     /// The position of the last message that it was handed, for a client that is told it.
     pub(crate) position: Option<u64>,
+    /// Whether the client has not been told whole of a gap before that.
+    pub(crate) has_gap: bool,
+}
+
+/// What is known of a client that another process may take over.
+#[derive(Debug)]
+pub(crate) struct Clean {
+    /// Messages that it has missed to the overflow policy.
+    pub(crate) missed: u64,
+    pub(crate) encoding: Encoding,
+    /// Its place among the messages of a room.
+    pub(crate) cursor: Option<state::Cursor>,
 }
 
 /// A message that was taken, and its position if the client is told it.
@@ -206,6 +219,45 @@ impl Queue {
         }
         state.id = Some(id);
         Some(state.encoding)
+    }
+
+    /// Gives the queue of a client that came from another process what it had there.
+    pub(crate) fn restore(&self, id: ClientId, missed: u64, cursor: Option<Cursor>) {
+        let mut state = self.lock();
+        state.id = Some(id);
+        // The other process has sent it something.
+        state.sent = true;
+        if missed > 0 || cursor.is_some() {
+            state.extras = Some(Box::new(Extras { missed, cursor }));
+        }
+    }
+
+    /// What another process has to know of the client, if that may take it over: it is open, and
+    /// neither a message nor the word of a gap waits here. What it is owed waits in its room.
+    pub(crate) fn clean(&self) -> Option<Clean> {
+        let mut state = self.lock();
+        if state.phase != Phase::Open || !state.is_empty() {
+            return None;
+        }
+        let (missed, encoding) = (state.missed(), state.encoding);
+        let cursor = match state.cursor() {
+            // One that ends at the newest message ends now.
+            Some(cursor) if cursor.has_gap || cursor.ends => return None,
+            cursor => cursor.map(|cursor| cursor.plain()),
+        };
+        Some(Clean { missed, encoding, cursor })
+    }
+
+    /// The position that a client was told last, if it is told positions.
+    pub(crate) fn told(&self) -> Option<u64> {
+        self.lock().position()
+    }
+
+    /// The client was told of the gap before a position.
+    pub(crate) fn told_gap(&self, position: u64) {
+        let mut state = self.lock();
+        let cursor = state.cursor().filter(|cursor| cursor.position() == position);
+        cursor.into_iter().for_each(|cursor| cursor.has_gap = false);
     }
 
     /// Ends the wait for the handshake: what is pushed may be written from now on.
@@ -684,7 +736,9 @@ impl Queue {
         }
         let (empty, phase) = (state.is_empty(), state.phase);
         let asks = if state.extras.is_some() { state.take_ask() } else { None };
-        Drained { wrote: written > 0, empty, phase, asks, position: state.position() }
+        let position = state.position();
+        let has_gap = position.is_some() && state.cursor().is_some_and(|cursor| cursor.has_gap);
+        Drained { wrote: written > 0, empty, phase, asks, position, has_gap }
     }
 
     /// Takes the first message that waits, for a client without a stream; `Err` with the reason

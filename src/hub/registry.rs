@@ -15,10 +15,12 @@ use crate::hub::delivery::{Delivery, push_to};
 use crate::hub::entry::{Entry, Membership};
 use crate::hub::event::{EventQueue, HubEvent, HubEventKind};
 use crate::hub::history_config::HistoryConfig;
+use crate::hub::holding::{Kept, Roster};
 use crate::hub::queue::Queue;
 use crate::hub::room::Room;
 use crate::hub::rooms::Rooms;
 use crate::hub::since::{Begin, History, Missed, Since};
+use crate::hub::state::State;
 use crate::hub::topic::Topic;
 use crate::hub::user_index::UserIndex;
 use crate::memory::budget::MemoryBudget;
@@ -49,6 +51,19 @@ pub(crate) struct Registry {
     vacated: Option<Vec<Topic>>,
     /// Clients that get compressed frames.
     deflating: usize,
+}
+
+/// A client that another process had.
+#[derive(Debug)]
+pub(crate) struct Restored {
+    pub(crate) id: ClientId,
+    pub(crate) since: u32,
+    pub(crate) user: Option<Arc<str>>,
+    pub(crate) rooms: Vec<Arc<str>>,
+    pub(crate) queue: Arc<Queue>,
+    /// Messages that it has missed.
+    pub(crate) missed: u64,
+    pub(crate) cursor: Option<Cursor>,
 }
 
 /// A client that pins memory, and how much.
@@ -105,7 +120,6 @@ impl Registry {
     }
 
     /// The topics that have members.
-    #[cfg(test)]
     pub(crate) fn topics(&self) -> impl Iterator<Item = Topic> {
         let rooms = self.rooms.iter().filter(|(_, room)| !room.is_empty());
         let rooms = rooms.map(|(name, _)| Topic::Room(Arc::clone(name)));
@@ -280,6 +294,12 @@ impl Registry {
         counting.collect()
     }
 
+    /// The rooms whose positions the backplane gives, and that of the newest message in each.
+    pub(crate) fn placed(&self) -> Vec<(Arc<str>, u64)> {
+        let placed = self.rooms.iter().filter(|(name, _)| self.rooms.is_placed(name));
+        placed.map(|(name, room)| (Arc::clone(name), room.newest())).collect()
+    }
+
     /// Whether the backplane gives the positions of a room.
     pub(crate) fn is_placed(&self, room: &str) -> bool {
         self.rooms.is_placed(room)
@@ -300,6 +320,88 @@ impl Registry {
             let memory = Arc::clone(&self.memory);
             self.rooms.shed_while(|rooms| rooms.held() > 0 && memory.used() >= low);
         }
+    }
+
+    /// Takes in rooms and clients of another process, with their ids and positions. No limit refuses
+    /// them: they are there.
+    ///
+    /// For a registry that no client has come to yet.
+    pub(crate) fn restore(&mut self, state: &State, clients: Vec<Restored>) {
+        self.generation = state.generation;
+        self.rooms.resume(state.uptime);
+        state.rooms.iter().for_each(|room| self.rooms.restore(room));
+        let mut members = Vec::with_capacity(clients.len());
+        let mut deflating = 0;
+        let entries = clients.into_iter().map(|restored| {
+            let Restored { id, since, user, rooms, queue, missed, cursor } = restored;
+            deflating += usize::from(queue.encoding() == Encoding::Deflate);
+            queue.restore(id, missed, None);
+            let entry = Entry {
+                generation: id.generation,
+                since,
+                queue,
+                user: None,
+                memberships: Vec::with_capacity(rooms.len()),
+            };
+            members.push((id.slot, user, rooms, cursor));
+            (id.slot as usize, entry)
+        });
+        self.entries = entries.collect();
+        for (slot, user, rooms, cursor) in members {
+            let entry = &mut self.entries[slot as usize];
+            entry.user = user.map(|user| self.users.add(&user, slot));
+            for room in rooms {
+                let (room, place) = self.rooms.add_restored(&room, slot);
+                entry.memberships.push(Membership { room, place });
+            }
+            if let Some(mut cursor) = cursor {
+                let keeps = self.rooms.get(&cursor.room).is_some_and(Room::keeps_messages);
+                cursor.is_placed = self.rooms.is_shared() && keeps;
+                entry.queue.set_cursor(cursor, keeps);
+            }
+        }
+        if self.vacated.is_some() {
+            // The hub hears nothing of them.
+            self.rooms.forget_memberless();
+        }
+        self.rooms.fit();
+        self.counters.clients.store(self.entries.len(), Ordering::Relaxed);
+        self.count_deflating(deflating);
+    }
+
+    /// Finds what another process takes over: of the clients that are `parked`, those for which
+    /// nothing waits, and the rooms. `None` if something waits for one of them, unless this is the last
+    /// try. All other clients are told to come back.
+    pub(crate) fn hand_over(
+        &mut self,
+        parked: &[Option<ClientId>],
+        is_last: bool,
+    ) -> Option<Roster> {
+        let mut kept = Vec::new();
+        let mut is_kept = vec![false; self.entries.capacity()];
+        for (place, id) in parked.iter().enumerate() {
+            let Some(id) = *id else { continue };
+            let Some(entry) = self.get(id) else { continue };
+            let Some(clean) = entry.queue.clean() else {
+                if is_last {
+                    continue;
+                }
+                return None;
+            };
+            let rooms = entry.memberships.iter().map(|m| Arc::clone(&m.room)).collect();
+            kept.push(Kept { place, since: entry.since, user: entry.user.clone(), rooms, clean });
+            is_kept[id.slot as usize] = true;
+        }
+        let others = self.entries.iter().filter(|(slot, _)| !is_kept[*slot]);
+        let others: Vec<_> = others
+            .map(|(slot, entry)| ClientId { slot: slot as u32, generation: entry.generation })
+            .collect();
+        let left = others.len();
+        for id in others {
+            self.remove(id, Disconnect::RESTART);
+        }
+        let (uptime, rooms) = self.rooms.plain();
+        Some(Roster { generation: self.generation, uptime, rooms, kept, left })
     }
 
     /// Removes a client and closes its queue with `reason`: the only way out of the registry.

@@ -3,6 +3,7 @@
 use crate::hub::client_id::ClientId;
 use crate::hub::history::{Ring, Slot};
 use crate::hub::since::{Begin, History, Missed, Since};
+use crate::hub::state;
 use crate::message::Message;
 
 /// The members of a room, each the registry's slot of a client, and the positions of its messages.
@@ -45,6 +46,39 @@ impl Room {
             room.outlive(now).messages_max = messages_max;
         }
         room
+    }
+
+    /// A room of another process, which keeps so much of what it kept.
+    pub(crate) fn restored(plain: &state::Room, messages_max: usize, bytes_max: usize) -> Self {
+        let mut room = Self::new(0, 0);
+        (room.born, room.newest) = (plain.born, plain.newest - plain.messages.len() as u64);
+        if messages_max > 0 || plain.outlives {
+            let kept = room.outlive(plain.last_member);
+            (kept.messages_max, kept.last_message) = (messages_max, plain.last_message);
+        }
+        for kept in &plain.messages {
+            let except = kept.except.map(ClientId::of);
+            room.append(&kept.message, except, bytes_max, plain.last_message);
+        }
+        room
+    }
+
+    /// The room as plain data.
+    pub(crate) fn plain(&self, name: &str) -> state::Room {
+        let kept = self.kept.as_deref();
+        let message = |slot: &Slot| state::Kept {
+            message: slot.message.clone(),
+            except: slot.except.map(ClientId::parts),
+        };
+        state::Room {
+            name: name.to_owned(),
+            born: self.born,
+            newest: self.newest,
+            outlives: kept.is_some(),
+            last_message: self.last_message(),
+            last_member: kept.map_or(0, |kept| kept.last_member),
+            messages: self.after(0).map(message).collect(),
+        }
     }
 
     /// Adds a client that is no member; returns its place.

@@ -9,6 +9,7 @@ use crate::hub::event::{EventReaders, HubEventKind};
 use crate::hub::history_config::HistoryConfig;
 use crate::hub::room::Room;
 use crate::hub::sizing::NAME;
+use crate::hub::state;
 use crate::memory::budget::MemoryBudget;
 use crate::message::Message;
 use crate::stats::{Counters, add};
@@ -113,6 +114,58 @@ impl Rooms {
         let now = self.clock.nanos();
         let is_over = move |room: &Room| self.config.age.is_some_and(|age| room.is_over(age, now));
         self.rooms.iter().filter(move |(_, room)| !room.is_empty() || !is_over(room))
+    }
+
+    /// The clock of the rooms, and all of them as plain data.
+    pub(crate) fn plain(&self) -> (u64, Vec<state::Room>) {
+        let rooms = self.iter().map(|(name, room)| room.plain(name)).collect();
+        (self.clock.nanos(), rooms)
+    }
+
+    /// Goes on with the clock of another process.
+    pub(crate) fn resume(&mut self, uptime: u64) {
+        self.clock = Uptime::resume(uptime);
+        self.swept = uptime;
+    }
+
+    /// Takes in a room of another process: it keeps as much of what it kept as is configured now.
+    pub(crate) fn restore(&mut self, plain: &state::Room) {
+        let name = Arc::<str>::from(&*plain.name);
+        let room = Room::restored(plain, self.config.messages_max(&name), self.config.bytes);
+        plain.messages.iter().for_each(|kept| kept.message.charge(&self.memory));
+        let held = self.held + room.holds().1;
+        self.rooms.insert(name, room);
+        self.memberless += 1;
+        self.set_held(held);
+        self.count();
+    }
+
+    /// Adds a client of another process to a room; returns the index's own copy of the name, and the
+    /// client's place.
+    pub(crate) fn add_restored(&mut self, name: &Arc<str>, slot: u32) -> (Arc<str>, u32) {
+        if !self.rooms.contains_key(name) {
+            self.insert(name);
+        }
+        let own = self.rooms.get_key_value(name).map_or(name, |(own, _)| own);
+        let own = Arc::clone(own);
+        let mut place = 0;
+        if let Some(room) = self.rooms.get_mut(name) {
+            self.memberless -= usize::from(room.is_empty());
+            place = room.add(slot);
+        }
+        (own, place)
+    }
+
+    /// Forgets the rooms without a member.
+    pub(crate) fn forget_memberless(&mut self) {
+        self.forget_all(|_, room| room.is_empty());
+    }
+
+    /// Forgets the rooms of another process that do not outlive their members here, and drops what
+    /// is more than may be kept.
+    pub(crate) fn fit(&mut self) {
+        self.forget_all(|_, room| room.is_empty() && !room.outlives());
+        self.shed_to(self.config.memory);
     }
 
     /// How many rooms there are, with those that are over and have not gone yet.
@@ -312,7 +365,12 @@ impl Rooms {
     }
 
     fn forget_over(&mut self) {
-        let over = self.rooms.iter().filter(|(_, room)| room.is_empty() && self.is_over(room));
+        self.forget_all(|rooms, room| room.is_empty() && rooms.is_over(room));
+    }
+
+    /// Forgets rooms without a member.
+    fn forget_all(&mut self, goes: impl Fn(&Self, &Room) -> bool) {
+        let over = self.rooms.iter().filter(|(_, room)| goes(self, room));
         let over: Vec<_> = over.map(|(name, _)| Arc::clone(name)).collect();
         over.iter().for_each(|name| self.forget(name));
     }
@@ -333,13 +391,18 @@ impl Rooms {
             let oldest = oldest.map(|(name, _)| Arc::clone(name))?;
             self.forget(&oldest);
         }
+        self.insert(name);
+        self.readers.tell_room(HubEventKind::RoomMade, name);
+        Some(())
+    }
+
+    /// Adds a room that has no member yet.
+    fn insert(&mut self, name: &Arc<str>) {
         let messages_max = self.config.messages_max(name);
         let now = if messages_max > 0 { self.clock.nanos() } else { 0 };
         self.rooms.insert(Arc::clone(name), Room::new(messages_max, now));
-        self.readers.tell_room(HubEventKind::RoomMade, name);
         self.memberless += 1;
         self.count();
-        Some(())
     }
 
     /// Takes a room without a member off the index.

@@ -101,6 +101,21 @@ impl Subscriptions {
         None
     }
 
+    /// Asks for topics whose members came from another process. They are confirmed when the link is
+    /// up. `placed` are the rooms that the driver goes on in, and their positions.
+    pub(crate) fn restore(
+        &mut self,
+        topics: impl Iterator<Item = Topic>,
+        placed: Vec<(Arc<str>, u64)>,
+    ) {
+        self.link.restore(placed);
+        for topic in topics {
+            self.link.wish(topic.clone(), Wish::Subscribed);
+            self.topics.entry(topic).or_default();
+        }
+        self.reserve();
+    }
+
     /// Does what the driver says; returns the commands that need not wait any more, and the topics
     /// that may have lost their last use. `has_members` says whether the registry has members of a
     /// topic.

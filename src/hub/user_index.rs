@@ -50,7 +50,6 @@ impl UserIndex {
     }
 
     /// The users.
-    #[cfg(test)]
     pub(crate) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
         self.slots.keys()
     }

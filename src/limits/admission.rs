@@ -157,6 +157,18 @@ impl Admissions {
         Ok(permit)
     }
 
+    /// A permit for a client that another process had: no limit refuses it.
+    pub(crate) fn restore(self: &Arc<Self>, ip: Option<u128>) -> ClientPermit {
+        self.clients.fetch_add(1, Ordering::Relaxed);
+        let mut permit = ClientPermit { admissions: Arc::clone(self), ip: None };
+        if let (Some(_), Some(ip)) = (self.per_ip_max, ip) {
+            let mut by_ip = self.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
+            *by_ip.entry(ip).or_insert(0) += 1;
+            permit.ip = Some(Box::new(ip));
+        }
+        permit
+    }
+
     /// Takes a permit for one more reader of events; `ip` as for [`client`](Self::client), among
     /// which it is not counted otherwise.
     pub(crate) fn event_reader(

@@ -5,6 +5,8 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 #[cfg(unix)]
+use std::os::fd::{AsFd, BorrowedFd};
+#[cfg(unix)]
 use std::os::unix::net::UnixListener;
 #[cfg(unix)]
 use std::path::{Path, PathBuf};
@@ -203,6 +205,14 @@ impl TryFrom<UnixListener> for Listener {
         listener.set_nonblocking(true)?;
         let name = listener.local_addr()?.as_pathname().map(Path::to_owned);
         Ok(Self::new(listener.into(), Name::Unix(name)))
+    }
+}
+
+/// For a copy of the descriptor that another process may take over. The hub alone accepts on it.
+#[cfg(unix)]
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.get_ref().as_fd()
     }
 }
 

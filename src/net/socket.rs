@@ -3,6 +3,8 @@
 use std::io::IoSlice;
 use std::net::Shutdown;
 use std::num::NonZeroU32;
+#[cfg(unix)]
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -10,6 +12,7 @@ use std::{fmt, io};
 
 use futures_lite::io::{AsyncRead, AsyncWrite};
 
+use crate::hub::holding::Handle;
 use crate::hub::queue::DirectWriter;
 use crate::net::io::Io;
 use crate::net::stream::Transport;
@@ -110,6 +113,10 @@ impl Transport for Socket {
         Some(Arc::clone(&self.0) as Arc<dyn DirectWriter>)
     }
 
+    fn handle(&self) -> Option<Arc<Handle>> {
+        Some(Arc::clone(&self.0) as Arc<Handle>)
+    }
+
     fn delivers_after_close(&self) -> bool {
         self.0.write_max.is_none()
     }
@@ -128,6 +135,12 @@ impl DirectWriter for Shared {
     fn try_write(&self, frames: &[IoSlice<'_>]) -> io::Result<usize> {
         self.write(frames)
     }
+}
+
+/// The descriptor of a socket, by its [handle](Transport::handle).
+#[cfg(unix)]
+pub(crate) fn descriptor(handle: &Handle) -> Option<BorrowedFd<'_>> {
+    handle.downcast_ref::<Shared>().map(|shared| shared.stream.get_ref().as_fd())
 }
 
 impl AsyncRead for Socket {

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use futures_lite::io::{AsyncRead, AsyncWrite};
 
+use crate::hub::holding::Handle;
 use crate::hub::queue::DirectWriter;
 
 /// A stream, and what some streams can do beyond reading and writing.
@@ -18,6 +19,11 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send {
 
     /// The writer through which a queue may write from any thread, if the stream allows it.
     fn outlet(&self) -> Option<Arc<dyn DirectWriter>>;
+
+    /// What keeps the socket open, if another process can take it over.
+    fn handle(&self) -> Option<Arc<Handle>> {
+        None
+    }
 
     /// Whether written bytes still reach the peer after the stream is dropped. A kernel socket does
     /// that, except under a memory ceiling, where closing it resets the connection.

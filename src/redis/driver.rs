@@ -57,6 +57,8 @@ impl Driver {
         let backplane = shared.backplane.as_ref()?;
         let redis = shared.config.redis.clone()?;
         let link = Arc::clone(&backplane.link);
+        let places = link.take_restored().into_iter();
+        let places = places.map(|(room, last)| (room, Place::restored(last))).collect();
         Some(Self {
             hub: Arc::downgrade(shared),
             outbox: backplane.take_outbox()?,
@@ -74,7 +76,7 @@ impl Driver {
             topics: HashMap::new(),
             lingering: VecDeque::new(),
             script: Script::new(HistoryConfig::new(&shared.config, None)),
-            places: HashMap::new(),
+            places,
             run_id: String::new(),
             has_been_up: false,
         })

@@ -245,6 +245,8 @@ impl Hub {
             listener.readable().await?;
         }
         let permit = admissions.handshake().await;
+        // What arrives while another process takes the hub over waits for that in the backlog.
+        self.shared().holding.released().await;
         let (socket, peer) = listener.accept()?;
         Ok((socket, peer, permit))
     }

@@ -98,10 +98,10 @@ async fn begin<H: Handler>(
     read(hub, filter, place, events_max(hub)).await
 }
 
-/// The end once the hub drains.
+/// The end once the hub drains, or another process takes it over.
 async fn drained(hub: &Hub) -> Disconnect {
-    hub.shared().admissions.closed().await;
-    Disconnect::GOING_AWAY
+    hub.long_requests_end().await;
+    if hub.shared().holding.is_held() { Disconnect::RESTART } else { Disconnect::GOING_AWAY }
 }
 
 /// The end once the handler says that the request may read no more.

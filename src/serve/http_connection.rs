@@ -44,8 +44,6 @@ use crate::websocket::upgrade::{AcceptKey, PendingUpgrade, accept_key, check_pro
 /// A connection whose peer sends requests and reads responses.
 pub(crate) struct HttpConnection<'a, T, H> {
     stream: HttpStream<'a, T>,
-    /// Where the connection comes from.
-    peer: Peer,
     handler: &'a H,
 }
 
@@ -140,7 +138,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         let mut slot = Slot::new(hub, permit);
         let (reason, error) = match slot.within(accepting).await {
             Some(Ok(transport)) => {
-                return Ok((Self { stream: HttpStream::new(hub, transport), peer, handler }, slot));
+                return Ok((Self { stream: HttpStream::new(hub, transport, peer), handler }, slot));
             }
             Some(Err(error)) => (RefusalReason::Left, error),
             None => (RefusalReason::Late, io::ErrorKind::TimedOut.into()),
@@ -167,7 +165,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         let shared = stream.hub.shared();
         let mut over = shared.timers.after(shared.config.idle_timeout);
         poll_fn(move |cx| {
-            while let Poll::Ready(read) = stream.poll_fill(cx, HEAD_READ_BYTES) {
+            while let Poll::Ready(read) = stream.poll_begin(cx, HEAD_READ_BYTES) {
                 // An empty line is no request.
                 if !(stream.skip_empty_lines() && stream.buffer.is_empty()) {
                     return Poll::Ready(read.is_ok_and(|n| n > 0));
@@ -189,7 +187,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
     ) -> Result<ControlFlow<Outcome<'a>, KeepAlive>, Error> {
         let hub = self.stream.hub;
         let counters = &hub.shared().counters;
-        let mut exchange = Exchange::new(slot, self.peer);
+        let mut exchange = Exchange::new(slot, self.stream.peer);
         let response = match self.answer(&mut exchange).await {
             Ok(ControlFlow::Break(Joining {
                 registering,
@@ -276,7 +274,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         exchange.head_only = request.method() == Method::HEAD;
         exchange.has_unread_body = !matches!(head.framing, Framing::Unknown | Framing::Length(0));
         exchange.client_address =
-            client_address(&self.peer, request.headers(), &config.trusted_proxies);
+            client_address(&self.stream.peer, request.headers(), &config.trusted_proxies);
         exchange.requested =
             if config.http { Requested::of(request) } else { Requested::WebSocket };
         let route = route(&head, config, &mut exchange.allow_origin);

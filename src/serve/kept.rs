@@ -169,7 +169,7 @@ async fn wait_for<T: Transport>(
     };
     let mut at_end = Some(at_end);
     let mut over = shared.timers.after(wait);
-    let mut drain = pin!(shared.admissions.closed());
+    let mut drain = pin!(hub.long_requests_end());
     // Told to the manager, so that it does not keep those that have given up.
     let mut waiting = Waiting(Some(hub));
     let mut answer = hub.next_kept(Arc::clone(room), since);

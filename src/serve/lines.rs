@@ -105,10 +105,10 @@ pub(crate) async fn publish_lines<T: Transport, H: Handler>(
     Ok(lines.report(refused))
 }
 
-/// The answer once the hub drains, or its manager has ended: a stream that rests would learn of that
-/// with its next line only.
+/// The answer once the hub drains, another process takes it over, or its manager has ended: a stream
+/// that rests would learn of that with its next line only.
 pub(crate) async fn ended(hub: &Hub) -> Response {
-    or(hub.shared().admissions.closed(), hub.ended()).await;
+    or(hub.long_requests_end(), hub.ended()).await;
     draining()
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod drain;
 pub(crate) mod endpoint;
 pub(crate) mod event_stream;
 pub(crate) mod exchange;
+pub(crate) mod hand_over;
 pub(crate) mod health;
 pub(crate) mod http_connection;
 pub(crate) mod hub_events;
@@ -18,6 +19,8 @@ pub(crate) mod rooms;
 pub(crate) mod routes;
 pub(crate) mod spawn;
 pub(crate) mod subscription;
+#[cfg(unix)]
+pub(crate) mod take_over;
 #[cfg(test)]
 mod tests;
 pub(crate) mod upgraded;

@@ -58,6 +58,24 @@ pub struct Subscription {
     position: Option<u64>,
     /// Counts this as a connection, so that a drain waits until the program has taken its messages.
     _counted: ConnectionGuard,
+    /// Counts this as a connection that no process takes over.
+    _detached: Detached,
+}
+
+/// A connection without a socket, counted until this is dropped.
+struct Detached(Hub);
+
+impl Detached {
+    fn new(hub: &Hub) -> Self {
+        hub.shared().holding.attach();
+        Self(hub.clone())
+    }
+}
+
+impl Drop for Detached {
+    fn drop(&mut self) {
+        self.0.shared().holding.detach();
+    }
 }
 
 impl Hub {
@@ -93,11 +111,12 @@ impl Hub {
     /// ```
     pub async fn subscribe(&self, admission: Admission) -> Result<Subscription, Error> {
         let counted = self.shared().admissions.connection();
+        let detached = Detached::new(self);
         let admitting = registration::admit(self, admission, ClientKind::Subscription);
         let Admitted { registered, client, begin, .. } = admitting.await?;
         registered.queue.open(None);
         let position = begin.map(|begin| begin.position);
-        Ok(Subscription { registered, client, position, _counted: counted })
+        Ok(Subscription { registered, client, position, _counted: counted, _detached: detached })
     }
 }
 

@@ -27,9 +27,15 @@ pub(super) struct HeardEvents {
     has_gap: bool,
 }
 
-/// Has a task read all events. One that is slow reads one at a time, whenever it gets its turn.
-pub(super) fn spawn(executor: &mut Executor, hub: &Hub, is_slow: bool) -> Rc<RefCell<HeardEvents>> {
-    let begin = HeardEvents { rooms: Some(BTreeSet::new()), ..HeardEvents::default() };
+/// Has a task read all events, from the first one on, or of a hub that another process had. One that is slow reads one at a time, whenever it gets its turn.
+pub(super) fn spawn(
+    executor: &mut Executor,
+    hub: &Hub,
+    (is_slow, is_first): (bool, bool),
+) -> Rc<RefCell<HeardEvents>> {
+    // What a reader does not know that comes later, it learns as after a gap.
+    let rooms = is_first.then(BTreeSet::new);
+    let begin = HeardEvents { rooms, has_gap: !is_first, ..HeardEvents::default() };
     let heard = Rc::new(RefCell::new(begin));
     let (asking, own) = (hub.clone(), Rc::clone(&heard));
     executor.spawn(async move {

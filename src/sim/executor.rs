@@ -65,6 +65,21 @@ impl Executor {
         task
     }
 
+    /// Drops all tasks where they stand.
+    pub(super) fn forget_all(&mut self) {
+        self.tasks.clear();
+        self.woken.lock().expect("not poisoned").clear();
+        self.round.clear();
+    }
+
+    /// Spawns the manager of a process that has forgotten all tasks.
+    pub(super) fn spawn_first(&mut self, manager: impl Future<Output = ()> + 'static) -> TaskId {
+        let next = std::mem::replace(&mut self.next, MANAGER);
+        let task = self.spawn(manager);
+        self.next = next;
+        task
+    }
+
     /// Drops a task where it stands.
     pub(super) fn cancel(&mut self, task: TaskId) {
         drop(self.tasks.remove(&task));

@@ -32,6 +32,7 @@ mod peer;
 mod poster;
 mod reader;
 mod rest;
+mod restart;
 mod script;
 mod several;
 mod sweep;

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use fastrand::Rng;
 use futures_lite::io::{AsyncRead, AsyncWrite};
 
+use crate::hub::holding::Handle;
 use crate::hub::queue::DirectWriter;
 use crate::net::stream::Transport;
 use crate::sim::journal::{Name, event};
@@ -48,6 +49,10 @@ pub(crate) struct Kernel {
     deaf: bool,
     /// The server holds no descriptor of it any more.
     pub(crate) closed: bool,
+    /// Another process holds a descriptor: that of this one closes nothing.
+    pub(super) is_moved: bool,
+    /// Whether pushes write to the server's descriptor.
+    pub(super) is_own: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
     rng: Rng,
@@ -71,6 +76,8 @@ impl Line {
             shut: false,
             deaf: false,
             closed: false,
+            is_moved: false,
+            is_own: false,
             reader: None,
             writer: None,
             rng,
@@ -243,6 +250,9 @@ struct Descriptor {
 impl Drop for Descriptor {
     fn drop(&mut self) {
         let mut kernel = self.line.lock();
+        if kernel.is_moved {
+            return;
+        }
         let unread = kernel.to_server.len();
         kernel.tell_server(|| format!("closes its descriptor, with {unread} bytes unread"));
         kernel.closed = true;
@@ -266,6 +276,7 @@ pub(crate) struct Socket(Arc<Descriptor>);
 
 impl Socket {
     pub(crate) fn new(line: &Arc<Line>, is_own: bool) -> Self {
+        line.lock().is_own = is_own;
         Self(Arc::new(Descriptor { line: Arc::clone(line), is_own }))
     }
 
@@ -291,6 +302,10 @@ impl Transport for Socket {
 
     fn outlet(&self) -> Option<Arc<dyn DirectWriter>> {
         self.0.is_own.then(|| Arc::clone(&self.0) as Arc<dyn DirectWriter>)
+    }
+
+    fn handle(&self) -> Option<Arc<Handle>> {
+        Some(Arc::clone(&self.0.line) as Arc<Handle>)
     }
 
     fn delivers_after_close(&self) -> bool {

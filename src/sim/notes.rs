@@ -49,6 +49,8 @@ pub(super) struct PeerNote {
     pub(super) counts: bool,
     /// Its connection was dropped as it stood.
     pub(super) cancelled: bool,
+    /// Hooks that run for it.
+    pub(super) hooks: usize,
     rooms: BTreeMap<usize, Vec<Change>>,
 }
 
@@ -121,6 +123,7 @@ impl Notes {
             since: false,
             counts: false,
             cancelled: false,
+            hooks: 0,
             rooms,
         });
         let peer = self.peers.len() - 1;
@@ -136,6 +139,10 @@ impl Notes {
     pub(super) fn connected(&mut self, peer: usize, id: ClientId) {
         let now = self.moment();
         let note = &mut self.peers[peer];
+        if note.id == Some(id) {
+            // It came from another process, and is there already.
+            return;
+        }
         assert!(note.id.replace(id).is_none(), "a client connects once");
         note.here.by = now;
         for changes in note.rooms.values_mut() {

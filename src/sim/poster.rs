@@ -24,7 +24,7 @@ pub(super) struct Poster {
     /// Its number among all that ever came.
     pub(super) number: usize,
     /// It reads every answer as it comes.
-    steady: bool,
+    pub(super) steady: bool,
     /// The requests that were begun and not answered, in order.
     asked: VecDeque<Asked>,
     /// What it has begun to send and not finished.

@@ -398,7 +398,17 @@ impl Handler for Script {
             Op::Panic => self.notes().may_end(peer, &[Disconnect::INTERNAL.code()]),
             _ => {}
         }
+        let _hook = RunningHook::new(self, peer);
         self.act(client.hub(), Some(client), op).await
+    }
+
+    fn on_hand_over(&self, client: &Client) -> Option<String> {
+        Some(peer_of(client).to_string())
+    }
+
+    fn on_take_over(&self, description: &str) -> Option<Admission> {
+        let peer: usize = description.parse().ok()?;
+        Some(Admission::anonymous().extension(peer))
     }
 
     async fn on_disconnect(&self, client: &Client, reason: &Disconnect) {
@@ -411,6 +421,22 @@ impl Handler for Script {
         let note = &mut notes.peers[peer_of(client)];
         note.gone.by = now;
         note.reasons.push(reason.code());
+    }
+}
+
+/// A hook that runs, noted until it is done or dropped.
+struct RunningHook<'a>(&'a Script, usize);
+
+impl<'a> RunningHook<'a> {
+    fn new(script: &'a Script, peer: usize) -> Self {
+        script.notes().peers[peer].hooks += 1;
+        Self(script, peer)
+    }
+}
+
+impl Drop for RunningHook<'_> {
+    fn drop(&mut self) {
+        self.0.notes().peers[self.1].hooks -= 1;
     }
 }
 

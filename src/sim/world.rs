@@ -71,7 +71,7 @@ impl World {
         let (hub, manager) = Hub::new(config).expect("a valid configuration");
         let mut executor = Executor::new(order);
         let manager = executor.spawn(manager);
-        let heard = event_reader::spawn(&mut executor, &hub, rng.bool());
+        let heard = event_reader::spawn(&mut executor, &hub, (rng.bool(), true));
         // From the first event on.
         while executor.tick(&mut rng) {}
         let script = Script::default();
@@ -117,7 +117,8 @@ impl World {
             82 => self.misbehave(),
             83..=89 => self.program(),
             90..=91 => self.flood(),
-            92..=95 => self.rest(),
+            92..=94 => self.rest(),
+            95 => self.restart(),
             96..=98 => self.pass_time(),
             _ => self.oversleep(),
         }
@@ -513,13 +514,13 @@ impl World {
         }
     }
 
-    fn advance(&self, by: Duration) {
+    pub(super) fn advance(&self, by: Duration) {
         self.time.advance(by);
         event!("{by:?} have passed");
     }
 
     /// Steady peers do not leave a message unfinished.
-    fn finish_halves(&mut self) {
+    pub(super) fn finish_halves(&mut self) {
         for peer in self.peers.iter_mut() {
             if peer.steady && peer.voice < Voice::Silent {
                 peer.line.send(&std::mem::take(&mut peer.half));

@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures_lite::FutureExt as _;
 use http::{Request, StatusCode, Uri, Version};
@@ -15,6 +16,7 @@ use crate::config::Config;
 use crate::connection::end::{End, Ending, depart, finish};
 use crate::connection::handler::Handler;
 use crate::connection::outgoing::{Encode, Outgoing, Output};
+use crate::connection::park::{Details, park_client};
 use crate::connection::registration::Admitted;
 use crate::connection::timeouts::Due;
 use crate::disconnect::Disconnect;
@@ -23,7 +25,7 @@ use crate::http1::url::query_of;
 use crate::hub::client::Client;
 use crate::hub::handle::Hub;
 use crate::hub::queue::{Drained, Queue};
-use crate::hub::since::{InvalidSince, Missed, Since};
+use crate::hub::since::{Begin, InvalidSince, Missed, Since};
 use crate::hub::unsent::{Progress, Unsent};
 use crate::json;
 use crate::memory::budget::Charge;
@@ -131,6 +133,26 @@ impl Asked {
     }
 }
 
+impl EventFormat {
+    /// Bits of the number that stands for a format.
+    const EVENTS: u8 = 1;
+    const CHUNKED: u8 = 2;
+
+    /// The number that stands for it in the state of a hub.
+    fn number(self) -> u8 {
+        let heartbeat = if self.heartbeat == Heartbeat::Event { Self::EVENTS } else { 0 };
+        heartbeat | if self.is_chunked { Self::CHUNKED } else { 0 }
+    }
+
+    /// The format that a number stands for, if one does.
+    pub(crate) fn numbered(number: u8) -> Option<Self> {
+        let heartbeat =
+            if number & Self::EVENTS == 0 { Heartbeat::Comment } else { Heartbeat::Event };
+        let format = Self { heartbeat, is_chunked: number & Self::CHUNKED != 0 };
+        (format.number() == number).then_some(format)
+    }
+}
+
 /// Milliseconds after which an `EventSource` reconnects, a random one for each. Without it all of a
 /// browser's make reconnect after the same time. From a second, since a hub that restarts is away
 /// for a moment, and below what users take for broken.
@@ -184,8 +206,42 @@ pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
         }
     }
     let events = Events::new(encoder, hub);
-    let mut stream =
-        Stream { hub, transport, outgoing, events, asked, discarded: Discarded::default() };
+    run_stream(
+        Stream { hub, transport, outgoing, events, asked, discarded: Discarded::default() },
+        client,
+        handler,
+    )
+}
+
+/// Runs a client that another process had, to its end; `idle` is for how long its stream has said
+/// nothing.
+pub(crate) fn resume<'a, T: Transport + 'a, H: Handler>(
+    hub: &'a Hub,
+    transport: T,
+    admitted: Admitted,
+    (format, idle): (EventFormat, Duration),
+    handler: &'a H,
+) -> impl Future<Output = Disconnect> + Send {
+    let Admitted { registered, client, .. } = admitted;
+    let mut encoder = format.encoder(Vec::new());
+    if let Some(position) = registered.queue.told() {
+        encoder.number(Begin { position, missed: Missed::Nothing });
+    }
+    registered.queue.open(None);
+    let mut outgoing = Outgoing::new(hub, registered);
+    outgoing.timeouts.heard_before(idle);
+    let asked = Asked { format, ..Asked::default() };
+    let (events, discarded) = (Events::new(encoder, hub), Discarded::default());
+    run_stream(Stream { hub, transport, outgoing, events, asked, discarded }, client, handler)
+}
+
+/// Runs a client whose queue is open, to its end.
+#[expect(clippy::manual_async_fn, reason = "as run says")]
+fn run_stream<'a, T: Transport + 'a, H: Handler>(
+    mut stream: Stream<'a, T>,
+    client: Client,
+    handler: &'a H,
+) -> impl Future<Output = Disconnect> + Send {
     async move {
         let end = stream.serve(&client, handler).await;
         // Boxed, so that the long life before has no room for the end.
@@ -281,18 +337,44 @@ impl<T: Transport> Stream<'_, T> {
                 return end;
             }
         }
-        poll_fn(|cx| self.poll(cx)).await
+        let mut is_parked = false;
+        poll_fn(|cx| {
+            let ended = self.poll(cx);
+            let holding = &self.hub.shared().holding;
+            if !holding.is_held() {
+                is_parked = false;
+            } else if ended.is_pending() && !is_parked && !self.outgoing.timeouts.is_writing() {
+                is_parked = true;
+                self.park(client, handler);
+            }
+            ended
+        })
+        .await
     }
 
-    /// Writes, looks for the peer's end, keeps time. Ready only with an end.
+    /// Says that the connection is clean: what comes from now on waits in the queue until it is
+    /// written.
+    fn park<H: Handler>(&self, client: &Client, handler: &H) {
+        let idle = self.outgoing.timeouts.idle();
+        if let Some(socket) = self.transport.handle() {
+            let events = Some(self.asked.format.number());
+            park_client(&socket, client, handler, Details { idle, events });
+        }
+    }
+
+    /// Writes, looks for the peer's end, keeps time. Ready only with an end. While the hub is held
+    /// the stream says nothing of its own, and the peer is not read.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let is_held = self.hub.shared().holding.is_held();
         loop {
             if let Poll::Ready(end) = End::of(self.poll_drain(cx).phase) {
                 return Poll::Ready(end);
             }
-            let left = self.discarded.poll_end(cx, self.hub, &mut self.transport);
-            if let Poll::Ready(reason) = left {
-                return Poll::Ready(End::Lost(reason));
+            if !is_held {
+                let left = self.discarded.poll_end(cx, self.hub, &mut self.transport);
+                if let Poll::Ready(reason) = left {
+                    return Poll::Ready(End::Lost(reason));
+                }
             }
             let config = &self.hub.shared().config;
             match ready!(self.outgoing.timeouts.poll(cx, config, None, None)) {
@@ -301,6 +383,7 @@ impl<T: Transport> Stream<'_, T> {
                     return Poll::Ready(End::Evicted);
                 }
                 // A peer that has gone does not acknowledge it, and the kernel says so in time.
+                _ if is_held => self.outgoing.timeouts.heard(),
                 _ => {
                     self.events.encoder.say(self.asked.format.heartbeat.text(config).as_bytes());
                     self.outgoing.timeouts.heard();

@@ -62,6 +62,16 @@ impl Tick {
         self.ahead((wait.as_nanos() as u64).div_ceil(TICK_NANOS))
     }
 
+    /// The tick that is this long before this one.
+    pub(crate) fn less(self, wait: Duration) -> Self {
+        self.ahead(ticks(wait).wrapping_neg())
+    }
+
+    /// The time from another tick to this one; nothing, where the other is later.
+    pub(crate) fn time_after(self, other: Self) -> Duration {
+        Duration::from_nanos(u64::from(self.minus(other).max(0).unsigned_abs() / 2) * TICK_NANOS)
+    }
+
     pub(crate) fn is_before(self, other: Self) -> bool {
         self.minus(other) < 0
     }
@@ -142,6 +152,11 @@ impl TimerList {
         }
         self.shrink(len);
         earliest
+    }
+
+    /// Moves all wakers to `all`, whenever they are due.
+    pub(crate) fn take_all(&mut self, all: &mut Vec<Waker>) {
+        all.extend(self.entries.iter_mut().filter_map(|entry| entry.waker.take()));
     }
 
     /// Registers `waker` in `slot` for `due`; an earlier deadline of the slot stays. Allocates a

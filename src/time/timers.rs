@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use crate::config::Config;
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::clock::{Clock, Timer, now};
 use crate::time::timer_list::{Slot, Tick, TimerList};
@@ -82,9 +83,27 @@ impl Timers {
         self.tick_of(now())
     }
 
+    /// The time this long ago, at most a day.
+    pub(crate) fn before(&self, idle: Duration) -> Tick {
+        self.now().less(idle.min(Config::WAIT_MAX))
+    }
+
+    /// How long ago a tick was that has passed, at most a day.
+    pub(crate) fn since(&self, tick: Tick) -> Duration {
+        self.now().time_after(tick).min(Config::WAIT_MAX)
+    }
+
     /// A point in time, rounded up to a tick.
     pub(crate) fn tick_of(&self, time: Instant) -> Tick {
         Tick::coming(time.saturating_duration_since(self.origin))
+    }
+
+    /// Wakes every task that waits for a deadline, before its time.
+    pub(crate) fn wake_all(&self) {
+        let mut all = Vec::new();
+        self.lock().deadlines.take_all(&mut all);
+        // Outside the lock, as in `fire`.
+        all.into_iter().for_each(wake);
     }
 
     /// Whether a tick is not in the future.

@@ -6,6 +6,7 @@ use std::io;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures_lite::FutureExt as _;
 
@@ -13,6 +14,7 @@ use crate::connection::end::{End, depart, finish};
 use crate::connection::handler::Handler;
 use crate::connection::memory_wait::MemoryWait;
 use crate::connection::outgoing::{Encode, Outgoing, Output};
+use crate::connection::park::{Details, park_client};
 use crate::connection::read_pause::ReadPause;
 use crate::connection::registration::{Admitted, Registered};
 use crate::connection::timeouts::Due;
@@ -74,7 +76,31 @@ pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
             .queue
             .push_control(&[&header(TEXT, position.len()), position.as_bytes()].concat());
     }
-    let mut connection = Connection::new(hub, transport, registered, early, inflates);
+    run_open(Connection::new(hub, transport, registered, early, inflates), client, handler)
+}
+
+/// Runs a client that another process had, to its end; `idle` is for how long its peer has said
+/// nothing.
+pub(crate) fn resume<'a, T: Transport + 'a, H: Handler>(
+    hub: &'a Hub,
+    transport: T,
+    admitted: Admitted,
+    idle: Duration,
+    handler: &'a H,
+) -> impl Future<Output = Disconnect> + Send {
+    let Admitted { registered, client, inflates, .. } = admitted;
+    let mut connection = Connection::new(hub, transport, registered, Vec::new(), inflates);
+    connection.outgoing.timeouts.heard_before(idle);
+    run_open(connection, client, handler)
+}
+
+/// Runs a client whose queue is open, to its end.
+#[expect(clippy::manual_async_fn, reason = "as run says")]
+fn run_open<'a, T: Transport + 'a, H: Handler>(
+    mut connection: Box<Connection<'a, T>>,
+    client: Client,
+    handler: &'a H,
+) -> impl Future<Output = Disconnect> + Send {
     async move {
         let end = connection.serve(&client, handler).await;
         connection.stop_reading();
@@ -157,7 +183,14 @@ impl<'a, T: Transport> Connection<'a, T> {
             }
             loop {
                 let message = match poll_fn(|cx| self.poll_next(cx)).await {
-                    Ok(message) => message,
+                    Ok(Some(message)) => message,
+                    Ok(None) => {
+                        // Boxed, since it is rare.
+                        match Box::pin(self.stand_still(client, handler)).await {
+                            Ok(()) => continue,
+                            Err(end) => return end,
+                        }
+                    }
                     Err(end) => return end,
                 };
                 add(&self.hub.shared().counters.messages_received, 1);
@@ -187,8 +220,34 @@ impl<'a, T: Transport> Connection<'a, T> {
         })
     }
 
-    /// Finds the next message; on the way it writes, answers pings and keeps time.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, End>> {
+    /// Says that the connection is clean, and does not read while the hub is held. It still writes.
+    async fn stand_still<H: Handler>(&mut self, client: &Client, handler: &H) -> Result<(), End> {
+        let idle = self.outgoing.timeouts.idle();
+        if let Some(socket) = self.reader.transport.handle() {
+            park_client(&socket, client, handler, Details { idle, events: None });
+        }
+        self.pause = Some(ReadPause::HandOver);
+        let ended = poll_fn(|cx| {
+            if let Poll::Ready(end) = self.poll_write_and_timeouts(cx) {
+                return Poll::Ready(Err(end));
+            }
+            if self.hub.shared().holding.is_held() { Poll::Pending } else { Poll::Ready(Ok(())) }
+        });
+        ended.await?;
+        self.resume_reading();
+        Ok(())
+    }
+
+    /// Whether the hub is held, and the peer has begun nothing that is not read whole.
+    fn is_clean_and_held(&self) -> bool {
+        self.hub.shared().holding.is_held()
+            && self.reader.is_between()
+            && self.pong_pending.is_none()
+    }
+
+    /// Finds the next message; on the way it writes, answers pings and keeps time. `None` if another
+    /// process takes the hub over, and the connection is clean.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, End>> {
         // The lane first: it stores the waker, and a seal or an eviction goes before reading.
         if let Poll::Ready(end) = self.poll_write(cx) {
             return Poll::Ready(Err(end));
@@ -202,8 +261,12 @@ impl<'a, T: Transport> Connection<'a, T> {
     }
 
     /// Decodes and reads until there is a message, an end, or nothing more to read.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, End>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, End>> {
         loop {
+            if self.is_clean_and_held() {
+                self.end_poll();
+                return Poll::Ready(Ok(None));
+            }
             if self.poll_memory(cx).is_pending() {
                 self.pause = Some(ReadPause::Memory);
                 self.read_budget = READ_BUDGET;
@@ -216,10 +279,10 @@ impl<'a, T: Transport> Connection<'a, T> {
             }
             if self.reader.has_unread() {
                 match self.reader.next(self.hub, self.outgoing.queue()) {
-                    Some(Ok(Event::Message(message))) => return Poll::Ready(Ok(message)),
+                    Some(Ok(Event::Message(message))) => return Poll::Ready(Ok(Some(message))),
                     Some(Ok(Event::Inflated(message))) => {
                         self.spend(message.len());
-                        return Poll::Ready(Ok(message));
+                        return Poll::Ready(Ok(Some(message)));
                     }
                     Some(Ok(Event::Ping(payload))) => self.answer(&payload),
                     Some(Ok(Event::Pong)) => {}
@@ -498,7 +561,7 @@ pub(super) mod tests {
             while connection.reader.has_unread() {
                 let mut messages = 0;
                 while let Poll::Ready(next) = connection.poll_next(cx) {
-                    assert_eq!(next.expect("a message").as_bytes(), message);
+                    assert_eq!(next.expect("no end").expect("a message").as_bytes(), message);
                     messages += 1;
                 }
                 turns.push(messages);
@@ -522,7 +585,9 @@ pub(super) mod tests {
                 let late = connection.poll_next(cx);
                 if comes {
                     assert!(late.is_pending(), "{late:?}");
-                    let Poll::Ready(Ok(message)) = connection.poll_next(cx) else { panic!("lost") };
+                    let Poll::Ready(Ok(Some(message))) = connection.poll_next(cx) else {
+                        panic!("lost")
+                    };
                     assert_eq!(message.as_bytes(), [7; 100]);
                 } else {
                     let Poll::Ready(Err(End::Ours(reason))) = late else { panic!("{late:?}") };

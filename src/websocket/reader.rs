@@ -197,6 +197,11 @@ impl<T: Transport> Reader<T> {
         !self.is_short && self.start < self.end
     }
 
+    /// Whether the peer is between two frames of no message, as far as it was read.
+    pub(crate) fn is_between(&self) -> bool {
+        self.start == self.end && !self.decoder.has_begun() && !self.has_ended
+    }
+
     /// Whether something may lie behind the last event, here or in the transport.
     pub(crate) fn may_have_more(&self) -> bool {
         self.is_full || self.start < self.end

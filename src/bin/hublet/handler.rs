@@ -40,6 +40,31 @@ struct Seat {
     probes: bool,
     /// When its token ends, in seconds of Unix time; 0 if it does not.
     end: u64,
+    /// Whether it came from the program that this process was.
+    is_kept: bool,
+}
+
+impl Seat {
+    /// Describes the seat for the next program.
+    fn describe(&self) -> String {
+        let bit = u8::from;
+        let (echo, sends, probes) = (bit(self.echo), bit(self.sends), bit(self.probes));
+        format!("{echo}{sends}{probes} {} {}", self.end, self.room)
+    }
+
+    /// Reads a description.
+    fn read(text: &str) -> Option<Self> {
+        let mut words = text.splitn(3, ' ');
+        let bits = words.next().filter(|bits| bits.len() == 3)?;
+        let bit = |nth: usize| match &bits.as_bytes()[nth] {
+            b'0' => Some(false),
+            b'1' => Some(true),
+            _ => None,
+        };
+        let (echo, sends, probes) = (bit(0)?, bit(1)?, bit(2)?);
+        let end = words.next()?.parse().ok()?;
+        Some(Self { room: words.next()?.into(), echo, sends, probes, end, is_kept: true })
+    }
 }
 
 impl Relay {
@@ -72,7 +97,7 @@ impl Handler for Relay {
         let end = pass.until.unwrap_or(0);
         let until = pass.until;
         let room: Arc<str> = room.into();
-        let seat = Seat { room: Arc::clone(&room), echo, sends, probes, end };
+        let seat = Seat { room: Arc::clone(&room), echo, sends, probes, end, is_kept: false };
         let admission = pass.user.map_or_else(Admission::anonymous, Admission::user);
         let mut admission = admission.room(room).extension(seat);
         if let Some(since) = since {
@@ -129,11 +154,21 @@ impl Handler for Relay {
 
     async fn on_connect(&self, client: &Client) -> Result<(), Disconnect> {
         let seat = seat(client)?;
-        self.fold.joined(client, &seat.room, &client.peer());
+        if !seat.is_kept {
+            self.fold.joined(client, &seat.room, &client.peer());
+        }
         if seat.end > 0 {
             self.clock.add(client.id(), seat.end);
         }
         Ok(())
+    }
+
+    fn on_hand_over(&self, client: &Client) -> Option<String> {
+        seat(client).ok().map(Seat::describe)
+    }
+
+    fn on_take_over(&self, description: &str) -> Option<Admission> {
+        Seat::read(description).map(|seat| Admission::anonymous().extension(seat))
     }
 
     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {

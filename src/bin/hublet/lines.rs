@@ -29,8 +29,19 @@ pub(crate) struct TooLong {
 }
 
 impl Lines {
-    pub(crate) fn new(max: usize) -> Self {
-        Self { max, held: Vec::new(), len: 0, number: 0 }
+    #[cfg(test)]
+    fn new(max: usize) -> Self {
+        Self::resume(max, (0, 0), Vec::new())
+    }
+
+    /// Goes on in a line that another process has begun.
+    pub(crate) fn resume(max: usize, (number, len): (u64, u64), held: Vec<u8>) -> Self {
+        Self { max, held, len, number }
+    }
+
+    /// The lines so far, the length of the current one, and what is held of it.
+    pub(crate) fn parts(&self) -> (u64, u64, &[u8]) {
+        (self.number, self.len, &self.held)
     }
 
     /// Removes bytes from the front of `bytes` up to the end of a line; `None` if all are removed
@@ -63,14 +74,20 @@ impl Lines {
         let line = self.held.strip_suffix(b"\r").unwrap_or(&self.held);
         let message = if self.held.len() as u64 != len || line.len() > self.max {
             Err(TooLong { number: self.number, len })
-        } else if let Ok(text) = std::str::from_utf8(line) {
-            Ok(Message::text(text))
         } else {
-            Ok(Message::binary(line))
+            Ok(message(line))
         };
         self.held.clear();
         self.held.shrink_to(KEEP);
         message
+    }
+}
+
+/// The message of a line.
+pub(crate) fn message(line: &[u8]) -> Message {
+    match std::str::from_utf8(line) {
+        Ok(text) => Message::text(text),
+        Err(_) => Message::binary(line),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The `hublet` binary: serves a hub until a signal ends it.
 
 mod auth;
+mod before;
 mod flags;
 mod handler;
 mod health;
@@ -9,11 +10,15 @@ mod json_reader;
 mod jwt;
 mod lines;
 mod log;
+mod main_thread;
 mod pace;
 mod page;
 mod patient;
+mod pause;
 mod pipe;
 mod request_token;
+#[cfg(target_os = "linux")]
+mod restart;
 mod secret;
 mod signals;
 mod socket;
@@ -30,20 +35,23 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::task::Poll;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use event_listener::Event;
 use futures_lite::future::{FutureExt, or, yield_now};
-use hublet::{Disconnect, Hub, Listener, Reactor};
+use hublet::{Disconnect, Hub, Listener, Reactor, TakeOver};
 use smol::{Executor, Task};
 
 use auth::Access;
+use before::{Before, Prior, Running, restart, unblock_signals};
 use flags::{Action, Options};
 use handler::Relay;
 use join_log::Fold;
+use main_thread::MainThread;
 use patient::Patient;
 use pipe::{Pipe, Plan};
-use signals::Signals;
+use signals::{Signals, Wish};
+use socket::Served;
 use token_clock::{TokenClock, unix_time};
 
 /// The type of all tasks. One type keeps the executor's code for a task in the binary once.
@@ -105,14 +113,28 @@ impl Failure {
 }
 
 fn main() -> ExitCode {
+    // Before a thread is started: until the hub catches them, signals wait.
+    let inherited = Before::take();
     let outcome = match flags::parse(std::env::vars_os(), std::env::args_os()) {
-        Ok(Action::Serve(options)) => serve(*options),
+        Ok(Action::Serve(options)) => inherited.and_then(|before| serve(*options, before)),
+        Ok(Action::Takes(version, options)) => takes(version, *options),
         Ok(Action::Health(addresses)) => health::ask(&addresses),
         Ok(Action::Print(text)) => print(text.as_bytes())
             .map_err(|error| Failure::running(format!("standard output failed: {error}"))),
         Err(failure) => Err(failure),
     };
     ExitCode::from(code(outcome))
+}
+
+/// Says whether this program takes over from one that writes this version of the state, with these
+/// flags.
+fn takes(version: u32, options: Options) -> Result<(), Failure> {
+    if version != hublet::HandOver::VERSION {
+        return Err(Failure::usage(format!("the state of version {version} is not known")));
+    }
+    check_fd_limit(raise_fd_limit(), options.config.max_clients)?;
+    let hub = Hub::new(options.config);
+    hub.map(drop).map_err(|error| Failure::usage(flags::in_flags(&error.to_string())))
 }
 
 /// Turns an outcome into the exit code, and prints a failure as one sentence.
@@ -131,7 +153,7 @@ fn print(bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Serves until a signal or the end of the pipe has drained the hub, or until a part fails.
-fn serve(options: Options) -> Result<(), Failure> {
+fn serve(options: Options, before: Before) -> Result<(), Failure> {
     log::start(options.level);
     // A panic is logged as one line. The default hook would block if standard error is not read.
     std::panic::set_hook(Box::new(|panic| ::log::error!("{panic}")));
@@ -143,20 +165,32 @@ fn serve(options: Options) -> Result<(), Failure> {
     let reactor =
         Reactor::new().map_err(|error| Failure::running(format!("no reactor: {error}")))?;
     let stop = Event::new();
+    let main_thread = Arc::new(MainThread::default());
     let mut threads = Vec::new();
     for _ in 1..options.threads {
         let (executor, stopped) = (Arc::clone(&executor), stop.listen());
         let reactor = reactor.clone();
         threads.push(thread(Box::new(move || work(&executor, &reactor, stopped.boxed())))?);
     }
+    // The other threads hold the signals back, so that no exec of this one loses any.
+    let signals = Signals::new(&reactor)?;
+    unblock_signals();
+    let helper = (options.threads > 1).then(|| Arc::clone(&main_thread));
     // A task of its own: a future that runs beside the executor's tasks is polled whenever one of
     // them is woken, and this one would check for signals each time.
     let main = spawn(&executor, {
         let (executor, reactor) = (Arc::clone(&executor), reactor.clone());
-        async move { run(&executor, &reactor, options).await }
+        let helper = helper.clone();
+        async move { run(&executor, &reactor, options, (before, signals, helper)).await }
     });
     let mut outcome = Ok(());
-    work(&executor, &reactor, Box::pin(async { outcome = main.await }));
+    match helper {
+        None => work(&executor, &reactor, Box::pin(async { outcome = main.await })),
+        Some(helper) => {
+            let end = or(async { outcome = main.await }, helper.run());
+            work(&executor, &reactor, Box::pin(end));
+        }
+    }
     stop.notify(usize::MAX);
     for thread in threads {
         if thread.join().is_err() {
@@ -201,26 +235,20 @@ async fn run(
     executor: &Arc<Executor<'static>>,
     reactor: &Reactor,
     options: Options,
+    (before, signals, helper): (Before, Signals, Option<Arc<MainThread>>),
 ) -> Result<(), Failure> {
-    let signals = Signals::new(reactor)?;
     let wanted = options.config.max_clients;
     let is_shared = options.config.redis.is_some();
     let plan = Plan::of(&options);
-    let (hub, manager) = Hub::new(options.config)
-        .map_err(|error| Failure::usage(flags::in_flags(&error.to_string())))?;
-    if let Some(sizing) = hub.sizing() {
-        ::log::info!("memory: {sizing}");
-        if let Some(wanted) = wanted.filter(|&wanted| wanted > sizing.max_clients) {
-            let fit = sizing.max_clients;
-            ::log::warn!("{fit} clients fit into --max-memory, not {wanted} of --max-clients");
-        }
-    }
+    let Before { program, prior } = before;
+    let Begun { hub, manager, taken, served, rest } =
+        begin(options.config, &options.listen, prior)?;
+    say_limits(&hub, wanted, taken.is_some());
     reactor.attach_timers(&hub);
     let redis = hub.connect_redis_on(reactor);
-    let bound = socket::listen(&options.listen)?;
     let fold = Arc::new(Fold::new(hub.clone()));
     let clock = Arc::new(TokenClock::new(hub.clone(), reactor.clone()));
-    let has_ends = options.secrets.jwt_secret.is_some();
+    let has_ends = options.secrets.jwt_secret.is_some() || taken.is_some();
     let access = Access::new(options.secrets);
     let (echo, protocols) = (options.echo, options.protocols);
     let relay = Relay::new(echo, protocols, Arc::clone(&fold), access, Arc::clone(&clock));
@@ -239,33 +267,79 @@ async fn run(
         parts.push(Part::start(executor, "the watchdog's pulse", pulse));
     }
     let mut redis = is_shared.then(|| spawn(executor, connect(redis)));
-    let mut names = Vec::new();
+    let mut pipe = None;
+    let count = taken.as_ref().map(TakeOver::connections);
+    if let Some(taken) = taken {
+        let reconnected = async {
+            or(taken.reconnected(), reactor.sleep(REDIS_MAX)).await;
+            Ok(())
+        };
+        or(reconnected, refused(&mut redis)).await?;
+        // It is a member of its room before any client speaks.
+        let started = Pipe::start(&hub, executor, reactor, &plan, rest);
+        pipe = Some(or(started, refused(&mut redis)).await?);
+        let running = taken.serve(executor, Some(reactor), &relay);
+        running.map_err(|error| Failure::running(error.to_string()))?;
+    }
+    let (mut names, mut open) = (Vec::new(), Vec::new());
     // The files of Unix sockets are removed when this is dropped.
     let mut files = Vec::new();
-    for (listener, file) in bound {
+    for served in served {
+        let (listener, descriptor, file) = served
+            .open()
+            .map_err(|error| Failure::running(format!("a listener has no copy: {error}")))?;
         let listener =
             reactor.attach(listener).map_err(|error| Failure::running(error.to_string()))?;
         names.push(listener.to_string());
         files.push(file);
+        open.push(descriptor);
         parts.push(accept(executor, &hub, &relay, listener));
     }
-    let started = or(Pipe::start(&hub, executor, reactor, &plan), refused(&mut redis));
-    let mut pipe = started.await?;
-    announce(&plan, &names);
+    let mut pipe = match pipe {
+        Some(pipe) => pipe,
+        None => {
+            let started = Pipe::start(&hub, executor, reactor, &plan, pipe::Rest::default());
+            or(started, refused(&mut redis)).await?
+        }
+    };
+    match count {
+        None => announce(&plan, &names),
+        Some(count) => ::log::info!(
+            "restarted as {}: {count} connections go on, listening on {}",
+            env!("CARGO_PKG_VERSION"),
+            names.join(", ")
+        ),
+    }
     systemd::ready();
-
-    let signal = async {
-        signals.first().await?;
-        Ok((Disconnect::RESTART, Ok(())))
+    let (signals, open) = (Arc::new(signals), Arc::new(open));
+    let (reason, outcome) = loop {
+        let signal = async {
+            Ok(match signals.next().await? {
+                Wish::Stop => Some((Disconnect::RESTART, Ok(()))),
+                Wish::Restart => None,
+            })
+        };
+        // If a standard stream fails, the hub still drains.
+        let piped = async { Ok(Some((Disconnect::GOING_AWAY, pipe.ended().await))) };
+        let ended = async {
+            let name = first_end(&mut parts).await?;
+            Err(Failure::running(format!("{name} ended too early")))
+        };
+        let refused = refused(&mut redis);
+        if let Some(end) = or(or(or(ended, signal), piped), refused).await? {
+            break end;
+        }
+        let (hub, pipe, helper) = (&hub, &pipe, helper.as_deref());
+        systemd::reloading();
+        ::log::info!("restarting: {} clients go on", hub.stats().clients);
+        let running =
+            Running { hub, reactor, signals: &signals, open: &open, pipe, plan: &plan, helper };
+        let sentence = restart(&program, running).await;
+        ::log::error!("not restarted: {sentence}");
+        systemd::ready();
     };
-    // If a standard stream fails, the hub still drains.
-    let piped = async { Ok((Disconnect::GOING_AWAY, pipe.ended().await)) };
-    let ended = async {
-        let name = first_end(&mut parts).await?;
-        Err(Failure::running(format!("{name} ended too early")))
-    };
-    let refused = refused(&mut redis);
-    let (reason, outcome) = or(or(or(ended, signal), piped), refused).await?;
+    // Without these copies the ports are closed with their accept loops.
+    drop(open);
 
     systemd::stopping(plan.drain_max);
     ::log::info!("shutting down: closing {} clients with {reason}", hub.stats().clients);
@@ -290,6 +364,62 @@ async fn run(
     fold.flush();
     outcome.and(drained)
 }
+
+/// A hub that is new, or goes on where another process was.
+struct Begun {
+    hub: Hub,
+    manager: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// The connections of the process before.
+    taken: Option<TakeOver>,
+    served: Vec<Served>,
+    /// What the pipes of the process before have not passed on.
+    rest: pipe::Rest,
+}
+
+/// Makes the hub and its listeners.
+fn begin(
+    config: hublet::Config,
+    addresses: &[socket::Address],
+    prior: Option<Prior>,
+) -> Result<Begun, Failure> {
+    let usage = |error: hublet::Error| Failure::usage(flags::in_flags(&error.to_string()));
+    #[cfg(target_os = "linux")]
+    if let Some(Prior { listeners, pipe, state, descriptors }) = prior {
+        let (hub, manager, taken) = Hub::take_over(config, &state, descriptors).map_err(usage)?;
+        let served = socket::listen_on(addresses, listeners);
+        let manager = Box::pin(manager);
+        return Ok(Begun { hub, manager, taken: Some(taken), served, rest: pipe });
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = prior;
+    let (hub, manager) = Hub::new(config).map_err(usage)?;
+    let served = socket::listen(addresses)?;
+    let manager = Box::pin(manager);
+    Ok(Begun { hub, manager, taken: None, served, rest: pipe::Rest::default() })
+}
+
+/// Logs what the memory limit allows, and which limit is lower than what is there.
+fn say_limits(hub: &Hub, wanted: Option<usize>, is_taken: bool) {
+    let mut limit = wanted;
+    if let Some(sizing) = hub.sizing() {
+        ::log::info!("memory: {sizing}");
+        if let Some(wanted) = wanted.filter(|&wanted| wanted > sizing.max_clients) {
+            let fit = sizing.max_clients;
+            ::log::warn!("{fit} clients fit into --max-memory, not {wanted} of --max-clients");
+        }
+        limit = Some(sizing.max_clients);
+    }
+    let clients = hub.stats().clients;
+    if let Some(limit) = limit.filter(|&limit| is_taken && clients > limit) {
+        ::log::warn!(
+            "{clients} clients are connected and {limit} are allowed now: they stay, and no other \
+             is admitted before enough of them have left"
+        );
+    }
+}
+
+/// How long a hub that goes on waits for Redis before it accepts.
+const REDIS_MAX: Duration = Duration::from_secs(5);
 
 /// Connects the hub to its Redis server, and keeps it connected.
 async fn connect(

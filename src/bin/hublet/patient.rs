@@ -60,6 +60,11 @@ enum Ready {
 }
 
 impl<S: Stream> Patient<S> {
+    /// Waits until a read returns at once. A stream that cannot be waited for counts as ready.
+    pub(crate) fn until_readable(&self) {
+        drop(self.wait(Ready::Read));
+    }
+
     /// Waits until the stream is ready, or has an error or an end to tell.
     #[cfg(unix)]
     fn wait(&self, ready: Ready) -> io::Result<()> {

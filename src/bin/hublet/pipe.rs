@@ -19,11 +19,16 @@ use super::flags::Options;
 use super::lines::{self, Lines, TooLong};
 use super::pace::Pace;
 use super::patient::Patient;
+use super::pause::Pause;
+pub(crate) use super::pause::Rest;
 use super::stdio::StreamBuffer;
 use super::{Failure, Work, spawn, thread};
 
 /// How long the output waits before it tries again to join its room.
 const PLACE_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a restart waits for a pipe to come to rest.
+const PAUSE_WAIT: Duration = Duration::from_secs(1);
 
 /// Bytes of a frame beyond its payload, at most (RFC 6455 5.2).
 const FRAMING: usize = 10;
@@ -76,6 +81,46 @@ pub(crate) struct Pipe {
     output: Option<Work>,
     /// Lines for the thread that writes standard output.
     lines: Arc<StreamBuffer>,
+    /// Bytes of the thread that reads standard input.
+    chunks: Arc<StreamBuffer>,
+    /// Pauses the input.
+    pause: Arc<Pause>,
+}
+
+/// Pipes that pause. Dropped, they go on.
+pub(crate) struct Paused<'a> {
+    pipe: &'a Pipe,
+    rest: Rest,
+}
+
+impl Paused<'_> {
+    /// Waits until standard output has what the hub had for it; returns what is left to write and to
+    /// publish.
+    pub(crate) async fn rest(&mut self, reactor: &Reactor) -> Result<&Rest, String> {
+        if self.pipe.output.is_some() {
+            let written = async {
+                self.pipe.pause.ended().await;
+                self.pipe.lines.hold().await;
+                Ok(())
+            };
+            let late = async {
+                reactor.sleep(PAUSE_WAIT).await;
+                Err("standard output is not read".to_owned())
+            };
+            or(written, late).await?;
+            self.rest.unwritten = self.pipe.lines.waiting();
+        }
+        Ok(&self.rest)
+    }
+}
+
+impl Drop for Paused<'_> {
+    fn drop(&mut self) {
+        self.pipe.pause.end();
+        self.pipe.lines.more(0);
+        self.pipe.chunks.release();
+        self.pipe.lines.release();
+    }
 }
 
 impl Pipe {
@@ -86,8 +131,10 @@ impl Pipe {
         executor: &Executor<'static>,
         reactor: &Reactor,
         plan: &Plan,
+        rest: Rest,
     ) -> Result<Self, Failure> {
         let mut pipe = Self::default();
+        pipe.lines.put_back(&rest.unwritten);
         let own = Arc::<Mutex<Option<Client>>>::default();
         if let Some(room) = &plan.stdout {
             let subscription = subscribe_when_up(hub, reactor, room).await.map_err(|error| {
@@ -97,6 +144,7 @@ impl Pipe {
                 reactor: reactor.clone(),
                 own: Arc::clone(&own),
                 lines: Arc::clone(&pipe.lines),
+                pause: Arc::clone(&pipe.pause),
             };
             let lines = Arc::clone(&pipe.lines);
             thread(Box::new(move || lines.write(Patient(io::stdout().lock()))))?;
@@ -104,15 +152,43 @@ impl Pipe {
             pipe.output = Some(spawn(executor, output.run(hub, room, subscription)));
         }
         if let Some(room) = &plan.stdin {
-            let chunks = Arc::<StreamBuffer>::default();
-            let reader = Arc::clone(&chunks);
-            thread(Box::new(move || reader.read(Patient(io::stdin().lock()))))?;
+            let (chunks, reader) = (Arc::clone(&pipe.chunks), Arc::clone(&pipe.chunks));
+            let read = move || reader.read(Patient(io::stdin().lock()), Patient::until_readable);
+            thread(Box::new(read))?;
             // Input and output act as one client, which gets no echo if other clients get none.
             let itself = (!plan.echo && plan.stdout.as_ref() == Some(room)).then_some(own);
-            let input = Input { pace: Pace::new(hub, reactor, room, plan), itself, chunks };
-            pipe.input = Some(spawn(executor, input.run(plan.max_message)));
+            let (pace, pause) = (Pace::new(hub, reactor, room, plan), Arc::clone(&pipe.pause));
+            let input = Input { pace, itself, chunks, pause };
+            pipe.input = Some(spawn(executor, input.run(plan.max_message, rest)));
         }
         Ok(pipe)
+    }
+
+    /// Pauses the pipes, before a restart.
+    ///
+    /// # Errors
+    ///
+    /// If the input does not come to rest.
+    pub(crate) async fn pause(&self, reactor: &Reactor, plan: &Plan) -> Result<Paused<'_>, String> {
+        let mut paused = Paused { pipe: self, rest: Rest::default() };
+        self.lines.more(LINE_PER_FRAME * (plan.queue_bytes + plan.max_message));
+        if self.input.is_some() {
+            let at_rest = async {
+                self.chunks.hold().await;
+                let mut rest = self.pause.begin().await;
+                // What the thread had read meanwhile.
+                rest.unread.extend(self.chunks.waiting());
+                Ok(rest)
+            };
+            let late = async {
+                reactor.sleep(PAUSE_WAIT).await;
+                Err("standard input does not come to rest".to_owned())
+            };
+            paused.rest = or(at_rest, late).await?;
+        } else {
+            self.pause.want();
+        }
+        Ok(paused)
     }
 
     /// Waits for the end of the input, or until the reader of the output is gone. Pending for ever
@@ -152,6 +228,15 @@ impl Pipe {
     }
 }
 
+/// Runs a future to its end, or until a pause is wanted.
+async fn unless<T>(pause: &Pause, future: impl Future<Output = T>) -> Option<T> {
+    let wanted = async {
+        pause.wanted().await;
+        None
+    };
+    or(wanted, async { Some(future.await) }).await
+}
+
 /// How often a room is asked for while Redis is away.
 const AGAIN: Duration = Duration::from_millis(250);
 
@@ -189,25 +274,57 @@ struct Input {
     itself: Option<Arc<Mutex<Option<Client>>>>,
     /// Bytes that the thread has read.
     chunks: Arc<StreamBuffer>,
+    pause: Arc<Pause>,
 }
 
 impl Input {
     /// Publishes the lines, then waits until no member's queue holds any of them.
-    async fn run(mut self, max: usize) -> Result<(), Failure> {
-        let mut lines = Lines::new(max);
-        while let Some(chunk) = self.chunks.take().await {
-            let mut rest = &chunk[..];
-            while let Some(line) = lines.next(&mut rest) {
+    async fn run(mut self, max: usize, rest: Rest) -> Result<(), Failure> {
+        let mut lines = Lines::resume(max, (rest.number, rest.len), rest.held);
+        let mut pending = rest.line.map(|line| Ok(lines::message(&line)));
+        let (mut chunk, mut at) = (rest.unread, 0);
+        let pause = Arc::clone(&self.pause);
+        loop {
+            if pause.is_wanted() {
+                let (number, len, held) = lines.parts();
+                let line =
+                    pending.as_ref().and_then(|line: &Result<Message, _>| line.as_ref().ok());
+                let line = line.map(|line| line.as_bytes().to_vec());
+                let (held, unread) = (held.to_vec(), chunk[at..].to_vec());
+                let rest = Rest { number, len, held, line, unread, unwritten: Vec::new() };
+                pause.take(rest).await;
+            }
+            if pending.is_none() {
+                let mut rest = &chunk[at..];
+                pending = lines.next(&mut rest);
+                at = chunk.len() - rest.len();
+            }
+            if let Some(line) = &pending {
+                let bytes = line.as_ref().map_or(0, |line| line.len() + FRAMING);
+                // A line that waits for a slow member is not published, and goes along.
+                match unless(&pause, self.pace.keep(bytes)).await {
+                    None => continue,
+                    Some(Err(_)) => return Ok(()),
+                    Some(Ok(())) => {}
+                }
+                let Some(line) = pending.take() else { continue };
                 if self.take(line, max).await.is_err() {
                     return Ok(());
                 }
+                continue;
+            }
+            match unless(&pause, self.chunks.take()).await {
+                None => {}
+                Some(Some(next)) => (chunk, at) = (next, 0),
+                Some(None) => break,
             }
         }
         self.chunks
             .result()
             .map_err(|error| Failure::running(format!("standard input failed: {error}")))?;
         if let Some(line) = lines.last() {
-            if self.take(line, max).await.is_err() {
+            let bytes = line.as_ref().map_or(0, |line| line.len() + FRAMING);
+            if self.pace.keep(bytes).await.is_err() || self.take(line, max).await.is_err() {
                 return Ok(());
             }
         }
@@ -232,7 +349,6 @@ impl Input {
                 return Ok(());
             }
         };
-        self.pace.keep(message.len() + FRAMING).await?;
         let (hub, room) = (&self.pace.hub, &*self.pace.room);
         let itself = self.itself.as_ref().and_then(|client| lock(client).clone());
         // Without a wait for the count, the manager takes many lines at once.
@@ -269,6 +385,7 @@ struct Output {
     own: Arc<Mutex<Option<Client>>>,
     /// Lines for the thread that writes them.
     lines: Arc<StreamBuffer>,
+    pause: Arc<Pause>,
 }
 
 impl Output {
@@ -284,6 +401,14 @@ impl Output {
             *lock(&self.own) = Some(subscription.client().clone());
             let Some(reason) = self.hand_on(&mut subscription).await else { break };
             drop(subscription);
+            if self.pause.is_wanted() {
+                // All that the room had for it is among the lines. It joins again if the restart
+                // fails.
+                self.pause.end_output().await;
+                let Some(again) = self.join_now(&hub, &room).await else { break };
+                subscription = again;
+                continue;
+            }
             if ![Disconnect::SLOW.code(), Disconnect::TRY_LATER.code()].contains(&reason.code()) {
                 break;
             }
@@ -301,6 +426,17 @@ impl Output {
                 Err(Failure::running(format!("standard output failed: {error}")))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Joins the room again, once a client permit is free.
+    async fn join_now(&self, hub: &Hub, room: &Arc<str>) -> Option<Subscription> {
+        loop {
+            match subscribe(hub, room).await {
+                Ok(subscription) => return Some(subscription),
+                Err(error) if error.status().is_some() => self.reactor.sleep(PLACE_PAUSE).await,
+                Err(_) => return None,
+            }
         }
     }
 
@@ -387,7 +523,8 @@ mod tests {
         reactor.block_on(executor.run(async {
             let mut pipe = Pipe::default();
             let lines = Arc::clone(&pipe.lines);
-            let output = Output { reactor: reactor.clone(), own: Arc::default(), lines };
+            let (own, pause) = Default::default();
+            let output = Output { reactor: reactor.clone(), own, lines, pause };
             let room = Arc::<str>::from("n");
             let subscription = subscribe(&hub, &room).await.expect("a place");
             let work = output.run(hub.clone(), Arc::clone(&room), subscription);
@@ -455,7 +592,8 @@ mod tests {
         let _manager = executor.spawn(manager);
         let reactor = Reactor::new().expect("descriptors");
         let (own, lines) = (Arc::default(), Arc::default());
-        let output = Output { reactor: reactor.clone(), own, lines };
+        let pause = Arc::default();
+        let output = Output { reactor: reactor.clone(), own, lines, pause };
         reactor.block_on(executor.run(async {
             let room = Arc::<str>::from("n");
             let other = subscribe(&hub, &room).await.expect("a place");

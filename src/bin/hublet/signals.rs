@@ -1,4 +1,4 @@
-//! SIGTERM, SIGINT and SIGHUP, as futures.
+//! SIGTERM, SIGINT, SIGHUP and SIGUSR2, as futures.
 
 use std::future::poll_fn;
 
@@ -6,7 +6,16 @@ use hublet::{Error, Reactor};
 
 use super::Failure;
 
-/// The signals that end the hub.
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// To drain.
+    Stop,
+    /// To become the binary that lies at the path of the process now.
+    Restart,
+}
+
+/// The signals that end the hub or restart it.
 ///
 /// SIGHUP says that the terminal is gone. A terminal that closes may send it twice, and a supervisor
 /// behind SIGTERM, so it is never the second signal that stops the hub at once.
@@ -19,9 +28,14 @@ impl Signals {
         sys::Signals::new(reactor).map(Self).map_err(|error| failure(&error))
     }
 
-    /// Waits for the first signal. Cancel safe.
-    pub(crate) async fn first(&self) -> Result<(), Failure> {
+    /// Waits for a signal. Cancel safe.
+    pub(crate) async fn next(&self) -> Result<Wish, Failure> {
         poll_fn(|cx| self.0.poll_first(cx)).await.map_err(|error| failure(&error))
+    }
+
+    /// Whether a signal was caught that ends the hub, and was not waited for.
+    pub(crate) fn has_stop(&self) -> bool {
+        self.0.has_stop()
     }
 
     /// Waits for a second signal. Cancel safe.
@@ -45,32 +59,47 @@ mod sys {
 
     use hublet::{Error, Reactor, Watch};
     use rustix::io::Errno;
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+
+    use super::Wish;
 
     #[derive(Debug)]
     pub(crate) struct Signals {
         /// SIGTERM and SIGINT.
         stop: Pipe,
-        /// SIGHUP, unless it is ignored.
+        /// SIGHUP where a standard stream is a terminal, unless it is ignored.
         hangup: Option<Pipe>,
+        /// SIGUSR2, and SIGHUP where no standard stream is a terminal.
+        restart: Pipe,
     }
 
     impl Signals {
         pub(crate) fn new(reactor: &Reactor) -> Result<Self, Error> {
-            let hangup = !ignores_hangup();
+            let (is_ignored, has_terminal) = (ignores_hangup(), has_terminal());
+            let hangup = !is_ignored && has_terminal;
+            let restart: &[_] =
+                if is_ignored || has_terminal { &[SIGUSR2] } else { &[SIGUSR2, SIGHUP] };
             Ok(Self {
                 stop: Pipe::of(&[SIGTERM, SIGINT], reactor)?,
                 hangup: hangup.then(|| Pipe::of(&[SIGHUP], reactor)).transpose()?,
+                restart: Pipe::of(restart, reactor)?,
             })
         }
 
-        pub(crate) fn poll_first(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-            match self.poll_stop(cx) {
-                Poll::Pending => {
-                    self.hangup.as_ref().map_or(Poll::Pending, |hangup| hangup.poll_next(cx))
+        pub(crate) fn poll_first(&self, cx: &mut Context<'_>) -> Poll<Result<Wish, Error>> {
+            let stops = [Some(&self.stop), self.hangup.as_ref()];
+            for stop in stops.into_iter().flatten() {
+                if let Poll::Ready(caught) = stop.poll_next(cx) {
+                    return Poll::Ready(caught.map(|()| Wish::Stop));
                 }
-                stop => stop,
             }
+            self.restart.poll_next(cx).map_ok(|()| Wish::Restart)
+        }
+
+        /// What is caught stays, for the next wait.
+        pub(crate) fn has_stop(&self) -> bool {
+            let stops = [Some(&self.stop), self.hangup.as_ref()];
+            stops.into_iter().flatten().any(Pipe::has_caught)
         }
 
         pub(crate) fn poll_stop(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -91,6 +120,11 @@ mod sys {
             reactor.watch(reader).map(Self)
         }
 
+        fn has_caught(&self) -> bool {
+            let mut byte = [0];
+            rustix::net::recv(&self.0, &mut byte, rustix::net::RecvFlags::PEEK).is_ok()
+        }
+
         fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
             loop {
                 match rustix::io::read(&self.0, &mut [0u8]) {
@@ -107,10 +141,12 @@ mod sys {
     /// counts as ignored unless a standard stream is a terminal: `nohup` leaves none.
     fn ignores_hangup() -> bool {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        ignored(&status, SIGHUP).unwrap_or_else(|| {
-            ![io::stdin().is_terminal(), io::stdout().is_terminal(), io::stderr().is_terminal()]
-                .contains(&true)
-        })
+        ignored(&status, SIGHUP).unwrap_or_else(|| !has_terminal())
+    }
+
+    fn has_terminal() -> bool {
+        [io::stdin().is_terminal(), io::stdout().is_terminal(), io::stderr().is_terminal()]
+            .contains(&true)
     }
 
     /// Reads from Linux's description of a process whether it ignores a signal.
@@ -141,6 +177,8 @@ mod sys {
 
     use hublet::{Error, Reactor};
 
+    use super::Wish;
+
     #[derive(Debug)]
     pub(crate) struct Signals;
 
@@ -149,8 +187,12 @@ mod sys {
             Ok(Self)
         }
 
-        pub(crate) fn poll_first(&self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        pub(crate) fn poll_first(&self, _: &mut Context<'_>) -> Poll<Result<Wish, Error>> {
             Poll::Pending
+        }
+
+        pub(crate) fn has_stop(&self) -> bool {
+            false
         }
 
         pub(crate) fn poll_stop(&self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+#[cfg(unix)]
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -89,21 +91,141 @@ impl Drop for SocketFile {
 /// A listener, and its socket file if this process made one.
 type Bound = (Listener, Option<SocketFile>);
 
+/// A listener that the hub serves.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) listener: Listener,
+    file: Option<SocketFile>,
+    /// The address that made it; empty for one that a supervisor passed.
+    address: String,
+}
+
+/// What a restart hands on of a listener that is served.
+#[derive(Debug)]
+#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "there is no restart"))]
+pub(crate) struct Open {
+    #[cfg(unix)]
+    pub(crate) descriptor: OwnedFd,
+    /// What tells another process of it.
+    pub(crate) line: String,
+}
+
+impl Served {
+    fn of((listener, file): Bound, address: String) -> Self {
+        Self { listener, file, address }
+    }
+
+    /// Takes the listener out, to serve it, and its file.
+    pub(crate) fn open(self) -> io::Result<(Listener, Open, Option<SocketFile>)> {
+        let identity = self.file.as_ref().and_then(|file| file.identity);
+        let (device, inode, seconds, nanos) = identity.unwrap_or_default();
+        // A path with a line end is bound anew.
+        let address = self.address.replace('\n', "?");
+        let open = Open {
+            #[cfg(unix)]
+            descriptor: self.listener.as_fd().try_clone_to_owned()?,
+            line: format!("listener {device} {inode} {seconds} {nanos} {address}\n"),
+        };
+        Ok((self.listener, open, self.file))
+    }
+}
+
+/// A listener of the process that this one was.
+#[cfg(target_os = "linux")]
+#[derive(Debug)]
+pub(crate) struct Inherited {
+    descriptor: OwnedFd,
+    identity: Identity,
+    address: String,
+}
+
+#[cfg(target_os = "linux")]
+impl Inherited {
+    /// Reads the line of an [`Open`], but for its first word.
+    pub(crate) fn read(line: &str, descriptor: OwnedFd) -> Option<Self> {
+        let mut words = line.splitn(5, ' ');
+        let identity = (
+            words.next()?.parse().ok()?,
+            words.next()?.parse().ok()?,
+            words.next()?.parse().ok()?,
+            words.next()?.parse().ok()?,
+        );
+        Some(Self { descriptor, identity, address: words.next()?.to_owned() })
+    }
+
+    /// The listener, which listens on.
+    fn served(self) -> Result<Served, Error> {
+        let is_unix =
+            rustix::net::getsockname(&self.descriptor).map_err(io::Error::from)?.address_family()
+                == rustix::net::AddressFamily::UNIX;
+        let listener = if is_unix {
+            Listener::try_from(std::os::unix::net::UnixListener::from(self.descriptor))?
+        } else {
+            Listener::try_from(std::net::TcpListener::from(self.descriptor))?
+        };
+        let path = self.address.strip_prefix("unix:").filter(|_| self.identity != (0, 0, 0, 0));
+        let file = path.map(|path| SocketFile { path: path.into(), identity: Some(self.identity) });
+        Ok(Served { listener, file, address: self.address })
+    }
+}
+
+/// The listeners of the process that this one was, for the addresses that are asked for now. One
+/// that cannot be bound is an error in the log, since clients are connected by the others.
+#[cfg(target_os = "linux")]
+pub(crate) fn listen_on(addresses: &[Address], inherited: Vec<Inherited>) -> Vec<Served> {
+    let (mut passed, mut others): (Vec<_>, Vec<_>) =
+        inherited.into_iter().partition(|inherited| inherited.address.is_empty());
+    let default = [DEFAULT];
+    let addresses = if addresses.is_empty() && passed.is_empty() { &default } else { addresses };
+    let mut bound = Vec::new();
+    for address in addresses {
+        let text = address.to_string();
+        let (ours, rest): (Vec<_>, Vec<_>) =
+            others.into_iter().partition(|inherited| inherited.address == text);
+        others = rest;
+        if ours.is_empty() {
+            if let Err(failure) = serve(address, &mut bound) {
+                ::log::error!("{}", failure.sentence);
+            }
+        }
+        passed.extend(ours);
+    }
+    for inherited in passed {
+        match inherited.served() {
+            Ok(served) => bound.push(served),
+            Err(error) => ::log::error!("a socket from before cannot be listened on: {error}"),
+        }
+    }
+    // The file of an address that is not asked for any more goes.
+    others.into_iter().for_each(|inherited| drop(inherited.served()));
+    bound
+}
+
 /// The address that the hub listens on without `--listen`.
 pub(crate) const DEFAULT: Address =
     Address::Tcp(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080)));
 
 /// Takes the sockets that a supervisor passes in and binds `addresses`. Binds the default if there
 /// are neither.
-pub(crate) fn listen(addresses: &[Address]) -> Result<Vec<Bound>, Failure> {
-    let mut bound = handed_over()?;
+pub(crate) fn listen(addresses: &[Address]) -> Result<Vec<Served>, Failure> {
+    let passed = handed_over()?;
+    let mut served: Vec<_> =
+        passed.into_iter().map(|bound| Served::of(bound, String::new())).collect();
     for address in addresses {
-        bind(address, &mut bound)?;
+        serve(address, &mut served)?;
     }
-    if bound.is_empty() {
-        bind(&DEFAULT, &mut bound)?;
+    if served.is_empty() {
+        serve(&DEFAULT, &mut served)?;
     }
-    Ok(bound)
+    Ok(served)
+}
+
+/// Binds an address that is to be served.
+fn serve(address: &Address, served: &mut Vec<Served>) -> Result<(), Failure> {
+    let mut bound = Vec::new();
+    bind(address, &mut bound)?;
+    served.extend(bound.into_iter().map(|bound| Served::of(bound, address.to_string())));
+    Ok(())
 }
 
 /// Takes the sockets that `LISTEN_FDS` counts. The supervisor keeps them open while it restarts the

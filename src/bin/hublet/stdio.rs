@@ -30,10 +30,14 @@ pub(crate) struct StreamBuffer {
 struct State {
     /// The bytes that wait: one chunk for the hub, or about [`UNWRITTEN_MAX`] bytes for the thread.
     bytes: Vec<u8>,
-    /// Whether the thread is writing bytes that it has taken.
-    writing: bool,
+    /// Whether the thread is reading, or writing bytes that it has taken.
+    is_busy: bool,
+    /// Whether the thread begins nothing: a restart is under way.
+    is_held: bool,
     /// Bytes beyond [`UNWRITTEN_MAX`] that may wait during a drain; 0 before it.
     last: usize,
+    /// Bytes beyond it that may wait during a restart; 0 before it.
+    more: usize,
     /// Whether no more bytes are added.
     ended: bool,
     /// The result of the thread; `None` while it runs.
@@ -41,22 +45,37 @@ struct State {
 }
 
 impl StreamBuffer {
-    /// Reads a stream to its end or until it fails, in a thread of its own.
-    pub(crate) fn read(&self, mut stream: impl Read) {
+    /// Reads a stream to its end or until it fails, in a thread of its own. `until_ready` waits until
+    /// a read returns at once.
+    pub(crate) fn read<S: Read>(&self, mut stream: S, until_ready: impl Fn(&S)) {
         let mut buffer = vec![0; CHUNK];
         let result = loop {
-            match stream.read(&mut buffer) {
-                Ok(0) => break Ok(()),
+            until_ready(&stream);
+            {
+                let mut state = self.lock();
+                while !state.bytes.is_empty() || state.is_held {
+                    state = self.wait_for_hub(state);
+                }
+                state.is_busy = true;
+            }
+            let read = stream.read(&mut buffer);
+            let mut state = self.lock();
+            state.is_busy = false;
+            match read {
+                Ok(0) => {
+                    drop(state);
+                    break Ok(());
+                }
                 Ok(n) => {
-                    let mut state = self.lock();
-                    while !state.bytes.is_empty() {
-                        state = self.wait_for_hub(state);
-                    }
                     state.bytes.extend_from_slice(&buffer[..n]);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => break Err(error),
+                Err(error) => {
+                    drop(state);
+                    break Err(error);
+                }
             }
+            drop(state);
             self.hub.notify(usize::MAX);
         };
         self.finish(result);
@@ -67,15 +86,15 @@ impl StreamBuffer {
         let mut batch = Vec::new();
         let result = loop {
             let mut state = self.lock();
-            state.writing = false;
+            state.is_busy = false;
             self.hub.notify(usize::MAX);
-            while state.bytes.is_empty() && !state.ended {
+            while state.is_held || (state.bytes.is_empty() && !state.ended) {
                 state = self.wait_for_hub(state);
             }
             if state.bytes.is_empty() {
                 break Ok(());
             }
-            state.writing = true;
+            state.is_busy = true;
             std::mem::swap(&mut batch, &mut state.bytes);
             drop(state);
             if let Err(error) = stream.write_all(&batch).and_then(|()| stream.flush()) {
@@ -97,7 +116,7 @@ impl StreamBuffer {
 
     /// Appends bytes to write, once there is room; `false` if the thread has ended.
     pub(crate) async fn put(&self, append: impl FnOnce(&mut Vec<u8>)) -> bool {
-        self.wait(&|state| state.bytes.len() < UNWRITTEN_MAX + state.last).await;
+        self.wait(&|state| state.bytes.len() < UNWRITTEN_MAX + state.last + state.more).await;
         let mut state = self.lock();
         if state.result.is_some() {
             return false;
@@ -109,9 +128,38 @@ impl StreamBuffer {
 
     /// Waits until all is written. `false` if a drain has begun or the thread has ended.
     pub(crate) async fn written(&self) -> bool {
-        self.wait(&|state| (state.bytes.is_empty() && !state.writing) || state.last > 0).await;
+        self.wait(&|state| (state.bytes.is_empty() && !state.is_busy) || state.last > 0).await;
         let state = self.lock();
         state.result.is_none() && state.last == 0
+    }
+
+    /// Lets the thread begin nothing more; ready once it is at rest. What it has read waits for
+    /// [`take`](Self::take).
+    pub(crate) async fn hold(&self) {
+        self.lock().is_held = true;
+        self.wait(&|state| !state.is_busy).await;
+    }
+
+    /// Lets the thread go on.
+    pub(crate) fn release(&self) {
+        self.lock().is_held = false;
+        self.thread.notify_all();
+    }
+
+    /// A copy of the bytes that wait.
+    pub(crate) fn waiting(&self) -> Vec<u8> {
+        self.lock().bytes.clone()
+    }
+
+    /// Adds bytes that waited in another process, before the thread runs.
+    pub(crate) fn put_back(&self, bytes: &[u8]) {
+        self.lock().bytes.extend_from_slice(bytes);
+    }
+
+    /// Makes room for more bytes than may wait otherwise; 0 takes it back.
+    pub(crate) fn more(&self, bytes: usize) {
+        self.lock().more = bytes;
+        self.hub.notify(usize::MAX);
     }
 
     /// Makes room for the last bytes of a drain.

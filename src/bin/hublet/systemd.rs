@@ -9,6 +9,19 @@ pub(crate) fn ready() {
     notify("READY=1\n");
 }
 
+/// Notifies that a restart has begun; [`ready`] ends it, here or in the program that follows.
+#[cfg(target_os = "linux")]
+pub(crate) fn reloading() {
+    use rustix::time::{ClockId, clock_gettime};
+    let now = clock_gettime(ClockId::Monotonic);
+    let micros = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
+    notify(&format!("RELOADING=1\nMONOTONIC_USEC={micros}\n"));
+}
+
+/// This system has no systemd.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn reloading() {}
+
 /// Notifies that the drain has begun, and how long it may take, if that is more than by default: the
 /// time that the service has to stop may be shorter.
 pub(crate) fn stopping(drain_max: Duration) {

@@ -33,7 +33,7 @@ fn process_with_a_fault() {
     let arguments = ["hublet", "--listen", "127.0.0.1:0", "--threads", "2"];
     let action = flags::parse([], arguments.map(Into::into)).expect("valid flags");
     let Action::Serve(options) = action else { unreachable!("nothing else was asked for") };
-    std::process::exit(code(serve(*options)).into());
+    std::process::exit(code(Before::take().and_then(|before| serve(*options, before))).into());
 }
 
 /// Kills the process when dropped, also if the test fails.

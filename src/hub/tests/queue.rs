@@ -11,11 +11,12 @@ use crate::disconnect::Disconnect;
 use crate::hub::backlog::backlog_size;
 use crate::hub::batch::{Audience, Batch, JoinedFrames};
 use crate::hub::client_id::ClientId;
-use crate::hub::cursor::Reading;
+use crate::hub::cursor::{Cursor, Reader, Reading};
 use crate::hub::history_config::HistoryConfig;
 use crate::hub::queue::{DirectWriter, Drained, Phase, Push, Queue};
 use crate::hub::queue_config::QueueConfig;
 use crate::hub::registry::Registry;
+use crate::hub::since::Since;
 use crate::hub::tests::support::{
     Frame, Sink, Wakes, decode, fates, number_of, numbered, queue_config, seeded,
 };
@@ -31,7 +32,7 @@ struct Lane {
 }
 
 fn drained(wrote: bool, empty: bool, phase: Phase) -> Drained {
-    Drained { wrote, empty, phase, asks: None, position: None }
+    Drained { wrote, empty, phase, asks: None, position: None, has_gap: false }
 }
 
 impl Lane {
@@ -83,6 +84,30 @@ impl Lane {
         assert_eq!(cut, 0, "the stream ends with a whole frame");
         frames
     }
+}
+
+/// Another process may take over what neither has anything to write nor a gap to tell of.
+#[test]
+fn a_client_is_clean_once_it_has_all_and_was_told_of_its_gap() {
+    let lane = Lane::held(8, 1_000, Overflow::Disconnect, 0);
+    let reading = Reading { reader: Reader::Numbered, since: Some(Since::Now), ends: false };
+    lane.queue.set_cursor(Cursor::new("a".into(), reading, 7, 7), false);
+    assert!(lane.queue.clean().is_none(), "it is in its handshake");
+    lane.queue.open(Some(Arc::clone(&lane.sink) as Arc<dyn DirectWriter>));
+    assert_eq!(lane.queue.clean().and_then(|clean| clean.cursor).map(|at| at.position), Some(7));
+    lane.push_each(0..1);
+    assert!(lane.queue.clean().is_none(), "a message waits");
+    lane.sink.grant(usize::MAX);
+    lane.drain();
+    assert!(lane.queue.clean().is_some());
+    assert!(!lane.queue.begin_anew("a", 50), "it is told of gaps");
+    assert!(lane.drain().has_gap);
+    lane.queue.told_gap(49);
+    assert!(lane.queue.clean().is_none(), "it was told of another one");
+    lane.queue.told_gap(50);
+    assert_eq!(lane.queue.clean().and_then(|clean| clean.cursor).map(|at| at.position), Some(50));
+    lane.queue.close(Disconnect::NORMAL);
+    assert!(lane.queue.clean().is_none());
 }
 
 /// Takes from a queue without a stream.

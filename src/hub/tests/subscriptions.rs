@@ -16,7 +16,7 @@ use crate::time::timers::Timers;
 
 /// A link that is not connected, and the driver's side of its outbox.
 fn link() -> (Arc<Link>, CommandReceiver) {
-    let (link, outbox) = Link::new(4, 1024, Timers::new().now());
+    let (link, outbox) = Link::new((4, 1024), Timers::new().now(), None);
     (Arc::new(link), outbox)
 }
 

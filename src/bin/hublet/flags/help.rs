@@ -44,9 +44,12 @@ pub(super) fn help() -> String {
          The variable in brackets does the same as the flag; the flag wins.\n\
          Each token and key may be given twice, by its flag or its file, to change from one to the \
          other: both are accepted. The variable of a file takes two with a comma.\n\
-         SIGTERM, SIGINT and SIGHUP shut down gracefully: queued messages are written, then clients \
-         are closed with 1012. A second SIGTERM or SIGINT stops at once. A SIGHUP that is ignored at \
-         the start (nohup) stays ignored.\n\
+         SIGTERM and SIGINT shut down gracefully: queued messages are written, then clients are closed \
+         with 1012. A second one stops at once.\n\
+         SIGUSR2 restarts: the process becomes the binary that lies at its path now, reads every file \
+         anew, and keeps its clients. If the new binary does not take the flags, nothing changes.\n\
+         SIGHUP shuts down if a standard stream is a terminal, and else restarts. A SIGHUP that is \
+         ignored at the start (nohup) stays ignored.\n\
          Exit codes: 0 after a graceful shutdown, 1 after a failure or a second signal, 2 for a \
          flag or value that is not allowed.\n",
     );

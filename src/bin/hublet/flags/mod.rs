@@ -1,5 +1,6 @@
 //! The flags and their environment variables, both from one table.
 
+mod env_file;
 mod help;
 mod sets;
 mod table;
@@ -17,7 +18,7 @@ use super::secret::Secrets;
 use super::socket::Address;
 use super::unix_address::UnixAddress;
 use help::help;
-use table::{FLAGS, FRAMING, PREFIX};
+use table::{ENV_FILE, FLAGS, FRAMING, Origin, PREFIX};
 use value::{origin_warning, show_bytes};
 
 /// What the process must do.
@@ -25,6 +26,8 @@ use value::{origin_warning, show_bytes};
 pub(crate) enum Action {
     /// Serve a hub.
     Serve(Box<Options>),
+    /// Say whether these flags and this version of the state of another process are taken.
+    Takes(u32, Box<Options>),
     /// Check the hub at these addresses.
     Health(Vec<Address>),
     /// Print this and end.
@@ -113,16 +116,28 @@ pub(crate) fn parse(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
     arguments: impl IntoIterator<Item = OsString>,
 ) -> Result<Action, Failure> {
-    let (given, health) = match given(arguments)? {
-        Given::Flags { given, health } => (given, health),
+    let (given, health, takes) = match given(arguments)? {
+        Given::Flags { given, health, takes } => (given, health, takes),
         Given::Action(action) => return Ok(action),
     };
     let mut options = Options::default();
     let mut variables = variables(environment)?;
+    let path = given.iter().rfind(|(name, _)| *name == ENV_FILE).map(|(_, path)| path);
+    let of_variable = |(name, _): &&(String, String)| *name == format!("{PREFIX}ENV_FILE");
+    let path = path.or_else(|| Some(&variables.iter().find(of_variable)?.1));
+    let path = path.filter(|path| !path.is_empty()).cloned();
+    let mut lines = path.as_deref().map_or_else(|| Ok(Vec::new()), env_file::read)?;
     for flag in FLAGS {
         let variable = flag.variable();
         let at = variables.iter().position(|(name, _)| *name == variable);
-        let from_environment = at.map(|at| variables.swap_remove(at).1);
+        let mut from_environment = at.map(|at| variables.swap_remove(at).1);
+        let mut origin = Origin { name: variable.clone(), is_line: false };
+        if let Some(at) = lines.iter().position(|line| line.name == variable) {
+            let line = lines.swap_remove(at);
+            from_environment = Some(line.value);
+            let file = path.as_deref().unwrap_or_default();
+            origin = Origin { name: format!("line {} of {file}", line.line), is_line: true };
+        }
         // An empty variable counts as unset, as compose files write it.
         let is_empty = from_environment.as_ref().is_some_and(String::is_empty);
         if is_empty && flag.sets.is_secret() {
@@ -139,13 +154,14 @@ pub(crate) fn parse(
         match from_environment {
             Some(text) if !is_given && flag.sets.has_commas() => {
                 for text in list_parts(&text) {
-                    flag.set(&mut options, &variable, &text)?;
+                    flag.set(&mut options, &origin, &text)?;
                 }
             }
-            Some(text) if !is_given => flag.set(&mut options, &variable, &text)?,
+            Some(text) if !is_given => flag.set(&mut options, &origin, &text)?,
             _ => {
+                origin = Origin { name: format!("--{}", flag.name), is_line: false };
                 for text in from_arguments() {
-                    flag.set(&mut options, &format!("--{}", flag.name), text)?;
+                    flag.set(&mut options, &origin, text)?;
                 }
             }
         }
@@ -155,6 +171,7 @@ pub(crate) fn parse(
         options.config.hosts.push("*".to_owned());
     }
     let is_set = |(_, text): &(String, String)| !text.is_empty();
+    variables.extend(lines.into_iter().map(|line| (line.name, line.value)));
     options.unknown = variables.into_iter().filter(is_set).map(|(name, _)| name).collect();
     let config = &mut options.config;
     if let (Some(redis), Some(prefix)) =
@@ -171,7 +188,10 @@ pub(crate) fn parse(
     if health {
         return Ok(Action::Health(options.listen));
     }
-    Ok(Action::Serve(Box::new(options)))
+    Ok(match takes {
+        Some(version) => Action::Takes(version, Box::new(options)),
+        None => Action::Serve(Box::new(options)),
+    })
 }
 
 /// Splits a list at its commas, except at those before the options of a Unix socket.
@@ -212,6 +232,8 @@ enum Given {
         given: Vec<(&'static str, String)>,
         /// Whether to check a hub instead of serving one.
         health: bool,
+        /// The version of the state that another process asks for.
+        takes: Option<u32>,
     },
     /// Help or the version.
     Action(Action),
@@ -222,7 +244,7 @@ fn given(arguments: impl IntoIterator<Item = OsString>) -> Result<Given, Failure
     let usage = |error: lexopt::Error| Failure::usage(format!("{error}; see --help"));
     let mut parser = lexopt::Parser::from_iter(arguments);
     let mut given = Vec::new();
-    let mut health = false;
+    let (mut health, mut takes) = (false, None);
     while let Some(argument) = parser.next().map_err(usage)? {
         match argument {
             Long("help") | Short('h') => return Ok(Given::Action(Action::Print(help()))),
@@ -231,6 +253,11 @@ fn given(arguments: impl IntoIterator<Item = OsString>) -> Result<Given, Failure
                 return Ok(Given::Action(Action::Print(version)));
             }
             Long("health") => health = true,
+            Long("takes") => {
+                let version = parser.value().map_err(usage)?;
+                // A version that is no number is none that is known.
+                takes = Some(version.to_str().and_then(|n| n.parse().ok()).unwrap_or(u32::MAX));
+            }
             Long(name) => {
                 let Some(flag) = FLAGS.iter().find(|flag| flag.name == name) else {
                     return Err(Failure::usage(format!("unknown flag --{name}; see --help")));
@@ -250,7 +277,7 @@ fn given(arguments: impl IntoIterator<Item = OsString>) -> Result<Given, Failure
             Short(_) | Value(_) => return Err(usage(argument.unexpected())),
         }
     }
-    Ok(Given::Flags { given, health })
+    Ok(Given::Flags { given, health, takes })
 }
 
 /// The variables with the hub's prefix.

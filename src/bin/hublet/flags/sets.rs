@@ -71,6 +71,8 @@ pub(super) enum Sets {
     Secret(fn(&mut Secrets) -> &mut Option<Secret>),
     /// A file with a token or a key.
     SecretFile(fn(&mut Secrets) -> &mut Option<Secret>),
+    /// A file of variables, which is read before any flag.
+    EnvFile,
     /// What JSON Web Tokens must be for.
     Audience,
     /// The URL of a Redis server.
@@ -89,6 +91,7 @@ impl Sets {
         let config = &mut options.config;
         match self {
             Self::Listen => options.listen.push(text.parse()?),
+            Self::EnvFile => {}
             Self::NoEcho => options.echo = !switch(text)?,
             Self::NoPage => {
                 config.pages = if switch(text)? { Vec::new() } else { PAGES.to_vec() };
@@ -152,6 +155,7 @@ impl Sets {
             | Self::Secret(_)
             | Self::SecretFile(_)
             | Self::Audience
+            | Self::EnvFile
             | Self::MaxMemory
             | Self::Redis
             | Self::RedisFile

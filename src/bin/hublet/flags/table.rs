@@ -7,6 +7,17 @@ use crate::Failure;
 /// The prefix of a flag's name in the environment.
 pub(super) const PREFIX: &str = "HUBLET_";
 
+/// The flag that names a file of variables.
+pub(super) const ENV_FILE: &str = "env-file";
+
+/// Where a value comes from.
+pub(super) struct Origin {
+    /// The flag, the variable, or the line.
+    pub(super) name: String,
+    /// Whether it is the line of a file, whose content is not shown.
+    pub(super) is_line: bool,
+}
+
 /// Bytes that a queue must hold beyond two messages: a frame header each.
 pub(super) const FRAMING: usize = 2 * 10;
 
@@ -293,6 +304,13 @@ pub(super) const FLAGS: &[Flag] = &[
                down when the reader is gone",
         sets: Sets::Room(|options| &mut options.stdout),
     },
+    Flag {
+        name: ENV_FILE,
+        value: "FILE",
+        help: "file of such variables, HUBLET_NAME=VALUE a line; it wins over the environment, a flag \
+               wins over it; SIGUSR2 reads it anew",
+        sets: Sets::EnvFile,
+    },
     Flag { name: "log", value: "LEVEL", help: "error, warn, info or debug", sets: Sets::Log },
 ];
 
@@ -310,12 +328,15 @@ impl Flag {
     pub(super) fn set(
         &self,
         options: &mut Options,
-        origin: &str,
+        origin: &Origin,
         text: &str,
     ) -> Result<(), Failure> {
         self.sets.set(options, text).map_err(|allowed| {
             // A secret is not printed, not even an invalid one.
-            let given = if matches!(self.sets, Sets::Secret(_) | Sets::Redis) {
+            let Origin { name: origin, is_line } = origin;
+            let given = if *is_line {
+                format!("a value for {} that is not allowed", self.variable())
+            } else if matches!(self.sets, Sets::Secret(_) | Sets::Redis) {
                 "a secret".to_owned()
             } else {
                 format!("{text:?}")

@@ -13,6 +13,7 @@ fn parsed(environment: &[(&str, &str)], arguments: &[&str]) -> Result<Options, S
     let arguments = ["hublet"].iter().chain(arguments).map(OsString::from);
     match parse(environment.collect::<Vec<_>>(), arguments.collect::<Vec<_>>()) {
         Ok(Action::Serve(options)) => Ok(*options),
+        Ok(Action::Takes(version, _)) => Err(format!("takes {version}")),
         Ok(Action::Health(addresses)) => Err(format!("asks {addresses:?}")),
         Ok(Action::Print(text)) => Err(text),
         Err(failure) => {

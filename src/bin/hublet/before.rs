@@ -1,0 +1,151 @@
+//! The two ends of a restart: what this process has from the program that it was, and what it leaves
+//! to the program that it becomes.
+
+use std::sync::Arc;
+
+use hublet::{Hub, Reactor};
+
+use super::main_thread::MainThread;
+use super::signals::Signals;
+use super::socket::Open;
+use super::{Failure, pipe};
+
+#[cfg(target_os = "linux")]
+pub(crate) use linux::{Before, Prior, restart, unblock_signals};
+#[cfg(not(target_os = "linux"))]
+pub(crate) use other::{Before, Prior, restart, unblock_signals};
+
+/// What a restart needs of the process.
+pub(crate) struct Running<'a> {
+    pub(crate) hub: &'a Hub,
+    pub(crate) reactor: &'a Reactor,
+    pub(crate) signals: &'a Arc<Signals>,
+    pub(crate) open: &'a Arc<Vec<Open>>,
+    pub(crate) pipe: &'a pipe::Pipe,
+    pub(crate) plan: &'a pipe::Plan,
+    /// Runs what is for the main thread, unless there is no other.
+    pub(crate) helper: Option<&'a MainThread>,
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::os::fd::{AsFd as _, OwnedFd};
+    use std::sync::Arc;
+
+    use hublet::HandOver;
+
+    use super::{Failure, Running};
+    pub(crate) use crate::restart::unblock_signals;
+    use crate::restart::{Inherited, Program, block_signals};
+    use crate::{pipe, socket};
+
+    /// The program as it was started, and what it has from the one before.
+    pub(crate) struct Before {
+        pub(crate) program: Arc<Program>,
+        pub(crate) prior: Option<Prior>,
+    }
+
+    /// What the program before has left.
+    pub(crate) struct Prior {
+        pub(crate) listeners: Vec<socket::Inherited>,
+        pub(crate) pipe: pipe::Rest,
+        pub(crate) state: String,
+        pub(crate) descriptors: Vec<OwnedFd>,
+    }
+
+    impl Before {
+        /// Notes the program and takes what the one before has left. Signals wait from now on.
+        pub(crate) fn take() -> Result<Self, Failure> {
+            block_signals();
+            let program = Arc::new(Program::note());
+            let prior = match Inherited::take()? {
+                Some(inherited) => Some(read(inherited).ok_or_else(|| {
+                    Failure::running("the program before has left a state that cannot be read")
+                })?),
+                None => None,
+            };
+            Ok(Self { program, prior })
+        }
+    }
+
+    /// Reads the lines ahead of those of the hub.
+    fn read(inherited: Inherited) -> Option<Prior> {
+        let Inherited { state, mut descriptors } = inherited;
+        let at = state.find("\nhub ")? + 1;
+        let (own, hub) = state.split_at(at);
+        let mut lines = own.lines();
+        let version = lines.next()?.strip_prefix("hublet ")?;
+        if version.parse() != Ok(HandOver::VERSION) {
+            return None;
+        }
+        let (mut listeners, mut pipe) = (Vec::new(), pipe::Rest::default());
+        for line in lines {
+            match line.split_once(' ')? {
+                ("listener", rest) if !descriptors.is_empty() => {
+                    listeners.push(socket::Inherited::read(rest, descriptors.remove(0))?);
+                }
+                ("pipe", rest) => pipe = pipe::Rest::read(rest)?,
+                _ => return None,
+            }
+        }
+        Some(Prior { listeners, pipe, state: hub.to_owned(), descriptors })
+    }
+
+    /// Becomes the binary that lies at the path of the process. Returns only if that fails, with a
+    /// sentence; the hub goes on then.
+    pub(crate) async fn restart(program: &Arc<Program>, running: Running<'_>) -> String {
+        match try_restart(program, running).await {
+            Ok(sentence) | Err(sentence) => sentence,
+        }
+    }
+
+    async fn try_restart(program: &Arc<Program>, running: Running<'_>) -> Result<String, String> {
+        let Running { hub, reactor, signals, open, pipe, plan, helper } = running;
+        program.ask(reactor).await?;
+        let mut paused = pipe.pause(reactor, plan).await?;
+        let hand_over = hub.hand_over().await.map_err(|error| error.to_string())?;
+        let mut state = format!("hublet {}\n", HandOver::VERSION);
+        open.iter().for_each(|open| state.push_str(&open.line));
+        paused.rest(reactor).await?.write(&mut state);
+        state.push_str(hand_over.state());
+        let (program, signals, open) = (Arc::clone(program), Arc::clone(signals), Arc::clone(open));
+        let job = move || {
+            let listeners = open.iter().map(|open| open.descriptor.as_fd());
+            let all: Vec<_> = listeners.chain(hand_over.descriptors()).collect();
+            program.become_new(&state, &all, &|| signals.has_stop())
+        };
+        let sentence = match helper {
+            Some(main_thread) => main_thread.call(Box::new(job)).await,
+            None => job(),
+        };
+        drop(paused);
+        Ok(sentence)
+    }
+}
+
+/// On this system a process cannot hand its descriptors to the program that it becomes.
+#[cfg(not(target_os = "linux"))]
+mod other {
+    use std::sync::Arc;
+
+    use super::{Failure, Running};
+
+    pub(crate) struct Before {
+        pub(crate) program: Arc<()>,
+        pub(crate) prior: Option<Prior>,
+    }
+
+    pub(crate) enum Prior {}
+
+    impl Before {
+        pub(crate) fn take() -> Result<Self, Failure> {
+            Ok(Self { program: Arc::new(()), prior: None })
+        }
+    }
+
+    pub(crate) fn unblock_signals() {}
+
+    pub(crate) async fn restart(_: &Arc<()>, _: Running<'_>) -> String {
+        "this system does not let a process hand over its connections".to_owned()
+    }
+}

@@ -1,0 +1,149 @@
+//! A hub that stands still, so that another process takes it over.
+//!
+//! While it is held, nothing is accepted and no message or request is begun. Each connection that is
+//! clean, with nothing half read, says so here and waits.
+
+use std::any::Any;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Poll;
+
+use atomic_waker::AtomicWaker;
+use event_listener::Event;
+
+use crate::hub::client_id::ClientId;
+use crate::hub::queue::Clean;
+use crate::hub::state;
+
+/// What keeps a socket open. The hub does not know its type.
+pub(crate) type Handle = dyn Any + Send + Sync;
+
+/// Whether the hub is held, and the connections that are clean.
+#[derive(Debug, Default)]
+pub(crate) struct Holding {
+    is_held: AtomicBool,
+    /// The connections that wait; at most one entry for each while the hub is held.
+    parked: Mutex<Vec<Parked>>,
+    /// Connections without a socket, which no process can take over.
+    detached: AtomicUsize,
+    /// Wakes the future that holds the hub.
+    holder: AtomicWaker,
+    /// Notified when the hub is held, and when it goes on.
+    turned: Event,
+}
+
+/// A connection that is clean and waits.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    /// Its socket, for as long as it has one.
+    pub(crate) socket: Weak<Handle>,
+    /// The client, unless the connection waits for a request.
+    pub(crate) client: Option<ClientId>,
+    /// What its connection knows of it. The registry knows the rest.
+    pub(crate) state: state::Connection,
+}
+
+/// A client that another process takes over, as the registry has it.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// Its place among the connections that were parked.
+    pub(crate) place: usize,
+    pub(crate) since: u32,
+    pub(crate) user: Option<Arc<str>>,
+    pub(crate) rooms: Vec<Arc<str>>,
+    pub(crate) clean: Clean,
+}
+
+/// The registry's part of a hand-over.
+#[derive(Debug)]
+pub(crate) struct Roster {
+    /// The generation of the next client.
+    pub(crate) generation: u32,
+    /// Nanoseconds on the clock of the rooms.
+    pub(crate) uptime: u64,
+    pub(crate) rooms: Vec<state::Room>,
+    pub(crate) kept: Vec<Kept>,
+    /// Clients that were told to come back.
+    pub(crate) left: usize,
+}
+
+impl Holding {
+    /// Whether the hub is held.
+    #[inline]
+    pub(crate) fn is_held(&self) -> bool {
+        self.is_held.load(Ordering::Relaxed)
+    }
+
+    /// Holds the hub; `false` if it is held already.
+    pub(crate) fn begin(&self) -> bool {
+        let is_new = !self.is_held.swap(true, Ordering::SeqCst);
+        self.turned.notify(usize::MAX);
+        is_new
+    }
+
+    /// Lets the hub go on.
+    pub(crate) fn end(&self) {
+        self.is_held.store(false, Ordering::SeqCst);
+        self.parked().clear();
+        self.turned.notify(usize::MAX);
+    }
+
+    /// Waits while the hub is held.
+    pub(crate) async fn released(&self) {
+        self.wait(false).await;
+    }
+
+    /// Waits until the hub is held.
+    pub(crate) async fn held(&self) {
+        self.wait(true).await;
+    }
+
+    async fn wait(&self, held: bool) {
+        while self.is_held() != held {
+            let listener = self.turned.listen();
+            if self.is_held() == held {
+                return;
+            }
+            listener.await;
+        }
+    }
+
+    /// Notes a connection that is clean.
+    pub(crate) fn park(&self, parked: Parked) {
+        self.parked().push(parked);
+        self.holder.wake();
+    }
+
+    /// Counts a connection without a socket.
+    pub(crate) fn attach(&self) {
+        self.detached.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It has ended.
+    pub(crate) fn detach(&self) {
+        self.detached.fetch_sub(1, Ordering::Relaxed);
+        self.holder.wake();
+    }
+
+    /// Whether as many connections are clean as there are, or more.
+    pub(crate) fn are_clean(&self, connections: usize) -> bool {
+        let clean = self.parked().len() + self.detached.load(Ordering::Relaxed);
+        clean >= connections
+    }
+
+    /// Waits until a connection is clean that was not.
+    pub(crate) async fn changed(&self) {
+        let mut is_first = true;
+        poll_fn(|cx| {
+            self.holder.register(cx.waker());
+            if std::mem::take(&mut is_first) { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+    }
+
+    /// The connections that are clean.
+    pub(crate) fn parked(&self) -> MutexGuard<'_, Vec<Parked>> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

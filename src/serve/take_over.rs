@@ -1,0 +1,336 @@
+//! Taking a hub over from another process.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::connection::admission::Admission;
+use crate::connection::handler::Handler;
+use crate::connection::registration::Admitted;
+use crate::disconnect::Disconnect;
+use crate::error::Error;
+use crate::http1::stream::park_idle;
+use crate::hub::client_id::ClientId;
+use crate::hub::cursor::Cursor;
+use crate::hub::handle::Hub;
+use crate::hub::queue::Queue;
+use crate::hub::registry::Restored;
+use crate::hub::state::{Client, State};
+use crate::message::Encoding;
+use crate::name::is_name;
+use crate::net::io::Io;
+use crate::net::reactor::Reactor;
+use crate::net::socket::Socket;
+use crate::net::stream::Transport;
+use crate::peer::Peer;
+use crate::serve::accept::connect;
+use crate::serve::spawn::Spawn;
+use crate::sse::connection::{EventFormat, resume as resume_events};
+use crate::websocket::connection::resume as resume_websocket;
+
+/// The highest slot of a client: no process has more descriptors.
+const SLOT_MAX: u32 = 1 << 20;
+
+/// The connections of a hub that another process had.
+///
+/// [`Hub::take_over`] makes it. Dropped, it closes them.
+#[must_use = "the connections are closed when this is dropped"]
+pub struct TakeOver {
+    hub: Hub,
+    connections: Vec<(OwnedFd, Kept)>,
+}
+
+/// A connection that goes on.
+pub(crate) struct Kept {
+    pub(crate) peer: Peer,
+    /// The client, unless the connection waits for a request.
+    pub(crate) client: Option<KeptClient>,
+}
+
+/// Its client.
+pub(crate) struct KeptClient {
+    queue: Arc<Queue>,
+    id: ClientId,
+    user: Option<Arc<str>>,
+    /// For how long its peer has said nothing.
+    idle: Duration,
+    /// How its events are written; `None` for a WebSocket.
+    events: Option<EventFormat>,
+    /// Whether its peer may compress what it sends.
+    deflates: bool,
+    /// What the handler said of it.
+    about: String,
+}
+
+impl Hub {
+    /// Makes a hub with the state of another, and returns its connections too, which
+    /// [`TakeOver::serve`] runs.
+    ///
+    /// `state` and `descriptors` are those of a [`HandOver`](crate::HandOver), of this version or of the one
+    /// before. Clients keep their ids, rooms and users, and the counters go on. A lower limit on
+    /// clients or rooms is for newcomers alone: no client is closed by it.
+    ///
+    /// Until the manager's future runs nothing is published, and until the connections are served
+    /// their messages wait.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_config`] as [`Hub::new`], and for a state that cannot be read or that has another
+    /// number of connections than there are descriptors.
+    ///
+    /// # Examples
+    ///
+    /// [`Hub::hand_over`] has one.
+    pub fn take_over(
+        config: Config,
+        state: &str,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + use<>, TakeOver), Error> {
+        let (hub, manager, kept) = Self::restore(config, state)?;
+        if kept.len() != descriptors.len() {
+            let (lines, there) = (kept.len(), descriptors.len());
+            return Err(Error::config(format!(
+                "a state of {lines} connections is not allowed with {there} descriptors"
+            )));
+        }
+        let connections = descriptors.into_iter().zip(kept).collect();
+        Ok((hub.clone(), manager, TakeOver { hub, connections }))
+    }
+
+    /// Makes a hub with the state of another, its manager, and its connections.
+    pub(crate) fn restore(
+        config: Config,
+        state: &str,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + use<>, Vec<Kept>), Error> {
+        let state = State::read(state).map_err(unreadable)?;
+        let (hub, mut manager) = Self::assemble(config, Some(state.link).filter(|&link| link > 0))?;
+        let shared = hub.shared();
+        shared.started.get_or_init(|| state.started);
+        shared.counters.restore(&state.counters, &state.refused);
+        let (mut clients, mut kept, mut slots) = (Vec::new(), Vec::new(), HashSet::new());
+        let mut newest = HashMap::new();
+        for room in &state.rooms {
+            let is_new = is_name(&room.name) && newest.insert(&*room.name, room.newest).is_none();
+            is_new.then_some(1).ok_or(1).map_err(unreadable)?;
+        }
+        for (nth, connection) in state.connections.iter().enumerate() {
+            let line = state.line_of(nth);
+            let peer = Peer::of(&connection.peer).ok_or(line).map_err(unreadable)?;
+            let client = match &connection.client {
+                Some(client) => {
+                    let is_new = client.id.0 < SLOT_MAX && slots.insert(client.id.0);
+                    let restored = is_new
+                        .then(|| restore_client(&hub, client, &newest, &mut clients))
+                        .flatten();
+                    Some(restored.ok_or(line).map_err(unreadable)?)
+                }
+                None => None,
+            };
+            kept.push(Kept { peer, client });
+        }
+        manager.restore(&state, clients);
+        Ok((hub, manager.run(), kept))
+    }
+}
+
+/// Adds a client to those that the registry gets; `None` if its state cannot be.
+fn restore_client(
+    hub: &Hub,
+    client: &Client,
+    newest: &HashMap<&str, u64>,
+    restored: &mut Vec<Restored>,
+) -> Option<KeptClient> {
+    if !client.rooms.iter().chain(&client.user).all(|name| is_name(name)) {
+        return None;
+    }
+    let rooms: HashSet<_> = client.rooms.iter().collect();
+    if rooms.len() < client.rooms.len() {
+        return None;
+    }
+    let events = match client.events {
+        Some(number) => Some(EventFormat::numbered(number)?),
+        None => None,
+    };
+    let (id, since) = (ClientId::of(client.id), client.since);
+    let queue = Queue::new(&hub.shared().queue_config);
+    let deflates = client.deflates;
+    queue.set_encoding(if deflates { Encoding::Deflate } else { Encoding::Plain });
+    let user: Option<Arc<str>> = client.user.as_deref().map(Arc::from);
+    let rooms: Vec<Arc<str>> = client.rooms.iter().map(|room| Arc::from(&**room)).collect();
+    let cursor = match &client.cursor {
+        Some(cursor) => {
+            let room = rooms.iter().find(|room| ***room == *cursor.room)?;
+            Some(Cursor::restored(room, cursor, *newest.get(&*cursor.room)?)?)
+        }
+        None => None,
+    };
+    let (kept, missed) = (Arc::clone(&queue), client.missed);
+    let restoring = Restored { id, since, user: user.clone(), rooms, queue: kept, missed, cursor };
+    restored.push(restoring);
+    let idle = Duration::from_millis(client.idle.into());
+    Some(KeptClient { queue, id, user, idle, events, deflates, about: client.about.clone() })
+}
+
+fn unreadable(line: usize) -> Error {
+    Error::config(format!("line {line} of the state is not one that this version reads"))
+}
+
+impl TakeOver {
+    /// Returns how many connections there are.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Waits until the hub is connected to its Redis server and has subscribed what its clients need;
+    /// ready at once if it has none. The manager's future has to run, and that of
+    /// [`Hub::connect_redis`].
+    ///
+    /// Without this the connections are served all the same, and hear nothing of other hubs yet.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, nothing is lost.
+    pub async fn reconnected(&self) {
+        if let Some(backplane) = &self.hub.shared().backplane {
+            backplane.link.up().await;
+        }
+    }
+
+    /// Spawns a task on `executor` for each connection, as [`Hub::serve`] does for those that it
+    /// accepts. With a `reactor` it waits for their sockets, else async-io does.
+    ///
+    /// [`Handler::on_take_over`] makes the extension of each client, and
+    /// [`Handler::on_connect`] runs for it once more.
+    ///
+    /// # Errors
+    ///
+    /// An error with the operating system's as its source: a descriptor cannot be waited for. The
+    /// connections behind it are closed then.
+    pub fn serve<S: Spawn, H: Handler>(
+        self,
+        executor: &S,
+        reactor: Option<&Reactor>,
+        handler: &Arc<H>,
+    ) -> Result<(), Error> {
+        let write_max = self.hub.sizing().map(|sizing| sizing.socket_buffer);
+        for (descriptor, kept) in self.connections {
+            let socket = Socket::new(attach(reactor, descriptor)?, write_max);
+            let (hub, handler) = (self.hub.clone(), Arc::clone(handler));
+            executor.spawn(run(hub, socket, kept, handler));
+        }
+        Ok(())
+    }
+}
+
+/// Registers the socket of a connection.
+fn attach(reactor: Option<&Reactor>, descriptor: OwnedFd) -> io::Result<Io<OwnedFd>> {
+    rustix::io::ioctl_fionbio(&descriptor, true)?;
+    #[cfg(target_os = "linux")]
+    return Reactor::register(reactor, descriptor);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = reactor;
+        Io::unattached(descriptor)
+    }
+}
+
+/// Runs a connection that another process had, to its end.
+pub(crate) fn run<T: Transport + 'static, H: Handler>(
+    hub: Hub,
+    transport: T,
+    kept: Kept,
+    handler: Arc<H>,
+) -> impl Future<Output = ()> + Send {
+    let counted = hub.shared().admissions.connection();
+    // What a connection waits with is as small as that of one that was accepted.
+    let admitted = kept.client.map(|client| Box::new(admit(&hub, client, kept.peer, &*handler)));
+    let peer = kept.peer;
+    async move {
+        let _counted = counted;
+        match admitted {
+            Some(admitted) => {
+                let (admitted, idle, events) = *admitted;
+                match events {
+                    None => {
+                        drop(resume_websocket(&hub, transport, admitted, idle, &*handler).await)
+                    }
+                    Some(format) => {
+                        let format = (format, idle);
+                        drop(
+                            Box::pin(resume_events(&hub, transport, admitted, format, &*handler))
+                                .await,
+                        );
+                    }
+                }
+            }
+            None => Box::pin(serve_requests(&hub, transport, peer, &*handler)).await,
+        }
+    }
+}
+
+/// Makes the client of a connection. If its handler does not know it, it is closed.
+fn admit<H: Handler>(
+    hub: &Hub,
+    client: KeptClient,
+    peer: Peer,
+    handler: &H,
+) -> (Admitted, Duration, Option<EventFormat>) {
+    let KeptClient { queue, id, user, idle, events, deflates, about } = client;
+    let extension = match handler.on_take_over(&about) {
+        Some(Admission { extension, .. }) => extension,
+        None => {
+            queue.close(Disconnect::RESTART);
+            hub.report_gone(id);
+            None
+        }
+    };
+    (Admitted::restored(hub, queue, (id, user, peer), extension, deflates), idle, events)
+}
+
+/// Waits for the next request of a connection, and serves that and those that follow.
+async fn serve_requests<T: Transport, H: Handler>(
+    hub: &Hub,
+    mut transport: T,
+    peer: Peer,
+    handler: &H,
+) {
+    let shared = hub.shared();
+    // Without a place a client would have to go for it.
+    let Some(mut place) = shared.admissions.idle() else { return };
+    let mut over = shared.timers.after(shared.config.idle_timeout);
+    let mut is_parked = false;
+    let comes = poll_fn(|cx| {
+        let is_over = Pin::new(&mut over).poll(cx).is_ready() || place.poll_leave(cx).is_ready();
+        if shared.holding.is_held() {
+            if !std::mem::replace(&mut is_parked, true) {
+                park_idle(&shared.holding, &transport, &peer);
+            }
+        } else {
+            is_parked = false;
+            if transport.poll_readable(cx).is_ready() {
+                return Poll::Ready(true);
+            }
+        }
+        if is_over { Poll::Ready(false) } else { Poll::Pending }
+    });
+    if comes.await {
+        let permit = shared.admissions.handshake().await;
+        drop(place);
+        // The log and the hooks were told of its end.
+        drop(Box::pin(connect(hub, transport, peer, handler, permit)).await);
+    }
+}
+
+impl fmt::Debug for TakeOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TakeOver").field("connections", &self.connections()).finish_non_exhaustive()
+    }
+}

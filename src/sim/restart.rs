@@ -1,0 +1,120 @@
+//! A restart at any moment: another process takes the hub over, and what it does not take over ends
+//! with this one.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::hub::handle::Hub;
+use crate::serve::hand_over::HandOver;
+use crate::serve::take_over::run;
+use crate::sim::event_reader;
+use crate::sim::journal::event;
+use crate::sim::network::{Line, Socket};
+use crate::sim::world::World;
+
+/// The longest time that a hub stands still.
+const HELD_MAX: Duration = Duration::from_millis(1_100);
+
+impl World {
+    /// The process becomes another one, if its manager still runs.
+    pub(super) fn restart(&mut self) {
+        self.finish_halves();
+        self.rest();
+        if !self.executor.runs(self.manager) {
+            return;
+        }
+        // A request that is not answered by then ends with the process.
+        for poster in self.posters.iter_mut().filter(|poster| !poster.silent) {
+            poster.vanish();
+            poster.silent = true;
+        }
+        self.rest();
+        event!("another process takes the hub over");
+        for n in 0..self.peers.len() {
+            let is_busy = self.script.notes().peers[n].hooks > 0;
+            if is_busy || !self.peers[n].steady {
+                // It may be left behind.
+                self.script.notes().may_end(n, &[1012]);
+                self.peers[n].steady = false;
+                self.script.notes().peers[n].steady = false;
+            }
+        }
+        let hand_over = self.hand_over();
+        let state = hand_over.state().to_owned();
+        let lines: Vec<Arc<Line>> = hand_over
+            .sockets()
+            .iter()
+            .map(|socket| Arc::clone(socket).downcast::<Line>().expect("a line"))
+            .collect();
+        for line in &lines {
+            line.lock().is_moved = true;
+        }
+        for (n, peer) in self.peers.iter().enumerate() {
+            let goes_along = lines.iter().any(|line| Arc::ptr_eq(line, &peer.line));
+            let runs = self.executor.runs(peer.task);
+            // A peer that was refused is no client.
+            let is_steady = peer.steady && runs && self.script.notes().peers[n].id.is_some();
+            assert!(goes_along || !is_steady, "peer {n} is clean and left behind");
+            if !goes_along && runs {
+                event!("peer {n} is left behind");
+                self.script.notes().peers[n].cancelled = true;
+            }
+        }
+        for poster in &mut self.posters {
+            // One that does not go along may lose an answer that it has not read.
+            poster.steady &= lines.iter().any(|line| Arc::ptr_eq(line, &poster.line));
+        }
+        let config = self.hub.shared().config.clone();
+        // No task of the old process runs again. What it frees is freed without a word to any peer.
+        self.executor.forget_all();
+        let (hub, manager, kept) = Hub::restore(config, &state).expect("its own state");
+        drop(hand_over);
+        self.hub = hub;
+        self.manager = self.executor.spawn_first(manager);
+        let is_slow = self.rng.bool();
+        self.heard = event_reader::spawn(&mut self.executor, &self.hub, (is_slow, false));
+        assert_eq!(kept.len(), lines.len());
+        for (kept, line) in kept.into_iter().zip(lines) {
+            let is_own = {
+                let mut kernel = line.lock();
+                kernel.is_moved = false;
+                kernel.is_own
+            };
+            let socket = Socket::new(&line, is_own);
+            let script = Arc::new(self.script.clone());
+            let task = self.executor.spawn(run(self.hub.clone(), socket, kept, script));
+            let peer = self.peers.iter_mut().find(|peer| Arc::ptr_eq(&peer.line, &line));
+            match peer {
+                Some(peer) => peer.task = task,
+                None => {
+                    let poster = self.posters.iter_mut();
+                    let mut poster = poster.filter(|poster| Arc::ptr_eq(&poster.line, &line));
+                    poster.next().expect("its line is known").task = task;
+                }
+            }
+        }
+        self.rest();
+    }
+
+    /// Has the hub stand still, for as long as that takes.
+    fn hand_over(&mut self) -> HandOver {
+        let slot = Rc::new(RefCell::new(None));
+        let (hub, answer) = (self.hub.clone(), Rc::clone(&slot));
+        self.executor.spawn(async move {
+            *answer.borrow_mut() = Some(hub.hand_over().await.expect("the manager runs"));
+        });
+        let mut waited = Duration::ZERO;
+        loop {
+            while self.executor.tick(&mut self.rng) {}
+            if let Some(hand_over) = slot.borrow_mut().take() {
+                return hand_over;
+            }
+            let next = self.time.until_next().expect("it waits for time");
+            self.advance(next);
+            waited += next;
+            assert!(waited <= HELD_MAX, "the hub stands still for {waited:?}");
+        }
+    }
+}

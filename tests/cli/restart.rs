@@ -1,0 +1,636 @@
+//! Restarts that clients do not notice: the process becomes the binary that lies at its path.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::peer::{frame, upgrade};
+use crate::redis::post;
+use crate::redis_server::RedisServer;
+use crate::support::{
+    DEADLINE, Folder, HUBLET, KEY, Peer, Server, TEXT, alone, ask as request, eventually, metrics,
+    number, sign,
+};
+use crate::tools::program;
+
+/// What the log says of a restart that has worked, and of one that has not.
+const DONE: &str = "restarted as";
+const NOT_DONE: &str = "not restarted: ";
+
+/// A copy of the binary, at a path that a test may change.
+fn copy(folder: &Folder) -> PathBuf {
+    let path = folder.0.join("hublet");
+    fs::copy(HUBLET, &path).expect("copied");
+    path
+}
+
+/// Starts a program on a free port; returns it and its address.
+fn start(path: &Path, flags: &[&str]) -> (Server, String) {
+    let mut command = alone(path);
+    let mut server = Server::of(command.args(["--listen", "127.0.0.1:0"]).args(flags));
+    let address = server.listening();
+    (server, address)
+}
+
+impl Server {
+    /// Restarts, and waits until that is done.
+    fn restart(&mut self) {
+        self.signal(Signal::USR2);
+        self.logged(DONE);
+    }
+
+    /// Tries to restart; returns why that was not done.
+    fn fail_to_restart(&mut self) -> String {
+        self.signal(Signal::USR2);
+        let line = self.logged("restarted");
+        let why = line.split_once(NOT_DONE);
+        why.unwrap_or_else(|| panic!("{line}")).1.to_owned()
+    }
+}
+
+/// A reader of server-sent events.
+fn events(address: &str, path: &str) -> BufReader<TcpStream> {
+    let mut stream = TcpStream::connect(address).expect("it accepts");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("sent");
+    BufReader::new(stream)
+}
+
+/// Reads up to a line that begins with this.
+fn hears(events: &mut BufReader<TcpStream>, begin: &str) {
+    let mut line = String::new();
+    while !line.starts_with(begin) {
+        line.clear();
+        let read = events.read_line(&mut line).expect("a line in time");
+        assert!(read > 0, "the stream ended before {begin}");
+    }
+}
+
+/// Sends a request on a connection that stays; returns the body of the answer.
+fn ask(stream: &mut BufReader<TcpStream>, request: &str) -> String {
+    stream.get_mut().write_all(request.as_bytes()).expect("sent");
+    let (mut line, mut length, mut status) = (String::new(), 0, String::new());
+    loop {
+        line.clear();
+        assert!(stream.read_line(&mut line).expect("an answer in time") > 0, "it was closed");
+        if status.is_empty() {
+            status.clone_from(&line);
+        }
+        if let Some(n) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
+            length = n.trim().parse().expect("a length");
+        }
+        if line == "\r\n" {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).expect("the body");
+    assert!(status.contains(" 200 ") || status.contains(" 202 "), "{status}");
+    String::from_utf8(body).expect("text")
+}
+
+fn kept_alive(address: &str) -> BufReader<TcpStream> {
+    let stream = TcpStream::connect(address).expect("it accepts");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+    BufReader::new(stream)
+}
+
+/// Takes the position out of what is said of a room.
+fn split_position(said: &str) -> (String, u64) {
+    let name = "\"position\":";
+    let position = number(said, name).unwrap_or_else(|| panic!("{said}"));
+    (said.replace(&format!("{name}{position}"), ""), position)
+}
+
+const ROOMS: &str = "GET /rooms/news HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+#[test]
+fn clients_go_on_in_the_new_program() {
+    let folder = Folder::new("restart");
+    let (path, unix) = folder.socket();
+    let (mut server, address) = start(HUBLET.as_ref(), &["--listen", &unix]);
+    server.listening();
+    let mut ada = Peer::<TcpStream>::connect(&address, "/ws/news");
+    let mut bob = Peer::<TcpStream>::connect(&address, "/ws/news?echo=0");
+    let mut near = Peer::<UnixStream>::dial(&path).join("/ws/news?echo=0");
+    let mut reader = events(&address, "/sse/news");
+    hears(&mut reader, ":");
+    let mut posts = kept_alive(&address);
+    let mut silent = kept_alive(&address);
+    let pid = server.child.id();
+    let before = ask(&mut posts, ROOMS);
+    let (before, position) = split_position(&before);
+    for nth in 0..3 {
+        server.restart();
+        let (now, at) = split_position(&ask(&mut posts, ROOMS));
+        assert_eq!(now, before, "ids, users and the time of their coming");
+        assert_eq!(at, position + 4 * nth, "the count goes on");
+        let post = "POST /pub/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\npost";
+        let answer = format!("{{\"recipients\":4,\"position\":{}}}\n", at + 1);
+        assert_eq!(ask(&mut posts, post), answer);
+        ada.hears("post");
+        bob.hears("post");
+        near.hears("post");
+        hears(&mut reader, "data: post");
+        ada.say("from ada");
+        ada.hears("from ada");
+        bob.hears("from ada");
+        near.hears("from ada");
+        bob.say("from bob");
+        ada.hears("from bob");
+        near.hears("from bob");
+        hears(&mut reader, "data: from bob");
+        near.say("near");
+        ada.hears("near");
+        bob.hears("near");
+        let mut new = Peer::<TcpStream>::connect(&address, "/ws/other");
+        new.say("new");
+        new.hears("new");
+        drop(new);
+        let metrics = ask(&mut posts, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let dispatched = format!("hublet_messages_dispatched_total {}\n", 5 * (nth + 1));
+        assert!(metrics.contains(&dispatched), "the counters go on: {metrics}");
+    }
+    // Nothing was read of this connection before the restarts.
+    assert_eq!(split_position(&ask(&mut silent, ROOMS)).0, before);
+    assert_eq!(server.child.id(), pid);
+    assert!(server.child.try_wait().expect("asked").is_none(), "it is the same process");
+    drop((ada, bob, near, reader, posts, silent));
+    assert_eq!(server.stop(), Some(0));
+    assert!(!path.exists(), "the new program removes the file of its socket");
+}
+
+/// The next message of a client as a number.
+fn number_of<S: Read + Write>(client: &mut Peer<S>) -> u64 {
+    String::from_utf8(client.receive().1).expect("digits").parse().expect("a number")
+}
+
+/// Reads up to the next message; returns its id, what came before it, and its data.
+fn event(events: &mut BufReader<TcpStream>) -> (Option<u64>, String, String) {
+    let (mut before, mut line) = (String::new(), String::new());
+    while !line.starts_with("data: ") {
+        before.push_str(&std::mem::take(&mut line));
+        assert!(events.read_line(&mut line).expect("a line in time") > 0);
+    }
+    (number(&before, "id: "), before, line["data: ".len()..].trim_end().to_owned())
+}
+
+/// Positions, cursors and what rooms keep are those of the program before: no reader is told of a
+/// gap, and each number is the next one.
+#[test]
+fn positions_and_kept_messages_go_on() {
+    let flags = ["--history", "3", "--history", "plain-*=0", "--overflow", "replay"];
+    let (mut server, address) = start(HUBLET.as_ref(), &flags);
+    let publish = |room: &str, text: &str| {
+        let body = post(&address, &format!("/pub/{room}"), text).body;
+        number(&body, "\"position\":").unwrap_or_else(|| panic!("{body}"))
+    };
+    let first = publish("news", "one");
+    // No client is in this room, and it keeps a message that is no text.
+    request(&address, "POST", "/pub/last", "Content-Type: application/octet-stream\r\n", "\0\n,%");
+    let mut counting = Peer::<TcpStream>::connect(&address, "/ws/news?since=0");
+    assert_eq!(number_of(&mut counting), first - 1);
+    counting.hears("one");
+    let mut lone = Peer::<TcpStream>::connect(&address, "/ws/plain-a?since=now");
+    let lone_at = number_of(&mut lone);
+    drop(lone);
+    let mut reader = events(&address, "/sse/news");
+    hears(&mut reader, ":");
+    let mut late = first;
+    for nth in 1..=3 {
+        server.restart();
+        assert_eq!(publish("news", "more"), first + nth);
+        counting.hears("more");
+        let (id, before, data) = event(&mut reader);
+        assert_eq!((id, &*data), (Some(first + nth), "more"), "{before}");
+        assert!(!before.contains("gap"), "{before}");
+        // A reader that comes back asks the new program with the number of the old one.
+        let mut again = Peer::<TcpStream>::connect(&address, &format!("/ws/news?since={late}"));
+        assert_eq!(number_of(&mut again), late, "nothing is missed");
+        again.hears("more");
+        late += 1;
+    }
+    let (status, head, body) = request(&address, "GET", "/pub/last", "", "");
+    assert_eq!((status, &*body), (200, "\0\n,%"));
+    assert!(head.to_ascii_lowercase().contains("application/octet-stream"), "{head}");
+    let mut lone = Peer::<TcpStream>::connect(&address, &format!("/ws/plain-a?since={lone_at}"));
+    assert_eq!(number_of(&mut lone), lone_at, "a count without a member or a message goes along");
+    let mut oldest = Peer::<TcpStream>::connect(&address, "/ws/news?since=0");
+    assert_eq!(number_of(&mut oldest), first, "as many are kept as before");
+    drop((counting, reader, lone, oldest));
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// A client that is behind in a room that keeps messages reads on in the new program.
+#[test]
+fn a_cursor_that_is_behind_goes_along() {
+    let flags = ["--history", "2000", "--history-bytes", "8m", "--history-memory", "16m"];
+    let folder = Folder::new("restart-behind");
+    let (path, unix) = folder.socket();
+    let flags = [&flags[..], &["--overflow", "replay", "--listen", &unix]].concat();
+    let (mut server, address) = start(HUBLET.as_ref(), &flags);
+    server.listening();
+    let mut slow = Peer::<UnixStream>::dial(&path).join("/ws/a?since=now");
+    number_of(&mut slow);
+    let mut speaker = Peer::<TcpStream>::connect(&address, "/ws/a?echo=0");
+    let text = |nth: usize| format!("{nth} {}", "x".repeat(2_000));
+    (0..1_000).for_each(|nth| speaker.say(&text(nth)));
+    let heard = || number(&metrics(&address), "\nhublet_messages_dispatched_total ") == Some(1_000);
+    eventually("all are dispatched", heard);
+    let reader = thread::spawn(move || {
+        for nth in 0..1_000 {
+            // A slow client: it takes longer than the restarts.
+            thread::sleep(Duration::from_millis(1));
+            slow.hears(&text(nth));
+        }
+        slow
+    });
+    for _ in 0..3 {
+        server.restart();
+    }
+    let mut slow = reader.join().expect("each message, once, in order");
+    speaker.say("and on");
+    slow.hears("and on");
+    drop((slow, speaker));
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// What is compressed stays so, in both directions.
+#[test]
+fn an_encoding_goes_along() {
+    let (mut server, address) = start(HUBLET.as_ref(), &["--deflate", "1"]);
+    let head = upgrade("/ws/a?echo=1").replacen(
+        "\r\n",
+        "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n",
+        1,
+    );
+    let mut peer = Peer::<TcpStream>::dial(&address);
+    assert_eq!(peer.request(&head).status, 101);
+    let text = "to be or not to be, ".repeat(20);
+    for _ in 0..2 {
+        post(&address, "/pub/a", &text);
+        let (opcode, compressed) = peer.receive();
+        assert_eq!(opcode, TEXT | 0x40, "RSV1");
+        // It hears what it says itself, compressed, as it was told.
+        peer.send(TEXT | 0x40, &compressed);
+        assert_eq!(peer.receive(), (TEXT | 0x40, compressed));
+        server.restart();
+    }
+    drop(peer);
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// With Redis the new program is connected before it accepts; where the server keeps messages no
+/// reader misses any, and elsewhere those that count are told.
+#[test]
+fn a_hub_on_redis_connects_anew() {
+    let Some(redis) = RedisServer::start("restart", &[]) else { return };
+    let flags = ["--redis", &redis.url(), "--history", "kept=100"];
+    let (mut server, address) = start(HUBLET.as_ref(), &flags);
+    eventually("connected", || metrics(&address).contains("\nhublet_redis_connected 1\n"));
+    let mut plain = Peer::<TcpStream>::connect(&address, "/ws/news");
+    let mut kept = Peer::<TcpStream>::connect(&address, "/ws/kept?since=now");
+    let mut at = number_of(&mut kept);
+    for nth in 0..3 {
+        let mut counting = Peer::<TcpStream>::connect(&address, "/ws/news?since=now");
+        number_of(&mut counting);
+        // What was said before is heard before the restart, or after it, and not lost.
+        plain.say("before");
+        kept.say("before");
+        server.restart();
+        plain.hears("before");
+        kept.hears("before");
+        counting.hears("before");
+        assert_eq!(counting.is_closed(4109), "gap");
+        // Accepted means connected.
+        drop(Peer::<TcpStream>::connect(&address, "/ws/news"));
+        assert_eq!(post(&address, "/pub/news", "after").status, 202);
+        plain.hears("after");
+        at += 2;
+        let body = post(&address, "/pub/kept", "after").body;
+        assert_eq!(number(&body, "\"position\":"), Some(at), "{nth}: {body}");
+        kept.hears("after");
+        assert_eq!(redis.ask("PUBSUB NUMSUB hublet:news").matches(":1\r\n").count(), 1);
+    }
+    drop((plain, kept));
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// What is cut in the middle stays behind, and no other client waits for it for long.
+#[test]
+fn a_client_that_is_not_clean_is_closed_with_1012() {
+    let (mut server, address) = start(HUBLET.as_ref(), &[]);
+    let mut whole = Peer::<TcpStream>::connect(&address, "/ws");
+    let mut cut = Peer::<TcpStream>::connect(&address, "/ws");
+    let stuck = Peer::<TcpStream>::dial_narrow(&address).join("/ws?echo=0");
+    let begun = frame(TEXT, b"never finished");
+    cut.write(&begun[..9]);
+    let long = "x".repeat(60_000);
+    let mut speaker = Peer::<TcpStream>::connect(&address, "/ws?echo=0");
+    for _ in 0..40 {
+        speaker.say(&long);
+        whole.hears(&long);
+    }
+    let begin = Instant::now();
+    server.restart();
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    for _ in 0..40 {
+        cut.hears(&long);
+    }
+    cut.is_closed(1012);
+    whole.say("still here");
+    whole.hears("still here");
+    speaker.hears("still here");
+    drop((whole, cut, stuck, speaker));
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn a_token_keeps_its_rights_and_its_end() {
+    let secret = format!("--jwt-secret={KEY}");
+    let (mut server, address) = start(HUBLET.as_ref(), &[&secret]);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let end = now.expect("after 1970").as_secs() + 4;
+    let token = sign(&format!(r#"{{"sub":"ada","publish":["a"],"exp":{end}}}"#));
+    let reader = sign(r#"{"sub":"bob"}"#);
+    let mut ada = Peer::<TcpStream>::connect(&address, &format!("/ws/a?token={token}"));
+    let mut bob = Peer::<TcpStream>::connect(&address, &format!("/ws/a?token={reader}"));
+    server.restart();
+    ada.say("mine");
+    ada.hears("mine");
+    bob.hears("mine");
+    ada.is_closed(1008);
+    bob.say("not allowed");
+    bob.is_closed(1008);
+    drop((ada, bob));
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn a_failure_leaves_the_old_program_serving() {
+    let folder = Folder::new("restart-fails");
+    let path = copy(&folder);
+    let (mut server, address) = start(&path, &[]);
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
+    let mut served = |server: &mut Server, expected: &str| {
+        let why = server.fail_to_restart();
+        assert!(why.contains(expected), "{why}");
+        peer.say("hello");
+        peer.hears("hello");
+        drop(Peer::<TcpStream>::connect(&address, "/ws"));
+    };
+    let replace = |script: &str| {
+        let new = folder.0.join("new");
+        let mut file = File::create(&new).expect("made");
+        file.write_all(script.as_bytes()).expect("written");
+        file.set_permissions(fs::Permissions::from_mode(0o755)).expect("set");
+        drop(file);
+        fs::rename(&new, &path).expect("replaced");
+    };
+    replace("#!/bin/sh\necho 'hublet: unknown flag --takes; see --help' >&2; exit 2\n");
+    served(&mut server, "the new binary says: hublet: unknown flag --takes");
+    replace("#!/bin/sh\nexec sleep 60\n");
+    served(&mut server, "does not answer within 2 s");
+    replace("not a program");
+    served(&mut server, "cannot be started");
+    // It says yes, and is gone when it should run.
+    replace("#!/bin/sh\nrm -f \"$0\"\nexit 0\n");
+    served(&mut server, "cannot be executed");
+    served(&mut server, "cannot be started");
+    fs::copy(HUBLET, folder.0.join("new")).expect("copied");
+    fs::rename(folder.0.join("new"), &path).expect("replaced");
+    server.restart();
+    peer.say("after all");
+    peer.hears("after all");
+    drop(peer);
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn a_secret_is_changed_by_the_file_of_variables() {
+    let folder = Folder::new("restart-secret");
+    let file = folder.0.join("env");
+    let write = |text: &str| fs::write(&file, text).expect("written");
+    write("# a comment\nHUBLET_TOKEN=\"old one\"\nHUBLET_LOG=info\n");
+    let flag = format!("--env-file={}", file.display());
+    let (mut server, address) = start(HUBLET.as_ref(), &[&flag]);
+    let (_, status) = Peer::<TcpStream>::ask(&address, "/ws");
+    assert_eq!(status, 401);
+    let mut ada = Peer::<TcpStream>::connect(&address, "/ws?token=old%20one");
+    write("HUBLET_TOKEN=new\nHUBLET_MAX_CLIENTS=1\nHUBLET_QUEUE=sesame\n");
+    let why = server.fail_to_restart();
+    assert!(why.contains("line 3 of ") && !why.contains("sesame"), "{why}");
+    write("HUBLET_TOKEN=new\nHUBLET_MAX_CLIENTS=1\n");
+    server.restart();
+    for (token, status) in [("old%20one", 401), ("new", 503)] {
+        let (_, answered) = Peer::<TcpStream>::ask(&address, &format!("/ws?token={token}"));
+        assert_eq!(answered, status, "{token}");
+    }
+    ada.say("still here");
+    ada.hears("still here");
+    write("HUBLET_TOKEN=\n");
+    server.restart();
+    drop(Peer::<TcpStream>::connect(&address, "/ws"));
+    drop(ada);
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn a_hangup_restarts_where_no_stream_is_a_terminal() {
+    let (mut server, address) = start(HUBLET.as_ref(), &[]);
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
+    server.signal(Signal::HUP);
+    server.logged(DONE);
+    peer.say("hello");
+    peer.hears("hello");
+    drop(peer);
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn a_program_that_was_started_under_another_name_does_not_restart() {
+    let mut command = alone("bash");
+    let script = "exec -a /nowhere/hub \"$0\" \"$@\"";
+    let mut server = Server::of(command.args(["-c", script, HUBLET, "--listen", "127.0.0.1:0"]));
+    server.listening();
+    let why = server.fail_to_restart();
+    assert!(why.contains("/nowhere/hub is no file"), "{why}");
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn a_program_is_found_by_its_path_and_in_path() {
+    let folder = Folder::new("restart-path");
+    copy(&folder);
+    for (name, search) in [("./hublet", "/nowhere"), ("hublet", folder.0.to_str().expect("text"))] {
+        let mut command = alone("/bin/sh");
+        command.env("PATH", search).current_dir(&folder.0);
+        let script = format!("exec {name} --listen 127.0.0.1:0");
+        let mut server = Server::of(command.args(["-c", &script]));
+        server.listening();
+        server.restart();
+        assert_eq!(server.stop(), Some(0), "{name}");
+    }
+}
+
+/// Lines that were read or not yet written when the restart began are neither lost nor doubled.
+#[test]
+fn pipes_go_on() {
+    let mut command = alone(HUBLET);
+    let flags = ["--listen", "127.0.0.1:0", "--stdin", "a", "--stdout", "a"];
+    command.args(flags).stdin(Stdio::piped());
+    let mut server = Server::of(&mut command);
+    let mut stdin = server.child.stdin.take().expect("piped");
+    server.logged("listening on");
+    let writer = thread::spawn(move || {
+        for nth in 0..20_000 {
+            writeln!(stdin, "line {nth}").expect("it reads");
+        }
+        stdin.write_all(b"half a line").expect("it reads");
+        stdin
+    });
+    for nth in 0..20_000 {
+        let line = server.stdout.recv_timeout(DEADLINE).expect("a line in time");
+        assert_eq!(line, format!("line {nth}"));
+        if nth % 4_000 == 100 {
+            server.restart();
+        }
+    }
+    let mut stdin = writer.join().expect("all was read");
+    server.restart();
+    writeln!(stdin, " and the rest").expect("it reads");
+    let line = server.stdout.recv_timeout(DEADLINE).expect("a line in time");
+    assert_eq!(line, "half a line and the rest");
+    drop(stdin);
+    assert_eq!(server.exit_code(), Some(0), "at the end of its input it drains");
+}
+
+/// While messages come from all sides and restarts follow each other, each client hears all of them
+/// in order, once.
+#[test]
+fn nothing_is_lost_under_load() {
+    const READERS: usize = 20;
+    const RESTARTS: usize = 5;
+    for flags in [&[][..], &["--threads", "2"], &["--max-memory", "64m"]] {
+        let (mut server, address) = start(HUBLET.as_ref(), flags);
+        let is_over = Arc::new(AtomicBool::new(false));
+        let readers: Vec<_> = (0..READERS)
+            .map(|nth| {
+                let (mut peer, mut stream) = (None, None);
+                if nth % 2 == 0 {
+                    peer = Some(Peer::<TcpStream>::connect(&address, "/ws/load"));
+                } else {
+                    let mut reader = events(&address, "/sse/load");
+                    hears(&mut reader, ":");
+                    stream = Some(reader);
+                }
+                thread::spawn(move || {
+                    let (mut next, mut silence) = (0, Duration::ZERO);
+                    loop {
+                        let begin = Instant::now();
+                        let text = match (&mut peer, &mut stream) {
+                            (Some(peer), _) => String::from_utf8(peer.receive().1).expect("text"),
+                            (None, Some(stream)) => {
+                                let mut line = String::new();
+                                while !line.starts_with("data: ") {
+                                    line.clear();
+                                    assert!(stream.read_line(&mut line).expect("a line") > 0);
+                                }
+                                line["data: ".len()..].trim_end().to_owned()
+                            }
+                            _ => unreachable!("one of the two"),
+                        };
+                        silence = silence.max(begin.elapsed());
+                        if text == "end" {
+                            return (next, silence);
+                        }
+                        assert_eq!(text, next.to_string(), "in order, each once");
+                        next += 1;
+                    }
+                })
+            })
+            .collect();
+        let (over, to) = (Arc::clone(&is_over), address.clone());
+        let sender = thread::spawn(move || {
+            let mut peer = Peer::<TcpStream>::connect(&to, "/ws/load");
+            let mut posts = kept_alive(&to);
+            let mut next = 0;
+            while !over.load(Ordering::Relaxed) {
+                if next % 2 == 0 {
+                    let text = next.to_string();
+                    ask(
+                        &mut posts,
+                        &format!(
+                            "POST /pub/load HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{text}",
+                            text.len()
+                        ),
+                    );
+                    peer.hears(&text);
+                } else {
+                    // The next post goes another way, so it waits until this has come back.
+                    peer.say(&next.to_string());
+                    peer.hears(&next.to_string());
+                }
+                next += 1;
+                thread::yield_now();
+            }
+            let end = "POST /pub/load HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nend";
+            ask(&mut posts, end);
+            next
+        });
+        for _ in 0..RESTARTS {
+            thread::sleep(Duration::from_millis(150));
+            server.restart();
+        }
+        is_over.store(true, Ordering::Relaxed);
+        let sent = sender.join().expect("nothing was refused");
+        for reader in readers {
+            let (heard, silence) = reader.join().expect("no stream was closed");
+            assert_eq!(heard, sent);
+            assert!(silence < DEADLINE, "{silence:?}");
+        }
+        println!("{flags:?}: {sent} messages over {RESTARTS} restarts");
+        assert_eq!(server.stop(), Some(0));
+    }
+}
+
+/// A root that holds the binary alone: no /proc, no /dev.
+#[test]
+fn a_root_with_the_binary_alone_is_enough() {
+    let (Some(chroot), true) = (program("chroot"), rustix::process::geteuid().is_root()) else {
+        println!("skipped: needs chroot and root");
+        return;
+    };
+    let musl = Path::new(HUBLET)
+        .ancestors()
+        .nth(2)
+        .map(|target| target.join("x86_64-unknown-linux-musl/dist/hublet"));
+    let Some(binary) = musl.filter(|binary| binary.exists()) else {
+        println!("skipped: no static binary");
+        return;
+    };
+    let folder = Folder::new("restart-chroot");
+    fs::copy(binary, folder.0.join("hublet")).expect("copied");
+    let mut command = Command::new(chroot);
+    command.arg("--userspec=65534:65534").arg(&folder.0);
+    command.args(["/hublet", "--listen", "127.0.0.1:0"]).env_clear().stdin(Stdio::null());
+    let mut server = Server::of(&mut command);
+    let address = server.listening();
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
+    server.restart();
+    peer.say("hello");
+    peer.hears("hello");
+    drop(peer);
+    assert_eq!(server.stop(), Some(0));
+}
