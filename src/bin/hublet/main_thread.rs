@@ -1,6 +1,5 @@
 //! Work for the main thread, from a task that any thread may run.
 
-use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use event_listener::Event;
@@ -18,14 +17,12 @@ pub(crate) struct MainThread {
 
 impl MainThread {
     /// Runs jobs, for ever.
-    pub(crate) fn run(self: Arc<Self>) -> impl Future<Output = ()> {
-        async move {
-            loop {
-                let job = self.wait(&self.job).await;
-                let result = job();
-                *self.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
-                self.changed.notify(usize::MAX);
-            }
+    pub(crate) async fn run(self: Arc<Self>) {
+        loop {
+            let job = self.wait(&self.job).await;
+            let result = job();
+            *self.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+            self.changed.notify(usize::MAX);
         }
     }
 
