@@ -3,6 +3,7 @@
 Each event must be heard before the next is published, and nothing else may be an event.
 """
 
+import json
 import queue
 import sys
 import threading
@@ -57,7 +58,7 @@ recipients = 0
 while recipients == 0:
     # The client that does nothing but ask is in no room yet.
     with urllib.request.urlopen(urllib.request.Request(publish, b"ready", method="POST")) as answer:
-        recipients = int(answer.read().split(b":")[1].rstrip(b"}\n"))
+        recipients = json.loads(answer.read())["recipients"]
 assert heard.get(timeout=DEADLINE) == "ready"
 for text in EVENTS:
     urllib.request.urlopen(urllib.request.Request(publish, text.encode(), method="POST")).read()

@@ -1276,7 +1276,7 @@ FAULTS = [
         "a client that did not negotiate compression gets compressed frames",
         "batch.rs::frames",
         "Encoding::Plain => &self.plain,",
-        "Encoding::Plain => self.deflated.as_ref().unwrap_or(&self.plain),",
+        "Encoding::Plain => self.deflated.as_deref().unwrap_or(&self.plain),",
     ),
     Fault(
         "messages are compressed for clients that have left",
