@@ -154,6 +154,9 @@
 //! Windows; [`Listener::bind`] and [`Config::max_clients`](Config#structfield.max_clients) say what
 //! differs there.
 
+// deploy/build makes all code small, except for the functions that each delivery runs.
+#![cfg_attr(hublet_small, feature(optimize_attribute))]
+
 mod config;
 mod connection;
 mod deflate;

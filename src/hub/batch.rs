@@ -133,6 +133,7 @@ impl<'a> Frames<'a> {
         Self { slices, len: messages.len().min(BATCH_MAX), bytes }
     }
 
+    #[inline]
     pub(crate) fn slices(&self) -> &[IoSlice<'a>] {
         &self.slices[..self.len]
     }

@@ -104,6 +104,7 @@ impl<'a> Delivery<'a> {
 /// Apart from what is done once for each batch, so that what is done for each member stays in
 /// registers.
 #[inline(never)]
+#[cfg_attr(hublet_small, optimize(speed))]
 pub(crate) fn push_to(
     entries: &Slab<Entry>,
     (slots, len): (Option<&[u32]>, usize),

@@ -270,6 +270,7 @@ impl Queue {
     }
 
     /// Takes a batch, in order: writes it if nothing waits, else lets it wait.
+    #[cfg_attr(hublet_small, optimize(speed))]
     pub(crate) fn push(&self, batch: &Batch<'_>) -> Push {
         let mut state = self.lock_here();
         state.sent = true;

@@ -132,6 +132,7 @@ impl Transport for Socket {
 }
 
 impl DirectWriter for Shared {
+    #[cfg_attr(hublet_small, optimize(speed))]
     fn try_write(&self, frames: &[IoSlice<'_>]) -> io::Result<usize> {
         self.write(frames)
     }

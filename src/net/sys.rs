@@ -60,6 +60,7 @@ mod unix {
         return write_with(stream, frames, FLAGS);
     }
     #[inline]
+    #[cfg_attr(hublet_small, optimize(speed))]
     fn write_with(stream: &Stream, frames: &[IoSlice<'_>], flags: SendFlags) -> io::Result<usize> {
         Ok(retry_on_intr(|| match frames {
             [frame] => net::send(stream, frame, flags),

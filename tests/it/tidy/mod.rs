@@ -44,7 +44,8 @@ fn mod_only_declares(source: &Source) -> Vec<String> {
     if source.path != "lib.rs" && !source.path.ends_with("mod.rs") || source.is_in("bin/") {
         return Vec::new();
     }
-    let begins = ["mod ", "pub mod ", "pub(crate) mod ", "pub use ", "pub(crate) use ", "#["];
+    let begins =
+        ["mod ", "pub mod ", "pub(crate) mod ", "pub use ", "pub(crate) use ", "#[", "#!["];
     // An export of several names goes on over the next lines.
     let mut goes_on = false;
     let is_other = |line: &&str| {
