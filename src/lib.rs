@@ -205,6 +205,8 @@ pub use message::Message;
 pub use name::is_name;
 pub use net::listener::Listener;
 pub use net::reactor::Reactor;
+#[cfg(feature = "tls")]
+pub use net::tls::certificate::Tls;
 #[cfg(unix)]
 pub use net::watch::Watch;
 pub use network::Network;

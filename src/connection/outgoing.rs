@@ -126,13 +126,14 @@ impl<'a> Outgoing<'a> {
         }
         // Also for what an earlier drain has written and the stream still holds back.
         if drained.wrote || self.timeouts.is_writing() {
-            match Pin::new(output.stream).poll_flush(cx) {
+            match Pin::new(&mut *output.stream).poll_flush(cx) {
                 Poll::Ready(Ok(())) => {}
                 // A stream that cannot pass on what it has taken is as good as gone.
                 Poll::Ready(Err(_)) => drained.phase = Phase::Dead,
                 Poll::Pending => drained.empty = false,
             }
         }
+        drained.wrote |= output.stream.has_progressed();
         drained.empty &= encoder.end_drain(queue);
         if let (true, true, Some(position)) = (drained.has_gap, drained.empty, drained.position) {
             // Unless it was said only now: then the next drain writes it.

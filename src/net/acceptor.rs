@@ -1,6 +1,8 @@
 //! What makes the stream of a connection of its socket.
 
-use std::future::{Future, ready};
+use std::future::Future;
+#[cfg(not(feature = "tls"))]
+use std::future::ready;
 use std::io;
 
 use crate::net::socket::Socket;
@@ -19,9 +21,11 @@ pub(crate) trait Acceptor: Clone + Send + Sync + 'static {
 }
 
 /// The socket is the stream.
+#[cfg(not(feature = "tls"))]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plain;
 
+#[cfg(not(feature = "tls"))]
 impl Acceptor for Plain {
     type Stream = Socket;
 

@@ -21,6 +21,8 @@ use crate::net::io::Io;
 #[cfg(unix)]
 use crate::net::options::{self, Refused, SocketOption};
 use crate::net::sys;
+#[cfg(feature = "tls")]
+use crate::net::tls::certificate::Tls;
 
 /// Connections that may wait to be accepted. async-net's 128 stalls a storm of a thousand.
 #[cfg(unix)]
@@ -47,6 +49,9 @@ pub struct Listener {
     /// The options that its connections go without.
     #[cfg(unix)]
     pub(crate) refused: Refused,
+    /// What its connections speak TLS with.
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Tls>,
 }
 
 /// The socket of a listener.
@@ -106,6 +111,26 @@ impl Listener {
         Self::try_from(TcpListener::bind(address)?)
     }
 
+    /// Has all connections of the listener speak TLS; only with the feature `tls`.
+    ///
+    /// What serves it stays as it is, and so do the limits: a handshake of TLS is a part of the
+    /// handshake, under its deadline. `examples/tls` is a whole program.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use hublet::{Listener, Tls};
+    /// let tls = Tls::from_files("cert.pem", "key.pem")?;
+    /// let listener = Listener::bind("0.0.0.0:443")?.tls(&tls);
+    /// # Ok::<_, hublet::Error>(())
+    /// ```
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: &Tls) -> Self {
+        self.tls = Some(tls.clone());
+        self
+    }
+
     /// Returns the TCP address, with the real port where 0 was asked for; `None` for a Unix
     /// socket, whose path [`Display`](fmt::Display) writes.
     #[must_use]
@@ -149,6 +174,8 @@ impl Listener {
             socket_buffer: None,
             #[cfg(unix)]
             refused: Refused::default(),
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 }

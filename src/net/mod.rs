@@ -17,5 +17,7 @@ pub(crate) mod registrations;
 pub(crate) mod socket;
 pub(crate) mod stream;
 pub(crate) mod sys;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 #[cfg(unix)]
 pub(crate) mod watch;

@@ -41,6 +41,62 @@ impl Socket {
     }
 }
 
+/// For a stream that encrypts what the socket carries, and is shared with the client's queue too.
+#[cfg(feature = "tls")]
+impl Socket {
+    /// Hands the kernel what it takes now; `WouldBlock` if it takes nothing.
+    pub(crate) fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(&[IoSlice::new(bytes)])
+    }
+
+    /// Ready when a write may make progress.
+    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.stream.poll_writable(cx)
+    }
+
+    /// Ready when a read may return something, as for [`Transport`].
+    pub(crate) fn poll_arrived(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.stream.poll_readable(cx).map(drop)
+    }
+
+    /// Shuts down the side that writes.
+    pub(crate) fn shut_down(&self) -> io::Result<()> {
+        sys::shutdown(self.0.stream.get_ref(), Shutdown::Write)
+    }
+}
+
+impl Socket {
+    /// Reads what is there.
+    pub(crate) fn poll_receive(
+        &self,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let stream = &self.0.stream;
+        loop {
+            match sys::read(stream.get_ref(), into) {
+                Err(error) if is_early(&error) => ready!(stream.poll_readable(cx))?,
+                read => {
+                    if matches!(read, Ok(n) if n == into.len()) {
+                        stream.expect_more();
+                    }
+                    return Poll::Ready(read);
+                }
+            }
+        }
+    }
+
+    /// Shuts down both sides: see [`Transport::abort`].
+    pub(crate) fn cut_off(&self) {
+        let stream = self.0.stream.get_ref();
+        // Fails only if the peer has closed the connection already.
+        if self.0.write_max.is_some() {
+            let _ = sys::reset_when_closed(stream);
+        }
+        let _ = sys::shutdown(stream, Shutdown::Both);
+    }
+}
+
 impl fmt::Debug for Shared {
     /// Writes the descriptor only; the reactor's state would say nothing to the reader of a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -122,12 +178,7 @@ impl Transport for Socket {
     }
 
     fn abort(&mut self) {
-        let stream = self.0.stream.get_ref();
-        // Fails only if the peer has closed the connection already.
-        if self.0.write_max.is_some() {
-            let _ = sys::reset_when_closed(stream);
-        }
-        let _ = sys::shutdown(stream, Shutdown::Both);
+        self.cut_off();
     }
 }
 
@@ -150,18 +201,7 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         into: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let stream = &self.0.stream;
-        loop {
-            match sys::read(stream.get_ref(), into) {
-                Err(error) if is_early(&error) => ready!(stream.poll_readable(cx))?,
-                read => {
-                    if matches!(read, Ok(n) if n == into.len()) {
-                        stream.expect_more();
-                    }
-                    return Poll::Ready(read);
-                }
-            }
-        }
+        self.poll_receive(cx, into)
     }
 }
 

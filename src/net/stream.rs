@@ -32,6 +32,12 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send {
     /// Shuts down both directions, although others may still own the socket. Under a memory ceiling
     /// this resets the connection, so that the kernel drops what the peer has not taken.
     fn abort(&mut self);
+
+    /// Whether bytes that it had taken before have left since the last call. Most streams hold
+    /// nothing back.
+    fn has_progressed(&mut self) -> bool {
+        false
+    }
 }
 
 /// Any stream of the embedding program. Only its connection's task reads and writes it.

@@ -16,11 +16,15 @@ use crate::disconnect::Disconnect;
 use crate::error::Error;
 use crate::hub::handle::Hub;
 use crate::limits::admission::HandshakePermit;
-use crate::net::acceptor::{Acceptor, Plain};
+use crate::net::acceptor::Acceptor;
+#[cfg(not(feature = "tls"))]
+use crate::net::acceptor::Plain;
 use crate::net::incoming::Incoming;
 use crate::net::listener::Listener;
 use crate::net::socket::Socket;
 use crate::net::stream::{AnyStream, Transport};
+#[cfg(feature = "tls")]
+use crate::net::tls::acceptor::Secure;
 use crate::peer::Peer;
 use crate::serve::http_connection::{HttpConnection, Outcome};
 use crate::serve::spawn::{Spawn, SpawnWith};
@@ -163,9 +167,13 @@ impl Hub {
         if let Some(sizing) = self.sizing() {
             listener.apply_limits(sizing)?;
         }
+        #[cfg(feature = "tls")]
+        let acceptor = Secure::new(listener.tls.take(), self.memory());
+        #[cfg(not(feature = "tls"))]
+        let acceptor = Plain;
         let listener = Incoming::new(listener)?;
         self.shared().started.get_or_init(unix_seconds);
-        self.serve_through(&executor, &listener, Plain, handler).await
+        self.serve_through(&executor, &listener, acceptor, handler).await
     }
 
     /// Serves connections whose streams `acceptor` makes.

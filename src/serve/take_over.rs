@@ -29,6 +29,8 @@ use crate::net::io::Io;
 use crate::net::reactor::Reactor;
 use crate::net::socket::Socket;
 use crate::net::stream::Transport;
+#[cfg(feature = "tls")]
+use crate::net::tls::stream::Stream;
 use crate::peer::Peer;
 use crate::serve::accept::connect;
 use crate::serve::spawn::Spawn;
@@ -223,6 +225,8 @@ impl TakeOver {
         let write_max = self.hub.sizing().map(|sizing| sizing.socket_buffer);
         for (descriptor, kept) in self.connections {
             let socket = Socket::new(attach(reactor, descriptor)?, write_max);
+            #[cfg(feature = "tls")]
+            let socket = Stream::Plain(socket);
             let (hub, handler) = (self.hub.clone(), Arc::clone(handler));
             executor.spawn(run(hub, socket, kept, handler));
         }

@@ -118,7 +118,7 @@ fn main() -> ExitCode {
     let outcome = match flags::parse(std::env::vars_os(), std::env::args_os()) {
         Ok(Action::Serve(options)) => inherited.and_then(|before| serve(*options, before)),
         Ok(Action::Takes(version, options)) => takes(version, *options),
-        Ok(Action::Health(addresses)) => health::ask(&addresses),
+        Ok(Action::Health { addresses, secure }) => health::ask(&addresses, secure),
         Ok(Action::Print(text)) => print(text.as_bytes())
             .map_err(|error| Failure::running(format!("standard output failed: {error}"))),
         Err(failure) => Err(failure),
@@ -133,6 +133,8 @@ fn takes(version: u32, options: Options) -> Result<(), Failure> {
         return Err(Failure::usage(format!("the state of version {version} is not known")));
     }
     check_fd_limit(raise_fd_limit(), options.config.max_clients)?;
+    #[cfg(feature = "tls")]
+    options.tls()?;
     let hub = Hub::new(options.config);
     hub.map(drop).map_err(|error| Failure::usage(flags::in_flags(&error.to_string())))
 }
@@ -240,6 +242,8 @@ async fn run(
     let wanted = options.config.max_clients;
     let is_shared = options.config.redis.is_some();
     let plan = Plan::of(&options);
+    #[cfg(feature = "tls")]
+    let tls = options.tls()?;
     let Before { program, prior } = before;
     let Begun { hub, manager, taken, served, rest } =
         begin(options.config, &options.listen, prior)?;
@@ -285,6 +289,8 @@ async fn run(
     // The files of Unix sockets are removed when this is dropped.
     let mut files = Vec::new();
     for served in served {
+        #[cfg(feature = "tls")]
+        let served = served.secured(tls.as_ref());
         let (listener, descriptor, file) = served
             .open()
             .map_err(|error| Failure::running(format!("a listener has no copy: {error}")))?;

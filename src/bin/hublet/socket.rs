@@ -22,7 +22,14 @@ pub(crate) enum Address {
     Port(u16),
     /// A Unix socket.
     Unix(UnixAddress),
+    /// A TCP address that speaks no TLS.
+    #[cfg(feature = "tls")]
+    Plain(Box<Self>),
 }
+
+/// What stands before a TCP address that speaks no TLS.
+#[cfg(feature = "tls")]
+const PLAIN: &str = "plain:";
 
 /// What `--listen` takes.
 const ADDRESSES: &str = "a port like 8080 (loopback), an address and port like 127.0.0.1:8080, a \
@@ -35,6 +42,13 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(unix) = text.strip_prefix("unix:").filter(|_| cfg!(unix)) {
             return unix.parse().map(Self::Unix);
+        }
+        #[cfg(feature = "tls")]
+        if let Some(text) = text.strip_prefix(PLAIN) {
+            return match text.parse()? {
+                tcp @ (Self::Tcp(_) | Self::Port(_)) => Ok(Self::Plain(Box::new(tcp))),
+                _ => Err("plain: and a TCP address, like plain:127.0.0.1:8080".to_owned()),
+            };
         }
         if let Some(port) = text.strip_prefix(':') {
             return port.parse().map(Self::Port).map_err(|_| ADDRESSES.to_owned());
@@ -67,6 +81,8 @@ impl fmt::Display for Address {
             Self::Tcp(address) => address.fmt(f),
             Self::Port(port) => write!(f, ":{port}"),
             Self::Unix(unix) => write!(f, "unix:{}", unix.path.display()),
+            #[cfg(feature = "tls")]
+            Self::Plain(address) => write!(f, "{PLAIN}{address}"),
         }
     }
 }
@@ -113,6 +129,16 @@ pub(crate) struct Open {
 impl Served {
     fn of((listener, file): Bound, address: String) -> Self {
         Self { listener, file, address }
+    }
+
+    /// Has a TCP listener speak TLS, unless its address is plain.
+    #[cfg(feature = "tls")]
+    pub(crate) fn secured(mut self, tls: Option<&hublet::Tls>) -> Self {
+        let is_tcp = self.listener.local_addr().is_some();
+        if let Some(tls) = tls.filter(|_| is_tcp && !self.address.starts_with(PLAIN)) {
+            self.listener = self.listener.tls(tls);
+        }
+        self
     }
 
     /// Takes the listener out, to serve it, and its file.
@@ -266,6 +292,8 @@ fn bind(address: &Address, bound: &mut Vec<Bound>) -> Result<(), Failure> {
     let listeners = match address {
         Address::Tcp(address) => Listener::bind(address).map(|listener| vec![listener]),
         Address::Port(port) => bind_everywhere(bind_ipv6, *port),
+        #[cfg(feature = "tls")]
+        Address::Plain(address) => return bind(address, bound),
         Address::Unix(unix) => {
             bound.push(bind_unix(unix)?);
             return Ok(());

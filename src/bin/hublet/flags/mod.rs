@@ -7,6 +7,8 @@ mod table;
 mod value;
 
 use std::ffi::OsString;
+#[cfg(feature = "tls")]
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hublet::Config;
@@ -28,8 +30,8 @@ pub(crate) enum Action {
     Serve(Box<Options>),
     /// Say whether these flags and this version of the state of another process are taken.
     Takes(u32, Box<Options>),
-    /// Check the hub at these addresses.
-    Health(Vec<Address>),
+    /// Check the hub at these addresses; with `secure` they speak TLS.
+    Health { addresses: Vec<Address>, secure: bool },
     /// Print this and end.
     Print(String),
 }
@@ -39,6 +41,11 @@ pub(crate) enum Action {
 pub(crate) struct Options {
     /// The addresses to listen on; empty if none was given.
     pub(crate) listen: Vec<Address>,
+    /// The PEM files of the certificate and its key.
+    #[cfg(feature = "tls")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls_key: Option<PathBuf>,
     pub(crate) echo: bool,
     pub(crate) threads: usize,
     pub(crate) level: LevelFilter,
@@ -65,6 +72,10 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             listen: Vec::new(),
+            #[cfg(feature = "tls")]
+            tls_cert: None,
+            #[cfg(feature = "tls")]
+            tls_key: None,
             echo: true,
             threads: 1,
             level: LevelFilter::Info,
@@ -82,6 +93,28 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Whether TCP addresses speak TLS.
+    fn is_secure(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls_cert.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
+    }
+
+    /// The certificate of TCP addresses, if they speak TLS.
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls(&self) -> Result<Option<hublet::Tls>, Failure> {
+        match (&self.tls_cert, &self.tls_key) {
+            (None, None) => Ok(None),
+            (Some(certificate), Some(key)) => hublet::Tls::from_files(certificate, key)
+                .map(Some)
+                .map_err(|error| Failure::usage(format!("no TLS: {error}"))),
+            _ => {
+                Err(Failure::usage("--tls-cert and --tls-key go together: one of them is missing"))
+            }
+        }
+    }
+
     /// The settings that are allowed but may be mistakes; a sentence each.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let ignored = |name| format!("{name} is ignored: no flag has this variable");
@@ -186,7 +219,8 @@ pub(crate) fn parse(
     }
     config.inbox_bytes = config.inbox_bytes.max(two);
     if health {
-        return Ok(Action::Health(options.listen));
+        let secure = options.is_secure();
+        return Ok(Action::Health { addresses: options.listen, secure });
     }
     Ok(match takes {
         Some(version) => Action::Takes(version, Box::new(options)),

@@ -83,6 +83,9 @@ pub(super) enum Sets {
     RedisPrefix,
     /// A room.
     Room(fn(&mut Options) -> &mut Option<Arc<str>>),
+    /// A file of the certificate.
+    #[cfg(feature = "tls")]
+    TlsFile(fn(&mut Options) -> &mut Option<std::path::PathBuf>),
 }
 
 impl Sets {
@@ -135,6 +138,8 @@ impl Sets {
             Self::RedisFile => config.redis = Some(redis_file(text)?),
             Self::RedisPrefix => options.redis_prefix = Some(redis_prefix(text)?),
             Self::Audience => options.secrets.jwt_audience = Some(audience(text)?),
+            #[cfg(feature = "tls")]
+            Self::TlsFile(field) => *field(options) = Some(text.into()),
             Self::SecretFile(field) => secret_file(field(&mut options.secrets), text)?,
         }
         Ok(())
@@ -162,6 +167,8 @@ impl Sets {
             | Self::Deflate
             | Self::History
             | Self::Room(_) => String::new(),
+            #[cfg(feature = "tls")]
+            Self::TlsFile(_) => String::new(),
             Self::RedisPrefix => Redis::PREFIX.to_owned(),
             Self::Threads => options.threads.to_string(),
             Self::Overflow => config.overflow.to_string(),

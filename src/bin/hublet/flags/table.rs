@@ -41,6 +41,22 @@ pub(super) const FLAGS: &[Flag] = &[
                sockets from systemd are served as well",
         sets: Sets::Listen,
     },
+    #[cfg(feature = "tls")]
+    Flag {
+        name: "tls-cert",
+        value: "FILE",
+        help: "PEM file with a certificate and its chain: every TCP address of --listen speaks TLS, \
+               except those with plain: before them, like plain:127.0.0.1:8080; read anew when the \
+               file has changed",
+        sets: Sets::TlsFile(|options| &mut options.tls_cert),
+    },
+    #[cfg(feature = "tls")]
+    Flag {
+        name: "tls-key",
+        value: "FILE",
+        help: "PEM file with the key of that certificate: ECDSA, Ed25519 or RSA",
+        sets: Sets::TlsFile(|options| &mut options.tls_key),
+    },
     Flag {
         name: "no-echo",
         value: "",

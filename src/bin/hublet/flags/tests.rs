@@ -14,7 +14,7 @@ fn parsed(environment: &[(&str, &str)], arguments: &[&str]) -> Result<Options, S
     match parse(environment.collect::<Vec<_>>(), arguments.collect::<Vec<_>>()) {
         Ok(Action::Serve(options)) => Ok(*options),
         Ok(Action::Takes(version, _)) => Err(format!("takes {version}")),
-        Ok(Action::Health(addresses)) => Err(format!("asks {addresses:?}")),
+        Ok(Action::Health { addresses, .. }) => Err(format!("asks {addresses:?}")),
         Ok(Action::Print(text)) => Err(text),
         Err(failure) => {
             assert_eq!(failure.code, 2);
@@ -409,6 +409,32 @@ fn health_checks_the_addresses_of_listen() {
     let asked = parsed(&[], &["--health", "--listen", ":81"]);
     assert_eq!(asked, Err(format!("asks {:?}", [Address::Port(81)])));
     assert_eq!(parsed(&[], &["--health"]), Err("asks []".to_owned()));
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn tls_is_for_tcp_addresses_that_are_not_plain() {
+    let options = parsed(&[], &["--listen", "plain::80", "--listen", "81"]).expect("valid");
+    assert_eq!(options.listen[0], Address::Plain(Box::new(Address::Port(80))));
+    assert_eq!(options.listen[0].to_string(), "plain::80");
+    assert!(options.tls().expect("none").is_none());
+    for address in ["plain:unix:/run/hub.sock", "plain:plain:80"] {
+        let sentence = parsed(&[], &["--listen", address]).expect_err("refused");
+        assert!(sentence.ends_with("plain: and a TCP address, like plain:127.0.0.1:8080"));
+    }
+    for flag in ["--tls-cert", "--tls-key"] {
+        let options = parsed(&[], &[flag, "there-is-no-such-file.pem"]).expect("valid");
+        let failure = options.tls().expect_err("one is missing");
+        assert_eq!(failure.code, 2);
+        assert_eq!(
+            failure.sentence,
+            "--tls-cert and --tls-key go together: one of them is missing"
+        );
+    }
+    let files = ["--tls-cert", "no-such.pem", "--tls-key", "no-such.pem"];
+    let failure = parsed(&[], &files).expect("valid").tls().expect_err("no file");
+    assert_eq!(failure.code, 2);
+    assert!(failure.sentence.starts_with("no TLS: no-such.pem cannot be read: "));
 }
 
 #[test]

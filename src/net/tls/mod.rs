@@ -1,0 +1,9 @@
+//! TLS: certificates, and what carries a connection that is encrypted.
+
+pub(crate) mod acceptor;
+pub(crate) mod certificate;
+pub(crate) mod provider;
+pub(crate) mod session;
+pub(crate) mod stream;
+#[cfg(test)]
+mod tests;
