@@ -328,6 +328,43 @@ fn a_certificate_is_renewed_while_clients_come() {
     while first.receive().1 != b"hello" {}
 }
 
+/// A restart reads the pair anew. The keys of a connection stay in the process that was, so its client
+/// is told to come back.
+#[test]
+fn a_restart_reads_the_files_and_tells_clients_to_come_back() {
+    let folder = Folder::new("tls-restart");
+    let beside = ["--listen", "plain:127.0.0.1:0"];
+    let Some((mut server, address, files)) = start(&folder, &beside) else { return };
+    let plain = server.listening();
+    let served = || {
+        let mut peer = connect(&address, "/ws?echo=0");
+        peer.say("hello");
+        let certificate = peer.stream().conn.peer_certificates().expect("one")[0].to_vec();
+        (peer, certificate)
+    };
+    let mut beside = Peer::<TcpStream>::connect(&plain, "/ws");
+    let (mut peer, old) = served();
+    beside.hears("hello");
+    // A pair that is none is seen before anything ends.
+    let key = fs::read(&files[1]).expect("the key");
+    fs::write(&files[1], "no key").expect("written");
+    server.signal(Signal::USR2);
+    let line = server.logged("restarted");
+    assert!(line.contains("not restarted: "), "{line}");
+    fs::write(&files[1], key).expect("written");
+    let new = certificate(&folder, "new", P256).expect("openssl is there");
+    fs::copy(&new[0], &files[0]).expect("copied");
+    fs::copy(&new[1], &files[1]).expect("copied");
+    server.signal(Signal::USR2);
+    peer.is_closed(1012);
+    server.logged("restarted as");
+    let (_peer, renewed) = served();
+    assert_ne!(renewed, old);
+    beside.hears("hello");
+    beside.say("the plain one goes on");
+    beside.hears("the plain one goes on");
+}
+
 #[test]
 fn pages_of_the_same_origin_are_let_in_over_tls() {
     let folder = Folder::new("tls-origin");
