@@ -20,6 +20,13 @@ pub(crate) fn unix_seconds() -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
+/// When a file was written last, since 1970; `None` if it cannot be seen.
+#[cfg(feature = "tls")]
+pub(crate) fn written_at(path: &std::path::Path) -> Option<Duration> {
+    let written = std::fs::metadata(path).ok()?.modified().ok()?;
+    written.duration_since(std::time::UNIX_EPOCH).ok()
+}
+
 /// What wakes tasks at a point in time.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Clock {

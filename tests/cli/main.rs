@@ -401,7 +401,7 @@ fn help_names_every_flag_and_its_variable() {
                     max-clients-per-ip max-rooms max-message max-memory max-fragments redis \
                     redis-file redis-prefix deflate queue queue-bytes overflow history \
                     history-bytes history-age history-memory handshake-timeout ping-interval pong-timeout write-timeout close-timeout drain \
-                    stdin stdout log health version help";
+                    stdin stdout env-file log health version help";
     let expected = format!("listen {tls}{expected}");
     assert_eq!(flags, expected.split_whitespace().collect::<Vec<_>>());
     for flag in flags.iter().filter(|flag| !["health", "version", "help"].contains(flag)) {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -16,7 +16,7 @@ use rustls::{ServerConfig, version};
 use crate::error::Error;
 use crate::memory::read_buffers::ReadBuffers;
 use crate::net::tls::provider::provider;
-use crate::time::clock::now;
+use crate::time::clock::{now, written_at};
 
 /// How often the files are looked at for a renewal, at most: a handshake costs a system call for
 /// each file at this rate and not at that of a storm.
@@ -171,7 +171,7 @@ struct Files {
 }
 
 /// The times of both files; `None` for one that is not there.
-type Stamps = [Option<SystemTime>; 2];
+type Stamps = [Option<Duration>; 2];
 
 impl Certificate {
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -224,7 +224,7 @@ impl ResolvesServerCert for Certificate {
 
 impl Files {
     fn stamps(&self) -> Stamps {
-        [&self.certificate, &self.key].map(|path| fs::metadata(path).ok()?.modified().ok())
+        [&self.certificate, &self.key].map(|path| written_at(path))
     }
 
     /// Reads the pair. An `Err` is a sentence with the name of the file.
