@@ -215,6 +215,9 @@ macro_rules! config {
         ///   [`max_rooms`](Self#structfield.max_rooms),
         ///   [`max_rooms_per_client`](Self#structfield.max_rooms_per_client),
         ///   [`handshakes`](Self#structfield.handshakes)
+        /// - **Rates**: [`max_rate`](Self#structfield.max_rate),
+        ///   [`max_rate_bytes`](Self#structfield.max_rate_bytes),
+        ///   [`max_post_rate`](Self#structfield.max_post_rate)
         /// - **Waits**: [`handshake_timeout`](Self#structfield.handshake_timeout),
         ///   [`message_timeout`](Self#structfield.message_timeout),
         ///   [`ping_interval`](Self#structfield.ping_interval),
@@ -336,6 +339,21 @@ config! {
     /// Clients that may be connected from one address; an IPv6 address counts by its /64, a Unix
     /// socket is exempt. Default `None`: behind a proxy every client has the proxy's address.
     max_clients_per_ip: Option<usize> = None;
+    /// Messages a second that a WebSocket may send; as many may come at once. Default `None`: no
+    /// limit. A client that sends faster is read slower: TCP makes it wait. It is not closed for that.
+    /// [`Admission::rate`](crate::Admission::rate) sets another rate for one client.
+    max_rate: Option<usize> = None;
+    /// Bytes of payload a second that a WebSocket may send, as [`max_rate`](Self#structfield.max_rate);
+    /// of a compressed message those that it becomes. Default `None`. A message is counted when it has
+    /// come whole, so the longest message may always come.
+    max_rate_bytes: Option<usize> = None;
+    /// Messages a second that one address may publish by request; as many may come at once. Default
+    /// `None`: no limit. Beyond it the hub answers 429 with `Retry-After`, and reads a stream of lines
+    /// slower. Addresses count as for
+    /// [`max_clients_per_ip`](Self#structfield.max_clients_per_ip). As many addresses are remembered
+    /// as clients may be connected.
+    /// [`Handler::is_rate_limited`](crate::Handler::is_rate_limited) exempts requests.
+    max_post_rate: Option<usize> = None;
     /// The memory ceiling of the whole process, in bytes. Default `None`.
     ///
     /// A ceiling lowers the limits on clients and on the inbox to what fits
@@ -465,6 +483,9 @@ impl Config {
             ("deflate", self.deflate.unwrap_or(1), "bytes"),
             ("max_clients", self.max_clients.unwrap_or(1), "clients"),
             ("max_clients_per_ip", self.max_clients_per_ip.unwrap_or(1), "clients"),
+            ("max_rate", self.max_rate.unwrap_or(1), "messages"),
+            ("max_rate_bytes", self.max_rate_bytes.unwrap_or(1), "bytes"),
+            ("max_post_rate", self.max_post_rate.unwrap_or(1), "messages"),
             ("max_rooms", self.max_rooms, "rooms"),
             ("max_rooms_per_client", self.max_rooms_per_client, "rooms"),
             ("history_bytes", self.history_bytes, "bytes"),
@@ -561,6 +582,9 @@ mod tests {
             (Config::default().handshakes(0), "handshakes"),
             (Config::default().max_clients(Some(0)), "max_clients"),
             (Config::default().deflate(Some(0)), "deflate"),
+            (Config::default().max_rate(Some(0)), "max_rate"),
+            (Config::default().max_rate_bytes(Some(0)), "max_rate_bytes"),
+            (Config::default().max_post_rate(Some(usize::MAX)), "max_post_rate"),
             (Config::default().max_rooms(usize::MAX), "max_rooms"),
             (Config::default().max_message(512 * 1024), "queue_bytes"),
             (Config::default().inbox_bytes(1), "inbox_bytes"),

@@ -173,6 +173,7 @@ mod name;
 mod net;
 mod network;
 mod peer;
+mod rate;
 mod redis;
 mod redis_config;
 mod serve;
@@ -211,6 +212,7 @@ pub use net::tls::certificate::Tls;
 pub use net::watch::Watch;
 pub use network::Network;
 pub use peer::Peer;
+pub use rate::Rate;
 pub use redis_config::Redis;
 #[cfg(unix)]
 pub use serve::hand_over::HandOver;

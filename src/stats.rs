@@ -122,6 +122,11 @@ stats! {
     /// Evicted clients that held the most of
     /// [`Config::max_memory`](crate::Config#structfield.max_memory) when memory was short.
     clients_shed: AtomicU64 => u64;
+    /// Times that a client was read later because it had sent as much as its rate allows.
+    rate_pauses: AtomicU64 => u64;
+    /// Requests to publish that were refused because of
+    /// [`Config::max_post_rate`](crate::Config#structfield.max_post_rate).
+    posts_over_rate: AtomicU64 => u64;
     /// Upgrades that became clients.
     upgrades_accepted: AtomicU64 => u64;
     /// Requests of any kind that were refused, and requests that never became whole.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::hub::since::Since;
+use crate::rate::Rate;
 
 /// The user, the rooms and the rest that a client is admitted with.
 ///
@@ -25,6 +26,7 @@ pub struct Admission {
     pub(crate) extension: Option<Arc<dyn Any + Send + Sync>>,
     pub(crate) since: Option<Since>,
     pub(crate) until: Option<u64>,
+    pub(crate) rate: Option<Rate>,
 }
 
 impl Admission {
@@ -192,6 +194,17 @@ impl Admission {
     #[must_use]
     pub fn until(mut self, unix_seconds: u64) -> Self {
         self.until = Some(unix_seconds);
+        self
+    }
+
+    /// Has the client send at most so much, instead of
+    /// [`Config::max_rate`](crate::Config#structfield.max_rate) and
+    /// [`Config::max_rate_bytes`](crate::Config#structfield.max_rate_bytes). [`Rate`] has an example.
+    ///
+    /// It is for WebSockets: no other client sends over its connection.
+    #[must_use]
+    pub fn rate(mut self, rate: Rate) -> Self {
+        self.rate = Some(rate);
         self
     }
 

@@ -304,6 +304,14 @@ pub trait Handler: Send + Sync + 'static {
         pending()
     }
 
+    /// Returns whether a request to publish counts against
+    /// [`Config::max_post_rate`](crate::Config#structfield.max_post_rate). The default is `true`; a
+    /// request of the application's own backend, for example, need not count.
+    fn is_rate_limited(&self, request: &Request<()>, peer: &Peer) -> bool {
+        let _ = (request, peer);
+        true
+    }
+
     /// Returns why [`on_upgrade`](Self::on_upgrade), [`on_publish`](Self::on_publish),
     /// [`on_inspect`](Self::on_inspect), [`on_act`](Self::on_act) or
     /// [`on_request`](Self::on_request) has refused a request with this status.
@@ -436,6 +444,10 @@ impl<H: Handler> Handler for Arc<H> {
         body: Body<'_>,
     ) -> impl Future<Output = Result<Response<Vec<u8>>, StatusCode>> + Send {
         (**self).on_request(request, peer, body)
+    }
+
+    fn is_rate_limited(&self, request: &Request<()>, peer: &Peer) -> bool {
+        (**self).is_rate_limited(request, peer)
     }
 
     fn on_refusal(&self, request: &Request<()>, status: StatusCode) -> Option<Cow<'static, str>> {

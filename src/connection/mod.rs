@@ -9,6 +9,7 @@ pub(crate) mod memory_wait;
 pub(crate) mod outgoing;
 pub(crate) mod park;
 pub(crate) mod patience;
+pub(crate) mod rate_limit;
 pub(crate) mod read_pause;
 pub(crate) mod refuse;
 pub(crate) mod registration;

@@ -10,6 +10,8 @@ pub(crate) enum ReadPause {
     Memory,
     /// Another process takes the hub over.
     HandOver,
+    /// The client has sent as much as its rate allows, and no message has begun.
+    Rate,
     /// The connection ends.
     End,
 }

@@ -24,6 +24,7 @@ use crate::limits::admission::{ClientPermit, EventReaderPermit, LimitReached};
 use crate::message::Encoding;
 use crate::name::is_name;
 use crate::peer::Peer;
+use crate::rate::Rate;
 use crate::time::clock::unix_seconds;
 
 /// A client in the registry, with the permit that it occupies.
@@ -103,6 +104,8 @@ pub(crate) struct Admitted {
     pub(crate) inflates: bool,
     /// Where it begins, if it is told of positions.
     pub(crate) begin: Option<Begin>,
+    /// How much it may send.
+    pub(crate) rate: Rate,
 }
 
 impl Admitted {
@@ -117,7 +120,7 @@ impl Admitted {
         let permit = hub.shared().admissions.restore(peer.network());
         let client = Client::new(hub.clone(), id, user, peer, extension);
         let registered = Registered { hub: hub.clone(), queue, _permit: permit };
-        Self { registered, client, inflates, begin: None }
+        Self { registered, client, inflates, begin: None, rate: rate_of(hub) }
     }
 }
 
@@ -167,7 +170,8 @@ pub(crate) fn register(
     encoding: Encoding,
 ) -> Result<Registering<'_>, Response> {
     let reading = Box::new(kind.reading(&admission));
-    let Admission { user, rooms, extension, .. } = admission;
+    let Admission { user, rooms, extension, rate, .. } = admission;
+    let rate = rate.unwrap_or_else(|| rate_of(hub));
     if !rooms.iter().chain(&user).all(|name| is_name(name)) {
         return Err(internal_error(
             "on_upgrade chose a room or user with a name that is not allowed",
@@ -183,7 +187,13 @@ pub(crate) fn register(
     let rooms = rooms.into_boxed_slice();
     let command = move |reply| Command::Register { queue, user, rooms, came, reading, reply };
     let inserted = hub.request(command);
-    Ok(Registering { registered: Some(registered), user: name, peer, extension, inserted })
+    Ok(Registering { registered: Some(registered), user: name, peer, extension, rate, inserted })
+}
+
+/// How much a client may send of which the hook says nothing else.
+fn rate_of(hub: &Hub) -> Rate {
+    let config = &hub.shared().config;
+    Rate::of(config.max_rate, config.max_rate_bytes)
 }
 
 /// Takes the place of a client, if there is one and memory is not short.
@@ -223,6 +233,7 @@ pub(crate) struct Registering<'a> {
     user: Option<Arc<str>>,
     peer: Peer,
     extension: Option<Arc<dyn Any + Send + Sync>>,
+    rate: Rate,
     inserted: PendingReply<'a, Result<Inserted, Refusal>>,
 }
 
@@ -235,7 +246,8 @@ impl Future for Registering<'_> {
             (Ok(Ok(Inserted { id, begin })), Some(registered)) => {
                 let (user, extension) = (self.user.take(), self.extension.take());
                 let client = Client::new(registered.hub.clone(), id, user, self.peer, extension);
-                Ok(Admitted { registered, client, begin, inflates: false })
+                let rate = self.rate;
+                Ok(Admitted { registered, client, begin, inflates: false, rate })
             }
             (Ok(Err(Refusal::OneRoom)), _) => {
                 Err(internal_error("on_upgrade chose since for a client that is not in one room"))

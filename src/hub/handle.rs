@@ -29,6 +29,7 @@ use crate::hub::sizing::Sizing;
 use crate::hub::subscriptions::Subscriptions;
 use crate::limits::admission::Admissions;
 use crate::limits::descriptors::clients_max;
+use crate::limits::post_rates::PostRates;
 use crate::limits::warn_once::WarnOnce;
 use crate::memory::budget::MemoryBudget;
 use crate::memory::read_buffers::ReadBuffers;
@@ -97,6 +98,8 @@ pub(crate) struct Shared {
     pub(crate) queue_config: Arc<QueueConfig>,
     /// Admits connections and clients.
     pub(crate) admissions: Arc<Admissions>,
+    /// What each address has published of late, if that is limited.
+    pub(crate) post_rates: Option<Box<PostRates>>,
     /// Read buffers for the connections.
     pub(crate) read_buffers: ReadBuffers,
     /// The deadlines of all connections.
@@ -219,8 +222,12 @@ impl Hub {
             config.queue_bytes,
             subscriptions,
         );
+        let clients_max =
+            sizing.as_ref().map_or(config.max_clients.unwrap_or(fds), |sizing| sizing.max_clients);
+        let post_rates =
+            config.max_post_rate.map(|rate| PostRates::new(rate, clients_max, &memory));
         let admissions = Admissions::new(
-            sizing.as_ref().map_or(config.max_clients.unwrap_or(fds), |sizing| sizing.max_clients),
+            clients_max,
             config.max_clients_per_ip,
             sizing.as_ref().map_or(config.handshakes, |sizing| sizing.handshakes),
             Arc::clone(&counters),
@@ -241,6 +248,7 @@ impl Hub {
             memory,
             queue_config: Arc::new(queue_config),
             admissions: Arc::new(admissions),
+            post_rates,
             read_buffers: ReadBuffers::default(),
             timers,
             started: OnceLock::new(),

@@ -33,6 +33,7 @@ use crate::serve::event_stream::stream_events;
 use crate::serve::exchange::Exchange;
 use crate::serve::health::health;
 use crate::serve::lines::publish_lines;
+use crate::serve::post_rate::admit_post;
 use crate::serve::publish::publish;
 use crate::serve::routes::{Route, route};
 use crate::serve::{acts, endpoint, kept, metrics, rooms};
@@ -367,6 +368,9 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             | Route::PublishLines(target) => {
                 let hook = self.handler.on_publish(request, peer, target);
                 run_request_hook(hook, reason).await?;
+                if hub.shared().post_rates.is_some() {
+                    admit_post(hub, self.handler, request, peer, route)?;
+                }
                 return Ok(ControlFlow::Continue(None));
             }
             Route::Events | Route::Upgrade => {

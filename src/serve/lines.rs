@@ -28,6 +28,7 @@ use crate::json;
 use crate::net::stream::Transport;
 use crate::peer::Peer;
 use crate::serve::exchange::Exchange;
+use crate::serve::post_rate::{network, slow_down};
 use crate::serve::publish::{has_binary_type, message, outcome_unknown};
 use crate::stats::add;
 use crate::time::timers::Deadline;
@@ -89,6 +90,8 @@ pub(crate) async fn publish_lines<T: Transport, H: Handler>(
         recipients: 0,
         unanswered: Vec::new(),
         searched: 0,
+        network: network(hub, handler, request, &peer),
+        uncounted: 0,
     };
     let ended = lines.read_all(stream, &mut body, over.as_mut()).await;
     // What the inbox has is dispatched, whatever has ended the stream.
@@ -143,6 +146,10 @@ struct Lines<'a> {
     unanswered: Vec<Answer<Dispatched>>,
     /// Bytes of the line that has begun, in which no line end is.
     searched: usize,
+    /// The network that the lines count under, if the rate of their address is limited.
+    network: Option<u128>,
+    /// Messages that were not counted there yet.
+    uncounted: usize,
 }
 
 impl Lines<'_> {
@@ -163,10 +170,16 @@ impl Lines<'_> {
             let is_whole = is_whole?;
             body.consume(&mut stream.buffer, used);
             stream.charge_buffer();
+            if !is_whole {
+                self.collect().await?;
+            }
+            if let Some(network) = self.network {
+                let lines = std::mem::take(&mut self.uncounted);
+                slow_down(hub, network, lines, over.as_mut()).await?;
+            }
             if is_whole {
                 return Ok(());
             }
-            self.collect().await?;
             let is_long = come - used > BEGUN_MAX;
             if !is_long || used > 0 {
                 late = None;
@@ -238,6 +251,7 @@ impl Lines<'_> {
         let publish = Publish::by_hub(self.target.clone(), message(line, self.is_binary));
         let answer = self.hub.publish_queued(publish).await.map_err(|_| draining())?;
         self.unanswered.push(answer);
+        self.uncounted += 1;
         Ok(())
     }
 

@@ -52,6 +52,12 @@ const METRICS: &[Metric] = &[
     ("sent_bytes_total", "Bytes written to peers, events as their frames.", |stats| {
         stats.bytes_sent
     }),
+    ("rate_pauses_total", "Times that a client was read later because of its rate.", |stats| {
+        stats.rate_pauses
+    }),
+    ("posts_over_rate_total", "Requests to publish past --max-post-rate, refused.", |stats| {
+        stats.posts_over_rate
+    }),
     ("handshakes_accepted_total", "Requests that became clients.", |stats| stats.upgrades_accepted),
 ];
 

@@ -14,6 +14,7 @@ pub(crate) mod hub_events;
 pub(crate) mod kept;
 pub(crate) mod lines;
 pub(crate) mod metrics;
+pub(crate) mod post_rate;
 pub(crate) mod publish;
 pub(crate) mod rooms;
 pub(crate) mod routes;

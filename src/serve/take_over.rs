@@ -288,15 +288,17 @@ fn admit<H: Handler>(
     handler: &H,
 ) -> (Admitted, Duration, Option<EventFormat>) {
     let KeptClient { queue, id, user, idle, events, deflates, about } = client;
-    let extension = match handler.on_take_over(&about) {
-        Some(Admission { extension, .. }) => extension,
+    let (extension, rate) = match handler.on_take_over(&about) {
+        Some(Admission { extension, rate, .. }) => (extension, rate),
         None => {
             queue.close(Disconnect::RESTART);
             hub.report_gone(id);
-            None
+            (None, None)
         }
     };
-    (Admitted::restored(hub, queue, (id, user, peer), extension, deflates), idle, events)
+    let mut admitted = Admitted::restored(hub, queue, (id, user, peer), extension, deflates);
+    admitted.rate = rate.unwrap_or(admitted.rate);
+    (admitted, idle, events)
 }
 
 /// Waits for the next request of a connection, and serves that and those that follow.

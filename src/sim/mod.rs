@@ -114,6 +114,7 @@ pub(crate) fn any_config(rng: &mut Rng) -> Config {
         .max_rooms_per_client(rng.usize(1..=ROOMS))
         .deflate(if rng.bool() { Some(rng.usize(1..100)) } else { None })
         .handshakes(rng.usize(1..8))
+        .max_rate(if rng.u8(..4) == 0 { Some(rng.usize(5..30)) } else { None })
         .message_timeout(seconds(rng, 40))
         .handshake_timeout(seconds(rng, 10))
         .ping_interval(seconds(rng, 30))

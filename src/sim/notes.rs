@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use crate::hub::client_id::ClientId;
 
@@ -47,6 +48,8 @@ pub(super) struct PeerNote {
     pub(super) since: bool,
     /// It counts what it hears: its own messages too, and those of one room only.
     pub(super) counts: bool,
+    /// When its messages were heard.
+    pub(super) sent: Vec<Instant>,
     /// Its connection was dropped as it stood.
     pub(super) cancelled: bool,
     /// Hooks that run for it.
@@ -122,6 +125,7 @@ impl Notes {
             reasons: Vec::new(),
             since: false,
             counts: false,
+            sent: Vec::new(),
             cancelled: false,
             hooks: 0,
             rooms,
@@ -162,6 +166,21 @@ impl Notes {
         note.steady = false;
         note.gone.from = 0;
         true
+    }
+
+    /// A peer was heard: of `rate` messages a second no more than twice as many come in one second,
+    /// those that may come at once and those of the second.
+    pub(super) fn sent(&mut self, peer: usize, now: Instant, rate: Option<usize>) {
+        let sent = &mut self.peers[peer].sent;
+        sent.push(now);
+        let Some(rate) = rate else { return };
+        if let Some(first) = sent.len().checked_sub(2 * rate + 1) {
+            let came = now - sent[first];
+            assert!(
+                came + Duration::from_millis(1) >= Duration::from_secs(1),
+                "it came in {came:?}"
+            );
+        }
     }
 
     /// Something begins that may end a peer with one of `codes`.

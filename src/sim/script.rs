@@ -26,6 +26,7 @@ use crate::sim::notes::{NEVER, Notes, To};
 use crate::sim::peer::Way;
 use crate::sim::reader::Reads;
 use crate::time::clock::Clock;
+use crate::time::clock::now;
 
 /// Rooms that are spoken of.
 pub(super) const ROOMS: usize = 5;
@@ -393,6 +394,7 @@ impl Handler for Script {
         let op = op.ok_or(Disconnect::UNSUPPORTED)?;
         let peer = peer_of(client);
         event!("on_message runs for peer {peer}: {op}");
+        self.notes().sent(peer, now(), client.hub().shared().config.max_rate);
         match op {
             Op::Fail => self.notes().may_end(peer, &[HANDLER]),
             Op::Panic => self.notes().may_end(peer, &[Disconnect::INTERNAL.code()]),

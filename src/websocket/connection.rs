@@ -15,6 +15,7 @@ use crate::connection::handler::Handler;
 use crate::connection::memory_wait::MemoryWait;
 use crate::connection::outgoing::{Encode, Outgoing, Output};
 use crate::connection::park::{Details, park_client};
+use crate::connection::rate_limit::RateLimit;
 use crate::connection::read_pause::ReadPause;
 use crate::connection::registration::{Admitted, Registered};
 use crate::connection::timeouts::Due;
@@ -26,6 +27,7 @@ use crate::hub::queue::Drained;
 use crate::hub::unsent::{Progress, Unsent};
 use crate::message::Message;
 use crate::net::stream::Transport;
+use crate::rate::Rate;
 use crate::stats::add;
 use crate::time::clock::now;
 use crate::websocket::decoder::Event;
@@ -42,6 +44,15 @@ const PONG: u8 = 0x8a;
 
 /// The frame of a pong.
 struct Pong(Vec<u8>);
+
+/// What only some connections need, at some times.
+#[derive(Default)]
+struct Rare<'a> {
+    /// The pong for the newest ping, while the queue has no room for it.
+    pong: Option<Pong>,
+    /// What the client has sent, if its rate is limited.
+    rate: Option<RateLimit<'a>>,
+}
 
 /// What waits in the queue leaves as frames.
 struct Frames;
@@ -68,7 +79,7 @@ pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
     early: Vec<u8>,
     handler: &'a H,
 ) -> impl Future<Output = Disconnect> + Send {
-    let Admitted { registered, client, begin, inflates } = admitted;
+    let Admitted { registered, client, begin, inflates, rate } = admitted;
     if let Some(begin) = begin {
         // Before all messages: none is written before the queue is opened, and control frames go first.
         let position = begin.position.to_string();
@@ -76,7 +87,9 @@ pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
             .queue
             .push_control(&[&header(TEXT, position.len()), position.as_bytes()].concat());
     }
-    run_open(Connection::new(hub, transport, registered, early, inflates), client, handler)
+    let mut connection = Connection::new(hub, transport, registered, early, inflates);
+    connection.set_rate(rate);
+    run_open(connection, client, handler)
 }
 
 /// Runs a client that another process had, to its end; `idle` is for how long its peer has said
@@ -88,8 +101,9 @@ pub(crate) fn resume<'a, T: Transport + 'a, H: Handler>(
     idle: Duration,
     handler: &'a H,
 ) -> impl Future<Output = Disconnect> + Send {
-    let Admitted { registered, client, inflates, .. } = admitted;
+    let Admitted { registered, client, inflates, rate, .. } = admitted;
     let mut connection = Connection::new(hub, transport, registered, Vec::new(), inflates);
+    connection.set_rate(rate);
     connection.outgoing.timeouts.heard_before(idle);
     run_open(connection, client, handler)
 }
@@ -129,8 +143,8 @@ pub(crate) struct Connection<'a, T> {
     pause: Option<ReadPause>,
     /// The wait for memory, while memory is short.
     memory_wait: MemoryWait<'a>,
-    /// The pong for the newest ping, while the queue has no room for it.
-    pong_pending: Option<Box<Pong>>,
+    /// What most connections have nothing of.
+    rare: Option<Box<Rare<'a>>>,
 }
 
 impl<'a, T: Transport> Connection<'a, T> {
@@ -151,8 +165,22 @@ impl<'a, T: Transport> Connection<'a, T> {
             is_spent: false,
             pause: None,
             memory_wait: MemoryWait::default(),
-            pong_pending: None,
+            rare: None,
         })
+    }
+
+    /// Reads no faster than a rate allows.
+    fn set_rate(&mut self, rate: Rate) {
+        if let Some(rate) = RateLimit::new(rate) {
+            self.rare.get_or_insert_default().rate = Some(rate);
+        }
+    }
+
+    /// Counts a message against the rate.
+    #[inline(never)]
+    fn count_rate(&mut self, bytes: usize) {
+        let rate = self.rare.as_mut().and_then(|rare| rare.rate.as_mut());
+        rate.into_iter().for_each(|rate| rate.count(bytes));
     }
 
     /// Closes the socket, with what is still in it.
@@ -194,6 +222,9 @@ impl<'a, T: Transport> Connection<'a, T> {
                     Err(end) => return end,
                 };
                 add(&self.hub.shared().counters.messages_received, 1);
+                if self.rare.is_some() {
+                    self.count_rate(message.len());
+                }
                 let hook = pin!(async { handler.on_message(client, message).await });
                 if let Err(end) = self.run_hook(hook).await {
                     return end;
@@ -242,7 +273,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     fn is_clean_and_held(&self) -> bool {
         self.hub.shared().holding.is_held()
             && self.reader.is_between()
-            && self.pong_pending.is_none()
+            && self.rare.as_ref().is_none_or(|rare| rare.pong.is_none())
     }
 
     /// Finds the next message; on the way it writes, answers pings and keeps time. `None` if another
@@ -266,6 +297,11 @@ impl<'a, T: Transport> Connection<'a, T> {
             if self.is_clean_and_held() {
                 self.end_poll();
                 return Poll::Ready(Ok(None));
+            }
+            if self.rare.is_some() && self.poll_rate(cx).is_pending() {
+                self.pause = Some(ReadPause::Rate);
+                self.read_budget = READ_BUDGET;
+                return Poll::Pending;
             }
             if self.poll_memory(cx).is_pending() {
                 self.pause = Some(ReadPause::Memory);
@@ -332,7 +368,28 @@ impl<'a, T: Transport> Connection<'a, T> {
     fn answer(&mut self, ping: &[u8]) {
         let pong = [&header(PONG, ping.len()), ping].concat();
         let has_room = self.outgoing.queue().push_control(&pong);
-        self.pong_pending = (!has_room).then(|| Box::new(Pong(pong)));
+        if !has_room {
+            self.rare.get_or_insert_default().pong = Some(Pong(pong));
+        } else if self.rare.is_some() {
+            self.take_pong();
+        }
+    }
+
+    /// Ready when the client may send more, or finish what it has begun. What was read is not kept
+    /// back from another process.
+    #[inline(never)]
+    fn poll_rate(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.hub.shared().holding.is_held() {
+            self.resume_reading();
+            return Poll::Ready(());
+        }
+        let rate = self.rare.as_mut().and_then(|rare| rare.rate.as_mut());
+        if let Some(rate) = rate.filter(|_| !self.reader.has_begun()) {
+            if ready!(rate.poll_ready(cx, self.hub)) {
+                self.resume_reading();
+            }
+        }
+        Poll::Ready(())
     }
 
     /// Ready when reading may go on: a message that has begun has its memory set aside, another one
@@ -438,11 +495,27 @@ impl<'a, T: Transport> Connection<'a, T> {
         End::of(self.poll_drain(cx).phase)
     }
 
+    /// Takes the pong that waits.
+    fn take_pong(&mut self) -> Option<Pong> {
+        let rare = self.rare.as_mut()?;
+        let pong = rare.pong.take();
+        if rare.rate.is_none() {
+            self.rare = None;
+        }
+        pong
+    }
+
+    /// Whether a pong waits.
+    #[cfg(test)]
+    fn has_pong(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.pong.is_some())
+    }
+
     /// Drains the queue into the transport and notes progress.
     pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Drained {
         let drained = self.outgoing.poll_drain(cx, &mut self.reader.transport, &mut Frames);
         if drained.empty {
-            if let Some(pong) = self.pong_pending.take() {
+            if let Some(pong) = self.take_pong() {
                 self.outgoing.queue().push_control(&pong.0);
                 cx.waker().wake_by_ref();
             }
@@ -454,6 +527,7 @@ impl<'a, T: Transport> Connection<'a, T> {
 #[cfg(test)]
 pub(super) mod tests {
     use std::task::Waker;
+    use std::time::Duration;
 
     use futures_lite::future::block_on;
     use smol::Executor;
@@ -526,9 +600,9 @@ pub(super) mod tests {
         connected(&mut stream, pings, |_, connection| {
             let cx = &mut Context::from_waker(Waker::noop());
             assert!(connection.poll_next(cx).is_pending());
-            assert!(connection.pong_pending.is_some());
+            assert!(connection.has_pong());
             connection.reader.transport.full = false;
-            assert!(connection.poll_next(cx).is_pending() && connection.pong_pending.is_none());
+            assert!(connection.poll_next(cx).is_pending() && !connection.has_pong());
             assert!(connection.poll_next(cx).is_pending());
             let pongs = [pong(0), pong(1), pong(4)].concat();
             assert_eq!(connection.reader.transport.written, pongs);
@@ -537,9 +611,9 @@ pub(super) mod tests {
             for number in 5..8 {
                 connection.answer(&[number; 125]);
             }
-            assert!(connection.pong_pending.is_some());
+            assert!(connection.has_pong());
             connection.answer(b"8");
-            assert!(connection.pong_pending.is_none());
+            assert!(!connection.has_pong());
             connection.reader.transport.full = false;
             assert!(connection.poll_next(cx).is_pending());
             let pongs = [pongs, pong(5), pong(6), b"\x8a\x018".to_vec()].concat();
@@ -568,6 +642,45 @@ pub(super) mod tests {
             }
             assert_eq!(turns, [2, 2, 2, 1]);
         });
+    }
+    /// Neither what is sent faster, nor its client, is lost.
+    #[test]
+    fn a_client_is_read_no_faster_than_its_rate_in_what_its_messages_become() {
+        let message = vec![0; 10_000];
+        let (bomb, ping) = (frame(0xc2, &deflated(&message)), frame(0x89, b""));
+        for (rate, dues) in [
+            (Rate::messages(2), [0, 0, 500, 1000, 1500, 2000]),
+            (Rate::UNLIMITED.bytes(20_000), [0, 0, 0, 500, 1000, 1500]),
+            (Rate::messages(9).bytes(5_000), [0, 1000, 3000, 5000, 7000, 9000]),
+        ] {
+            let mut stream = Stream::default();
+            let sent = [bomb.repeat(6), ping.clone()].concat();
+            connected(&mut stream, sent, |time, connection| {
+                connection.reader.inflates = true;
+                connection.set_rate(rate);
+                let cx = &mut Context::from_waker(Waker::noop());
+                let mut come = Vec::new();
+                let begun = now();
+                while come.len() < 6 {
+                    match connection.poll_next(cx) {
+                        Poll::Ready(Ok(Some(message))) => {
+                            assert_eq!(message.len(), 10_000);
+                            connection.count_rate(message.len());
+                            come.push(now() - begun);
+                        }
+                        Poll::Ready(Err(end)) => panic!("{end:?}"),
+                        Poll::Pending => time.advance(Duration::from_millis(10)),
+                    }
+                }
+                for (come, due) in come.into_iter().zip(dues.map(Duration::from_millis)) {
+                    let late = come.saturating_sub(due);
+                    assert!(
+                        come >= due && late.as_millis() < 300,
+                        "{rate:?}: {come:?} for {due:?}"
+                    );
+                }
+            });
+        }
     }
     /// If the connection wakes up late, what lies in the socket counts, also with its read budget spent.
     #[test]

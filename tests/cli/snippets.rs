@@ -119,6 +119,38 @@ fn a_publish_that_waits_for_its_recipients_answers_as_printed() {
 }
 
 #[test]
+fn a_rate_refuses_as_printed() {
+    let start = block("docs/limits.md", "sh", "--max-post-rate");
+    let (_server, address) = Server::start(&start.split_whitespace().skip(1).collect::<Vec<_>>());
+    let snippet = block("docs/limits.md", "sh", "?[1-3]").replace(HUB, &address);
+    let begun = std::time::Instant::now();
+    let printed = Command::new("sh").args(["-euc", &snippet]).output().expect("a shell").stdout;
+    let expected = block("docs/limits.md", "text", "429");
+    // Half a second later another message may come.
+    if begun.elapsed() < Duration::from_millis(500) {
+        assert_eq!(String::from_utf8(printed).expect("text"), expected);
+    }
+}
+
+#[test]
+fn the_publish_and_the_admin_token_have_no_rate() {
+    let flags = ["--max-post-rate", "1", "--publish-token", "p", "--admin-token", "a"];
+    let (_server, address) = Server::start(&flags);
+    for _ in 0..5 {
+        assert_eq!(status(&address, "POST", "/pub/news", "p"), 202);
+    }
+    let (_server, address) = Server::start(&["--max-post-rate", "1", "--admin-token", "a"]);
+    for _ in 0..5 {
+        assert_eq!(status(&address, "POST", "/pub/news", "a"), 202);
+    }
+    let begun = std::time::Instant::now();
+    let statuses = [(); 3].map(|()| status(&address, "POST", "/pub/news", "x"));
+    if begun.elapsed() < Duration::from_secs(1) {
+        assert!(statuses.contains(&429), "{statuses:?}");
+    }
+}
+
+#[test]
 fn a_backend_in_node_publishes_as_printed() {
     let Some(node) = program("node") else { return };
     let (folder, (_server, address)) = (Folder::new("post-node"), Server::start(&[]));

@@ -23,6 +23,7 @@ mod framing;
 mod http;
 mod kept;
 mod lines;
+mod rates;
 mod sse;
 
 mod embed;

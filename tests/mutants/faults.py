@@ -24,6 +24,26 @@ ACKS = "hub/tests/acks.rs"
 
 FAULTS = [
     Fault(
+        "rates: what a client has sent is not counted",
+        "websocket/connection.rs::count_rate",
+        "rate.into_iter().for_each(|rate| rate.count(bytes));",
+        "let _ = (rate, bytes);",
+    ),
+    Fault(
+        "rates: a rest saves more than a second",
+        "rate.rs::Meter::count",
+        "self.settled = self.settled.max(now) + time_of(amount, per_second);",
+        "self.settled = self.settled + time_of(amount, per_second);",
+        "rate.rs",
+    ),
+    Fault(
+        "rates: an address is forgotten while others are remembered that have published less",
+        "post_rates.rs::forget",
+        "meter.settled() > median",
+        "meter.settled() < median",
+        "limits/post_rates.rs",
+    ),
+    Fault(
         "acknowledged: a message counts as delivered when its first byte is written",
         "queue.rs::keep_cut",
         "backlog.owe(0, ack.owe(), &self.queue_config);",

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use hublet::http::{Request, StatusCode};
 use hublet::{
-    Admission, Client, Disconnect, Error, Handler, Message, Peer, Since, Target, query_of, room_of,
+    Admission, Client, Disconnect, Error, Handler, Message, Peer, Rate, Since, Target, query_of,
+    room_of,
 };
 
 use super::auth::{Access, Pass};
@@ -40,6 +41,8 @@ struct Seat {
     probes: bool,
     /// When its token ends, in seconds of Unix time; 0 if it does not.
     end: u64,
+    /// Whether no rate limits it.
+    has_no_rate: bool,
     /// Whether it came from the program that this process was.
     is_kept: bool,
 }
@@ -49,21 +52,22 @@ impl Seat {
     fn describe(&self) -> String {
         let bit = u8::from;
         let (echo, sends, probes) = (bit(self.echo), bit(self.sends), bit(self.probes));
-        format!("{echo}{sends}{probes} {} {}", self.end, self.room)
+        format!("{echo}{sends}{probes}{} {} {}", bit(self.has_no_rate), self.end, self.room)
     }
 
     /// Reads a description.
     fn read(text: &str) -> Option<Self> {
         let mut words = text.splitn(3, ' ');
-        let bits = words.next().filter(|bits| bits.len() == 3)?;
+        let bits = words.next().filter(|bits| bits.len() == 4)?;
         let bit = |nth: usize| match &bits.as_bytes()[nth] {
             b'0' => Some(false),
             b'1' => Some(true),
             _ => None,
         };
-        let (echo, sends, probes) = (bit(0)?, bit(1)?, bit(2)?);
+        let (echo, sends, probes, has_no_rate) = (bit(0)?, bit(1)?, bit(2)?, bit(3)?);
         let end = words.next()?.parse().ok()?;
-        Some(Self { room: words.next()?.into(), echo, sends, probes, end, is_kept: true })
+        let room = words.next()?.into();
+        Some(Self { room, echo, sends, probes, end, has_no_rate, is_kept: true })
     }
 }
 
@@ -97,7 +101,9 @@ impl Handler for Relay {
         let end = pass.until.unwrap_or(0);
         let until = pass.until;
         let room: Arc<str> = room.into();
-        let seat = Seat { room: Arc::clone(&room), echo, sends, probes, end, is_kept: false };
+        let has_no_rate = self.access.has_no_rate(request);
+        let name = Arc::clone(&room);
+        let seat = Seat { room: name, echo, sends, probes, end, has_no_rate, is_kept: false };
         let admission = pass.user.map_or_else(Admission::anonymous, Admission::user);
         let mut admission = admission.room(room).extension(seat);
         if let Some(since) = since {
@@ -105,6 +111,9 @@ impl Handler for Relay {
         }
         if let Some(end) = until {
             admission = admission.until(end);
+        }
+        if has_no_rate {
+            admission = admission.rate(Rate::UNLIMITED);
         }
         Ok(match answered_protocol(request, &self.protocols) {
             Some(protocol) => admission.protocol(protocol),
@@ -145,6 +154,10 @@ impl Handler for Relay {
         self.access.act(request)
     }
 
+    fn is_rate_limited(&self, request: &Request<()>, _: &Peer) -> bool {
+        !self.access.has_no_rate(request)
+    }
+
     fn on_refusal(&self, request: &Request<()>, status: StatusCode) -> Option<Cow<'static, str>> {
         if let (StatusCode::BAD_REQUEST, Err(sentence)) = (status, since(request)) {
             return Some(sentence.into());
@@ -168,7 +181,10 @@ impl Handler for Relay {
     }
 
     fn on_take_over(&self, description: &str) -> Option<Admission> {
-        Seat::read(description).map(|seat| Admission::anonymous().extension(seat))
+        let seat = Seat::read(description)?;
+        let admission = Admission::anonymous();
+        let admission = if seat.has_no_rate { admission.rate(Rate::UNLIMITED) } else { admission };
+        Some(admission.extension(seat))
     }
 
     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {

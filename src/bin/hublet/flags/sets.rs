@@ -59,8 +59,8 @@ pub(super) enum Sets {
     /// A number from 1 up, or no limit.
     SomeCount(fn(&mut Config) -> &mut Option<usize>),
     MaxMessage,
-    /// A number of bytes, or no compression.
-    Deflate,
+    /// A number of bytes, or none.
+    SomeBytes(fn(&mut Config) -> &mut Option<usize>),
     /// A number of bytes, or no ceiling.
     MaxMemory,
     /// A timeout.
@@ -128,7 +128,7 @@ impl Sets {
             Self::Count(field) => *field(config) = count(text, Config::LIMIT_MAX)?,
             Self::SomeCount(field) => *field(config) = Some(count(text, Config::LIMIT_MAX)?),
             Self::MaxMessage => config.max_message = bytes(text, MESSAGE_MAX)?,
-            Self::Deflate => config.deflate = Some(bytes(text, Config::LIMIT_MAX)?),
+            Self::SomeBytes(field) => *field(config) = Some(bytes(text, Config::LIMIT_MAX)?),
             Self::MaxMemory => config.max_memory = Some(bytes(text, usize::MAX)?),
             Self::Time(field) => *field(config) = time(text, WAIT_MIN)?,
             Self::Drain => config.drain = time(text, Duration::ZERO)?,
@@ -164,7 +164,7 @@ impl Sets {
             | Self::MaxMemory
             | Self::Redis
             | Self::RedisFile
-            | Self::Deflate
+            | Self::SomeBytes(_)
             | Self::History
             | Self::Room(_) => String::new(),
             #[cfg(feature = "tls")]

@@ -171,6 +171,27 @@ pub(super) const FLAGS: &[Flag] = &[
         sets: Sets::SomeCount(|config| &mut config.max_clients_per_ip),
     },
     Flag {
+        name: "max-rate",
+        value: "N",
+        help: "messages a second from one WebSocket, and as many at once; one that sends faster is \
+               read slower (default: no limit)",
+        sets: Sets::SomeCount(|config| &mut config.max_rate),
+    },
+    Flag {
+        name: "max-rate-bytes",
+        value: "BYTES",
+        help: "the same in bytes of messages, of compressed ones in those that they become",
+        sets: Sets::SomeBytes(|config| &mut config.max_rate_bytes),
+    },
+    Flag {
+        name: "max-post-rate",
+        value: "N",
+        help: "messages a second by POST from one IPv4 address or IPv6 /64, and as many at once; more \
+               get 429; the publish and the admin token have no limit, nor has a WebSocket that shows \
+               one",
+        sets: Sets::SomeCount(|config| &mut config.max_post_rate),
+    },
+    Flag {
         name: "max-rooms",
         value: "N",
         help: "rooms at once; more get 503",
@@ -220,7 +241,7 @@ pub(super) const FLAGS: &[Flag] = &[
         value: "BYTES",
         help: "compress messages of at least so many bytes, once for all clients that negotiate \
                permessage-deflate, like 200 (default: no compression)",
-        sets: Sets::Deflate,
+        sets: Sets::SomeBytes(|config| &mut config.deflate),
     },
     Flag {
         name: "queue",

@@ -1,0 +1,83 @@
+//! Publishing by request no faster than the rate of its address allows.
+
+use std::future::Future;
+use std::time::Duration;
+
+use futures_lite::future::or;
+use http::{Request, StatusCode};
+
+use crate::connection::handler::Handler;
+use crate::http1::response::Response;
+use crate::hub::handle::Hub;
+use crate::peer::Peer;
+use crate::serve::routes::Route;
+use crate::stats::add;
+use crate::time::clock::now;
+
+/// The network that a request counts under, if its rate is limited.
+pub(crate) fn network<H: Handler>(
+    hub: &Hub,
+    handler: &H,
+    request: &Request<()>,
+    peer: &Peer,
+) -> Option<u128> {
+    let network = peer.network().filter(|_| hub.shared().post_rates.is_some());
+    network.filter(|_| handler.is_rate_limited(request, peer))
+}
+
+/// Counts a request to publish. Of a stream of lines each line counts later.
+///
+/// # Errors
+///
+/// 429 if its address has published as much as it may.
+#[cold]
+pub(crate) fn admit_post<H: Handler>(
+    hub: &Hub,
+    handler: &H,
+    request: &Request<()>,
+    peer: &Peer,
+    route: &Route<'_>,
+) -> Result<(), Response> {
+    let Some(network) = network(hub, handler, request, peer) else { return Ok(()) };
+    let Some(rates) = &hub.shared().post_rates else { return Ok(()) };
+    let admitted = match route {
+        Route::PublishLines(_) => match rates.count(network, 0, now()) {
+            Duration::ZERO => Ok(()),
+            wait => Err(wait),
+        },
+        _ => rates.admit(network, now()),
+    };
+    admitted.map_err(|wait| {
+        add(&hub.shared().counters.posts_over_rate, 1);
+        let limit = rates.per_second();
+        let sentence = format!("this address has published {limit} messages a second, the limit");
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Response::new(StatusCode::TOO_MANY_REQUESTS, sentence)
+            .header("Retry-After", seconds.to_string())
+    })
+}
+
+/// Counts lines that were published, and waits until the address may publish more.
+///
+/// # Errors
+///
+/// What `over` says, if that comes before.
+pub(crate) async fn slow_down(
+    hub: &Hub,
+    network: u128,
+    lines: usize,
+    over: impl Future<Output = Response> + Unpin,
+) -> Result<(), Response> {
+    let Some(rates) = &hub.shared().post_rates else { return Ok(()) };
+    let wait = rates.count(network, lines, now());
+    if wait.is_zero() {
+        return Ok(());
+    }
+    add(&hub.shared().counters.rate_pauses, 1);
+    let wait = hub.shared().timers.after(wait);
+    let waited = async {
+        wait.await;
+        None
+    };
+    or(async { Some(over.await) }, waited).await.map_or(Ok(()), Err)
+}
