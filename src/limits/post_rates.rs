@@ -38,16 +38,21 @@ impl PostRates {
         self.per_second
     }
 
-    /// Counts a message of an address, of which the network is given.
+    /// Counts messages of an address, of which the network is given.
     ///
     /// # Errors
     ///
     /// How long the address may publish nothing more; then nothing is counted.
-    pub(crate) fn admit(&self, network: u128, now: Instant) -> Result<(), Duration> {
+    pub(crate) fn admit(
+        &self,
+        network: u128,
+        messages: usize,
+        now: Instant,
+    ) -> Result<(), Duration> {
         self.with(network, now, |meter, per_second| {
             let wait = meter.wait(now, per_second);
             if wait.is_zero() {
-                meter.count(now, 1, per_second);
+                meter.count(now, messages, per_second);
                 return Ok(());
             }
             Err(wait)
@@ -98,12 +103,15 @@ mod tests {
         let (memory, now) = (Arc::<MemoryBudget>::default(), Instant::now());
         let rates = PostRates::new(2, 9, &memory);
         for network in [1, 2] {
-            assert_eq!([rates.admit(network, now), rates.admit(network, now)], [Ok(()), Ok(())]);
-            assert_eq!(rates.admit(network, now), Err(Duration::from_millis(500)));
+            assert_eq!(
+                [rates.admit(network, 1, now), rates.admit(network, 1, now)],
+                [Ok(()), Ok(())]
+            );
+            assert_eq!(rates.admit(network, 1, now), Err(Duration::from_millis(500)));
         }
         let later = now + Duration::from_millis(500);
-        assert_eq!(rates.admit(1, later), Ok(()));
-        assert_eq!(rates.admit(1, later), Err(Duration::from_millis(500)));
+        assert_eq!(rates.admit(1, 1, later), Ok(()));
+        assert_eq!(rates.admit(1, 1, later), Err(Duration::from_millis(500)));
         assert_eq!(rates.count(3, 7, now), Duration::from_secs(3));
         assert!(memory.charged() > 3 * 32);
         drop(rates);
@@ -115,12 +123,12 @@ mod tests {
         let rates = PostRates::new(10, 8, &memory);
         rates.count(0, 1000, now);
         for network in 1..1000 {
-            assert_eq!(rates.admit(network, now), Ok(()));
+            assert_eq!(rates.admit(network, 1, now), Ok(()));
             assert!(rates.table.lock().expect("not poisoned").meters.len() <= 8);
         }
-        assert!(rates.admit(0, now).is_err(), "it is remembered");
+        assert!(rates.admit(0, 1, now).is_err(), "it is remembered");
         let later = now + Duration::from_secs(200);
-        (1000..1008).for_each(|network| assert_eq!(rates.admit(network, later), Ok(())));
-        assert_eq!(rates.admit(0, later), Ok(()));
+        (1000..1008).for_each(|network| assert_eq!(rates.admit(network, 1, later), Ok(())));
+        assert_eq!(rates.admit(0, 1, later), Ok(()));
     }
 }

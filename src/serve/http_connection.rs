@@ -369,7 +369,8 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                 let hook = self.handler.on_publish(request, peer, target);
                 run_request_hook(hook, reason).await?;
                 if hub.shared().post_rates.is_some() {
-                    admit_post(hub, self.handler, request, peer, route)?;
+                    let messages = usize::from(!matches!(route, Route::PublishLines(_)));
+                    admit_post(hub, self.handler, request, peer, messages)?;
                 }
                 return Ok(ControlFlow::Continue(None));
             }

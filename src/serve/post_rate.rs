@@ -1,7 +1,6 @@
 //! Publishing by request no faster than the rate of its address allows.
 
 use std::future::Future;
-use std::time::Duration;
 
 use futures_lite::future::or;
 use http::{Request, StatusCode};
@@ -10,7 +9,6 @@ use crate::connection::handler::Handler;
 use crate::http1::response::Response;
 use crate::hub::handle::Hub;
 use crate::peer::Peer;
-use crate::serve::routes::Route;
 use crate::stats::add;
 use crate::time::clock::now;
 
@@ -25,7 +23,7 @@ pub(crate) fn network<H: Handler>(
     network.filter(|_| handler.is_rate_limited(request, peer))
 }
 
-/// Counts a request to publish. Of a stream of lines each line counts later.
+/// Counts a request to publish a message, or none of a stream of lines, where each line counts later.
 ///
 /// # Errors
 ///
@@ -36,18 +34,11 @@ pub(crate) fn admit_post<H: Handler>(
     handler: &H,
     request: &Request<()>,
     peer: &Peer,
-    route: &Route<'_>,
+    messages: usize,
 ) -> Result<(), Response> {
     let Some(network) = network(hub, handler, request, peer) else { return Ok(()) };
     let Some(rates) = &hub.shared().post_rates else { return Ok(()) };
-    let admitted = match route {
-        Route::PublishLines(_) => match rates.count(network, 0, now()) {
-            Duration::ZERO => Ok(()),
-            wait => Err(wait),
-        },
-        _ => rates.admit(network, now()),
-    };
-    admitted.map_err(|wait| {
+    rates.admit(network, messages, now()).map_err(|wait| {
         add(&hub.shared().counters.posts_over_rate, 1);
         let limit = rates.per_second();
         let sentence = format!("this address has published {limit} messages a second, the limit");

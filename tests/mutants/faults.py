@@ -854,8 +854,8 @@ FAULTS = [
     Fault(
         "a ping that finds no room is not answered",
         "websocket/connection.rs::answer",
-        "(!has_room).then(|| Box::new(Pong(pong)));",
-        "has_room.then(|| Box::new(Pong(pong)));",
+        "if !has_room { self.rare.get_or_insert_default().pong = Some(Pong(pong)); }",
+        "if has_room { self.rare.get_or_insert_default().pong = Some(Pong(pong)); }",
         "websocket/connection.rs",
     ),
     Fault(
