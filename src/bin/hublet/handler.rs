@@ -277,3 +277,20 @@ fn since(request: &Request<()>) -> Result<Option<Since>, &'static str> {
 fn seat(client: &Client) -> Result<&Seat, Disconnect> {
     client.extension().ok_or(Disconnect::INTERNAL)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seat_is_read_as_it_was_described() {
+        for text in ["1000 0 news", "0111 1893456000 a room", "0001 7 0"] {
+            let seat = Seat::read(text).expect(text);
+            assert_eq!(seat.describe(), text);
+            assert_eq!(seat.has_no_rate, text.as_bytes()[3] == b'1');
+        }
+        for text in ["", "100 0 news", "1002 0 news", "1000 x news", "1000 0"] {
+            assert!(Seat::read(text).is_none(), "{text}");
+        }
+    }
+}
