@@ -668,7 +668,7 @@ pub(super) mod tests {
                             connection.count_rate(message.len());
                             come.push(now() - begun);
                         }
-                        Poll::Ready(Err(end)) => panic!("{end:?}"),
+                        other @ Poll::Ready(_) => panic!("{other:?}"),
                         Poll::Pending => time.advance(Duration::from_millis(10)),
                     }
                 }
