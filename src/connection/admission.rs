@@ -4,6 +4,9 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::config::{Config, Overflow};
+use crate::frame::FRAME_HEADER_MAX;
+use crate::hub::queue_config::QueueConfig;
 use crate::hub::since::Since;
 use crate::rate::Rate;
 
@@ -27,6 +30,40 @@ pub struct Admission {
     pub(crate) since: Option<Since>,
     pub(crate) until: Option<u64>,
     pub(crate) rate: Option<Rate>,
+    /// What only some clients have; boxed, since the admission of most has nothing of it.
+    pub(crate) terms: Option<Box<Terms>>,
+}
+
+/// The limits of one client, where they are not those of [`Config`].
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Terms {
+    queue: Option<usize>,
+    queue_bytes: Option<usize>,
+    overflow: Option<Overflow>,
+    pub(crate) max_message: Option<usize>,
+}
+
+impl Terms {
+    /// The limits of the client's queue, if they are not those of all.
+    ///
+    /// Under a ceiling each connection has reserved what the limits of all allow, and no more.
+    pub(crate) fn queue_config(&self, all: &QueueConfig, config: &Config) -> Option<QueueConfig> {
+        let Self { queue, queue_bytes, overflow, .. } = self;
+        if queue.is_none() && queue_bytes.is_none() && overflow.is_none() {
+            return None;
+        }
+        let limit = |own: &Option<usize>, all: usize, least: usize| {
+            let most = if config.max_memory.is_some() { all } else { Config::LIMIT_MAX };
+            own.map_or(all, |own| own.clamp(least.min(most), most))
+        };
+        Some(QueueConfig {
+            messages: limit(queue, all.messages, 1),
+            bytes: limit(queue_bytes, all.bytes, config.max_message + FRAME_HEADER_MAX),
+            overflow: overflow.unwrap_or(all.overflow),
+            counters: Arc::clone(&all.counters),
+            memory: Arc::clone(&all.memory),
+        })
+    }
 }
 
 impl Admission {
@@ -206,6 +243,66 @@ impl Admission {
     pub fn rate(mut self, rate: Rate) -> Self {
         self.rate = Some(rate);
         self
+    }
+
+    /// Has at most so many messages wait for the client, instead of
+    /// [`Config::queue`](crate::Config#structfield.queue); at least 1. Below half of that, a client that
+    /// keeps up may still overflow, since the hub sends as many at once. Under
+    /// [`Config::max_memory`](crate::Config#structfield.max_memory) more than that field has no effect.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Hub, Overflow};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// // A display: it shows the newest state, and need not hear of the others.
+    /// let display = Admission::anonymous().room("state").overflow(Overflow::Latest);
+    /// let mut display = hub.subscribe(display.queue(1)).await?;
+    /// for state in ["red", "yellow", "green"] {
+    ///     hub.publish("state", state).await?;
+    /// }
+    /// assert_eq!(display.next().await.expect("connected").as_text(), Some("green"));
+    /// assert_eq!(display.missed(), 2);
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    #[must_use]
+    pub fn queue(mut self, messages: usize) -> Self {
+        self.terms().queue = Some(messages);
+        self
+    }
+
+    /// Has at most so many bytes of frames wait for the client, instead of
+    /// [`Config::queue_bytes`](crate::Config#structfield.queue_bytes); as many as the longest message
+    /// needs at least. Under [`Config::max_memory`](crate::Config#structfield.max_memory) more than
+    /// that field has no effect.
+    #[must_use]
+    pub fn queue_bytes(mut self, bytes: usize) -> Self {
+        self.terms().queue_bytes = Some(bytes);
+        self
+    }
+
+    /// Says what happens to the client when its queue is full, instead of
+    /// [`Config::overflow`](crate::Config#structfield.overflow).
+    #[must_use]
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.terms().overflow = Some(overflow);
+        self
+    }
+
+    /// Has the client send messages of at most so many bytes; a longer one closes it with 1009. More
+    /// than [`Config::max_message`](crate::Config#structfield.max_message) has no effect. It is for
+    /// WebSockets.
+    #[must_use]
+    pub fn max_message(mut self, bytes: usize) -> Self {
+        self.terms().max_message = Some(bytes);
+        self
+    }
+
+    fn terms(&mut self) -> &mut Terms {
+        self.terms.get_or_insert_default()
     }
 
     /// Attaches a value that the later hooks read with

@@ -359,7 +359,8 @@ pub trait Handler: Send + Sync + 'static {
     }
 
     /// Makes the extension of a client that another process had, from its description. Of the
-    /// admission the hub takes the extension and the [`rate`](Admission::rate) alone. With `None` it closes the client with 1012.
+    /// admission the hub takes the extension and the limits alone: [`rate`](Admission::rate),
+    /// [`queue`](Admission::queue) and those beside it. With `None` it closes the client with 1012.
     ///
     /// [`on_connect`](Self::on_connect) runs next, as for a client that has just come.
     fn on_take_over(&self, description: &str) -> Option<Admission> {

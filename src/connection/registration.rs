@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use crate::connection::admission::Admission;
+use crate::connection::admission::{Admission, Terms};
 use crate::disconnect::Disconnect;
 use crate::error::Error;
 use crate::http1::response::{
@@ -106,6 +106,8 @@ pub(crate) struct Admitted {
     pub(crate) begin: Option<Begin>,
     /// How much it may send.
     pub(crate) rate: Rate,
+    /// The longest message that it may send, of those that all may.
+    pub(crate) max_message: u32,
 }
 
 impl Admitted {
@@ -120,7 +122,14 @@ impl Admitted {
         let permit = hub.shared().admissions.restore(peer.network());
         let client = Client::new(hub.clone(), id, user, peer, extension);
         let registered = Registered { hub: hub.clone(), queue, _permit: permit };
-        Self { registered, client, inflates, begin: None, rate: rate_of(hub) }
+        Self {
+            registered,
+            client,
+            inflates,
+            begin: None,
+            rate: rate_of(hub),
+            max_message: u32::MAX,
+        }
     }
 }
 
@@ -170,7 +179,7 @@ pub(crate) fn register(
     encoding: Encoding,
 ) -> Result<Registering<'_>, Response> {
     let reading = Box::new(kind.reading(&admission));
-    let Admission { user, rooms, extension, rate, .. } = admission;
+    let Admission { user, rooms, extension, rate, terms, .. } = admission;
     let rate = rate.unwrap_or_else(|| rate_of(hub));
     if !rooms.iter().chain(&user).all(|name| is_name(name)) {
         return Err(internal_error(
@@ -180,6 +189,10 @@ pub(crate) fn register(
     let permit = take_place(hub, peer.network())?;
     let queue = Queue::new(&hub.shared().queue_config);
     queue.set_encoding(encoding);
+    if let Some(terms) = &terms {
+        set_terms(hub, &queue, terms);
+    }
+    let max_message = max_message(terms.as_deref());
     // From here on, dropping this reports the departure to the manager.
     let registered = Registered { hub: hub.clone(), queue: Arc::clone(&queue), _permit: permit };
     let name = user.clone();
@@ -187,7 +200,22 @@ pub(crate) fn register(
     let rooms = rooms.into_boxed_slice();
     let command = move |reply| Command::Register { queue, user, rooms, came, reading, reply };
     let inserted = hub.request(command);
-    Ok(Registering { registered: Some(registered), user: name, peer, extension, rate, inserted })
+    let registered = Some(registered);
+    Ok(Registering { registered, user: name, peer, extension, rate, max_message, inserted })
+}
+
+/// Sets the limits of a client's queue, if they are not those of all.
+#[cold]
+pub(crate) fn set_terms(hub: &Hub, queue: &Queue, terms: &Terms) {
+    let shared = hub.shared();
+    let terms = terms.queue_config(&shared.queue_config, &shared.config);
+    terms.into_iter().for_each(|terms| queue.set_terms(terms));
+}
+
+/// The longest message of a client.
+pub(crate) fn max_message(terms: Option<&Terms>) -> u32 {
+    let own = terms.and_then(|terms| terms.max_message);
+    own.map_or(u32::MAX, |own| u32::try_from(own).unwrap_or(u32::MAX))
 }
 
 /// How much a client may send of which the hook says nothing else.
@@ -234,6 +262,7 @@ pub(crate) struct Registering<'a> {
     peer: Peer,
     extension: Option<Arc<dyn Any + Send + Sync>>,
     rate: Rate,
+    max_message: u32,
     inserted: PendingReply<'a, Result<Inserted, Refusal>>,
 }
 
@@ -247,7 +276,8 @@ impl Future for Registering<'_> {
                 let (user, extension) = (self.user.take(), self.extension.take());
                 let client = Client::new(registered.hub.clone(), id, user, self.peer, extension);
                 let rate = self.rate;
-                Ok(Admitted { registered, client, begin, inflates: false, rate })
+                let max_message = self.max_message;
+                Ok(Admitted { registered, client, begin, inflates: false, rate, max_message })
             }
             (Ok(Err(Refusal::OneRoom)), _) => {
                 Err(internal_error("on_upgrade chose since for a client that is not in one room"))

@@ -1,6 +1,9 @@
 //! What only some clients need.
 
+use std::sync::Arc;
+
 use crate::hub::cursor::Cursor;
+use crate::hub::queue_config::QueueConfig;
 
 /// What only some clients need, behind one optional box of the client's queue: a client without any
 /// of it has a pointer, and its messages pass one check.
@@ -11,4 +14,6 @@ pub(crate) struct Extras {
     pub(crate) missed: u64,
     /// Its place in the one room whose messages it counts.
     pub(crate) cursor: Option<Cursor>,
+    /// The limits of its queue, if they are not those of all.
+    pub(crate) terms: Option<Arc<QueueConfig>>,
 }

@@ -228,7 +228,7 @@ impl Queue {
         // The other process has sent it something.
         state.sent = true;
         if missed > 0 || cursor.is_some() {
-            state.extras = Some(Box::new(Extras { missed, cursor }));
+            state.extras = Some(Box::new(Extras { missed, cursor, terms: None }));
         }
     }
 
@@ -380,6 +380,8 @@ impl Queue {
                 return wake(waker);
             }
         };
+        let terms = state.terms();
+        let queue_config = terms.as_deref().unwrap_or(&self.queue_config);
         let State { extras, backlog, encoding, outlet, .. } = &mut *state;
         let Some(cursor) = extras.as_mut().and_then(|extras| extras.cursor.as_mut()) else {
             return;
@@ -394,7 +396,7 @@ impl Queue {
             let new = || Backlog::new(*encoding, self.queue_config.memory.tick());
             let (message, position) = (&batch.messages()[taken], numbering.at(taken));
             let backlog = backlog.get_or_insert_with(new);
-            if !backlog.push_kept(message, position, &self.queue_config) {
+            if !backlog.push_kept(message, position, queue_config) {
                 break;
             }
             if let Some(ack) = batch.ack {
@@ -442,16 +444,21 @@ impl Queue {
         }
     }
 
+    /// Sets other limits for this queue than for all, before anything is pushed.
+    pub(crate) fn set_terms(&self, terms: QueueConfig) {
+        self.lock().extras.get_or_insert_default().terms = Some(Arc::new(terms));
+    }
+
     /// Gives the client a place among the messages of its room; `keeps` is whether that keeps any.
     pub(crate) fn set_cursor(&self, mut cursor: Cursor, keeps: bool) {
         let mut state = self.lock();
-        cursor.replays = keeps && self.replays();
+        cursor.replays = keeps && state.queue_overflow(&self.queue_config) == Overflow::Replay;
         state.extras.get_or_insert_default().cursor = Some(cursor);
     }
 
     /// Whether rooms that keep messages take the place of queues.
     pub(crate) fn replays(&self) -> bool {
-        self.queue_config.overflow == Overflow::Replay
+        self.lock().queue_overflow(&self.queue_config) == Overflow::Replay
     }
 
     /// Looks at the cursor of a client that takes messages still.
@@ -624,7 +631,8 @@ impl Queue {
         (message, position): (&Message, Option<u64>),
         ack: Option<&Arc<Ack>>,
     ) -> bool {
-        let queue_config = &*self.queue_config;
+        let terms = state.terms();
+        let queue_config = terms.as_deref().unwrap_or(&self.queue_config);
         let backlog = self.backlog(state);
         let mut missed = 0;
         let fits = loop {
@@ -976,8 +984,19 @@ impl State {
         let cursor = self.extras.as_ref().and_then(|extras| extras.cursor.as_ref());
         match cursor {
             Some(cursor) if cursor.reader == Reader::Counting => Overflow::Disconnect,
-            _ => queue_config.overflow,
+            _ => self.queue_overflow(queue_config),
         }
+    }
+
+    /// The policy of this queue.
+    fn queue_overflow(&self, queue_config: &QueueConfig) -> Overflow {
+        let terms = self.extras.as_ref().and_then(|extras| extras.terms.as_ref());
+        terms.map_or(queue_config.overflow, |terms| terms.overflow)
+    }
+
+    /// The limits of this queue, if they are not those of all.
+    fn terms(&self) -> Option<Arc<QueueConfig>> {
+        self.extras.as_ref()?.terms.clone()
     }
 
     /// Counts as lost what waits in the room of a client that ends.

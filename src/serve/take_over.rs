@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::connection::admission::Admission;
 use crate::connection::handler::Handler;
-use crate::connection::registration::Admitted;
+use crate::connection::registration::{Admitted, max_message, set_terms};
 use crate::disconnect::Disconnect;
 use crate::error::Error;
 use crate::http1::stream::park_idle;
@@ -288,16 +288,20 @@ fn admit<H: Handler>(
     handler: &H,
 ) -> (Admitted, Duration, Option<EventFormat>) {
     let KeptClient { queue, id, user, idle, events, deflates, about } = client;
-    let (extension, rate) = match handler.on_take_over(&about) {
-        Some(Admission { extension, rate, .. }) => (extension, rate),
+    let (extension, rate, terms) = match handler.on_take_over(&about) {
+        Some(Admission { extension, rate, terms, .. }) => (extension, rate, terms),
         None => {
             queue.close(Disconnect::RESTART);
             hub.report_gone(id);
-            (None, None)
+            (None, None, None)
         }
     };
     let mut admitted = Admitted::restored(hub, queue, (id, user, peer), extension, deflates);
     admitted.rate = rate.unwrap_or(admitted.rate);
+    admitted.max_message = max_message(terms.as_deref());
+    if let Some(terms) = &terms {
+        set_terms(hub, &admitted.registered.queue, terms);
+    }
     (admitted, idle, events)
 }
 

@@ -52,6 +52,8 @@ struct Rare<'a> {
     pong: Option<Pong>,
     /// What the client has sent, if its rate is limited.
     rate: Option<RateLimit<'a>>,
+    /// The longest message that the client may send, if all others may send longer ones.
+    max_message: Option<u32>,
 }
 
 /// What waits in the queue leaves as frames.
@@ -79,7 +81,7 @@ pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
     early: Vec<u8>,
     handler: &'a H,
 ) -> impl Future<Output = Disconnect> + Send {
-    let Admitted { registered, client, begin, inflates, rate } = admitted;
+    let Admitted { registered, client, begin, inflates, rate, max_message } = admitted;
     if let Some(begin) = begin {
         // Before all messages: none is written before the queue is opened, and control frames go first.
         let position = begin.position.to_string();
@@ -89,6 +91,7 @@ pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
     }
     let mut connection = Connection::new(hub, transport, registered, early, inflates);
     connection.set_rate(rate);
+    connection.set_max_message(max_message);
     run_open(connection, client, handler)
 }
 
@@ -101,9 +104,10 @@ pub(crate) fn resume<'a, T: Transport + 'a, H: Handler>(
     idle: Duration,
     handler: &'a H,
 ) -> impl Future<Output = Disconnect> + Send {
-    let Admitted { registered, client, inflates, rate, .. } = admitted;
+    let Admitted { registered, client, inflates, rate, max_message, .. } = admitted;
     let mut connection = Connection::new(hub, transport, registered, Vec::new(), inflates);
     connection.set_rate(rate);
+    connection.set_max_message(max_message);
     connection.outgoing.timeouts.heard_before(idle);
     run_open(connection, client, handler)
 }
@@ -173,6 +177,13 @@ impl<'a, T: Transport> Connection<'a, T> {
     fn set_rate(&mut self, rate: Rate) {
         if let Some(rate) = RateLimit::new(rate) {
             self.rare.get_or_insert_default().rate = Some(rate);
+        }
+    }
+
+    /// Takes no longer messages.
+    fn set_max_message(&mut self, bytes: u32) {
+        if bytes < u32::MAX {
+            self.rare.get_or_insert_default().max_message = Some(bytes);
         }
     }
 
@@ -314,7 +325,9 @@ impl<'a, T: Transport> Connection<'a, T> {
                 return Poll::Pending;
             }
             if self.reader.has_unread() {
-                match self.reader.next(self.hub, self.outgoing.queue()) {
+                let longest = self.rare.as_ref().and_then(|rare| rare.max_message);
+                let longest = longest.unwrap_or(u32::MAX);
+                match self.reader.next(self.hub, self.outgoing.queue(), longest) {
                     Some(Ok(Event::Message(message))) => return Poll::Ready(Ok(Some(message))),
                     Some(Ok(Event::Inflated(message))) => {
                         self.spend(message.len());
@@ -499,7 +512,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     fn take_pong(&mut self) -> Option<Pong> {
         let rare = self.rare.as_mut()?;
         let pong = rare.pong.take();
-        if rare.rate.is_none() {
+        if rare.rate.is_none() && rare.max_message.is_none() {
             self.rare = None;
         }
         pong

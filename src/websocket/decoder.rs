@@ -49,7 +49,7 @@ pub(crate) enum Event {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// Bytes of payload of a message at most.
-    message_max: u32,
+    pub(super) message_max: u32,
     /// Frames of a message at most.
     fragments_max: u32,
     /// Whether the peer may compress messages.

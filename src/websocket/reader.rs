@@ -88,8 +88,14 @@ impl<T: Transport> Reader<T> {
         }
     }
 
-    /// Decodes the next event of what was read; `None` when more must come.
-    pub(crate) fn next(&mut self, hub: &Hub, queue: &Queue) -> Option<Result<Event, Disconnect>> {
+    /// Decodes the next event of what was read; `None` when more must come. A message is at most
+    /// `longest` bytes long, and no longer than any client may send it.
+    pub(crate) fn next(
+        &mut self,
+        hub: &Hub,
+        queue: &Queue,
+        longest: u32,
+    ) -> Option<Result<Event, Disconnect>> {
         let bytes = match (&mut self.borrowed, &mut self.held) {
             (Some(borrowed), _) => &mut borrowed[..],
             (None, Some(held)) => &mut held.kept,
@@ -97,7 +103,8 @@ impl<T: Transport> Reader<T> {
         };
         let bytes = &mut bytes[usize::from(self.start)..usize::from(self.end)];
         let had_begun = self.decoder.has_begun();
-        let limits = Limits::of(&hub.shared().config, self.inflates);
+        let mut limits = Limits::of(&hub.shared().config, self.inflates);
+        limits.message_max = limits.message_max.min(longest);
         let (taken, event) = self.decoder.decode(bytes, limits, hub.memory());
         self.start += taken as u16;
         self.is_short = event.is_none();
@@ -303,7 +310,7 @@ pub(super) mod tests {
             self.reader.transport.0 = Cursor::new(bytes.to_vec());
             loop {
                 while self.reader.has_unread() {
-                    events.extend(self.reader.next(&self.hub, &self.queue));
+                    events.extend(self.reader.next(&self.hub, &self.queue, u32::MAX));
                     if matches!(events.last(), Some(Ok(Event::Close(_)) | Err(_))) {
                         return events;
                     }

@@ -25,6 +25,7 @@ mod kept;
 mod lines;
 mod rates;
 mod sse;
+mod terms;
 
 mod embed;
 mod endpoints;

@@ -24,6 +24,13 @@ ACKS = "hub/tests/acks.rs"
 
 FAULTS = [
     Fault(
+        "terms: the limits of one client do not reach its queue",
+        "queue.rs::State::terms",
+        "self.extras.as_ref()?.terms.clone()",
+        "None",
+        "hub/tests/queue.rs",
+    ),
+    Fault(
         "rates: what a client has sent is not counted",
         "websocket/connection.rs::count_rate",
         "rate.into_iter().for_each(|rate| rate.count(bytes));",

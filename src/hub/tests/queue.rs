@@ -46,8 +46,16 @@ impl Lane {
     }
 
     fn held(messages: usize, bytes: usize, overflow: Overflow, room: usize) -> Self {
-        let queue_config = queue_config(messages, bytes, overflow);
+        // Every other one has its limits as terms of its own.
+        let own = queue_config(messages, bytes, overflow);
+        let all = queue_config(messages + 1, bytes * 2, Overflow::Disconnect);
+        let queue_config = if bytes % 2 == 0 { own } else { all };
         let queue = Queue::new(&queue_config);
+        if bytes % 2 == 1 {
+            let (counters, memory) = (&queue_config.counters, &queue_config.memory);
+            let (counters, memory) = (Arc::clone(counters), Arc::clone(memory));
+            queue.set_terms(QueueConfig { messages, bytes, overflow, counters, memory });
+        }
         Self { queue_config, queue, sink: Sink::new(room), wakes: Arc::default() }
     }
 
