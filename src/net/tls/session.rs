@@ -17,9 +17,13 @@ const HANDSHAKE: u8 = 0x16;
 /// send.
 pub(crate) const INCOMING_MAX: usize = 5 + 16 * 1024 + 256;
 
-/// Bytes of a record that is written, before it is encrypted. With what encryption adds, and a
-/// message of TLS before it, it has room in the other half of a scratch buffer.
-const RECORD_MAX: usize = READ_BUFFER_BYTES / 2 - 384;
+/// Bytes of several frames that are gathered for one record. With what encryption adds, and a message
+/// of TLS before it, it has room in the other half of a scratch buffer.
+const GATHERED_MAX: usize = READ_BUFFER_BYTES / 2 - 384;
+
+/// Bytes of one frame that are encrypted for one write, which are two records at most: a message of
+/// 16 KiB leaves with one system call.
+const DIRECT_MAX: usize = READ_BUFFER_BYTES - 768;
 
 /// Bytes of a session when its peer is idle, keys included: what `benches/footprint` measures.
 pub(crate) const SESSION_BYTES: usize = 5 * 1024;
@@ -31,7 +35,7 @@ pub(crate) struct Session {
     tls: UnbufferedServerConnection,
     /// Encrypted bytes that have come, of a record that is not whole.
     incoming: Vec<u8>,
-    /// Encrypted bytes that the socket has not taken: the rest of one record, or of a handshake.
+    /// Encrypted bytes that the socket has not taken: the rest of one write, or of a handshake.
     outgoing: Vec<u8>,
     /// How much of them it has taken.
     sent: u32,
@@ -200,16 +204,26 @@ impl Session {
         let held_back = usize::from(std::mem::take(&mut self.holds_back));
         let mut frames = Frames { frames, at: held_back };
         let mut taken = held_back;
-        let (gathered, encrypted) = scratch.split_at_mut(RECORD_MAX);
         loop {
-            let plain = frames.next(gathered);
-            if plain.is_empty() {
+            let (plain, record, encrypted) = match frames.direct() {
+                Some(plain) => {
+                    let record = encrypt(&mut self.tls, &mut self.incoming, plain, scratch)?;
+                    (plain.len(), record, &scratch[..])
+                }
+                None => {
+                    let (gathered, encrypted) = scratch.split_at_mut(GATHERED_MAX);
+                    let plain = frames.gather(gathered);
+                    let plain = &gathered[..plain];
+                    let record = encrypt(&mut self.tls, &mut self.incoming, plain, encrypted)?;
+                    (plain.len(), record, &*encrypted)
+                }
+            };
+            if plain == 0 {
                 return Ok(taken);
             }
-            let record = encrypt(&mut self.tls, &mut self.incoming, plain, encrypted)?;
             let sent = match send(&encrypted[..record]) {
                 Ok(n) if n == record => {
-                    taken += plain.len();
+                    taken += plain;
                     continue;
                 }
                 Ok(n) => n,
@@ -219,7 +233,7 @@ impl Session {
             self.outgoing = encrypted[sent..record].to_vec();
             self.holds_back = true;
             self.count();
-            taken += plain.len() - 1;
+            taken += plain - 1;
             return if taken > 0 { Ok(taken) } else { Err(io::ErrorKind::WouldBlock.into()) };
         }
     }
@@ -296,23 +310,22 @@ struct Frames<'a, 'b> {
 }
 
 impl<'a> Frames<'a, '_> {
-    /// Returns the bytes of the next record, gathered if they are in several frames; empty at the
-    /// end.
-    fn next<'c>(&mut self, gathered: &'c mut [u8]) -> &'c [u8]
-    where
-        'a: 'c,
-    {
-        if let [frame] = self.frames {
-            let rest = &frame[self.at.min(frame.len())..];
-            let plain = &rest[..rest.len().min(gathered.len())];
-            self.at += plain.len();
-            return plain;
-        }
+    /// Takes the bytes of the next write where only one frame is left; empty at its end.
+    fn direct(&mut self) -> Option<&'a [u8]> {
+        let [frame] = self.frames else { return None };
+        let rest = &frame[self.at.min(frame.len())..];
+        let plain = &rest[..rest.len().min(DIRECT_MAX)];
+        self.at += plain.len();
+        Some(plain)
+    }
+
+    /// Gathers the bytes of the next record; returns how many.
+    fn gather(&mut self, into: &mut [u8]) -> usize {
         let mut len = 0;
         while let Some(frame) = self.frames.first() {
             let rest = &frame[self.at.min(frame.len())..];
-            let n = rest.len().min(gathered.len() - len);
-            gathered[len..len + n].copy_from_slice(&rest[..n]);
+            let n = rest.len().min(into.len() - len);
+            into[len..len + n].copy_from_slice(&rest[..n]);
             len += n;
             if n < rest.len() {
                 self.at += n;
@@ -320,6 +333,6 @@ impl<'a> Frames<'a, '_> {
             }
             (self.frames, self.at) = (&self.frames[1..], self.at.saturating_sub(frame.len()));
         }
-        &gathered[..len]
+        len
     }
 }
