@@ -466,6 +466,11 @@ fn clients_of_others_speak_tls() {
         assert!(status.expect("it runs").success());
         peer.hears("by Node");
     }
+    if let Some(mut chromium) = tools::chromium("tests/cli/wss_page.mjs") {
+        let page = chromium.arg(format!("https://localhost:{port}/")).stdin(Stdio::null());
+        assert!(page.status().expect("it runs").success());
+        peer.hears("by Chromium");
+    }
     peer.send(BINARY, b"still here");
     assert_eq!(peer.receive(), (BINARY, b"still here".to_vec()));
 }
