@@ -181,7 +181,7 @@ pub(super) fn frames_of(heard: &[u8], way: Way, ends: bool) -> Option<Vec<Said>>
 }
 
 /// What a peer has heard behind the response, if it asked; `None` before that, and for a refusal.
-fn behind_welcome(heard: &[u8], way: Way) -> Option<&[u8]> {
+pub(super) fn behind_welcome(heard: &[u8], way: Way) -> Option<&[u8]> {
     let welcome = match way {
         Way::Asks => "HTTP/1.1 101 ",
         Way::Upgraded => return Some(heard),

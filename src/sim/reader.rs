@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use fastrand::Rng;
 
 use crate::hub::since::Since;
-use crate::hub::tests::support::number_of;
+use crate::hub::tests::support::{decode, number_of};
 use crate::sim::notes::{Notes, To};
-use crate::sim::peer::{GAP, Peer, STAND, Said, Way, frames_of};
+use crate::sim::peer::{GAP, Peer, STAND, Said, Way, behind_welcome, frames_of};
 use crate::sim::script::{ROOMS, number_of_text};
 
 /// As what a peer reads the one room that it is in.
@@ -30,8 +30,7 @@ impl Reads {
             let room = peer.reads.expect("was filtered").room;
             let kernel = peer.line.lock();
             let read = &kernel.taken[..kernel.read];
-            let heard = peer.frames(read).and_then(|said| Heard::of(&said, peer).last);
-            if let Some(last) = heard {
+            if let Some(last) = peer.last_position(read) {
                 return Self { room, since: Some(Since::Position(last)), ends };
             }
         }
@@ -131,7 +130,13 @@ pub(super) fn check(notes: &Notes, peers: &[Peer]) {
     for (n, peer) in peers.iter().enumerate() {
         let Some(Reads { room, .. }) = peer.reads else { continue };
         let Some(said) = peer.frames(&peer.line.lock().taken) else { continue };
-        for (position, number) in Heard::of(&said, peer).messages {
+        let heard = Heard::of(&said, peer);
+        assert_eq!(
+            heard.last,
+            peer.last_position(&peer.line.lock().taken),
+            "peer {n} stands there"
+        );
+        for (position, number) in heard.messages {
             let to = notes.messages[number as usize].to;
             let is_meant = matches!(to, To::All) || matches!(to, To::Room(to) if to == room);
             assert!(is_meant, "peer {n} counts message {number}, which is for {to}");
@@ -152,8 +157,65 @@ impl Peer {
         frames_of(heard, self.way, self.reads.is_some_and(|reads| reads.ends))
     }
 
+    /// The position of the last message that it has heard, or was told to have missed, as
+    /// [`Heard::of`] has it, of a reader. This looks at as little as it can: it is asked for whenever
+    /// the world rests, and the end of the run checks the rest.
+    pub(super) fn last_position(&self, heard: &[u8]) -> Option<u64> {
+        if self.way != Way::Events {
+            return self.counts().then(|| last_counted(behind_welcome(heard, self.way)?))?;
+        }
+        let (mut end, body) = (heard.len(), behind_welcome(heard, self.way)?);
+        // An event is delivered with the end of its chunk, and no text has an id at the begin of a line.
+        while let Some(at) = heard[..end].windows(5).rposition(|part| part == b"\nid: ") {
+            if at + 1 < heard.len() - body.len() {
+                break;
+            }
+            let digits = &heard[at + 5..];
+            let len = digits.iter().position(|byte| !byte.is_ascii_digit());
+            let is_whole = digits.windows(4).any(|part| part == b"\n\n\r\n");
+            if let (Some(len), true) = (len, is_whole) {
+                return std::str::from_utf8(&digits[..len]).expect("digits").parse().ok();
+            }
+            end = at;
+        }
+        match self.reads.and_then(|reads| reads.since) {
+            Some(Since::Position(asked)) if asked < 1 << 53 => Some(asked),
+            _ => None,
+        }
+    }
+
     /// Whether it counts what it hears, from the position in its first frame.
     pub(super) fn counts(&self) -> bool {
         self.way != Way::Events && self.reads.is_some_and(|reads| reads.since.is_some())
     }
+}
+
+/// The position of the last message of a WebSocket that counts what it hears.
+fn last_counted(mut stream: &[u8]) -> Option<u64> {
+    let mut last = None;
+    while let [opcode, len, rest @ ..] = stream {
+        let extended = match len {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        let Some((long, rest)) = rest.split_at_checked(extended) else { break };
+        let len = match extended {
+            0 => usize::from(*len),
+            _ => long.iter().fold(0, |len, &byte| len << 8 | usize::from(byte)),
+        };
+        let Some(behind) = rest.get(len..) else { break };
+        if matches!(opcode & 0x0f, 1 | 2) {
+            last = Some(match last {
+                None => {
+                    let (first, _) = decode(&stream[..stream.len() - behind.len()]);
+                    let position = std::str::from_utf8(&first[0].payload).expect("digits");
+                    position.parse().expect("the first frame is a position")
+                }
+                Some(last) => last + 1,
+            });
+        }
+        stream = behind;
+    }
+    last
 }

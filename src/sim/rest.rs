@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use crate::sim::notes::{Span, To};
 use crate::sim::peer::Way;
-use crate::sim::reader::Heard;
 use crate::sim::script::{Op, ROOMS, room};
 use crate::sim::world::World;
 
@@ -118,8 +117,7 @@ impl World {
     /// A reader that has room has heard all of its room, or knows what it has missed.
     fn check_reader(&mut self, n: usize) {
         let peer = &self.peers[n];
-        let Some(said) = peer.frames(&peer.line.lock().taken) else { return };
-        let Some(last) = Heard::of(&said, peer).last else { return };
+        let Some(last) = peer.last_position(&peer.line.lock().taken) else { return };
         let which = peer.reads.expect("a reader").room;
         let newest = self.ask(|hub| async move { hub.position(&room(which)).await });
         let Some(Some(newest)) = newest else { return };

@@ -113,11 +113,16 @@ pub(crate) fn decode(mut stream: &[u8]) -> (Vec<Frame>, usize) {
     (frames, stream.len())
 }
 
+thread_local! {
+    /// The states in which tests compress and inflate: to make one costs more than to use it.
+    static MEMORY: MemoryBudget = MemoryBudget::default();
+}
+
 /// What a compressed payload stands for, which is shorter than that.
 fn inflated(payload: &[u8]) -> Vec<u8> {
     let mut inflated = Vec::new();
-    let memory = MemoryBudget::default();
-    let result = memory.inflate(payload, usize::MAX / 4, &mut inflated, |_| ());
+    let result =
+        MEMORY.with(|memory| memory.inflate(payload, usize::MAX / 4, &mut inflated, |_| ()));
     result.expect("a stream of its own");
     assert!(payload.len() < inflated.len(), "what would not become shorter is not compressed");
     inflated
@@ -125,8 +130,9 @@ fn inflated(payload: &[u8]) -> Vec<u8> {
 
 /// The payload of a compressed message.
 pub(crate) fn deflated(payload: &[u8]) -> Vec<u8> {
-    let memory = MemoryBudget::default();
-    memory.compress(payload, usize::MAX / 2, <[u8]>::to_vec).expect("no limit")
+    MEMORY
+        .with(|memory| memory.compress(payload, usize::MAX / 2, <[u8]>::to_vec))
+        .expect("no limit")
 }
 
 /// The numbers of the data frames in a stream, in order.
