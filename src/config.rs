@@ -323,9 +323,10 @@ config! {
     /// [`Listener`](crate::Listener) if the peer's host acknowledges no written byte for 20 s.
     pong_timeout: Duration = Self::PONG_TIMEOUT;
     /// How long writing may make no progress while bytes wait to be written. Default 10 s; then the
-    /// client counts as slow, or the connection of a response is closed. A response that makes
-    /// progress has 300 s in all; past `write_timeout` it ends if a client needs its place. On Linux
-    /// the kernel's 20 s apply too, as for [`pong_timeout`](Self#structfield.pong_timeout).
+    /// client counts as slow. The connection of a response is closed after four times as long, and
+    /// after 300 s in all; past `write_timeout` it ends if a client needs its place. On Linux the
+    /// kernel's 20 s apply too, as for [`pong_timeout`](Self#structfield.pong_timeout), but not to a
+    /// response of more than 16 KiB.
     write_timeout: Duration = Self::WRITE_TIMEOUT;
     /// How long a peer has to answer a close frame, or to close behind the last response or event.
     /// Default 2 s. Where closing destroys what the peer has not read, under

@@ -200,8 +200,8 @@ pub trait Handler: Send + Sync + 'static {
     /// that may.
     ///
     /// The hub writes `Content-Length`, `Connection`, `Date` and the CORS headers of a listed page.
-    /// A response without a `Content-Type` is plain text if it is UTF-8. The peer has the
-    /// [`write_timeout`](crate::Config#structfield.write_timeout) to read it: large files belong to a
+    /// A response without a `Content-Type` is plain text if it is UTF-8. A peer that reads slowly has
+    /// what [`write_timeout`](crate::Config#structfield.write_timeout) says: large files belong to a
     /// web server. The status must be 200 to 599.
     ///
     /// # Cancel safety

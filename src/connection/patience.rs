@@ -11,41 +11,48 @@ use crate::time::clock::now;
 use crate::time::timer_list::Tick;
 use crate::time::timers::Deadline;
 
+/// How long a step may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waits {
+    /// In all, without a slot.
+    pub(crate) without_slot: Duration,
+    /// With a slot: without progress.
+    pub(crate) stall: Duration,
+    /// With a slot: in all.
+    pub(crate) whole: Duration,
+}
+
 /// The deadline of a step that each progress moves, up to a bound on the whole.
 pub(crate) struct Patience<'h, 's, 'p> {
     /// How long the peer may make no progress.
-    wait: Duration,
+    stall: Duration,
     /// When the step ends, whatever the peer does.
     last: Tick,
     /// The same without a slot: as if the peer had made no progress since the step began.
     last_without_slot: Tick,
     /// The earlier of the two.
     deadline: Deadline<'h>,
-    /// What lets the step take longer than `wait`, until it is lost.
+    /// What lets the step take longer, until it is lost.
     slot: Option<&'s mut Slot<'p>>,
 }
 
 impl<'h, 's, 'p> Patience<'h, 's, 'p> {
-    /// A step from now on: `wait` without progress, and `whole` in all.
-    pub(crate) fn new(
-        hub: &'h Hub,
-        wait: Duration,
-        whole: Duration,
-        slot: Option<&'s mut Slot<'p>>,
-    ) -> Self {
+    /// A step from now on.
+    pub(crate) fn new(hub: &'h Hub, waits: Waits, slot: Option<&'s mut Slot<'p>>) -> Self {
+        let Waits { without_slot, stall, whole } = waits;
         let (timers, begin) = (&hub.shared().timers, now());
-        let last_without_slot = timers.tick_of(begin + wait);
-        let last = match slot {
-            Some(_) => timers.tick_of(begin + whole.max(wait)),
-            None => last_without_slot,
+        let last_without_slot = timers.tick_of(begin + without_slot);
+        let (last, first) = match slot {
+            Some(_) => (timers.tick_of(begin + whole.max(stall)), timers.tick_of(begin + stall)),
+            None => (last_without_slot, last_without_slot),
         };
-        let deadline = timers.at(last_without_slot);
-        Self { wait, last, last_without_slot, deadline, slot }
+        let deadline = timers.at(first);
+        Self { stall, last, last_without_slot, deadline, slot }
     }
 
     /// The peer has made progress.
     pub(crate) fn renew(&mut self) {
-        let next = self.deadline.timers().tick_of(now() + self.wait);
+        let next = self.deadline.timers().tick_of(now() + self.stall);
         self.deadline.set(if next.is_before(self.last) { next } else { self.last });
     }
 

@@ -10,10 +10,11 @@ use std::time::Duration;
 use futures_lite::future::yield_now;
 
 use crate::connection::linger::{DISCARD_MAX, lingering_close, poll_discard, timed_out};
-use crate::connection::patience::Patience;
+use crate::connection::patience::{Patience, Waits};
 use crate::http1::response::Response;
 use crate::http1::slot::Slot;
 use crate::hub::handle::Hub;
+use crate::net::options::RESPONSE_SECONDS_MAX;
 use crate::net::stream::Transport;
 use crate::peer::Peer;
 use crate::stats::{RefusalReason, Requested, add};
@@ -36,15 +37,16 @@ pub(crate) fn count_refusal(
     }
 }
 
-/// How long a response may take in all while its peer keeps reading: 1 MiB at 3.5 KiB/s. It costs the
-/// memory of the response, and a place that no client needs.
-const RESPONSE_TIME_MAX: Duration = Duration::from_secs(300);
+/// Write timeouts without progress that end a response. A peer that reads slowly first reads what its
+/// host holds, and nothing shows that: 128 KiB on Linux, at 3.5 KiB/s.
+const STALLS: u32 = 4;
 
-/// Writes a response, each part of it under the write timeout.
+/// Writes a response.
 ///
-/// A peer may read slowly as long as it makes progress. With a `slot` that takes
-/// [`RESPONSE_TIME_MAX`] at most, and beyond the time of a handshake a place that no client needs.
-/// Without one, or once that is lost, the response has the write timeout in all.
+/// A peer may read slowly as long as it makes progress: with a `slot` there may be none for
+/// [`STALLS`] write timeouts, and it takes [`RESPONSE_SECONDS_MAX`] at most, and beyond the time of a
+/// handshake a place that no client needs. Without one, or once that is lost, the response has the
+/// write timeout in all.
 pub(crate) async fn write_response<T: Transport>(
     hub: &Hub,
     transport: &mut T,
@@ -53,7 +55,10 @@ pub(crate) async fn write_response<T: Transport>(
 ) -> io::Result<()> {
     let shared = hub.shared();
     add(&shared.counters.bytes_sent, bytes.len() as u64);
-    let mut patience = Patience::new(hub, shared.config.write_timeout, RESPONSE_TIME_MAX, slot);
+    let without_slot = shared.config.write_timeout;
+    let whole = Duration::from_secs(RESPONSE_SECONDS_MAX.into());
+    let waits = Waits { without_slot, stall: without_slot * STALLS, whole };
+    let mut patience = Patience::new(hub, waits, slot);
     let mut written = 0;
     while written < bytes.len() {
         let write =
@@ -124,7 +129,8 @@ impl LastResponse<'_> {
         let whole = if self.has_unread_body { config.message_timeout } else { wait };
         match slot {
             Some(slot) if self.has_unread_body || !reading.is_zero() => {
-                let patience = Patience::new(hub, wait, whole, Some(slot));
+                let waits = Waits { without_slot: wait, stall: wait, whole };
+                let patience = Patience::new(hub, waits, Some(slot));
                 discard(hub, transport, patience).await
             }
             _ => lingering_close(hub, transport, b"", false).await,
@@ -178,4 +184,43 @@ async fn discard<T: Transport>(
         yield_now().await;
     }
     Err(io::Error::other("the body is too long to be read to its end"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future as _;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use fastrand::Rng;
+    use futures_lite::future::block_on;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::sim::network::{Line, Socket};
+    use crate::time::virtual_time::VirtualTime;
+
+    /// Its host holds what it reads meanwhile, and takes nothing more.
+    #[test]
+    fn a_slow_reader_has_several_write_timeouts_for_what_its_host_holds() {
+        let time = VirtualTime::start();
+        let (hub, _manager) = Hub::new(Config::default()).expect("valid");
+        for (has_slot, timeouts) in [(true, STALLS), (false, 1)] {
+            let permit = block_on(hub.shared().admissions.handshake());
+            let mut slot = Slot::new(&hub, permit);
+            let slot = has_slot.then_some(&mut slot);
+            let line = Line::new(4, usize::MAX, Rng::with_seed(1));
+            let mut socket = Socket::new(&line, true);
+            let mut writing = pin!(write_response(&hub, &mut socket, b"response", slot));
+            let cx = &mut Context::from_waker(Waker::noop());
+            assert!(writing.as_mut().poll(cx).is_pending());
+            for _ in 1..timeouts {
+                time.advance(Config::WRITE_TIMEOUT);
+                assert!(writing.as_mut().poll(cx).is_pending(), "it may read on");
+            }
+            time.advance(Config::WRITE_TIMEOUT);
+            let Poll::Ready(written) = writing.as_mut().poll(cx) else { panic!("it does not end") };
+            assert_eq!(written.expect_err("late").kind(), io::ErrorKind::TimedOut);
+        }
+    }
 }

@@ -28,6 +28,8 @@ pub(crate) struct HttpStream<'a, T> {
     pub(crate) empty_lines: u8,
     /// The hub is held, and knows that this connection is clean.
     is_parked: bool,
+    /// The peer has the time of a response to take what was written.
+    is_patient: bool,
 }
 
 /// Says that a connection is clean that waits for a request.
@@ -77,6 +79,7 @@ impl<'a, T: Transport> HttpStream<'a, T> {
             charge: hub.memory().charge(0),
             empty_lines: 0,
             is_parked: false,
+            is_patient: false,
         }
     }
 
@@ -93,10 +96,19 @@ impl<'a, T: Transport> HttpStream<'a, T> {
         }
         if !self.is_parked {
             self.is_parked = true;
+            self.be_patient(false);
             park_idle(holding, &self.transport, &self.peer);
         }
         // The task waits for a deadline too, and the hub wakes it when it goes on.
         Poll::Pending
+    }
+
+    /// Gives the peer's host the time of a response, or that of a client.
+    pub(crate) fn be_patient(&mut self, patient: bool) {
+        if self.is_patient != patient {
+            self.is_patient = patient;
+            self.transport.be_patient(patient);
+        }
     }
 
     /// Reads what is there into the buffer, at most `most` bytes; 0 at the end of the stream.

@@ -15,6 +15,8 @@ use futures_lite::io::{AsyncRead, AsyncWrite};
 use crate::hub::holding::Handle;
 use crate::hub::queue::DirectWriter;
 use crate::net::io::Io;
+#[cfg(target_os = "linux")]
+use crate::net::options::SocketOption;
 use crate::net::stream::Transport;
 use crate::net::sys;
 
@@ -83,6 +85,19 @@ impl Socket {
                     return Poll::Ready(read);
                 }
             }
+        }
+    }
+
+    /// See [`Transport::be_patient`].
+    pub(crate) fn set_patience(&self, patient: bool) {
+        #[cfg(not(target_os = "linux"))]
+        let _ = patient;
+        #[cfg(target_os = "linux")]
+        {
+            let timeout =
+                if patient { SocketOption::ResponseTimeout } else { SocketOption::UserTimeout };
+            // A Unix socket has no such limit, and some systems have none for TCP.
+            let _ = timeout.set(self.0.stream.get_ref());
         }
     }
 
@@ -179,6 +194,10 @@ impl Transport for Socket {
 
     fn abort(&mut self) {
         self.cut_off();
+    }
+
+    fn be_patient(&mut self, patient: bool) {
+        self.set_patience(patient);
     }
 }
 

@@ -38,6 +38,11 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send {
     fn has_progressed(&mut self) -> bool {
         false
     }
+
+    /// Lets the peer's host take as long for a response as the hub waits for it, or no longer than for
+    /// a client. A kernel has a limit of its own on Linux, under which a host that takes nothing counts
+    /// as lost. A slow reader looks like that for as long as it reads what its host holds.
+    fn be_patient(&mut self, _patient: bool) {}
 }
 
 /// Any stream of the embedding program. Only its connection's task reads and writes it.

@@ -259,6 +259,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             }
             None => return Err(request_timeout().into()),
         };
+        self.stream.be_patient(false);
         // Boxed, so that a client that waits for the manager has no room for a request.
         Box::pin(self.dispatch(head, exchange)).await
     }
@@ -435,13 +436,14 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             && status != StatusCode::REQUEST_TIMEOUT;
         let slot = &mut exchange.slot;
         let has_place = keeps_alive && slot.takes_place();
-        let transport = &mut self.stream.transport;
         let idle_timeout = has_place.then_some(shared.config.idle_timeout);
         let mut bytes = response.encode(exchange.head_only, idle_timeout);
         let shared_body = response.shared_body(exchange.head_only);
         if !has_place {
             bytes.extend_from_slice(shared_body);
         }
+        self.stream.be_patient(bytes.len() + shared_body.len() > LONG_RESPONSE_BYTES);
+        let transport = &mut self.stream.transport;
         let last = LastResponse { bytes: &bytes, has_unread_body: exchange.has_unread_body };
         if has_place {
             write_response(hub, transport, &bytes, Some(&mut *slot)).await?;
@@ -460,6 +462,10 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         Err(response.into_error())
     }
 }
+
+/// Bytes of a response that a peer's host takes at once, about: the first window of TCP, which a peer
+/// reads within the time of a client even at 1 KiB/s.
+const LONG_RESPONSE_BYTES: usize = 16 * 1024;
 
 /// Waits for a permit; `None` if none is free in the time of a handshake.
 async fn acquire_handshake(hub: &Hub) -> Option<HandshakePermit> {

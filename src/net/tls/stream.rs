@@ -257,6 +257,10 @@ impl Transport for TlsStream {
         self.shared.socket.cut_off();
     }
 
+    fn be_patient(&mut self, patient: bool) {
+        self.shared.socket.set_patience(patient);
+    }
+
     fn has_progressed(&mut self) -> bool {
         mem::take(&mut self.shared.lock().has_progressed)
     }
@@ -354,6 +358,13 @@ impl Transport for Stream {
         match self {
             Self::Plain(socket) => socket.abort(),
             Self::Tls(stream) => stream.abort(),
+        }
+    }
+
+    fn be_patient(&mut self, patient: bool) {
+        match self {
+            Self::Plain(socket) => socket.be_patient(patient),
+            Self::Tls(stream) => stream.be_patient(patient),
         }
     }
 
