@@ -1,5 +1,6 @@
 //! The handler of a hub that relays: what a client sends goes to its room.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::{Request, StatusCode};
@@ -152,6 +153,14 @@ impl Handler for Relay {
 
     async fn on_publish(&self, _: &Request<()>, _: &Peer, _: &Target) -> Result<(), StatusCode> {
         Ok(())
+    }
+
+    fn on_refusal(&self, _: &Request<()>, status: StatusCode) -> Option<Cow<'static, str>> {
+        // Of the reasons for 400 in this handler one sentence is enough.
+        (status == StatusCode::BAD_REQUEST).then_some(Cow::Borrowed(
+            "echo and probe are 0 or 1, and a WebSocket's since is a position, now or a number of \
+             messages such as -3, without echo=0 and every",
+        ))
     }
 
     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {

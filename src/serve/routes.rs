@@ -203,6 +203,7 @@ pub(crate) fn no_route(path: &str, has_routes: bool) -> &'static str {
         .find_map(|prefix| path.strip_prefix(prefix))
         .filter(|_| has_routes);
     match name {
+        None if path == "/user" && has_routes => "the path has to name a user: /user/{user}",
         None => "no such route",
         Some("") => "the path ends with a slash: a name has to follow it, or the slash to go",
         Some(name) if name.contains('/') => {

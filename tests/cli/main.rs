@@ -37,6 +37,7 @@ use std::sync::mpsc::RecvTimeoutError;
 
 use rustix::process::Signal;
 
+use peer::upgrade;
 use support::{BINARY, CLOSE, DEADLINE, Folder, Peer, Server, TEXT, hublet, hublet_by, run};
 
 #[test]
@@ -128,8 +129,12 @@ fn echo_follows_the_flag_and_the_query() {
 fn invalid_echo_query_is_a_bad_request() {
     let (_server, address) = Server::start(&[]);
     for query in ["?echo=2", "?echo=", "?echo", "?a=1&echo=true", "?probe=2", "?probe"] {
-        let (_, status) = Peer::<TcpStream>::ask(&address, &format!("/ws{query}"));
-        assert_eq!(status, 400, "{query}");
+        let mut peer = Peer::<TcpStream>::dial(&address);
+        let response = peer.request(&upgrade(&format!("/ws{query}")));
+        assert_eq!(response.status, 400, "{query}");
+        let name = if query.contains("echo") { "echo" } else { "probe" };
+        let sentence = format!("the parameter {name} is 0 or 1\n");
+        assert_eq!(peer.body_text(&response), sentence, "{query}");
     }
 }
 

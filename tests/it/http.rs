@@ -277,6 +277,7 @@ fn path_that_almost_fits_is_told_why() {
     let hub = open(Config::default());
     for (path, why) in [
         ("/nowhere", "no such route"),
+        ("/user", "/user/{user}"),
         ("/ws/", "slash"),
         ("/ws/a/", "segment"),
         ("/pub/a/b", "segment"),

@@ -159,8 +159,12 @@ impl Handler for Relay {
     }
 
     fn on_refusal(&self, request: &Request<()>, status: StatusCode) -> Option<Cow<'static, str>> {
-        if let (StatusCode::BAD_REQUEST, Err(sentence)) = (status, since(request)) {
-            return Some(sentence.into());
+        if status == StatusCode::BAD_REQUEST {
+            let is_wrong = |name: &&str| switch(request, name).is_err();
+            return match ["echo", "probe"].iter().find(|name| is_wrong(name)) {
+                Some(name) => Some(format!("the parameter {name} is 0 or 1").into()),
+                None => since(request).err().map(Into::into),
+            };
         }
         self.access.reason(request, status, unix_time().as_secs()).map(Into::into)
     }
