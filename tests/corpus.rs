@@ -19,6 +19,8 @@ mod resp;
 mod room;
 #[path = "../fuzz/src/stage.rs"]
 mod stage;
+#[path = "../fuzz/src/state.rs"]
+mod state;
 
 use std::fs;
 use std::path::Path;
@@ -42,6 +44,11 @@ fn replay(target: &str, run: fn(&[u8])) {
 #[test]
 fn heads() {
     replay("head", head::run);
+}
+
+#[test]
+fn states() {
+    replay("state", state::run);
 }
 
 #[test]

@@ -12,3 +12,4 @@ pub mod reference;
 pub mod resp;
 pub mod room;
 pub mod stage;
+pub mod state;

@@ -35,6 +35,9 @@ const ROOMS_MAX: usize = 1 << 24;
 /// again.
 const POSITION_MAX: u64 = 1 << 53;
 
+/// The latest time on the clock of the rooms, in nanoseconds: more than a century.
+const UPTIME_MAX: u64 = 1 << 62;
+
 /// Rooms of one client at most, and counters: far more than any hub has.
 const LIST_MAX: usize = 1 << 16;
 
@@ -173,7 +176,8 @@ impl State {
             let kept = room.messages.len() as u64;
             room.newest <= POSITION_MAX && room.newest.checked_sub(room.born) >= Some(kept)
         };
-        let is_whole = text.ends_with('\n') && state.rooms.iter().all(is_whole);
+        let is_timely = state.uptime <= UPTIME_MAX;
+        let is_whole = text.ends_with('\n') && is_timely && state.rooms.iter().all(is_whole);
         if is_whole { Ok(state) } else { Err(number) }
     }
 

@@ -244,7 +244,7 @@ impl Hub {
         }
         // What waits for a client that is left behind ends with this process.
         let stats = self.stats();
-        let fates = stats.messages_delivered + stats.messages_dropped;
+        let fates = stats.messages_delivered.saturating_add(stats.messages_dropped);
         let lost = stats.recipients.saturating_sub(fates);
         let counters = shared.counters.named().map(|(name, count)| {
             let count = if name == "messages_lost" { lost } else { count };
