@@ -22,6 +22,8 @@ pub(crate) struct Options {
     /// The binary to measure. The default is the one of this build.
     pub(crate) binary: String,
     pub(crate) clients: usize,
+    /// How often the hub restarts.
+    pub(crate) restarts: usize,
     /// Whether a figure over its budget fails.
     pub(crate) gate: bool,
 }
@@ -29,7 +31,7 @@ pub(crate) struct Options {
 impl Options {
     pub(crate) fn parse(clients: usize) -> Outcome<Self> {
         let binary = env!("CARGO_BIN_EXE_hublet").to_owned();
-        let mut options = Self { binary, clients, gate: false };
+        let mut options = Self { binary, clients, restarts: 20, gate: false };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
             match arg.as_str() {
@@ -38,6 +40,9 @@ impl Options {
                 "--gate" => options.gate = true,
                 "--clients" => {
                     options.clients = args.next().ok_or("--clients needs a number")?.parse()?;
+                }
+                "--restarts" => {
+                    options.restarts = args.next().ok_or("--restarts needs a number")?.parse()?;
                 }
                 _ => options.binary = arg,
             }

@@ -18,7 +18,7 @@ use crate::support::{DEADLINE, Folder, HUBLET, Peer, Server, alone, hublet, hubl
 use crate::tools::{program, tool};
 
 /// The binary with a socket as its descriptor 3, as systemd passes it.
-fn handed(socket: impl Into<OwnedFd>, flags: &[&str]) -> Command {
+pub(crate) fn handed(socket: impl Into<OwnedFd>, flags: &[&str]) -> Command {
     // The shell takes the socket as its standard input, and `$$` outlives the `exec`.
     let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
     let mut command = hublet_by(script, flags);

@@ -20,6 +20,10 @@ mod redis_history;
 mod redis_server;
 #[cfg(target_os = "linux")]
 mod restart;
+#[cfg(target_os = "linux")]
+mod restart_history;
+#[cfg(target_os = "linux")]
+mod restart_places;
 mod snippets;
 mod support;
 #[cfg(feature = "tls")]

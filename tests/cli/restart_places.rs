@@ -1,0 +1,189 @@
+//! Restarts in the places where hubs run: under a supervisor, as another user, in a container, with
+//! little memory, and alone in a root.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::activation::handed;
+use crate::restart::{copy, start};
+use crate::support::{DEADLINE, Folder, HUBLET, Peer, Server, alone, eventually};
+use crate::tools::program;
+
+/// A client that is connected hears itself after a restart, and so does a new one.
+fn goes_on(server: &mut Server, address: &str) {
+    let mut peer = Peer::<TcpStream>::connect(address, "/ws/a");
+    for _ in 0..2 {
+        server.restart();
+        peer.say("still here");
+        peer.hears("still here");
+        let mut new = Peer::<TcpStream>::connect(address, "/ws/b");
+        new.say("new");
+        new.hears("new");
+    }
+}
+
+/// The next notification that is no watchdog's.
+fn notified(supervisor: &UnixDatagram) -> String {
+    let mut buffer = [0; 128];
+    loop {
+        let n = supervisor.recv(&mut buffer).expect("a notification in time");
+        let said = String::from_utf8_lossy(&buffer[..n]).into_owned();
+        if said != "WATCHDOG=1\n" {
+            return said;
+        }
+    }
+}
+
+#[test]
+fn under_a_supervisor_that_passes_a_socket_and_is_notified() {
+    let folder = Folder::new("restart-notify");
+    let path = folder.0.join("notify.sock");
+    let supervisor = UnixDatagram::bind(&path).expect("bound");
+    supervisor.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let mut command = handed(listener, &[]);
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "1000000");
+    let mut server = Server::spawn(&mut command);
+    assert_eq!(server.listening(), address);
+    assert_eq!(notified(&supervisor), "READY=1\n");
+    goes_on(&mut server, &address);
+    for _ in 0..2 {
+        let reloading = notified(&supervisor);
+        let time = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect(&reloading);
+        assert!(time.trim_end().parse::<u64>().expect("a number") > 0);
+        assert_eq!(notified(&supervisor), "READY=1\n");
+    }
+    // A restart that fails is over as well.
+    let environment = fs::read(format!("/proc/{}/environ", server.child.id())).expect("its own");
+    let environment = String::from_utf8_lossy(&environment);
+    assert!(!environment.contains("LISTEN_") && environment.contains("NOTIFY_SOCKET"));
+    let descriptors =
+        || fs::read_dir(format!("/proc/{}/fd", server.child.id())).expect("its own").count();
+    let before = descriptors();
+    assert_eq!(server.stop_after_restarts(3, before), Some(0));
+    while notified(&supervisor) != "STOPPING=1\n" {}
+}
+
+impl Server {
+    /// Restarts some times and stops; the process must have as many descriptors each time.
+    fn stop_after_restarts(mut self, restarts: usize, before: usize) -> Option<i32> {
+        let folder = format!("/proc/{}/fd", self.child.id());
+        for _ in 0..restarts {
+            self.restart();
+            eventually("no descriptor is left over", || {
+                fs::read_dir(&folder).expect("its own").count() <= before
+            });
+        }
+        self.stop()
+    }
+}
+
+#[test]
+fn as_a_user_without_privileges() {
+    let (Some(setpriv), true) = (program("setpriv"), rustix::process::geteuid().is_root()) else {
+        println!("skipped: needs setpriv and root");
+        return;
+    };
+    let folder = Folder::new("restart-user");
+    let path = copy(&folder);
+    let mut command = Command::new(setpriv);
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]);
+    command.args(["--bounding-set=-all", "--inh-caps=-all"]).arg(path);
+    let mut server = Server::of(command.args(["--listen", "127.0.0.1:0"]));
+    let address = server.listening();
+    goes_on(&mut server, &address);
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// The first process of a namespace, as in a container.
+#[test]
+fn as_the_first_process_of_a_namespace() {
+    let (Some(unshare), true) = (program("unshare"), rustix::process::geteuid().is_root()) else {
+        println!("skipped: needs unshare and root");
+        return;
+    };
+    let mut command = Command::new(unshare);
+    command.args(["--pid", "--fork", "--kill-child", HUBLET, "--listen", "127.0.0.1:0"]);
+    let mut server = Server::of(&mut command);
+    let address = server.listening();
+    let parent = server.child.id();
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+    let own = children.expect("a list").trim().parse().ok().and_then(Pid::from_raw);
+    let own = own.expect("one child");
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws/a");
+    for _ in 0..2 {
+        kill_process(own, Signal::USR2).expect("it runs");
+        server.logged("restarted as");
+        peer.say("still here");
+        peer.hears("still here");
+    }
+    drop(peer);
+    kill_process(own, Signal::TERM).expect("it runs");
+    assert_eq!(server.exit_code(), Some(0));
+}
+
+#[test]
+fn with_little_memory() {
+    let flags = ["--max-memory", "12m", "--history", "50", "--stdin", "a", "--stdout", "a"];
+    let mut command = alone(HUBLET);
+    command.args(["--listen", "127.0.0.1:0"]).args(flags).stdin(Stdio::piped());
+    let mut server = Server::of(&mut command);
+    let stdin = server.child.stdin.take();
+    let line = server.logged("listening on");
+    let address = line.rsplit(' ').next().expect("an address").to_owned();
+    goes_on(&mut server, &address);
+    drop(stdin);
+    assert_eq!(server.exit_code(), Some(0), "at the end of its input it drains");
+}
+
+/// A signal to stop that comes at any moment of a restart stops the hub, old or new.
+#[test]
+fn no_signal_is_lost() {
+    for nth in 0..24_u32 {
+        let (mut server, address) = start(HUBLET.as_ref(), &[]);
+        let peer = Peer::<TcpStream>::connect(&address, "/ws");
+        server.signal(Signal::USR2);
+        // Some in each part of a restart, which takes tens of milliseconds.
+        thread::sleep(std::time::Duration::from_millis(2) * nth);
+        server.signal(Signal::TERM);
+        drop(peer);
+        assert_eq!(server.exit_code(), Some(0), "{nth}");
+    }
+}
+
+/// A root that holds the binary alone: no /proc, no /dev.
+#[test]
+fn a_root_with_the_binary_alone_is_enough() {
+    let (Some(chroot), true) = (program("chroot"), rustix::process::geteuid().is_root()) else {
+        println!("skipped: needs chroot and root");
+        return;
+    };
+    let musl = Path::new(HUBLET)
+        .ancestors()
+        .nth(2)
+        .map(|target| target.join("x86_64-unknown-linux-musl/dist/hublet"));
+    let Some(binary) = musl.filter(|binary| binary.exists()) else {
+        println!("skipped: no static binary");
+        return;
+    };
+    let folder = Folder::new("restart-chroot");
+    fs::copy(binary, folder.0.join("hublet")).expect("copied");
+    let mut command = Command::new(chroot);
+    command.arg("--userspec=65534:65534").arg(&folder.0);
+    command.args(["/hublet", "--listen", "127.0.0.1:0"]).env_clear().stdin(Stdio::null());
+    let mut server = Server::of(&mut command);
+    let address = server.listening();
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
+    server.restart();
+    peer.say("hello");
+    peer.hears("hello");
+    drop(peer);
+    assert_eq!(server.stop(), Some(0));
+}
