@@ -133,7 +133,8 @@ impl Bench {
             let mut speaker = None;
             let members = clients / ROOMS + usize::from(room < clients % ROOMS);
             for _ in 0..members {
-                let request = format!("GET /ws/room{room} HTTP/1.1\r\nHost: x\r\n{UPGRADE}\r\n");
+                let request =
+                    format!("GET /ws/room{room} HTTP/1.1\r\nHost: localhost\r\n{UPGRADE}\r\n");
                 let (reader, writer) = self.join(&request, "101").await?;
                 hearing.push(executor.spawn(Rc::clone(&self).hear(room, reader, false)));
                 match (room % 2, &speaker) {
@@ -142,7 +143,7 @@ impl Bench {
                     _ => idle.push(writer),
                 }
             }
-            let request = format!("GET /sse/room{room} HTTP/1.1\r\nHost: x\r\n\r\n");
+            let request = format!("GET /sse/room{room} HTTP/1.1\r\nHost: localhost\r\n\r\n");
             let (reader, writer) = self.join(&request, "200").await?;
             idle.push(writer);
             hearing.push(executor.spawn(Rc::clone(&self).hear(room, reader, true)));
@@ -243,7 +244,7 @@ impl Bench {
             Speaker::Client(writer) => writer.write_all(&masked(0x81, text.as_bytes())).await?,
             Speaker::Post(stream, members) => {
                 let request = format!(
-                    "POST /pub/room{room} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{text}",
+                    "POST /pub/room{room} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{text}",
                     text.len()
                 );
                 stream.write_all(request.as_bytes()).await?;
