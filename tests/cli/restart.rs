@@ -425,7 +425,7 @@ fn nothing_is_lost_under_load() {
                 next += 1;
                 if next % 40 == 0 {
                     // The test may have all that it needs.
-                    drop(tell.send(()));
+                    let _ = tell.send(());
                 }
                 thread::yield_now();
             }
