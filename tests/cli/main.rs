@@ -408,7 +408,7 @@ fn help_names_every_flag_and_its_variable() {
                     protocol token token-file publish-token publish-token-file admin-token \
                     admin-token-file jwt-secret jwt-secret-file jwt-audience max-clients \
                     max-clients-per-ip max-rate max-rate-bytes max-post-rate max-rooms max-message max-memory max-fragments redis \
-                    redis-file redis-prefix deflate queue queue-bytes overflow history \
+                    redis-file redis-prefix deflate queue queue-bytes overflow history room \
                     history-bytes history-age history-memory handshake-timeout ping-interval pong-timeout write-timeout close-timeout drain \
                     stdin stdout env-file log health version help";
     let expected = format!("listen {tls}{expected}");

@@ -119,6 +119,34 @@ fn a_publish_that_waits_for_its_recipients_answers_as_printed() {
 }
 
 #[test]
+fn rooms_have_terms_as_printed() {
+    let start = block("docs/limits.md", "sh", "--room").replace('\'', "");
+    let (_server, address) = Server::start(&start.split_whitespace().skip(1).collect::<Vec<_>>());
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws/state-secret");
+    for (path, token, expected) in [
+        ("/pub/state-secret", "secret", 202),
+        ("/pub/state-secret", "", 401),
+        ("/pub/state-7", "secret", 202),
+    ] {
+        assert_eq!(status(&address, "POST", path, token), expected, "{path} {token}");
+    }
+    assert!(peer.receive().1.is_empty());
+    peer.say("no");
+    peer.is_closed(1008);
+    // It keeps one message.
+    assert_eq!(status(&address, "GET", "/pub/state-7", "secret"), 200);
+    assert_eq!(status(&address, "GET", "/pub/other", "secret"), 204);
+    let open = ["--room", "news:publish=backend,max-message=4", "--admin-token", "a"];
+    let (_server, address) = Server::start(&open);
+    assert_eq!(status(&address, "POST", "/pub/news", "x"), 403);
+    assert_eq!(status(&address, "POST", "/pub/news", "a"), 202);
+    assert_eq!(status(&address, "POST", "/pub/other", "x"), 202);
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws/news");
+    peer.say("hello");
+    peer.is_closed(1009);
+}
+
+#[test]
 fn a_rate_refuses_as_printed() {
     let start = block("docs/limits.md", "sh", "--max-post-rate");
     let (_server, address) = Server::start(&start.split_whitespace().skip(1).collect::<Vec<_>>());

@@ -13,6 +13,7 @@ use hublet::{
 use super::auth::{Access, Pass};
 use super::join_log::Fold;
 use super::request_token::answered_protocol;
+use super::room_rules::RoomRules;
 use super::token_clock::{TokenClock, unix_time};
 
 /// The handler of the binary.
@@ -28,6 +29,8 @@ pub(crate) struct Relay {
     access: Access,
     /// Closes a client when its token ends.
     clock: Arc<TokenClock>,
+    /// The terms of rooms.
+    rooms: RoomRules,
 }
 
 /// What a client brought along from its request.
@@ -78,8 +81,9 @@ impl Relay {
         fold: Arc<Fold>,
         access: Access,
         clock: Arc<TokenClock>,
+        rooms: RoomRules,
     ) -> Self {
-        Self { echo, protocols, fold, access, clock }
+        Self { echo, protocols, fold, access, clock, rooms }
     }
 
     /// What a request may do; [`on_refusal`](Handler::on_refusal) says what is wrong with a token.
@@ -97,14 +101,16 @@ impl Handler for Relay {
         let probes = switch(request, "probe")?.unwrap_or(false);
         let pass = self.pass(request)?;
         pass.listens_to(&room)?;
-        let sends = pass.sends_to(&room).is_ok();
         let end = pass.until.unwrap_or(0);
         let until = pass.until;
         let room: Arc<str> = room.into();
         let has_no_rate = self.access.has_no_rate(request);
+        let is_open = has_no_rate || !self.rooms.is_backend_only(&room);
+        let sends = is_open && pass.sends_to(&room).is_ok();
         let name = Arc::clone(&room);
         let seat = Seat { room: name, echo, sends, probes, end, has_no_rate, is_kept: false };
         let admission = pass.user.map_or_else(Admission::anonymous, Admission::user);
+        let admission = self.rooms.admit(&room, admission);
         let mut admission = admission.room(room).extension(seat);
         if let Some(since) = since {
             admission = admission.since(since);
@@ -129,7 +135,14 @@ impl Handler for Relay {
     ) -> Result<(), StatusCode> {
         let pass = self.pass(request)?;
         match target {
-            Target::Room(room) => pass.sends_to(room),
+            Target::Room(room) => {
+                pass.sends_to(room)?;
+                let is_closed = self.rooms.is_backend_only(room);
+                if is_closed && !self.access.has_no_rate(request) {
+                    return Err(StatusCode::FORBIDDEN);
+                }
+                Ok(())
+            }
             _ => pass.sends_to_users(),
         }
     }
@@ -186,7 +199,7 @@ impl Handler for Relay {
 
     fn on_take_over(&self, description: &str) -> Option<Admission> {
         let seat = Seat::read(description)?;
-        let admission = Admission::anonymous();
+        let admission = self.rooms.admit(&seat.room, Admission::anonymous());
         let admission = if seat.has_no_rate { admission.rate(Rate::UNLIMITED) } else { admission };
         Some(admission.extension(seat))
     }

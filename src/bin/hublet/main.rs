@@ -19,6 +19,7 @@ mod pipe;
 mod request_token;
 #[cfg(target_os = "linux")]
 mod restart;
+mod room_rules;
 mod secret;
 mod signals;
 mod socket;
@@ -50,6 +51,7 @@ use join_log::Fold;
 use main_thread::MainThread;
 use patient::Patient;
 use pipe::{Pipe, Plan};
+use room_rules::RoomRules;
 use signals::{Signals, Wish};
 use socket::Served;
 use token_clock::{TokenClock, unix_time};
@@ -244,6 +246,7 @@ async fn run(
     let plan = Plan::of(&options);
     #[cfg(feature = "tls")]
     let tls = options.tls()?;
+    let rooms = RoomRules::new(options.rooms, &options.config);
     let Before { program, prior } = before;
     let Begun { hub, manager, taken, served, rest } =
         begin(options.config, &options.listen, prior)?;
@@ -255,7 +258,7 @@ async fn run(
     let has_ends = options.secrets.jwt_secret.is_some() || taken.is_some();
     let access = Access::new(options.secrets);
     let (echo, protocols) = (options.echo, options.protocols);
-    let relay = Relay::new(echo, protocols, Arc::clone(&fold), access, Arc::clone(&clock));
+    let relay = Relay::new(echo, protocols, Arc::clone(&fold), access, Arc::clone(&clock), rooms);
     let relay = Arc::new(relay);
     let mut parts = vec![Part::start(executor, "the manager", manager)];
     parts.push(Part::start(

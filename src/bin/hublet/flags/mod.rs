@@ -4,7 +4,7 @@ mod env_file;
 mod help;
 mod sets;
 mod table;
-mod value;
+pub(crate) mod value;
 
 use std::ffi::OsString;
 #[cfg(feature = "tls")]
@@ -16,6 +16,7 @@ use log::LevelFilter;
 
 use super::Failure;
 use super::page::PAGES;
+use super::room_rules::RoomRule;
 use super::secret::Secrets;
 use super::socket::Address;
 use super::unix_address::UnixAddress;
@@ -58,6 +59,8 @@ pub(crate) struct Options {
     /// The tokens that requests must show.
     pub(crate) secrets: Secrets,
     pub(crate) config: Config,
+    /// What is set for the rooms of a pattern.
+    pub(crate) rooms: Vec<RoomRule>,
     /// What names in Redis begin with, if it is given.
     redis_prefix: Option<String>,
     /// Environment variables with the hub's prefix that name no flag.
@@ -81,6 +84,7 @@ impl Default for Options {
             level: LevelFilter::Info,
             stdin: None,
             stdout: None,
+            rooms: Vec::new(),
             protocols: Vec::new(),
             secrets: Secrets::default(),
             config: Config::default().http(true).hosts(Vec::new()).pages(PAGES.to_vec()),
@@ -206,6 +210,8 @@ pub(crate) fn parse(
     let is_set = |(_, text): &(String, String)| !text.is_empty();
     variables.extend(lines.into_iter().map(|line| (line.name, line.value)));
     options.unknown = variables.into_iter().filter(is_set).map(|(name, _)| name).collect();
+    let kept = options.rooms.iter().filter_map(|rule| rule.history.clone());
+    options.config.history.extend(kept);
     let config = &mut options.config;
     if let (Some(redis), Some(prefix)) =
         (config.redis.take_if(|_| options.redis_prefix.is_some()), &options.redis_prefix)

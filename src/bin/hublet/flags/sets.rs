@@ -12,6 +12,7 @@ use super::value::{
     redis_prefix, room, secret_file, show_bytes, show_time, switch, time,
 };
 use crate::page::PAGES;
+use crate::room_rules::RoomRule;
 use crate::secret::{Secret, Secrets};
 use crate::socket::DEFAULT;
 
@@ -48,6 +49,8 @@ pub(super) enum Sets {
     Overflow,
     /// A list of rules.
     History,
+    /// A list of rules for rooms.
+    Rooms,
     HistoryAge,
     Log,
     /// The bytes of a queue, which follow the message limit unless they are given.
@@ -114,6 +117,7 @@ impl Sets {
                 config.overflow = text.parse().map_err(|_| Overflow::WORDS.join(", "))?;
             }
             Self::History => config.history.push(history(text)?),
+            Self::Rooms => RoomRule::add(&mut options.rooms, text)?,
             Self::HistoryAge if text == "0" => config.history_age = Duration::ZERO,
             Self::HistoryAge => config.history_age = time(text, Duration::ZERO)?,
             Self::Bytes(field) => *field(config) = bytes(text, Config::LIMIT_MAX)?,
@@ -166,6 +170,7 @@ impl Sets {
             | Self::RedisFile
             | Self::SomeBytes(_)
             | Self::History
+            | Self::Rooms
             | Self::Room(_) => String::new(),
             #[cfg(feature = "tls")]
             Self::TlsFile(_) => String::new(),
@@ -197,6 +202,7 @@ impl Sets {
             Self::Proxies => Some(|options| options.config.trusted_proxies.clear()),
             Self::Protocols => Some(|options| options.protocols.clear()),
             Self::History => Some(|options| options.config.history.clear()),
+            Self::Rooms => Some(|options| options.rooms.clear()),
             _ => None,
         }
     }

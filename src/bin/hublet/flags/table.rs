@@ -272,6 +272,15 @@ pub(super) const FLAGS: &[Flag] = &[
         sets: Sets::History,
     },
     Flag {
+        name: "room",
+        value: "PATTERN:option=value,...",
+        help: "terms of the rooms of a pattern, as in --history: history=N, overflow=POLICY, queue=N, \
+               queue-bytes=BYTES, max-message=BYTES, rate=N, rate-bytes=BYTES for their clients, and \
+               publish=backend, so that only the publish and the admin token may publish; the longest \
+               pattern that names an option decides it",
+        sets: Sets::Rooms,
+    },
+    Flag {
         name: "history-bytes",
         value: "BYTES",
         help: "bytes that one room keeps",

@@ -32,7 +32,9 @@ fn no_flags_give_the_defaults() {
 fn every_flag_sets_something_and_so_does_its_variable() {
     let secret = SecretFile::new("every", b"hush\n");
     let url = SecretFile::new("every-url", b"redis://localhost\n");
+    let lines = SecretFile::new("every-line", b"HUBLET_QUEUE=7\n");
     let values = HashMap::from([
+        ("env-file", &*lines.path),
         ("listen", "unix:/run/hublet.sock"),
         ("no-echo", "1"),
         ("no-page", "1"),
@@ -44,6 +46,7 @@ fn every_flag_sets_something_and_so_does_its_variable() {
         ("admin-token-file", &secret.path),
         ("jwt-secret-file", &secret.path),
         ("overflow", "drop-oldest"),
+        ("room", "news:history=7,rate=2"),
         ("log", "debug"),
         ("redis", "unix:/run/redis.sock"),
         ("redis-file", &url.path),

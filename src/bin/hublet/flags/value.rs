@@ -18,12 +18,12 @@ pub(super) fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
-pub(super) fn count(text: &str, max: usize) -> Result<usize, String> {
+pub(crate) fn count(text: &str, max: usize) -> Result<usize, String> {
     let count = text.parse().ok().filter(|count| (1..=max).contains(count));
     count.ok_or_else(|| format!("a whole number from 1 to {max}"))
 }
 
-pub(super) fn bytes(text: &str, max: usize) -> Result<usize, String> {
+pub(crate) fn bytes(text: &str, max: usize) -> Result<usize, String> {
     let (digits, unit) = match text.char_indices().next_back() {
         Some((end, 'k' | 'K')) => (&text[..end], 1024),
         Some((end, 'm' | 'M')) => (&text[..end], 1024 * 1024),
