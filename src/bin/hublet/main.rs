@@ -285,7 +285,9 @@ async fn run(
         // It is a member of its room before any client speaks.
         let started = Pipe::start(&hub, executor, reactor, &plan, rest);
         pipe = Some(or(started, refused(&mut redis)).await?);
-        let running = taken.serve(executor, Some(reactor), &relay);
+        // As the type that the accept loops have: each type has all code of connections once more.
+        let handler = Arc::new(Arc::clone(&relay));
+        let running = taken.serve(executor, Some(reactor), &handler);
         running.map_err(|error| Failure::running(error.to_string()))?;
     }
     let (mut names, mut open) = (Vec::new(), Vec::new());
