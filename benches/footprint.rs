@@ -18,20 +18,20 @@ use std::time::{Duration, Instant};
 use server::{Options, Outcome, PATIENCE, Server, rss};
 
 /// Bytes of the static binary, at most.
-const BINARY_MAX: f64 = 1_140_000.0;
+const BINARY_MAX: f64 = 1_300_000.0;
 /// Bytes resident at start, at most: the current figure and room for how the binary lies in the page
 /// cache, which the system maps in large pieces. The outer bound is 1 MiB.
-const START_MAX: f64 = 940_000.0;
+const START_MAX: f64 = 990_000.0;
 /// Clients that connect before the memory of a client is measured: the code that the first of them
 /// needs is no part of a client.
 const FIRST: usize = 100;
 /// Bytes resident per idle WebSocket client, at most: the current figure and a little more, as
 /// below. The aim is 1 KiB.
-const CLIENT_MAX: f64 = 1_320.0;
+const CLIENT_MAX: f64 = 1_400.0;
 /// Bytes resident per idle reader of server-sent events, at most.
 const EVENTS_MAX: f64 = 1_750.0;
 /// Bytes resident per idle connection that waits for its next request, at most.
-const KEPT_MAX: f64 = 1_152.0;
+const KEPT_MAX: f64 = 1_240.0;
 /// Bytes resident per idle client that negotiated compression, at most, over one that did not.
 const DEFLATING_MAX: f64 = 64.0;
 /// The clients of both kinds, and what one of them says.

@@ -119,6 +119,7 @@ pub(crate) struct Frames<'a> {
 }
 
 impl<'a> Frames<'a> {
+    #[cfg_attr(hublet_small, optimize(speed))]
     fn new(messages: &'a [Message], joined: &'a [u8], encoding: Encoding) -> Self {
         let mut slices = [IoSlice::new(&[]); BATCH_MAX];
         if !joined.is_empty() {
@@ -201,6 +202,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Their frames, as a client of that encoding gets them.
+    #[cfg_attr(hublet_small, optimize(speed))]
     pub(crate) fn frames(&self, encoding: Encoding) -> &Frames<'a> {
         match encoding {
             Encoding::Plain => &self.plain,
@@ -238,6 +240,7 @@ fn settle(messages: &[Message]) -> bool {
 }
 
 /// Lays frames side by side.
+#[cfg_attr(hublet_small, optimize(speed))]
 fn lay(side_by_side: &mut Vec<u8>, messages: &[Message], encoding: Encoding) {
     side_by_side.reserve_exact(JOINED_BYTES_MAX);
     for message in messages {

@@ -303,6 +303,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     }
 
     /// Decodes and reads until there is a message, an end, or nothing more to read.
+    #[cfg_attr(hublet_small, optimize(speed))]
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, End>> {
         loop {
             if self.is_clean_and_held() {
@@ -425,6 +426,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     }
 
     /// Reads once from the transport.
+    #[cfg_attr(hublet_small, optimize(speed))]
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let filled = self.reader.poll_fill(cx, &self.hub.shared().read_buffers);
         match &filled {

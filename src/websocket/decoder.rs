@@ -117,6 +117,7 @@ impl Decoder {
     /// rule that the peer broke.
     ///
     /// Without an event more bytes must come: what is left goes in front of them.
+    #[cfg_attr(hublet_small, optimize(speed))]
     pub(crate) fn decode(
         &mut self,
         bytes: &mut [u8],
@@ -143,6 +144,7 @@ impl Decoder {
         self.unfinished = None;
     }
 
+    #[cfg_attr(hublet_small, optimize(speed))]
     fn next(
         &mut self,
         bytes: &mut [u8],
