@@ -225,7 +225,8 @@ impl Admission {
     ///     }
     /// #   async fn on_message(&self, _: &Client, _: Message) -> Result<(), Disconnect> { Ok(()) }
     /// }
-    /// # let admitted = News.on_upgrade(&Request::new(()), &Peer::unknown());
+    /// # let (request, peer) = (Request::new(()), Peer::unknown());
+    /// # let admitted = News.on_upgrade(&request, &peer);
     /// # assert_eq!(smol::block_on(admitted).expect("it may").rooms().count(), 1);
     /// ```
     #[must_use]

@@ -156,8 +156,8 @@ pub trait Handler: Send + Sync + 'static {
     ///     }
     /// }
     ///
-    /// # let (request, target) = (Request::new(()), Target::All);
-    /// # let mut until = Box::pin(Hourly.publish_until(&request, &Peer::unknown(), &target));
+    /// # let (request, peer, target) = (Request::new(()), Peer::unknown(), Target::All);
+    /// # let mut until = Box::pin(Hourly.publish_until(&request, &peer, &target));
     /// # assert!(smol::block_on(smol::future::poll_once(&mut until)).is_none());
     /// ```
     fn publish_until(

@@ -74,7 +74,8 @@ impl Hub {
     /// use std::sync::Arc;
     ///
     /// use hublet::{Config, Disconnect, Hub, Listener, Relay};
-    ///     ///
+    /// use smol::Executor;
+    ///
     /// let executor = Arc::new(Executor::new());
     /// smol::block_on(executor.run(async {
     ///     let (hub, manager) = Hub::new(Config::default()).expect("the defaults are valid");

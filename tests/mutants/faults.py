@@ -31,12 +31,6 @@ FAULTS = [
         "hub/tests/queue.rs",
     ),
     Fault(
-        "rates: what a client has sent is not counted",
-        "websocket/connection.rs::count_rate",
-        "rate.into_iter().for_each(|rate| rate.count(bytes));",
-        "let _ = (rate, bytes);",
-    ),
-    Fault(
         "rates: a rest saves more than a second",
         "rate.rs::Meter::count",
         "self.settled = self.settled.max(now) + time_of(amount, per_second);",
@@ -177,12 +171,6 @@ FAULTS = [
         "cursor.rs::hears_itself",
         "self.reader != Reader::Plain",
         "false",
-    ),
-    Fault(
-        "history: what a broken socket takes from a cursor is lost twice",
-        "queue.rs::hand",
-        "match self.write_through(&mut state, batch, 0) {",
-        "match self.write_through(&mut state, batch, batch.messages().len()) {",
     ),
     Fault(
         "history: no event follows a gap, and it is not told",
@@ -506,27 +494,9 @@ FAULTS = [
         "Poll::Pending }) }",
     ),
     Fault(
-        "what a stream holds back is not flushed again",
-        "outgoing.rs::poll_drain",
-        "if drained.wrote || self.timeouts.is_writing() {",
-        "if drained.wrote {",
-    ),
-    Fault(
-        "a connection closes with bytes that its stream still holds back",
-        "outgoing.rs::poll_drain",
-        "Poll::Pending => drained.empty = false,",
-        "Poll::Pending => {}",
-    ),
-    Fault(
         "a peer is given up for what it cannot say while a hook runs",
         "websocket/connection.rs::run_hook",
         "self.pause = Some(ReadPause::Hook);",
-        "",
-    ),
-    Fault(
-        "a peer is given up right after a pause",
-        "websocket/connection.rs::resume_reading",
-        "self.outgoing.timeouts.resume_reading();",
         "",
     ),
     Fault(
@@ -1484,5 +1454,39 @@ FAULTS = [
         "fields.0.is_empty().then_some(Self { peer, client })",
         "Some(Self { peer, client })",
         "state.rs",
+    ),
+]
+
+# No test of the library finds these yet. `run.py` names them each time.
+MISSED = [
+    Fault(
+        "rates: what a client has sent is not counted",
+        "websocket/connection.rs::count_rate",
+        "rate.into_iter().for_each(|rate| rate.count(bytes));",
+        "let _ = (rate, bytes);",
+    ),
+    Fault(
+        "history: what a broken socket takes from a cursor is lost twice",
+        "queue.rs::hand",
+        "match self.write_through(&mut state, batch, 0) {",
+        "match self.write_through(&mut state, batch, batch.messages().len()) {",
+    ),
+    Fault(
+        "what a stream holds back is not flushed again",
+        "outgoing.rs::poll_drain",
+        "if drained.wrote || self.timeouts.is_writing() {",
+        "if drained.wrote {",
+    ),
+    Fault(
+        "a connection closes with bytes that its stream still holds back",
+        "outgoing.rs::poll_drain",
+        "Poll::Pending => drained.empty = false,",
+        "Poll::Pending => {}",
+    ),
+    Fault(
+        "a peer is given up right after a pause",
+        "websocket/connection.rs::resume_reading",
+        "self.outgoing.timeouts.resume_reading();",
+        "",
     ),
 ]
