@@ -51,6 +51,15 @@ fn what_is_compressed_inflates_to_the_same() {
     }
 }
 #[test]
+fn a_part_of_a_stream_is_corrupt() {
+    let mut out = Vec::new();
+    assert!(Compressor::new().compress(b"the same words, the same words", &mut out, 100));
+    for cut in 1..out.len() {
+        assert_eq!(inflate(&out[..cut], 100), Err(Flaw::Corrupt), "{cut} of {}", out.len());
+    }
+}
+
+#[test]
 fn a_message_refers_to_nothing_outside_it() {
     let mut compressor = Compressor::new();
     let mut alone = Vec::new();
