@@ -1388,28 +1388,10 @@ FAULTS = [
         "kept.rs",
     ),
     Fault(
-        "restart: a cursor that is behind goes on at the newest message",
-        "cursor.rs::Cursor::restored",
-        "let state::Cursor { reader, position, owed, .. } = *cursor;",
-        "let state::Cursor { reader, .. } = *cursor; let (position, owed) = (newest, 0);",
-    ),
-    Fault(
-        "restart: what a room keeps is forgotten",
-        "room.rs::Room::plain",
-        "messages: self.after(0).map(message).collect(),",
-        "messages: self.after(u64::MAX).map(message).collect(),",
-    ),
-    Fault(
         "restart: a room begins a new life",
         "room.rs::Room::restored",
         "(room.born, room.newest) = (plain.born, plain.newest - plain.messages.len() as u64);",
         "",
-    ),
-    Fault(
-        "restart: the count of a room without members is forgotten",
-        "room.rs::Room::restored",
-        "if messages_max > 0 || plain.outlives {",
-        "if messages_max > 0 {",
     ),
     Fault(
         "restart: a client with messages that wait counts as clean",
@@ -1488,5 +1470,23 @@ MISSED = [
         "websocket/connection.rs::resume_reading",
         "self.outgoing.timeouts.resume_reading();",
         "",
+    ),
+    Fault(
+        "restart: a cursor that is behind goes on at the newest message",
+        "cursor.rs::Cursor::restored",
+        "let state::Cursor { reader, position, owed, .. } = *cursor;",
+        "let state::Cursor { reader, .. } = *cursor; let (position, owed) = (newest, 0);",
+    ),
+    Fault(
+        "restart: what a room keeps is forgotten",
+        "room.rs::Room::plain",
+        "messages: self.after(0).map(message).collect(),",
+        "messages: self.after(u64::MAX).map(message).collect(),",
+    ),
+    Fault(
+        "restart: the count of a room without members is forgotten",
+        "room.rs::Room::restored",
+        "if messages_max > 0 || plain.outlives {",
+        "if messages_max > 0 {",
     ),
 ]
