@@ -154,6 +154,8 @@
 //! Windows; [`Listener::bind`] and [`Config::max_clients`](Config#structfield.max_clients) say what
 //! differs there.
 
+// A restart in place is for Unix.
+#![cfg_attr(not(unix), allow(dead_code))]
 // deploy/build makes all code small, except for the functions that each delivery runs.
 #![cfg_attr(hublet_small, feature(optimize_attribute))]
 

@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use rustix::net::sockopt;
 
+#[cfg(target_os = "linux")]
+use crate::net::io::RESPONSE_SECONDS_MAX;
+
 /// Seconds without an acknowledgement after which the kernel gives up a connection.
 #[cfg(target_os = "linux")]
 const UNANSWERED_SECONDS: u32 = 20;
-
-/// Seconds that a response may take in all while its peer keeps reading: 1 MiB at 3.5 KiB/s. It costs
-/// the memory of the response, and a place that no client needs.
-pub(crate) const RESPONSE_SECONDS_MAX: u32 = 300;
 
 /// What every TCP connection has. On Linux it inherits this from its listener, for no call of its
 /// own.
