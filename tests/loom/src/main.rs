@@ -3,10 +3,11 @@
 //!
 //! The sources are the hub's own; only the lock is loom's. loom reports a lost wake as a deadlock,
 //! with the order of threads that led to it.
-#![allow(dead_code, unused_imports, unreachable_pub, reason = "only a part of the hub is run")]
+#![allow(dead_code, unexpected_cfgs, unused_imports, unreachable_pub, reason = "only a part of the hub is run")]
 
 #[path = "../../../src/config.rs"]
 mod config;
+#[path = "../../../src/deflate/mod.rs"]
 mod deflate;
 #[path = "../../../src/disconnect.rs"]
 mod disconnect;
@@ -14,8 +15,11 @@ mod disconnect;
 mod error;
 #[path = "../../../src/frame.rs"]
 mod frame;
+#[path = "../../../src/hub/mod.rs"]
 mod hub;
+#[path = "../../../src/limits/mod.rs"]
 mod limits;
+#[path = "../../../src/memory/mod.rs"]
 mod memory;
 #[path = "../../../src/message.rs"]
 mod message;
@@ -25,6 +29,12 @@ mod name;
 mod net;
 #[path = "../../../src/network.rs"]
 mod network;
+#[path = "../../../src/peer.rs"]
+mod peer;
+#[path = "../../../src/rate.rs"]
+mod rate;
+#[path = "../../../src/redis_config.rs"]
+mod redis_config;
 #[path = "../../../src/stats.rs"]
 mod stats;
 mod sync;

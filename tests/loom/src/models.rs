@@ -11,7 +11,7 @@ use std::time::Duration;
 use loom::future::block_on;
 use loom::thread;
 
-use crate::hub::batch::{Batch, JoinedFrames};
+use crate::hub::batch::{Audience, Batch, JoinedFrames};
 use crate::hub::queue::{DirectWriter, Phase, Push, Queue};
 use crate::hub::queue_config::QueueConfig;
 use crate::hub::reply::reply;
@@ -58,7 +58,8 @@ fn queue(messages: usize) -> (Arc<Queue>, Arc<QueueConfig>) {
 fn push(queue: &Queue, queue_config: &QueueConfig) -> Push {
     let tally = DeliveryCount::new(&queue_config.counters);
     let message = Message::text("x");
-    queue.push(&Batch::new(std::slice::from_ref(&message), &JoinedFrames::default(), &tally))
+    let (messages, joined) = (std::slice::from_ref(&message), JoinedFrames::default());
+    queue.push(&Batch::new(messages, &joined, Audience::All, &tally))
 }
 
 /// Drains as the connection's task does, until `bytes` have gone or the queue takes no more.

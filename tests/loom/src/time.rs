@@ -5,8 +5,10 @@ pub(crate) mod alarms;
 pub(crate) mod clock;
 pub(crate) mod kernel_timer;
 #[path = "../../../src/time/timer_list.rs"]
-mod timer_list;
+pub(crate) mod timer_list;
 #[path = "../../../src/time/timers.rs"]
 pub(crate) mod timers;
 #[path = "../../../src/time/wake.rs"]
 mod wake;
+#[path = "../../../src/time/uptime.rs"]
+pub(crate) mod uptime;
