@@ -11,9 +11,14 @@ use super::socket::Open;
 use super::{Failure, pipe};
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{Before, Prior, restart, unblock_signals};
+pub(crate) use linux::{Before, Prior, reads_state, restart, unblock_signals};
 #[cfg(not(target_os = "linux"))]
-pub(crate) use other::{Before, Prior, restart, unblock_signals};
+pub(crate) use other::{Before, Prior, reads_state, restart, unblock_signals};
+
+#[cfg(unix)]
+pub(crate) use hublet::TakeOver;
+#[cfg(not(unix))]
+pub(crate) use nothing::TakeOver;
 
 /// What a restart needs of the process.
 pub(crate) struct Running<'a> {
@@ -68,6 +73,11 @@ mod linux {
         }
     }
 
+    /// Whether this program reads the state of this version.
+    pub(crate) fn reads_state(version: u32) -> bool {
+        version == HandOver::VERSION
+    }
+
     /// Reads the lines ahead of those of the hub.
     fn read(inherited: Inherited) -> Option<Prior> {
         let Inherited { state, mut descriptors } = inherited;
@@ -75,7 +85,7 @@ mod linux {
         let (own, hub) = state.split_at(at);
         let mut lines = own.lines();
         let version = lines.next()?.strip_prefix("hublet ")?;
-        if version.parse() != Ok(HandOver::VERSION) {
+        if !version.parse().is_ok_and(reads_state) {
             return None;
         }
         let (mut listeners, mut pipe) = (Vec::new(), pipe::Rest::default());
@@ -143,9 +153,43 @@ mod other {
         }
     }
 
+    pub(crate) fn reads_state(_: u32) -> bool {
+        false
+    }
+
     pub(crate) fn unblock_signals() {}
 
     pub(crate) async fn restart(_: &Arc<()>, _: Running<'_>) -> String {
         "this system does not let a process hand over its connections".to_owned()
+    }
+}
+
+/// On this system no process leaves connections, so there are none to take over.
+#[cfg(not(unix))]
+mod nothing {
+    use std::sync::Arc;
+
+    use hublet::{Error, Reactor};
+    use smol::Executor;
+
+    pub(crate) enum TakeOver {}
+
+    impl TakeOver {
+        pub(crate) fn connections(&self) -> usize {
+            match *self {}
+        }
+
+        pub(crate) async fn reconnected(&self) {
+            match *self {}
+        }
+
+        pub(crate) fn serve<H>(
+            self,
+            _: &Arc<Executor<'static>>,
+            _: Option<&Reactor>,
+            _: &Arc<H>,
+        ) -> Result<(), Error> {
+            match self {}
+        }
     }
 }

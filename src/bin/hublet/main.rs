@@ -1,5 +1,8 @@
 //! The `hublet` binary: serves a hub until a signal ends it.
 
+// A restart in place is for Linux.
+#![cfg_attr(not(target_os = "linux"), allow(dead_code))]
+
 mod auth;
 mod before;
 mod flags;
@@ -40,11 +43,11 @@ use std::time::{Duration, Instant};
 
 use event_listener::Event;
 use futures_lite::future::{FutureExt, or, yield_now};
-use hublet::{Disconnect, Hub, Listener, Reactor, TakeOver};
+use hublet::{Disconnect, Hub, Listener, Reactor};
 use smol::{Executor, Task};
 
 use auth::Access;
-use before::{Before, Prior, Running, restart, unblock_signals};
+use before::{Before, Prior, Running, TakeOver, reads_state, restart, unblock_signals};
 use flags::{Action, Options};
 use handler::Relay;
 use join_log::Fold;
@@ -131,7 +134,7 @@ fn main() -> ExitCode {
 /// Says whether this program takes over from one that writes this version of the state, with these
 /// flags.
 fn takes(version: u32, options: Options) -> Result<(), Failure> {
-    if version != hublet::HandOver::VERSION {
+    if !reads_state(version) {
         return Err(Failure::usage(format!("the state of version {version} is not known")));
     }
     check_fd_limit(raise_fd_limit(), options.config.max_clients)?;

@@ -23,7 +23,6 @@ pub(crate) struct Rest {
 
 impl Rest {
     /// Appends it as a line, if there is any.
-    #[cfg(target_os = "linux")]
     pub(crate) fn write(&self, text: &mut String) {
         // Writing to a string cannot fail.
         let _ = write!(text, "pipe {} {}", self.number, self.len);
@@ -44,7 +43,6 @@ impl Rest {
     }
 
     /// Reads a [line](Self::write), but for its first word.
-    #[cfg(target_os = "linux")]
     pub(crate) fn read(line: &str) -> Option<Self> {
         let mut words = line.split(' ');
         let (number, len) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
@@ -55,7 +53,6 @@ impl Rest {
     }
 }
 
-#[cfg(target_os = "linux")]
 fn bytes(word: &str) -> Option<Vec<u8>> {
     let digits = word.strip_prefix('x')?.as_bytes();
     let digit = |digit: u8| char::from(digit).to_digit(16).map(|digit| digit as u8);
