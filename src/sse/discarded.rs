@@ -28,7 +28,7 @@ impl Discarded {
                 Ok(n) if n > 0 => {
                     self.0 += n;
                     if self.0 > DISCARD_MAX {
-                        let reason = "it sends what nobody reads";
+                        let reason = "the peer sends too many bytes behind its request";
                         return Poll::Ready(Disconnect::new(Disconnect::POLICY.code(), reason));
                     }
                 }
