@@ -55,9 +55,9 @@ pub(crate) struct Cursor {
     pub(crate) reader: Reader,
     /// Whether the client ends when the cursor meets the newest message.
     pub(crate) ends: bool,
-    /// Whether the room takes the place of a queue: the cursor stays behind what does not go out at
-    /// once.
-    pub(crate) replays: bool,
+    /// Whether the room keeps messages. Then it takes the place of a queue with
+    /// [`Overflow::Replay`](crate::Overflow::Replay): the cursor stays behind what does not go out at once.
+    pub(crate) keeps: bool,
     /// Whether the positions of the room come from the backplane, so that only what has one counts.
     pub(crate) is_placed: bool,
     /// Whether the connection has asked for more, and has not been answered.
@@ -81,7 +81,7 @@ impl Cursor {
             room,
             reader: reading.reader,
             ends: reading.ends,
-            replays: false,
+            keeps: false,
             is_placed: false,
             asked: false,
             has_gap: false,

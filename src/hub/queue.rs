@@ -329,6 +329,7 @@ impl Queue {
     #[inline(never)]
     fn push_with_extras(&self, mut state: MutexGuard<'_, State>, batch: &Batch<'_>) -> Push {
         let is_open = matches!(state.phase, Phase::Handshaking | Phase::Open);
+        let overflow = state.queue_overflow(&self.queue_config);
         let Some(cursor) = state.cursor() else {
             return self.write_or_wait(state, batch, Numbering::Off);
         };
@@ -347,7 +348,7 @@ impl Queue {
         let (len, was_behind, before) =
             (batch.messages().len(), cursor.is_behind(), cursor.position());
         cursor.pass_over(batch.span(len), len);
-        if was_behind || cursor.replays {
+        if was_behind || cursor.keeps && overflow == Overflow::Replay {
             if was_behind || !state.is_empty() {
                 self.owe_later(&mut state, batch);
             } else {
@@ -391,7 +392,8 @@ impl Queue {
             Reader::Plain | Reader::Counting => Numbering::Off,
         };
         // Where the room is the queue, one message waits for the writer, which says when more fits.
-        let is_one = cursor.replays && outlet.is_some();
+        let replays = cursor.keeps && queue_config.overflow == Overflow::Replay;
+        let is_one = replays && outlet.is_some();
         while taken < batch.messages().len() && !(is_one && backlog.is_some()) {
             let new = || Backlog::new(*encoding, self.queue_config.memory.tick());
             let (message, position) = (&batch.messages()[taken], numbering.at(taken));
@@ -444,16 +446,14 @@ impl Queue {
         }
     }
 
-    /// Sets other limits for this queue than for all, before anything is pushed.
+    /// Sets other limits for this queue than for all.
     pub(crate) fn set_terms(&self, terms: QueueConfig) {
         self.lock().extras.get_or_insert_default().terms = Some(Arc::new(terms));
     }
 
-    /// Gives the client a place among the messages of its room; `keeps` is whether that keeps any.
-    pub(crate) fn set_cursor(&self, mut cursor: Cursor, keeps: bool) {
-        let mut state = self.lock();
-        cursor.replays = keeps && state.queue_overflow(&self.queue_config) == Overflow::Replay;
-        state.extras.get_or_insert_default().cursor = Some(cursor);
+    /// Gives the client a place among the messages of its room.
+    pub(crate) fn set_cursor(&self, cursor: Cursor) {
+        self.lock().extras.get_or_insert_default().cursor = Some(cursor);
     }
 
     /// Whether rooms that keep messages take the place of queues.

@@ -177,8 +177,8 @@ impl Registry {
         let begin = room.begin(reading.since.unwrap_or(Since::Now));
         let (position, newest) = (begin.position, room.newest());
         let mut cursor = Cursor::new(Arc::clone(name), reading, position, newest);
-        cursor.is_placed = self.rooms.is_shared() && keeps;
-        queue.set_cursor(cursor, keeps);
+        (cursor.keeps, cursor.is_placed) = (keeps, self.rooms.is_shared() && keeps);
+        queue.set_cursor(cursor);
         add(&self.counters.gaps, u64::from(begin.missed != Missed::Nothing));
         // From now on these messages are for this client too.
         add(&self.counters.recipients, newest - position);
@@ -356,8 +356,8 @@ impl Registry {
             }
             if let Some(mut cursor) = cursor {
                 let keeps = self.rooms.get(&cursor.room).is_some_and(Room::keeps_messages);
-                cursor.is_placed = self.rooms.is_shared() && keeps;
-                entry.queue.set_cursor(cursor, keeps);
+                (cursor.keeps, cursor.is_placed) = (keeps, self.rooms.is_shared() && keeps);
+                entry.queue.set_cursor(cursor);
             }
         }
         if self.vacated.is_some() {

@@ -94,12 +94,33 @@ impl Lane {
     }
 }
 
+/// A process that takes a client over learns its limits from the handler, after its place.
+#[test]
+fn a_client_with_replay_of_its_own_waits_in_its_room_after_a_restart_too() {
+    for (all, own, waits) in [
+        (Overflow::Disconnect, Overflow::Replay, true),
+        (Overflow::Replay, Overflow::Disconnect, false),
+    ] {
+        let lane = Lane::held(2, 1_000, all, 0);
+        let mut cursor = Cursor::new("a".into(), Reading::PLAIN, 7, 7);
+        cursor.keeps = true;
+        lane.queue.set_cursor(cursor);
+        let (counters, memory) = (&lane.queue_config.counters, &lane.queue_config.memory);
+        let (counters, memory) = (Arc::clone(counters), Arc::clone(memory));
+        let terms = QueueConfig { messages: 2, bytes: 1_000, overflow: own, counters, memory };
+        lane.queue.set_terms(terms);
+        lane.queue.open(Some(Arc::clone(&lane.sink) as Arc<dyn DirectWriter>));
+        assert_eq!(lane.push_each(0..2), Push::Ok);
+        assert_eq!(lane.push_each(2..3), if waits { Push::Ok } else { Push::Full });
+    }
+}
+
 /// Another process may take over what neither has anything to write nor a gap to tell of.
 #[test]
 fn a_client_is_clean_once_it_has_all_and_was_told_of_its_gap() {
     let lane = Lane::held(8, 1_000, Overflow::Disconnect, 0);
     let reading = Reading { reader: Reader::Numbered, since: Some(Since::Now), ends: false };
-    lane.queue.set_cursor(Cursor::new("a".into(), reading, 7, 7), false);
+    lane.queue.set_cursor(Cursor::new("a".into(), reading, 7, 7));
     assert!(lane.queue.clean().is_none(), "it is in its handshake");
     lane.queue.open(Some(Arc::clone(&lane.sink) as Arc<dyn DirectWriter>));
     assert_eq!(lane.queue.clean().and_then(|clean| clean.cursor).map(|at| at.position), Some(7));
