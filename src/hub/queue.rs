@@ -221,8 +221,9 @@ impl Queue {
         Some(state.encoding)
     }
 
-    /// Gives the queue of a client that came from another process what it had there.
-    pub(crate) fn restore(&self, id: ClientId, missed: u64, cursor: Option<Cursor>) {
+    /// Gives the queue of a client that came from another process what it had there; returns what
+    /// its frames are written in.
+    pub(crate) fn restore(&self, id: ClientId, missed: u64, cursor: Option<Cursor>) -> Encoding {
         let mut state = self.lock();
         state.id = Some(id);
         // The other process has sent it something.
@@ -230,6 +231,7 @@ impl Queue {
         if missed > 0 || cursor.is_some() {
             state.extras = Some(Box::new(Extras { missed, cursor, terms: None }));
         }
+        state.encoding
     }
 
     /// What another process has to know of the client, if that may take it over: it is open, and

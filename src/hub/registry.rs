@@ -330,36 +330,26 @@ impl Registry {
         self.generation = state.generation;
         self.rooms.resume(state.uptime);
         state.rooms.iter().for_each(|room| self.rooms.restore(room));
-        let mut members = Vec::with_capacity(clients.len());
         let mut deflating = 0;
         let entries = clients.into_iter().map(|restored| {
-            let Restored { id, since, user, rooms, queue, missed, cursor } = restored;
-            deflating += usize::from(queue.encoding() == Encoding::Deflate);
-            queue.restore(id, missed, None);
-            let entry = Entry {
-                generation: id.generation,
-                since,
-                queue,
-                user: None,
-                memberships: Vec::with_capacity(rooms.len()),
+            let Restored { id, since, user, rooms, queue, missed, mut cursor } = restored;
+            let join = |room: &Arc<str>| {
+                let (room, place) = self.rooms.add_restored(room, id.slot);
+                Membership { room, place }
             };
-            members.push((id.slot, user, rooms, cursor));
-            (id.slot as usize, entry)
-        });
-        self.entries = entries.collect();
-        for (slot, user, rooms, cursor) in members {
-            let entry = &mut self.entries[slot as usize];
-            entry.user = user.map(|user| self.users.add(&user, slot));
-            for room in rooms {
-                let (room, place) = self.rooms.add_restored(&room, slot);
-                entry.memberships.push(Membership { room, place });
-            }
-            if let Some(mut cursor) = cursor {
+            let memberships = rooms.iter().map(join).collect();
+            if let Some(cursor) = &mut cursor {
                 let keeps = self.rooms.get(&cursor.room).is_some_and(Room::keeps_messages);
                 (cursor.keeps, cursor.is_placed) = (keeps, self.rooms.is_shared() && keeps);
-                entry.queue.set_cursor(cursor);
             }
-        }
+            let encoding = queue.restore(id, missed, cursor);
+            deflating += usize::from(encoding == Encoding::Deflate);
+            let user = user.map(|user| self.users.add(&user, id.slot));
+            let generation = id.generation;
+            (id.slot as usize, Entry { generation, since, queue, user, memberships })
+        });
+        let entries = entries.collect();
+        self.entries = entries;
         if self.vacated.is_some() {
             // The hub hears nothing of them.
             self.rooms.forget_memberless();
