@@ -14,8 +14,7 @@ use crate::connection::patience::{Patience, Waits};
 use crate::http1::response::Response;
 use crate::http1::slot::Slot;
 use crate::hub::handle::Hub;
-use crate::net::io::RESPONSE_SECONDS_MAX;
-use crate::net::stream::Transport;
+use crate::net::stream::{RESPONSE_SECONDS_MAX, Transport};
 use crate::peer::Peer;
 use crate::stats::{RefusalReason, Requested, add};
 

@@ -13,10 +13,6 @@ use std::task::{Context, Poll};
 #[cfg(target_os = "linux")]
 use crate::net::epoll::{EpollSource, Poller};
 
-/// Seconds that a response may take in all while its peer keeps reading: 1 MiB at 3.5 KiB/s. It costs
-/// the memory of the response, and a place that no client needs.
-pub(crate) const RESPONSE_SECONDS_MAX: u32 = 300;
-
 /// A non-blocking socket and the reactor it is registered with.
 #[derive(Debug)]
 pub(crate) enum Io<T: Descriptor> {

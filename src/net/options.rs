@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::net::sockopt;
 
 #[cfg(target_os = "linux")]
-use crate::net::io::RESPONSE_SECONDS_MAX;
+use crate::net::stream::RESPONSE_SECONDS_MAX;
 
 /// Seconds without an acknowledgement after which the kernel gives up a connection.
 #[cfg(target_os = "linux")]

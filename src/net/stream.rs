@@ -11,6 +11,10 @@ use futures_lite::io::{AsyncRead, AsyncWrite};
 use crate::hub::holding::Handle;
 use crate::hub::queue::DirectWriter;
 
+/// Seconds that a response may take in all while its peer keeps reading: 1 MiB at 3.5 KiB/s. It costs
+/// the memory of the response, and a place that no client needs.
+pub(crate) const RESPONSE_SECONDS_MAX: u32 = 300;
+
 /// A stream, and what some streams can do beyond reading and writing.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send {
     /// Ready when a read may return something. Pending if nothing arrived since the last read; then
@@ -39,9 +43,10 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send {
         false
     }
 
-    /// Lets the peer's host take as long for a response as the hub waits for it, or no longer than for
-    /// a client. A kernel has a limit of its own on Linux, under which a host that takes nothing counts
-    /// as lost. A slow reader looks like that for as long as it reads what its host holds.
+    /// Lets the peer's host take as long for a response as the hub waits for it
+    /// ([`RESPONSE_SECONDS_MAX`]), or no longer than for a client. A kernel has a limit of its own on
+    /// Linux, under which a host that takes nothing counts as lost. A slow reader looks like that for as
+    /// long as it reads what its host holds.
     fn be_patient(&mut self, _patient: bool) {}
 }
 
