@@ -55,19 +55,15 @@ impl Socket {
     pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.stream.poll_writable(cx)
     }
-
-    /// Ready when a read may return something, as for [`Transport`].
-    pub(crate) fn poll_arrived(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.stream.poll_readable(cx).map(drop)
-    }
-
-    /// Shuts down the side that writes.
-    pub(crate) fn shut_down(&self) -> io::Result<()> {
-        sys::shutdown(self.0.stream.get_ref(), Shutdown::Write)
-    }
 }
 
 impl Socket {
+    /// Ready when a read may return something, as for [`Transport`].
+    pub(crate) fn poll_arrived(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // The read reports an error of the poller again.
+        self.0.stream.poll_readable(cx).map(drop)
+    }
+
     /// Reads what is there.
     pub(crate) fn poll_receive(
         &self,
@@ -86,6 +82,25 @@ impl Socket {
                 }
             }
         }
+    }
+
+    /// Has `write` hand the kernel bytes, again and again until there is room for some.
+    pub(crate) fn poll_send<R>(
+        &self,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut() -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        loop {
+            match write() {
+                Err(error) if is_early(&error) => ready!(self.0.stream.poll_writable(cx))?,
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    /// Shuts down the side that writes.
+    pub(crate) fn shut_down(&self) -> io::Result<()> {
+        sys::shutdown(self.0.stream.get_ref(), Shutdown::Write)
     }
 
     /// See [`Transport::be_patient`].
@@ -176,8 +191,7 @@ fn write_in_steps(
 
 impl Transport for Socket {
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // The read reports an error of the poller again.
-        self.0.stream.poll_readable(cx).map(drop)
+        self.poll_arrived(cx)
     }
 
     fn outlet(&self) -> Option<Arc<dyn DirectWriter>> {
@@ -238,12 +252,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         frames: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        loop {
-            match self.0.write(frames) {
-                Err(error) if is_early(&error) => ready!(self.0.stream.poll_writable(cx))?,
-                written => return Poll::Ready(written),
-            }
-        }
+        self.poll_send(cx, || self.0.write(frames))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -251,7 +260,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(sys::shutdown(self.0.stream.get_ref(), Shutdown::Write))
+        Poll::Ready(self.shut_down())
     }
 }
 

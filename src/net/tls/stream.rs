@@ -105,13 +105,7 @@ impl Shared {
 
     /// Ready when the socket has taken all records.
     fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            match self.lock().flush(&mut |bytes| self.socket.try_send(bytes)) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                flushed => return Poll::Ready(flushed),
-            }
-            ready!(self.socket.poll_writable(cx))?;
-        }
+        self.socket.poll_send(cx, || self.lock().flush(&mut |bytes| self.socket.try_send(bytes)))
     }
 }
 
@@ -226,8 +220,9 @@ impl TlsStream {
     }
 }
 
-impl Transport for TlsStream {
-    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+/// What the connection's task does with the stream, as [`Transport`] and the traits below it have it.
+impl TlsStream {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.unread.is_some() {
             return Poll::Ready(());
         }
@@ -244,34 +239,11 @@ impl Transport for TlsStream {
         if has_ended { Poll::Ready(()) } else { self.shared.socket.poll_arrived(cx) }
     }
 
-    fn outlet(&self) -> Option<Arc<dyn DirectWriter>> {
-        Some(Arc::clone(&self.shared) as Arc<dyn DirectWriter>)
-    }
-
-    /// The peer answers the end of the stream, and is read until then.
-    fn delivers_after_close(&self) -> bool {
-        false
-    }
-
-    fn abort(&mut self) {
-        self.shared.socket.cut_off();
-    }
-
-    fn be_patient(&mut self, patient: bool) {
-        self.shared.socket.set_patience(patient);
-    }
-
-    fn has_progressed(&mut self) -> bool {
+    fn has_progressed(&self) -> bool {
         mem::take(&mut self.shared.lock().has_progressed)
     }
-}
 
-impl AsyncRead for TlsStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         if let Some(n) = self.take_unread(into) {
             return Poll::Ready(Ok(n));
         }
@@ -287,40 +259,25 @@ impl AsyncRead for TlsStream {
         cx.waker().wake_by_ref();
         Poll::Pending
     }
-}
 
-impl AsyncWrite for TlsStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        frames: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            match self.shared.write(frames) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                written => return Poll::Ready(written),
-            }
-            ready!(self.shared.socket.poll_writable(cx))?;
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.shared.poll_flush(cx)
+    fn poll_write(&self, cx: &mut Context<'_>, frames: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.shared.socket.poll_send(cx, || self.shared.write(frames))
     }
 
     /// Says that nothing more comes (RFC 8446 6.1), and shuts down the side that writes.
-    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_close(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.shared.lock().close();
         ready!(self.shared.poll_flush(cx))?;
         Poll::Ready(self.shared.socket.shut_down())
+    }
+}
+
+impl Stream {
+    fn socket(&self) -> &Socket {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => &stream.shared.socket,
+        }
     }
 }
 
@@ -335,7 +292,7 @@ impl Transport for Stream {
     fn outlet(&self) -> Option<Arc<dyn DirectWriter>> {
         match self {
             Self::Plain(socket) => socket.outlet(),
-            Self::Tls(stream) => stream.outlet(),
+            Self::Tls(stream) => Some(Arc::clone(&stream.shared) as Arc<dyn DirectWriter>),
         }
     }
 
@@ -347,25 +304,20 @@ impl Transport for Stream {
         }
     }
 
+    /// The peer of an encrypted connection answers the end of the stream, and is read until then.
     fn delivers_after_close(&self) -> bool {
         match self {
             Self::Plain(socket) => socket.delivers_after_close(),
-            Self::Tls(stream) => stream.delivers_after_close(),
+            Self::Tls(_) => false,
         }
     }
 
     fn abort(&mut self) {
-        match self {
-            Self::Plain(socket) => socket.abort(),
-            Self::Tls(stream) => stream.abort(),
-        }
+        self.socket().cut_off();
     }
 
     fn be_patient(&mut self, patient: bool) {
-        match self {
-            Self::Plain(socket) => socket.be_patient(patient),
-            Self::Tls(stream) => stream.be_patient(patient),
-        }
+        self.socket().set_patience(patient);
     }
 
     fn has_progressed(&mut self) -> bool {
@@ -384,7 +336,7 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, into),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::Tls(stream) => stream.poll_read(cx, into),
         }
     }
 }
@@ -405,21 +357,21 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, frames),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, frames),
+            Self::Tls(stream) => stream.poll_write(cx, frames),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => stream.shared.poll_flush(cx),
         }
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_close(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_close(cx),
+            Self::Tls(stream) => stream.poll_close(cx),
         }
     }
 }
