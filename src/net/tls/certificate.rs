@@ -52,10 +52,10 @@ const FILE_MAX: u64 = 256 * 1024;
 /// assert_eq!(error.to_string(), "the certificate has no PEM section CERTIFICATE");
 /// ```
 #[derive(Clone)]
-pub struct Tls(pub(crate) Arc<Terms>);
+pub struct Tls(pub(crate) Arc<Common>);
 
 /// What all connections of a certificate share.
-pub(crate) struct Terms {
+pub(crate) struct Common {
     /// The settings of a handshake.
     pub(crate) config: Arc<ServerConfig>,
     certificate: Arc<Certificate>,
@@ -112,7 +112,7 @@ impl Tls {
         // memory here or a key that has to be changed.
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok(Self(Arc::new(Terms {
+        Ok(Self(Arc::new(Common {
             config: Arc::new(config),
             certificate,
             scratch: ReadBuffers::default(),
@@ -128,13 +128,7 @@ impl fmt::Debug for Tls {
     }
 }
 
-impl fmt::Debug for Terms {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Terms")
-    }
-}
-
-impl Terms {
+impl Common {
     /// Reads the files anew if their time has changed, once a minute at most.
     pub(crate) fn renew(&self) {
         self.certificate.renew(now());

@@ -109,9 +109,8 @@ impl Session {
             result => result,
         };
         self.has_failed |= result.is_err();
-        let is_over = result.is_err() || self.has_ended;
-        self.incoming = if is_over { Vec::new() } else { rest.to_vec() };
-        self.has_ended |= is_over;
+        self.has_ended |= self.has_failed;
+        self.incoming = if self.has_ended { Vec::new() } else { rest.to_vec() };
         self.count();
         result
     }
@@ -146,7 +145,6 @@ impl Session {
                     return (done, Ok(()));
                 }
                 Err(error) => {
-                    self.has_failed = true;
                     self.take_alerts();
                     return (done, Err(error));
                 }

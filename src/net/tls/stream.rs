@@ -16,7 +16,7 @@ use crate::hub::queue::DirectWriter;
 use crate::memory::budget::{Charge, MemoryBudget, allocation};
 use crate::net::socket::Socket;
 use crate::net::stream::Transport;
-use crate::net::tls::certificate::{Terms, Tls};
+use crate::net::tls::certificate::{Common, Tls};
 use crate::net::tls::session::Session;
 
 /// Encrypted bytes of one read at least, whatever room the caller has: a record of a request comes
@@ -59,7 +59,7 @@ struct Unread {
 struct Shared {
     socket: Socket,
     session: Mutex<Session>,
-    terms: Arc<Terms>,
+    common: Arc<Common>,
 }
 
 impl fmt::Debug for TlsStream {
@@ -82,9 +82,9 @@ impl Shared {
 
     fn write(&self, frames: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut session = self.lock();
-        let mut scratch = self.terms.scratch.acquire();
+        let mut scratch = self.common.scratch.acquire();
         let written = session.write(frames, &mut scratch, &mut |bytes| self.socket.try_send(bytes));
-        self.terms.scratch.release(scratch);
+        self.common.scratch.release(scratch);
         written
     }
 
@@ -94,7 +94,7 @@ impl Shared {
     fn refuse_plain(&self, session: &mut Session, first: u8) {
         let sentence = "a peer speaks without TLS, and this port speaks TLS only: use https:// and \
                         wss://";
-        if self.terms.is_first_plain() {
+        if self.common.is_first_plain() {
             log::warn!("{sentence}; further ones are logged at the level debug");
         } else {
             log::debug!("{sentence}");
@@ -135,13 +135,13 @@ impl DirectWriter for Shared {
 
 impl TlsStream {
     pub(crate) fn new(tls: &Tls, memory: &Arc<MemoryBudget>, socket: Socket) -> io::Result<Self> {
-        let terms = &tls.0;
-        terms.renew();
+        let common = &tls.0;
+        common.renew();
         // Fails for settings that are none of ours.
-        let session = UnbufferedServerConnection::new(Arc::clone(&terms.config))
+        let session = UnbufferedServerConnection::new(Arc::clone(&common.config))
             .map_err(|_| io::Error::from(ErrorKind::Unsupported))?;
         let session = Mutex::new(Session::new(session, memory.charge(0)));
-        let shared = Shared { socket, session, terms: Arc::clone(terms) };
+        let shared = Shared { socket, session, common: Arc::clone(common) };
         Ok(Self { shared: Arc::new(shared), unread: None })
     }
 
@@ -167,7 +167,7 @@ impl TlsStream {
     fn poll_fill(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         let shared = &*self.shared;
         let mut session = shared.lock();
-        let mut scratch = shared.terms.scratch.acquire();
+        let mut scratch = shared.common.scratch.acquire();
         let kept = session.put_kept(&mut scratch);
         let most = (kept + into.len().max(READ_MIN)).min(scratch.len());
         let read = shared.socket.poll_receive(cx, &mut scratch[kept..most]);
@@ -192,7 +192,7 @@ impl TlsStream {
             }
             _ => None,
         };
-        shared.terms.scratch.release(scratch);
+        shared.common.scratch.release(scratch);
         if let Some(received) = received {
             // What TLS itself has to say. What has no room now leaves with the next write or read.
             let _ = session.flush(&mut |bytes| shared.socket.try_send(bytes));
