@@ -1,78 +1,27 @@
 //! TLS on the ports of the binary, with clients of others.
 
+#[path = "../../src/net/tls/trusting_client.rs"]
+mod trusting_client;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
 use rustix::process::Signal;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::ring::default_provider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned,
-    SupportedProtocolVersion, version,
-};
+use rustls::{ClientConnection, StreamOwned, SupportedProtocolVersion, version};
 
+use self::trusting_client::trusting_client;
 use crate::support::{BINARY, Folder, Peer, Server, alone, hublet, run};
 use crate::tools::{self, program};
-
-/// A client that takes any certificate.
-#[derive(Debug)]
-struct Trusting;
-
-impl ServerCertVerifier for Trusting {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        use SignatureScheme::{ECDSA_NISTP256_SHA256, ED25519, RSA_PKCS1_SHA256, RSA_PSS_SHA256};
-        vec![ECDSA_NISTP256_SHA256, ED25519, RSA_PSS_SHA256, RSA_PKCS1_SHA256]
-    }
-}
 
 type Encrypted = StreamOwned<ClientConnection, TcpStream>;
 
 /// A client that has sent nothing yet.
 fn dial(address: &str, version: &'static SupportedProtocolVersion) -> Peer<Encrypted> {
-    let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_protocol_versions(&[version])
-        .expect("it has suites")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Trusting))
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let name = "localhost".try_into().expect("a name");
-    let client = ClientConnection::new(Arc::new(config), name).expect("valid settings");
+    let client = trusting_client(version, &[b"h2", b"http/1.1"]);
     let stream = Peer::<TcpStream>::dial(address).into_stream();
     Peer::at(StreamOwned::new(client, stream))
 }

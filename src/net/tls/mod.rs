@@ -7,3 +7,5 @@ pub(crate) mod session;
 pub(crate) mod stream;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod trusting_client;

@@ -7,16 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::CertificateDer;
 use rustls::server::UnbufferedServerConnection;
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{ClientConnection, Error};
 
 use crate::memory::budget::MemoryBudget;
 use crate::memory::read_buffers::{READ_BUFFER_BYTES, ReadBuffer};
 use crate::net::tls::certificate::Tls;
-use crate::net::tls::provider::provider;
 use crate::net::tls::session::Session;
+use crate::net::tls::trusting_client::trusting_client;
 use crate::time::virtual_time::VirtualTime;
 
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----
@@ -91,56 +90,6 @@ impl Drop for Files {
     }
 }
 
-/// A client that takes any certificate.
-#[derive(Debug)]
-struct Trusting;
-
-impl ServerCertVerifier for Trusting {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
-    }
-}
-
-fn client(version: &'static rustls::SupportedProtocolVersion) -> ClientConnection {
-    let config = ClientConfig::builder_with_provider(Arc::new(provider()))
-        .with_protocol_versions(&[version])
-        .expect("it has suites")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Trusting))
-        .with_no_client_auth();
-    let name = "localhost".try_into().expect("a name");
-    ClientConnection::new(Arc::new(config), name).expect("valid settings")
-}
-
 /// A session and its client, behind the handshake.
 struct Pair {
     session: Session,
@@ -155,7 +104,7 @@ impl Pair {
         let server = UnbufferedServerConnection::new(Arc::clone(&tls.0.config)).expect("valid");
         let session = Session::new(server, memory.charge(0));
         let scratch = Box::new([0; READ_BUFFER_BYTES]);
-        let mut pair = Self { session, client: client(version), memory, scratch };
+        let mut pair = Self { session, client: trusting_client(version, &[]), memory, scratch };
         while pair.session.is_handshaking() || pair.client.is_handshaking() {
             assert_eq!(pair.say().expect("it keeps the rules"), b"");
             pair.flush();
