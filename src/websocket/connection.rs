@@ -552,6 +552,7 @@ pub(super) mod tests {
     use crate::connection::admission::Admission;
     use crate::connection::registration;
     use crate::connection::registration::ClientKind;
+    use crate::connection::timeouts::Due;
     use crate::hub::tests::support::deflated;
     use crate::memory::read_buffers::READ_BUFFER_BYTES;
     use crate::time::virtual_time::VirtualTime;
@@ -603,6 +604,41 @@ pub(super) mod tests {
             assert_eq!(bytes.len(), READ_BUFFER_BYTES - less);
             assert_eq!(is_last(b"", bytes), last);
         }
+    }
+    /// As a stream of TLS does while its socket is full.
+    #[test]
+    fn what_a_stream_holds_back_is_flushed_until_it_has_gone() {
+        let mut stream = Stream { holds_back: true, ..Stream::default() };
+        connected(&mut stream, Vec::new(), |_, connection| {
+            let cx = &mut Context::from_waker(Waker::noop());
+            connection.outgoing.queue().push_control(b"\x8a\0");
+            let drained = connection.poll_drain(cx);
+            assert!(drained.wrote && !drained.empty);
+            let drained = connection.poll_drain(cx);
+            assert!(!drained.wrote && !drained.empty);
+            connection.reader.transport.holds_back = false;
+            assert!(connection.poll_drain(cx).empty);
+            assert_eq!(connection.reader.transport.flushes, 3);
+            assert!(connection.poll_drain(cx).empty);
+            assert_eq!(connection.reader.transport.flushes, 3, "nothing is left to flush");
+        });
+    }
+    /// It could not be heard meanwhile.
+    #[test]
+    fn a_peer_has_its_time_to_answer_a_ping_again_after_a_pause() {
+        let mut stream = Stream::default();
+        connected(&mut stream, Vec::new(), |time, connection| {
+            let cx = &mut Context::from_waker(Waker::noop());
+            let config = Config::default();
+            connection.outgoing.timeouts.pinged();
+            connection.pause = Some(ReadPause::Hook);
+            time.advance(2 * config.pong_timeout);
+            connection.resume_reading();
+            let timeouts = &mut connection.outgoing.timeouts;
+            assert!(timeouts.poll(cx, &config, None, None).is_pending());
+            time.advance(2 * config.pong_timeout);
+            assert_eq!(timeouts.poll(cx, &config, None, None), Poll::Ready(Due::PongTimeout));
+        });
     }
     /// The queue has room for two of the longest pongs. Of the others, the newest answers all pings before
     /// it (RFC 6455 5.5.3).

@@ -9,6 +9,7 @@ mod manager;
 mod model;
 mod queue;
 mod registry;
+mod restart;
 mod rooms;
 mod subscriptions;
 pub(crate) mod support;

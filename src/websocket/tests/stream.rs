@@ -18,8 +18,11 @@ pub(crate) struct Stream {
     pub(crate) unread: VecDeque<u8>,
     pub(crate) ended: bool,
     pub(crate) full: bool,
+    /// It holds back what it has taken.
+    pub(crate) holds_back: bool,
     pub(crate) delivers_alone: bool,
     pub(crate) written: Vec<u8>,
+    pub(crate) flushes: u32,
     pub(crate) closes: u32,
     pub(crate) aborts: u32,
 }
@@ -76,8 +79,9 @@ impl AsyncWrite for &mut Stream {
         Poll::Ready(Ok(frames.iter().map(|frame| frame.len()).sum()))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.flushes += 1;
+        if self.holds_back { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 
     fn poll_close(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
