@@ -57,6 +57,8 @@ fn a_part_of_a_stream_is_corrupt() {
     for cut in 1..out.len() {
         assert_eq!(inflate(&out[..cut], 100), Err(Flaw::Corrupt), "{cut} of {}", out.len());
     }
+    // A stored block of 100 bytes (RFC 1951 3.2.4), of which three are there.
+    assert_eq!(inflate(b"\x00\x64\x00\x9b\xffabc", 1000), Err(Flaw::Corrupt));
 }
 
 #[test]
