@@ -190,7 +190,7 @@ fn restart_behind_an_open_socket_refuses_no_connection() {
 
 /// The socket of a supervisor, in a folder of the test.
 #[cfg(target_os = "linux")]
-fn supervisor(test: &str) -> (Folder, PathBuf, UnixDatagram) {
+pub(crate) fn supervisor(test: &str) -> (Folder, PathBuf, UnixDatagram) {
     let folder = Folder::new(test);
     let path = folder.0.join("notify.sock");
     let supervisor = UnixDatagram::bind(&path).expect("bound");

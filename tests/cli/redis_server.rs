@@ -1,13 +1,12 @@
 //! A Redis or Valkey server of one test.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{DEADLINE, Folder, eventually, free_port};
+use crate::support::{DEADLINE, Folder, free_port, lines};
 use crate::tools::program;
 
 /// A server on a free port, without anything on disk unless a test asks for it. Dropping it kills
@@ -33,9 +32,7 @@ impl RedisServer {
         program(&name)?;
         let folder = Folder::new(&format!("redis-{test}"));
         let child = launch(port, &folder, &flags);
-        let server = Self { child, port, folder, flags };
-        server.wait();
-        Some(server)
+        Some(Self { child, port, folder, flags })
     }
 
     /// The URL without a password.
@@ -52,7 +49,6 @@ impl RedisServer {
     /// Starts it again where it was.
     pub(crate) fn restart(&mut self) {
         self.child = launch(self.port, &self.folder, &self.flags);
-        self.wait();
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -80,12 +76,6 @@ impl RedisServer {
         let answer = String::from_utf8_lossy(&answer).into_owned();
         Ok(answer.strip_suffix("+OK\r\n").unwrap_or(&answer).to_owned())
     }
-
-    fn wait(&self) {
-        eventually("the server answers", || {
-            self.try_ask(&["PING"]).is_ok_and(|answer| !answer.contains("LOADING"))
-        });
-    }
 }
 
 impl Drop for RedisServer {
@@ -95,16 +85,22 @@ impl Drop for RedisServer {
     }
 }
 
+/// Starts the program, and waits until it says that it serves.
 fn launch(port: u16, folder: &Folder, flags: &[String]) -> Child {
     let name = std::env::var("HUBLET_TEST_REDIS").unwrap_or_else(|_| "redis-server".to_owned());
     let path = program(&name).expect("was found before");
-    let log = fs::File::create(folder.0.join("log")).expect("a file");
-    Command::new(path)
+    let mut child = Command::new(path)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
         .arg(&folder.0)
         .args(flags)
         .stdin(Stdio::null())
-        .stdout(log)
+        .stdout(Stdio::piped())
         .spawn()
-        .expect("the server starts")
+        .expect("the server starts");
+    let log = lines(child.stdout.take());
+    let mut said = Vec::new();
+    while !said.last().is_some_and(|line: &String| line.contains("Ready to accept connections")) {
+        said.push(log.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("not ready: {said:?}")));
+    }
+    child
 }

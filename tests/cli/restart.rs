@@ -1,7 +1,7 @@
 //! Restarts that clients do not notice: the process becomes the binary that lies at its path.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
-use std::thread;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -62,43 +62,32 @@ pub(crate) fn events(address: &str, path: &str) -> BufReader<TcpStream> {
     BufReader::new(stream)
 }
 
-/// Reads up to a line that begins with this.
-pub(crate) fn hears(events: &mut BufReader<TcpStream>, begin: &str) {
+/// Reads up to a line that begins with this; returns what follows in that line.
+pub(crate) fn hears(events: &mut BufReader<TcpStream>, begin: &str) -> String {
     let mut line = String::new();
-    while !line.starts_with(begin) {
+    loop {
         line.clear();
         let read = events.read_line(&mut line).expect("a line in time");
         assert!(read > 0, "the stream ended before {begin}");
+        if let Some(rest) = line.strip_prefix(begin) {
+            return rest.trim_end().to_owned();
+        }
     }
 }
 
 /// Sends a request on a connection that stays; returns the body of the answer.
-fn ask(stream: &mut BufReader<TcpStream>, request: &str) -> String {
-    stream.get_mut().write_all(request.as_bytes()).expect("sent");
-    let (mut line, mut length, mut status) = (String::new(), 0, String::new());
-    loop {
-        line.clear();
-        assert!(stream.read_line(&mut line).expect("an answer in time") > 0, "it was closed");
-        if status.is_empty() {
-            status.clone_from(&line);
-        }
-        if let Some(n) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
-            length = n.trim().parse().expect("a length");
-        }
-        if line == "\r\n" {
-            break;
-        }
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).expect("the body");
-    assert!(status.contains(" 200 ") || status.contains(" 202 "), "{status}");
-    String::from_utf8(body).expect("text")
+fn ask(peer: &mut Peer<TcpStream>, request: &str) -> String {
+    let response = peer.request(request);
+    assert!([200, 202].contains(&response.status), "{response:?}");
+    peer.body_text(&response)
 }
 
-fn kept_alive(address: &str) -> BufReader<TcpStream> {
-    let stream = TcpStream::connect(address).expect("it accepts");
-    stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
-    BufReader::new(stream)
+/// A request that publishes to a room.
+fn post(room: &str, text: &str) -> String {
+    let length = text.len();
+    format!(
+        "POST /pub/{room} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{text}"
+    )
 }
 
 /// Takes the position out of what is said of a room.
@@ -121,8 +110,8 @@ fn clients_go_on_in_the_new_program() {
     let mut near = Peer::<UnixStream>::dial(&path).join("/ws/news?echo=0");
     let mut reader = events(&address, "/sse/news");
     hears(&mut reader, ":");
-    let mut posts = kept_alive(&address);
-    let mut silent = kept_alive(&address);
+    let mut posts = Peer::<TcpStream>::dial(&address);
+    let mut silent = Peer::<TcpStream>::dial(&address);
     let pid = server.child.id();
     let before = ask(&mut posts, ROOMS);
     let (before, position) = split_position(&before);
@@ -131,9 +120,8 @@ fn clients_go_on_in_the_new_program() {
         let (now, at) = split_position(&ask(&mut posts, ROOMS));
         assert_eq!(now, before, "ids, users and the time of their coming");
         assert_eq!(at, position + 4 * nth, "the count goes on");
-        let post = "POST /pub/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\npost";
         let answer = format!("{{\"recipients\":4,\"position\":{}}}\n", at + 1);
-        assert_eq!(ask(&mut posts, post), answer);
+        assert_eq!(ask(&mut posts, &post("news", "post")), answer);
         ada.hears("post");
         bob.hears("post");
         near.hears("post");
@@ -355,6 +343,58 @@ fn pipes_go_on() {
     assert_eq!(server.exit_code(), Some(0), "at the end of its input it drains");
 }
 
+/// Hears numbers in order, each once, up to the end: as a WebSocket or as a reader of events. Returns
+/// how many they were, and the longest silence between two.
+fn listen(address: &str, is_events: bool) -> JoinHandle<(usize, Duration)> {
+    let mut next: Box<dyn FnMut() -> String + Send> = if is_events {
+        let mut reader = events(address, "/sse/load");
+        hears(&mut reader, ":");
+        Box::new(move || hears(&mut reader, "data: "))
+    } else {
+        let mut peer = Peer::<TcpStream>::connect(address, "/ws/load");
+        Box::new(move || String::from_utf8(peer.receive().1).expect("text"))
+    };
+    thread::spawn(move || {
+        let (mut heard, mut silence) = (0, Duration::ZERO);
+        loop {
+            let begin = Instant::now();
+            let text = next();
+            silence = silence.max(begin.elapsed());
+            if text == "end" {
+                return (heard, silence);
+            }
+            assert_eq!(text, heard.to_string(), "in order, each once");
+            heard += 1;
+        }
+    })
+}
+
+/// Publishes numbers, by POST and by a WebSocket in turns, and then the end. Tells after each 40 of
+/// them. Returns how many they were.
+fn speak(address: &str, is_over: &AtomicBool, tell: &Sender<()>) -> usize {
+    let mut peer = Peer::<TcpStream>::connect(address, "/ws/load");
+    let mut posts = Peer::<TcpStream>::dial(address);
+    let mut said = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        let text = said.to_string();
+        if said % 2 == 0 {
+            ask(&mut posts, &post("load", &text));
+        } else {
+            peer.say(&text);
+        }
+        // The next one goes another way, so it waits until this has come back.
+        peer.hears(&text);
+        said += 1;
+        if said % 40 == 0 {
+            // The test may have all that it needs.
+            let _ = tell.send(());
+        }
+        thread::yield_now();
+    }
+    ask(&mut posts, &post("load", "end"));
+    said
+}
+
 /// While messages come from all sides and restarts follow each other, each client hears all of them
 /// in order, once.
 #[test]
@@ -363,76 +403,13 @@ fn nothing_is_lost_under_load() {
     const RESTARTS: usize = 5;
     for flags in [&[][..], &["--threads", "2"], &["--max-memory", "64m"]] {
         let (mut server, address) = start(HUBLET.as_ref(), flags);
+        let readers: Vec<_> = (0..READERS).map(|nth| listen(&address, nth % 2 == 1)).collect();
         let is_over = Arc::new(AtomicBool::new(false));
-        let readers: Vec<_> = (0..READERS)
-            .map(|nth| {
-                let (mut peer, mut stream) = (None, None);
-                if nth % 2 == 0 {
-                    peer = Some(Peer::<TcpStream>::connect(&address, "/ws/load"));
-                } else {
-                    let mut reader = events(&address, "/sse/load");
-                    hears(&mut reader, ":");
-                    stream = Some(reader);
-                }
-                thread::spawn(move || {
-                    let (mut next, mut silence) = (0, Duration::ZERO);
-                    loop {
-                        let begin = Instant::now();
-                        let text = match (&mut peer, &mut stream) {
-                            (Some(peer), _) => String::from_utf8(peer.receive().1).expect("text"),
-                            (None, Some(stream)) => {
-                                let mut line = String::new();
-                                while !line.starts_with("data: ") {
-                                    line.clear();
-                                    assert!(stream.read_line(&mut line).expect("a line") > 0);
-                                }
-                                line["data: ".len()..].trim_end().to_owned()
-                            }
-                            _ => unreachable!("one of the two"),
-                        };
-                        silence = silence.max(begin.elapsed());
-                        if text == "end" {
-                            return (next, silence);
-                        }
-                        assert_eq!(text, next.to_string(), "in order, each once");
-                        next += 1;
-                    }
-                })
-            })
-            .collect();
-        let (over, to) = (Arc::clone(&is_over), address.clone());
         let (tell, progress) = channel();
-        let sender = thread::spawn(move || {
-            let mut peer = Peer::<TcpStream>::connect(&to, "/ws/load");
-            let mut posts = kept_alive(&to);
-            let mut next = 0;
-            while !over.load(Ordering::Relaxed) {
-                if next % 2 == 0 {
-                    let text = next.to_string();
-                    ask(
-                        &mut posts,
-                        &format!(
-                            "POST /pub/load HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{text}",
-                            text.len()
-                        ),
-                    );
-                    peer.hears(&text);
-                } else {
-                    // The next post goes another way, so it waits until this has come back.
-                    peer.say(&next.to_string());
-                    peer.hears(&next.to_string());
-                }
-                next += 1;
-                if next % 40 == 0 {
-                    // The test may have all that it needs.
-                    let _ = tell.send(());
-                }
-                thread::yield_now();
-            }
-            let end = "POST /pub/load HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nend";
-            ask(&mut posts, end);
-            next
-        });
+        let sender = {
+            let is_over = Arc::clone(&is_over);
+            thread::spawn(move || speak(&address, &is_over, &tell))
+        };
         for _ in 0..RESTARTS {
             // Some messages after the last restart.
             while progress.try_recv().is_ok() {}

@@ -7,12 +7,13 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::activation::handed;
-use crate::restart::{copy, start};
-use crate::support::{DEADLINE, Folder, HUBLET, Peer, Server, alone, eventually};
+use crate::activation::{handed, supervisor};
+use crate::restart::{DONE, copy, start};
+use crate::support::{Folder, HUBLET, Peer, Server, alone, eventually};
 use crate::tools::program;
 
 /// A client that is connected hears itself after a restart, and so does a new one.
@@ -42,47 +43,43 @@ fn notified(supervisor: &UnixDatagram) -> String {
 
 #[test]
 fn under_a_supervisor_that_passes_a_socket_and_is_notified() {
-    let folder = Folder::new("restart-notify");
-    let path = folder.0.join("notify.sock");
-    let supervisor = UnixDatagram::bind(&path).expect("bound");
-    supervisor.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+    let (folder, path, supervisor) = supervisor("restart-notify");
+    let variables = folder.0.join("env");
+    fs::write(&variables, "").expect("written");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound").to_string();
-    let mut command = handed(listener, &[]);
+    let flag = format!("--env-file={}", variables.display());
+    let mut command = handed(listener, &[&flag]);
     command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "1000000");
     let mut server = Server::spawn(&mut command);
     assert_eq!(server.listening(), address);
     assert_eq!(notified(&supervisor), "READY=1\n");
     goes_on(&mut server, &address);
-    for _ in 0..2 {
+    let reloads = || {
         let reloading = notified(&supervisor);
         let time = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect(&reloading);
         assert!(time.trim_end().parse::<u64>().expect("a number") > 0);
         assert_eq!(notified(&supervisor), "READY=1\n");
-    }
+    };
+    (0..2).for_each(|_| reloads());
     // A restart that fails is over as well.
+    fs::write(&variables, "sesame").expect("written");
+    server.fail_to_restart();
+    reloads();
+    fs::write(&variables, "").expect("written");
+    // What was passed once is not passed again.
     let environment = fs::read(format!("/proc/{}/environ", server.child.id())).expect("its own");
     let environment = String::from_utf8_lossy(&environment);
     assert!(!environment.contains("LISTEN_") && environment.contains("NOTIFY_SOCKET"));
-    let descriptors =
-        || fs::read_dir(format!("/proc/{}/fd", server.child.id())).expect("its own").count();
+    let folder = format!("/proc/{}/fd", server.child.id());
+    let descriptors = || fs::read_dir(&folder).expect("its own").count();
     let before = descriptors();
-    assert_eq!(server.stop_after_restarts(3, before), Some(0));
-    while notified(&supervisor) != "STOPPING=1\n" {}
-}
-
-impl Server {
-    /// Restarts some times and stops; the process must have as many descriptors each time.
-    fn stop_after_restarts(mut self, restarts: usize, before: usize) -> Option<i32> {
-        let folder = format!("/proc/{}/fd", self.child.id());
-        for _ in 0..restarts {
-            self.restart();
-            eventually("no descriptor is left over", || {
-                fs::read_dir(&folder).expect("its own").count() <= before
-            });
-        }
-        self.stop()
+    for _ in 0..3 {
+        server.restart();
+        eventually("no descriptor is left over", || descriptors() <= before);
     }
+    assert_eq!(server.stop(), Some(0));
+    while notified(&supervisor) != "STOPPING=1\n" {}
 }
 
 #[test]
@@ -120,7 +117,7 @@ fn as_the_first_process_of_a_namespace() {
     let mut peer = Peer::<TcpStream>::connect(&address, "/ws/a");
     for _ in 0..2 {
         kill_process(own, Signal::USR2).expect("it runs");
-        server.logged("restarted as");
+        server.logged(DONE);
         peer.say("still here");
         peer.hears("still here");
     }
@@ -150,8 +147,9 @@ fn no_signal_is_lost() {
         let (mut server, address) = start(HUBLET.as_ref(), &[]);
         let peer = Peer::<TcpStream>::connect(&address, "/ws");
         server.signal(Signal::USR2);
-        // Some in each part of a restart, which takes tens of milliseconds.
-        thread::sleep(std::time::Duration::from_millis(2) * nth);
+        // The sleep puts some signals in each part of a restart, which takes tens of milliseconds. It
+        // waits for no event.
+        thread::sleep(Duration::from_millis(2) * nth);
         server.signal(Signal::TERM);
         drop(peer);
         assert_eq!(server.exit_code(), Some(0), "{nth}");
