@@ -15,7 +15,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use server::{Options, Outcome, PATIENCE, Server, rss};
+use server::{Options, Outcome, PATIENCE, Server, descriptors, rss};
 
 /// Bytes of the static binary, at most.
 const BINARY_MAX: f64 = 1_300_000.0;
@@ -135,7 +135,7 @@ fn settle(server: &Server) -> Outcome<u64> {
     let begin = Instant::now();
     let mut last = (rss(&server.child)?, begin);
     loop {
-        let fds = fs::read_dir(format!("/proc/{}/fd", server.child.id()))?.count();
+        let fds = descriptors(&server.child)?;
         let resident = rss(&server.child)?;
         if resident != last.0 || fds >= 64 {
             last = (resident, Instant::now());

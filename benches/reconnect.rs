@@ -17,8 +17,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use event_listener::Event;
-use futures_lite::io::{AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf, split};
-use futures_lite::{AsyncBufReadExt, StreamExt};
+use futures_lite::AsyncBufReadExt;
+use futures_lite::io::{AsyncWriteExt, WriteHalf};
+use server::client::{self, Reader, text, within};
 use server::{Options, Outcome, PATIENCE, Server, UPGRADE, masked, percentile};
 use smol::net::TcpStream;
 use smol::{LocalExecutor, Timer};
@@ -81,13 +82,9 @@ impl Count {
                 // All tasks are on one thread, so none comes between the look and the wait.
                 self.changed.listen().await;
             }
-            Ok(())
         };
-        let late = async {
-            Timer::after(PATIENCE).await;
-            Err(format!("only {} of {all} in time", self.clients.get()).into())
-        };
-        futures_lite::future::or(reached, late).await
+        let came = within(PATIENCE, "the last client", reached).await;
+        came.map_err(|late| format!("{late}: {} of {all} have come", self.clients.get()).into())
     }
 }
 
@@ -168,27 +165,10 @@ impl Storm {
 
     /// Joins a room.
     async fn join(&self, room: usize, since: &str) -> Outcome<(Reader, WriteHalf<TcpStream>)> {
-        let mut stream = TcpStream::connect(&*self.address).await?;
-        stream.set_nodelay(true)?;
         let request = format!(
             "GET /ws/room{room}?since={since} HTTP/1.1\r\nHost: localhost\r\n{UPGRADE}\r\n"
         );
-        stream.write_all(request.as_bytes()).await?;
-        let (reader, writer) = split(stream);
-        let mut reader = BufReader::new(reader);
-        let mut status = None;
-        let mut lines = (&mut reader).lines();
-        while let Some(line) = lines.next().await {
-            let line = line?;
-            if line.is_empty() {
-                break;
-            }
-            status.get_or_insert(line);
-        }
-        match status {
-            Some(status) if status.contains(" 101 ") => Ok((reader, writer)),
-            status => Err(format!("no 101: {status:?}").into()),
-        }
+        client::join(&self.address, &request, "101").await
     }
 
     /// Says the next message of a room: its number and the time.
@@ -291,18 +271,4 @@ impl Storm {
         }
         Ok(Some((number, Duration::from_nanos(nanos))))
     }
-}
-
-type Reader = BufReader<ReadHalf<TcpStream>>;
-
-/// Reads a short text.
-async fn text(reader: &mut Reader) -> Outcome<String> {
-    let mut head = [0; 2];
-    reader.read_exact(&mut head).await?;
-    if head[0] != 0x81 || head[1] > 125 {
-        return Err(format!("a frame that begins with {head:02x?}").into());
-    }
-    let mut payload = vec![0; head[1].into()];
-    reader.read_exact(&mut payload).await?;
-    Ok(String::from_utf8(payload)?)
 }

@@ -18,10 +18,13 @@ use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use futures_lite::io::{AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf, split};
-use futures_lite::{AsyncBufReadExt, AsyncRead};
+use futures_lite::AsyncBufReadExt;
+use futures_lite::io::{AsyncReadExt, AsyncWriteExt, BufReader, WriteHalf};
 use rustix::process::{Pid, Signal, kill_process};
-use server::{Options, Outcome, PATIENCE, Server, UPGRADE, masked, percentile, rss, status};
+use server::client::{Reader, head, join, text, within};
+use server::{
+    Options, Outcome, PATIENCE, Server, UPGRADE, descriptors, masked, percentile, rss, status,
+};
 use smol::net::TcpStream;
 use smol::{LocalExecutor, Timer, Unblock};
 
@@ -115,8 +118,6 @@ enum Speaker {
     Post(TcpStream, usize),
 }
 
-type Reader = BufReader<ReadHalf<TcpStream>>;
-
 impl Bench {
     fn new(address: String) -> Self {
         Self { address, begun: Instant::now(), is_over: Cell::new(false) }
@@ -135,7 +136,7 @@ impl Bench {
             for _ in 0..members {
                 let request =
                     format!("GET /ws/room{room} HTTP/1.1\r\nHost: localhost\r\n{UPGRADE}\r\n");
-                let (reader, writer) = self.join(&request, "101").await?;
+                let (reader, writer) = join(&self.address, &request, "101").await?;
                 hearing.push(executor.spawn(Rc::clone(&self).hear(room, reader, false)));
                 match (room % 2, &speaker) {
                     (0, None) => speaker = Some(Speaker::Client(writer)),
@@ -144,7 +145,7 @@ impl Bench {
                 }
             }
             let request = format!("GET /sse/room{room} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-            let (reader, writer) = self.join(&request, "200").await?;
+            let (reader, writer) = join(&self.address, &request, "200").await?;
             idle.push(writer);
             hearing.push(executor.spawn(Rc::clone(&self).hear(room, reader, true)));
             let post = TcpStream::connect(&*self.address).await?;
@@ -205,23 +206,12 @@ impl Bench {
             held.push(Restart {
                 took: signalled.elapsed().as_secs_f64() * 1_000.0,
                 rss: rss(&server.child)?,
-                descriptors: std::fs::read_dir(format!("/proc/{}/fd", server.child.id()))?.count(),
+                descriptors: descriptors(&server.child)?,
                 threads: status(&server.child, "Threads")?,
             });
         }
         Timer::at(begun + BETWEEN * (restarts as u32 + 1)).await;
         Ok((server, held))
-    }
-
-    /// Sends a request that makes a client.
-    async fn join(&self, request: &str, status: &str) -> Outcome<(Reader, WriteHalf<TcpStream>)> {
-        let mut stream = TcpStream::connect(&*self.address).await?;
-        stream.set_nodelay(true)?;
-        stream.write_all(request.as_bytes()).await?;
-        let (reader, writer) = split(stream);
-        let mut reader = BufReader::new(reader);
-        head(&mut reader, status).await?;
-        Ok((reader, writer))
     }
 
     /// Publishes to a room at a steady pace until it is over; returns how many messages.
@@ -249,7 +239,7 @@ impl Bench {
                 );
                 stream.write_all(request.as_bytes()).await?;
                 let mut reader = BufReader::new(stream);
-                let length = head(&mut reader, "202").await?;
+                let length = within(PATIENCE, "an answer", head(&mut reader, "202")).await??;
                 let mut body = vec![0; length];
                 reader.read_exact(&mut body).await?;
                 let body = String::from_utf8(body)?;
@@ -270,7 +260,7 @@ impl Bench {
     ) -> Outcome<Vec<f64>> {
         let (mut heard, mut latencies) = (0_u64, Vec::new());
         loop {
-            let text = if is_events { data(&mut reader).await } else { frame(&mut reader).await };
+            let text = if is_events { data(&mut reader).await } else { text(&mut reader).await };
             let text = text.map_err(|error| format!("room {room} after {heard}: {error}"))?;
             if text == END {
                 return Ok(latencies);
@@ -287,30 +277,6 @@ impl Bench {
     }
 }
 
-/// Reads the head of a response with this status; returns the length of its body.
-async fn head(reader: &mut BufReader<impl AsyncRead + Unpin>, status: &str) -> Outcome<usize> {
-    let (mut line, mut length, mut is_first) = (String::new(), 0, true);
-    loop {
-        line.clear();
-        let read = async { Ok(reader.read_line(&mut line).await?) };
-        let late = async {
-            Timer::after(PATIENCE).await;
-            Err("no answer in time".into())
-        };
-        let read: Outcome<usize> = futures_lite::future::or(read, late).await;
-        if read? == 0 || is_first && !line.contains(status) {
-            return Err(format!("no {status}: {line:?}").into());
-        }
-        is_first = false;
-        if let Some(digits) = line.strip_prefix("Content-Length: ") {
-            length = digits.trim().parse()?;
-        }
-        if line == "\r\n" {
-            return Ok(length);
-        }
-    }
-}
-
 /// Reads the data of an event.
 async fn data(reader: &mut Reader) -> Outcome<String> {
     let mut line = String::new();
@@ -323,16 +289,4 @@ async fn data(reader: &mut Reader) -> Outcome<String> {
             return Ok(data.trim_end().to_owned());
         }
     }
-}
-
-/// Reads a short text.
-async fn frame(reader: &mut Reader) -> Outcome<String> {
-    let mut head = [0; 2];
-    reader.read_exact(&mut head).await?;
-    if head[0] != 0x81 || head[1] > 125 {
-        return Err(format!("a frame that begins with {head:02x?}").into());
-    }
-    let mut payload = vec![0; head[1].into()];
-    reader.read_exact(&mut payload).await?;
-    Ok(String::from_utf8(payload)?)
 }

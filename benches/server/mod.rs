@@ -1,6 +1,8 @@
 //! A hublet to measure, and minimal clients.
 #![allow(dead_code, reason = "each of the benches uses its part")]
 
+pub(crate) mod client;
+
 use std::error::Error;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -184,6 +186,11 @@ pub(crate) fn status(child: &Child, name: &str) -> Outcome<u64> {
 /// Resident bytes of a process.
 pub(crate) fn rss(child: &Child) -> Outcome<u64> {
     Ok(status(child, "VmRSS")? * 1024)
+}
+
+/// Descriptors that a process has open.
+pub(crate) fn descriptors(child: &Child) -> Outcome<usize> {
+    Ok(fs::read_dir(format!("/proc/{}/fd", child.id()))?.count())
 }
 
 /// How long the threads of a process have run, with the kernel's part, as Linux counts it.

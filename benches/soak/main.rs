@@ -211,9 +211,5 @@ fn judge(samples: &[Sample], at_start: &Sample, at_end: &Sample) -> Outcome<()> 
 
 /// Gives a step its time.
 async fn within<T>(what: &str, step: impl Future<Output = T>) -> Outcome<T> {
-    let late = async {
-        Timer::after(PATIENCE).await;
-        Err(format!("{what} took more than {PATIENCE:?}").into())
-    };
-    or(async { Ok(step.await) }, late).await
+    server::within(PATIENCE, what, step).await
 }

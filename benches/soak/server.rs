@@ -4,12 +4,12 @@
 mod process;
 
 use std::fmt;
-use std::fs;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use smol::Timer;
 
+pub(crate) use process::client::within;
 pub(crate) use process::{Outcome, raise_fd_limit};
 
 use crate::{PATIENCE, peer};
@@ -45,7 +45,7 @@ impl Server {
         let child = &self.0.child;
         Ok(Sample {
             rss: process::rss(child)?,
-            fds: fs::read_dir(format!("/proc/{}/fd", child.id()))?.count() as u64,
+            fds: process::descriptors(child)? as u64,
             threads: process::status(child, "Threads")?,
         })
     }
