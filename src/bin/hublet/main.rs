@@ -5,6 +5,7 @@
 
 mod auth;
 mod before;
+mod begun;
 mod flags;
 mod handler;
 mod health;
@@ -13,6 +14,7 @@ mod json_reader;
 mod jwt;
 mod lines;
 mod log;
+mod mailbox;
 mod main_thread;
 mod pace;
 mod page;
@@ -47,7 +49,8 @@ use hublet::{Disconnect, Hub, Listener, Reactor};
 use smol::{Executor, Task};
 
 use auth::Access;
-use before::{Before, Prior, Running, TakeOver, reads_state, restart, unblock_signals};
+use before::{Before, Running, TakeOver, reads_state, restart, unblock_signals};
+use begun::{Begun, begin, say_limits};
 use flags::{Action, Options};
 use handler::Relay;
 use join_log::Fold;
@@ -56,7 +59,6 @@ use patient::Patient;
 use pipe::{Pipe, Plan};
 use room_rules::RoomRules;
 use signals::{Signals, Wish};
-use socket::Served;
 use token_clock::{TokenClock, unix_time};
 
 /// The type of all tasks. One type keeps the executor's code for a task in the binary once.
@@ -377,59 +379,6 @@ async fn run(
     // Logs the clients that left in the last second.
     fold.flush();
     outcome.and(drained)
-}
-
-/// A hub that is new, or goes on where another process was.
-struct Begun {
-    hub: Hub,
-    manager: Pin<Box<dyn Future<Output = ()> + Send>>,
-    /// The connections of the process before.
-    taken: Option<TakeOver>,
-    served: Vec<Served>,
-    /// What the pipes of the process before have not passed on.
-    rest: pipe::Rest,
-}
-
-/// Makes the hub and its listeners.
-fn begin(
-    config: hublet::Config,
-    addresses: &[socket::Address],
-    prior: Option<Prior>,
-) -> Result<Begun, Failure> {
-    let usage = |error: hublet::Error| Failure::usage(flags::in_flags(&error.to_string()));
-    #[cfg(target_os = "linux")]
-    if let Some(Prior { listeners, pipe, state, descriptors }) = prior {
-        let (hub, manager, taken) = Hub::take_over(config, &state, descriptors).map_err(usage)?;
-        let served = socket::listen_on(addresses, listeners);
-        let manager = Box::pin(manager);
-        return Ok(Begun { hub, manager, taken: Some(taken), served, rest: pipe });
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = prior;
-    let (hub, manager) = Hub::new(config).map_err(usage)?;
-    let served = socket::listen(addresses)?;
-    let manager = Box::pin(manager);
-    Ok(Begun { hub, manager, taken: None, served, rest: pipe::Rest::default() })
-}
-
-/// Logs what the memory limit allows, and which limit is lower than what is there.
-fn say_limits(hub: &Hub, wanted: Option<usize>, is_taken: bool) {
-    let mut limit = wanted;
-    if let Some(sizing) = hub.sizing() {
-        ::log::info!("memory: {sizing}");
-        if let Some(wanted) = wanted.filter(|&wanted| wanted > sizing.max_clients) {
-            let fit = sizing.max_clients;
-            ::log::warn!("{fit} clients fit into --max-memory, not {wanted} of --max-clients");
-        }
-        limit = Some(sizing.max_clients);
-    }
-    let clients = hub.stats().clients;
-    if let Some(limit) = limit.filter(|&limit| is_taken && clients > limit) {
-        ::log::warn!(
-            "{clients} clients are connected and {limit} are allowed now: they stay, and no other \
-             is admitted before enough of them have left"
-        );
-    }
 }
 
 /// How long a hub that goes on waits for Redis before it accepts.

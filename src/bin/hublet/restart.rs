@@ -15,10 +15,9 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use event_listener::Event;
 use futures_lite::future::or;
 use hublet::{HandOver, Reactor};
 use nix::sys::signal::{SigSet, Signal};
@@ -31,6 +30,7 @@ use rustix::net::{
 use rustix::process::{Pid, kill_process};
 use rustix::stdio::{dup2_stdin, stdin};
 
+use super::mailbox::Mailbox;
 use super::{Failure, thread};
 
 /// Tells the new program that its standard input is a socket with what it takes over; the value is
@@ -113,9 +113,10 @@ impl Program {
         let child = command.stderr(Stdio::piped()).spawn();
         let child = child.map_err(|error| format!("{name} cannot be started: {error}"))?;
         let pid = Pid::from_child(&child);
-        let answer = Arc::new(Answer::default());
+        let answer = Arc::new(Mailbox::default());
         let writer = Arc::clone(&answer);
-        thread(Box::new(move || writer.fill(child))).map_err(|failure| failure.sentence)?;
+        thread(Box::new(move || writer.put(answer_of(child))))
+            .map_err(|failure| failure.sentence)?;
         let late = async {
             reactor.sleep(ANSWER_MAX).await;
             // It is not reaped before its answer is there.
@@ -167,41 +168,20 @@ impl Program {
     }
 }
 
-/// The answer of a child.
-#[derive(Debug, Default)]
-struct Answer {
-    said: Mutex<Option<Result<(), String>>>,
-    is_there: Event,
-}
-
-impl Answer {
-    /// Waits for the child in this thread.
-    fn fill(&self, mut child: Child) {
-        let mut sentence = String::new();
-        if let Some(stderr) = child.stderr.take() {
-            let _ = stderr.take(ANSWER_BYTES_MAX).read_to_string(&mut sentence);
-        }
-        let said = match child.wait() {
-            Ok(status) if status.success() => Ok(()),
-            Ok(_) if !sentence.trim().is_empty() => {
-                let first = sentence.trim().lines().next_back().unwrap_or_default();
-                Err(format!("the new binary says: {first}"))
-            }
-            Ok(status) => Err(format!("the new binary does not take over: {status}")),
-            Err(error) => Err(format!("the new binary has no exit code: {error}")),
-        };
-        *self.said.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
-        self.is_there.notify(usize::MAX);
+/// Waits in this thread for what a child says with its end.
+fn answer_of(mut child: Child) -> Result<(), String> {
+    let mut sentence = String::new();
+    if let Some(stderr) = child.stderr.take() {
+        let _ = stderr.take(ANSWER_BYTES_MAX).read_to_string(&mut sentence);
     }
-
-    async fn take(&self) -> Result<(), String> {
-        loop {
-            let listener = self.is_there.listen();
-            if let Some(said) = self.said.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                return said;
-            }
-            listener.await;
+    match child.wait() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) if !sentence.trim().is_empty() => {
+            let last = sentence.trim().lines().next_back().unwrap_or_default();
+            Err(format!("the new binary says: {last}"))
         }
+        Ok(status) => Err(format!("the new binary does not take over: {status}")),
+        Err(error) => Err(format!("the new binary has no exit code: {error}")),
     }
 }
 

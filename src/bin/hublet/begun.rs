@@ -1,0 +1,63 @@
+//! The hub and its listeners at the start of the process.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use hublet::Hub;
+
+use super::before::{Prior, TakeOver};
+use super::socket::Served;
+use super::{Failure, flags, pipe, socket};
+
+/// A hub that is new, or goes on where another process was.
+pub(crate) struct Begun {
+    pub(crate) hub: Hub,
+    pub(crate) manager: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// The connections of the process before.
+    pub(crate) taken: Option<TakeOver>,
+    pub(crate) served: Vec<Served>,
+    /// What the pipes of the process before have not passed on.
+    pub(crate) rest: pipe::Rest,
+}
+
+/// Makes the hub and its listeners.
+pub(crate) fn begin(
+    config: hublet::Config,
+    addresses: &[socket::Address],
+    prior: Option<Prior>,
+) -> Result<Begun, Failure> {
+    let usage = |error: hublet::Error| Failure::usage(flags::in_flags(&error.to_string()));
+    #[cfg(target_os = "linux")]
+    if let Some(Prior { listeners, pipe, state, descriptors }) = prior {
+        let (hub, manager, taken) = Hub::take_over(config, &state, descriptors).map_err(usage)?;
+        let served = socket::listen_on(addresses, listeners);
+        let manager = Box::pin(manager);
+        return Ok(Begun { hub, manager, taken: Some(taken), served, rest: pipe });
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = prior;
+    let (hub, manager) = Hub::new(config).map_err(usage)?;
+    let served = socket::listen(addresses)?;
+    let manager = Box::pin(manager);
+    Ok(Begun { hub, manager, taken: None, served, rest: pipe::Rest::default() })
+}
+
+/// Logs what the memory limit allows, and which limit is lower than what is there.
+pub(crate) fn say_limits(hub: &Hub, wanted: Option<usize>, is_taken: bool) {
+    let mut limit = wanted;
+    if let Some(sizing) = hub.sizing() {
+        ::log::info!("memory: {sizing}");
+        if let Some(wanted) = wanted.filter(|&wanted| wanted > sizing.max_clients) {
+            let fit = sizing.max_clients;
+            ::log::warn!("{fit} clients fit into --max-memory, not {wanted} of --max-clients");
+        }
+        limit = Some(sizing.max_clients);
+    }
+    let clients = hub.stats().clients;
+    if let Some(limit) = limit.filter(|&limit| is_taken && clients > limit) {
+        ::log::warn!(
+            "{clients} clients are connected and {limit} are allowed now: they stay, and no other \
+             is admitted before enough of them have left"
+        );
+    }
+}
