@@ -5,18 +5,19 @@
 //! never waits for these threads.
 
 use std::future::poll_fn;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_lite::future::{Future, or};
-use hublet::{Admission, Client, Disconnect, Error, Hub, Message, Reactor, Subscription};
+use hublet::{Client, Error, Hub, Reactor, Subscription};
 use smol::Executor;
 
 use super::flags::Options;
-use super::lines::{self, Lines, TooLong};
+use super::input::Input;
+use super::output::{Output, subscribe};
 use super::pace::Pace;
 use super::patient::Patient;
 use super::pause::Pause;
@@ -24,14 +25,8 @@ pub(crate) use super::pause::Rest;
 use super::stdio::StreamBuffer;
 use super::{Failure, Work, spawn, thread};
 
-/// How long the output waits before it tries again to join its room.
-const PLACE_PAUSE: Duration = Duration::from_millis(100);
-
 /// How long a restart waits for a pipe to come to rest.
 const PAUSE_WAIT: Duration = Duration::from_secs(1);
-
-/// Bytes of a frame beyond its payload, at most (RFC 6455 5.2).
-const FRAMING: usize = 10;
 
 /// The length of a line compared with its frame, at most: a binary message of one byte is a frame
 /// of 3 bytes (RFC 6455 5.2), and a base64 line of 5.
@@ -228,15 +223,6 @@ impl Pipe {
     }
 }
 
-/// Runs a future to its end, or until a pause is wanted.
-async fn unless<T>(pause: &Pause, future: impl Future<Output = T>) -> Option<T> {
-    let wanted = async {
-        pause.wanted().await;
-        None
-    };
-    or(wanted, async { Some(future.await) }).await
-}
-
 /// How often a room is asked for while Redis is away.
 const AGAIN: Duration = Duration::from_millis(250);
 
@@ -267,236 +253,9 @@ pub(crate) async fn end_of(half: &mut Option<Work>) -> Result<(), Failure> {
     ended
 }
 
-/// The task that publishes standard input.
-struct Input {
-    pace: Pace,
-    /// The client of the output, if it must get no echo of the input.
-    itself: Option<Arc<Mutex<Option<Client>>>>,
-    /// Bytes that the thread has read.
-    chunks: Arc<StreamBuffer>,
-    pause: Arc<Pause>,
-}
-
-impl Input {
-    /// Publishes the lines, then waits until no member's queue holds any of them.
-    async fn run(mut self, max: usize, rest: Rest) -> Result<(), Failure> {
-        let mut lines = Lines::resume(max, (rest.number, rest.len), rest.held);
-        let mut pending = rest.line.map(|line| Ok(lines::message(&line)));
-        let (mut chunk, mut at) = (rest.unread, 0);
-        let pause = Arc::clone(&self.pause);
-        loop {
-            if pause.is_wanted() {
-                let (number, len, held) = lines.parts();
-                let line =
-                    pending.as_ref().and_then(|line: &Result<Message, _>| line.as_ref().ok());
-                let line = line.map(|line| line.as_bytes().to_vec());
-                let (held, unread) = (held.to_vec(), chunk[at..].to_vec());
-                let rest = Rest { number, len, held, line, unread, unwritten: Vec::new() };
-                pause.take(rest).await;
-            }
-            if pending.is_none() {
-                let mut rest = &chunk[at..];
-                pending = lines.next(&mut rest);
-                at = chunk.len() - rest.len();
-            }
-            if let Some(line) = &pending {
-                let bytes = line.as_ref().map_or(0, |line| line.len() + FRAMING);
-                // A line that waits for a slow member is not published, and goes along.
-                match unless(&pause, self.pace.keep(bytes)).await {
-                    None => continue,
-                    Some(Err(_)) => return Ok(()),
-                    Some(Ok(())) => {}
-                }
-                let Some(line) = pending.take() else { continue };
-                if self.take(line, max).await.is_err() {
-                    return Ok(());
-                }
-                continue;
-            }
-            match unless(&pause, self.chunks.take()).await {
-                None => {}
-                Some(Some(next)) => (chunk, at) = (next, 0),
-                Some(None) => break,
-            }
-        }
-        self.chunks
-            .result()
-            .map_err(|error| Failure::running(format!("standard input failed: {error}")))?;
-        if let Some(line) = lines.last() {
-            let bytes = line.as_ref().map_or(0, |line| line.len() + FRAMING);
-            if self.pace.keep(bytes).await.is_err() || self.take(line, max).await.is_err() {
-                return Ok(());
-            }
-        }
-        // An error means that the hub has ended: there is no member left.
-        drop(self.pace.wait_for_all().await);
-        Ok(())
-    }
-
-    /// Publishes a line.
-    ///
-    /// # Errors
-    ///
-    /// If the hub has ended.
-    async fn take(&mut self, line: Result<Message, TooLong>, max: usize) -> Result<(), Error> {
-        let message = match line {
-            Ok(message) => message,
-            Err(TooLong { number, len }) => {
-                ::log::error!(
-                    "line {number} of standard input was not sent: it has {len} bytes, \
-                     --max-message allows {max}"
-                );
-                return Ok(());
-            }
-        };
-        let (hub, room) = (&self.pace.hub, &*self.pace.room);
-        let itself = self.itself.as_ref().and_then(|client| lock(client).clone());
-        // Without a wait for the count, the manager takes many lines at once.
-        let published = match &itself {
-            Some(client) => client.try_publish(room, message),
-            None => hub.try_publish(room, message),
-        };
-        let Err(error) = published else { return Ok(()) };
-        if !error.is_full() {
-            return Err(error);
-        }
-        let mut message = error.into_message();
-        while let Some(again) = message.take() {
-            let published = match &itself {
-                Some(client) => client.publish(room, again).await,
-                None => hub.publish(room, again).await,
-            };
-            match published {
-                Ok(_) => {}
-                // A line waits for Redis, unless it may have been sent.
-                Err(error) if error.is_unavailable() => message = error.into_message(),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The task that passes a room's messages on to standard output.
-#[derive(Debug)]
-struct Output {
-    reactor: Reactor,
-    /// The client that has joined the room, for the input.
-    own: Arc<Mutex<Option<Client>>>,
-    /// Lines for the thread that writes them.
-    lines: Arc<StreamBuffer>,
-    pause: Arc<Pause>,
-}
-
-impl Output {
-    /// Passes messages to the thread until the hub drains or the reader is gone, then waits for the
-    /// thread.
-    async fn run(
-        self,
-        hub: Hub,
-        room: Arc<str>,
-        mut subscription: Subscription,
-    ) -> Result<(), Failure> {
-        loop {
-            *lock(&self.own) = Some(subscription.client().clone());
-            let Some(reason) = self.hand_on(&mut subscription).await else { break };
-            drop(subscription);
-            if self.pause.is_wanted() {
-                // All that the room had for it is among the lines. It joins again if the restart
-                // fails.
-                self.pause.end_output().await;
-                let Some(again) = self.join_now(&hub, &room).await else { break };
-                subscription = again;
-                continue;
-            }
-            if ![Disconnect::SLOW.code(), Disconnect::TRY_LATER.code()].contains(&reason.code()) {
-                break;
-            }
-            ::log::error!(
-                "standard output is {}; nothing more is printed until it is read",
-                reason.reason()
-            );
-            let Some(again) = self.join_again(&hub, &room).await else { break };
-            subscription = again;
-        }
-        self.lines.end();
-        self.lines.over().await;
-        match self.lines.result() {
-            Err(error) if !is_unread(&error) => {
-                Err(Failure::running(format!("standard output failed: {error}")))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Joins the room again, once a client permit is free.
-    async fn join_now(&self, hub: &Hub, room: &Arc<str>) -> Option<Subscription> {
-        loop {
-            match subscribe(hub, room).await {
-                Ok(subscription) => return Some(subscription),
-                Err(error) if error.status().is_some() => self.reactor.sleep(PLACE_PAUSE).await,
-                Err(_) => return None,
-            }
-        }
-    }
-
-    /// Joins the room again, once all lines are written and a client permit is free. `None` if the
-    /// output has ended.
-    async fn join_again(&self, hub: &Hub, room: &Arc<str>) -> Option<Subscription> {
-        while self.lines.written().await {
-            match subscribe(hub, room).await {
-                Ok(subscription) => return Some(subscription),
-                // Other clients have taken the permits. Try again later.
-                Err(error) if error.status().is_some() => self.reactor.sleep(PLACE_PAUSE).await,
-                Err(_) => break,
-            }
-        }
-        None
-    }
-
-    /// Passes messages on. Returns why the subscription ended, or `None` if the reader is gone.
-    async fn hand_on(&self, subscription: &mut Subscription) -> Option<Disconnect> {
-        let mut missed = 0;
-        loop {
-            let next = async { Some(subscription.next().await) };
-            let gone = async {
-                self.lines.over().await;
-                None
-            };
-            let message = match or(next, gone).await? {
-                Ok(message) => message,
-                Err(reason) => return Some(reason),
-            };
-            if subscription.missed() > missed {
-                let more = subscription.missed() - missed;
-                missed += more;
-                ::log::error!("standard output is too slow: missed {more} messages");
-            }
-            if !self.lines.put(|bytes| lines::append(&message, bytes)).await {
-                return None;
-            }
-        }
-    }
-}
-
-/// Whether a stream failed because its reader is gone, which is a normal end.
-fn is_unread(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
-}
-
-async fn subscribe(hub: &Hub, room: &Arc<str>) -> Result<Subscription, Error> {
-    hub.subscribe(Admission::anonymous().room(Arc::clone(room))).await
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
-
-    use hublet::Config;
+    use hublet::{Config, Disconnect};
 
     use super::*;
 
@@ -583,28 +342,5 @@ mod tests {
             }
             drain_soon(hub, pipe, plan, reactor).await;
         });
-    }
-
-    #[test]
-    fn standard_output_joins_again_when_a_permit_is_free() {
-        let (hub, manager) = Hub::new(Config::default().max_clients(Some(1))).expect("valid");
-        let executor = Executor::new();
-        let _manager = executor.spawn(manager);
-        let reactor = Reactor::new().expect("descriptors");
-        let (own, lines) = (Arc::default(), Arc::default());
-        let pause = Arc::default();
-        let output = Output { reactor: reactor.clone(), own, lines, pause };
-        reactor.block_on(executor.run(async {
-            let room = Arc::<str>::from("n");
-            let other = subscribe(&hub, &room).await.expect("a place");
-            let mut again = pin!(output.join_again(&hub, &room));
-            let waited = async {
-                reactor.sleep(PLACE_PAUSE * 2).await;
-                None
-            };
-            assert!(or(again.as_mut(), waited).await.is_none(), "no permit is free");
-            drop(other);
-            assert!(again.await.is_some(), "a permit is free");
-        }));
     }
 }
