@@ -40,9 +40,10 @@ mod linux {
     use hublet::HandOver;
 
     use super::{Failure, Running};
+    use crate::inherited::InheritedListener;
+    use crate::pipe;
     pub(crate) use crate::restart::unblock_signals;
     use crate::restart::{Inherited, Program, block_signals};
-    use crate::{pipe, socket};
 
     /// The program as it was started, and what it has from the one before.
     pub(crate) struct Before {
@@ -52,7 +53,7 @@ mod linux {
 
     /// What the program before has left.
     pub(crate) struct Prior {
-        pub(crate) listeners: Vec<socket::Inherited>,
+        pub(crate) listeners: Vec<InheritedListener>,
         pub(crate) pipe: pipe::Rest,
         pub(crate) state: String,
         pub(crate) descriptors: Vec<OwnedFd>,
@@ -92,7 +93,7 @@ mod linux {
         for line in lines {
             match line.split_once(' ')? {
                 ("listener", rest) if !descriptors.is_empty() => {
-                    listeners.push(socket::Inherited::read(rest, descriptors.remove(0))?);
+                    listeners.push(InheritedListener::read(rest, descriptors.remove(0))?);
                 }
                 ("pipe", rest) => pipe = pipe::Rest::read(rest)?,
                 _ => return None,

@@ -6,6 +6,8 @@ use std::pin::Pin;
 use hublet::Hub;
 
 use super::before::{Prior, TakeOver};
+#[cfg(target_os = "linux")]
+use super::inherited;
 use super::socket::Served;
 use super::{Failure, flags, pipe, socket};
 
@@ -30,7 +32,7 @@ pub(crate) fn begin(
     #[cfg(target_os = "linux")]
     if let Some(Prior { listeners, pipe, state, descriptors }) = prior {
         let (hub, manager, taken) = Hub::take_over(config, &state, descriptors).map_err(usage)?;
-        let served = socket::listen_on(addresses, listeners);
+        let served = inherited::listen_on(addresses, listeners);
         let manager = Box::pin(manager);
         return Ok(Begun { hub, manager, taken: Some(taken), served, rest: pipe });
     }

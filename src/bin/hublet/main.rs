@@ -9,6 +9,8 @@ mod begun;
 mod flags;
 mod handler;
 mod health;
+#[cfg(target_os = "linux")]
+mod inherited;
 mod input;
 mod join_log;
 mod json_reader;

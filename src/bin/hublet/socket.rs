@@ -90,8 +90,8 @@ impl fmt::Display for Address {
 /// The file of a Unix socket. Dropping this removes the file, unless another has replaced it.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
-    path: PathBuf,
-    identity: Option<Identity>,
+    pub(crate) path: PathBuf,
+    pub(crate) identity: Option<Identity>,
 }
 
 impl Drop for SocketFile {
@@ -111,9 +111,9 @@ type Bound = (Listener, Option<SocketFile>);
 #[derive(Debug)]
 pub(crate) struct Served {
     pub(crate) listener: Listener,
-    file: Option<SocketFile>,
+    pub(crate) file: Option<SocketFile>,
     /// The address that made it; empty for one that a supervisor passed.
-    address: String,
+    pub(crate) address: String,
 }
 
 /// What a restart hands on of a listener that is served.
@@ -156,77 +156,6 @@ impl Served {
     }
 }
 
-/// A listener of the process that this one was.
-#[cfg(target_os = "linux")]
-#[derive(Debug)]
-pub(crate) struct Inherited {
-    descriptor: OwnedFd,
-    identity: Identity,
-    address: String,
-}
-
-#[cfg(target_os = "linux")]
-impl Inherited {
-    /// Reads the line of an [`Open`], but for its first word.
-    pub(crate) fn read(line: &str, descriptor: OwnedFd) -> Option<Self> {
-        let mut words = line.splitn(5, ' ');
-        let identity = (
-            words.next()?.parse().ok()?,
-            words.next()?.parse().ok()?,
-            words.next()?.parse().ok()?,
-            words.next()?.parse().ok()?,
-        );
-        Some(Self { descriptor, identity, address: words.next()?.to_owned() })
-    }
-
-    /// The listener, which listens on.
-    fn served(self) -> Result<Served, Error> {
-        let is_unix =
-            rustix::net::getsockname(&self.descriptor).map_err(io::Error::from)?.address_family()
-                == rustix::net::AddressFamily::UNIX;
-        let listener = if is_unix {
-            Listener::try_from(std::os::unix::net::UnixListener::from(self.descriptor))?
-        } else {
-            Listener::try_from(std::net::TcpListener::from(self.descriptor))?
-        };
-        let path = self.address.strip_prefix("unix:").filter(|_| self.identity != (0, 0, 0, 0));
-        let file = path.map(|path| SocketFile { path: path.into(), identity: Some(self.identity) });
-        Ok(Served { listener, file, address: self.address })
-    }
-}
-
-/// The listeners of the process that this one was, for the addresses that are asked for now. One
-/// that cannot be bound is an error in the log, since clients are connected by the others.
-#[cfg(target_os = "linux")]
-pub(crate) fn listen_on(addresses: &[Address], inherited: Vec<Inherited>) -> Vec<Served> {
-    let (mut passed, mut others): (Vec<_>, Vec<_>) =
-        inherited.into_iter().partition(|inherited| inherited.address.is_empty());
-    let default = [DEFAULT];
-    let addresses = if addresses.is_empty() && passed.is_empty() { &default } else { addresses };
-    let mut bound = Vec::new();
-    for address in addresses {
-        let text = address.to_string();
-        let (ours, rest): (Vec<_>, Vec<_>) =
-            others.into_iter().partition(|inherited| inherited.address == text);
-        others = rest;
-        if ours.is_empty() {
-            if let Err(failure) = serve(address, &mut bound) {
-                ::log::error!("{}", failure.sentence);
-            }
-        }
-        passed.extend(ours);
-    }
-    for inherited in passed {
-        match inherited.served() {
-            Ok(served) => bound.push(served),
-            Err(error) => ::log::error!("a socket from before cannot be listened on: {error}"),
-        }
-    }
-    // The file of an address that is not asked for any more goes.
-    others.into_iter().for_each(|inherited| drop(inherited.served()));
-    bound
-}
-
 /// The address that the hub listens on without `--listen`.
 pub(crate) const DEFAULT: Address =
     Address::Tcp(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080)));
@@ -247,7 +176,7 @@ pub(crate) fn listen(addresses: &[Address]) -> Result<Vec<Served>, Failure> {
 }
 
 /// Binds an address that is to be served.
-fn serve(address: &Address, served: &mut Vec<Served>) -> Result<(), Failure> {
+pub(crate) fn serve(address: &Address, served: &mut Vec<Served>) -> Result<(), Failure> {
     let mut bound = Vec::new();
     bind(address, &mut bound)?;
     served.extend(bound.into_iter().map(|bound| Served::of(bound, address.to_string())));
@@ -395,7 +324,7 @@ fn bind_unix(unix: &UnixAddress) -> Result<Bound, Failure> {
 
 /// Device, inode, and time of creation in seconds and nanoseconds. The inode alone is not enough:
 /// file systems use it again at once for the next file.
-type Identity = (u64, u64, i64, i64);
+pub(crate) type Identity = (u64, u64, i64, i64);
 
 /// The identity of a file, which tells it from a later one of the same name.
 fn identity(path: &Path) -> Option<Identity> {
