@@ -6,8 +6,6 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_lite::future::or;
-
 use crate::connection::handler::Handler;
 use crate::connection::registration::take_place;
 use crate::http1::head::Head;
@@ -17,7 +15,7 @@ use crate::hub::ack::{Acking, Acknowledged};
 use crate::hub::client_id::Target;
 use crate::net::stream::Transport;
 use crate::serve::exchange::Exchange;
-use crate::serve::lines::{HEAD_HELD, ended, forbidden};
+use crate::serve::long_request::{HEAD_HELD, over};
 use crate::serve::publish::{BodyKind, dispatch, published_as, read_message};
 
 /// Publishes the body of a request, once the hook has allowed it, and waits for its recipients.
@@ -41,9 +39,9 @@ pub(crate) async fn publish_acked<T: Transport, H: Handler>(
     let acking = Acking::default();
     let ack = &acking.0;
     let (published, hubs) = dispatch(hub, target.clone(), message, Some(ack)).await?;
-    let mut over = hub.shared().timers.after(wait);
-    let mut stopped = pin!(or(ended(hub), forbidden(handler, &head.request, &peer, &target)));
-    let waited = over.within(poll_fn(|cx| {
+    let mut stopped = pin!(over(hub, handler, &head.request, &peer, &target));
+    let mut deadline = hub.shared().timers.after(wait);
+    let waited = deadline.within(poll_fn(|cx| {
         if ack.poll_settled(cx).is_ready() || stopped.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Ok(()));
         }

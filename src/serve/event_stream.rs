@@ -28,6 +28,7 @@ use crate::net::stream::Transport;
 use crate::peer::Peer;
 use crate::serve::exchange::Exchange;
 use crate::serve::hub_events::{HubEvents, events_max, read};
+use crate::serve::long_request::HEAD_HELD;
 use crate::sse::connection::{self, EventFormat, close};
 use crate::sse::discarded::Discarded;
 use crate::sse::encoder::Encoder;
@@ -38,7 +39,7 @@ const BATCH: usize = 8 * 1024;
 
 /// Bytes of memory that a stream holds beside the events that wait: the head of its request and what
 /// is to be written, at most.
-const HELD: usize = 8 * 1024 + 2 * BATCH;
+const HELD: usize = HEAD_HELD + 2 * BATCH;
 
 /// Answers a request for events, once the hook has allowed it. Returns why there is no other answer.
 ///

@@ -1,18 +1,16 @@
 //! Publishing a stream of lines: each line of a body is a message as it comes.
 
 use std::borrow::Cow;
-use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Poll, ready};
 
-use futures_lite::future::{or, yield_now};
+use futures_lite::future::yield_now;
 use http::{Request, StatusCode, header};
 
 use crate::connection::handler::Handler;
-use crate::connection::hooks::run_request_hook;
 use crate::connection::memory_wait::MemoryWait;
 use crate::connection::registration::take_place;
 use crate::http1::body_stream::BodyStream;
@@ -26,8 +24,8 @@ use crate::hub::handle::Hub;
 use crate::hub::reply::Answer;
 use crate::json;
 use crate::net::stream::Transport;
-use crate::peer::Peer;
 use crate::serve::exchange::Exchange;
+use crate::serve::long_request::{HEAD_HELD, over};
 use crate::serve::post_rate::{network, slow_down};
 use crate::serve::publish::{has_binary_type, message, outcome_unknown};
 use crate::stats::add;
@@ -40,9 +38,6 @@ const UNANSWERED_MAX: usize = 32;
 /// Bytes of a line that may wait for the rest of it without a deadline. Programs write a part of a
 /// line and go on later; what is longer has the time of a message.
 const BEGUN_MAX: usize = 4 * 1024;
-
-/// Bytes of memory that a stream holds beside its buffer: the head of its request, at most.
-pub(crate) const HEAD_HELD: usize = 8 * 1024;
 
 /// Whether each line of a request's body is a message.
 pub(crate) fn has_lines(request: &Request<()>) -> Result<bool, Response> {
@@ -80,7 +75,7 @@ pub(crate) async fn publish_lines<T: Transport, H: Handler>(
     let _held = hub.memory().charge(HEAD_HELD);
     let (request, mut body) = (&head.request, BodyStream::new(head.framing));
     let is_binary = has_binary_type(request.headers());
-    let mut over = pin!(or(ended(hub), forbidden(handler, request, &peer, &target)));
+    let mut over = pin!(over(hub, handler, request, &peer, &target));
     let mut lines = Lines {
         hub,
         target: target.clone(),
@@ -106,28 +101,6 @@ pub(crate) async fn publish_lines<T: Transport, H: Handler>(
     };
     exchange.has_unread_body = refused.is_some();
     Ok(lines.report(refused))
-}
-
-/// The answer once the hub drains, another process takes it over, or its manager has ended: a stream
-/// that rests would learn of that with its next line only.
-pub(crate) async fn ended(hub: &Hub) -> Response {
-    or(hub.long_requests_end(), hub.ended()).await;
-    draining()
-}
-
-/// The answer once the handler says that the request may publish no more.
-pub(crate) async fn forbidden<H: Handler>(
-    handler: &H,
-    request: &Request<()>,
-    peer: &Peer,
-    target: &Target,
-) -> Response {
-    let hook = async { Err::<Infallible, _>(handler.publish_until(request, peer, target).await) };
-    let reason = |status| handler.on_refusal(request, status);
-    match run_request_hook(hook, reason).await {
-        Err(refused) => refused,
-        Ok(never) => match never {},
-    }
 }
 
 /// The lines of a body, and what became of them.
@@ -300,6 +273,7 @@ mod tests {
     use crate::disconnect::Disconnect;
     use crate::hub::client::Client;
     use crate::message::Message;
+    use crate::peer::Peer;
     use crate::sim::network::{Line, Socket};
     use crate::time::virtual_time::VirtualTime;
 

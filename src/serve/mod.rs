@@ -13,6 +13,7 @@ pub(crate) mod http_connection;
 pub(crate) mod hub_events;
 pub(crate) mod kept;
 pub(crate) mod lines;
+pub(crate) mod long_request;
 pub(crate) mod metrics;
 pub(crate) mod post_rate;
 pub(crate) mod publish;

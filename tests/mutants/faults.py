@@ -1156,7 +1156,7 @@ FAULTS = [
     ),
     Fault(
         "a stream of lines that rests stays although the manager has ended",
-        "serve/lines.rs::ended",
+        "serve/long_request.rs::ended",
         "or(hub.long_requests_end(), hub.ended()).await;",
         "hub.shared().admissions.closed().await;",
         "serve/lines.rs",
