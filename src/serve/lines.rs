@@ -26,7 +26,7 @@ use crate::json;
 use crate::net::stream::Transport;
 use crate::serve::exchange::Exchange;
 use crate::serve::long_request::{HEAD_HELD, over};
-use crate::serve::post_rate::{network, slow_down};
+use crate::serve::post_rate::{Metered, metered, slow_down};
 use crate::serve::publish::{has_binary_type, message, outcome_unknown};
 use crate::stats::add;
 use crate::time::timers::Deadline;
@@ -85,7 +85,7 @@ pub(crate) async fn publish_lines<T: Transport, H: Handler>(
         recipients: 0,
         unanswered: Vec::new(),
         searched: 0,
-        network: network(hub, handler, request, &peer),
+        metered: metered(hub, handler, request, &peer),
         uncounted: 0,
     };
     let ended = lines.read_all(stream, &mut body, over.as_mut()).await;
@@ -119,8 +119,8 @@ struct Lines<'a> {
     unanswered: Vec<Answer<Dispatched>>,
     /// Bytes of the line that has begun, in which no line end is.
     searched: usize,
-    /// The network that the lines count under, if the rate of their address is limited.
-    network: Option<u128>,
+    /// Where the lines count, if the rate of their address is limited.
+    metered: Option<Metered<'a>>,
     /// Messages that were not counted there yet.
     uncounted: usize,
 }
@@ -146,9 +146,9 @@ impl Lines<'_> {
             if !is_whole {
                 self.collect().await?;
             }
-            if let Some(network) = self.network {
+            if let Some(metered) = self.metered {
                 let lines = std::mem::take(&mut self.uncounted);
-                slow_down(hub, network, lines, over.as_mut()).await?;
+                slow_down(hub, metered, lines, over.as_mut()).await?;
             }
             if is_whole {
                 return Ok(());

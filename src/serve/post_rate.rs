@@ -8,19 +8,24 @@ use http::{Request, StatusCode};
 use crate::connection::handler::Handler;
 use crate::http1::response::Response;
 use crate::hub::handle::Hub;
+use crate::limits::post_rates::PostRates;
 use crate::peer::Peer;
 use crate::stats::add;
 use crate::time::clock::now;
 
-/// The network that a request counts under, if its rate is limited.
-pub(crate) fn network<H: Handler>(
-    hub: &Hub,
+/// The network that a request counts under, and where.
+pub(crate) type Metered<'a> = (&'a PostRates, u128);
+
+/// Where a request counts, if its rate is limited.
+pub(crate) fn metered<'a, H: Handler>(
+    hub: &'a Hub,
     handler: &H,
     request: &Request<()>,
     peer: &Peer,
-) -> Option<u128> {
-    let network = peer.network().filter(|_| hub.shared().post_rates.is_some());
-    network.filter(|_| handler.is_rate_limited(request, peer))
+) -> Option<Metered<'a>> {
+    let rates = hub.shared().post_rates.as_deref()?;
+    let network = peer.network().filter(|_| handler.is_rate_limited(request, peer))?;
+    Some((rates, network))
 }
 
 /// Counts a request to publish a message, or none of a stream of lines, where each line counts later.
@@ -36,8 +41,7 @@ pub(crate) fn admit_post<H: Handler>(
     peer: &Peer,
     messages: usize,
 ) -> Result<(), Response> {
-    let Some(network) = network(hub, handler, request, peer) else { return Ok(()) };
-    let Some(rates) = &hub.shared().post_rates else { return Ok(()) };
+    let Some((rates, network)) = metered(hub, handler, request, peer) else { return Ok(()) };
     rates.admit(network, messages, now()).map_err(|wait| {
         add(&hub.shared().counters.posts_over_rate, 1);
         let limit = rates.per_second();
@@ -55,11 +59,10 @@ pub(crate) fn admit_post<H: Handler>(
 /// What `over` says, if that comes before.
 pub(crate) async fn slow_down(
     hub: &Hub,
-    network: u128,
+    (rates, network): Metered<'_>,
     lines: usize,
     over: impl Future<Output = Response> + Unpin,
 ) -> Result<(), Response> {
-    let Some(rates) = &hub.shared().post_rates else { return Ok(()) };
     let wait = rates.count(network, lines, now());
     if wait.is_zero() {
         return Ok(());
