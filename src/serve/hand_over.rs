@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_lite::future::{or, yield_now};
 
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::hub::command::Command;
 use crate::hub::handle::Hub;
 use crate::hub::holding::{Handle, Parked, Roster};
@@ -166,12 +166,12 @@ impl Hub {
     /// [`Hub::take_over`]: crate::Hub::take_over
     pub async fn hand_over(&self) -> Result<HandOver, Error> {
         if !self.hold() {
-            return Err(Error::new(Kind::Closed));
+            return Err(Error::closed());
         }
         let mut held = Held(Some(self));
         let (parked, roster) = self.collect().await?;
-        for _ in 0..LAST_TURNS {
-            if roster.left > 0 {
+        if roster.left > 0 {
+            for _ in 0..LAST_TURNS {
                 yield_now().await;
             }
         }
