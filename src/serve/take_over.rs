@@ -118,20 +118,24 @@ impl Hub {
         shared.counters.restore(&state.counters, &state.refused);
         let (mut clients, mut kept, mut slots) = (Vec::new(), Vec::new(), HashSet::new());
         let mut newest = HashMap::new();
+        let mut line = 1;
         for room in &state.rooms {
-            let is_new = is_name(&room.name) && newest.insert(&*room.name, room.newest).is_none();
-            is_new.then_some(1).ok_or(1).map_err(unreadable)?;
+            line += 1;
+            if !is_name(&room.name) || newest.insert(&*room.name, room.newest).is_some() {
+                return Err(unreadable(line));
+            }
+            line += room.messages.len();
         }
         for (nth, connection) in state.connections.iter().enumerate() {
-            let line = state.line_of(nth);
-            let peer = Peer::of(&connection.peer).ok_or(line).map_err(unreadable)?;
+            let unreadable = || unreadable(state.line_of(nth));
+            let peer = Peer::of(&connection.peer).ok_or_else(unreadable)?;
             let client = match &connection.client {
                 Some(client) => {
                     let is_new = client.id.0 < SLOT_MAX && slots.insert(client.id.0);
                     let restored = is_new
                         .then(|| restore_client(&hub, client, &newest, &mut clients))
                         .flatten();
-                    Some(restored.ok_or(line).map_err(unreadable)?)
+                    Some(restored.ok_or_else(unreadable)?)
                 }
                 None => None,
             };
@@ -342,5 +346,34 @@ async fn serve_requests<T: Transport, H: Handler>(
 impl fmt::Debug for TakeOver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TakeOver").field("connections", &self.connections()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::state::{Connection, Kept, Room};
+    use crate::message::Message;
+
+    #[test]
+    fn sentence_about_a_state_names_the_line() {
+        let room = |name: &str| {
+            let messages = vec![Kept { message: Message::from("kept"), except: None }];
+            Room { name: name.to_owned(), newest: 1, messages, ..Room::default() }
+        };
+        let connection = |peer: &str| Connection { peer: peer.to_owned(), client: None };
+        let refused = |rooms: &[&str], peers: &[&str]| {
+            let (rooms, peers) = (rooms.iter().map(|name| room(name)), peers.iter());
+            let connections = peers.map(|peer| connection(peer)).collect();
+            let state = State { rooms: rooms.collect(), connections, ..State::default() };
+            let restored = Hub::restore(Config::default(), &state.write());
+            restored.err().map(|error| error.to_string())
+        };
+        let sentence =
+            |line| format!("line {line} of the state is not one that this version reads");
+        assert_eq!(refused(&["a", "b"], &["127.0.0.1:1", "unix"]), None);
+        assert_eq!(refused(&["a", ""], &[]), Some(sentence(4)));
+        assert_eq!(refused(&["a", "b", "a"], &[]), Some(sentence(6)));
+        assert_eq!(refused(&["a", "b"], &["127.0.0.1:1", "nowhere"]), Some(sentence(7)));
     }
 }

@@ -1134,6 +1134,13 @@ FAULTS = [
         "encoder.rs",
     ),
     Fault(
+        "a sentence about the state of another process names a line above the one that is wrong",
+        "take_over.rs::restore",
+        "line += room.messages.len();",
+        "",
+        "serve/take_over.rs",
+    ),
+    Fault(
         "a stream of lines takes no place of a client",
         "serve/lines.rs::publish_lines",
         "let _place = take_place(hub, peer.network())?;",
