@@ -26,6 +26,7 @@ pub(crate) mod positions;
 pub(crate) mod publishing;
 pub(crate) mod queue;
 pub(crate) mod queue_config;
+pub(crate) mod queue_cursor;
 pub(crate) mod registry;
 pub(crate) mod reply;
 pub(crate) mod room;
@@ -35,6 +36,7 @@ pub(crate) mod shared_rooms;
 pub(crate) mod since;
 pub(crate) mod sizing;
 pub(crate) mod state;
+pub(crate) mod state_text;
 pub(crate) mod subscriptions;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -17,9 +17,9 @@ use std::{fmt, io};
 
 use crate::config::Overflow;
 use crate::disconnect::Disconnect;
-use crate::hub::ack::{Ack, Owed};
+use crate::hub::ack::Ack;
 use crate::hub::backlog::Backlog;
-use crate::hub::batch::{Audience, Batch};
+use crate::hub::batch::Batch;
 use crate::hub::client_id::ClientId;
 use crate::hub::cursor::{Cursor, Reader};
 use crate::hub::extras::Extras;
@@ -55,7 +55,7 @@ pub(crate) enum Push {
 }
 
 /// How far a batch went straight to the client's writer.
-enum Written {
+pub(super) enum Written {
     /// All of it.
     Whole,
     /// So many messages need not wait any more.
@@ -66,7 +66,7 @@ enum Written {
 
 /// The positions of a batch, for a client that is told them.
 #[derive(Debug, Clone, Copy)]
-enum Numbering {
+pub(super) enum Numbering {
     /// It is not told.
     Off,
     /// The messages have none.
@@ -77,7 +77,7 @@ enum Numbering {
 
 impl Numbering {
     /// The position of the message at `index`.
-    fn at(self, index: usize) -> Option<u64> {
+    pub(super) fn at(self, index: usize) -> Option<u64> {
         match self {
             Self::Off => None,
             Self::None => Some(0),
@@ -135,33 +135,33 @@ pub(crate) type Taken = (Message, Option<u64>);
 #[derive(Debug)]
 pub(crate) struct Queue {
     /// Limits and counters, one for all queues of the hub.
-    queue_config: Arc<QueueConfig>,
+    pub(super) queue_config: Arc<QueueConfig>,
     /// The lane; held for a push, a drain or a change of phase, never across a wait.
     state: Mutex<State>,
 }
 
-struct State {
-    phase: Phase,
+pub(super) struct State {
+    pub(super) phase: Phase,
     /// Whether the close frame waits or is written: nothing may follow it (RFC 6455 5.5.1).
     closing: bool,
     /// Whether anything but a close frame ever came here, taken or not.
-    sent: bool,
+    pub(super) sent: bool,
     /// What the client's frames are written in.
-    encoding: Encoding,
+    pub(super) encoding: Encoding,
     /// Where a push writes while nothing waits; `None` for a stream that only its task can write.
-    outlet: Option<Arc<dyn DirectWriter>>,
+    pub(super) outlet: Option<Arc<dyn DirectWriter>>,
     /// Control frames that wait: after a cut frame, before whole messages.
     control: Vec<u8>,
     /// Messages that wait, one at least; made by the first push that the socket does not take.
-    backlog: Option<Box<Backlog>>,
+    pub(super) backlog: Option<Box<Backlog>>,
     /// Wakes the connection's task; stored by each of its polls, taken by the call that wakes it.
-    waker: Option<Waker>,
+    pub(super) waker: Option<Waker>,
     /// What is known of the end, once there is one.
     end: Option<Box<End>>,
     /// What only some clients need.
-    extras: Option<Box<Extras>>,
+    pub(super) extras: Option<Box<Extras>>,
     /// The client's id once the registry has taken it in.
-    id: Option<ClientId>,
+    pub(super) id: Option<ClientId>,
     /// Memory that the connection holds for the client alone, and the tick since which it does.
     private_bytes: u32,
     private_since: u32,
@@ -169,9 +169,9 @@ struct State {
 
 /// The end of a client.
 #[derive(Debug, Default)]
-struct End {
+pub(super) struct End {
     /// Why the queue was closed or evicted; `None` if the connection ended by itself.
-    reason: Option<Disconnect>,
+    pub(super) reason: Option<Disconnect>,
     /// The rooms that the client was in when the registry removed it, until its connection takes
     /// them for the hook.
     left: Option<Vec<Arc<str>>>,
@@ -250,18 +250,6 @@ impl Queue {
         Some(Clean { missed, encoding, cursor })
     }
 
-    /// The position that a client was told last, if it is told positions.
-    pub(crate) fn told(&self) -> Option<u64> {
-        self.lock().position()
-    }
-
-    /// The client was told of the gap before a position.
-    pub(crate) fn told_gap(&self, position: u64) {
-        let mut state = self.lock();
-        let cursor = state.cursor().filter(|cursor| cursor.position() == position);
-        cursor.into_iter().for_each(|cursor| cursor.has_gap = false);
-    }
-
     /// Ends the wait for the handshake: what is pushed may be written from now on.
     pub(crate) fn open(&self, outlet: Option<Arc<dyn DirectWriter>>) {
         let mut state = self.lock();
@@ -284,7 +272,7 @@ impl Queue {
 
     /// Writes a batch if nothing waits, else lets it wait.
     #[inline(always)]
-    fn write_or_wait(
+    pub(super) fn write_or_wait(
         &self,
         mut state: MutexGuard<'_, State>,
         batch: &Batch<'_>,
@@ -305,7 +293,12 @@ impl Queue {
     /// Writes what the client's writer takes of a batch, if nothing waits. If the writer has failed,
     /// `lost` messages count as lost, beside those that the client's cursor owes it.
     #[inline(always)]
-    fn write_through(&self, state: &mut State, batch: &Batch<'_>, lost: usize) -> Written {
+    pub(super) fn write_through(
+        &self,
+        state: &mut State,
+        batch: &Batch<'_>,
+        lost: usize,
+    ) -> Written {
         let is_ready = state.is_empty() && state.phase == Phase::Open;
         let outlet = if is_ready { state.outlet.as_ref() } else { None };
         if let Some(outlet) = outlet {
@@ -327,241 +320,9 @@ impl Queue {
         Written::Part(0)
     }
 
-    /// Takes a batch for a client that has a cursor, or has missed messages.
-    #[inline(never)]
-    fn push_with_extras(&self, mut state: MutexGuard<'_, State>, batch: &Batch<'_>) -> Push {
-        let is_open = matches!(state.phase, Phase::Handshaking | Phase::Open);
-        let overflow = state.queue_overflow(&self.queue_config);
-        let Some(cursor) = state.cursor() else {
-            return self.write_or_wait(state, batch, Numbering::Off);
-        };
-        let is_counted = cursor.counts(batch.audience());
-        let is_numbered = cursor.reader == Reader::Numbered;
-        if !is_counted {
-            if cursor.reader == Reader::Counting && !batch.is_answer() {
-                return Push::Refused;
-            }
-            let numbering = if is_numbered { Numbering::None } else { Numbering::Off };
-            return self.write_or_wait(state, batch, numbering);
-        }
-        if !is_open {
-            return Push::Gone;
-        }
-        let (len, was_behind, before) =
-            (batch.messages().len(), cursor.is_behind(), cursor.position());
-        cursor.pass_over(batch.span(len), len);
-        if was_behind || cursor.keeps && overflow == Overflow::Replay {
-            if was_behind || !state.is_empty() {
-                self.owe_later(&mut state, batch);
-            } else {
-                self.hand(state, batch);
-            }
-            return Push::Ok;
-        }
-        cursor.hand_over(batch.span(len), len);
-        let numbering = if is_numbered { Numbering::Behind(before) } else { Numbering::Off };
-        self.write_or_wait(state, batch, numbering)
-    }
-
-    /// Owes an acknowledgement for a message that stays in the client's room for now.
-    fn owe_later(&self, state: &mut State, batch: &Batch<'_>) {
-        if let (Some(ack), Some(cursor)) = (batch.ack, state.cursor()) {
-            cursor.owe(ack, &self.queue_config.memory);
-        }
-    }
-
-    /// Hands a client messages that it is owed, as many as fit; the others stay in its room.
-    fn hand(&self, mut state: MutexGuard<'_, State>, batch: &Batch<'_>) {
-        let was_empty = state.is_empty();
-        let waiting = state.backlog.as_ref().map_or(0, |backlog| backlog.len());
-        let mut taken = match self.write_through(&mut state, batch, 0) {
-            Written::Whole => batch.messages().len(),
-            Written::Part(first) => first,
-            Written::Failed(waker) => {
-                // With what the cursor owes, the messages are counted as lost.
-                drop(state);
-                return wake(waker);
-            }
-        };
-        let terms = state.terms();
-        let queue_config = terms.as_deref().unwrap_or(&self.queue_config);
-        let State { extras, backlog, encoding, outlet, .. } = &mut *state;
-        let Some(cursor) = extras.as_mut().and_then(|extras| extras.cursor.as_mut()) else {
-            return;
-        };
-        let numbering = match cursor.reader {
-            Reader::Numbered => Numbering::Behind(cursor.position()),
-            Reader::Plain | Reader::Counting => Numbering::Off,
-        };
-        // Where the room is the queue, one message waits for the writer, which says when more fits.
-        let replays = cursor.keeps && queue_config.overflow == Overflow::Replay;
-        let is_one = replays && outlet.is_some();
-        while taken < batch.messages().len() && !(is_one && backlog.is_some()) {
-            let new = || Backlog::new(*encoding, self.queue_config.memory.tick());
-            let (message, position) = (&batch.messages()[taken], numbering.at(taken));
-            let backlog = backlog.get_or_insert_with(new);
-            if !backlog.push_kept(message, position, queue_config) {
-                break;
-            }
-            if let Some(ack) = batch.ack {
-                backlog.owe(backlog.len() - 1, ack.owe(), &self.queue_config);
-            }
-            taken += 1;
-        }
-        let before = cursor.position();
-        cursor.hand_over(batch.span(taken), taken);
-        let owed = cursor.take_owed();
-        if !owed.is_empty() {
-            let waits = backlog.as_ref().map_or(0, |backlog| backlog.len()) - waiting;
-            self.hand_owed(&mut state, owed, batch, (before, taken - waits, waiting));
-        }
-        if taken == 0 {
-            self.owe_later(&mut state, batch);
-        }
-        state.forget_empty_backlog();
-        if was_empty && !state.is_empty() {
-            let waker = state.waker.take();
-            drop(state);
-            wake(waker);
-        }
-    }
-
-    /// Acknowledges messages that the client was handed from its room: `written` of the batch behind
-    /// the position `before` are with the kernel, the others are in the backlog, behind `waiting`.
-    #[cold]
-    fn hand_owed(
-        &self,
-        state: &mut State,
-        owed: Vec<(u64, Owed)>,
-        batch: &Batch<'_>,
-        (before, written, waiting): (u64, usize, usize),
-    ) {
-        for (position, owed) in owed {
-            match (batch.index_of(position.saturating_sub(before)), &mut state.backlog) {
-                (Some(index), _) if index < written => owed.deliver(),
-                (Some(index), Some(backlog)) => {
-                    backlog.owe(waiting + index - written, owed, &self.queue_config);
-                }
-                // It was not for this client.
-                _ => {}
-            }
-        }
-    }
-
     /// Sets other limits for this queue than for all.
     pub(crate) fn set_terms(&self, terms: QueueConfig) {
         self.lock().extras.get_or_insert_default().terms = Some(Arc::new(terms));
-    }
-
-    /// Gives the client a place among the messages of its room.
-    pub(crate) fn set_cursor(&self, cursor: Cursor) {
-        self.lock().extras.get_or_insert_default().cursor = Some(cursor);
-    }
-
-    /// Whether rooms that keep messages take the place of queues.
-    pub(crate) fn replays(&self) -> bool {
-        self.lock().queue_overflow(&self.queue_config) == Overflow::Replay
-    }
-
-    /// Looks at the cursor of a client that takes messages still.
-    pub(crate) fn with_cursor<T>(&self, look: impl FnOnce(&mut Cursor) -> T) -> Option<T> {
-        let mut state = self.lock();
-        let is_open = matches!(state.phase, Phase::Handshaking | Phase::Open);
-        state.cursor().filter(|_| is_open).map(look)
-    }
-
-    /// Whether the client hears what it publishes itself.
-    pub(crate) fn hears_itself(&self) -> bool {
-        self.lock().cursor().is_some_and(|cursor| cursor.hears_itself())
-    }
-
-    /// Takes messages that its room keeps, of those that the client is owed; `true` if more of them
-    /// wait, and nothing here.
-    pub(crate) fn push_kept(&self, batch: &Batch<'_>) -> bool {
-        let mut state = self.lock();
-        if !matches!(state.phase, Phase::Handshaking | Phase::Open) {
-            return false;
-        }
-        state.sent = true;
-        self.hand(state, batch);
-        self.lock().take_ask().is_some()
-    }
-
-    /// Notes messages that are not for this client, since it has published them.
-    pub(crate) fn leave_out(&self, audience: Audience<'_>, span: u64) {
-        let mut state = self.lock();
-        let cursor = state.cursor().filter(|cursor| cursor.counts(audience));
-        cursor.into_iter().for_each(|cursor| cursor.leave_out(span));
-    }
-
-    /// Passes over kept messages that are not for this client, since it has published them; `true`
-    /// if more wait, and nothing here.
-    pub(crate) fn pass_own(&self, span: u64) -> bool {
-        let mut state = self.lock();
-        state.cursor().into_iter().for_each(|cursor| cursor.hand_over(span, 0));
-        state.take_ask().is_some()
-    }
-
-    /// The client whose room is to be asked for more, if nothing waits here.
-    pub(crate) fn ask(&self) -> Option<ClientId> {
-        self.lock().take_ask()
-    }
-
-    /// Leaves out what its room keeps no more: all before a position, that counts as lost.
-    pub(crate) fn skip_to(&self, position: u64) {
-        let mut state = self.lock();
-        let lost = state.cursor().map_or(0, |cursor| cursor.skip_to(position));
-        if lost > 0 {
-            add(&self.queue_config.counters.messages_lost, lost);
-            state.extras.get_or_insert_default().missed += lost;
-            // The connection tells the client, also if no message follows.
-            let waker = state.waker.take();
-            drop(state);
-            wake(waker);
-        }
-    }
-
-    /// A room has begun a new life at a position, behind a gap. Returns whether the client counts the
-    /// messages of that room, so that it has to be closed.
-    pub(crate) fn begin_anew(&self, room: &str, position: u64) -> bool {
-        let mut state = self.lock();
-        let Some(cursor) = state.cursor().filter(|cursor| *cursor.room == *room) else {
-            return false;
-        };
-        let is_counting = cursor.reader == Reader::Counting;
-        let lost = cursor.begin_anew(position);
-        add(&self.queue_config.counters.messages_lost, lost);
-        // The task of a client that is told of the gap does so now.
-        let waker = state.waker.take();
-        drop(state);
-        wake(waker);
-        is_counting
-    }
-
-    /// Evicts a client whose next message its room keeps no more.
-    ///
-    /// For the registry, which removes it.
-    pub(crate) fn evict_overtaken(&self) {
-        let mut state = self.lock();
-        if matches!(state.phase, Phase::Handshaking | Phase::Open) {
-            let code = Disconnect::SLOW.code();
-            let reason = Disconnect::new(code, "too slow: its next message is kept no more");
-            state.end().reason.get_or_insert(reason);
-            state.evict(&self.queue_config, 0);
-            state.id = None;
-            let waker = state.waker.take();
-            drop(state);
-            wake(waker);
-        }
-    }
-
-    /// Takes the cursor off a client that has left its room: what waits there counts as lost.
-    pub(crate) fn remove_cursor(&self) {
-        let mut state = self.lock();
-        state.give_up(&self.queue_config);
-        if let Some(extras) = &mut state.extras {
-            extras.cursor = None;
-        }
     }
 
     /// Keeps the message of a batch that the first `bytes` end in, if they do; returns how many
@@ -914,7 +675,7 @@ impl Queue {
         self.lock().backlog.is_some()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.lock_here()
     }
 
@@ -939,7 +700,7 @@ impl Queue {
 
 impl State {
     /// What is known of the end, which has begun.
-    fn end(&mut self) -> &mut End {
+    pub(super) fn end(&mut self) -> &mut End {
         self.end.get_or_insert_default()
     }
 
@@ -947,7 +708,7 @@ impl State {
         self.end.as_ref()?.reason.clone()
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.backlog.is_none() && self.control.is_empty()
     }
 
@@ -962,19 +723,19 @@ impl State {
         self.extras.as_ref().map_or(0, |extras| extras.missed)
     }
 
-    fn cursor(&mut self) -> Option<&mut Cursor> {
+    pub(super) fn cursor(&mut self) -> Option<&mut Cursor> {
         self.extras.as_mut()?.cursor.as_mut()
     }
 
     /// The position of the last message that a client was handed that is told it.
-    fn position(&self) -> Option<u64> {
+    pub(super) fn position(&self) -> Option<u64> {
         let cursor = self.extras.as_ref()?.cursor.as_ref()?;
         (cursor.reader == Reader::Numbered).then(|| cursor.position())
     }
 
     /// The client, if it should ask for more: nothing waits here, and messages wait in its room. It
     /// asks once.
-    fn take_ask(&mut self) -> Option<ClientId> {
+    pub(super) fn take_ask(&mut self) -> Option<ClientId> {
         let id = self.id.filter(|_| self.phase == Phase::Open && self.is_empty())?;
         let cursor = self.cursor()?;
         let asks = cursor.is_behind() && !std::mem::replace(&mut cursor.asked, true);
@@ -991,25 +752,25 @@ impl State {
     }
 
     /// The policy of this queue.
-    fn queue_overflow(&self, queue_config: &QueueConfig) -> Overflow {
+    pub(super) fn queue_overflow(&self, queue_config: &QueueConfig) -> Overflow {
         let terms = self.extras.as_ref().and_then(|extras| extras.terms.as_ref());
         terms.map_or(queue_config.overflow, |terms| terms.overflow)
     }
 
     /// The limits of this queue, if they are not those of all.
-    fn terms(&self) -> Option<Arc<QueueConfig>> {
+    pub(super) fn terms(&self) -> Option<Arc<QueueConfig>> {
         self.extras.as_ref()?.terms.clone()
     }
 
     /// Counts as lost what waits in the room of a client that ends.
-    fn give_up(&mut self, queue_config: &QueueConfig) {
+    pub(super) fn give_up(&mut self, queue_config: &QueueConfig) {
         let lost = self.cursor().map_or(0, Cursor::give_up);
         add(&queue_config.counters.messages_lost, lost);
     }
 
     /// Evicts: the backlog and `more` messages count as dropped. A cut frame is kept, and control
     /// frames, the first of which may be cut.
-    fn evict(&mut self, queue_config: &QueueConfig, more: usize) {
+    pub(super) fn evict(&mut self, queue_config: &QueueConfig, more: usize) {
         let dropped = self.backlog.as_mut().map_or(0, |backlog| backlog.drop_all_but_cut());
         self.forget_empty_backlog();
         self.miss((dropped + more) as u64, queue_config);
@@ -1035,7 +796,7 @@ impl State {
     }
 
     /// Gives the memory of a backlog back once nothing waits in it: the client is not behind.
-    fn forget_empty_backlog(&mut self) {
+    pub(super) fn forget_empty_backlog(&mut self) {
         if self.backlog.as_ref().is_some_and(|backlog| backlog.is_empty()) {
             self.backlog = None;
         }
@@ -1078,7 +839,7 @@ fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-fn wake(waker: Option<Waker>) {
+pub(super) fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
         waker.wake();
     }

@@ -13,7 +13,8 @@ use crate::error::Error;
 use crate::hub::command::Command;
 use crate::hub::handle::Hub;
 use crate::hub::holding::{Handle, Parked, Roster};
-use crate::hub::state::{Connection, State, VERSION};
+use crate::hub::state::{Connection, State};
+use crate::hub::state_text::VERSION;
 use crate::message::Encoding;
 #[cfg(unix)]
 use crate::net::socket::descriptor;

@@ -78,7 +78,7 @@ FAULTS = [
     ),
     Fault(
         "acknowledged: nothing is owed for what waits in a room",
-        "queue.rs::owe_later",
+        "queue_cursor.rs::owe_later",
         "cursor.owe(ack, &self.queue_config.memory);",
         "let _ = (ack, cursor);",
         ACKS,
@@ -174,7 +174,7 @@ FAULTS = [
     ),
     Fault(
         "history: no event follows a gap, and it is not told",
-        "queue.rs::skip_to",
+        "queue_cursor.rs::skip_to",
         "wake(waker);",
         "drop(waker);",
         "hub/tests/history.rs",
@@ -1433,7 +1433,7 @@ FAULTS = [
     ),
     Fault(
         "restart: a state with fields that are not known is read",
-        "state.rs::Connection::read",
+        "state_text.rs::Connection::read",
         "fields.0.is_empty().then_some(Self { peer, client })",
         "Some(Self { peer, client })",
         "state.rs",
@@ -1447,7 +1447,7 @@ FAULTS = [
     ),
     Fault(
         "history: what a broken socket takes from a cursor is lost twice",
-        "queue.rs::hand",
+        "queue_cursor.rs::hand",
         "match self.write_through(&mut state, batch, 0) {",
         "match self.write_through(&mut state, batch, batch.messages().len()) {",
         "hub/tests/history.rs",
