@@ -30,7 +30,7 @@ use crate::serve::http_connection::{HttpConnection, Outcome};
 use crate::serve::spawn::{Spawn, SpawnWith};
 use crate::sse::connection::run as run_events;
 use crate::time::clock::unix_seconds;
-use crate::websocket::connection::run as run_websocket;
+use crate::websocket::run::run as run_websocket;
 
 /// The first pause after an accept that failed; it doubles up to [`ACCEPT_PAUSE_MAX`].
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);

@@ -35,7 +35,7 @@ use crate::peer::Peer;
 use crate::serve::accept::connect;
 use crate::serve::spawn::Spawn;
 use crate::sse::connection::{EventFormat, resume as resume_events};
-use crate::websocket::connection::resume as resume_websocket;
+use crate::websocket::run::resume as resume_websocket;
 
 /// The highest slot of a client: no process has more descriptors.
 const SLOT_MAX: u32 = 1 << 20;

@@ -17,7 +17,7 @@ use crate::hub::handle::Hub;
 use crate::net::stream::AnyStream;
 use crate::peer::Peer;
 use crate::stats::{RefusalReason, Requested, add};
-use crate::websocket::connection;
+use crate::websocket::run::run as run_websocket;
 use crate::websocket::upgrade::{accept_key, check_protocol, check_upgrade_elsewhere};
 
 impl Hub {
@@ -180,7 +180,7 @@ impl Hub {
         match registration::admit(self, admission, ClientKind::WebSocket).await {
             Ok(admitted) => {
                 add(&counters.upgrades_accepted, 1);
-                Ok(connection::run(self, stream, admitted, Vec::new(), handler).await)
+                Ok(run_websocket(self, stream, admitted, Vec::new(), handler).await)
             }
             Err(error) => {
                 let wrong = error.status().map_or(RefusalReason::Other, RefusalReason::of);

@@ -28,8 +28,8 @@ use crate::sim::poster::Poster;
 use crate::sim::reader::Reads;
 use crate::sim::script::{Op, ROOMS, Script, USERS};
 use crate::time::virtual_time::VirtualTime;
-use crate::websocket::connection;
 use crate::websocket::decoder::tests::frame;
+use crate::websocket::run::run as run_websocket;
 
 /// Ticks after which a world that still moves never rests.
 const TICKS_MAX: usize = 200_000;
@@ -219,7 +219,7 @@ impl World {
             let admission = script.admission(number);
             let kind = ClientKind::WebSocket;
             if let Ok(admitted) = registration::admit(&hub, admission, kind).await {
-                connection::run(&hub, socket, admitted, Vec::new(), &script).await;
+                run_websocket(&hub, socket, admitted, Vec::new(), &script).await;
             }
         });
         self.peers.push(Peer {

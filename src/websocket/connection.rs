@@ -1,27 +1,17 @@
-//! A client's connection after its handshake: read and write in one task and keep time, until
-//! something ends it.
+//! The I/O side of a client: reads, writes and keeps time, until something ends it.
 
-use std::future::{Future, poll_fn};
 use std::io;
-use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use futures_lite::FutureExt as _;
-
-use crate::connection::end::{End, depart, finish};
-use crate::connection::handler::Handler;
+use crate::connection::end::End;
 use crate::connection::memory_wait::MemoryWait;
 use crate::connection::outgoing::{Encode, Outgoing, Output};
-use crate::connection::park::{Details, park_client};
 use crate::connection::rate_limit::RateLimit;
 use crate::connection::read_pause::ReadPause;
-use crate::connection::registration::{Admitted, Registered};
+use crate::connection::registration::Registered;
 use crate::connection::timeouts::Due;
 use crate::disconnect::Disconnect;
-use crate::frame::{TEXT, header};
-use crate::hub::client::Client;
+use crate::frame::header;
 use crate::hub::handle::Hub;
 use crate::hub::queue::Drained;
 use crate::hub::unsent::{Progress, Unsent};
@@ -34,7 +24,7 @@ use crate::websocket::decoder::Event;
 use crate::websocket::reader::Reader;
 
 /// Bytes that one poll reads from a peer, about, before other tasks run.
-const READ_BUDGET: u32 = 64 * 1024;
+pub(super) const READ_BUDGET: u32 = 64 * 1024;
 
 /// A ping (RFC 6455 5.5.2), with a payload, since some small clients mishandle one without.
 pub(crate) const PING: [u8; 5] = *b"\x89\x03hub";
@@ -47,7 +37,7 @@ struct Pong(Vec<u8>);
 
 /// What only some connections need, at some times.
 #[derive(Default)]
-struct Rare<'a> {
+pub(super) struct Rare<'a> {
     /// The pong for the newest ping, while the queue has no room for it.
     pong: Option<Pong>,
     /// What the client has sent, if its rate is limited.
@@ -70,68 +60,6 @@ impl Encode for Frames {
     }
 }
 
-/// Runs a client from its 101 to its end; returns why it ended. `early` came behind its request.
-///
-/// By hand, as [`Connection::serve`] is: an `async fn` keeps its arguments beside what becomes of them,
-/// which are 128 bytes for each client here and 24 there.
-pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
-    hub: &'a Hub,
-    transport: T,
-    admitted: Admitted,
-    early: Vec<u8>,
-    handler: &'a H,
-) -> impl Future<Output = Disconnect> + Send {
-    let Admitted { registered, client, begin, inflates, rate, max_message } = admitted;
-    if let Some(begin) = begin {
-        // Before all messages: none is written before the queue is opened, and control frames go first.
-        let position = begin.position.to_string();
-        registered
-            .queue
-            .push_control(&[&header(TEXT, position.len()), position.as_bytes()].concat());
-    }
-    let mut connection = Connection::new(hub, transport, registered, early, inflates);
-    connection.set_rate(rate);
-    connection.set_max_message(max_message);
-    run_open(connection, client, handler)
-}
-
-/// Runs a client that another process had, to its end; `idle` is for how long its peer has said
-/// nothing.
-pub(crate) fn resume<'a, T: Transport + 'a, H: Handler>(
-    hub: &'a Hub,
-    transport: T,
-    admitted: Admitted,
-    idle: Duration,
-    handler: &'a H,
-) -> impl Future<Output = Disconnect> + Send {
-    let Admitted { registered, client, inflates, rate, max_message, .. } = admitted;
-    let mut connection = Connection::new(hub, transport, registered, Vec::new(), inflates);
-    connection.set_rate(rate);
-    connection.set_max_message(max_message);
-    connection.outgoing.timeouts.heard_before(idle);
-    run_open(connection, client, handler)
-}
-
-/// Runs a client whose queue is open, to its end.
-#[expect(clippy::manual_async_fn, reason = "as run says")]
-fn run_open<'a, T: Transport + 'a, H: Handler>(
-    mut connection: Box<Connection<'a, T>>,
-    client: Client,
-    handler: &'a H,
-) -> impl Future<Output = Disconnect> + Send {
-    async move {
-        let end = connection.serve(&client, handler).await;
-        connection.stop_reading();
-        // Boxed, so that the long life before has no room for the end.
-        let reason = Box::pin(finish(&mut *connection, end, &client)).await;
-        // The socket is closed with the queue, which may write through it, before the hook.
-        let registered = connection.into_registered();
-        // Boxed as well.
-        Box::pin(depart(registered, &client, &reason, handler)).await;
-        reason
-    }
-}
-
 /// The I/O side of a client.
 pub(crate) struct Connection<'a, T> {
     pub(super) hub: &'a Hub,
@@ -140,20 +68,20 @@ pub(crate) struct Connection<'a, T> {
     /// The client's queue, and what is written from it.
     pub(super) outgoing: Outgoing<'a>,
     /// Bytes that may still be read in this turn.
-    read_budget: u32,
+    pub(super) read_budget: u32,
     /// Compressed messages have used up the turn: what else was read waits for the next one.
     is_spent: bool,
     /// Why the peer is not read, while it is not.
-    pause: Option<ReadPause>,
+    pub(super) pause: Option<ReadPause>,
     /// The wait for memory, while memory is short.
     memory_wait: MemoryWait<'a>,
     /// What most connections have nothing of.
-    rare: Option<Box<Rare<'a>>>,
+    pub(super) rare: Option<Box<Rare<'a>>>,
 }
 
 impl<'a, T: Transport> Connection<'a, T> {
     /// Boxed, since a future that holds it by value holds it twice where it hands it on.
-    fn new(
+    pub(super) fn new(
         hub: &'a Hub,
         transport: T,
         registered: Registered,
@@ -174,14 +102,14 @@ impl<'a, T: Transport> Connection<'a, T> {
     }
 
     /// Reads no faster than a rate allows.
-    fn set_rate(&mut self, rate: Rate) {
+    pub(super) fn set_rate(&mut self, rate: Rate) {
         if let Some(rate) = RateLimit::new(rate) {
             self.rare.get_or_insert_default().rate = Some(rate);
         }
     }
 
     /// Takes no longer messages.
-    fn set_max_message(&mut self, bytes: u32) {
+    pub(super) fn set_max_message(&mut self, bytes: u32) {
         if bytes < u32::MAX {
             self.rare.get_or_insert_default().max_message = Some(bytes);
         }
@@ -189,95 +117,21 @@ impl<'a, T: Transport> Connection<'a, T> {
 
     /// Counts a message against the rate.
     #[inline(never)]
-    fn count_rate(&mut self, bytes: usize) {
+    pub(super) fn count_rate(&mut self, bytes: usize) {
         let rate = self.rare.as_mut().and_then(|rare| rare.rate.as_mut());
         rate.into_iter().for_each(|rate| rate.count(bytes));
     }
 
     /// Closes the socket, with what is still in it.
-    fn into_registered(self) -> Registered {
+    pub(super) fn into_registered(self) -> Registered {
         self.outgoing.registered
     }
 
     /// Nothing that came behind the end is read, and the borrowed buffer is not kept over it.
-    fn stop_reading(&mut self) {
+    pub(super) fn stop_reading(&mut self) {
         self.reader.discard(self.hub, self.outgoing.queue());
         self.memory_wait.cancel();
         self.pause = Some(ReadPause::End);
-    }
-
-    /// Hands messages to the handler until something ends the connection.
-    #[expect(clippy::manual_async_fn, reason = "as run says")]
-    fn serve<H: Handler>(
-        &mut self,
-        client: &Client,
-        handler: &H,
-    ) -> impl Future<Output = End> + Send {
-        async move {
-            {
-                let hook = pin!(async { handler.on_connect(client).await });
-                if let Err(end) = self.run_hook(hook).await {
-                    return end;
-                }
-            }
-            loop {
-                let message = match poll_fn(|cx| self.poll_next(cx)).await {
-                    Ok(Some(message)) => message,
-                    Ok(None) => {
-                        // Boxed, since it is rare.
-                        match Box::pin(self.stand_still(client, handler)).await {
-                            Ok(()) => continue,
-                            Err(end) => return end,
-                        }
-                    }
-                    Err(end) => return end,
-                };
-                add(&self.hub.shared().counters.messages_received, 1);
-                if self.rare.is_some() {
-                    self.count_rate(message.len());
-                }
-                let hook = pin!(async { handler.on_message(client, message).await });
-                if let Err(end) = self.run_hook(hook).await {
-                    return end;
-                }
-            }
-        }
-    }
-
-    /// Runs a hook while the client is written to and kept alive; only reading waits for it.
-    fn run_hook<F: Future<Output = Result<(), Disconnect>>>(
-        &mut self,
-        hook: Pin<&mut F>,
-    ) -> impl Future<Output = Result<(), End>> {
-        let mut hook = AssertUnwindSafe(hook).catch_unwind();
-        poll_fn(move |cx| {
-            if let Poll::Ready(outcome) = Pin::new(&mut hook).poll(cx) {
-                self.resume_reading();
-                return Poll::Ready(End::of_hook(outcome));
-            }
-            self.pause = Some(ReadPause::Hook);
-            self.end_poll();
-            self.read_budget = READ_BUDGET;
-            self.poll_write_and_timeouts(cx).map(Err)
-        })
-    }
-
-    /// Says that the connection is clean, and does not read while the hub is held. It still writes.
-    async fn stand_still<H: Handler>(&mut self, client: &Client, handler: &H) -> Result<(), End> {
-        let idle = self.outgoing.timeouts.idle();
-        if let Some(socket) = self.reader.transport.handle() {
-            park_client(&socket, client, handler, Details { idle, events: None });
-        }
-        self.pause = Some(ReadPause::HandOver);
-        let ended = poll_fn(|cx| {
-            if let Poll::Ready(end) = self.poll_write_and_timeouts(cx) {
-                return Poll::Ready(Err(end));
-            }
-            if self.hub.shared().holding.is_held() { Poll::Pending } else { Poll::Ready(Ok(())) }
-        });
-        ended.await?;
-        self.resume_reading();
-        Ok(())
     }
 
     /// Whether the hub is held, and the peer has begun nothing that is not read whole.
@@ -289,7 +143,7 @@ impl<'a, T: Transport> Connection<'a, T> {
 
     /// Finds the next message; on the way it writes, answers pings and keeps time. `None` if another
     /// process takes the hub over, and the connection is clean.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, End>> {
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, End>> {
         // The lane first: it stores the waker, and a seal or an eviction goes before reading.
         if let Poll::Ready(end) = self.poll_write(cx) {
             return Poll::Ready(Err(end));
@@ -418,7 +272,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     }
 
     /// Ends a pause, if there is one.
-    fn resume_reading(&mut self) {
+    pub(super) fn resume_reading(&mut self) {
         if self.pause.take().is_some() {
             self.outgoing.timeouts.resume_reading();
             self.reader.resume(&self.hub.shared().timers);
@@ -446,7 +300,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     }
 
     /// Before a poll ends: lets go of what the next one does not need.
-    fn end_poll(&mut self) {
+    pub(super) fn end_poll(&mut self) {
         self.reader.end_poll(self.hub, self.outgoing.queue());
     }
 

@@ -8,6 +8,7 @@ pub(crate) mod extension;
 pub(crate) mod inflate;
 pub(crate) mod mask;
 pub(crate) mod reader;
+pub(crate) mod run;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod upgrade;

@@ -489,13 +489,13 @@ FAULTS = [
     ),
     Fault(
         "while a hook waits its client is not written to",
-        "websocket/connection.rs::run_hook",
+        "websocket/run.rs::run_hook",
         "self.poll_write_and_timeouts(cx).map(Err) }) }",
         "Poll::Pending }) }",
     ),
     Fault(
         "a peer is given up for what it cannot say while a hook runs",
-        "websocket/connection.rs::run_hook",
+        "websocket/run.rs::run_hook",
         "self.pause = Some(ReadPause::Hook);",
         "",
     ),
