@@ -32,17 +32,7 @@ pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
     early: Vec<u8>,
     handler: &'a H,
 ) -> impl Future<Output = Disconnect> + Send {
-    let Admitted { registered, client, begin, inflates, rate, max_message } = admitted;
-    if let Some(begin) = begin {
-        // Before all messages: none is written before the queue is opened, and control frames go first.
-        let position = begin.position.to_string();
-        registered
-            .queue
-            .push_control(&[&header(TEXT, position.len()), position.as_bytes()].concat());
-    }
-    let mut connection = Connection::new(hub, transport, registered, early, inflates);
-    connection.set_rate(rate);
-    connection.set_max_message(max_message);
+    let (connection, client) = open(hub, transport, admitted, early);
     run_open(connection, client, handler)
 }
 
@@ -55,12 +45,30 @@ pub(crate) fn resume<'a, T: Transport + 'a, H: Handler>(
     idle: Duration,
     handler: &'a H,
 ) -> impl Future<Output = Disconnect> + Send {
-    let Admitted { registered, client, inflates, rate, max_message, .. } = admitted;
-    let mut connection = Connection::new(hub, transport, registered, Vec::new(), inflates);
-    connection.set_rate(rate);
-    connection.set_max_message(max_message);
+    let (mut connection, client) = open(hub, transport, admitted, Vec::new());
     connection.outgoing.timeouts.heard_before(idle);
     run_open(connection, client, handler)
+}
+
+/// Makes the connection of a client, and opens its queue.
+fn open<T: Transport>(
+    hub: &Hub,
+    transport: T,
+    admitted: Admitted,
+    early: Vec<u8>,
+) -> (Box<Connection<'_, T>>, Client) {
+    let Admitted { registered, client, begin, inflates, rate, max_message } = admitted;
+    if let Some(begin) = begin {
+        // Before all messages: none is written before the queue is opened, and control frames go first.
+        let position = begin.position.to_string();
+        registered
+            .queue
+            .push_control(&[&header(TEXT, position.len()), position.as_bytes()].concat());
+    }
+    let mut connection = Connection::new(hub, transport, registered, early, inflates);
+    connection.set_rate(rate);
+    connection.set_max_message(max_message);
+    (connection, client)
 }
 
 /// Runs a client whose queue is open, to its end.
