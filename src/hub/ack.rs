@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::memory::budget::{Charge, MemoryBudget, allocation};
 use crate::sync::{Mutex, MutexGuard};
 
-/// How long a request may wait, for a message or for the recipients of one: less than the 75 s for which proxies and the hub
-/// keep a connection that is idle.
+/// How long a request may wait, for a message or for the recipients of one: less than the 75 s for
+/// which proxies and the hub keep a connection that is idle.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Messages that one client may owe an acknowledgement for while its room holds them: 1 KiB. Of an
@@ -220,6 +220,7 @@ mod tests {
         let Acknowledged { delivered, late, lost, .. } = ack.count(recipients, None);
         [delivered, late, lost]
     }
+
     #[test]
     fn each_recipient_is_delivered_late_or_lost() {
         let (ack, waker) = (Arc::<Ack>::default(), Waker::noop());
@@ -234,6 +235,7 @@ mod tests {
         assert!(ack.poll_settled(&Context::from_waker(waker)).is_ready());
         assert_eq!(counts(&ack, 6), [3, 0, 3]);
     }
+
     #[test]
     fn past_the_bound_a_message_whose_publisher_waits_no_more_goes_first() {
         for (is_gone, expected) in [(false, [0, 1, 0]), (true, [0, 0, 1])] {

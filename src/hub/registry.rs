@@ -533,7 +533,9 @@ impl Registry {
     }
 
     /// Pushes a delivery's messages to at most `budget` of its members; `true` once all are served.
-    /// Of [`Target::All`], [`EMPTY_SLOTS_PER_MEMBER`](crate::hub::delivery::EMPTY_SLOTS_PER_MEMBER) empty slots on the way count as one member.
+    /// Of [`Target::All`],
+    /// [`EMPTY_SLOTS_PER_MEMBER`](crate::hub::delivery::EMPTY_SLOTS_PER_MEMBER) empty slots on the way
+    /// count as one member.
     ///
     /// A client is evicted in place when its queue overflows. The registry must not change between
     /// the calls of one delivery.

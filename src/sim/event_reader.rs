@@ -27,7 +27,8 @@ pub(super) struct HeardEvents {
     has_gap: bool,
 }
 
-/// Has a task read all events, from the first one on, or of a hub that another process had. One that is slow reads one at a time, whenever it gets its turn.
+/// Has a task read all events, from the first one on, or of a hub that another process had. One that
+/// is slow reads one at a time, whenever it gets its turn.
 pub(super) fn spawn(
     executor: &mut Executor,
     hub: &Hub,
