@@ -1,13 +1,11 @@
 //! The file of `--env-file`: variables, a line each, as systemd reads its `EnvironmentFile=`.
 
-use std::fs::File;
-use std::io::Read as _;
-
 use super::super::Failure;
 use super::table::PREFIX;
+use super::value::beginning;
 
 /// Bytes of the file at most: far more than all flags with the longest secrets.
-const BYTES_MAX: u64 = 256 * 1024;
+const BYTES_MAX: usize = 256 * 1024;
 
 /// A variable of the file.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,12 +22,10 @@ pub(super) struct Variable {
 ///
 /// The number of a line that is none. Its content may be a secret.
 pub(super) fn read(path: &str) -> Result<Vec<Variable>, Failure> {
-    let mut text = String::new();
-    let file = File::open(path).and_then(|file| file.take(BYTES_MAX + 1).read_to_string(&mut text));
-    file.map_err(|error| {
+    let text = beginning(path, BYTES_MAX + 1).map_err(|error| {
         Failure::usage(format!("--env-file was given {path:?}, which cannot be read: {error}"))
     })?;
-    if text.len() as u64 > BYTES_MAX {
+    if text.len() > BYTES_MAX {
         return Err(Failure::usage(format!(
             "--env-file was given {path:?}, which has more than {BYTES_MAX} bytes"
         )));

@@ -1,7 +1,7 @@
 //! Parses and prints the values of flags. An `Err` says what is allowed.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -131,13 +131,18 @@ pub(super) fn secret_file(slot: &mut Option<Secret>, path: &str) -> Result<(), S
     add(slot, Secret::new(&line_of(path, Secret::BYTES_MAX)?).map_err(refused)?)
 }
 
+/// Reads a text file, `max` bytes of it at most.
+pub(super) fn beginning(path: &str, max: usize) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(max as u64).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// Reads a file of one line, without the end of that line. Of a line of more than `max` bytes it
 /// returns the beginning, which has more than `max` bytes too.
 fn line_of(path: &str, max: usize) -> Result<String, String> {
-    let most = max + "\r\n".len() + 1;
-    let mut text = String::new();
-    let file = File::open(path).and_then(|file| file.take(most as u64).read_to_string(&mut text));
-    file.map_err(|error| format!("a file that can be read ({error})"))?;
+    let text = beginning(path, max + "\r\n".len() + 1);
+    let text = text.map_err(|error| format!("a file that can be read ({error})"))?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
     let line = line.strip_suffix('\r').filter(|_| text.ends_with('\n')).unwrap_or(line);
     Ok(line.to_owned())
