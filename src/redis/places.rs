@@ -115,12 +115,8 @@ impl Session<'_> {
 
     fn placed(&self, room: &Arc<str>, placed: Placed, reply: Option<Told>) -> Command {
         let Placed { position, except, message } = placed;
-        if let Some(hub) = self.driver.shared() {
-            hub.compress(&message);
-        }
         let target = Topic::Room(Arc::clone(room)).target();
-        let publish = Publish { target, except, message };
-        Command::heard(publish, Some(position), reply)
+        self.heard(Publish { target, except, message }, Some(position), reply)
     }
 
     /// Takes what a room keeps: `top` is the position of its newest message, `kept` are the newest

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use futures_lite::future::yield_now;
 
-use crate::hub::command::{Carry, Command, Publish};
+use crate::hub::command::{Carry, Command, Publish, Told};
 use crate::hub::link_event::{LinkEvent, TopicState, Wish};
 use crate::hub::place::Place;
 use crate::hub::topic::Topic;
@@ -247,11 +247,8 @@ impl<'a> Session<'a> {
                 if let (Topic::Room(room), true) = (&topic, is_kept) {
                     return Ok(self.place(room, Placed { position, except, message }, reply));
                 }
-                if let Some(hub) = self.driver.shared() {
-                    hub.compress(&message);
-                }
                 let publish = Publish { target: topic.target(), except, message };
-                return Ok(Some(Command::heard(publish, None, reply)));
+                return Ok(Some(self.heard(publish, None, reply)));
             }
             Incoming::TooLong => add(&self.driver.link.counters.dropped, 1),
             Incoming::Confirmed => {
@@ -263,6 +260,20 @@ impl<'a> Session<'a> {
             Incoming::Heard | Incoming::Ignored => {}
         }
         Ok(None)
+    }
+
+    /// Hands a message that came over a channel to the manager, compressed if a client has negotiated
+    /// that.
+    pub(crate) fn heard(
+        &self,
+        publish: Publish,
+        position: Option<u64>,
+        reply: Option<Told>,
+    ) -> Command {
+        if let Some(hub) = self.driver.shared() {
+            hub.compress(&publish.message);
+        }
+        Command::heard(publish, position, reply)
     }
 
     /// Topics are subscribed; one that keeps messages counts as subscribed once these have come.
