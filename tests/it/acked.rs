@@ -10,6 +10,7 @@ use hublet::{
     Admission, Client, Config, Disconnect, Handler, Message, Peer as Source, Target, room_of,
 };
 
+use crate::http;
 use crate::peer::{Peer, Response};
 use crate::support::{TestHub, until};
 
@@ -55,8 +56,7 @@ fn hub(config: Config) -> TestHub {
 }
 
 fn send(peer: &mut Peer<TcpStream>, path: &str) {
-    let head = "Host: localhost\r\nContent-Length: 5\r\n";
-    peer.write(format!("POST {path} HTTP/1.1\r\n{head}\r\nhello").as_bytes());
+    peer.write(http::post(path, "", "hello").as_bytes());
 }
 
 #[track_caller]

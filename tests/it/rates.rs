@@ -8,6 +8,7 @@ use hublet::{
     Admission, Client, Config, Disconnect, Handler, Message, Peer as Source, Rate, Target, room_of,
 };
 
+use crate::http;
 use crate::peer::{Peer, Response};
 use crate::support::TestHub;
 
@@ -75,18 +76,11 @@ fn the_admission_of_a_client_sets_another_rate() {
     assert!(times[2] >= Duration::from_millis(490), "{times:?}");
 }
 
-fn send(peer: &mut Peer<TcpStream>, path: &str, headers: &str, body: &str) {
-    let len = body.len();
-    let head = format!("Host: localhost\r\n{headers}Content-Length: {len}\r\n");
-    peer.write(format!("POST {path} HTTP/1.1\r\n{head}\r\n{body}").as_bytes());
-}
-
 /// Sends a request on a connection of its own.
 #[track_caller]
 fn post(hub: &TestHub, path: &str, headers: &str, body: &str) -> (Response, String) {
     let mut peer = hub.dial();
-    send(&mut peer, path, headers, body);
-    let response = peer.response();
+    let response = peer.request(&http::post(path, headers, body));
     let body = peer.body_text(&response);
     (response, body)
 }
