@@ -12,3 +12,4 @@ pub(crate) mod resp;
 pub(crate) mod rooms;
 pub(crate) mod script;
 pub(crate) mod session;
+pub(crate) mod topics;

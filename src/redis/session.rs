@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 use futures_lite::future::yield_now;
 
 use crate::hub::command::{Carry, Command, Publish, Told};
-use crate::hub::link_event::{LinkEvent, TopicState, Wish};
-use crate::hub::place::Place;
+use crate::hub::link_event::LinkEvent;
 use crate::hub::topic::Topic;
 use crate::redis::connection::Connection;
 use crate::redis::driver::{Driver, HubEnded};
@@ -26,18 +25,12 @@ use crate::stats::add;
 use crate::time::clock::now;
 use crate::time::timer_list::Tick;
 
-/// Channels of one SUBSCRIBE or UNSUBSCRIBE at most. The server runs no other command meanwhile.
-const CHANNELS_MAX: usize = 512;
-
 /// Bytes that wait to be written, beyond which no further message is taken from the outbox.
 const OUTPUT_BYTES: usize = 64 * 1024;
 
 /// How long the hub may hear no message before it publishes one to itself, and how long that may
 /// take. A server can be connected, answer every command, and have forgotten a subscription.
 const PROBE_AFTER: Duration = Duration::from_secs(10);
-
-/// How long a topic stays subscribed without a member.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// How often the hub says how many members its rooms have.
 const PRESENCE: Duration = Duration::from_secs(10);
@@ -73,7 +66,7 @@ pub(crate) struct Session<'a> {
     taken: Option<Command>,
     /// Commands in the outbox that were there when the connection came too late for them.
     stale: usize,
-    is_up: bool,
+    pub(crate) is_up: bool,
     /// Whether messages go out again that the server did not know the script for.
     pub(crate) is_retrying: bool,
     /// When the server was lost.
@@ -169,43 +162,6 @@ impl<'a> Session<'a> {
         End::Lost { cause, was_up: self.is_up }
     }
 
-    /// Asks for every channel that the hub needs.
-    fn subscribe_all(&mut self) {
-        drop(self.take_wishes());
-        self.driver.places.values_mut().for_each(Place::interrupt);
-        let names = &self.driver.reader.names;
-        let first = [names.own(), names.channel(&Topic::All)];
-        let arguments: Vec<&[u8]> = vec![b"SUBSCRIBE", &first[0], &first[1]];
-        resp::command(&mut self.connection.output, &arguments);
-        self.in_flight.push(Sent::Subscribe { topics: Vec::new(), left: first.len() });
-        let topics: Vec<_> = self.driver.topics.keys().cloned().collect();
-        self.subscribe(topics);
-    }
-
-    fn subscribe(&mut self, topics: Vec<Topic>) {
-        for topics in topics.chunks(CHANNELS_MAX) {
-            self.channels(b"SUBSCRIBE", topics);
-            self.in_flight.push(Sent::Subscribe { left: topics.len(), topics: topics.to_vec() });
-            topics.iter().for_each(|topic| self.read_kept(topic));
-        }
-    }
-
-    fn unsubscribe(&mut self, topics: Vec<Topic>) {
-        for topics in topics.chunks(CHANNELS_MAX) {
-            self.channels(b"UNSUBSCRIBE", topics);
-            self.in_flight.push(Sent::Unsubscribe { left: topics.len() });
-        }
-    }
-
-    fn channels(&mut self, command: &[u8], topics: &[Topic]) {
-        let output = &mut self.connection.output;
-        resp::begin(output, 1 + topics.len());
-        resp::argument(output, &[command]);
-        topics.iter().for_each(|topic| {
-            resp::argument(output, &[&self.driver.reader.names.channel(topic)]);
-        });
-    }
-
     /// Every channel is subscribed: the hub goes on.
     fn begin(&mut self) -> Command {
         self.is_up = true;
@@ -276,18 +232,6 @@ impl<'a> Session<'a> {
         Command::heard(publish, position, reply)
     }
 
-    /// Topics are subscribed; one that keeps messages counts as subscribed once these have come.
-    pub(crate) fn subscribed(&mut self, mut topics: Vec<Topic>) -> Option<Command> {
-        topics.retain(|topic| !self.is_reading(topic));
-        for topic in &topics {
-            if let Some(state) = self.driver.topics.get_mut(topic) {
-                state.confirmed = true;
-            }
-        }
-        let is_told = self.is_up && !topics.is_empty();
-        is_told.then(|| Command::Backplane(LinkEvent::Subscribed(topics)))
-    }
-
     fn answer(&mut self, answer: Answer) -> Result<Option<Command>, End> {
         let Some(sent) = self.in_flight.answered() else {
             return Err(self.lost(io::Error::other("an answer came to no command")));
@@ -342,53 +286,6 @@ impl<'a> Session<'a> {
             (Sent::Unsubscribe { .. } | Sent::Other | Sent::Ask(_), _) => {}
         }
         Ok(None)
-    }
-
-    /// Does what the manager asks for.
-    fn follow_wishes(&mut self) -> Option<Command> {
-        if !self.is_up {
-            return None;
-        }
-        let (joins, leaves, mut known) = self.take_wishes();
-        self.unsubscribe(leaves);
-        self.subscribe(joins);
-        known.retain(|topic| !self.reads_again(topic));
-        (!known.is_empty()).then(|| Command::Backplane(LinkEvent::Subscribed(known)))
-    }
-
-    /// Notes what the manager asks for. Returns the topics that are new, those that are gone, and
-    /// those that are confirmed already.
-    fn take_wishes(&mut self) -> (Vec<Topic>, Vec<Topic>, Vec<Topic>) {
-        let (mut joins, mut leaves, mut known) = (Vec::new(), Vec::new(), Vec::new());
-        for (topic, wish) in self.driver.link.take_wishes() {
-            let state = self.driver.topics.get(&topic).map(|state| state.confirmed);
-            if let Wish::Unsubscribed = wish {
-                if self.driver.topics.contains_key(&topic) {
-                    self.driver.forget(&topic);
-                    leaves.push(topic);
-                }
-                continue;
-            }
-            if state.is_none() {
-                self.driver.topics.insert(topic.clone(), TopicState::default());
-                joins.push(topic.clone());
-            }
-            match wish {
-                Wish::Vacant(number) => self.linger(topic, number),
-                _ if state == Some(true) => known.push(topic),
-                _ => {}
-            }
-        }
-        (joins, leaves, known)
-    }
-
-    fn linger(&mut self, topic: Topic, number: u32) {
-        let Some(state) = self.driver.topics.get_mut(&topic) else { return };
-        state.number = number;
-        let due = self.driver.timers.now().plus(LINGER);
-        if state.due.replace(due).is_none() {
-            self.driver.lingering.push_back((due, topic));
-        }
     }
 
     /// Takes messages from the outbox, as many as may be in flight.
