@@ -109,10 +109,16 @@ impl Holding {
         }
     }
 
-    /// Notes a connection that is clean.
+    /// Notes a connection that is clean. Once the hub goes on it is not noted: the next hand-over
+    /// would have it twice.
     pub(crate) fn park(&self, parked: Parked) {
-        self.parked().push(parked);
-        self.holder.wake();
+        let mut all = self.parked();
+        // Under the lock, with which the end clears the list.
+        if self.is_held() {
+            all.push(parked);
+            drop(all);
+            self.holder.wake();
+        }
     }
 
     /// Counts a connection without a socket.
@@ -145,5 +151,28 @@ impl Holding {
     /// The connections that are clean.
     pub(crate) fn parked(&self) -> MutexGuard<'_, Vec<Parked>> {
         self.parked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Its task looked before the hub went on, and comes late.
+    #[test]
+    fn a_connection_that_parks_once_the_hub_goes_on_is_not_in_the_next_hand_over() {
+        let holding = Holding::default();
+        let park = || {
+            let state = state::Connection { peer: "unix".to_owned(), client: None };
+            holding.park(Parked { socket: Weak::<u8>::new(), client: None, state });
+        };
+        assert!(holding.begin() && !holding.begin());
+        park();
+        holding.end();
+        park();
+        assert!(holding.begin());
+        assert!(!holding.are_clean(1));
+        park();
+        assert!(holding.are_clean(1) && !holding.are_clean(2));
     }
 }
