@@ -177,6 +177,8 @@ pub(crate) fn response(format: EventFormat, config: &Config) -> Response {
         .header("Cache-Control", "no-store, no-transform")
         // Nginx hands on what it gets at once, and need not be told so.
         .header("X-Accel-Buffering", "no")
+        // A browser does not guess another type of what clients published.
+        .header("X-Content-Type-Options", "nosniff")
 }
 
 /// Runs a client from its response, encoded in `head`, to its end; returns why it ended.

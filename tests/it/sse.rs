@@ -33,6 +33,7 @@ fn begin(mut peer: Peer<TcpStream>, path: &str) -> Peer<TcpStream> {
     assert_eq!(response.header("Content-Type"), Some("text/event-stream"));
     assert_eq!(response.header("Cache-Control"), Some("no-store, no-transform"));
     assert_eq!(response.header("X-Accel-Buffering"), Some("no"));
+    assert_eq!(response.header("X-Content-Type-Options"), Some("nosniff"));
     assert_eq!(response.header("Content-Length"), None);
     assert_eq!(response.header("Transfer-Encoding"), Some("chunked"));
     assert_eq!(chunk(&mut peer), HEARTBEAT);

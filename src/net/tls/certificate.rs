@@ -1,7 +1,8 @@
 //! The certificate of listeners that speak TLS, and its renewal.
 
 use std::fmt;
-use std::fs;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -233,11 +234,15 @@ impl Files {
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, String> {
-    let is_long = fs::metadata(path).is_ok_and(|file| file.len() > FILE_MAX);
-    if is_long {
+    let mut bytes = Vec::new();
+    // Not by the length that the system says: a pipe or a device has none.
+    File::open(path)
+        .and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    if bytes.len() as u64 > FILE_MAX {
         return Err(format!("{} has more than {FILE_MAX} bytes", path.display()));
     }
-    fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))
+    Ok(bytes)
 }
 
 /// Reads a pair from PEM. An `Err` says what is wrong with it.

@@ -184,6 +184,10 @@ fn a_pair_that_is_none_is_refused_with_a_sentence() {
     fs::remove_file(files.0.join("cert.pem")).expect("it was there");
     let sentence = files.tls().expect_err("one is missing").to_string();
     assert!(sentence.contains("cert.pem cannot be read: "), "{sentence}");
+    // The system says that a device has no bytes. This one never ends.
+    let endless = Tls::from_files("/dev/zero", files.0.join("key.pem"));
+    let sentence = endless.expect_err("it does not end").to_string();
+    assert_eq!(sentence, "/dev/zero has more than 262144 bytes");
 }
 
 #[test]
