@@ -243,8 +243,8 @@ impl error::Error for Error {
 }
 
 /// What a hook ends its client with when the hub refuses what the hook asks for: 1001 once the hub
-/// has ended, 1013 at a limit or without the other hubs, 1008 for anything else. The reason is the sentence of the error, so
-/// `?` is enough in a hook.
+/// has ended, 1013 at a limit or without the other hubs, 1008 for anything else. The reason is the
+/// sentence of the error, so `?` is enough in a hook.
 ///
 /// At a limit is [`Error::is_limit`], [`Error::is_full`], and the [`Error::status`] 503; without the
 /// other hubs is [`Error::is_unavailable`].

@@ -112,8 +112,8 @@
 //! reads no environment variable, installs no signal handler and prints nothing. It logs through
 //! the crate `log`. (async-io has a thread of its own for timers and sockets, as in every program
 //! on smol.) A [`Reactor`] waits for both in the thread that runs the hub, with fewer system calls;
-//! a program may then do without that of async-io. One thread serves ten thousand clients. For more, run the same executor on several
-//! threads:
+//! a program may then do without that of async-io. One thread serves ten thousand clients. For
+//! more, run the same executor on several threads:
 //!
 //! ```
 //! # use std::sync::Arc;

@@ -58,7 +58,7 @@ impl Peer {
         }
     }
 
-    /// Returns whether the peer is on this machine: a loopback address or a Unix socket.
+    /// Returns whether the peer is local: a loopback address or a Unix socket.
     #[must_use]
     pub fn is_local(&self) -> bool {
         let loopback = |address: SocketAddr| address.ip().is_loopback();

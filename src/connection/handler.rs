@@ -179,6 +179,47 @@ pub trait Handler: Send + Sync + 'static {
     /// that [`Config::origins`](crate::Config#structfield.origins) does not list by name: `*`, `null`
     /// and `file://` do not count here. Runs before a body is read, under the deadline of the request.
     /// Take the token from a header: a link on a page can send a query, and not a header.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hublet::http::{Request, StatusCode};
+    /// use hublet::{Client, Disconnect, Handler, Message, Peer, Target};
+    ///
+    /// struct Guarded;
+    ///
+    /// impl Handler for Guarded {
+    ///     async fn on_act(
+    ///         &self,
+    ///         request: &Request<()>,
+    ///         _: &Peer,
+    ///         target: &Target,
+    ///     ) -> Result<(), StatusCode> {
+    ///         match (request.headers().get("authorization"), target) {
+    ///             (None, _) => Err(StatusCode::UNAUTHORIZED),
+    ///             // A moderator ends clients, and does not speak to all.
+    ///             (Some(token), Target::Client(_) | Target::User(_)) if token == "Bearer mod" => Ok(()),
+    ///             (Some(token), _) if token == "Bearer boss" => Ok(()),
+    ///             _ => Err(StatusCode::FORBIDDEN),
+    ///         }
+    ///     }
+    ///
+    ///     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
+    ///         client.broadcast(message).await?;
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # smol::block_on(async {
+    /// let request = Request::post("/all").header("authorization", "Bearer mod").body(());
+    /// let request = request.expect("well-formed");
+    /// let answer = Guarded.on_act(&request, &Peer::unknown(), &Target::All).await;
+    /// assert_eq!(answer, Err(StatusCode::FORBIDDEN));
+    ///
+    /// let answer = Guarded.on_act(&request, &Peer::unknown(), &Target::User("ada".into())).await;
+    /// assert_eq!(answer, Ok(()));
+    /// # });
+    /// ```
     fn on_act(
         &self,
         request: &Request<()>,
@@ -276,8 +317,8 @@ pub trait Handler: Send + Sync + 'static {
     /// Decides on a request to the admin endpoints `/metrics`, `/rooms`, `/rooms/{room}` and `/events`,
     /// if [`Config::http`](crate::Config::http) is on. An `Err` is the status of the refusal.
     ///
-    /// The default allows requests from this machine ([`is_local`](crate::is_local)), and refuses
-    /// others with 403.
+    /// The default allows requests from loopback ([`is_local`](crate::is_local)), and refuses others
+    /// with 403.
     fn on_inspect(
         &self,
         request: &Request<()>,
@@ -372,8 +413,44 @@ pub trait Handler: Send + Sync + 'static {
     /// [`Client::rooms`] returns the rooms that it has left; a message to them reaches the others.
     ///
     /// `reason` is the close frame of the peer or of the hub, whichever came first; 1005 or 1006 if
-    /// there was none (RFC 6455 7.1.5). A peer that reads nothing at the
-    /// end has not seen the close frame of the hub.
+    /// there was none (RFC 6455 7.1.5). A peer that reads nothing at the end has not seen the close
+    /// frame of the hub.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hublet::{Client, Disconnect, Handler, Message};
+    ///
+    /// /// Tells the others in a room that a client has left it.
+    /// struct Farewell;
+    ///
+    /// impl Handler for Farewell {
+    ///     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
+    ///         client.broadcast(message).await?;
+    ///         Ok(())
+    ///     }
+    ///
+    ///     async fn on_disconnect(&self, client: &Client, reason: &Disconnect) {
+    ///         let user = client.user().unwrap_or("a guest");
+    ///         for room in client.rooms().await.unwrap_or_default() {
+    ///             let text = format!("{user} has left {room} ({})", reason.code());
+    ///             // This fails only if the hub has ended.
+    ///             let _ = client.hub().publish(&room, text).await;
+    ///         }
+    ///     }
+    /// }
+    /// # use hublet::{Admission, Config, Hub};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// # let ada = hub.subscribe(Admission::user("ada").room("news")).await?;
+    /// # let mut bob = hub.subscribe(Admission::user("bob").room("news")).await?;
+    /// # Farewell.on_disconnect(ada.client(), &Disconnect::NORMAL).await;
+    /// # let message = bob.next().await.expect("connected");
+    /// # assert_eq!(message.as_text(), Some("ada has left news (1000)"));
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
     #[doc(alias = "on_close")]
     fn on_disconnect(
         &self,

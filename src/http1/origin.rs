@@ -146,11 +146,11 @@ fn is_plain(name: &str) -> bool {
     address.parse::<Ipv6Addr>().is_ok()
 }
 
-/// Returns whether a request comes from this machine itself: from a local peer
-/// ([`Peer::is_local`]), for which no proxy speaks, and for a host that is an address or `localhost`.
+/// Returns whether a request comes from loopback: from a local peer ([`Peer::is_local`]), without the
+/// header of a proxy, and for a host that is an address or `localhost`.
 ///
-/// A page whose name was made to lead to the hub (DNS rebinding) comes from a local peer too, its
-/// visitor's browser, but asks for that name.
+/// With DNS rebinding a page of an attacker comes from a local peer too, the browser of its visitor.
+/// Its host is then a name of the attacker.
 ///
 /// # Examples
 ///

@@ -112,6 +112,38 @@ impl Client {
     ///
     /// [`Peer::unknown`] for a [`Subscription`](crate::Subscription) and for a client of
     /// [`Hub::serve_upgraded`], whose request the hub has not read.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hublet::{Client, Disconnect, Handler, Message};
+    ///
+    /// /// Sends each message with the address of its sender before it.
+    /// struct Named;
+    ///
+    /// impl Handler for Named {
+    ///     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
+    ///         let text = message.as_text().ok_or(Disconnect::UNSUPPORTED)?;
+    ///         let sender = match client.peer().address() {
+    ///             Some(address) => address.ip().to_string(),
+    ///             None => "a Unix socket".to_owned(),
+    ///         };
+    ///         client.hub().broadcast(format!("{sender}: {text}")).await?;
+    ///         Ok(())
+    ///     }
+    /// }
+    /// # use hublet::{Admission, Config, Hub, Peer};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// # let mut ada = hub.subscribe(Admission::user("ada")).await?;
+    /// # assert!(ada.client().peer().address().is_none());
+    /// # Named.on_message(ada.client(), "hello".into()).await.expect("it stays");
+    /// # let message = ada.next().await.expect("connected");
+    /// # assert_eq!(message.as_text(), Some("a Unix socket: hello"));
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
     #[must_use]
     pub fn peer(&self) -> Peer {
         self.peer

@@ -120,7 +120,7 @@ impl Access {
     ) -> Option<&'static str> {
         let path = request.uri().path();
         let is_under = |prefixes: &[&str]| prefixes.iter().any(|prefix| path.starts_with(prefix));
-        let is_admin = is_under(&["/metrics", "/rooms"]);
+        let is_admin = is_under(&["/metrics", "/rooms", "/events"]);
         let is_act = path == "/all" || request.method() == Method::DELETE;
         match status {
             StatusCode::UNAUTHORIZED if is_act && bearer(request.headers()).is_none() => {
@@ -131,9 +131,13 @@ impl Access {
             StatusCode::UNAUTHORIZED if is_admin => shown(request).map(|_| WRONG),
             StatusCode::UNAUTHORIZED => self.pass(request, now).err(),
             StatusCode::FORBIDDEN if is_admin => {
-                Some("without --admin-token only programs on this machine may ask for this")
+                Some("without --admin-token this answers loopback only")
             }
-            StatusCode::FORBIDDEN if is_under(&["/pub", "/user"]) => {
+            // GET and HEAD of /pub read what the room keeps, which takes the right to subscribe.
+            StatusCode::FORBIDDEN
+                if is_under(&["/pub", "/user"])
+                    && ![Method::GET, Method::HEAD].contains(request.method()) =>
+            {
                 Some("the token does not allow to publish here (a JSON Web Token does by publish)")
             }
             StatusCode::FORBIDDEN => Some("the token does not allow to subscribe to this room"),
@@ -426,7 +430,9 @@ mod tests {
         let access = access(Secrets { jwt_secret: key, ..Secrets::default() });
         let reason = |path: &str, token: &str, status: StatusCode| {
             let header = format!("Bearer {token}");
-            let request = request(path, &[("authorization", &header)]);
+            let (method, path) = path.split_once(' ').unwrap_or(("GET", path));
+            let mut request = request(path, &[("authorization", &header)]);
+            *request.method_mut() = method.parse().expect("a method");
             access.reason(&request, status, NOW).unwrap_or("none")
         };
         let (wrong, forbidden) = (StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN);
@@ -442,26 +448,33 @@ mod tests {
         }
         let malformed = "the token is not a JSON Web Token";
         assert_eq!(reason("/ws/a", "sesame", wrong), malformed);
-        assert_eq!(reason("/rooms", "sesame", wrong), "the token is wrong");
+        for path in ["/rooms", "/rooms/news", "/metrics", "/events", "DELETE /user/ada"] {
+            assert_eq!(reason(path, "sesame", wrong), "the token is wrong", "{path}");
+        }
         assert_eq!(
             access.reason(&request("/ws/a", &[]), wrong, NOW),
             None,
             "a request without a token hears of the scheme alone (RFC 6750 3.1)"
         );
         let token = sign(r#"{"alg":"HS256"}"#, "{}", SECRET);
+        let subscribes = "the token does not allow to subscribe to this room";
+        let publishes =
+            "the token does not allow to publish here (a JSON Web Token does by publish)";
+        let inspects = "without --admin-token this answers loopback only";
         for (path, sentence) in [
-            ("/ws/a", "the token does not allow to subscribe to this room"),
-            (
-                "/pub/a",
-                "the token does not allow to publish here (a JSON Web Token does by publish)",
-            ),
-            (
-                "/user/ada",
-                "the token does not allow to publish here (a JSON Web Token does by publish)",
-            ),
-            ("/rooms", "without --admin-token only programs on this machine may ask for this"),
+            ("/ws/a", subscribes),
+            ("/sse/a", subscribes),
+            ("/pub/a", subscribes),
+            ("HEAD /pub/a", subscribes),
+            ("POST /pub/a", publishes),
+            ("PUT /pub/a", publishes),
+            ("POST /user/ada", publishes),
+            ("/rooms", inspects),
+            ("/metrics", inspects),
+            ("/events", inspects),
+            ("POST /all", "this needs a hub with --admin-token"),
         ] {
-            assert_eq!(reason(path, &token, forbidden), sentence);
+            assert_eq!(reason(path, &token, forbidden), sentence, "{path}");
         }
     }
 

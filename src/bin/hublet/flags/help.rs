@@ -15,7 +15,7 @@ pub(super) fn help() -> String {
          \x20          ?since=N&wait=25s the next one\n\
          Publish:   by WebSocket, POST /pub/{room}, POST /user/{user}; with ?wait=1s the\n\
          \x20          answer says for how many clients it has left\n\
-         Admin:     GET /rooms, /rooms/{room}, /metrics\n\
+         Admin:     GET /rooms, /rooms/{room}, /events, /metrics\n\
          Also:      GET / is a page, GET /health answers 200 while the hub serves\n\
          Without /{room} the room is main.\n\n",
     );

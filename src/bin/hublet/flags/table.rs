@@ -95,7 +95,7 @@ pub(super) const FLAGS: &[Flag] = &[
         name: "protocol",
         value: "NAME",
         help: "WebSocket subprotocol that the hub may answer, besides hublet.token; Chromium \
-               gives up if it offers some and none is answered",
+               gives up if the hub answers none of those that a page offers",
         sets: Sets::Protocols,
     },
     Flag {
@@ -127,8 +127,8 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag {
         name: "admin-token",
         value: "TOKEN",
-        help: "token required for /metrics and /rooms, which answer loopback only without it, and \
-               to disconnect or speak to clients as an administrator",
+        help: "token required for /metrics, /rooms and /events, which answer loopback only without \
+               it, and for DELETE and POST /all, which need it always",
         sets: Sets::Secret(|secrets| &mut secrets.admin_token),
     },
     Flag {
