@@ -364,7 +364,7 @@ const stories = {
     const heard = curl('-N', '--max-time', '10', here(listen.split(' ').at(-1)));
     await tabs[0].locator('#here', { hasText: '3' }).waitFor();
     await say(tabs[0], 'hello');
-    const [, prints] = tour.match(/the shell prints `(.*)`/);
+    const [, prints] = tour.match(/the shell prints an event with the line `(.*)`/);
     await line(tabs[1], 'hello').nth(1).waitFor();
     await hub.stop();
     assert.ok((await heard).split('\n').includes(prints), await heard);

@@ -13,7 +13,7 @@ macro_rules! policy {
     () => {
         concat!(
             "default-src 'none'; connect-src 'self'{sockets}; img-src data:; script-src 'self' 'sha256-",
-            "YNhgnO84Oc11lj/+oHM1M/PEzkX6Gbn5HduQcCtzEUQ=",
+            "7s+KB4CrlIS7RkbCTS9rEQ526z2qNjqRrx2Hbw/iliI=",
             "'; style-src 'sha256-",
             "ZWls681kCEk67lBT9mBWa/caBrLKe6bUzRgXcSUSwiw=",
             "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \

@@ -180,7 +180,7 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag {
         name: "max-rate-bytes",
         value: "BYTES",
-        help: "the same in bytes of messages, of compressed ones in those that they become",
+        help: "the same in bytes; a compressed message counts with its inflated size",
         sets: Sets::SomeBytes(|config| &mut config.max_rate_bytes),
     },
     Flag {
@@ -233,7 +233,7 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag {
         name: "redis-prefix",
         value: "NAME",
-        help: "what the names of channels and keys begin with; hubs of one prefix share their rooms",
+        help: "prefix of the names of channels and keys; hubs with the same prefix share their rooms",
         sets: Sets::RedisPrefix,
     },
     Flag {
@@ -303,7 +303,7 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag {
         name: "handshake-timeout",
         value: "TIME",
-        help: "time for a handshake or the head of a request, and without progress of a body",
+        help: "time for a handshake or the head of a request; a body may stand still as long",
         sets: Sets::Time(|config| &mut config.handshake_timeout),
     },
     Flag {
@@ -353,7 +353,7 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag {
         name: ENV_FILE,
         value: "FILE",
-        help: "file of such variables, HUBLET_NAME=VALUE a line; it wins over the environment, a flag \
+        help: "file of variables, HUBLET_NAME=VALUE a line; it wins over the environment, a flag \
                wins over it; SIGUSR2 reads it anew",
         sets: Sets::EnvFile,
     },
