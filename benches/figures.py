@@ -10,6 +10,7 @@ names the command that makes its figures. Needs Linux, the static binary that de
 and what the commands need: valgrind and strace for delivery, root for ceiling, Go for compare and
 deflate.
 """
+import datetime
 import os
 import re
 import subprocess
@@ -18,6 +19,7 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PAGE = os.path.join(ROOT, 'docs/figures.md')
 STATIC = '$PWD/target/x86_64-unknown-linux-musl/dist/hublet'
+BINARY = os.path.join(ROOT, 'target/x86_64-unknown-linux-musl/dist/hublet')
 
 HEAD = '''# Figures
 
@@ -26,6 +28,7 @@ For everyone that wants to know what hublet costs, and how that was measured.
 [performance.md](performance.md) explains the figures.
 
 All figures come from an x86-64 virtual machine with two cores, on loopback, with the static binary of `deploy/build`.
+Each section says when it was measured, and the size of the binary of that day: a later build may differ.
 Run the commands to get those of your machine. They need the static binary.
 '''
 
@@ -76,6 +79,11 @@ def shown(name, printed):
     return '```text\n' + '\n'.join(lines) + '\n```'
 
 
+def measured():
+    """When, and with which binary."""
+    return f'Measured on {datetime.date.today()}, with a binary of {os.path.getsize(BINARY):,} bytes.\n\n'
+
+
 def kept(page, heading):
     """The figures of a section as the page has them."""
     section = re.search(rf'^## {re.escape(heading)}\n.*?\n```sh\n.*?\n```\n\n(.*?)(?=\n\n## |\n*\Z)', page, re.M | re.S)
@@ -98,7 +106,7 @@ def main():
             ran = subprocess.run(['sh', '-c', command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
             if ran.returncode != 0:
                 sys.exit(f'{name} failed; {PAGE} is as it was')
-            figures = shown(name, ran.stdout)
+            figures = measured() + shown(name, ran.stdout)
         else:
             figures = kept(page, heading)
         text += f'\n## {heading}\n\n{about}\n\n```sh\n{command}\n```\n\n{figures}\n'

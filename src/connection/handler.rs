@@ -144,7 +144,12 @@ pub trait Handler: Send + Sync + 'static {
     /// struct Hourly;
     ///
     /// impl Handler for Hourly {
-    ///     async fn on_publish(&self, _: &Request<()>, _: &Peer, _: &Target) -> Result<(), StatusCode> {
+    ///     async fn on_publish(
+    ///         &self,
+    ///         _: &Request<()>,
+    ///         _: &Peer,
+    ///         _: &Target,
+    ///     ) -> Result<(), StatusCode> {
     ///         Ok(())
     ///     }
     ///     async fn publish_until(&self, _: &Request<()>, _: &Peer, _: &Target) -> StatusCode {
@@ -195,18 +200,19 @@ pub trait Handler: Send + Sync + 'static {
     ///         _: &Peer,
     ///         target: &Target,
     ///     ) -> Result<(), StatusCode> {
-    ///         match (request.headers().get("authorization"), target) {
-    ///             (None, _) => Err(StatusCode::UNAUTHORIZED),
-    ///             // A moderator ends clients, and does not speak to all.
-    ///             (Some(token), Target::Client(_) | Target::User(_)) if token == "Bearer mod" => Ok(()),
-    ///             (Some(token), _) if token == "Bearer boss" => Ok(()),
-    ///             _ => Err(StatusCode::FORBIDDEN),
+    ///         let token = request.headers().get("authorization");
+    ///         let token = token.ok_or(StatusCode::UNAUTHORIZED)?;
+    ///         // A moderator ends clients, and does not speak to all.
+    ///         let is_moderator = token == "Bearer mod" && *target != Target::All;
+    ///         if is_moderator || token == "Bearer boss" {
+    ///             Ok(())
+    ///         } else {
+    ///             Err(StatusCode::FORBIDDEN)
     ///         }
     ///     }
     ///
-    ///     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
-    ///         client.broadcast(message).await?;
-    ///         Ok(())
+    ///     async fn on_message(&self, _: &Client, _: Message) -> Result<(), Disconnect> {
+    ///         Err(Disconnect::UNSUPPORTED)
     ///     }
     /// }
     ///
