@@ -206,7 +206,7 @@ macro_rules! config {
         /// - **History**: [`history`](Self#structfield.history),
         ///   [`history_bytes`](Self#structfield.history_bytes),
         ///   [`history_age`](Self#structfield.history_age),
-        ///   [`history_memory`](Self#structfield.history_memory).
+        ///   [`history_memory`](Self#structfield.history_memory)
         /// - **Limits**: [`max_message`](Self#structfield.max_message),
         ///   [`max_fragments`](Self#structfield.max_fragments), [`deflate`](Self#structfield.deflate),
         ///   [`max_clients`](Self#structfield.max_clients),

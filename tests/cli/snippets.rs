@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::support::{DEADLINE, Folder, Peer, Server, ask, hublet, metrics, number};
+use crate::support::{DEADLINE, Folder, HUBLET, Peer, Server, alone, ask, hublet, metrics, number};
 use crate::tools::{file, node, program};
 
 /// The address of the hub in the documents.
@@ -52,6 +53,47 @@ fn guarded(folder: &Folder) -> (Server, String) {
     let mut server = Server::of(command.args(flags).current_dir(&folder.0));
     let address = server.listening();
     (server, address)
+}
+
+/// The commands of the blocks of a page that start a hub, with what stands before them in the block.
+fn hubs_of(page: &str) -> Vec<String> {
+    let text = fs::read_to_string(file(page)).expect("a page");
+    let blocks = text.split("\n```sh\n").skip(1).filter_map(|rest| rest.split("\n```\n").next());
+    // Other tests are about root, servers of Redis and pipes.
+    let is_other =
+        |block: &str| ["sudo ", "--redis ", "--std"].iter().any(|part| block.contains(part));
+    let starts = |line: &&str| *line == "hublet" || line.starts_with("hublet ");
+    let hubs = blocks.filter(|block| !is_other(block) && block.lines().any(|line| starts(&line)));
+    hubs.map(|block| {
+        let lines = block.lines().map(|line| match starts(&line) {
+            true => format!("exec {} --listen 127.0.0.1:0", line.replace("--listen :8080", "")),
+            false => line.to_owned(),
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    })
+    .collect()
+}
+
+#[test]
+fn every_hub_of_the_documents_starts_as_printed() {
+    let pages = fs::read_dir(file("docs")).expect("a folder").map(|entry| {
+        let name = entry.expect("an entry").file_name().into_string().expect("ASCII");
+        format!("docs/{name}")
+    });
+    let pages = pages.filter(|name| name.ends_with(".md")).chain(["README.md".to_owned()]);
+    let binaries = Path::new(HUBLET).parent().expect("its folder").display();
+    let mut started = 0;
+    for (page, script) in
+        pages.flat_map(|page| hubs_of(&page).into_iter().map(move |hub| (page.clone(), hub)))
+    {
+        let (folder, mut command) = (Folder::new("typed"), alone("sh"));
+        command.args(["-euc", &script]).current_dir(&folder.0);
+        let mut server = Server::of(command.env("PATH", format!("{binaries}:/usr/bin:/bin")));
+        let address = server.listening();
+        assert_eq!(status(&address, "GET", "/health", ""), 200, "{page}: {script}");
+        started += 1;
+    }
+    assert!(started >= 12, "{started}");
 }
 
 /// Checks that a token allows to subscribe to its rooms, and to publish nowhere.
