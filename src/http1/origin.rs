@@ -159,10 +159,12 @@ fn is_plain(name: &str) -> bool {
 /// use hublet::{Peer, is_local};
 ///
 /// let peer = Peer::unix();
-/// let request = Request::get("/metrics").header("Host", "localhost:8080").body(()).expect("plain");
+/// let request = Request::get("/metrics").header("Host", "localhost:8080").body(());
+/// let request = request.expect("plain");
 /// assert!(is_local(&request, &peer));
 ///
-/// let rebound = Request::get("/metrics").header("Host", "evil.example").body(()).expect("plain");
+/// let rebound = Request::get("/metrics").header("Host", "evil.example").body(());
+/// let rebound = rebound.expect("plain");
 /// assert!(!is_local(&rebound, &peer));
 /// assert!(!is_local(&request, &Peer::unknown()));
 /// ```

@@ -70,7 +70,8 @@ impl Hub {
     /// let kept = hub.history("news", Since::Oldest).await?.expect("it keeps messages");
     /// assert_eq!(kept.messages, [Message::from("second"), Message::from("third")]);
     ///
-    /// let later = hub.history("news", Since::Position(kept.newest - 3)).await?.expect("it is there");
+    /// let since = Since::Position(kept.newest - 3);
+    /// let later = hub.history("news", since).await?.expect("it is there");
     /// assert_eq!((later.messages.len(), later.missed), (2, Missed::Messages(1)));
     ///
     /// assert_eq!(hub.history("sports", Since::Oldest).await?, None);

@@ -64,7 +64,8 @@ const HANDSHAKES_MIN: usize = 2;
 /// ```
 /// use hublet::{Config, Hub};
 ///
-/// let (hub, _manager) = Hub::new(Config::default().max_memory(Some(32 << 20))).expect("enough");
+/// let config = Config::default().max_memory(Some(32 << 20));
+/// let (hub, _manager) = Hub::new(config).expect("enough");
 /// let sizing = hub.sizing().expect("there is a ceiling");
 /// let connections = sizing.max_clients + sizing.handshakes;
 /// let spent = sizing.start + connections * sizing.connection + sizing.messages();

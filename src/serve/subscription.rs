@@ -33,7 +33,8 @@ use crate::message::Message;
 /// let (hub, manager) = Hub::new(Config::default()).expect("the defaults are valid");
 /// let manager = smol::spawn(manager);
 ///
-/// let mut news = hub.subscribe(Admission::anonymous().room("news")).await.expect("there is room");
+/// let admission = Admission::anonymous().room("news");
+/// let mut news = hub.subscribe(admission).await.expect("there is room");
 /// assert_eq!(hub.publish("news", "hello").await.expect("the hub runs"), 1);
 /// assert_eq!(hub.publish("sports", "goal").await.expect("the hub runs"), 0);
 /// assert_eq!(news.next().await.expect("connected").as_text(), Some("hello"));
@@ -184,7 +185,8 @@ impl Subscription {
 /// hub.publish("news", "one").await?;
 /// hub.publish("news", "two").await?;
 /// hub.disconnect(news.client().id(), Disconnect::NORMAL).await?;
-/// let texts: Vec<_> = news.filter_map(|news| news.as_text().map(str::to_owned)).collect().await;
+/// let texts = news.filter_map(|news| news.as_text().map(str::to_owned));
+/// let texts: Vec<_> = texts.collect().await;
 /// assert_eq!(texts, ["one", "two"]);
 /// # Ok::<_, hublet::Error>(())
 /// # }).expect("it works");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::source::{code, comments, read, root};
+use super::source::{code, comments, read, root, sources};
 
 /// Words that stand for an actor without naming it.
 const BANNED: [&str; 6] = ["who", "whom", "whoever", "nobody", "somebody", "anybody"];
@@ -70,6 +70,40 @@ fn every_sentence_names_its_actor() {
     let offences: Vec<_> =
         with_some.map(|(name, count)| format!("{name} has {count} of {BANNED:?}")).collect();
     assert!(offences.is_empty(), "{}", offences.join("\n"));
+}
+
+/// Characters of a line of an example that a page of 1,200 pixels shows without scrolling.
+const EXAMPLE_WIDTH: usize = 93;
+
+/// The lines of the examples in the documentation that are wider than that.
+fn wide_lines(text: &str) -> Vec<&str> {
+    let mut in_example = false;
+    let mut wide = Vec::new();
+    for line in text.lines().map(str::trim_start) {
+        let Some(line) = line.strip_prefix("///").or_else(|| line.strip_prefix("//!")) else {
+            in_example = false;
+            continue;
+        };
+        let line = line.strip_prefix(' ').unwrap_or(line);
+        if line.starts_with("```") {
+            in_example = !in_example;
+        } else if in_example && !line.starts_with("# ") && line.chars().count() > EXAMPLE_WIDTH {
+            wide.push(line);
+        }
+    }
+    wide
+}
+
+#[test]
+fn every_example_fits_the_page() {
+    for source in sources() {
+        let wide = wide_lines(&read(&format!("src/{}", source.path))).join("\n");
+        assert!(wide.is_empty(), "{}:\n{wide}", source.path);
+    }
+    let long = "x".repeat(EXAMPLE_WIDTH + 1);
+    let text =
+        format!("/// {long}\n/// ```\n/// {long}\n/// # {long}\n/// ```\n/// {long}\n// {long}");
+    assert_eq!(wide_lines(&text), [long.as_str()]);
 }
 
 /// A rule that finds nothing may be broken: it gets examples of what it must find and must not.
