@@ -126,7 +126,7 @@ impl Client {
     ///         let text = message.as_text().ok_or(Disconnect::UNSUPPORTED)?;
     ///         let sender = match client.peer().address() {
     ///             Some(address) => address.ip().to_string(),
-    ///             None => "a Unix socket".to_owned(),
+    ///             None => "no address".to_owned(),
     ///         };
     ///         client.hub().broadcast(format!("{sender}: {text}")).await?;
     ///         Ok(())
@@ -140,7 +140,7 @@ impl Client {
     /// # assert!(ada.client().peer().address().is_none());
     /// # Named.on_message(ada.client(), "hello".into()).await.expect("it stays");
     /// # let message = ada.next().await.expect("connected");
-    /// # assert_eq!(message.as_text(), Some("a Unix socket: hello"));
+    /// # assert_eq!(message.as_text(), Some("no address: hello"));
     /// # Ok::<_, hublet::Error>(())
     /// # }).expect("it works");
     /// ```

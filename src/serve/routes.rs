@@ -205,7 +205,7 @@ pub(crate) fn no_route(path: &str, has_routes: bool) -> &'static str {
     match name {
         None if path == "/user" && has_routes => "the path has to name a user: /user/{user}",
         None => "no such route",
-        Some("") => "the path ends with a slash: put a name behind it, or remove it",
+        Some("") => "the path ends with a slash: add a name, or remove the slash",
         Some(_) if path.starts_with("/rooms/") && path.matches('/').count() == 3 => {
             "after the room comes the id of a client, like 0-17; write a slash in a name as %2F"
         }

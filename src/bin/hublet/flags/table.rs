@@ -303,7 +303,7 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag {
         name: "handshake-timeout",
         value: "TIME",
-        help: "time for a handshake or the head of a request; a body may stand still as long",
+        help: "time for a handshake or the head of a request, and the longest pause in a body",
         sets: Sets::Time(|config| &mut config.handshake_timeout),
     },
     Flag {
