@@ -97,7 +97,7 @@ fn wide_lines(text: &str) -> Vec<&str> {
 #[test]
 fn every_example_fits_the_page() {
     for source in sources() {
-        let wide = wide_lines(&read(&format!("src/{}", source.path))).join("\n");
+        let wide = wide_lines(&read(format!("src/{}", source.path))).join("\n");
         assert!(wide.is_empty(), "{}:\n{wide}", source.path);
     }
     let long = "x".repeat(EXAMPLE_WIDTH + 1);
