@@ -426,24 +426,49 @@ fn readme_explains_every_file_of_deploy() {
 
 /// A module that is renamed would silently stand among the code of the start again.
 #[test]
-fn the_order_of_the_code_names_modules_that_exist() {
+fn the_order_of_the_code_names_what_exists() {
     let script = fs::read_to_string(file("deploy/sections.ld")).expect("it is there");
     let names: Vec<_> = script.lines().filter_map(|line| line.split_once("*6hublet")).collect();
-    assert!(names.len() > 10, "{names:?}");
-    for (_, mut mangled) in names {
-        // A mangled path: the length of a name, and the name.
-        let mut path = Vec::new();
-        while let Some(at) = mangled.find(|char: char| !char.is_ascii_digit()).filter(|&at| at > 0)
-        {
-            let len: usize = mangled[..at].parse().expect("digits");
-            path.push(&mangled[at..at + len]);
-            mangled = &mangled[at + len..];
-        }
-        let exists = |path: &str| {
-            let places = [format!("src/{path}"), format!("src/bin/hublet/{path}")];
-            places.iter().any(|at| file(at).exists() || file(&format!("{at}.rs")).exists())
-        };
-        let module = path[..path.len().min(2)].join("/");
-        assert!(exists(&module), "{module} in deploy/sections.ld");
+    assert!(names.len() > 40, "{names:?}");
+    for (_, mangled) in names {
+        let path = names_of(mangled);
+        let is_there = exists("src", "lib.rs", &path) || exists("src/bin/hublet", "main.rs", &path);
+        assert!(!path.is_empty() && is_there, "{path:?} in deploy/sections.ld");
     }
+    let lock = fs::read_to_string(file("Cargo.lock")).expect("it is there");
+    let standard = ["drop_in_place", "raw_vec", "btree", "slice", "std", "panicking", "libunwind"];
+    for (_, mangled) in script.lines().filter_map(|line| line.split_once(".text.*")) {
+        let name = names_of(mangled).first().map_or("", |name| *name);
+        let is_crate = [name.to_owned(), name.replace('_', "-")]
+            .iter()
+            .any(|name| lock.contains(&format!("name = \"{name}\"")));
+        assert!(is_crate || standard.contains(&name), "{name} in deploy/sections.ld");
+    }
+}
+
+/// The names in a mangled path, each behind its length: `4http6header*` has two.
+fn names_of(mut mangled: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    loop {
+        mangled = mangled.trim_start_matches('*');
+        let digits = mangled.find(|char: char| !char.is_ascii_digit()).unwrap_or(0);
+        let Ok(len) = mangled[..digits].parse::<usize>() else { return names };
+        names.push(&mangled[digits..digits + len]);
+        mangled = &mangled[digits + len..];
+    }
+}
+
+/// Whether a path of modules and functions leads somewhere in the source.
+fn exists(folder: &str, root: &str, path: &[&str]) -> bool {
+    let (mut folder, mut source) = (folder.to_owned(), format!("{folder}/{root}"));
+    path.iter().all(|name| {
+        let inner = format!("{folder}/{name}");
+        let places = [format!("{inner}.rs"), format!("{inner}/mod.rs")];
+        if let Some(module) = places.iter().find(|place| file(place).exists()) {
+            (folder, source) = (inner, module.clone());
+            return true;
+        }
+        let source = fs::read_to_string(file(&source)).unwrap_or_default();
+        source.contains(&format!("fn {name}(")) || source.contains(&format!("fn {name}<"))
+    })
 }
