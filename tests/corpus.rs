@@ -1,6 +1,8 @@
 //! Replays the fuzzer's corpus on stable, so that a fault that it once found is found again.
 #![expect(unreachable_pub, reason = "what is taken in is public in the fuzzer's crate")]
 
+#[path = "../fuzz/src/body.rs"]
+mod body;
 #[path = "../fuzz/src/connection.rs"]
 mod connection;
 #[path = "../fuzz/src/deflated.rs"]
@@ -44,6 +46,16 @@ fn replay(target: &str, run: fn(&[u8])) {
 #[test]
 fn heads() {
     replay("head", head::run);
+}
+
+#[test]
+fn chunked_bodies() {
+    replay("chunked", body::chunked);
+}
+
+#[test]
+fn streams_of_lines() {
+    replay("lines", body::lines);
 }
 
 #[test]

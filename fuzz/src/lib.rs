@@ -2,6 +2,7 @@
 //!
 //! `tests/corpus.rs` of the hub includes these modules and replays the corpus on stable.
 
+pub mod body;
 pub mod connection;
 pub mod deflated;
 pub mod frames;

@@ -91,7 +91,8 @@ mod tests {
     fn body_that_is_used_as_it_comes_is_the_same_however_it_is_cut() {
         let many = "1;extension=of-its-own\r\nx\r\n".repeat(1000);
         let endless = many.clone() + "0\r\n\r\nGET";
-        for piece in [1, 2, 3, 7, 100] {
+        let long = format!("1;{}\r\nx\r\n", "e".repeat(3 * 1024)).repeat(4) + "0\r\n\r\n";
+        for piece in [1, 2, 3, 7, 100, READ_MAX] {
             let sized = used(Framing::Length(5), b"hello", piece);
             assert_eq!(sized, Ok((b"hello".to_vec(), Vec::new())), "{piece}");
             let chunks = used(Framing::Chunked, b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", piece);
@@ -99,6 +100,8 @@ mod tests {
             // Extensions are bounded between two bytes of body, and not over a body without end.
             let (all, _) = used(Framing::Chunked, endless.as_bytes(), piece).expect("well-formed");
             assert_eq!(all.len(), 1000);
+            let (all, _) = used(Framing::Chunked, long.as_bytes(), piece).expect("well-formed");
+            assert_eq!(all.len(), 4);
             assert_eq!(used(Framing::Chunked, many.as_bytes(), piece), Err(0));
         }
         assert_eq!(used(Framing::Unknown, b"GET", 3), Ok((Vec::new(), b"GET".to_vec())));

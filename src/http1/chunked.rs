@@ -9,7 +9,8 @@ use crate::http1::head::HEADERS_MAX;
 use crate::http1::response::Response;
 
 /// Bytes of chunk extensions and trailers of one body at most; there are no more trailers than a head
-/// has headers. The hub ignores what they say.
+/// has headers. The hub ignores what they say. In a stream without end they are bounded between two
+/// bytes of the body.
 pub(crate) const EXTRAS_MAX: usize = 4 * 1024;
 
 /// Digits of a chunk's size at most: as many as 64 bits have.
@@ -23,7 +24,7 @@ pub(crate) struct Chunked {
     len: usize,
     /// Bytes decoded at most.
     max: usize,
-    /// Bytes of extensions and trailers so far.
+    /// Bytes of extensions and trailers so far; of a stream, since its last byte.
     extras: usize,
 }
 
@@ -52,13 +53,9 @@ impl Chunked {
         self.len
     }
 
-    /// Forgets `used` bytes of the body, which were taken off the front of the buffer. What the hub
-    /// ignores is bounded between two of them.
+    /// Forgets `used` bytes of the body, which were taken off the front of the buffer.
     pub(crate) fn consume(&mut self, used: usize) {
         self.len -= used;
-        if used > 0 {
-            self.extras = 0;
-        }
     }
 
     /// Bytes that are worth reading at once, if all of the buffer was decoded.
@@ -96,6 +93,10 @@ impl Chunked {
                 let n = rest.min(come.len());
                 if n == 0 {
                     return Ok(false);
+                }
+                if self.max == usize::MAX {
+                    // However the stream is cut, and whenever its bytes are used.
+                    self.extras = 0;
                 }
                 buffer.copy_within(*read..*read + n, self.len);
                 (self.len, *read) = (self.len + n, *read + n);

@@ -381,6 +381,8 @@ mod tests {
             ("file://", "file:///android_asset/index.html"),
             // Electron and Capacitor.
             ("app://-", "app://-"),
+            // A scheme that an application has registered without a host.
+            ("qrc://", "qrc://"),
             ("capacitor://localhost", "capacitor://localhost"),
             ("chrome-extension://iaoigbhacejd", "chrome-extension://iaoigbhacejd"),
             // ArduinoWebsockets.

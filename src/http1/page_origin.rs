@@ -27,8 +27,10 @@ impl PageOrigin {
         }
         let scheme = scheme.to_ascii_lowercase();
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        if scheme == "file" {
-            // A file's page has no host; some name the one that it lies on.
+        let has_no_host = authority.is_empty() && default_port(&scheme).is_none();
+        if scheme == "file" || has_no_host {
+            // A file's page has no host; some name the one that it lies on. Schemes of an application
+            // may have none either: `qrc://`.
             return Some(Self { scheme, host: String::new(), port: None });
         }
         let (host, port) = split_port(authority)?;

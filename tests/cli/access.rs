@@ -1,8 +1,9 @@
 //! The rules of access, with the bytes that real clients send.
 
+use std::fs;
 use std::net::TcpStream;
 
-use crate::support::{KEY, Peer, Server, sign};
+use crate::support::{Folder, KEY, Peer, Server, by_clock, hublet, sign};
 
 /// Sends a request as it is; returns the answer.
 fn ask(address: &str, request: &str) -> crate::peer::Response {
@@ -238,6 +239,42 @@ fn a_client_is_closed_at_the_end_of_its_token() {
     peer.goodbye(1008);
 }
 
+/// A Raspberry Pi without a battery starts in 1970, and the network sets its clock later.
+#[test]
+fn a_board_that_gets_its_time_later_ends_tokens_by_it() {
+    let folder = Folder::new("access-clock");
+    let clock = folder.0.join("clock");
+    let now = unix_seconds();
+    fs::write(&clock, format!("-{}", now - 60)).expect("written");
+    let mut command = hublet(&["--listen", "127.0.0.1:0", "--jwt-secret", KEY]);
+    if !by_clock(&mut command, &clock) {
+        return;
+    }
+    let mut server = Server::of(&mut command);
+    let address = server.listening();
+    server.logged("s after 1970: tokens that have expired are accepted");
+    let path = |route: &str, end: u64| {
+        format!("{route}?token={}", sign(&format!(r#"{{"exp": {end}, "publish": "*"}}"#)))
+    };
+    let mut over = Peer::<TcpStream>::connect(&address, &path("/ws", now - 60));
+    let mut stays = Peer::<TcpStream>::connect(&address, &path("/ws", now + 3600));
+    let mut lines = Peer::<TcpStream>::dial(&address);
+    let post = "Host: localhost\r\nTransfer-Encoding: chunked\r\n\r\n4\r\none\n\r\n";
+    lines
+        .write(format!("POST {} HTTP/1.1\r\n{post}", path("/pub", now - 60) + "&lines").as_bytes());
+    over.hears("one");
+    stays.hears("one");
+    fs::write(&clock, "+0").expect("written");
+    assert_eq!(over.is_closed(1008), "token expired");
+    let response = lines.response();
+    assert_eq!(response.status, 401);
+    let report = lines.body_text(&response);
+    assert!(report.starts_with("{\"messages\":1,\"recipients\":2,"), "{report}");
+    stays.say("hello");
+    stays.hears("hello");
+    assert_eq!(Peer::<TcpStream>::ask(&address, &path("/ws", now - 60)).1, 401);
+}
+
 /// The offer of Chromium's `new WebSocket(url, ["chat.v2", "chat.v1"])`, and of npm's `ws`, which
 /// writes no space. Both give up if none is answered.
 #[test]
@@ -268,12 +305,7 @@ fn offers(protocols: &str) -> String {
 
 #[test]
 fn an_ipv4_client_of_a_socket_for_both_has_its_own_address() {
-    let mut server = Server::of(&mut crate::support::hublet(&[
-        "--listen",
-        ":0",
-        "--trusted-proxy",
-        "127.0.0.1",
-    ]));
+    let mut server = Server::of(&mut hublet(&["--listen", ":0", "--trusted-proxy", "127.0.0.1"]));
     let address = server.listening();
     let port = address.rsplit_once(':').expect("a port").1;
     let _peer = Peer::<TcpStream>::connect(&format!("127.0.0.1:{port}"), "/ws");

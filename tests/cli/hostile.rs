@@ -17,8 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
 use crate::peer::{PING, PONG, frame, upgrade};
-use crate::support::{CLOSE, DEADLINE, Folder, Peer, Server, TEXT, hublet};
-use crate::tools;
+use crate::support::{CLOSE, DEADLINE, Folder, Peer, Server, TEXT, by_clock, hublet};
 
 /// The longest delay of a message to a healthy client.
 const LATE: Duration = Duration::from_secs(1);
@@ -442,20 +441,13 @@ fn a_full_disk_behind_stdout_and_stderr() {
 /// Jumps of the wall clock do not affect the hub.
 #[test]
 fn a_wall_clock_that_jumps() {
-    let library = ["x86_64-linux-gnu", "aarch64-linux-gnu"]
-        .map(|folder| format!("/usr/lib/{folder}/faketime/libfaketime.so.1"))
-        .into_iter()
-        .find(|path| fs::exists(path).is_ok_and(|exists| exists));
-    let Some(library) = tools::tool("libfaketime", library) else { return };
     let folder = Folder::new("hostile-clock");
     let clock = folder.0.join("clock");
     fs::write(&clock, "+0").expect("written");
     let mut command = hublet(&["--listen", "127.0.0.1:0", "--ping-interval", "1s"]);
-    command
-        .env("LD_PRELOAD", library)
-        .env("FAKETIME_TIMESTAMP_FILE", &clock)
-        .env("FAKETIME_NO_CACHE", "1")
-        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    if !by_clock(&mut command, &clock) {
+        return;
+    }
     let siege = Siege::of(&mut command);
     let clients: Vec<_> = (0..20).map(|_| answering(&siege.address)).collect();
     for jump in ["+1d", "-1d", "+10y", "-10y", "+0"] {

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -35,6 +35,19 @@ pub(crate) fn alone(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env_clear().stdin(Stdio::null());
     command
+}
+
+/// Has a program take the time of the wall from a file: so many seconds before or behind the real
+/// one, as `-60`. Returns `false` if there is no library for that.
+#[track_caller]
+pub(crate) fn by_clock(command: &mut Command, clock: &Path) -> bool {
+    let Some(library) = crate::tools::faketime() else { return false };
+    command
+        .env("LD_PRELOAD", library)
+        .env("FAKETIME_TIMESTAMP_FILE", clock)
+        .env("FAKETIME_NO_CACHE", "1")
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    true
 }
 
 /// Runs the binary until it ends by itself.

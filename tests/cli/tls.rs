@@ -239,11 +239,7 @@ fn files_that_are_no_pair_are_one_sentence_and_exit_code_2() {
 #[test]
 fn a_certificate_is_renewed_while_clients_come() {
     let folder = Folder::new("tls-renewed");
-    let library = fs::read_dir("/usr/lib").into_iter().flatten().flatten().find_map(|folder| {
-        let path = folder.path().join("faketime/libfaketime.so.1");
-        path.is_file().then_some(path)
-    });
-    let Some(library) = tools::tool("libfaketime", library) else { return };
+    let Some(library) = tools::faketime() else { return };
     let Some(files) = certificate(&folder, "hub", P256) else { return };
     let new = certificate(&folder, "new", P256).expect("openssl is there");
     // The clock of the hub is a hundred times as fast.

@@ -4,17 +4,22 @@ Each event must be heard before the next is published, and nothing else may be a
 """
 
 import json
+import os
 import queue
 import sys
 import threading
 import urllib.request
+
+client, url = sys.argv[1:3]
+if client == "sseclient":
+    # Its module has the name of that of sseclient-py.
+    sys.path.insert(0, os.path.join(sys.prefix, "sseclient"))
 
 import httpx
 import httpx_sse
 import requests
 import sseclient
 
-client, url = sys.argv[1:3]
 EVENTS = ["one", "two\nlines", "three"]
 # Seconds within which an event is heard, on a machine that may be busy.
 DEADLINE = 15
@@ -36,6 +41,11 @@ def sseclient_py():
         yield event.data
 
 
+def sseclient_alone():
+    for event in sseclient.SSEClient(url):
+        yield event.data
+
+
 def httpx_events():
     with httpx.Client(timeout=None) as http:
         with httpx_sse.connect_sse(http, "GET", url) as source:
@@ -51,7 +61,13 @@ def hear(events):
         heard.put(event)
 
 
-events = {"iter_lines": lines, "sseclient-py": sseclient_py, "httpx-sse": httpx_events}[client]()
+clients = {
+    "iter_lines": lines,
+    "sseclient": sseclient_alone,
+    "sseclient-py": sseclient_py,
+    "httpx-sse": httpx_events,
+}
+events = clients[client]()
 threading.Thread(target=hear, args=(events,), daemon=True).start()
 publish = url.replace("/sse/", "/pub/")
 recipients = 0

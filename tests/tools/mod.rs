@@ -44,6 +44,13 @@ fn installed(program: impl AsRef<Path>) -> Option<(PathBuf, String)> {
     output.status.success().then(|| (program.to_owned(), version))
 }
 
+/// The library that gives a program another time, as its environment says.
+pub(crate) fn faketime() -> Option<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let mut paths = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
+    tool("libfaketime", paths.find(|path| path.is_file()))
+}
+
 /// Node.js for a script of `tests/`, with its built-in WebSocket switched on.
 pub(crate) fn node(script: &str) -> Option<Command> {
     let (node, version) = tool("node", installed("node"))?;

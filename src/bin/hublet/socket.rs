@@ -63,14 +63,16 @@ impl FromStr for Address {
     }
 }
 
-/// Reads a link-local address with the name of an interface for its zone: `[fe80::1%eth0]:8080`. The
-/// standard library knows zones by their number only.
+/// Reads a link-local address with the name of an interface for its zone: `[fe80::1%eth0]:8080`, or
+/// `[fe80::1%25eth0]:8080` as in a URL (RFC 6874). The standard library knows zones by their number
+/// only.
 fn in_zone(text: &str) -> Option<SocketAddr> {
     let (address, port) = text.strip_prefix('[')?.rsplit_once(']')?;
     let port = port.strip_prefix(':')?;
     let (address, zone) = address.split_once('%').filter(|(_, zone)| !zone.contains('/'))?;
     // Linux lists them here; elsewhere the number has to be given.
-    let index = std::fs::read_to_string(format!("/sys/class/net/{zone}/ifindex")).ok()?;
+    let index = |zone: &str| std::fs::read_to_string(format!("/sys/class/net/{zone}/ifindex")).ok();
+    let index = index(zone).or_else(|| index(zone.strip_prefix("25")?))?;
     let index = index.trim_ascii().parse().ok()?;
     Some(SocketAddrV6::new(address.parse().ok()?, port.parse().ok()?, 0, index).into())
 }
@@ -389,10 +391,18 @@ mod tests {
         assert_eq!(zone("[fe80::1%7]:80"), Some(7));
         assert_eq!(zone("[fe80::1]:80"), Some(0));
         if cfg!(target_os = "linux") {
-            assert_eq!(zone("[fe80::1%lo]:80"), Some(1), "the loopback interface comes first");
+            for text in ["[fe80::1%lo]:80", "[fe80::1%25lo]:80"] {
+                assert_eq!(zone(text), Some(1), "{text}: the loopback interface comes first");
+            }
         }
-        for text in ["[fe80::1%no-such]:80", "[fe80::1%../net/lo]:80", "[fe80::1%]:80", "[x%lo]:80"]
-        {
+        for text in [
+            "[fe80::1%no-such]:80",
+            "[fe80::1%../net/lo]:80",
+            "[fe80::1%25../net/lo]:80",
+            "[fe80::1%25no-such]:80",
+            "[fe80::1%]:80",
+            "[x%lo]:80",
+        ] {
             assert_eq!(zone(text), None, "{text}");
         }
     }

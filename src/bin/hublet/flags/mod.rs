@@ -65,8 +65,6 @@ pub(crate) struct Options {
     redis_prefix: Option<String>,
     /// Environment variables with the hub's prefix that name no flag.
     pub(crate) unknown: Vec<String>,
-    /// Environment variables of secrets that are set, and empty.
-    empty: Vec<String>,
     /// Whether the bytes of a queue follow the message limit: they were not given.
     queue_bytes_follow: bool,
 }
@@ -90,7 +88,6 @@ impl Default for Options {
             config: Config::default().http(true).hosts(Vec::new()).pages(PAGES.to_vec()),
             redis_prefix: None,
             unknown: Vec::new(),
-            empty: Vec::new(),
             queue_bytes_follow: true,
         }
     }
@@ -123,8 +120,6 @@ impl Options {
     pub(crate) fn warnings(&self) -> Vec<String> {
         let ignored = |name| format!("{name} is ignored: no flag has this variable");
         let mut warnings: Vec<_> = self.unknown.iter().map(ignored).collect();
-        let empty = |name| format!("{name} is empty, so it counts as not set and guards nothing");
-        warnings.extend(self.empty.iter().map(empty));
         warnings.extend(self.config.origins.iter().filter_map(|origin| origin_warning(origin)));
         if self.secrets.have_short_key() {
             let short = "the key of --jwt-secret has less than 32 bytes, which can be guessed";
@@ -162,7 +157,7 @@ pub(crate) fn parse(
     let path = given.iter().rfind(|(name, _)| *name == ENV_FILE).map(|(_, path)| path);
     let of_variable = |(name, _): &&(String, String)| *name == format!("{PREFIX}ENV_FILE");
     let path = path.or_else(|| Some(&variables.iter().find(of_variable)?.1));
-    let path = path.filter(|path| !path.is_empty()).cloned();
+    let path = path.cloned();
     let mut lines = path.as_deref().map_or_else(|| Ok(Vec::new()), env_file::read)?;
     for flag in FLAGS {
         let variable = flag.variable();
@@ -175,15 +170,15 @@ pub(crate) fn parse(
             let file = path.as_deref().unwrap_or_default();
             origin = Origin { name: format!("line {} of {file}", line.line), is_line: true };
         }
-        // An empty variable counts as unset, as compose files write it.
-        let is_empty = from_environment.as_ref().is_some_and(String::is_empty);
-        if is_empty && flag.sets.is_secret() {
-            options.empty.push(variable.clone());
-        }
-        let from_environment = from_environment.filter(|_| !is_empty);
         let of_flag = |(name, _): &&(&str, String)| *name == flag.name;
         let from_arguments = || given.iter().filter(of_flag).map(|(_, text)| text);
         let is_given = from_arguments().next().is_some();
+        // An empty variable counts as unset, as compose files write it.
+        let is_empty = from_environment.as_ref().is_some_and(String::is_empty);
+        if is_empty && !is_given && flag.sets.guards() {
+            return Err(guards_nothing(&variable, &origin));
+        }
+        let from_environment = from_environment.filter(|_| !is_empty);
         let list = flag.sets.list();
         if let Some(clear) = list.filter(|_| is_given || from_environment.is_some()) {
             clear(&mut options);
@@ -232,6 +227,16 @@ pub(crate) fn parse(
         Some(version) => Action::Takes(version, Box::new(options)),
         None => Action::Serve(Box::new(options)),
     })
+}
+
+/// A variable that names a secret and has none: a compose file writes that for `${TOKEN}` that is not
+/// set. The hub would be open.
+fn guards_nothing(variable: &str, origin: &Origin) -> Failure {
+    let place = if origin.is_line { [" in ", &origin.name] } else { [""; 2] };
+    let [of, line] = place;
+    Failure::usage(format!(
+        "{variable}{of}{line} is empty and would guard nothing; give it a value, or remove it"
+    ))
 }
 
 /// Splits a list at its commas, except at those before the options of a Unix socket.

@@ -188,9 +188,13 @@ impl Sets {
         }
     }
 
-    /// Whether it is a secret, or the file of one.
-    pub(super) fn is_secret(&self) -> bool {
-        matches!(self, Self::Secret(_) | Self::SecretFile(_))
+    /// Whether the hub would be open to more clients without it, or would speak in the clear.
+    pub(super) fn guards(&self) -> bool {
+        #[cfg(feature = "tls")]
+        if matches!(self, Self::TlsFile(_)) {
+            return true;
+        }
+        matches!(self, Self::Secret(_) | Self::SecretFile(_) | Self::Audience)
     }
 
     /// For a list, to which each value adds: the function that clears it.

@@ -264,6 +264,7 @@ fn any_origin_that_a_client_sends_can_be_listed() {
         ("http://[::1]:3000", None),
         ("https://example.org/", None),
         ("app://-", None),
+        ("qrc://", None),
         ("capacitor://localhost", None),
         ("chrome-extension://iaoigbhacejd", None),
         ("*", None),
@@ -396,13 +397,45 @@ fn subprotocols_are_bounded() {
     assert_eq!(parsed(&[], &names), Err(sentence.to_owned()));
 }
 
+/// A compose file makes an empty variable of `${TOKEN}` that is not set.
 #[test]
-fn an_empty_variable_of_a_secret_is_reported() {
-    let options = parsed(&[("HUBLET_TOKEN", ""), ("HUBLET_QUEUE", "")], &[]).expect("valid");
-    let empty = "HUBLET_TOKEN is empty, so it counts as not set and guards nothing";
-    assert_eq!(options.warnings(), [empty]);
-    let options = parsed(&[("HUBLET_TOKEN", "hush")], &[]).expect("valid");
-    assert!(options.warnings().is_empty());
+fn an_empty_variable_of_a_secret_is_refused() {
+    let variables = [
+        "HUBLET_TOKEN",
+        "HUBLET_TOKEN_FILE",
+        "HUBLET_PUBLISH_TOKEN",
+        "HUBLET_PUBLISH_TOKEN_FILE",
+        "HUBLET_ADMIN_TOKEN",
+        "HUBLET_ADMIN_TOKEN_FILE",
+        "HUBLET_JWT_SECRET",
+        "HUBLET_JWT_SECRET_FILE",
+        "HUBLET_JWT_AUDIENCE",
+        #[cfg(feature = "tls")]
+        "HUBLET_TLS_CERT",
+        #[cfg(feature = "tls")]
+        "HUBLET_TLS_KEY",
+    ];
+    let why = "is empty and would guard nothing; give it a value, or remove it";
+    for name in variables {
+        assert_eq!(parsed(&[(name, "")], &[]).err(), Some(format!("{name} {why}")));
+        let file = SecretFile::new(name, format!("HUBLET_LOG=warn\n{name}=\n").as_bytes());
+        let refused = format!("{name} in line 2 of {} {why}", file.path);
+        // The file wins.
+        let by_file = parsed(&[(name, "hush")], &["--env-file", &file.path]);
+        assert_eq!(by_file.err(), Some(refused));
+    }
+    // What is in force is not empty.
+    let options = parsed(&[("HUBLET_TOKEN", "")], &["--token", "hush"]).expect("valid");
+    assert!(options.secrets.token.is_some());
+    let file = SecretFile::new("in-force", b"HUBLET_TOKEN=hush\n");
+    let options = parsed(&[("HUBLET_TOKEN", "")], &["--env-file", &file.path]).expect("valid");
+    assert!(options.secrets.token.is_some());
+    // All secrets may be in the file that has no name.
+    for refused in [parsed(&[("HUBLET_ENV_FILE", "")], &[]), parsed(&[], &["--env-file", ""])] {
+        let sentence = refused.expect_err("no file");
+        assert!(sentence.starts_with("--env-file was given \"\", which cannot be read"));
+    }
+    assert!(parsed(&[("HUBLET_QUEUE", ""), ("HUBLET_REDIS", "")], &[]).is_ok());
 }
 
 #[test]

@@ -65,6 +65,9 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
     Err("an origin like https://example.org, app://-, file:// or null; or * for any".to_owned())
 }
 
+/// The schemes whose pages have a host.
+const WEB: [&str; 4] = ["http", "https", "ws", "wss"];
+
 /// The part of a URL that is its origin: the scheme, the host and perhaps the port.
 fn origin_of(url: &str) -> Option<&str> {
     let (scheme, rest) = url.split_once(':')?;
@@ -81,7 +84,7 @@ fn origin_of(url: &str) -> Option<&str> {
         && scheme.bytes().all(is_scheme)
         && authority.bytes().all(is_host)
         && port.parse::<u16>().is_ok()
-        && (!authority.is_empty() || scheme.eq_ignore_ascii_case("file"));
+        && (!authority.is_empty() || !WEB.iter().any(|web| scheme.eq_ignore_ascii_case(web)));
     is_origin.then(|| &url[..scheme.len() + "://".len() + authority.len()])
 }
 
