@@ -70,34 +70,46 @@ impl HeardEvents {
         let evicted = self.evicted.take();
         if let Some(evicted) = &evicted {
             let left = (room.clone().unwrap_or_default(), event.client.expect("a client"));
-            assert!(event.kind == HubEventKind::Leave && *evicted == left, "{event:?}");
+            assert!(
+                event.kind == HubEventKind::Leave && *evicted == left,
+                "an eviction is told ahead of its leave, and not of {event:?}"
+            );
         }
         match (event.kind, room, event.client) {
             (HubEventKind::RoomMade, Some(room), None) => {
                 let is_new = self.rooms.as_mut().is_none_or(|rooms| rooms.insert(room.clone()));
-                assert!(is_new, "{room} is made twice");
+                assert!(is_new, "events say twice that {room} is made");
             }
             (HubEventKind::RoomGone, Some(room), None) => {
                 let was_there = self.rooms.as_mut().is_none_or(|rooms| rooms.remove(&room));
-                assert!(was_there, "{room} was not there");
+                assert!(was_there, "events say that {room} ends, and not before that it was made");
                 let mut members = self.members.iter();
-                assert!(members.all(|(other, _)| *other != room), "{room} has members");
+                assert!(
+                    members.all(|(other, _)| *other != room),
+                    "events say that {room} ends while it has members"
+                );
             }
             (HubEventKind::Join, Some(room), Some(client)) => {
                 let is_there = self.rooms.as_ref().is_none_or(|rooms| rooms.contains(&room));
-                assert!(is_there, "{room} was not made");
-                assert!(self.members.insert((room, client)), "{client} joins twice");
-                assert_eq!(event.reason, None);
+                assert!(is_there, "events say that {client} joins {room}, which was not made");
+                let is_new = self.members.insert((room.clone(), client));
+                assert!(is_new, "events say twice that {client} joins {room}");
+                assert_eq!(event.reason, None, "a join has no reason");
             }
             (HubEventKind::Leave, Some(room), Some(client)) => {
-                assert!(self.members.remove(&(room, client)), "{client} was not there");
+                let was_there = self.members.remove(&(room.clone(), client));
+                assert!(was_there, "events say that {client} leaves {room}, where it was not");
             }
             (HubEventKind::Evicted, Some(room), Some(client)) => {
-                assert!(self.members.contains(&(room.clone(), client)), "{client} was not there");
+                let is_there = self.members.contains(&(room.clone(), client));
+                assert!(
+                    is_there,
+                    "events say that {client} is evicted from {room}, where it is not"
+                );
                 self.evicted = Some((room, client));
             }
             (HubEventKind::Evicted, None, Some(_)) => {}
-            _ => panic!("{event:?}"),
+            _ => panic!("{event:?} is no event"),
         }
     }
 

@@ -48,7 +48,7 @@ pub(super) fn check(world: &World) {
     assert_eq!(stats.messages_delivered, delivered as u64, "delivered is what the kernel took");
     let fates = stats.messages_delivered + stats.messages_dropped + stats.messages_lost;
     assert_eq!(stats.recipients, fates, "every recipient has exactly one fate");
-    assert_eq!((stats.clients, stats.connections), (0, 0), "nobody is left");
+    assert_eq!((stats.clients, stats.connections), (0, 0), "no client and no connection is left");
     if !world.hub.shared().config.history_age.is_zero() || !world.executor.runs(world.manager) {
         assert_eq!((stats.rooms, stats.held_bytes), (0, 0), "no room and no message is left");
     }
@@ -59,7 +59,11 @@ pub(super) fn check(world: &World) {
         // A client that ended before its first hook, or was told to go before it was evicted.
         unheard += u64::from(peer.reasons.is_empty() || !peer.codes.is_empty());
     }
-    assert!(evicted <= stats.clients_evicted && stats.clients_evicted <= evicted + unheard);
+    let counted = stats.clients_evicted;
+    assert!(
+        evicted <= counted && counted <= evicted + unheard,
+        "{counted} clients count as evicted: {evicted} were told so, and {unheard} heard nothing"
+    );
 }
 
 /// What the frames of a stream say: none is behind a close frame.
@@ -76,7 +80,7 @@ fn hear(frames: &[Said], peer: &Peer) -> Heard {
                 let code = payload.first_chunk::<2>().map(|code| u16::from_be_bytes(*code));
                 heard.close = Some(code);
             }
-            9 | 10 => assert!(payload.len() <= 125),
+            9 | 10 => assert!(payload.len() <= 125, "a control frame is short"),
             &(GAP | STAND) => {}
             _ => panic!("nobody sent a frame of opcode {opcode}"),
         }
@@ -91,10 +95,13 @@ fn check_compressed(world: &World, told: &[Heard]) {
     let pairs = || world.peers.iter().zip(told);
     let compressed: BTreeSet<_> =
         pairs().flat_map(|(_, told)| told.compressed.iter().copied()).collect();
-    for (peer, told) in pairs() {
+    for (n, (peer, told)) in pairs().enumerate() {
         let heard = told.messages.iter().copied().filter(|number| compressed.contains(number));
         let expected = if peer.deflates { heard.collect() } else { BTreeSet::new() };
-        assert_eq!(told.compressed, expected);
+        assert_eq!(
+            told.compressed, expected,
+            "peer {n} gets each message compressed as those do that negotiated it, or none"
+        );
     }
 }
 

@@ -88,8 +88,9 @@ pub(super) fn add(event: String) {
 
 /// The message of a run that failed: the promise that was broken, the last events of the peer that
 /// it names (of all, if it names none), and how to replay the run.
-pub(super) fn message(seed: u64, promise: &str, events: &[String]) -> String {
-    let name = named(promise);
+pub(super) fn message(test: &str, seed: u64, promise: &str, events: &[String]) -> String {
+    let promise = promise.strip_prefix(COMPARED).unwrap_or(promise);
+    let name = named(promise).filter(|name| events.iter().any(|event| mentions(event, name)));
     let about: Vec<_> = match &name {
         Some(name) => events.iter().filter(|event| mentions(event, name)).collect(),
         None => events.iter().collect(),
@@ -106,7 +107,7 @@ pub(super) fn message(seed: u64, promise: &str, events: &[String]) -> String {
     }
     message.push_str(&format!(
         "  Replay it, with all events:\n  HUBLET_TEST_SEED={seed} cargo test --release --lib \
-         sim::every -- --nocapture\n"
+         {test} -- --nocapture\n"
     ));
     message
 }
@@ -116,9 +117,12 @@ pub(super) fn bytes(n: usize) -> String {
     if n == usize::MAX { "any number of bytes".to_owned() } else { format!("{n} bytes") }
 }
 
-/// The first peer or poster that a sentence names.
+/// What `assert_eq!` says ahead of the promise.
+const COMPARED: &str = "assertion `left == right` failed: ";
+
+/// The first peer, poster or client that a sentence names.
 fn named(sentence: &str) -> Option<String> {
-    ["peer ", "poster "].iter().find_map(|word| {
+    ["peer ", "poster ", "client "].iter().find_map(|word| {
         let (_, rest) = sentence.split_once(word)?;
         let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
         (!digits.is_empty()).then(|| format!("{word}{digits}"))
@@ -137,11 +141,13 @@ fn a_failure_names_the_promise_the_last_events_of_its_peer_and_the_replay() {
     let mut events: Vec<_> = (0..30).map(|n| format!("peer 2 says {n}")).collect();
     events.push("peer 20 goes".to_owned());
     events.push("the program kicks peer 2".to_owned());
-    let message = message(7, "peer 2 did not hear of its end", &events);
+    let promise = "assertion `left == right` failed: peer 2 did not hear of its end";
+    let message = message("sim::every", 7, promise, &events);
     let lines: Vec<_> = message.lines().collect();
     assert_eq!(lines[0], "peer 2 did not hear of its end");
     assert_eq!(lines[1], "  The last 20 of 31 events of peer 2, by the virtual time:");
     assert_eq!((lines[2], lines[21]), ("  peer 2 says 11", "  the program kicks peer 2"));
-    assert!(lines[23].contains("HUBLET_TEST_SEED=7 "), "{message}");
+    let replay = "  HUBLET_TEST_SEED=7 cargo test --release --lib sim::every -- --nocapture";
+    assert_eq!(lines[23], replay);
     assert_eq!(lines.len(), 24);
 }

@@ -75,7 +75,7 @@ impl World {
         self.manager = self.executor.spawn_first(manager);
         let is_slow = self.rng.bool();
         self.heard = event_reader::spawn(&mut self.executor, &self.hub, (is_slow, false));
-        assert_eq!(kept.len(), lines.len());
+        assert_eq!(kept.len(), lines.len(), "every connection that was handed over goes on");
         for (kept, line) in kept.into_iter().zip(lines) {
             let is_own = {
                 let mut kernel = line.lock();

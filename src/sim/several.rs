@@ -399,7 +399,8 @@ fn check(world: &World) {
     for (nth, hub) in world.hubs.iter().enumerate() {
         let members = notes.members.iter().filter(|member| member.hub == nth);
         assert!(members.clone().all(|member| member.ended.is_none()), "no client is closed");
-        assert_eq!(hub.stats().clients, members.filter(|m| m.client.is_some()).count());
+        let here = members.filter(|member| member.client.is_some()).count();
+        assert_eq!(hub.stats().clients, here, "hub {nth} counts its clients");
         let subscribed = world.engine.subscribed(nth);
         let rooms = subscribed.iter().filter(|topic| **topic != Topic::All).count();
         assert_eq!(rooms, hub.stats().rooms, "hub {nth} hears {subscribed:?}");
@@ -516,7 +517,7 @@ fn run(rng: &mut Rng) -> Stats {
 
 #[test]
 fn several_hubs_keep_the_invariants() {
-    let sweep = Sweep::from_environment();
+    let sweep = Sweep::from_environment("sim::several");
     let totals = sweep.run(run);
     assert!(totals.recipients > totals.runs || sweep.replays(), "nothing happens");
 }

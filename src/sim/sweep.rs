@@ -17,6 +17,8 @@ const PROGRESS: u64 = 10_000;
 
 /// The seeds of one test, and how they are run.
 pub(super) struct Sweep {
+    /// The name of the test, for the command that replays a seed.
+    test: &'static str,
     seeds: Range<u64>,
     threads: usize,
     /// A seed that fails does not end the sweep.
@@ -40,11 +42,12 @@ pub(super) struct Totals {
 impl Sweep {
     /// As the environment asks: HUBLET_SIM_SEEDS, HUBLET_SIM_KEEP_GOING, HUBLET_SIM_THREADS, and
     /// HUBLET_TEST_SEED, which goes before them all.
-    pub(super) fn from_environment() -> Self {
+    pub(super) fn from_environment(test: &'static str) -> Self {
         let number = |text: &str| text.parse::<u64>().expect("a number");
         if let Ok(seed) = env::var("HUBLET_TEST_SEED") {
             let seed = number(&seed);
-            return Self { seeds: seed..seed + 1, threads: 1, keeps_going: false, replays: true };
+            let seeds = seed..seed + 1;
+            return Self { test, seeds, threads: 1, keeps_going: false, replays: true };
         }
         let seeds = env::var("HUBLET_SIM_SEEDS").unwrap_or_else(|_| "0..300".to_owned());
         let (from, to) = seeds.split_once("..").expect("HUBLET_SIM_SEEDS is A..B");
@@ -55,7 +58,8 @@ impl Sweep {
             Err(_) if keeps_going => cores(),
             Err(_) => 1,
         };
-        Self { seeds: number(from)..number(to), threads, keeps_going, replays: false }
+        let seeds = number(from)..number(to);
+        Self { test, seeds, threads, keeps_going, replays: false }
     }
 
     pub(super) fn replays(&self) -> bool {
@@ -120,7 +124,7 @@ impl Sweep {
             journal::open(false);
             drop(run());
         }
-        Err(journal::message(seed, &promise, &journal::close()))
+        Err(journal::message(self.test, seed, &promise, &journal::close()))
     }
 }
 
@@ -164,7 +168,7 @@ impl Totals {
 
 #[test]
 fn a_sweep_that_keeps_going_lists_each_seed_that_fails() {
-    let sweep = Sweep { seeds: 10..20, threads: 2, keeps_going: true, replays: false };
+    let sweep = Sweep { test: "sim", seeds: 10..20, threads: 2, keeps_going: true, replays: false };
     let totals = sweep.run_all(&|rng: &mut Rng| {
         let seed = (10..20).find(|&seed| rng.get_seed() == Rng::with_seed(seed).get_seed());
         assert!(seed != Some(12) && seed != Some(17), "peer 3 is unlucky");
@@ -182,7 +186,8 @@ fn a_sweep_that_keeps_going_lists_each_seed_that_fails() {
 
 #[test]
 fn a_sweep_ends_with_the_first_seed_that_fails() {
-    let sweep = Sweep { seeds: 0..1000, threads: 1, keeps_going: false, replays: false };
+    let sweep =
+        Sweep { test: "sim", seeds: 0..1000, threads: 1, keeps_going: false, replays: false };
     let totals = sweep.run_all(&|rng: &mut Rng| {
         assert!(rng.get_seed() != Rng::with_seed(3).get_seed(), "peer 3 is unlucky");
         Stats::default()

@@ -49,6 +49,22 @@ fn a_refused_page_or_name_is_in_the_log_once_with_the_flag_that_allows_it() {
     }
 }
 
+#[test]
+fn a_path_that_no_route_has_is_in_the_debug_log() {
+    let (mut server, address) = Server::start(&["--log", "debug"]);
+    let mut python = Peer::<TcpStream>::dial(&address);
+    let upgrade = "GET /ws/a/ HTTP/1.1\r\nHost: localhost:8080\r\nUpgrade: websocket\r\n\
+                   Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Extensions: permessage-deflate; \
+                   client_max_window_bits\r\nUser-Agent: Python/3.13 websockets/15.0\r\n\r\n";
+    let response = python.request(upgrade);
+    assert_eq!(response.status, 404);
+    let why = "a name is one segment of the path: write a slash in it as %2F, and none behind it";
+    assert_eq!(python.body_text(&response), format!("{why}\n"));
+    server.logged("DEBUG no route for \"/ws/a/\"");
+    assert!(server.logged("refused: 404").contains(why));
+}
+
 /// What Chromium 141 sends ahead of a `fetch` with such headers.
 fn preflight(origin: &str) -> String {
     format!(

@@ -654,6 +654,13 @@ FAULTS = [
         "chunked.rs",
     ),
     Fault(
+        "the extensions of a stream without end have one limit in all",
+        "chunked.rs::step",
+        "self.extras = 0;",
+        "",
+        "body_stream.rs",
+    ),
+    Fault(
         "a stream that is not made in time keeps its slot",
         "http_connection.rs::accept",
         "slot.within(accepting).await",
