@@ -100,7 +100,7 @@ fn check_compressed(world: &World, told: &[Heard]) {
         let expected = if peer.deflates { heard.collect() } else { BTreeSet::new() };
         assert_eq!(
             told.compressed, expected,
-            "peer {n} gets each message compressed as those do that negotiated it, or none"
+            "peer {n} gets compressed what others do, if it negotiated that, and else nothing"
         );
     }
 }

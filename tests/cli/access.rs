@@ -1,9 +1,8 @@
 //! The rules of access, with the bytes that real clients send.
 
-use std::fs;
 use std::net::TcpStream;
 
-use crate::support::{Folder, KEY, Peer, Server, by_clock, hublet, sign};
+use crate::support::{Folder, KEY, Peer, Server, by_clock, hublet, set_clock, sign};
 
 /// Sends a request as it is; returns the answer.
 fn ask(address: &str, request: &str) -> crate::peer::Response {
@@ -261,7 +260,7 @@ fn a_board_that_gets_its_time_later_ends_tokens_by_it() {
     let folder = Folder::new("access-clock");
     let clock = folder.0.join("clock");
     let now = unix_seconds();
-    fs::write(&clock, format!("-{}", now - 60)).expect("written");
+    set_clock(&clock, &format!("-{}", now - 60));
     let mut command = hublet(&["--listen", "127.0.0.1:0", "--jwt-secret", KEY]);
     if !by_clock(&mut command, &clock) {
         return;
@@ -280,7 +279,7 @@ fn a_board_that_gets_its_time_later_ends_tokens_by_it() {
         .write(format!("POST {} HTTP/1.1\r\n{post}", path("/pub", now - 60) + "&lines").as_bytes());
     over.hears("one");
     stays.hears("one");
-    fs::write(&clock, "+0").expect("written");
+    set_clock(&clock, "+0");
     assert_eq!(over.is_closed(1008), "token expired");
     let response = lines.response();
     assert_eq!(response.status, 401);

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
 use crate::peer::{PING, PONG, frame, upgrade};
-use crate::support::{CLOSE, DEADLINE, Folder, Peer, Server, TEXT, by_clock, hublet};
+use crate::support::{CLOSE, DEADLINE, Folder, Peer, Server, TEXT, by_clock, hublet, set_clock};
 
 /// The longest delay of a message to a healthy client.
 const LATE: Duration = Duration::from_secs(1);
@@ -443,7 +443,7 @@ fn a_full_disk_behind_stdout_and_stderr() {
 fn a_wall_clock_that_jumps() {
     let folder = Folder::new("hostile-clock");
     let clock = folder.0.join("clock");
-    fs::write(&clock, "+0").expect("written");
+    set_clock(&clock, "+0");
     let mut command = hublet(&["--listen", "127.0.0.1:0", "--ping-interval", "1s"]);
     if !by_clock(&mut command, &clock) {
         return;
@@ -451,7 +451,7 @@ fn a_wall_clock_that_jumps() {
     let siege = Siege::of(&mut command);
     let clients: Vec<_> = (0..20).map(|_| answering(&siege.address)).collect();
     for jump in ["+1d", "-1d", "+10y", "-10y", "+0"] {
-        fs::write(&clock, jump).expect("written");
+        set_clock(&clock, jump);
         thread::sleep(Duration::from_millis(500));
     }
     for (stream, answer) in clients {

@@ -232,8 +232,7 @@ pub(crate) fn parse(
 /// A variable that names a secret and has none: a compose file writes that for `${TOKEN}` that is not
 /// set. The hub would be open.
 fn guards_nothing(variable: &str, origin: &Origin) -> Failure {
-    let place = if origin.is_line { [" in ", &origin.name] } else { [""; 2] };
-    let [of, line] = place;
+    let (of, line) = if origin.is_line { (" in ", &*origin.name) } else { ("", "") };
     Failure::usage(format!(
         "{variable}{of}{line} is empty and would guard nothing; give it a value, or remove it"
     ))
