@@ -4,11 +4,11 @@
     deploy/build
     python3 benches/figures.py [SECTION..]
 
-SECTION is footprint, compare, delivery, deflate, ceiling or soak; without one, all of them run, which takes
-about two hours. A section that does not run keeps the figures that the page has. Every section
-names the command that makes its figures. Needs Linux, the static binary that deploy/build makes,
-and what the commands need: valgrind and strace for delivery, root for ceiling, Go for compare and
-deflate.
+SECTION is footprint, compare, delivery, deflate, redis, ceiling or soak; without one, all of them
+run, which takes about two hours. A section that does not run keeps the figures that the page has,
+with the day on which they were measured. Every section names the command that makes its figures.
+Needs Linux, the static binary that deploy/build makes, and what the commands need: valgrind and
+strace for delivery, redis-server for redis, root for ceiling, Go for compare and deflate.
 """
 import datetime
 import os
@@ -55,6 +55,11 @@ SECTIONS = [
      'seven runs each, in turns. gorilla compresses once for all too (`PreparedMessage`). Needs Go '
      'for gorilla, which is left out without.',
      f'cargo bench --bench deflate -- {STATIC}'),
+    ('redis', 'Several hubs with Redis',
+     'Latency, messages of 64 bytes as fast as they go, and 2,000 rooms with a client each. Hubs, '
+     'clients and the server share the two cores. CPU is that of one message, of all hubs and of '
+     'the server. Needs redis-server.',
+     f'cargo bench --bench redis -- {STATIC}'),
     ('ceiling', 'The memory ceiling under attack',
      'The binary in a cgroup of exactly the size of its `--max-memory`, while every kind of '
      'attacker does its worst. Needs root.',
