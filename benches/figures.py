@@ -4,11 +4,13 @@
     deploy/build
     python3 benches/figures.py [SECTION..]
 
-SECTION is footprint, compare, delivery, deflate, redis, ceiling or soak; without one, all of them
+SECTION is footprint, compare, delivery, deflate, ceiling or soak; without one, all of them
 run, which takes about two hours. A section that does not run keeps the figures that the page has,
 with the day on which they were measured. Every section names the command that makes its figures.
 Needs Linux, the static binary that deploy/build makes, and what the commands need: valgrind and
-strace for delivery, redis-server for redis, root for ceiling, Go for compare and deflate.
+strace for delivery, root for ceiling, Go for compare and deflate.
+
+--check measures nothing, and fails if the page is not what this script writes.
 """
 import datetime
 import os
@@ -52,14 +54,9 @@ SECTIONS = [
      f'cargo bench --bench delivery -- {STATIC}'),
     ('deflate', 'Compression',
      'Bytes on the wire and processor time of a delivery of JSON, plain and compressed: the least of '
-     'seven runs each, in turns. gorilla compresses once for all too (`PreparedMessage`). Needs Go '
-     'for gorilla, which is left out without.',
+     'seven runs each, in turns. gorilla compresses once for all too (`PreparedMessage`). It '
+     'needs Go, and is left out without it, and where it loses clients on a busy machine.',
      f'cargo bench --bench deflate -- {STATIC}'),
-    ('redis', 'Several hubs with Redis',
-     'Latency, messages of 64 bytes as fast as they go, and 2,000 rooms with a client each. Hubs, '
-     'clients and the server share the two cores. CPU is that of one message, of all hubs and of '
-     'the server. Needs redis-server.',
-     f'cargo bench --bench redis -- {STATIC}'),
     ('ceiling', 'The memory ceiling under attack',
      'The binary in a cgroup of exactly the size of its `--max-memory`, while every kind of '
      'attacker does its worst. Needs root.',
@@ -99,7 +96,8 @@ def kept(page, heading):
 
 def main():
     names = [name for name, *_ in SECTIONS]
-    wanted = sys.argv[1:] or names
+    checks = sys.argv[1:] == ['--check']
+    wanted = [] if checks else sys.argv[1:] or names
     for name in wanted:
         if name not in names:
             sys.exit(f'{name!r} is no section: {", ".join(names)}')
@@ -115,6 +113,8 @@ def main():
         else:
             figures = kept(page, heading)
         text += f'\n## {heading}\n\n{about}\n\n```sh\n{command}\n```\n\n{figures}\n'
+    if checks:
+        sys.exit(0 if text == page else f'{PAGE} is not what this script writes')
     with open(PAGE, 'w', encoding='utf-8') as file:
         file.write(text)
 
