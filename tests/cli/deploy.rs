@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -335,7 +335,16 @@ fn a_build_adds_the_target_that_it_needs() {
     assert_eq!(build(), format!("component add rust-src\ntarget add {TARGET}\n"));
     fs::create_dir_all(folder.0.join("sysroot").join(TARGET)).expect("a folder");
     fs::create_dir_all(folder.0.join("sysroot/lib/rustlib/src/rust/library")).expect("a folder");
+    // A binary that is older than the order of its code is linked again.
+    let deps = folder.0.join(TARGET).join("dist/deps");
+    fs::create_dir_all(&deps).expect("a folder");
+    for (name, time) in [("hublet-old", SystemTime::UNIX_EPOCH), ("hublet-new", SystemTime::now())]
+    {
+        let file = fs::File::create(deps.join(name)).expect("made");
+        file.set_modified(time).expect("its owner");
+    }
     assert_eq!(build(), "", "what is there is not asked for");
+    assert!(!deps.join("hublet-old").exists() && deps.join("hublet-new").exists());
 }
 
 /// An alert on a metric that the hub does not have would be silent for ever.
