@@ -14,6 +14,8 @@ pub(super) struct Variable {
     pub(super) value: String,
     /// The number of the line where it begins, from 1.
     pub(super) line: usize,
+    /// That of the first line that sets it: an earlier one, if it is there twice.
+    pub(super) first: usize,
 }
 
 /// Reads the variables of the hub from a file. Of a variable that it has twice, the last counts.
@@ -59,8 +61,9 @@ fn parse(text: &str) -> Result<Vec<Variable>, usize> {
         }
         let value = unquote(value.trim_start()).ok_or(begin)?;
         if name.starts_with(PREFIX) {
-            variables.retain(|variable| variable.name != name);
-            variables.push(Variable { name: name.to_owned(), value, line: begin });
+            let before = variables.iter().position(|variable| variable.name == name);
+            let first = before.map_or(begin, |at| variables.swap_remove(at).first);
+            variables.push(Variable { name: name.to_owned(), value, line: begin, first });
         }
     }
     Ok(variables)

@@ -163,19 +163,27 @@ pub(crate) fn parse(
         let variable = flag.variable();
         let at = variables.iter().position(|(name, _)| *name == variable);
         let mut from_environment = at.map(|at| variables.swap_remove(at).1);
+        let of_flag = |(name, _): &&(&str, String)| *name == flag.name;
+        let from_arguments = || given.iter().filter(of_flag).map(|(_, text)| text);
+        let is_given = from_arguments().next().is_some();
+        let guards = !is_given && flag.sets.guards();
         let mut origin = Origin { name: variable.clone(), is_line: false };
         if let Some(at) = lines.iter().position(|line| line.name == variable) {
             let line = lines.swap_remove(at);
             from_environment = Some(line.value);
             let file = path.as_deref().unwrap_or_default();
+            if guards && line.first != line.line {
+                return Err(Failure::usage(format!(
+                    "lines {} and {} of {file} both set {variable}, and one of them would not \
+                     count; leave one",
+                    line.first, line.line
+                )));
+            }
             origin = Origin { name: format!("line {} of {file}", line.line), is_line: true };
         }
-        let of_flag = |(name, _): &&(&str, String)| *name == flag.name;
-        let from_arguments = || given.iter().filter(of_flag).map(|(_, text)| text);
-        let is_given = from_arguments().next().is_some();
         // An empty variable counts as unset, as compose files write it.
         let is_empty = from_environment.as_ref().is_some_and(String::is_empty);
-        if is_empty && !is_given && flag.sets.guards() {
+        if is_empty && guards {
             return Err(guards_nothing(&variable, &origin));
         }
         let from_environment = from_environment.filter(|_| !is_empty);

@@ -399,7 +399,7 @@ fn subprotocols_are_bounded() {
 
 /// A compose file makes an empty variable of `${TOKEN}` that is not set.
 #[test]
-fn an_empty_variable_of_a_secret_is_refused() {
+fn an_empty_variable_of_a_secret_is_refused_and_so_is_one_that_is_there_twice() {
     let variables = [
         "HUBLET_TOKEN",
         "HUBLET_TOKEN_FILE",
@@ -424,6 +424,13 @@ fn an_empty_variable_of_a_secret_is_refused() {
         let by_file = parsed(&[(name, "hush")], &["--env-file", &file.path]);
         assert_eq!(by_file.err(), Some(refused));
     }
+    let file = SecretFile::new("twice", b"HUBLET_TOKEN=hush\nHUBLET_LOG=warn\nHUBLET_TOKEN=hush\n");
+    let refused = format!(
+        "lines 1 and 3 of {} both set HUBLET_TOKEN, and one of them would not count; leave one",
+        file.path
+    );
+    assert_eq!(parsed(&[], &["--env-file", &file.path]).err(), Some(refused));
+    assert!(parsed(&[], &["--env-file", &file.path, "--token", "hush"]).is_ok());
     // What is in force is not empty.
     let options = parsed(&[("HUBLET_TOKEN", "")], &["--token", "hush"]).expect("valid");
     assert!(options.secrets.token.is_some());
