@@ -169,7 +169,7 @@ fn check_peer(notes: &Notes, n: usize, told: &Heard, heard: &Heard, overflow: Ov
     let mut numbers = told.messages.clone();
     numbers.sort_unstable();
     numbers.dedup();
-    assert_eq!(numbers.len(), told.messages.len(), "peer {n} was told a message twice");
+    assert_eq!(numbers.len(), told.messages.len(), "peer {n} is told each message once");
     let mut came = heard.messages.clone();
     came.sort_unstable();
     // A peer that hears of its kick has heard before what was queued for it, however slow it is.

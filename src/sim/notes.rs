@@ -178,7 +178,7 @@ impl Notes {
             let came = now - sent[first];
             assert!(
                 came + Duration::from_millis(1) >= Duration::from_secs(1),
-                "it came in {came:?}"
+                "peer {peer} has sent more than two seconds of its rate in {came:?}"
             );
         }
     }

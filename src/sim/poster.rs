@@ -102,14 +102,21 @@ impl Poster {
             (202, Some(Asked::Acked(number))) => {
                 let fates = ["delivered", "late", "lost"].map(|name| response.number(name));
                 let recipients = response.number("recipients");
-                assert_eq!(fates.iter().sum::<usize>(), recipients, "each has one fate");
+                assert_eq!(
+                    fates.iter().sum::<usize>(),
+                    recipients,
+                    "each recipient of message {number} has one fate"
+                );
                 notes.published(number, Some(recipients));
                 notes.messages[number as usize].fates = Some(fates);
             }
             // The hub cannot say.
             (500, Some(_)) => {}
             (_, Some(asked)) => asked.refuse(notes),
-            (status, None) => assert_eq!(status, 408, "an answer to nothing"),
+            (status, None) => assert_eq!(
+                status, 408,
+                "an answer that answers no request says that it came too late"
+            ),
         }
         if response.closes {
             // What came with it or behind it is not read.
@@ -174,8 +181,15 @@ impl Response {
     fn note_lines(&self, numbers: Vec<u32>, notes: &mut Notes) {
         let sent =
             if self.body.starts_with("{\"messages\":") { self.number("messages") } else { 0 };
-        assert!(sent <= numbers.len(), "more messages than lines");
-        assert!(self.status != 202 || sent == numbers.len(), "a line is no message");
+        assert!(
+            sent <= numbers.len(),
+            "a stream of {} lines says that {sent} messages were sent",
+            numbers.len()
+        );
+        assert!(
+            self.status != 202 || sent == numbers.len(),
+            "each line of a stream that ends well is a message"
+        );
         for (number, nth) in numbers.into_iter().zip(0..) {
             if nth < sent {
                 notes.published(number, None);

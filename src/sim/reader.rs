@@ -73,7 +73,7 @@ pub(super) struct Heard {
 
 impl Heard {
     /// What was said to a reader; panics if a position is not the next, and that was not told.
-    pub(super) fn of(said: &[Said], peer: &Peer) -> Self {
+    pub(super) fn of(said: &[Said], n: usize, peer: &Peer) -> Self {
         let reads = peer.reads.expect("a reader");
         let mut heard = Self::default();
         if peer.counts() {
@@ -98,14 +98,25 @@ impl Heard {
                     let position = u64::from_be_bytes(*position);
                     is_told |= said.frame.opcode == GAP;
                     let stands = is_told || heard.last.is_none_or(|last| last == position);
-                    assert!(stands, "it stands at {position}, not {:?}", heard.last);
+                    assert!(
+                        stands,
+                        "peer {n} is told that it stands at {position}, and of no gap behind {:?}",
+                        heard.last
+                    );
                     heard.last = Some(position);
                 }
                 (1 | 2, Some(id)) => {
                     let is_next = heard.last.is_none_or(|last| last + 1 == id);
-                    assert!(is_next, "{id} follows {:?}, and no gap is told", heard.last);
+                    assert!(
+                        is_next,
+                        "peer {n} hears position {id} behind {:?}, and is told of no gap",
+                        heard.last
+                    );
                     let unreadable = reads.since == Some(Since::UNREADABLE);
-                    assert!(is_told || !unreadable, "it is told that its header says nothing");
+                    assert!(
+                        is_told || !unreadable,
+                        "peer {n} is told of a gap, since its header cannot be read"
+                    );
                     heard.messages.push((id, number(said, peer.way)));
                     heard.last = Some(id);
                 }
@@ -130,11 +141,11 @@ pub(super) fn check(notes: &Notes, peers: &[Peer]) {
     for (n, peer) in peers.iter().enumerate() {
         let Some(Reads { room, .. }) = peer.reads else { continue };
         let Some(said) = peer.frames(&peer.line.lock().taken) else { continue };
-        let heard = Heard::of(&said, peer);
+        let heard = Heard::of(&said, n, peer);
         assert_eq!(
             heard.last,
             peer.last_position(&peer.line.lock().taken),
-            "peer {n} stands there"
+            "peer {n} stands where its last frame says"
         );
         for (position, number) in heard.messages {
             let to = notes.messages[number as usize].to;
@@ -143,10 +154,13 @@ pub(super) fn check(notes: &Notes, peers: &[Peer]) {
             let other = *messages.entry((room, position)).or_insert(number);
             assert_eq!(
                 number, other,
-                "peer {n} hears another message at {position} of room {room}"
+                "peer {n} hears at {position} of room {room} the message that others hear there"
             );
             let other = *positions.entry((room, number)).or_insert(position);
-            assert_eq!(position, other, "peer {n} hears message {number} of room {room} elsewhere");
+            assert_eq!(
+                position, other,
+                "peer {n} hears message {number} of room {room} at the position of the others"
+            );
         }
     }
 }

@@ -66,8 +66,12 @@ impl World {
         let told = self.script.notes().messages[number].recipients;
         let counted = self.hub.stats().recipients - before.recipients;
         if let Some(told) = told {
-            assert_eq!(told, members.len(), "as many recipients as members");
-            assert!(counted >= told as u64, "recipients are counted");
+            assert_eq!(
+                told,
+                members.len(),
+                "message {number} is told to have as many recipients as the room has members"
+            );
+            assert!(counted >= told as u64, "the recipients of message {number} are counted");
         }
     }
 
@@ -108,7 +112,10 @@ impl World {
             let waiting = clients.iter().any(|client| client.id == id && client.waiting > 0);
             let cut = peer.way == Way::Events && !ends_with_event(&peer.line.lock().taken);
             let waits = waiting || (cut && is_client);
-            assert!(!waits || peer.line.is_full(), "something waits for peer {n}, who has room");
+            assert!(
+                !waits || peer.line.is_full(),
+                "something waits for peer {n}, although it has room"
+            );
         }
         drop(notes);
         live.into_iter().for_each(|n| self.check_reader(n));
@@ -121,7 +128,7 @@ impl World {
         let which = peer.reads.expect("a reader").room;
         let newest = self.ask(|hub| async move { hub.position(&room(which)).await });
         let Some(Some(newest)) = newest else { return };
-        assert_eq!(last, newest, "peer {n} has room, and has not heard the newest of room {which}");
+        assert_eq!(last, newest, "peer {n} has room, so it has heard the newest of room {which}");
     }
 }
 

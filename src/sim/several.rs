@@ -201,7 +201,11 @@ impl World {
                             let place =
                                 (counter(at, room), room, now.expect("it is told positions"));
                             let other = notes.placed.insert(place, text.clone());
-                            assert!(other.is_none_or(|other| other == text), "{place:?} is {text}");
+                            let is_same = other.is_none_or(|other| other == text);
+                            assert!(
+                                is_same,
+                                "client {nth} hears {text} where others have heard another message"
+                            );
                         }
                         notes.members[nth].heard.push(text);
                     }
@@ -403,7 +407,11 @@ fn check(world: &World) {
         assert_eq!(hub.stats().clients, here, "hub {nth} counts its clients");
         let subscribed = world.engine.subscribed(nth);
         let rooms = subscribed.iter().filter(|topic| **topic != Topic::All).count();
-        assert_eq!(rooms, hub.stats().rooms, "hub {nth} hears {subscribed:?}");
+        assert_eq!(
+            rooms,
+            hub.stats().rooms,
+            "hub {nth} is subscribed to the rooms that it has, not to {subscribed:?}"
+        );
     }
     for said in &notes.said {
         check_said(&notes, said);
@@ -423,7 +431,12 @@ fn check_places(world: &World, notes: &Notes) {
     for (&(hub, room, position), text) in &notes.placed {
         let Some(next) = notes.placed.get(&(hub, room, position + 1)) else { continue };
         let (this, that) = (index(room, text), index(room, next));
-        assert_eq!(this + 1, that, "hub {hub}, room {room}: {next} follows {text} at {position}");
+        assert_eq!(
+            this + 1,
+            that,
+            "{next} has the position behind {text} on hub {hub}, so it follows it in the order of \
+             room {room}"
+        );
     }
 }
 
@@ -436,10 +449,18 @@ fn check_said(notes: &Notes, said: &Said) {
             let heard = here.filter(heard).count();
             // Readers that come later hear what is kept.
             let is_exact = recipients == heard || name(said.room) == KEEPS && recipients < heard;
-            assert!(is_exact, "{} has {recipients} recipients, not {heard}", said.text);
+            assert!(
+                is_exact,
+                "{} is told to have {recipients} recipients, and {heard} hear it",
+                said.text
+            );
         }
         Some(Err(true)) => {
-            assert!(!notes.members.iter().any(|m| heard(&m)), "{} was refused", said.text);
+            assert!(
+                !notes.members.iter().any(|m| heard(&m)),
+                "{} was refused, and is heard",
+                said.text
+            );
         }
         _ => {}
     }

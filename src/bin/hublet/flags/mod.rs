@@ -154,39 +154,14 @@ pub(crate) fn parse(
     };
     let mut options = Options::default();
     let mut variables = variables(environment)?;
-    let path = given.iter().rfind(|(name, _)| *name == ENV_FILE).map(|(_, path)| path);
-    let of_variable = |(name, _): &&(String, String)| *name == format!("{PREFIX}ENV_FILE");
-    let path = path.or_else(|| Some(&variables.iter().find(of_variable)?.1));
-    let path = path.cloned();
-    let mut lines = path.as_deref().map_or_else(|| Ok(Vec::new()), env_file::read)?;
+    let (file, mut lines) = lines_of_file(&given, &variables)?;
     for flag in FLAGS {
-        let variable = flag.variable();
-        let at = variables.iter().position(|(name, _)| *name == variable);
-        let mut from_environment = at.map(|at| variables.swap_remove(at).1);
         let of_flag = |(name, _): &&(&str, String)| *name == flag.name;
         let from_arguments = || given.iter().filter(of_flag).map(|(_, text)| text);
         let is_given = from_arguments().next().is_some();
         let guards = !is_given && flag.sets.guards();
-        let mut origin = Origin { name: variable.clone(), is_line: false };
-        if let Some(at) = lines.iter().position(|line| line.name == variable) {
-            let line = lines.swap_remove(at);
-            from_environment = Some(line.value);
-            let file = path.as_deref().unwrap_or_default();
-            if guards && line.first != line.line {
-                return Err(Failure::usage(format!(
-                    "lines {} and {} of {file} both set {variable}, and one of them would not \
-                     count; leave one",
-                    line.first, line.line
-                )));
-            }
-            origin = Origin { name: format!("line {} of {file}", line.line), is_line: true };
-        }
-        // An empty variable counts as unset, as compose files write it.
-        let is_empty = from_environment.as_ref().is_some_and(String::is_empty);
-        if is_empty && guards {
-            return Err(guards_nothing(&variable, &origin));
-        }
-        let from_environment = from_environment.filter(|_| !is_empty);
+        let (from_environment, mut origin) =
+            take_variable(&flag.variable(), &mut variables, &mut lines, &file, guards)?;
         let list = flag.sets.list();
         if let Some(clear) = list.filter(|_| is_given || from_environment.is_some()) {
             clear(&mut options);
@@ -237,13 +212,55 @@ pub(crate) fn parse(
     })
 }
 
-/// A variable that names a secret and has none: a compose file writes that for `${TOKEN}` that is not
-/// set. The hub would be open.
-fn guards_nothing(variable: &str, origin: &Origin) -> Failure {
-    let (of, line) = if origin.is_line { (" in ", &*origin.name) } else { ("", "") };
-    Failure::usage(format!(
-        "{variable}{of}{line} is empty and would guard nothing; give it a value, or remove it"
-    ))
+/// The file of variables that is named, and what it holds.
+fn lines_of_file(
+    given: &[(&'static str, String)],
+    variables: &[(String, String)],
+) -> Result<(String, Vec<env_file::Variable>), Failure> {
+    let path = given.iter().rfind(|(name, _)| *name == ENV_FILE).map(|(_, path)| path);
+    let of_variable = |(name, _): &&(String, String)| *name == format!("{PREFIX}ENV_FILE");
+    match path.or_else(|| Some(&variables.iter().find(of_variable)?.1)) {
+        Some(path) => Ok((path.clone(), env_file::read(path)?)),
+        None => Ok((String::new(), Vec::new())),
+    }
+}
+
+/// Takes the value of a variable, and where it comes from. The file wins over the environment.
+///
+/// # Errors
+///
+/// A variable that guards the hub may not be empty, as a compose file makes one of `${TOKEN}` that
+/// is not set, nor be twice in the file: the hub would be open, or would refuse a secret.
+fn take_variable(
+    variable: &str,
+    variables: &mut Vec<(String, String)>,
+    lines: &mut Vec<env_file::Variable>,
+    file: &str,
+    guards: bool,
+) -> Result<(Option<String>, Origin), Failure> {
+    let at = variables.iter().position(|(name, _)| name == variable);
+    let mut value = at.map(|at| variables.swap_remove(at).1);
+    let mut origin = Origin { name: variable.to_owned(), is_line: false };
+    if let Some(at) = lines.iter().position(|line| line.name == variable) {
+        let env_file::Variable { value: in_file, line, first, .. } = lines.swap_remove(at);
+        if guards && first != line {
+            return Err(Failure::usage(format!(
+                "lines {first} and {line} of {file} both set {variable}, and one of them would not \
+                 count; leave one"
+            )));
+        }
+        value = Some(in_file);
+        origin = Origin { name: format!("line {line} of {file}"), is_line: true };
+    }
+    // An empty variable counts as unset, as compose files write it.
+    let is_empty = value.as_ref().is_some_and(String::is_empty);
+    if guards && is_empty {
+        let (of, line) = if origin.is_line { (" in ", &*origin.name) } else { ("", "") };
+        return Err(Failure::usage(format!(
+            "{variable}{of}{line} is empty and would guard nothing; give it a value, or remove it"
+        )));
+    }
+    Ok((value.filter(|_| !is_empty), origin))
 }
 
 /// Splits a list at its commas, except at those before the options of a Unix socket.
