@@ -37,15 +37,26 @@ struct Case {
     burst: usize,
     instructions_max: f64,
     system_calls_max: f64,
+    /// Flags of the server.
+    flags: &'static [&'static str],
 }
 
-const CASES: [Case; 3] = [
+const CASES: [Case; 4] = [
     Case {
         name: "64 B, one at a time",
         size: 64,
         burst: 1,
         instructions_max: 264.0,
         system_calls_max: 1.03,
+        flags: &[],
+    },
+    Case {
+        name: "the same, history on",
+        size: 64,
+        burst: 1,
+        instructions_max: 260.0 + HISTORY_MAX,
+        system_calls_max: 1.03,
+        flags: &["--history", "100"],
     },
     Case {
         name: "64 B, bursts of 32",
@@ -53,6 +64,7 @@ const CASES: [Case; 3] = [
         burst: 32,
         instructions_max: 48.0,
         system_calls_max: 0.06,
+        flags: &[],
     },
     Case {
         name: "16 KiB, one at a time",
@@ -60,8 +72,12 @@ const CASES: [Case; 3] = [
         burst: 1,
         instructions_max: 400.0,
         system_calls_max: 1.04,
+        flags: &[],
     },
 ];
+
+/// Instructions for each delivery that history may add.
+const HISTORY_MAX: f64 = 60.0;
 
 /// Attempts to measure the same with valgrind.
 const TRIES: usize = 3;
@@ -87,6 +103,9 @@ fn main() -> Outcome<()> {
     let each = |more: f64, less: f64| (more - less) / (2 * CLIENTS) as f64;
     let (bytes, blocks) = (each(bytes, few_bytes), each(blocks, few_blocks));
     println!("for each idle client    {bytes:.0} bytes on the heap in {blocks:.1} allocations");
+    let history = figures[1].1 - figures[0].1;
+    println!("for each delivery history adds {history:.0} instructions");
+    options.gate("instructions that history adds", history, HISTORY_MAX)?;
     for (case, instructions, calls) in figures {
         let name = case.name;
         options.gate(&format!("instructions, {name}"), instructions, case.instructions_max)?;
@@ -121,7 +140,7 @@ fn system_calls(options: &Options, case: &Case, messages: usize, report: &Report
 
 /// One client sends messages, and every client receives them.
 fn run(command: &[&str], case: &Case, messages: usize) -> Outcome<()> {
-    let server = Server::start(command)?;
+    let server = Server::start(&[command, case.flags].concat())?;
     let mut clients = server.connect(CLIENTS)?;
     let burst = masked(0x81, &vec![b'x'; case.size]).repeat(case.burst);
     for _ in 0..messages / case.burst {

@@ -218,6 +218,7 @@ impl Hub {
             config.queue,
             config.queue_bytes,
             subscriptions,
+            Arc::clone(&timers),
         );
         let clients_max =
             sizing.as_ref().map_or(config.max_clients.unwrap_or(fds), |sizing| sizing.max_clients);

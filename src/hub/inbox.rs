@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::hub::client_id::ClientId;
 use crate::hub::command::Command;
 use crate::limits::semaphore::FifoSemaphore;
+use crate::time::timers::Deadline;
 
 /// The senders' side of the inbox. The manager's future ends when the last one is gone.
 #[derive(Debug)]
@@ -279,8 +280,12 @@ impl CommandReceiver {
     /// Waits for a command; `None` when the last hub and client are gone.
     ///
     /// If a command is already queued `behind` a batch, it yields once before taking it, so that
-    /// other tasks run.
-    pub(crate) async fn next(&self, behind: bool) -> Option<Command> {
+    /// other tasks run. If none is queued at a `deadline`, it returns a [`Command::Wake`].
+    pub(crate) async fn next(
+        &self,
+        behind: bool,
+        mut deadline: Option<&mut Deadline<'_>>,
+    ) -> Option<Command> {
         let mut waited = false;
         let command = poll_fn(|cx| {
             let mut received = self.receive();
@@ -294,7 +299,8 @@ impl CommandReceiver {
                 Err(TryRecvError::Closed) => Poll::Ready(None),
                 Err(TryRecvError::Empty) => {
                     waited = true;
-                    Poll::Pending
+                    let Some(deadline) = &mut deadline else { return Poll::Pending };
+                    Pin::new(&mut **deadline).poll(cx).map(|()| Some(Command::Wake))
                 }
             }
         })

@@ -1,7 +1,8 @@
 //! The manager: the one future that owns the registry.
 //!
-//! It awaits its inbox and a yield, nothing else: no client, no handler, no clock. So nothing that
-//! a client does can stop it, and there is no cycle of waits in which it could take part.
+//! It awaits its inbox and a yield, nothing else: no client and no handler. Time ends a wait for the
+//! inbox, when rooms are to be forgotten. So nothing that a client does can stop it, and there is no
+//! cycle of waits in which it could take part.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 
 use futures_lite::future::yield_now;
 
+use crate::config::Config;
 use crate::disconnect::Disconnect;
 use crate::hub::ack::Ack;
 use crate::hub::batch::{BATCH_MAX, JoinedFrames};
@@ -20,6 +22,7 @@ use crate::hub::inbox::CommandReceiver;
 use crate::hub::link_event::LinkEvent;
 use crate::hub::registry::{Registry, Restored};
 use crate::hub::reply::Reply;
+use crate::hub::room::any_position;
 use crate::hub::since::{Missed, Since};
 use crate::hub::state::State;
 use crate::hub::subscriptions::{Subscriptions, topics_of};
@@ -27,6 +30,7 @@ use crate::hub::topic::Topic;
 use crate::hub::waiters::Waiters;
 use crate::message::Message;
 use crate::stats::{Counters, add};
+use crate::time::timers::Timers;
 
 /// Members served between two yields: about a millisecond of writes.
 pub(crate) const FANOUT: usize = 128;
@@ -55,6 +59,8 @@ pub(crate) struct Manager {
     asking: VecDeque<ClientId>,
     /// Readers that wait for the next message of a room.
     waiters: Waiters,
+    /// The deadlines of the hub; one of them is for rooms without members.
+    timers: Arc<Timers>,
     /// The messages in hand; empty between two deliveries, and kept for its memory.
     batch: PublishBatch,
 }
@@ -92,14 +98,16 @@ impl Manager {
         queue: usize,
         queue_bytes: usize,
         subscriptions: Option<Box<Subscriptions>>,
+        timers: Arc<Timers>,
     ) -> Self {
-        if subscriptions.is_some() {
-            registry.note_vacated();
-        }
         let budget =
             BatchBudget { commands: (queue / 2).clamp(1, BATCH_MAX), bytes: queue_bytes / 2 };
         let (eviction, batch) = (MemoryEviction::default(), PublishBatch::default());
-        let (deferred, asking, waiters) = (None, VecDeque::new(), Waiters::default());
+        let (deferred, asking, mut waiters) = (None, VecDeque::new(), Waiters::default());
+        if subscriptions.is_some() {
+            registry.note_vacated();
+            waiters.note_vacated();
+        }
         Self {
             commands,
             registry,
@@ -110,6 +118,7 @@ impl Manager {
             subscriptions,
             asking,
             waiters,
+            timers,
             batch,
         }
     }
@@ -125,6 +134,8 @@ impl Manager {
     /// Runs until the last hub and client are gone, or the hub has drained.
     pub(crate) async fn run(mut self) {
         let mut begun = false;
+        let timers = Arc::clone(&self.timers);
+        let mut deadline = timers.at(timers.now());
         loop {
             let first = match self.deferred.take() {
                 Some(command) => {
@@ -135,10 +146,14 @@ impl Manager {
                     yield_now().await;
                     self.commands.try_next().unwrap_or(Command::Wake)
                 }
-                None => match self.commands.next(begun).await {
-                    Some(command) => command,
-                    None => return,
-                },
+                None => {
+                    let due = self.registry.tidy_due().map(|due| {
+                        deadline.set(timers.now().plus(due.min(Config::WAIT_MAX)));
+                        &mut deadline
+                    });
+                    let Some(command) = self.commands.next(begun, due).await else { return };
+                    command
+                }
             };
             begun = true;
             if self.dispatch(first).await.is_break() {
@@ -154,9 +169,10 @@ impl Manager {
             self.registry.tidy();
             self.eviction.run(&mut self.registry);
             if let Some(subscriptions) = &mut self.subscriptions {
-                let registry = &mut self.registry;
-                let vacated = registry.take_vacated();
-                subscriptions.vacate(vacated, |topic| registry.has_members(topic));
+                let (registry, waiters) = (&mut self.registry, &mut self.waiters);
+                let mut vacated = registry.take_vacated();
+                vacated.extend(waiters.take_vacated());
+                subscriptions.vacate(vacated, |topic| is_heard(registry, waiters, topic));
                 #[cfg(test)]
                 subscriptions.check(registry.topics());
             }
@@ -226,14 +242,17 @@ impl Manager {
     fn carry_out(&mut self, command: Command) {
         let registry = &mut self.registry;
         match command {
-            Command::Register { .. } | Command::Join { .. } => match &mut self.subscriptions {
-                None => join(registry, command),
-                Some(subscriptions) => {
-                    if let Some(command) = subscriptions.admit(command) {
-                        self.join_or_vacate(command);
+            // A reader that waits hears a room as a member does.
+            Command::Register { .. } | Command::Join { .. } | Command::Await { .. } => {
+                match &mut self.subscriptions {
+                    None => join(registry, &mut self.waiters, command),
+                    Some(subscriptions) => {
+                        if let Some(command) = subscriptions.admit(command) {
+                            self.join_or_vacate(command);
+                        }
                     }
                 }
-            },
+            }
             Command::Disconnect { id, reason, reply } => {
                 let removed = registry.remove(id, reason);
                 if let Some(reply) = reply {
@@ -256,12 +275,6 @@ impl Manager {
                 registry.add_reader(queue);
                 reply.answer(());
             }
-            Command::Await { room, since, reply } => match registry.history(&room, since, 1) {
-                Some(kept) if !kept.messages.is_empty() || kept.missed != Missed::Nothing => {
-                    reply.answer(kept);
-                }
-                _ => self.waiters.add(room, since, reply),
-            },
             Command::GiveUp => self.waiters.give_up(),
             Command::HandOver { parked, is_last, reply } => {
                 let roster = registry.hand_over(&parked, is_last);
@@ -288,9 +301,10 @@ impl Manager {
     /// have no use.
     fn join_or_vacate(&mut self, command: Command) {
         let topics = topics_of(&command);
-        join(&mut self.registry, command);
+        join(&mut self.registry, &mut self.waiters, command);
+        let (registry, waiters) = (&self.registry, &self.waiters);
         if let Some(subscriptions) = &mut self.subscriptions {
-            subscriptions.vacate(topics, |topic| self.registry.has_members(topic));
+            subscriptions.vacate(topics, |topic| is_heard(registry, waiters, topic));
         }
     }
 
@@ -318,11 +332,12 @@ impl Manager {
             _ => {}
         }
         let Some(subscriptions) = &mut self.subscriptions else { return };
-        let registry = &mut self.registry;
+        let (registry, waiters) = (&mut self.registry, &self.waiters);
         let asked =
             if let LinkEvent::Vacant(topic, _) = &event { Some(topic.clone()) } else { None };
-        let (ready, unused) = subscriptions.on_event(event, |topic| registry.has_members(topic));
-        subscriptions.vacate(unused, |topic| registry.has_members(topic));
+        let (ready, unused) =
+            subscriptions.on_event(event, |topic| is_heard(registry, waiters, topic));
+        subscriptions.vacate(unused, |topic| is_heard(registry, waiters, topic));
         if let Some(topic) = asked.filter(|topic| !subscriptions.contains(topic)) {
             registry.abandon(&topic);
         }
@@ -460,7 +475,8 @@ impl Manager {
             // A broadcast has a position of its own in each room.
             let newest = registry.history(&room, Since::Now, 0).map(|kept| kept.newest);
             let of_all = newest.map(|newest| newest - batch.messages.len() as u64);
-            let Some(before) = before.or(of_all) else { continue };
+            // A room that is not there has no count: any number is one that no reader expects.
+            let before = before.or(of_all).unwrap_or_else(any_position);
             for (nth, waiter) in waiters.take(&room).into_iter().enumerate() {
                 if nth > 0 && nth % FANOUT == 0 {
                     yield_now().await;
@@ -471,9 +487,20 @@ impl Manager {
     }
 }
 
-/// Makes a client a member of its first rooms, or of one more.
-fn join(registry: &mut Registry, command: Command) {
+/// Whether anything of this hub hears a topic.
+fn is_heard(registry: &Registry, waiters: &Waiters, topic: &Topic) -> bool {
+    registry.has_members(topic) || waiters.are_any(topic)
+}
+
+/// Makes a client a member of its first rooms, or of one more, or has a reader wait for a room.
+fn join(registry: &mut Registry, waiters: &mut Waiters, command: Command) {
     match command {
+        Command::Await { room, since, reply } => match registry.history(&room, since, 1) {
+            Some(kept) if !kept.messages.is_empty() || kept.missed != Missed::Nothing => {
+                reply.answer(kept);
+            }
+            _ => waiters.add(room, since, reply),
+        },
         Command::Register { queue, user, rooms, came, reading, reply } => {
             reply.answer(registry.insert(queue, user, &rooms, came, *reading));
         }

@@ -3,6 +3,7 @@
 use std::collections::BinaryHeap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use slab::Slab;
 
@@ -310,6 +311,11 @@ impl Registry {
         if let Topic::Room(room) = topic {
             self.rooms.abandon(room);
         }
+    }
+
+    /// In how long [`tidy`](Self::tidy) has rooms to forget, if it may have any.
+    pub(crate) fn tidy_due(&self) -> Option<Duration> {
+        self.rooms.sweep_due()
     }
 
     /// Forgets rooms that are over, and drops kept messages while memory is short.

@@ -33,7 +33,7 @@ struct Kept {
 
 /// A position that no earlier life of a room is likely to have had, at least 1 and below 2^52:
 /// exact in a number of JavaScript, with room for as many messages again.
-fn any_position() -> u64 {
+pub(crate) fn any_position() -> u64 {
     fastrand::u64(1..1 << 52)
 }
 
@@ -243,9 +243,13 @@ impl Room {
 
     /// Whether the room has had neither a member nor a message for `age` nanoseconds.
     pub(crate) fn is_over(&self, age: u64, now: u64) -> bool {
+        self.members.is_empty() && now >= self.over_at(age)
+    }
+
+    /// When that is so, if no member and no message comes.
+    pub(crate) fn over_at(&self, age: u64) -> u64 {
         let last = |kept: &Kept| kept.last_member.max(kept.last_message);
-        let last = self.kept.as_deref().map_or(0, last);
-        self.members.is_empty() && now.saturating_sub(last) >= age
+        self.kept.as_deref().map_or(0, last).saturating_add(age)
     }
 
     /// The members, in the order of their places.

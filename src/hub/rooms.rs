@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::hub::client_id::ClientId;
 use crate::hub::event::{EventReaders, HubEventKind};
@@ -15,7 +16,7 @@ use crate::message::Message;
 use crate::stats::{Counters, add};
 use crate::time::uptime::Uptime;
 
-/// Nanoseconds between two looks for rooms that are over.
+/// Nanoseconds between two looks for rooms that are over, at least: each passes over all rooms.
 const SWEEP_INTERVAL: u64 = 1_000_000_000;
 
 /// Past its bound the history shrinks by a further 32nd of it, so that the rooms are not all looked
@@ -41,8 +42,9 @@ pub(crate) struct Rooms {
     /// Bytes of memory that the kept messages of all rooms take.
     held: usize,
     clock: Uptime,
-    /// When rooms that are over were last looked for.
-    swept: u64,
+    /// When rooms that are over are looked for next, in nanoseconds of the clock: no room without a
+    /// member is over much earlier.
+    sweep_at: u64,
     /// Where the gauge of rooms stands.
     counters: Arc<Counters>,
     /// Where the memory of the rooms is reserved; that of clients is with their connections.
@@ -75,7 +77,7 @@ impl Rooms {
             memberless: 0,
             held: 0,
             clock: Uptime::start(),
-            swept: 0,
+            sweep_at: u64::MAX,
             counters,
             memory,
             reserved: 0,
@@ -125,7 +127,8 @@ impl Rooms {
     /// Goes on with the clock of another process.
     pub(crate) fn resume(&mut self, uptime: u64) {
         self.clock = Uptime::resume(uptime);
-        self.swept = uptime;
+        // They are looked for at once, which says when next.
+        self.sweep_at = uptime;
     }
 
     /// Takes in a room of another process: it keeps as much of what it kept as is configured now.
@@ -192,7 +195,9 @@ impl Rooms {
         if room.is_empty() {
             self.memberless += 1;
             if room.outlives() {
-                room.emptied(self.clock.nanos());
+                let now = self.clock.nanos();
+                room.emptied(now);
+                self.sweep_after(now);
             } else {
                 self.forget(name);
             }
@@ -353,15 +358,28 @@ impl Rooms {
 
     /// Forgets the rooms that are over, at most once in a second.
     pub(crate) fn sweep(&mut self) {
-        if self.memberless == 0 || self.config.age.is_none() {
-            return;
-        }
+        let Some(age) = self.config.age.filter(|_| self.memberless > 0) else { return };
         let now = self.clock.nanos();
-        if now < self.swept + SWEEP_INTERVAL {
+        if now < self.sweep_at {
             return;
         }
-        self.swept = now;
         self.forget_over();
+        let left = self.rooms.values().filter(|room| room.is_empty());
+        let next = left.map(|room| room.over_at(age)).min().unwrap_or(u64::MAX);
+        self.sweep_at = next.max(now + SWEEP_INTERVAL);
+    }
+
+    /// In how long rooms that are over are to be looked for, if any room has no member.
+    pub(crate) fn sweep_due(&self) -> Option<Duration> {
+        let is_any = self.memberless > 0 && self.sweep_at < u64::MAX;
+        is_any.then(|| Duration::from_nanos(self.sweep_at.saturating_sub(self.clock.nanos())))
+    }
+
+    /// A room has no member from `now` on.
+    fn sweep_after(&mut self, now: u64) {
+        if let Some(age) = self.config.age {
+            self.sweep_at = self.sweep_at.min(now.saturating_add(age));
+        }
     }
 
     fn forget_over(&mut self) {
@@ -400,6 +418,10 @@ impl Rooms {
     fn insert(&mut self, name: &Arc<str>) {
         let messages_max = self.config.messages_max(name);
         let now = if messages_max > 0 { self.clock.nanos() } else { 0 };
+        if messages_max > 0 {
+            // It may stay without a member.
+            self.sweep_after(now);
+        }
         self.rooms.insert(Arc::clone(name), Room::new(messages_max, now));
         self.memberless += 1;
         self.count();

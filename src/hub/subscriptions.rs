@@ -246,14 +246,16 @@ impl Drop for Subscriptions {
     }
 }
 
-/// The topics that a command makes a client a member of, each once.
+/// The topics that a command makes a client a member of, or has a reader wait for, each once.
 pub(crate) fn topics_of(command: &Command) -> Vec<Topic> {
     let mut topics: Vec<_> = match command {
         Command::Register { user, rooms, .. } => {
             let rooms = rooms.iter().map(|room| Topic::Room(Arc::clone(room)));
             rooms.chain(user.iter().map(|user| Topic::User(Arc::clone(user)))).collect()
         }
-        Command::Join { room, .. } => vec![Topic::Room(Arc::clone(room))],
+        Command::Join { room, .. } | Command::Await { room, .. } => {
+            vec![Topic::Room(Arc::clone(room))]
+        }
         _ => Vec::new(),
     };
     topics.sort_unstable();

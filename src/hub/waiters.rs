@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::hub::reply::Reply;
 use crate::hub::since::{History, Missed, Since};
+use crate::hub::topic::Topic;
 use crate::message::Message;
 
 /// Readers that wait before those that have given up are looked for.
@@ -24,6 +25,8 @@ pub(crate) struct Waiters {
     given_up: usize,
     /// How many there may be before those that have given up are looked for.
     sweep_at: usize,
+    /// With a backplane: rooms that have lost their last reader and that the manager has not taken.
+    vacated: Option<Vec<Topic>>,
 }
 
 /// A reader that waits.
@@ -48,6 +51,21 @@ impl Waiter {
 }
 
 impl Waiters {
+    /// Notes each room from now on that loses its last reader.
+    pub(crate) fn note_vacated(&mut self) {
+        self.vacated = Some(Vec::new());
+    }
+
+    /// Takes the rooms that have lost their last reader since the last call.
+    pub(crate) fn take_vacated(&mut self) -> Vec<Topic> {
+        self.vacated.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Whether a reader waits for a message of a topic.
+    pub(crate) fn are_any(&self, topic: &Topic) -> bool {
+        matches!(topic, Topic::Room(room) if self.rooms.contains_key(room))
+    }
+
     /// Adds a reader, which has all that is there.
     pub(crate) fn add(&mut self, room: Arc<str>, since: Since, reply: Reply<History>) {
         if self.len >= self.sweep_at.max(SWEEP_MIN) {
@@ -73,7 +91,8 @@ impl Waiters {
 
     /// Takes out the readers of a room.
     pub(crate) fn take(&mut self, room: &str) -> Vec<Waiter> {
-        let waiters = self.rooms.remove(room).unwrap_or_default();
+        let Some((room, waiters)) = self.rooms.remove_entry(room) else { return Vec::new() };
+        self.vacated.iter_mut().for_each(|vacated| vacated.push(Topic::Room(Arc::clone(&room))));
         self.len -= waiters.len();
         waiters
     }
@@ -84,8 +103,12 @@ impl Waiters {
     }
 
     fn sweep(&mut self) {
-        self.rooms.retain(|_, waiters| {
+        let Self { rooms, vacated, .. } = self;
+        rooms.retain(|room, waiters| {
             waiters.retain(|waiter| waiter.reply.is_awaited());
+            if let (true, Some(vacated)) = (waiters.is_empty(), vacated.as_mut()) {
+                vacated.push(Topic::Room(Arc::clone(room)));
+            }
             !waiters.is_empty()
         });
         self.len = self.rooms.values().map(Vec::len).sum();

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::hub::backplane::Link;
 use crate::hub::command::Command;
@@ -18,6 +18,7 @@ use crate::redis::envelope::Names;
 use crate::redis::incoming::Reader;
 use crate::redis::script::Script;
 use crate::redis_config::Redis;
+use crate::time::clock::now;
 use crate::time::timer_list::Tick;
 use crate::time::timers::Timers;
 
@@ -45,6 +46,46 @@ pub(crate) struct Driver {
     pub(crate) run_id: String,
     /// Whether there was a connection that worked.
     pub(crate) has_been_up: bool,
+    pub(crate) refusals: Refusals,
+}
+
+/// How often the log says that the server refuses commands for the same reason.
+const REFUSALS_PACE: Duration = Duration::from_secs(60);
+
+/// The refusals of the server, in the log: a server without memory refuses every message.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    /// The first word of the error that was logged last, and when.
+    logged: Option<(String, Instant)>,
+    /// Refusals since then that were not logged.
+    others: u64,
+}
+
+impl Refusals {
+    /// The server has refused a command with this error.
+    #[cold]
+    pub(crate) fn note(&mut self, error: &str) {
+        if let Some(line) = self.line(error, now()) {
+            log::error!("{line}");
+        }
+    }
+
+    /// What the log says of it, if anything.
+    fn line(&mut self, error: &str, now: Instant) -> Option<String> {
+        let kind = error.split(' ').next().unwrap_or_default();
+        let is_known = |(logged, when): &(String, Instant)| {
+            logged == kind && now.saturating_duration_since(*when) < REFUSALS_PACE
+        };
+        if self.logged.as_ref().is_some_and(is_known) {
+            self.others += 1;
+            return None;
+        }
+        self.logged = Some((kind.to_owned(), now));
+        Some(match std::mem::take(&mut self.others) {
+            0 => format!("the server refuses a command: {error}"),
+            others => format!("the server refuses a command: {error} ({others} others before it)"),
+        })
+    }
 }
 
 /// The hub has ended.
@@ -79,6 +120,7 @@ impl Driver {
             places,
             run_id: String::new(),
             has_been_up: false,
+            refusals: Refusals::default(),
         })
     }
 
@@ -122,5 +164,28 @@ impl Drop for Driver {
     /// Without a driver there is no connection.
     fn drop(&mut self) {
         self.link.set_down(self.timers.now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_refuses_everything_does_not_fill_the_log() {
+        let (mut refusals, begin) = (Refusals::default(), now());
+        let oom = "OOM command not allowed";
+        let mut line = |error, seconds| refusals.line(error, begin + Duration::from_secs(seconds));
+        assert_eq!(
+            line(oom, 0).as_deref(),
+            Some("the server refuses a command: OOM command not allowed")
+        );
+        assert!((0..60).all(|second| line(oom, second).is_none()));
+        let later = line(oom, 60).expect("a minute later");
+        assert!(later.ends_with("not allowed (60 others before it)"), "{later}");
+        assert_eq!(
+            line("NOPERM no", 61).as_deref(),
+            Some("the server refuses a command: NOPERM no")
+        );
     }
 }

@@ -238,8 +238,9 @@ impl<'a> Session<'a> {
         };
         let is_unknown = |error: &String| error.starts_with("NOSCRIPT");
         match &answer {
-            Answer::Error(error) if !is_unknown(error) => {
-                log::error!("the server refuses a command: {error}");
+            // A transaction is given up because one of its commands was refused.
+            Answer::Error(error) if !is_unknown(error) && !error.starts_with("EXECABORT") => {
+                self.driver.refusals.note(error);
             }
             _ => {}
         }

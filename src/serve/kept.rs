@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_lite::future::poll_once;
 use http::{HeaderMap, Request, StatusCode, header};
 
 use crate::connection::admission::Admission;
@@ -15,7 +16,7 @@ use crate::connection::hooks::run_request_hook;
 use crate::connection::registration::take_place;
 use crate::http1::head::Head;
 use crate::http1::response::{
-    Response, draining, internal_error, refused_by_hook, request_timeout,
+    Response, away, draining, internal_error, refused_by_hook, request_timeout,
 };
 use crate::http1::stream::{Failure, HttpStream};
 use crate::http1::url::query_of;
@@ -98,7 +99,7 @@ pub(crate) async fn answer<T: Transport, H: Handler>(
         let admission = run_request_hook(hook, reason).await?;
         since = admission.since.unwrap_or(since);
         let room = room_of(&admission, &room)?;
-        let kept = hub.kept(&room, since, 1).await.map_err(|_| draining())?;
+        let kept = hub.kept(&room, since, 1).await.map_err(|_| unanswered(hub))?;
         Ok::<_, Response>((room, admission.until, kept))
     };
     let begun = exchange.slot.within(begun).await;
@@ -110,9 +111,14 @@ pub(crate) async fn answer<T: Transport, H: Handler>(
         // written, which takes as long as the peer likes.
         let place = take_place(hub, peer.network())?;
         exchange.slot.release();
+        // From here on every message is one that it waits for.
+        let since = match (&kept, since) {
+            (Some(kept), _) => Since::Position(kept.newest),
+            (None, Since::Position(_)) => since,
+            (None, _) => Since::Oldest,
+        };
         kept = match Box::pin(wait_for(stream, &room, since, wait, until)).await? {
-            Ended::Heard(kept) => Some(kept),
-            Ended::Nothing => hub.kept(&room, Since::Now, 0).await.map_err(|_| draining())?,
+            Ended::Heard(kept) => kept,
             Ended::TokenOver => {
                 let reason = Some("token expired".into());
                 return Ok(refused_by_hook(StatusCode::UNAUTHORIZED, reason));
@@ -126,6 +132,11 @@ pub(crate) async fn answer<T: Transport, H: Handler>(
     } else {
         response
     })
+}
+
+/// The answer if the manager has none: the hub ends, or has lost the server that it shares.
+fn unanswered(hub: &Hub) -> Response {
+    if hub.is_away() { away() } else { draining() }
 }
 
 /// The room that a request may read: the one that the hook has chosen, as for a client. Of several it
@@ -146,9 +157,8 @@ fn says_something(kept: &History) -> bool {
 
 /// How a wait for a message ends.
 enum Ended {
-    Heard(History),
-    /// Time is over, or the hub drains.
-    Nothing,
+    /// With a message, or without: time is over, or the hub drains. `None` if there is no such room.
+    Heard(Option<History>),
     TokenOver,
 }
 
@@ -163,33 +173,40 @@ async fn wait_for<T: Transport>(
     let hub = stream.hub;
     let shared = hub.shared();
     let left = until.map(|end| Duration::from_secs(end.saturating_sub(unix_seconds())));
-    let (wait, at_end) = match left {
-        Some(left) if left < wait => (left, Ended::TokenOver),
-        _ => (wait, Ended::Nothing),
+    let (wait, token_ends) = match left {
+        Some(left) if left < wait => (left, true),
+        _ => (wait, false),
     };
-    let mut at_end = Some(at_end);
     let mut over = shared.timers.after(wait);
     let mut drain = pin!(hub.long_requests_end());
     // Told to the manager, so that it does not keep those that have given up.
     let mut waiting = Waiting(Some(hub));
     let mut answer = hub.next_kept(Arc::clone(room), since);
-    poll_fn(|cx| {
+    let ended = poll_fn(|cx| {
         if let Poll::Ready(answer) = Pin::new(&mut answer).poll(cx) {
             waiting.0 = None;
-            return Poll::Ready(answer.map(Ended::Heard).map_err(|_| draining().into()));
+            let heard = answer.map(|kept| Some(Ended::Heard(Some(kept))));
+            return Poll::Ready(heard.map_err(|_| unanswered(hub).into()));
         }
         if let Poll::Ready(left) = stream.poll_left(cx) {
             return Poll::Ready(Err(left));
         }
         if drain.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Ok(Ended::Nothing));
+            return Poll::Ready(Ok(None));
         }
-        match Pin::new(&mut over).poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Ok(at_end.take().unwrap_or(Ended::Nothing))),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
+        Pin::new(&mut over).poll(cx).map(|()| Ok(token_ends.then_some(Ended::TokenOver)))
+    });
+    let ended: Result<_, Failure> = ended.await;
+    if let Some(ended) = ended? {
+        return Ok(ended);
+    }
+    let kept = hub.kept(room, since, 1).await.map_err(|_| unanswered(hub))?;
+    // The manager answered this before, if a message came meanwhile.
+    let heard = poll_once(&mut answer).await.and_then(Result::ok);
+    if heard.is_some() {
+        waiting.0 = None;
+    }
+    Ok(Ended::Heard(heard.or(kept)))
 }
 
 /// A reader that waits. Dropped before it has heard anything, it has given up.

@@ -29,6 +29,7 @@ struct Journal {
 pub(super) enum Name {
     Peer(usize),
     Poster(usize),
+    Poller(usize),
 }
 
 impl fmt::Display for Name {
@@ -36,6 +37,7 @@ impl fmt::Display for Name {
         match self {
             Self::Peer(n) => write!(f, "peer {n}"),
             Self::Poster(n) => write!(f, "poster {n}"),
+            Self::Poller(n) => write!(f, "poller {n}"),
         }
     }
 }
@@ -123,9 +125,9 @@ pub(super) fn bytes(n: usize) -> String {
 /// What `assert_eq!` says ahead of the promise.
 const COMPARED: &str = "assertion `left == right` failed: ";
 
-/// The first peer, poster, client or message that a sentence names, in this order.
+/// The first peer, poster, poller, client or message that a sentence names, in this order.
 fn named(sentence: &str) -> Option<String> {
-    ["peer ", "poster ", "client ", "message "].iter().find_map(|word| {
+    ["peer ", "poster ", "poller ", "client ", "message "].iter().find_map(|word| {
         let (_, rest) = sentence.split_once(word)?;
         let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
         (!digits.is_empty()).then(|| format!("{word}{digits}"))

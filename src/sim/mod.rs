@@ -12,7 +12,8 @@
 //!
 //! A run connects peers, over WebSocket and for events, some of them steady (they read everything
 //! and answer pings), some that stall, break off in the middle of a frame, break the rules, vanish;
-//! others post, one request after another; it lets handlers publish, join, leave, kick, fail, panic
+//! others post, one request after another; others poll a room, each request waiting for the next
+//! message; it lets handlers publish, join, leave, kick, fail, panic
 //! and take their time; it lets a program around the hub do the same and change its mind; readers
 //! come with `since`, and come back with the position that they have heard last; it lets time pass, or the whole process oversleep. Everything is noted, and at rest and at the end the
 //! invariants are held against the notes.
@@ -29,6 +30,7 @@ mod journal;
 pub(crate) mod network;
 mod notes;
 mod peer;
+mod poller;
 mod poster;
 mod reader;
 mod rest;
@@ -64,7 +66,7 @@ fn run(rng: &mut Rng) -> Stats {
 
 /// The last handle goes, and the hub with it.
 fn end(world: World) {
-    let World { mut executor, mut rng, time, hub, script, peers, posters, .. } = world;
+    let World { mut executor, mut rng, time, hub, script, peers, posters, pollers, .. } = world;
     let queue_config = Arc::downgrade(&hub.shared().queue_config);
     let timers = Arc::clone(&hub.shared().timers);
     drop((hub, script));
@@ -73,8 +75,9 @@ fn end(world: World) {
     assert_eq!(timers.len(), (0, 0), "no deadline is left");
     drop(timers);
     assert_eq!(time.timers(), 0, "no timer is left");
-    let mut lines =
+    let lines =
         peers.iter().map(|peer| &peer.line).chain(posters.iter().map(|poster| &poster.line));
+    let mut lines = lines.chain(pollers.iter().map(|poller| &poller.line));
     assert!(lines.all(|line| line.lock().closed), "no descriptor is left");
     drop(executor);
     assert_eq!(queue_config.strong_count(), 0, "no queue is left");

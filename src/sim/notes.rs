@@ -1,6 +1,6 @@
 //! What happened in a run, as the callers of the hub saw it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -102,6 +102,8 @@ pub(super) struct Notes {
     kicks: u16,
     /// Users that are being kicked, each with the code.
     kicked_users: Vec<(usize, u16)>,
+    /// The requests of pollers whose hook has run.
+    pub(super) polls: BTreeSet<usize>,
 }
 
 impl Notes {

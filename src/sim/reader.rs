@@ -7,8 +7,10 @@ use fastrand::Rng;
 
 use crate::hub::since::Since;
 use crate::hub::tests::support::{decode, number_of};
+use crate::sim::journal::Name;
 use crate::sim::notes::{Notes, To};
 use crate::sim::peer::{GAP, Peer, STAND, Said, Way, behind_welcome, frames_of};
+use crate::sim::poller::Poller;
 use crate::sim::script::{ROOMS, number_of_text};
 
 /// As what a peer reads the one room that it is in.
@@ -135,9 +137,26 @@ fn number(said: &Said, way: Way) -> u32 {
 /// The positions that readers have heard are consecutive from their first frame, across their
 /// connections, unless they were told: each message has one position in a room, and each position one
 /// message, for all of them.
-pub(super) fn check(notes: &Notes, peers: &[Peer]) {
+pub(super) fn check(notes: &Notes, peers: &[Peer], pollers: &[Poller]) {
     let mut messages: BTreeMap<(usize, u64), u32> = BTreeMap::new();
     let mut positions: BTreeMap<(usize, u32), u64> = BTreeMap::new();
+    let mut check = |name: Name, room, heard: &[(u64, u32)]| {
+        for &(position, number) in heard {
+            let to = notes.messages[number as usize].to;
+            let is_meant = matches!(to, To::All) || matches!(to, To::Room(to) if to == room);
+            assert!(is_meant, "{name} counts message {number}, which is for {to}");
+            let other = *messages.entry((room, position)).or_insert(number);
+            assert_eq!(
+                number, other,
+                "{name} hears at {position} of room {room} the message that others hear there"
+            );
+            let other = *positions.entry((room, number)).or_insert(position);
+            assert_eq!(
+                position, other,
+                "{name} hears message {number} of room {room} at the position of the others"
+            );
+        }
+    };
     for (n, peer) in peers.iter().enumerate() {
         let Some(Reads { room, .. }) = peer.reads else { continue };
         let Some(said) = peer.frames(&peer.line.lock().taken) else { continue };
@@ -147,21 +166,10 @@ pub(super) fn check(notes: &Notes, peers: &[Peer]) {
             peer.last_position(&peer.line.lock().taken),
             "peer {n} stands where its last frame says"
         );
-        for (position, number) in heard.messages {
-            let to = notes.messages[number as usize].to;
-            let is_meant = matches!(to, To::All) || matches!(to, To::Room(to) if to == room);
-            assert!(is_meant, "peer {n} counts message {number}, which is for {to}");
-            let other = *messages.entry((room, position)).or_insert(number);
-            assert_eq!(
-                number, other,
-                "peer {n} hears at {position} of room {room} the message that others hear there"
-            );
-            let other = *positions.entry((room, number)).or_insert(position);
-            assert_eq!(
-                position, other,
-                "peer {n} hears message {number} of room {room} at the position of the others"
-            );
-        }
+        check(Name::Peer(n), room, &heard.messages);
+    }
+    for poller in pollers {
+        check(Name::Poller(poller.number), poller.room, &poller.heard);
     }
 }
 

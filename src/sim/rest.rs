@@ -26,6 +26,7 @@ impl World {
             return;
         }
         self.check_clients();
+        self.check_pollers();
         self.check_events();
         // A listing names the members of a room, and a message from rest reaches exactly those.
         let which = self.rng.usize(..ROOMS);
@@ -129,6 +130,25 @@ impl World {
         let newest = self.ask(|hub| async move { hub.position(&room(which)).await });
         let Some(Some(newest)) = newest else { return };
         assert_eq!(last, newest, "peer {n} has room, so it has heard the newest of room {which}");
+    }
+}
+
+impl World {
+    /// A poller that waits has heard all of its room. If its room has begun another life meanwhile, it
+    /// is told so with the next message.
+    fn check_pollers(&mut self) {
+        for n in 0..self.pollers.len() {
+            let poller = &self.pollers[n];
+            let (number, which) = (poller.number, poller.room);
+            let waits = poller.waits_behind(&self.script.notes());
+            let (Some(last), true) = (waits, self.executor.runs(poller.task)) else {
+                continue;
+            };
+            let newest = self.ask(|hub| async move { hub.position(&room(which)).await });
+            let ahead = newest.flatten().and_then(|newest| newest.checked_sub(last));
+            let is_behind = ahead.is_some_and(|ahead| (1..1 << 20).contains(&ahead));
+            assert!(!is_behind, "poller {number} waits behind {last}, and room {which} has more");
+        }
     }
 }
 

@@ -66,6 +66,10 @@ impl World {
             // One that does not go along may lose an answer that it has not read.
             poster.steady &= lines.iter().any(|line| Arc::ptr_eq(line, &poster.line));
         }
+        for poller in &mut self.pollers {
+            // A request that waits ends with the process.
+            poller.silent |= !lines.iter().any(|line| Arc::ptr_eq(line, &poller.line));
+        }
         let config = self.hub.shared().config.clone();
         // No task of the old process runs again. What it frees is freed without a word to any peer.
         self.executor.forget_all();
@@ -89,9 +93,10 @@ impl World {
             match peer {
                 Some(peer) => peer.task = task,
                 None => {
-                    let poster = self.posters.iter_mut();
-                    let mut poster = poster.filter(|poster| Arc::ptr_eq(&poster.line, &line));
-                    poster.next().expect("its line is known").task = task;
+                    let posters = self.posters.iter_mut().map(|own| (&own.line, &mut own.task));
+                    let pollers = self.pollers.iter_mut().map(|own| (&own.line, &mut own.task));
+                    let mut own = posters.chain(pollers).filter(|own| Arc::ptr_eq(own.0, &line));
+                    *own.next().expect("its line is known").1 = task;
                 }
             }
         }

@@ -365,6 +365,12 @@ impl Script {
 
 impl Handler for Script {
     async fn on_upgrade(&self, request: &Request<()>, _: &Peer) -> Result<Admission, StatusCode> {
+        if let Some(polled) = request.uri().path().strip_prefix("/pub/room%20") {
+            let number =
+                query_of(request.uri(), "poll").and_then(|poll| poll.parse::<usize>().ok());
+            self.notes().polls.extend(number);
+            return Ok(Admission::anonymous().room(format!("room {polled}")));
+        }
         let peer = request.uri().path().rsplit('/').next().and_then(|peer| peer.parse().ok());
         Ok(self.admission(peer.ok_or(StatusCode::NOT_FOUND)?))
     }

@@ -23,6 +23,7 @@ use crate::hub::client::Client;
 use crate::hub::handle::Hub;
 use crate::hub::since::Since;
 use crate::hub::topic::Topic;
+use crate::message::Message;
 use crate::sim::engine::{Engine, KEEPS, KEPT};
 use crate::sim::executor::{Executor, Order, TaskId};
 use crate::sim::journal;
@@ -89,6 +90,8 @@ struct World {
     /// What may wait for neither the engine nor time.
     verbs: Vec<TaskId>,
     deaf: BTreeSet<usize>,
+    /// Readers that wait: the hub, the room, and the task.
+    waits: Vec<(usize, usize, TaskId)>,
 }
 
 /// Which hub counts a room: the engine does where it keeps messages.
@@ -125,7 +128,8 @@ impl World {
         let notes = Notes { losses: vec![Vec::new(); hubs.len()], ..Notes::default() };
         let notes = Rc::new(RefCell::new(notes));
         let (verbs, deaf) = (Vec::new(), BTreeSet::new());
-        Self { rng, executor, time, hubs, engine, notes, verbs, deaf }
+        let waits = Vec::new();
+        Self { rng, executor, time, hubs, engine, notes, verbs, deaf, waits }
     }
 
     fn step(&mut self) {
@@ -142,7 +146,8 @@ impl World {
                 }
             }
             55..=62 => self.connect(),
-            63..=70 => self.move_member(),
+            63 => self.wait(),
+            64..=70 => self.move_member(),
             71..=89 => self.publish(),
             90..=92 => self.rest(),
             93 => self.advance(),
@@ -270,8 +275,36 @@ impl World {
         self.verbs.push(verb);
     }
 
+    /// A reader waits for the next message of a room, or has waited long enough.
+    fn wait(&mut self) {
+        if self.waits.len() > 3 {
+            let (nth, room, task) = self.waits.swap_remove(self.rng.usize(..self.waits.len()));
+            event!("a reader waits no more for room {room} of hub {nth}");
+            self.executor.cancel(task);
+            self.hubs[nth].give_up();
+            return;
+        }
+        let (nth, room) = (self.rng.usize(..self.hubs.len()), self.rng.usize(..ROOMS));
+        event!("a reader waits for room {room} of hub {nth}");
+        let (hub, notes) = (self.hubs[nth].clone(), Rc::clone(&self.notes));
+        let task = self.executor.spawn(async move {
+            let Ok(heard) = hub.next_kept(name(room).into(), Since::Now).await else { return };
+            let text = heard.messages.first().and_then(Message::as_text).map(str::to_owned);
+            event!("a reader hears {text:?} in room {room} of hub {nth}");
+            let notes = notes.borrow();
+            let is_said =
+                |text: &String| notes.said.iter().any(|s| s.room == room && s.text == *text);
+            assert!(text.as_ref().is_none_or(is_said), "{text:?} was not said in room {room}");
+        });
+        self.waits.push((nth, room, task));
+    }
+
     fn publish(&mut self) {
         let (hub, room) = (self.rng.usize(..self.hubs.len()), self.rng.usize(..ROOMS));
+        self.publish_to(hub, room);
+    }
+
+    fn publish_to(&mut self, hub: usize, room: usize) {
         let mut notes = self.notes.borrow_mut();
         let (nth, began) = (notes.said.len(), notes.step);
         let clients = notes.members.iter().enumerate().filter(|(_, member)| member.hub == hub);
@@ -390,6 +423,14 @@ impl World {
             }
         }
         self.settle();
+        for room in 0..ROOMS {
+            self.publish_to(0, room);
+            self.settle();
+        }
+        for (nth, room, task) in std::mem::take(&mut self.waits) {
+            let waits = self.executor.runs(task);
+            assert!(!waits, "a reader of hub {nth} waits for room {room}, which has a message");
+        }
         // Longer than a publisher waits, and than an empty room stays.
         for _ in 0..20 {
             self.time.advance(Duration::from_secs(1));

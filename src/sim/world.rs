@@ -24,6 +24,7 @@ use crate::sim::journal::{Name, event};
 use crate::sim::network::{Line, Socket};
 use crate::sim::notes::To;
 use crate::sim::peer::{Peer, Voice, Way};
+use crate::sim::poller::Poller;
 use crate::sim::poster::Poster;
 use crate::sim::reader::Reads;
 use crate::sim::script::{Op, ROOMS, Script, USERS};
@@ -47,6 +48,9 @@ pub(super) struct World {
     pub(super) script: Script,
     pub(super) peers: Vec<Peer>,
     pub(super) posters: Vec<Poster>,
+    pub(super) pollers: Vec<Poller>,
+    /// Requests that pollers have sent.
+    pub(super) polls: usize,
     /// Posters that have come.
     pub(super) posters_so_far: usize,
     /// Tasks of the program that must end without help from any peer and from time.
@@ -75,7 +79,7 @@ impl World {
         // From the first event on.
         while executor.tick(&mut rng) {}
         let script = Script::default();
-        let (peers, posters, verbs) = (Vec::new(), Vec::new(), Vec::new());
+        let (peers, posters, pollers, verbs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         Self {
             rng,
             executor,
@@ -84,6 +88,8 @@ impl World {
             script,
             peers,
             posters,
+            pollers,
+            polls: 0,
             posters_so_far: 0,
             verbs,
             order,
@@ -102,7 +108,8 @@ impl World {
                 }
             }
             40..=45 => self.connect(),
-            46..=65 => {
+            46..=47 => self.poll(),
+            48..=65 => {
                 for _ in 0..self.rng.u8(1..5) {
                     self.speak();
                 }
@@ -485,7 +492,10 @@ impl World {
         let rng = &mut self.rng;
         let answered = self.peers.iter_mut().fold(false, |any, peer| peer.answer(rng) | any);
         let mut notes = self.script.notes();
-        self.posters.iter_mut().fold(answered, |any, poster| poster.answer(&mut notes) | any)
+        let answered =
+            self.posters.iter_mut().fold(answered, |any, poster| poster.answer(&mut notes) | any);
+        drop(notes);
+        self.pollers.iter_mut().fold(answered, |any, poller| poller.answer() | any)
     }
 
     /// Lets time pass while all rest.
@@ -584,6 +594,12 @@ impl World {
             }
             poster.silent = true;
         }
+        for poller in &mut self.pollers {
+            if self.rng.bool() {
+                poller.line.end();
+            }
+            poller.silent = true;
+        }
         self.wait_for_all();
     }
 
@@ -647,15 +663,19 @@ impl World {
     fn forget_rooms(&mut self) {
         let age = self.hub.shared().config.history_age;
         if !age.is_zero() {
-            self.advance(age + Duration::from_millis(1));
-            self.ask(|hub| async move { hub.rooms().await });
+            // By time alone: no command comes.
+            self.advance(age);
+            self.settle();
+            self.advance(Duration::from_millis(1_100));
+            self.settle();
         }
     }
 
     /// The tasks of all connections.
     fn tasks(&self) -> impl Iterator<Item = TaskId> {
         let posters = self.posters.iter().map(|poster| poster.task);
-        self.peers.iter().map(|peer| peer.task).chain(posters)
+        let pollers = self.pollers.iter().map(|poller| poller.task);
+        self.peers.iter().map(|peer| peer.task).chain(posters).chain(pollers)
     }
 
     /// Asks the hub something and waits for its answer, in a world at rest.

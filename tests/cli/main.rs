@@ -11,6 +11,7 @@ mod hostile;
 mod lines;
 mod listen;
 mod log;
+mod overflow;
 #[path = "../peer/mod.rs"]
 mod peer;
 mod pipe;

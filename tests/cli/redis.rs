@@ -20,7 +20,7 @@ type Client = Peer<TcpStream>;
 /// The answer to a request: its status, its head and its body.
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    head: String,
+    pub(crate) head: String,
     pub(crate) body: String,
 }
 

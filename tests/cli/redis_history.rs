@@ -111,6 +111,9 @@ fn a_server_without_memory_refuses_what_is_to_be_kept() {
     redis.ask("CONFIG SET maxmemory 1");
     assert_eq!(post(&address, "/pub/news", "no").status, 503);
     assert!(server.logged("refuses a command").contains("OOM"));
+    (0..20).for_each(|_| assert_eq!(post(&address, "/pub/news", "no").status, 503));
+    let more: Vec<_> = server.stderr.try_iter().collect();
+    assert!(more.is_empty(), "one line a minute: {more:?}");
     redis.ask("CONFIG SET maxmemory 0");
     assert_eq!(publish(&address, "yes"), before + 1);
     reader.hears("yes");
@@ -220,4 +223,47 @@ fn a_cluster_keeps_no_history() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("it is a cluster"), "{stderr}");
+}
+
+/// A request that waits on a hub without a member subscribes to the room as a member does.
+#[test]
+fn a_request_waits_on_a_hub_without_members() {
+    for flags in [&["--history", "3"][..], &[]] {
+        let Some(redis) = RedisServer::start("wait", &[]) else { return };
+        let (_one, a) = hub(&redis, flags);
+        let (_two, b) = hub(&redis, flags);
+        let subscribers = |expected: &str| {
+            eventually("the room is subscribed, or is not", || {
+                redis.ask("PUBSUB NUMSUB hublet:news").contains(&format!(":{expected}\r\n"))
+            });
+        };
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| get(&b, "/pub/news?since=now&wait=30s"));
+            subscribers("1");
+            let body = post(&a, "/pub/news", "one").body;
+            let heard = waits.join().expect("an answer");
+            assert_eq!((heard.status, &*heard.body), (200, "one"));
+            let position = number(&body, "\"position\":");
+            if flags.is_empty() {
+                return;
+            }
+            assert_eq!(number(&heard.head, "Hublet-Position: "), position);
+            assert!(!heard.head.contains("Hublet-Missed"), "{}", heard.head);
+            // The next request goes on where this one ended.
+            let since = position.expect("a position");
+            let b = &b;
+            let waits = scope.spawn(move || get(b, &format!("/pub/news?since={since}&wait=30s")));
+            subscribers("1");
+            publish(&a, "two");
+            let heard = waits.join().expect("an answer");
+            assert_eq!((heard.status, &*heard.body), (200, "two"));
+            assert!(!heard.head.contains("Hublet-Missed"), "{}", heard.head);
+        });
+        subscribers("0");
+        let mut redis = redis;
+        redis.kill();
+        eventually("the hub is away", || metric(&b, "hublet_redis_connected") == 0);
+        let away = get(&b, "/pub/other?wait=30s");
+        assert_eq!((away.status, number(&away.head, "Retry-After: ")), (503, Some(1)));
+    }
 }

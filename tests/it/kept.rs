@@ -239,11 +239,19 @@ fn a_request_waits_for_a_room_that_is_not_there_and_makes_none() {
             (position, missed)
         );
     }
-    // A room without history has its messages for a reader that waits, while it has a member.
+    // A room without history and without a member too: its count says nothing to the next request.
+    assert_eq!(hub.ask(hub.hub.publish("live", "one")), 0);
+    let (next, body) = answer(&mut live);
+    assert_eq!((next.status, &*body), (200, &b"one"[..]));
+    assert_eq!(hub.ask(hub.hub.position("live")), None);
+    let told = number(&next, "Hublet-Position");
+    live.write(get(&format!("/pub/live?since={told}&wait=30s"), "").as_bytes());
+    live.is_left_alone_for(Duration::from_millis(50));
     let member = hub.join_at("/ws/live");
     assert_eq!(hub.broadcast("to all"), 1);
     let (next, body) = answer(&mut live);
     assert_eq!((next.status, &*body), (200, &b"to all"[..]));
+    assert_eq!(next.header("Hublet-Missed"), Some("unknown"));
     assert!(next.header("ETag").is_some());
     drop(member);
 }

@@ -586,3 +586,29 @@ fn kept_messages_are_shed_before_a_client_is_refused_or_evicted() {
     assert_eq!(kept(&stage), 0, "all of it, before anything else goes");
     drop(taken);
 }
+
+/// The manager is asked nothing, and no message comes.
+#[test]
+fn a_room_is_forgotten_by_time_on_an_idle_hub() {
+    let time = VirtualTime::start();
+    let stage = Stage::new(keeping(9).history_age(Duration::from_secs(60)));
+    publish(&stage, [0]);
+    let rooms = |after: Duration| {
+        time.advance(after);
+        stage.settle();
+        let stats = stage.hub.stats();
+        assert_eq!(stats.history_bytes > 0, stats.rooms > 0);
+        stats.rooms
+    };
+    assert_eq!(rooms(Duration::from_secs(59)), 1);
+    publish(&stage, [1]);
+    let (ada, pump, _) = reader(&stage, Since::Now);
+    assert_eq!(rooms(Duration::from_secs(100)), 1, "it has a member");
+    let id = ada.id();
+    let left = stage.ask(move |hub| async move { hub.disconnect(id, Disconnect::NORMAL).await });
+    left.expect("it was there");
+    finished(pump);
+    assert_eq!(rooms(Duration::from_secs(59)), 1, "its last member has just left");
+    assert_eq!(rooms(Duration::from_secs(2)), 0);
+    assert_eq!(time.until_next(), None, "nothing is left to wait for");
+}

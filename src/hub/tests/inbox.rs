@@ -84,7 +84,7 @@ fn command_without_a_message_needs_no_bytes() {
 /// Polls the manager's side for its next command; counts its wakes.
 fn poll_next(commands: &CommandReceiver, wakes: &Arc<Wakes>) -> Poll<Option<Command>> {
     let waker = Waker::from(Arc::clone(wakes));
-    pin!(commands.next(false)).poll(&mut Context::from_waker(&waker))
+    pin!(commands.next(false, None)).poll(&mut Context::from_waker(&waker))
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn waiting_publishers_fail_when_the_manager_ends_before_it_begins_a_command() {
     inbox.try_send(publish(numbered(0, 100))).expect("there is room");
     let mut waiting = pin!(inbox.send(publish(numbered(1, 100))));
     assert!(poll(waiting.as_mut()).is_pending());
-    let mut manager = Box::pin(outbox.next(true));
+    let mut manager = Box::pin(outbox.next(true, None));
     assert!(poll(manager.as_mut()).is_pending(), "behind a batch it lets the others run");
     drop(manager);
     drop(outbox);

@@ -1,0 +1,207 @@
+//! Pollers: peers that ask for the next message of a room, one request after another, and wait for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::hub::since::Since;
+use crate::hub::tests::support::number_of;
+use crate::peer::Peer as Origin;
+use crate::serve::accept::connect;
+use crate::sim::executor::TaskId;
+use crate::sim::journal::{Name, event};
+use crate::sim::network::{Line, Socket};
+use crate::sim::notes::Notes;
+use crate::sim::peer::Way;
+use crate::sim::script::{ROOMS, number_of_text};
+use crate::sim::world::World;
+
+/// Pollers at a time.
+const POLLERS_MAX: usize = 4;
+
+/// The peer's end of a connection that polls. It reads every answer as it comes.
+pub(super) struct Poller {
+    pub(super) line: Arc<Line>,
+    /// The connection's task.
+    pub(super) task: TaskId,
+    /// Its number among all that ever came.
+    pub(super) number: usize,
+    pub(super) room: usize,
+    /// The position and the number of each message that it has heard.
+    pub(super) heard: Vec<(u64, u32)>,
+    /// Where its next request begins.
+    since: Since,
+    /// The number of its request, which has no answer.
+    asked: Option<usize>,
+    /// How much of what was taken for it, in bytes, it has understood.
+    seen: usize,
+    /// It has sent its last byte.
+    pub(super) silent: bool,
+}
+
+impl Poller {
+    /// Reads what has come; `false` if that changes nothing for the server.
+    pub(super) fn answer(&mut self) -> bool {
+        self.line.read(usize::MAX);
+        let kernel = self.line.lock();
+        let (come, over) = (kernel.legible()[self.seen..].to_vec(), kernel.is_over());
+        drop(kernel);
+        let mut rest = &come[..];
+        while let Some(answer) = Answer::first(&mut rest) {
+            self.note(&answer);
+        }
+        self.seen = self.seen + come.len() - rest.len();
+        let ends = over && !self.silent;
+        if ends {
+            self.silent = true;
+            self.line.end();
+        }
+        ends
+    }
+
+    /// Notes an answer: a message is the next one, or the answer tells of a gap.
+    fn note(&mut self, answer: &Answer<'_>) {
+        let number = self.number;
+        assert!(self.asked.take().is_some() || answer.status == 408, "an answer to nothing");
+        // Refused: it asks again.
+        if !matches!(answer.status, 200 | 204) {
+            return;
+        }
+        let Some(position) = answer.position else {
+            // There is no room, nor anything to hear of it.
+            assert_eq!(answer.status, 204);
+            return;
+        };
+        let step = u64::from(answer.status == 200);
+        if let Since::Position(last) = self.since {
+            let is_next = position == last + step;
+            assert!(
+                is_next || answer.is_gap,
+                "poller {number} hears {position} behind {last}, and no gap is told"
+            );
+        }
+        if answer.status == 200 {
+            let heard = match answer.is_text {
+                true => number_of_text(answer.body, Way::Asks),
+                false => number_of(answer.body),
+            };
+            self.heard.push((position, heard));
+        }
+        self.since = Since::Position(position);
+    }
+
+    /// The position behind which it waits for a message, if it does.
+    pub(super) fn waits_behind(&self, notes: &Notes) -> Option<u64> {
+        match self.since {
+            Since::Position(last) if !self.silent => {
+                let is_begun = self.asked.is_some_and(|asked| notes.polls.contains(&asked));
+                is_begun.then_some(last)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// An answer that is whole.
+struct Answer<'a> {
+    status: u16,
+    position: Option<u64>,
+    is_gap: bool,
+    is_text: bool,
+    body: &'a [u8],
+}
+
+impl<'a> Answer<'a> {
+    /// Takes the first answer off the front of a stream, once it is whole.
+    fn first(stream: &mut &'a [u8]) -> Option<Self> {
+        let end = stream.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+        let head = std::str::from_utf8(&stream[..end]).expect("a head is text");
+        let status = head.strip_prefix("HTTP/1.1 ").and_then(|line| line.get(..3));
+        let status = status.and_then(|status| status.parse().ok()).expect("a status line");
+        let header = |name: &str| head.lines().find_map(|line| line.strip_prefix(name));
+        let number = |name: &str| header(name).map(|value| value.parse::<u64>().expect("a number"));
+        let length = number("Content-Length: ").unwrap_or(0) as usize;
+        let body = stream.get(end..end + length)?;
+        let position = number("Hublet-Position: ");
+        let is_gap = header("Hublet-Missed: ").is_some();
+        let is_text = header("Content-Type: text/plain").is_some();
+        *stream = &stream[end + length..];
+        Some(Self { status, position, is_gap, is_text, body })
+    }
+}
+
+impl World {
+    /// A poller asks, or leaves.
+    pub(super) fn poll(&mut self) {
+        let running = |poller: &&Poller| self.executor.runs(poller.task) && !poller.silent;
+        let few = self.pollers.iter().filter(running).count() < POLLERS_MAX;
+        if self.pollers.is_empty() || (few && self.rng.u8(..8) == 0) {
+            self.connect_poller();
+        }
+        let n = self.rng.usize(..self.pollers.len());
+        if self.pollers[n].silent {
+            return;
+        }
+        let poller = &mut self.pollers[n];
+        match self.rng.u8(..40) {
+            0 => {
+                poller.line.end();
+                poller.silent = true;
+            }
+            1 => {
+                poller.line.reset();
+                poller.silent = true;
+            }
+            2 => {
+                event!("the program drops the connection of poller {}", poller.number);
+                self.executor.cancel(poller.task);
+                poller.silent = true;
+            }
+            // Its request waits.
+            _ if poller.asked.is_some() => {}
+            _ => {
+                let seconds = self.rng.u64(..60);
+                let wait = Duration::from_secs(if self.rng.u8(..4) == 0 { 0 } else { seconds });
+                let (number, room, since) = (poller.number, poller.room, poller.since);
+                let asked = self.polls;
+                self.polls += 1;
+                poller.asked = Some(asked);
+                event!("poller {number} asks room {room} since {since}, and waits {wait:?}");
+                let wait = wait.as_secs();
+                poller.line.send(
+                    format!(
+                        "GET /pub/room%20{room}?since={since}&wait={wait}s&poll={asked} HTTP/1.1\r\n\
+                         Host: x\r\n\r\n"
+                    )
+                    .as_bytes(),
+                );
+            }
+        }
+    }
+
+    fn connect_poller(&mut self) {
+        let rng = &mut self.rng;
+        let number = self.pollers.len();
+        let earlier: Vec<_> = self.pollers.iter().map(|old| (old.room, old.since)).collect();
+        let (room, since) = match rng.choice(&earlier).filter(|_| rng.bool()) {
+            // It comes back with the position that it has heard last.
+            Some(earlier) => *earlier,
+            None => (
+                rng.usize(..ROOMS),
+                *rng.choice(&[Since::Now, Since::Oldest, Since::Newest(1)]).expect("some"),
+            ),
+        };
+        let line = Line::named(Name::Poller(number), usize::MAX, usize::MAX, rng.fork());
+        event!("poller {number} comes for room {room}");
+        let (hub, script) = (self.hub.clone(), self.script.clone());
+        let socket = Socket::new(&line, false);
+        let task = self.executor.spawn(async move {
+            let admissions = &hub.shared().admissions;
+            let _counted = admissions.connection();
+            let place = admissions.handshake().await;
+            // It never becomes a client.
+            connect(&hub, socket, Origin::unknown(), &script, place).await.expect_err("no client");
+        });
+        let (heard, asked, seen, silent) = (Vec::new(), None, 0, false);
+        self.pollers.push(Poller { line, task, number, room, heard, since, asked, seen, silent });
+    }
+}
