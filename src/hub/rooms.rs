@@ -371,6 +371,7 @@ impl Rooms {
 
     /// In how long rooms that are over are to be looked for, if any room has no member.
     pub(crate) fn sweep_due(&self) -> Option<Duration> {
+        self.config.age?;
         let is_any = self.memberless > 0 && self.sweep_at < u64::MAX;
         is_any.then(|| Duration::from_nanos(self.sweep_at.saturating_sub(self.clock.nanos())))
     }
