@@ -276,7 +276,7 @@ const stories = {
     const { port, url } = hub;
     const publish = text => curl('-d', text, `${url}pub/news`);
     const { position } = JSON.parse(await publish('old'));
-    const lines = block('docs/history.md', 'js', '// replay.js');
+    const lines = block('docs/web.md', 'js', '// replay.js');
     const { logs, logged } = await browser.logging(await foreign(`<script>\n${lines}</script>`, hub));
     await logs(`${position} old`);
     await publish('new');

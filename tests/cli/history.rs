@@ -270,6 +270,8 @@ fn wrong_flags_are_refused_and_doubtful_ones_are_logged() {
     for (flags, sentence) in [
         (&["--overflow", "replay"][..], "needs a history"),
         (&["--overflow", "replay", "--history", "0"], "needs a history"),
+        (&["--room", "a*:overflow=replay"], "--room a*:overflow=replay needs a history"),
+        (&["--room", "a:overflow=replay", "--history", "b=9"], "needs a history"),
         (&["--history", "*a=3"], "PATTERN"),
         (&["--history", "a*b=3"], "PATTERN"),
         (&["--history", "a="], "PATTERN"),
@@ -300,5 +302,7 @@ fn wrong_flags_are_refused_and_doubtful_ones_are_logged() {
     server.logged("--history-bytes 2m is more than --history-memory: a room keeps 1m at most");
     let flags =
         ["--overflow", "replay", "--history", "9", "--history-age", "0", "--listen", "127.0.0.1:0"];
+    Server::of(&mut hublet(&flags)).listening();
+    let flags = ["--room", "a*:overflow=replay", "--history", "ab=9", "--listen", "127.0.0.1:0"];
     Server::of(&mut hublet(&flags)).listening();
 }

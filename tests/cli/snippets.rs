@@ -279,7 +279,7 @@ fn a_websocket_resumes_as_printed() {
     let script = folder.0.join("resume.mjs");
     let Some(mut node) = node(script.to_str().expect("text")) else { return };
     let (server, address) = Server::start(&["--history", "2"]);
-    let snippet = block("docs/history.md", "js", "// resume.js");
+    let snippet = block("docs/web.md", "js", "// resume.js");
     assert!(snippet.contains(HUB), "{snippet}");
     fs::write(&script, snippet.replace(HUB, &address)).expect("written");
     follows(&mut node, &address, server);
@@ -292,7 +292,7 @@ fn a_shell_script_follows_a_room_as_printed() {
     }
     let folder = Folder::new("follow");
     let (server, address) = Server::start(&["--history", "2"]);
-    let snippet = block("docs/history.md", "sh", "# follow.sh");
+    let snippet = block("docs/web.md", "sh", "# follow.sh");
     assert!(snippet.contains(HUB), "{snippet}");
     fs::write(folder.0.join("follow.sh"), snippet.replace(HUB, &address)).expect("written");
     follows(Command::new("sh").arg("follow.sh").current_dir(&folder.0), &address, server);

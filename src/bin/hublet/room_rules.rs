@@ -65,13 +65,40 @@ impl RoomRule {
         Ok(())
     }
 
-    /// How much of a name the pattern says, if it matches a room; a whole name says the most.
-    fn length(&self, room: &str) -> Option<usize> {
-        match self.pattern.strip_suffix('*') {
-            Some(prefix) => room.starts_with(prefix).then_some(prefix.len()),
-            None => (self.pattern == room).then_some(usize::MAX),
+    /// Checks that a room keeps messages if its clients are to replay them.
+    pub(crate) fn check(&self, history: &[HistoryRule]) -> Result<(), String> {
+        let patterns = history.iter().map(|rule| &*rule.pattern);
+        let is_kept = |room: &str| {
+            let matching =
+                history.iter().filter_map(|rule| Some((length(&rule.pattern, room)?, rule)));
+            matching.max_by_key(|(length, _)| *length).is_some_and(|(_, rule)| rule.messages > 0)
+        };
+        // One room stands for all that a pattern matches and no longer pattern does.
+        let mut rooms = patterns.chain([&*self.pattern]).map(any_room);
+        let keeps_any =
+            || rooms.any(|room| length(&self.pattern, &room).is_some() && is_kept(&room));
+        if self.overflow == Some(Overflow::Replay) && !keeps_any() {
+            return Err(format!(
+                "--room {}:overflow=replay needs a history to replay: none of these rooms keeps any",
+                self.pattern
+            ));
         }
+        Ok(())
     }
+}
+
+/// How much of a name a pattern says, if it matches a room; a whole name says the most.
+fn length(pattern: &str, room: &str) -> Option<usize> {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => room.starts_with(prefix).then_some(prefix.len()),
+        None => (pattern == room).then_some(usize::MAX),
+    }
+}
+
+/// A room that a pattern matches; of a prefix one that no whole name is, by a character that no name
+/// has.
+fn any_room(pattern: &str) -> String {
+    pattern.replace('*', "\n")
 }
 
 fn history(pattern: &str, messages: &str) -> Option<HistoryRule> {
@@ -95,7 +122,7 @@ impl RoomRules {
     /// What the longest pattern says of those that match a room and name an option.
     fn longest<T: Copy>(&self, room: &str, option: fn(&RoomRule) -> Option<T>) -> Option<T> {
         let rules = self.rules.iter().filter(|rule| option(rule).is_some());
-        let matching = rules.filter_map(|rule| Some((rule.length(room)?, rule)));
+        let matching = rules.filter_map(|rule| Some((length(&rule.pattern, room)?, rule)));
         matching.max_by_key(|(length, _)| *length).and_then(|(_, rule)| option(rule))
     }
 
@@ -153,6 +180,40 @@ mod tests {
         assert_eq!(decided("a:bc"), (Some(9), Some(Overflow::Latest), true));
         assert_eq!(decided("a"), (Some(9), None, true));
         assert_eq!(rules.rules[1].history, Some(HistoryRule::new("a:b*", 1)));
+    }
+    #[test]
+    fn what_no_room_keeps_is_not_replayed() {
+        let check = |rule: &str, history: &[&str]| {
+            let mut rules = Vec::new();
+            RoomRule::add(&mut rules, rule).expect(rule);
+            let kept = rules.iter().filter_map(|rule| rule.history.clone());
+            let history = history.iter().map(|rule| rule.parse().expect(rule));
+            rules[0].check(&history.chain(kept).collect::<Vec<_>>()).is_ok()
+        };
+        for (rule, history) in [
+            ("a*:overflow=latest", &[][..]),
+            ("a*:overflow=replay,history=1", &[]),
+            ("a*:overflow=replay", &["1"]),
+            ("a*:overflow=replay", &["ab=1"]),
+            ("a*:overflow=replay", &["ab*=1"]),
+            ("a*:overflow=replay", &["1", "a=0", "ab*=0"]),
+            ("a*:overflow=replay", &["a*=0", "a=1"]),
+            ("a:overflow=replay", &["a*=1"]),
+            ("*:overflow=replay", &["a=1"]),
+        ] {
+            assert!(check(rule, history), "{rule} {history:?}");
+        }
+        for (rule, history) in [
+            ("a*:overflow=replay", &[][..]),
+            ("a*:overflow=replay,history=0", &["1"]),
+            ("a*:overflow=replay", &["b=1"]),
+            ("a*:overflow=replay", &["1", "a*=0"]),
+            ("a:overflow=replay", &["1", "a=0"]),
+            ("a:overflow=replay", &["ab*=1"]),
+            ("*:overflow=replay", &["a=0"]),
+        ] {
+            assert!(!check(rule, history), "{rule} {history:?}");
+        }
     }
     #[test]
     fn what_is_no_rule_is_refused() {
