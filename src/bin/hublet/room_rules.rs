@@ -74,10 +74,9 @@ impl RoomRule {
             matching.max_by_key(|(length, _)| *length).is_some_and(|(_, rule)| rule.messages > 0)
         };
         // One room stands for all that a pattern matches and no longer pattern does.
-        let mut rooms = patterns.chain([&*self.pattern]).map(any_room);
-        let keeps_any =
-            || rooms.any(|room| length(&self.pattern, &room).is_some() && is_kept(&room));
-        if self.overflow == Some(Overflow::Replay) && !keeps_any() {
+        let rooms = patterns.chain([&*self.pattern]).map(any_room);
+        let mut rooms = rooms.filter(|room| length(&self.pattern, room).is_some());
+        if self.overflow == Some(Overflow::Replay) && !rooms.any(|room| is_kept(&room)) {
             return Err(format!(
                 "--room {}:overflow=replay needs a history to replay: none of these rooms keeps any",
                 self.pattern

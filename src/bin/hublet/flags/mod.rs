@@ -192,7 +192,10 @@ pub(crate) fn parse(
     options.config.history.extend(kept);
     let config = &mut options.config;
     let rules = options.rooms.iter();
-    rules.map(|rule| rule.check(&config.history)).collect::<Result<(), _>>().map_err(Failure::usage)?;
+    rules
+        .map(|rule| rule.check(&config.history))
+        .collect::<Result<(), _>>()
+        .map_err(Failure::usage)?;
     if let (Some(redis), Some(prefix)) =
         (config.redis.take_if(|_| options.redis_prefix.is_some()), &options.redis_prefix)
     {
