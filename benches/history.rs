@@ -34,7 +34,7 @@ const BEHIND_MAX: f64 = 1024.0;
 const ROOM: usize = 100;
 /// Messages of a round, and rounds of each server.
 const ROUND: usize = 200;
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 31;
 /// Processor time of a message with history, over that of one without, at most.
 const TIMES_MAX: f64 = 1.1;
 

@@ -210,7 +210,7 @@ FAULTS = [
         "hub/place.rs::hear",
         "self.last.is_some_and(|last| last + 1 == position)",
         "self.last.is_some()",
-        SEVERAL,
+        "hub/place.rs",
     ),
     Fault(
         "several hubs: what a room keeps is told once more",
