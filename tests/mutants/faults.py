@@ -224,7 +224,7 @@ FAULTS = [
         "hub/place.rs::take",
         "if last.is_none_or(|last| last + 1 != position) { steps.push(Step::Begin { position: position - 1, is_gap }); }",
         "",
-        SEVERAL,
+        "hub/place.rs",
     ),
     Fault(
         "several hubs: an earlier read ends the wait for a later one",
@@ -238,7 +238,7 @@ FAULTS = [
         "hub/place.rs::take",
         "self.last.filter(|last| *last <= top)",
         "self.last",
-        SEVERAL,
+        "hub/place.rs",
     ),
     Fault(
         "several hubs: a read that is lost with its connection is waited for",

@@ -191,11 +191,8 @@ pub(crate) fn parse(
     let kept = options.rooms.iter().filter_map(|rule| rule.history.clone());
     options.config.history.extend(kept);
     let config = &mut options.config;
-    let rules = options.rooms.iter();
-    rules
-        .map(|rule| rule.check(&config.history))
-        .collect::<Result<(), _>>()
-        .map_err(Failure::usage)?;
+    let mut rules = options.rooms.iter();
+    rules.try_for_each(|rule| rule.check(&config.history)).map_err(Failure::usage)?;
     if let (Some(redis), Some(prefix)) =
         (config.redis.take_if(|_| options.redis_prefix.is_some()), &options.redis_prefix)
     {
