@@ -176,14 +176,15 @@ impl Registry {
             return None;
         }
         let begin = room.begin(reading.since.unwrap_or(Since::Now));
-        let (position, newest) = (begin.position, room.newest());
+        let (position, newest, has_messages) = (begin.position, room.newest(), room.has_messages());
         let mut cursor = Cursor::new(Arc::clone(name), reading, position, newest);
         (cursor.keeps, cursor.is_placed) = (keeps, self.rooms.is_shared() && keeps);
         queue.set_cursor(cursor);
         add(&self.counters.gaps, u64::from(begin.missed != Missed::Nothing));
         // From now on these messages are for this client too.
         add(&self.counters.recipients, newest - position);
-        if reading.since.is_some() {
+        // What only asks a room that had no message has been told no number.
+        if reading.since.is_some() && (has_messages || !reading.ends) {
             self.rooms.keep_count(name);
         }
         if reading.ends && position == newest {
@@ -572,7 +573,7 @@ impl Registry {
                 let is_uncounted = audience == Audience::User;
                 let room = match self.rooms.find(name) {
                     _ if is_uncounted => self.rooms.get(name),
-                    Some(room) if !room.outlives() => {
+                    Some(room) if !room.is_recorded() => {
                         if is_first {
                             delivery.before = Some(room.count(delivery.messages.len()));
                         }

@@ -14,7 +14,7 @@ pub(crate) struct Room {
     born: u64,
     /// The position of the newest message.
     newest: u64,
-    /// What only a room has that outlives its members: most keep nothing.
+    /// What only a room has that may outlive its members: most keep nothing.
     kept: Option<Box<Kept>>,
 }
 
@@ -24,8 +24,10 @@ struct Kept {
     ring: Ring,
     /// Messages that it keeps at most.
     messages_max: usize,
+    /// Whether a reader has been told its count, or a backplane gives it.
+    is_counted: bool,
     /// When its newest message came, in nanoseconds of the hub's clock: of two rooms the one with the
-    /// older message goes first, however close they are.
+    /// older message goes first, however close they are. 0 if none came: that room goes before them.
     last_message: u64,
     /// When its last member left, while it has none.
     last_member: u64,
@@ -43,7 +45,7 @@ impl Room {
         let born = any_position();
         let mut room = Self { members: Vec::new(), born, newest: born, kept: None };
         if messages_max > 0 {
-            room.outlive(now).messages_max = messages_max;
+            room.record(now).messages_max = messages_max;
         }
         room
     }
@@ -53,8 +55,9 @@ impl Room {
         let mut room = Self::new(0, 0);
         (room.born, room.newest) = (plain.born, plain.newest - plain.messages.len() as u64);
         if messages_max > 0 || plain.outlives {
-            let kept = room.outlive(plain.last_member);
+            let kept = room.record(plain.last_member);
             (kept.messages_max, kept.last_message) = (messages_max, plain.last_message);
+            kept.is_counted = plain.outlives;
         }
         for kept in &plain.messages {
             let except = kept.except.map(ClientId::of);
@@ -74,8 +77,8 @@ impl Room {
             name: name.to_owned(),
             born: self.born,
             newest: self.newest,
-            outlives: kept.is_some(),
-            last_message: self.last_message(),
+            outlives: self.outlives(),
+            last_message: kept.map_or(0, |kept| kept.last_message),
             last_member: kept.map_or(0, |kept| kept.last_member),
             messages: self.after(0).map(message).collect(),
         }
@@ -104,20 +107,32 @@ impl Room {
 
     /// Has the room outlive its members, from now on.
     pub(crate) fn keep_count(&mut self, now: u64) {
-        self.outlive(now);
+        self.record(now).is_counted = true;
     }
 
-    fn outlive(&mut self, now: u64) -> &mut Kept {
-        let new = || Box::new(Kept { last_message: now, last_member: now, ..Kept::default() });
+    fn record(&mut self, now: u64) -> &mut Kept {
+        let last_message = if self.has_messages() { now } else { 0 };
+        let new = || Box::new(Kept { last_message, last_member: now, ..Kept::default() });
         self.kept.get_or_insert_with(new)
     }
 
-    /// Whether the room outlives its members.
-    pub(crate) fn outlives(&self) -> bool {
+    /// Whether a message has come in this life of the room.
+    pub(crate) fn has_messages(&self) -> bool {
+        self.newest > self.born
+    }
+
+    /// Whether the room may outlive its members, so that it notes the time of its messages.
+    pub(crate) fn is_recorded(&self) -> bool {
         self.kept.is_some()
     }
 
-    /// Counts messages, of a room that does not outlive its members; returns the position before
+    /// Whether the room outlives its members: it keeps messages and has had some, or its count has to
+    /// stay.
+    pub(crate) fn outlives(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.is_counted || self.has_messages())
+    }
+
+    /// Counts messages, of a room that cannot outlive its members; returns the position before
     /// the first of them.
     pub(crate) fn count(&mut self, messages: usize) -> u64 {
         let before = self.newest;
@@ -170,7 +185,10 @@ impl Room {
     /// Begins a new life at a position: that before its first message.
     pub(crate) fn begin_at(&mut self, position: u64) {
         (self.born, self.newest) = (position, position);
-        self.kept.iter_mut().for_each(|kept| kept.ring.clear());
+        if let Some(kept) = &mut self.kept {
+            kept.ring.clear();
+            kept.is_counted = true;
+        }
     }
 
     /// The position of the newest message, kept or not.
@@ -236,9 +254,10 @@ impl Room {
         self.kept.as_ref().map_or((0, 0), |kept| (kept.ring.len(), kept.ring.held()))
     }
 
-    /// When the newest message came, for a room that outlives its members.
-    pub(crate) fn last_message(&self) -> u64 {
-        self.kept.as_ref().map_or(0, |kept| kept.last_message)
+    /// When the newest message came and when the last member left, for a room that may outlive its
+    /// members: the room for which both are least goes first.
+    pub(crate) fn last_used(&self) -> (u64, u64) {
+        self.kept.as_ref().map_or((0, 0), |kept| (kept.last_message, kept.last_member))
     }
 
     /// Whether the room has had neither a member nor a message for `age` nanoseconds.

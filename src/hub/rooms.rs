@@ -205,8 +205,8 @@ impl Rooms {
         moved
     }
 
-    /// Counts and keeps messages, the first at the position `at` if that is given, in a room that outlives its members, or makes it if it is to keep
-    /// messages; returns the room, and the position before the first message.
+    /// Counts and keeps messages, the first at the position `at` if that is given, in a room that may
+    /// outlive its members, or makes it if it is to keep messages; returns the room, and the position before the first message.
     #[inline(never)]
     pub(crate) fn append_kept(
         &mut self,
@@ -243,7 +243,7 @@ impl Rooms {
         for room in self.rooms.values_mut() {
             if self.is_shared && room.keeps_messages() {
                 // Its positions are given by the backplane.
-            } else if room.outlives() {
+            } else if room.is_recorded() {
                 let now = *now.get_or_insert_with(|| self.clock.nanos());
                 append_all(room, messages, &except, bytes_max, now, &mut held);
             } else {
@@ -404,9 +404,9 @@ impl Rooms {
             self.forget(name);
         }
         if self.rooms.len() >= self.rooms_max {
-            // The one without a member whose newest message is oldest.
+            // The one without a member whose newest message is oldest; one that had none before those.
             let memberless = self.rooms.iter().filter(|(_, room)| room.is_empty());
-            let oldest = memberless.min_by_key(|(name, room)| (room.last_message(), *name));
+            let oldest = memberless.min_by_key(|(name, room)| (room.last_used(), *name));
             let oldest = oldest.map(|(name, _)| Arc::clone(name))?;
             self.forget(&oldest);
         }

@@ -216,6 +216,29 @@ fn the_oldest_rooms_and_messages_go_first() {
     assert_eq!((status, number(&head, "Hublet-Position:")), (204, Some(long)));
 }
 
+/// A reader may make rooms, and may not make the last values of others go by that.
+#[test]
+fn a_room_without_a_message_goes_before_one_that_has_a_last_value() {
+    let (_server, address) = Server::start(&["--history", "9", "--max-rooms", "3"]);
+    let listed = || ask(&address, "GET", "/rooms", "", "").2;
+    post(&address, "a", "last");
+    post(&address, "b", "value");
+    let both = "{\"rooms\":[{\"room\":\"a\",\"members\":0},{\"room\":\"b\",\"members\":0}],\"next\":null}\n";
+    for nth in 0..4 {
+        drop(Peer::<TcpStream>::connect(&address, &format!("/ws/x{nth}")));
+        eventually("its room had no message, and is gone", || listed() == both);
+        events(&address, &format!("/sse/y{nth}?since=0&poll=1"), "");
+        eventually("what only asks leaves no room", || listed() == both);
+    }
+    for nth in 0..4 {
+        // The count of such a room stays, in the place of the one before it.
+        drop(socket(&address, &format!("/ws/z{nth}?since=now")));
+        let own = format!("{{\"room\":\"z{nth}\",\"members\":0}}");
+        eventually("its reader has left", || listed().contains(&own));
+    }
+    assert!(listed().contains("\"a\"") && listed().contains("\"b\""), "{}", listed());
+}
+
 #[test]
 fn a_room_is_forgotten_whole_after_its_age() {
     let (_server, address) = Server::start(&["--history", "9", "--history-age", "300ms"]);

@@ -27,7 +27,7 @@ struct Model {
     /// Messages that are kept, the newest.
     kept: usize,
     messages_max: usize,
-    outlives: bool,
+    is_counted: bool,
     last_message: u64,
     last_member: u64,
 }
@@ -35,6 +35,14 @@ struct Model {
 impl Model {
     fn kept(&self) -> &[Message] {
         &self.said[self.said.len() - self.kept..]
+    }
+
+    fn is_recorded(&self) -> bool {
+        self.is_counted || self.messages_max > 0
+    }
+
+    fn outlives(&self) -> bool {
+        self.is_counted || self.messages_max > 0 && !self.said.is_empty()
     }
 
     /// Whether it loses a message before a room that has one, and the memory of what it keeps.
@@ -132,16 +140,15 @@ impl<'a> World<'a> {
         // A room that is over may have its place still: it goes first.
         assert!(gone.len() <= 1 && self.models.len() - gone.len() < self.rooms_max, "{gone:?}");
         for name in gone {
-            let last = |room: &Model| (!room.members.is_empty(), room.last_message);
+            let last =
+                |room: &Model| (!room.members.is_empty(), room.last_message, room.last_member);
             let oldest = self.models.values().map(last).min().expect("one has gone");
             assert_eq!(last(&self.models[name]), oldest, "another one is older");
             assert!(!oldest.0, "{name} had members");
             self.models.remove(name);
         }
         let (messages_max, now) = (self.rooms.messages_max(name), self.now);
-        let (last_message, last_member) = (now, now);
-        let outlives = messages_max > 0;
-        let room = Model { messages_max, outlives, last_message, last_member, ..Model::default() };
+        let room = Model { messages_max, last_member: now, ..Model::default() };
         self.models.insert(name, room);
         true
     }
@@ -167,7 +174,7 @@ impl<'a> World<'a> {
         }
         let moved = self.rooms.remove(&name.into(), place as u32);
         assert_eq!(moved, room.members.get(place).copied());
-        if room.members.is_empty() && !room.outlives {
+        if room.members.is_empty() && !room.outlives() {
             self.models.remove(name);
         }
     }
@@ -184,7 +191,7 @@ impl<'a> World<'a> {
     fn append(&mut self, name: &'static str) {
         let messages = self.messages();
         let before = match self.rooms.find(name) {
-            Some(room) if !room.outlives() => Some(room.count(messages.len())),
+            Some(room) if !room.is_recorded() => Some(room.count(messages.len())),
             _ => {
                 let kept = self.rooms.append_kept(&name.into(), &messages, None, |_| None);
                 kept.map(|(_, before)| before)
@@ -229,9 +236,11 @@ impl<'a> World<'a> {
     fn keep_count(&mut self, name: &str) {
         let Some(room) = self.models.get_mut(name) else { return };
         self.rooms.keep_count(name);
-        if !std::mem::replace(&mut room.outlives, true) {
-            (room.last_message, room.last_member) = (self.now, self.now);
+        if !room.is_recorded() {
+            room.last_message = if room.said.is_empty() { 0 } else { self.now };
+            room.last_member = self.now;
         }
+        room.is_counted = true;
     }
 
     fn held(&self) -> usize {
@@ -275,7 +284,7 @@ impl<'a> World<'a> {
             assert_eq!(real.members(), room.members);
             assert_eq!(
                 (real.outlives(), real.keeps_messages()),
-                (room.outlives, room.messages_max > 0)
+                (room.outlives(), room.messages_max > 0)
             );
             let born = *room.born.get_or_insert(real.newest() - room.said.len() as u64);
             let newest = born + room.said.len() as u64;
