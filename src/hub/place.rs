@@ -138,4 +138,17 @@ mod tests {
         assert_eq!(take(&mut place, 5, &[4, 5]), [-3, 4, 5], "another life");
         assert!(follows(&mut place, 6) && !follows(&mut place, 6));
     }
+
+    #[test]
+    fn of_several_reads_the_last_counts_and_a_lost_one_is_not_waited_for() {
+        let mut place = Place::default();
+        place.read();
+        place.read();
+        assert!(place.take(11, &[10, 11]).is_none(), "another answer is on its way");
+        assert!(matches!(place.hear(12, None), Heard::Waits));
+        assert_eq!(take(&mut place, 12, &[11, 12]), [-10, 11, 12]);
+        place.read();
+        place.interrupt();
+        assert!(!place.is_reading() && follows(&mut place, 13));
+    }
 }

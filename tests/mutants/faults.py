@@ -231,7 +231,7 @@ FAULTS = [
         "hub/place.rs::take",
         "if self.reads > 0 { return None; }",
         "",
-        SEVERAL,
+        "hub/place.rs",
     ),
     Fault(
         "several hubs: a room goes on where it was in an earlier life",
@@ -245,7 +245,7 @@ FAULTS = [
         "hub/place.rs::interrupt",
         "self.reads = 0;",
         "",
-        SEVERAL,
+        "hub/place.rs",
     ),
     Fault(
         "several hubs: the room that a request waits for is not subscribed",
