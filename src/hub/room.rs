@@ -255,7 +255,7 @@ impl Room {
     }
 
     /// When the newest message came and when the last member left, for a room that may outlive its
-    /// members: the room for which both are least goes first.
+    /// members. Of rooms without members the one with the least goes first.
     pub(crate) fn last_used(&self) -> (u64, u64) {
         self.kept.as_ref().map_or((0, 0), |kept| (kept.last_message, kept.last_member))
     }

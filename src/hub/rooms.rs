@@ -206,7 +206,8 @@ impl Rooms {
     }
 
     /// Counts and keeps messages, the first at the position `at` if that is given, in a room that may
-    /// outlive its members, or makes it if it is to keep messages; returns the room, and the position before the first message.
+    /// outlive its members, or makes it if it is to keep messages; returns the room, and the position
+    /// before the first message.
     #[inline(never)]
     pub(crate) fn append_kept(
         &mut self,
