@@ -51,9 +51,9 @@ fn page_shows_what_a_room_keeps_and_a_gap() {
 }
 
 #[test]
-fn the_events_of_the_history_page_run_as_printed() {
+fn events_with_positions_run_as_printed() {
     if tools::program("curl").is_some() {
-        story("the_events_of_the_history_page_run_as_printed");
+        story("events_with_positions_run_as_printed");
     }
 }
 

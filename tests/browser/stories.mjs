@@ -271,7 +271,7 @@ const stories = {
     assert.match(lines.join('|'), /second\|.*third\|a gap: messages may be missing here\|.*fourth$/);
   },
 
-  async the_events_of_the_history_page_run_as_printed(browser) {
+  async events_with_positions_run_as_printed(browser) {
     let hub = await start(['--history', '2']);
     const { port, url } = hub;
     const publish = text => curl('-d', text, `${url}pub/news`);
