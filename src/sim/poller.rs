@@ -61,14 +61,15 @@ impl Poller {
     /// Notes an answer: a message is the next one, or the answer tells of a gap.
     fn note(&mut self, answer: &Answer<'_>) {
         let number = self.number;
-        assert!(self.asked.take().is_some() || answer.status == 408, "an answer to nothing");
+        let has_asked = self.asked.take().is_some() || answer.status == 408;
+        assert!(has_asked, "poller {number} gets one answer to each request");
         // Refused: it asks again.
         if !matches!(answer.status, 200 | 204) {
             return;
         }
         let Some(position) = answer.position else {
             // There is no room, nor anything to hear of it.
-            assert_eq!(answer.status, 204);
+            assert_eq!(answer.status, 204, "poller {number} is told the position of a message");
             return;
         };
         let step = u64::from(answer.status == 200);
@@ -76,7 +77,7 @@ impl Poller {
             let is_next = position == last + step;
             assert!(
                 is_next || answer.is_gap,
-                "poller {number} hears {position} behind {last}, and no gap is told"
+                "poller {number} is told of the gap between {last} and {position}"
             );
         }
         if answer.status == 200 {

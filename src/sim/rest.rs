@@ -147,7 +147,10 @@ impl World {
             let newest = self.ask(|hub| async move { hub.position(&room(which)).await });
             let ahead = newest.flatten().and_then(|newest| newest.checked_sub(last));
             let is_behind = ahead.is_some_and(|ahead| (1..1 << 20).contains(&ahead));
-            assert!(!is_behind, "poller {number} waits behind {last}, and room {which} has more");
+            assert!(
+                !is_behind,
+                "poller {number}, which waits behind {last}, has all of room {which}"
+            );
         }
     }
 }

@@ -294,7 +294,10 @@ impl World {
             let notes = notes.borrow();
             let is_said =
                 |text: &String| notes.said.iter().any(|s| s.room == room && s.text == *text);
-            assert!(text.as_ref().is_none_or(is_said), "{text:?} was not said in room {room}");
+            assert!(
+                text.as_ref().is_none_or(is_said),
+                "{text:?}, which a reader hears in room {room}, was said there"
+            );
         });
         self.waits.push((nth, room, task));
     }
@@ -429,7 +432,10 @@ impl World {
         }
         for (nth, room, task) in std::mem::take(&mut self.waits) {
             let waits = self.executor.runs(task);
-            assert!(!waits, "a reader of hub {nth} waits for room {room}, which has a message");
+            assert!(
+                !waits,
+                "a reader of hub {nth} that waits for room {room} hears its next message"
+            );
         }
         // Longer than a publisher waits, and than an empty room stays.
         for _ in 0..20 {
