@@ -267,6 +267,9 @@ fn a_secret_is_changed_by_the_file_of_variables() {
     ada.say("still here");
     ada.hears("still here");
     write("HUBLET_TOKEN=\n");
+    let why = server.fail_to_restart();
+    assert!(why.contains("HUBLET_TOKEN in line 1 of ") && why.contains("is empty"), "{why}");
+    write("# no token\n");
     server.restart();
     drop(Peer::<TcpStream>::connect(&address, "/ws"));
     drop(ada);
