@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use futures_lite::AsyncBufReadExt;
 use futures_lite::io::{AsyncReadExt, AsyncWriteExt, BufReader, WriteHalf};
 use rustix::process::{Pid, Signal, kill_process};
-use server::client::{Reader, head, join, text, within};
+use server::client::{Reader, frame, head, join, text, within};
 use server::{
     Options, Outcome, PATIENCE, Server, UPGRADE, descriptors, masked, percentile, rss, status,
 };
@@ -111,6 +111,13 @@ struct Bench {
     is_over: Cell<bool>,
 }
 
+/// How a client hears its room.
+enum Kind {
+    Events,
+    /// With what answers pings, if any come.
+    WebSocket(Option<WriteHalf<TcpStream>>),
+}
+
 /// The publisher of a room.
 enum Speaker {
     Client(WriteHalf<TcpStream>),
@@ -137,17 +144,24 @@ impl Bench {
                 let request =
                     format!("GET /ws/room{room} HTTP/1.1\r\nHost: localhost\r\n{UPGRADE}\r\n");
                 let (reader, writer) = join(&self.address, &request, "101").await?;
-                hearing.push(executor.spawn(Rc::clone(&self).hear(room, reader, false)));
-                match (room % 2, &speaker) {
-                    (0, None) => speaker = Some(Speaker::Client(writer)),
-                    // A half that is dropped does not close the socket, but is the only way to write.
-                    _ => idle.push(writer),
-                }
+                // A client that speaks is not pinged.
+                let pongs = match (room % 2, &speaker) {
+                    (0, None) => {
+                        speaker = Some(Speaker::Client(writer));
+                        None
+                    }
+                    _ => Some(writer),
+                };
+                hearing.push(executor.spawn(Rc::clone(&self).hear(
+                    room,
+                    reader,
+                    Kind::WebSocket(pongs),
+                )));
             }
             let request = format!("GET /sse/room{room} HTTP/1.1\r\nHost: localhost\r\n\r\n");
             let (reader, writer) = join(&self.address, &request, "200").await?;
             idle.push(writer);
-            hearing.push(executor.spawn(Rc::clone(&self).hear(room, reader, true)));
+            hearing.push(executor.spawn(Rc::clone(&self).hear(room, reader, Kind::Events)));
             let post = TcpStream::connect(&*self.address).await?;
             post.set_nodelay(true)?;
             speakers.push(speaker.unwrap_or(Speaker::Post(post, members + 1)));
@@ -256,11 +270,15 @@ impl Bench {
         self: Rc<Self>,
         room: usize,
         mut reader: Reader,
-        is_events: bool,
+        mut kind: Kind,
     ) -> Outcome<Vec<f64>> {
         let (mut heard, mut latencies) = (0_u64, Vec::new());
         loop {
-            let text = if is_events { data(&mut reader).await } else { text(&mut reader).await };
+            let text = match &mut kind {
+                Kind::Events => data(&mut reader).await,
+                Kind::WebSocket(None) => text(&mut reader).await,
+                Kind::WebSocket(Some(pongs)) => text_or_ping(&mut reader, pongs).await,
+            };
             let text = text.map_err(|error| format!("room {room} after {heard}: {error}"))?;
             if text == END {
                 return Ok(latencies);
@@ -273,6 +291,17 @@ impl Bench {
             heard = number;
             let took = self.begun.elapsed().saturating_sub(sent);
             latencies.push(took.as_secs_f64() * 1_000.0);
+        }
+    }
+}
+
+/// Reads a short text, and answers the pings before it.
+async fn text_or_ping(reader: &mut Reader, pongs: &mut WriteHalf<TcpStream>) -> Outcome<String> {
+    loop {
+        match frame(reader).await? {
+            (0x81, payload) => return Ok(String::from_utf8(payload)?),
+            (0x89, payload) => pongs.write_all(&masked(0x8a, &payload)).await?,
+            (first, _) => return Err(format!("a frame that begins with {first:02x}").into()),
         }
     }
 }

@@ -50,14 +50,23 @@ pub(crate) async fn head(
 
 /// Reads a short text.
 pub(crate) async fn text(reader: &mut Reader) -> Outcome<String> {
+    let (first, payload) = frame(reader).await?;
+    if first != 0x81 {
+        return Err(format!("a frame that begins with {first:02x}").into());
+    }
+    Ok(String::from_utf8(payload)?)
+}
+
+/// Reads a short frame; returns its first byte and its payload.
+pub(crate) async fn frame(reader: &mut Reader) -> Outcome<(u8, Vec<u8>)> {
     let mut head = [0; 2];
     reader.read_exact(&mut head).await?;
-    if head[0] != 0x81 || head[1] > 125 {
+    if head[1] > 125 {
         return Err(format!("a frame that begins with {head:02x?}").into());
     }
     let mut payload = vec![0; head[1].into()];
     reader.read_exact(&mut payload).await?;
-    Ok(String::from_utf8(payload)?)
+    Ok((head[0], payload))
 }
 
 /// Gives a step its time.

@@ -38,6 +38,7 @@ pub(crate) async fn lingering_close<T: Transport>(
         stream.close().await
     };
     timers.after(timeout).within(written).await.unwrap_or_else(timed_out)?;
+    let _detached = hub.shared().holding.detached();
     let mut budget = DISCARD_BUDGET;
     let mut left = DISCARD_MAX;
     let discarding = poll_fn(|cx| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::connection::handler::Handler;
 use crate::hub::client::Client;
-use crate::hub::holding::{Handle, Parked};
+use crate::hub::holding::{Along, Handle, Parked};
 use crate::hub::state;
 
 /// What a connection knows of its client, and the registry does not.
@@ -18,25 +18,26 @@ pub(crate) struct Details {
     pub(crate) events: Option<u8>,
 }
 
-/// Says that the connection of a client is clean, if its handler lets the client go along.
+/// Says that the connection of a client is clean. The client goes along if it has a socket that another
+/// process can take over, and if its handler lets it.
 pub(crate) fn park_client<H: Handler>(
-    socket: &Arc<Handle>,
+    socket: Option<&Arc<Handle>>,
     client: &Client,
     handler: &H,
     details: Details,
 ) {
-    let about = std::panic::catch_unwind(AssertUnwindSafe(|| handler.on_hand_over(client)));
-    let Ok(Some(about)) = about else { return };
-    let known = state::Client {
-        events: details.events,
-        id: client.id().parts(),
-        idle: details.idle.as_millis() as u32,
-        about,
-        ..state::Client::default()
-    };
-    client.hub().shared().holding.park(Parked {
-        socket: Arc::downgrade(socket),
-        client: Some(client.id()),
-        state: state::Connection { peer: client.peer().to_string(), client: Some(known) },
+    let about = || handler.on_hand_over(client);
+    let along = socket.and_then(|socket| {
+        let about = std::panic::catch_unwind(AssertUnwindSafe(about)).ok()??;
+        let known = state::Client {
+            events: details.events,
+            id: client.id().parts(),
+            idle: details.idle.as_millis() as u32,
+            about,
+            ..state::Client::default()
+        };
+        let state = state::Connection { peer: client.peer().to_string(), client: Some(known) };
+        Some(Along { socket: Arc::downgrade(socket), state })
     });
+    client.hub().shared().holding.park(Parked { client: Some(client.id()), along });
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use crate::http1::response::Response;
 use crate::hub::handle::Hub;
-use crate::hub::holding::{Holding, Parked};
+use crate::hub::holding::{Along, Holding, Parked};
 use crate::hub::state;
 use crate::memory::budget::{Charge, allocation};
 use crate::net::stream::Transport;
@@ -34,12 +34,11 @@ pub(crate) struct HttpStream<'a, T> {
 
 /// Says that a connection is clean that waits for a request.
 pub(crate) fn park_idle(holding: &Holding, transport: &impl Transport, peer: &Peer) {
-    let Some(socket) = transport.handle() else { return };
-    holding.park(Parked {
+    let along = transport.handle().map(|socket| Along {
         socket: Arc::downgrade(&socket),
-        client: None,
         state: state::Connection { peer: peer.to_string(), client: None },
     });
+    holding.park(Parked { client: None, along });
 }
 
 /// Empty lines ahead of a request that are skipped at most. Old clients send one behind a body, which

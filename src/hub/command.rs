@@ -7,7 +7,7 @@ use crate::hub::ack::Ack;
 use crate::hub::client_id::{ClientId, Member, Refusal, Target};
 use crate::hub::cursor::Reading;
 use crate::hub::event::EventQueue;
-use crate::hub::holding::Roster;
+use crate::hub::holding::{Roster, Standing, WaitsFor};
 use crate::hub::link_event::LinkEvent;
 use crate::hub::queue::Queue;
 use crate::hub::reply::Reply;
@@ -170,9 +170,9 @@ pub(crate) enum Command {
     GiveUp,
     /// A reader of events: `reply` hears from when on it is one.
     ReadEvents { queue: Arc<EventQueue>, reply: Reply<()> },
-    /// Another process takes the hub over: `parked` are the clients whose connections are clean. When
-    /// the manager has an answer it takes no further command, until the hub goes on.
-    HandOver { parked: Vec<Option<ClientId>>, is_last: bool, reply: Reply<Option<Roster>> },
+    /// Another process takes the hub over: `parked` are the clients of the connections that are clean.
+    /// When the manager has an answer it takes no further command, until the hub goes on.
+    HandOver { parked: Vec<Option<Standing>>, waits_for: WaitsFor, reply: Reply<Option<Roster>> },
     /// A connection is gone and reported elsewhere, or memory is short: look.
     Wake,
     /// The hub has drained: end.

@@ -25,7 +25,7 @@ pub(crate) struct Holding {
     is_held: AtomicBool,
     /// The connections that wait; at most one entry for each while the hub is held.
     parked: Mutex<Vec<Parked>>,
-    /// Connections without a socket, which no process can take over.
+    /// Connections for which no hand-over waits: without a socket, or with nothing more to write.
     detached: AtomicUsize,
     /// Wakes the future that holds the hub.
     holder: AtomicWaker,
@@ -36,12 +36,33 @@ pub(crate) struct Holding {
 /// A connection that is clean and waits.
 #[derive(Debug)]
 pub(crate) struct Parked {
-    /// Its socket, for as long as it has one.
-    pub(crate) socket: Weak<Handle>,
     /// The client, unless the connection waits for a request.
     pub(crate) client: Option<ClientId>,
-    /// What its connection knows of it. The registry knows the rest.
+    /// What another process takes over; `None` for a connection that stays behind.
+    pub(crate) along: Option<Along>,
+}
+
+/// What another process takes over of a connection.
+#[derive(Debug)]
+pub(crate) struct Along {
+    /// The socket, for as long as there is one.
+    pub(crate) socket: Weak<Handle>,
+    /// What the connection knows of itself. The registry knows the rest.
     pub(crate) state: state::Connection,
+}
+
+/// A client whose connection is clean, and whether it goes along.
+pub(crate) type Standing = (ClientId, bool);
+
+/// What a hand-over waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WaitsFor {
+    /// What is queued for the clients whose connections are clean: all are.
+    Clean,
+    /// What is queued for any client: nothing comes from those whose connections are not clean.
+    Any,
+    /// Nothing: time is over.
+    Nothing,
 }
 
 /// A client that another process takes over, as the registry has it.
@@ -121,15 +142,22 @@ impl Holding {
         }
     }
 
-    /// Counts a connection without a socket.
-    pub(crate) fn attach(&self) {
+    /// Counts a connection for which no hand-over waits.
+    pub(crate) fn detach(&self) {
         self.detached.fetch_add(1, Ordering::Relaxed);
+        self.holder.wake();
     }
 
     /// It has ended.
-    pub(crate) fn detach(&self) {
+    pub(crate) fn end_detached(&self) {
         self.detached.fetch_sub(1, Ordering::Relaxed);
         self.holder.wake();
+    }
+
+    /// Counts it until the guard is dropped.
+    pub(crate) fn detached(&self) -> Detached<'_> {
+        self.detach();
+        Detached(self)
     }
 
     /// Whether as many connections are clean as there are, or more.
@@ -154,6 +182,15 @@ impl Holding {
     }
 }
 
+/// A connection for which no hand-over waits.
+pub(crate) struct Detached<'a>(&'a Holding);
+
+impl Drop for Detached<'_> {
+    fn drop(&mut self) {
+        self.0.end_detached();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,8 +200,7 @@ mod tests {
     fn a_connection_that_parks_once_the_hub_goes_on_is_not_in_the_next_hand_over() {
         let holding = Holding::default();
         let park = || {
-            let state = state::Connection { peer: "unix".to_owned(), client: None };
-            holding.park(Parked { socket: Weak::<u8>::new(), client: None, state });
+            holding.park(Parked { client: None, along: None });
         };
         assert!(holding.begin() && !holding.begin());
         park();

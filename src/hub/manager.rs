@@ -276,8 +276,8 @@ impl Manager {
                 reply.answer(());
             }
             Command::GiveUp => self.waiters.give_up(),
-            Command::HandOver { parked, is_last, reply } => {
-                let roster = registry.hand_over(&parked, is_last);
+            Command::HandOver { parked, waits_for, reply } => {
+                let roster = registry.hand_over(&parked, waits_for);
                 if roster.is_some() {
                     self.commands.hold();
                 }

@@ -16,7 +16,7 @@ use crate::hub::delivery::{Delivery, push_to};
 use crate::hub::entry::{Entry, Membership};
 use crate::hub::event::{EventQueue, HubEvent, HubEventKind};
 use crate::hub::history_config::HistoryConfig;
-use crate::hub::holding::{Kept, Roster};
+use crate::hub::holding::{Kept, Roster, Standing, WaitsFor};
 use crate::hub::queue::Queue;
 use crate::hub::room::Room;
 use crate::hub::rooms::Rooms;
@@ -366,25 +366,32 @@ impl Registry {
         self.count_deflating(deflating);
     }
 
-    /// Finds what another process takes over: of the clients that are `parked`, those for which
-    /// nothing waits, and the rooms. `None` if something waits for one of them, unless this is the last
-    /// try. All other clients are told to come back.
+    /// Finds what another process takes over: of the clients that are `parked` and go along, those for
+    /// which nothing waits, and the rooms. `None` if something waits for a client that is waited for. All
+    /// other clients are told to come back.
     pub(crate) fn hand_over(
         &mut self,
-        parked: &[Option<ClientId>],
-        is_last: bool,
+        parked: &[Option<Standing>],
+        waits_for: WaitsFor,
     ) -> Option<Roster> {
+        let has_more = |(_, entry): (usize, &Entry)| entry.queue.clean().is_none();
+        if waits_for == WaitsFor::Any && self.entries.iter().any(has_more) {
+            return None;
+        }
         let mut kept = Vec::new();
         let mut is_kept = vec![false; self.entries.capacity()];
-        for (place, id) in parked.iter().enumerate() {
-            let Some(id) = *id else { continue };
+        for (place, standing) in parked.iter().enumerate() {
+            let Some((id, goes_along)) = *standing else { continue };
             let Some(entry) = self.get(id) else { continue };
             let Some(clean) = entry.queue.clean() else {
-                if is_last {
+                if waits_for == WaitsFor::Nothing {
                     continue;
                 }
                 return None;
             };
+            if !goes_along {
+                continue;
+            }
             let rooms = entry.memberships.iter().map(|m| Arc::clone(&m.room)).collect();
             kept.push(Kept { place, since: entry.since, user: entry.user.clone(), rooms, clean });
             is_kept[id.slot as usize] = true;

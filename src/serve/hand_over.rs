@@ -12,8 +12,8 @@ use futures_lite::future::{or, yield_now};
 use crate::error::Error;
 use crate::hub::command::Command;
 use crate::hub::handle::Hub;
-use crate::hub::holding::{Handle, Parked, Roster};
-use crate::hub::state::{Connection, State};
+use crate::hub::holding::{Along, Handle, Parked, Roster, WaitsFor};
+use crate::hub::state::State;
 use crate::hub::state_text::VERSION;
 use crate::message::Encoding;
 #[cfg(unix)]
@@ -23,8 +23,12 @@ use crate::time::clock::now;
 /// How long a hub stands still at most before it leaves behind what is not clean.
 const HOLD_MAX: Duration = Duration::from_secs(1);
 
-/// How long it waits while no byte is written and no connection becomes clean.
+/// How long it waits for a client whose socket takes nothing.
 const STUCK_MAX: Duration = Duration::from_millis(100);
+
+/// How long it waits where nothing is queued, and no message or request that has begun comes whole: one
+/// round trip to a client that is near. A client that never finishes silences all others for as long.
+const UNFINISHED_MAX: Duration = Duration::from_millis(50);
 
 /// The pause between two looks at queues that are being written: short beside a client's round trip.
 const LOOK: Duration = Duration::from_millis(1);
@@ -116,8 +120,9 @@ impl Hub {
     /// server-sent events, and connections that wait for a request. Clean is a connection in which no
     /// frame, no message and no request is cut and for which nothing waits.
     ///
-    /// That takes 1 s at most, and ends after 100 ms without any progress. What is not clean by then
-    /// is left behind: its clients are closed with 1012. So are clients of
+    /// That takes 1 s at most. It ends after 100 ms without any progress, and after 50 ms where no client
+    /// has messages in its queue, so that only what has begun is waited for. What is not clean by then is
+    /// left behind: its clients are closed with 1012. So are clients of
     /// [`serve_connection`](Self::serve_connection) and [`serve_upgraded`](Self::serve_upgraded),
     /// whose streams are not the hub's, and [`Subscription`](crate::Subscription)s.
     ///
@@ -195,17 +200,24 @@ impl Hub {
             if after != before {
                 (before, since) = (after, now);
             }
-            let is_over = now - begin >= HOLD_MAX || now - since >= STUCK_MAX;
             let connections = shared.counters.connections.load(Ordering::Relaxed);
-            if is_over || shared.holding.are_clean(connections) {
+            let waits_for = if now - begin >= HOLD_MAX || now - since >= STUCK_MAX {
+                Some(WaitsFor::Nothing)
+            } else if shared.holding.are_clean(connections) {
+                Some(WaitsFor::Clean)
+            } else {
+                (now - since >= UNFINISHED_MAX).then_some(WaitsFor::Any)
+            };
+            if let Some(waits_for) = waits_for {
                 if let Some(backplane) = &shared.backplane {
                     // What clients have published comes back before they are left.
                     or(backplane.link.flush(), clock.after(STUCK_MAX)).await;
                 }
-                let ids: Vec<_> =
-                    shared.holding.parked().iter().map(|parked| parked.client).collect();
-                let (count, is_last) = (ids.len(), is_over);
-                let command = |reply| Command::HandOver { parked: ids, is_last, reply };
+                let standing =
+                    |parked: &Parked| parked.client.map(|client| (client, parked.along.is_some()));
+                let standing: Vec<_> = shared.holding.parked().iter().map(standing).collect();
+                let count = standing.len();
+                let command = |reply| Command::HandOver { parked: standing, waits_for, reply };
                 if let Some(roster) = self.request(command).await? {
                     let mut parked = std::mem::take(&mut *shared.holding.parked());
                     parked.truncate(count);
@@ -217,20 +229,19 @@ impl Hub {
     }
 
     /// Writes the state of the connections that go along.
-    fn hand_out(&self, parked: Vec<Parked>, roster: Roster) -> HandOver {
+    fn hand_out(&self, mut parked: Vec<Parked>, roster: Roster) -> HandOver {
         let shared = self.shared();
-        let mut parked: Vec<_> = parked.into_iter().map(Some).collect();
         let (mut sockets, mut connections) = (Vec::new(), Vec::new());
-        let mut take = |socket: Option<Arc<Handle>>, connection: Connection| {
+        let mut take = |Along { socket, state }| {
             // A connection may have ended since it was clean.
-            if let Some(socket) = socket {
+            if let Some(socket) = socket.upgrade() {
                 sockets.push(socket);
-                connections.push(connection);
+                connections.push(state);
             }
         };
         for kept in roster.kept {
-            let Some(mut parked) = parked[kept.place].take() else { continue };
-            if let Some(client) = &mut parked.state.client {
+            let Some(mut along) = parked[kept.place].along.take() else { continue };
+            if let Some(client) = &mut along.state.client {
                 client.since = kept.since;
                 client.user = kept.user.map(|user| user.to_string());
                 client.rooms = kept.rooms.iter().map(|room| room.to_string()).collect();
@@ -238,11 +249,10 @@ impl Hub {
                 client.deflates = kept.clean.encoding == Encoding::Deflate;
                 client.cursor = kept.clean.cursor;
             }
-            take(parked.socket.upgrade(), parked.state);
+            take(along);
         }
-        for parked in parked.into_iter().flatten().filter(|parked| parked.client.is_none()) {
-            take(parked.socket.upgrade(), parked.state);
-        }
+        let idle = parked.into_iter().filter(|parked| parked.client.is_none());
+        idle.filter_map(|parked| parked.along).for_each(take);
         // What waits for a client that is left behind ends with this process.
         let stats = self.stats();
         let fates = stats.messages_delivered.saturating_add(stats.messages_dropped);
@@ -263,5 +273,139 @@ impl Hub {
             connections,
         };
         HandOver { hub: self.clone(), state: state.write(), sockets, left: roster.left }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use fastrand::Rng;
+    use futures_lite::future::block_on;
+    use smol::{Executor, LocalExecutor};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::connection::handler::Handler;
+    use crate::disconnect::Disconnect;
+    use crate::hub::client::Client;
+    use crate::message::Message;
+    use crate::peer::Peer;
+    use crate::serve::accept::connect;
+    use crate::sim::network::{Line, Socket};
+    use crate::time::virtual_time::VirtualTime;
+
+    /// Publishes nothing, and lets each client go along.
+    struct Quiet;
+    impl Handler for Quiet {
+        async fn on_message(&self, _: &Client, _: Message) -> Result<(), Disconnect> {
+            Ok(())
+        }
+
+        fn on_hand_over(&self, _: &Client) -> Option<String> {
+            Some(String::new())
+        }
+    }
+
+    const UPGRADE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
+        Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    /// A text of five bytes, and less than a header.
+    const WHOLE_AND_HALF: &[u8] = b"\x81\x85\0\0\0\0hello\x81";
+
+    struct Stage {
+        hub: Hub,
+        executor: Executor<'static>,
+        /// Dropped last: the others use its clock while they are dropped.
+        time: VirtualTime,
+    }
+
+    impl Stage {
+        fn new() -> Self {
+            let (time, executor) = (VirtualTime::start(), Executor::new());
+            let (hub, manager) = Hub::new(Config::default().http(true)).expect("valid");
+            executor.spawn(manager).detach();
+            Self { hub, executor, time }
+        }
+
+        /// A connection whose socket takes `room` bytes, and which has sent this.
+        fn connect(&self, room: usize, sent: &[u8]) -> Arc<Line> {
+            let line = Line::new(room, usize::MAX, Rng::with_seed(1));
+            line.send(sent);
+            let (hub, socket) = (self.hub.clone(), Socket::new(&line, false));
+            let connection = async move {
+                let admissions = &hub.shared().admissions;
+                let (_counted, permit) = (admissions.connection(), admissions.handshake().await);
+                drop(connect(&hub, socket, Peer::unix(), &Quiet, permit).await);
+            };
+            self.executor.spawn(connection).detach();
+            self.run();
+            line
+        }
+
+        fn run(&self) {
+            while self.executor.try_tick() {}
+        }
+
+        /// How long the hub stands still, how many connections go along, and how many clients do not.
+        fn hand_over(&self) -> (Duration, usize, usize) {
+            let (slot, local, mut held) = (Rc::default(), LocalExecutor::new(), Duration::ZERO);
+            let (hub, answer) = (self.hub.clone(), Rc::<RefCell<_>>::clone(&slot));
+            let _handing = local.spawn(async move {
+                *answer.borrow_mut() = Some(hub.hand_over().await.expect("the manager runs"));
+            });
+            loop {
+                while local.try_tick() || self.executor.try_tick() {}
+                let handed: Option<HandOver> = slot.borrow_mut().take();
+                if let Some(handed) = handed {
+                    return (held, handed.sockets().len(), handed.left_behind());
+                }
+                assert!(held < HOLD_MAX);
+                held += LOOK;
+                self.time.advance(LOOK);
+            }
+        }
+    }
+
+    #[test]
+    fn clean_connections_and_those_that_cannot_go_along_are_not_waited_for() {
+        let stage = Stage::new();
+        stage.connect(usize::MAX, UPGRADE);
+        stage.connect(usize::MAX, b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        stage.connect(usize::MAX, b"");
+        // The stream is not the hub's, as that of a client over TLS, whose keys stay.
+        let line = Line::new(usize::MAX, usize::MAX, Rng::with_seed(1));
+        line.send(UPGRADE);
+        let (hub, socket) = (stage.hub.clone(), Socket::new(&line, false));
+        let serving = async move { hub.serve_connection(socket, Peer::unix(), &Quiet).await };
+        let serving = stage.executor.spawn(serving);
+        // Its last response is written, and its peer has not closed.
+        let last = b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        let ended = stage.connect(usize::MAX, last);
+        assert!(ended.lock().taken.starts_with(b"HTTP/1.1 404 "));
+        assert_eq!(stage.hand_over(), (Duration::ZERO, 3, 1));
+        line.end();
+        stage.run();
+        let reason = block_on(serving).expect("it was a client");
+        assert_eq!(reason, Disconnect::RESTART);
+        assert!(line.lock().taken.ends_with(&Disconnect::RESTART.frame()));
+    }
+
+    #[test]
+    fn what_does_not_come_whole_is_waited_for_half_as_long_as_a_stuck_socket() {
+        let stage = Stage::new();
+        stage.connect(usize::MAX, UPGRADE);
+        let half = [UPGRADE, WHOLE_AND_HALF].concat();
+        stage.connect(usize::MAX, &half);
+        stage.connect(usize::MAX, b"GET /ws HTTP/1.1\r\n");
+        assert_eq!(stage.hand_over(), (UNFINISHED_MAX, 1, 1));
+        let stuck = stage.connect(500, UPGRADE);
+        stage.connect(usize::MAX, &half);
+        let message = Message::from(vec![7; 1_000]);
+        block_on(stage.executor.run(stage.hub.publish("main", message))).expect("it runs");
+        let (held, _, left) = stage.hand_over();
+        assert_eq!((held, left), (STUCK_MAX, 2));
+        assert_eq!(stuck.lock().taken.len(), 500);
     }
 }

@@ -68,14 +68,14 @@ struct Detached(Hub);
 
 impl Detached {
     fn new(hub: &Hub) -> Self {
-        hub.shared().holding.attach();
+        hub.shared().holding.detach();
         Self(hub.clone())
     }
 }
 
 impl Drop for Detached {
     fn drop(&mut self) {
-        self.0.shared().holding.detach();
+        self.0.shared().holding.end_detached();
     }
 }
 

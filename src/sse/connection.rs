@@ -358,10 +358,8 @@ impl<T: Transport> Stream<'_, T> {
     /// written.
     fn park<H: Handler>(&self, client: &Client, handler: &H) {
         let idle = self.outgoing.timeouts.idle();
-        if let Some(socket) = self.transport.handle() {
-            let events = Some(self.asked.format.number());
-            park_client(&socket, client, handler, Details { idle, events });
-        }
+        let (socket, events) = (self.transport.handle(), Some(self.asked.format.number()));
+        park_client(socket.as_ref(), client, handler, Details { idle, events });
     }
 
     /// Writes, looks for the peer's end, keeps time. Ready only with an end. While the hub is held

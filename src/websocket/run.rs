@@ -151,9 +151,8 @@ impl<T: Transport> Connection<'_, T> {
     /// Says that the connection is clean, and does not read while the hub is held. It still writes.
     async fn stand_still<H: Handler>(&mut self, client: &Client, handler: &H) -> Result<(), End> {
         let idle = self.outgoing.timeouts.idle();
-        if let Some(socket) = self.reader.transport.handle() {
-            park_client(&socket, client, handler, Details { idle, events: None });
-        }
+        let socket = self.reader.transport.handle();
+        park_client(socket.as_ref(), client, handler, Details { idle, events: None });
         self.pause = Some(ReadPause::HandOver);
         let ended = poll_fn(|cx| {
             if let Poll::Ready(end) = self.poll_write_and_timeouts(cx) {

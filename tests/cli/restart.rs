@@ -276,12 +276,57 @@ fn a_secret_is_changed_by_the_file_of_variables() {
     assert_eq!(server.stop(), Some(0));
 }
 
+/// Limits below what is there hold for newcomers, and the log says so.
+#[test]
+fn a_lower_limit_closes_no_client() {
+    let folder = Folder::new("restart-limits");
+    let file = folder.0.join("env");
+    fs::write(&file, "").expect("written");
+    let flag = format!("--env-file={}", file.display());
+    let (mut server, address) = start(HUBLET.as_ref(), &[&flag]);
+    let mut peers: Vec<_> =
+        ["/ws/a", "/ws/b"].map(|path| Peer::<TcpStream>::connect(&address, path)).into();
+    fs::write(&file, "HUBLET_MAX_CLIENTS=1\nHUBLET_MAX_ROOMS=1\n").expect("written");
+    server.signal(Signal::USR2);
+    server.logged("2 clients are connected and 1 are allowed now");
+    server.logged("2 rooms exist and 1 are allowed now");
+    server.logged(DONE);
+    for peer in &mut peers {
+        peer.say("still here");
+        peer.hears("still here");
+    }
+    assert_eq!(Peer::<TcpStream>::ask(&address, "/ws/a").1, 503);
+    fs::write(&file, "HUBLET_MAX_ROOMS=1\n").expect("written");
+    server.restart();
+    drop(Peer::<TcpStream>::connect(&address, "/ws/a"));
+    assert_eq!(Peer::<TcpStream>::ask(&address, "/ws/c").1, 503, "no third room");
+    drop(peers);
+    assert_eq!(server.stop(), Some(0));
+}
+
 #[test]
 fn a_hangup_restarts_where_no_stream_is_a_terminal() {
     let (mut server, address) = start(HUBLET.as_ref(), &[]);
     let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
     server.signal(Signal::HUP);
     server.logged(DONE);
+    peer.say("hello");
+    peer.hears("hello");
+    drop(peer);
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// The second signal is caught by the old program, before that becomes the new one, or by the new one.
+#[test]
+fn a_restart_that_is_asked_for_during_a_restart_follows_it() {
+    let (mut server, address) = start(HUBLET.as_ref(), &[]);
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
+    for _ in 0..3 {
+        server.signal(Signal::USR2);
+        server.logged("restarting: ");
+        server.restart();
+        server.logged(DONE);
+    }
     peer.say("hello");
     peer.hears("hello");
     drop(peer);

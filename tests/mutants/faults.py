@@ -1570,6 +1570,27 @@ FAULTS = [
         "hub/tests/restart.rs",
     ),
     Fault(
+        "restart: a client that cannot go along is closed without a word",
+        "registry.rs::Registry::hand_over",
+        "if !goes_along { continue; }",
+        "let _ = goes_along;",
+        "serve/hand_over.rs",
+    ),
+    Fault(
+        "restart: a stuck socket has no longer time beside a message that does not come whole",
+        "registry.rs::Registry::hand_over",
+        "if waits_for == WaitsFor::Any && self.entries.iter().any(has_more) {",
+        "if waits_for != waits_for && self.entries.iter().any(has_more) {",
+        "serve/hand_over.rs",
+    ),
+    Fault(
+        "restart: a peer that does not close is waited for",
+        "linger.rs::lingering_close",
+        "let _detached = hub.shared().holding.detached();",
+        "",
+        "serve/hand_over.rs",
+    ),
+    Fault(
         "restart: what a room keeps is forgotten",
         "room.rs::Room::plain",
         "messages: self.after(0).map(message).collect(),",

@@ -123,7 +123,7 @@ mod linux {
         let job = move || {
             let listeners = open.iter().map(|open| open.descriptor.as_fd());
             let all: Vec<_> = listeners.chain(hand_over.descriptors()).collect();
-            program.become_new(&state, &all, &|| signals.has_stop())
+            program.become_new(&state, &all, &signals)
         };
         let sentence = match helper {
             Some(main_thread) => main_thread.call(Box::new(job)).await,

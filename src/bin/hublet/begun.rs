@@ -45,7 +45,7 @@ pub(crate) fn begin(
 }
 
 /// Logs what the memory limit allows, and which limit is lower than what is there.
-pub(crate) fn say_limits(hub: &Hub, wanted: Option<usize>, is_taken: bool) {
+pub(crate) fn say_limits(hub: &Hub, (wanted, max_rooms): (Option<usize>, usize), is_taken: bool) {
     let mut limit = wanted;
     if let Some(sizing) = hub.sizing() {
         ::log::info!("memory: {sizing}");
@@ -55,11 +55,17 @@ pub(crate) fn say_limits(hub: &Hub, wanted: Option<usize>, is_taken: bool) {
         }
         limit = Some(sizing.max_clients);
     }
-    let clients = hub.stats().clients;
-    if let Some(limit) = limit.filter(|&limit| is_taken && clients > limit) {
-        ::log::warn!(
-            "{clients} clients are connected and {limit} are allowed now: they stay, and no other \
-             is admitted before enough of them have left"
-        );
+    let stats = hub.stats();
+    let limits = [
+        (stats.clients, "clients are connected", limit),
+        (stats.rooms, "rooms exist", Some(max_rooms)),
+    ];
+    for (there, are, limit) in limits {
+        if let Some(limit) = limit.filter(|&limit| is_taken && there > limit) {
+            ::log::warn!(
+                "{there} {are} and {limit} are allowed now: they stay, and no other is admitted \
+                 before enough of them have left"
+            );
+        }
     }
 }

@@ -250,7 +250,7 @@ async fn run(
     options: Options,
     (before, signals, helper): (Before, Signals, Option<Arc<MainThread>>),
 ) -> Result<(), Failure> {
-    let wanted = options.config.max_clients;
+    let wanted = (options.config.max_clients, options.config.max_rooms);
     let is_shared = options.config.redis.is_some();
     let plan = Plan::of(&options);
     #[cfg(feature = "tls")]

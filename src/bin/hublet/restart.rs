@@ -27,10 +27,11 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
     sockopt,
 };
-use rustix::process::{Pid, kill_process};
+use rustix::process::{Pid, getpid, kill_process};
 use rustix::stdio::{dup2_stdin, stdin};
 
 use super::mailbox::Mailbox;
+use super::signals::{Signals, Wish};
 use super::{Failure, thread};
 
 /// Tells the new program that its standard input is a socket with what it takes over; the value is
@@ -115,8 +116,12 @@ impl Program {
         let pid = Pid::from_child(&child);
         let answer = Arc::new(Mailbox::default());
         let writer = Arc::clone(&answer);
-        thread(Box::new(move || writer.put(answer_of(child))))
-            .map_err(|failure| failure.sentence)?;
+        let wait = move || {
+            // A signal that this thread caught would not count as caught before the exec.
+            block_signals();
+            writer.put(answer_of(child));
+        };
+        thread(Box::new(wait)).map_err(|failure| failure.sentence)?;
         let late = async {
             reactor.sleep(ANSWER_MAX).await;
             // It is not reaped before its answer is there.
@@ -133,9 +138,9 @@ impl Program {
         &self,
         state: &str,
         descriptors: &[BorrowedFd<'_>],
-        has_stop: &dyn Fn() -> bool,
+        signals: &Signals,
     ) -> String {
-        match self.try_become_new(state, descriptors, has_stop) {
+        match self.try_become_new(state, descriptors, signals) {
             Ok(never) => match never {},
             Err(sentence) => sentence,
         }
@@ -145,7 +150,7 @@ impl Program {
         &self,
         state: &str,
         descriptors: &[BorrowedFd<'_>],
-        has_stop: &dyn Fn() -> bool,
+        signals: &Signals,
     ) -> Result<std::convert::Infallible, String> {
         let cannot = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
         let mut command = self.command()?;
@@ -155,9 +160,13 @@ impl Program {
         command.args(&self.arguments[1..]).env(MARK, std::process::id().to_string());
         block_signals();
         // A signal that comes from here on is for the new program. One that was caught is for this.
-        if has_stop() {
+        if signals.has(Wish::Stop) {
             unblock_signals();
             return Err("a signal to stop came first".to_owned());
+        }
+        if signals.has(Wish::Restart) {
+            // It is pending over the exec: the new program restarts once more.
+            let _ = kill_process(getpid(), rustix::process::Signal::USR2);
         }
         let error = command.stdin(Stdio::from(end)).exec();
         // What the attempt has changed in this process is put back.

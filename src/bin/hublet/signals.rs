@@ -33,9 +33,9 @@ impl Signals {
         poll_fn(|cx| self.0.poll_first(cx)).await.map_err(|error| failure(&error))
     }
 
-    /// Whether a signal was caught that ends the hub, and was not waited for.
-    pub(crate) fn has_stop(&self) -> bool {
-        self.0.has_stop()
+    /// Whether a signal was caught that asks for this, and was not waited for.
+    pub(crate) fn has(&self, wish: Wish) -> bool {
+        self.0.has(wish)
     }
 
     /// Waits for a second signal. Cancel safe.
@@ -97,9 +97,12 @@ mod sys {
         }
 
         /// What is caught stays, for the next wait.
-        pub(crate) fn has_stop(&self) -> bool {
-            let stops = [Some(&self.stop), self.hangup.as_ref()];
-            stops.into_iter().flatten().any(Pipe::has_caught)
+        pub(crate) fn has(&self, wish: Wish) -> bool {
+            let pipes = match wish {
+                Wish::Stop => [Some(&self.stop), self.hangup.as_ref()],
+                Wish::Restart => [Some(&self.restart), None],
+            };
+            pipes.into_iter().flatten().any(Pipe::has_caught)
         }
 
         pub(crate) fn poll_stop(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -191,7 +194,7 @@ mod sys {
             Poll::Pending
         }
 
-        pub(crate) fn has_stop(&self) -> bool {
+        pub(crate) fn has(&self, _: Wish) -> bool {
             false
         }
 

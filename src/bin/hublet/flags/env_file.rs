@@ -1,5 +1,7 @@
 //! The file of `--env-file`: variables, a line each, as systemd reads its `EnvironmentFile=`.
 
+use std::string::FromUtf8Error;
+
 use super::super::Failure;
 use super::table::PREFIX;
 use super::value::beginning;
@@ -24,17 +26,24 @@ pub(super) struct Variable {
 ///
 /// The number of a line that is none. Its content may be a secret.
 pub(super) fn read(path: &str) -> Result<Vec<Variable>, Failure> {
-    let text = beginning(path, BYTES_MAX + 1).map_err(|error| {
+    let bytes = beginning(path, BYTES_MAX + 1).map_err(|error| {
         Failure::usage(format!("--env-file was given {path:?}, which cannot be read: {error}"))
     })?;
-    if text.len() > BYTES_MAX {
+    if bytes.len() > BYTES_MAX {
         return Err(Failure::usage(format!(
             "--env-file was given {path:?}, which has more than {BYTES_MAX} bytes"
         )));
     }
-    parse(&text).map_err(|line| {
+    let read = String::from_utf8(bytes).map_err(|error| line_of(&error));
+    read.and_then(|text| parse(&text)).map_err(|line| {
         Failure::usage(format!("line {line} of {path} is not a variable, like HUBLET_LOG=warn"))
     })
+}
+
+/// The number of the line in which a file is not UTF-8.
+fn line_of(error: &FromUtf8Error) -> usize {
+    let read = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+    1 + read.iter().filter(|&&byte| byte == b'\n').count()
 }
 
 fn parse(text: &str) -> Result<Vec<Variable>, usize> {
@@ -160,6 +169,14 @@ mod tests {
                 read.into_iter().map(|read| (read.name, read.value)).collect::<Vec<_>>()
             });
             assert_eq!(read, Ok(vec![("HUBLET_A".to_owned(), value.to_owned())]), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_not_utf_8_is_named_by_its_number() {
+        for (bytes, line) in [(&b"\xff\n"[..], 1), (b"HUBLET_A=1\n\nHUBLET_B=\xc3\n", 3)] {
+            let error = String::from_utf8(bytes.to_vec()).expect_err("it is not");
+            assert_eq!(line_of(&error), line);
         }
     }
 

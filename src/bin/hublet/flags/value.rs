@@ -134,18 +134,19 @@ pub(super) fn secret_file(slot: &mut Option<Secret>, path: &str) -> Result<(), S
     add(slot, Secret::new(&line_of(path, Secret::BYTES_MAX)?).map_err(refused)?)
 }
 
-/// Reads a text file, `max` bytes of it at most.
-pub(super) fn beginning(path: &str, max: usize) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(max as u64).read_to_string(&mut text)?;
-    Ok(text)
+/// Reads a file, `max` bytes of it at most.
+pub(super) fn beginning(path: &str, max: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(max as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Reads a file of one line, without the end of that line. Of a line of more than `max` bytes it
 /// returns the beginning, which has more than `max` bytes too.
 fn line_of(path: &str, max: usize) -> Result<String, String> {
-    let text = beginning(path, max + "\r\n".len() + 1);
-    let text = text.map_err(|error| format!("a file that can be read ({error})"))?;
+    let bytes = beginning(path, max + "\r\n".len() + 1);
+    let bytes = bytes.map_err(|error| format!("a file that can be read ({error})"))?;
+    let text = String::from_utf8(bytes).map_err(|_| "a file in UTF-8")?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
     let line = line.strip_suffix('\r').filter(|_| text.ends_with('\n')).unwrap_or(line);
     Ok(line.to_owned())
