@@ -3,6 +3,8 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -14,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::activation::{handed, supervisor};
 use crate::restart::{DONE, copy, start};
 use crate::support::{Folder, HUBLET, Peer, Server, alone, eventually};
-use crate::tools::program;
+use crate::tools::{file, program, tool};
 
 /// A client that is connected hears itself after a restart, and so does a new one.
 fn goes_on(server: &mut Server, address: &str) {
@@ -99,6 +101,53 @@ fn as_a_user_without_privileges() {
     assert_eq!(server.stop(), Some(0));
 }
 
+/// The system calls, addresses and memory that the unit allows, with a secret that changes.
+#[test]
+fn in_the_sandbox_of_the_unit() {
+    let (Some(python), Some(_)) = (program("python3"), program("systemd-analyze")) else { return };
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: needs root");
+        return;
+    }
+    let (folder, notify, supervisor) = supervisor("restart-sandbox");
+    let (binary, variables) = (copy(&folder), folder.0.join("env"));
+    for path in [&folder.0, &notify] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).expect("its own");
+    }
+    fs::write(&variables, "").expect("written");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
+    let mut command = alone("/bin/sh");
+    command.args(["-c", script]).arg(python).arg(file("tests/cli/sandbox.py"));
+    command.arg(file("deploy/hublet.service")).arg(binary).arg("--env-file").arg(&variables);
+    command.env("NOTIFY_SOCKET", &notify).env("WATCHDOG_USEC", "1000000");
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.stdin(Stdio::from(OwnedFd::from(listener)));
+    let mut server = Server::of(&mut command);
+    assert_eq!(server.listening(), address);
+    assert_eq!(notified(&supervisor), "READY=1\n");
+    let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
+    for token in ["one", "two"] {
+        fs::write(&variables, format!("HUBLET_TOKEN={token}\n")).expect("written");
+        server.restart();
+        assert!(notified(&supervisor).starts_with("RELOADING=1\n"));
+        assert_eq!(notified(&supervisor), "READY=1\n");
+        peer.say("still here");
+        peer.hears("still here");
+        assert_eq!(Peer::<TcpStream>::ask(&address, "/ws").1, 401);
+        drop(Peer::<TcpStream>::connect(&address, &format!("/ws?token={token}")));
+    }
+    let status =
+        fs::read_to_string(format!("/proc/{}/status", server.child.id())).expect("its own");
+    assert!(
+        status.contains("\nSeccomp:\t2\n") && status.contains("\nNoNewPrivs:\t1\n"),
+        "{status}"
+    );
+    drop(peer);
+    assert_eq!(server.stop(), Some(0));
+}
+
 /// The first process of a namespace, as in a container.
 #[test]
 fn as_the_first_process_of_a_namespace() {
@@ -167,10 +216,8 @@ fn a_root_with_the_binary_alone_is_enough() {
         .ancestors()
         .nth(2)
         .map(|target| target.join("x86_64-unknown-linux-musl/dist/hublet"));
-    let Some(binary) = musl.filter(|binary| binary.exists()) else {
-        println!("skipped: no static binary");
-        return;
-    };
+    let musl = musl.filter(|binary| binary.exists());
+    let Some(binary) = tool("the static binary of deploy/build", musl) else { return };
     let folder = Folder::new("restart-chroot");
     fs::copy(binary, folder.0.join("hublet")).expect("copied");
     let mut command = Command::new(chroot);
@@ -178,10 +225,6 @@ fn a_root_with_the_binary_alone_is_enough() {
     command.args(["/hublet", "--listen", "127.0.0.1:0"]).env_clear().stdin(Stdio::null());
     let mut server = Server::of(&mut command);
     let address = server.listening();
-    let mut peer = Peer::<TcpStream>::connect(&address, "/ws");
-    server.restart();
-    peer.say("hello");
-    peer.hears("hello");
-    drop(peer);
+    goes_on(&mut server, &address);
     assert_eq!(server.stop(), Some(0));
 }

@@ -74,9 +74,10 @@ mod linux {
         }
     }
 
-    /// Whether this program reads the state of this version.
+    /// Whether this program reads the state of this version: its own, or the one before.
     pub(crate) fn reads_state(version: u32) -> bool {
-        version == HandOver::VERSION
+        let before = (HandOver::VERSION - 1).max(1);
+        (before..=HandOver::VERSION).contains(&version)
     }
 
     /// Reads the lines ahead of those of the hub.
