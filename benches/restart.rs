@@ -237,7 +237,8 @@ impl Bench {
             Timer::at(begun + PACE * ROOMS as u32 * said as u32).await;
             said += 1;
             let text = format!("{said} {}", self.begun.elapsed().as_nanos());
-            self.say(room, &mut speaker, &text).await?;
+            let said_it = self.say(room, &mut speaker, &text).await;
+            said_it.map_err(|error| format!("room {room}, saying {said}: {error}"))?;
         }
         self.say(room, &mut speaker, END).await?;
         Ok((said, speaker))

@@ -33,6 +33,10 @@ const UNFINISHED_MAX: Duration = Duration::from_millis(50);
 /// The pause between two looks at queues that are being written: short beside a client's round trip.
 const LOOK: Duration = Duration::from_millis(1);
 
+/// How much of the time between two looks counts at most. A process that the system did not let run has
+/// given its connections no turn, and a busy machine must not cost it clients.
+const LOOK_MAX: Duration = Duration::from_millis(2);
+
 /// Turns that the connections left behind have, to write their close frames.
 const LAST_TURNS: usize = 16;
 
@@ -194,19 +198,19 @@ impl Hub {
             let received = shared.counters.messages_received.load(Ordering::Relaxed);
             (sent, received, shared.holding.parked().len())
         };
-        let (mut before, mut since) = (progress(), begin);
+        let (mut before, mut looked, mut quiet) = (progress(), begin, Duration::ZERO);
         loop {
             let (now, after) = (now(), progress());
-            if after != before {
-                (before, since) = (after, now);
-            }
+            quiet =
+                if after == before { quiet + (now - looked).min(LOOK_MAX) } else { Duration::ZERO };
+            (before, looked) = (after, now);
             let connections = shared.counters.connections.load(Ordering::Relaxed);
-            let waits_for = if now - begin >= HOLD_MAX || now - since >= STUCK_MAX {
+            let waits_for = if now - begin >= HOLD_MAX || quiet >= STUCK_MAX {
                 Some(WaitsFor::Nothing)
             } else if shared.holding.are_clean(connections) {
                 Some(WaitsFor::Clean)
             } else {
-                (now - since >= UNFINISHED_MAX).then_some(WaitsFor::Any)
+                (quiet >= UNFINISHED_MAX).then_some(WaitsFor::Any)
             };
             if let Some(waits_for) = waits_for {
                 if let Some(backplane) = &shared.backplane {
@@ -282,7 +286,7 @@ mod tests {
     use std::rc::Rc;
 
     use fastrand::Rng;
-    use futures_lite::future::block_on;
+    use futures_lite::future::{block_on, poll_once};
     use smol::{Executor, LocalExecutor};
 
     use super::*;
@@ -390,6 +394,27 @@ mod tests {
         let reason = block_on(serving).expect("it was a client");
         assert_eq!(reason, Disconnect::RESTART);
         assert!(line.lock().taken.ends_with(&Disconnect::RESTART.frame()));
+    }
+
+    /// The system may not let the process run for long: its connections have had no turn then.
+    #[test]
+    fn time_in_which_the_process_did_not_run_does_not_count() {
+        let stage = Stage::new();
+        let line = stage.connect(usize::MAX, &[UPGRADE, b"\x81\x85"].concat());
+        let mut handing = Box::pin(stage.hub.hand_over());
+        let mut poll = || block_on(poll_once(&mut handing));
+        assert!(poll().is_none());
+        stage.run();
+        stage.time.advance(STUCK_MAX);
+        assert!(poll().is_none());
+        stage.run();
+        line.send(b"\0\0\0\0hello");
+        stage.run();
+        stage.time.advance(LOOK);
+        assert!(poll().is_none(), "it asks the manager");
+        stage.run();
+        let handed = poll().expect("all are clean").expect("the manager runs");
+        assert_eq!((handed.sockets().len(), handed.left_behind()), (1, 0));
     }
 
     #[test]

@@ -1584,6 +1584,13 @@ FAULTS = [
         "serve/hand_over.rs",
     ),
     Fault(
+        "restart: a busy machine costs a hub its clients",
+        "hand_over.rs::collect",
+        "quiet + (now - looked).min(LOOK_MAX)",
+        "quiet + (now - looked)",
+        "serve/hand_over.rs",
+    ),
+    Fault(
         "restart: a peer that does not close is waited for",
         "linger.rs::lingering_close",
         "let _detached = hub.shared().holding.detached();",

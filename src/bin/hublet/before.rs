@@ -116,6 +116,9 @@ mod linux {
         program.ask(reactor).await?;
         let mut paused = pipe.pause(reactor, plan).await?;
         let hand_over = hub.hand_over().await.map_err(|error| error.to_string())?;
+        if hand_over.left_behind() > 0 {
+            ::log::info!("{} clients were not clean: closed with 1012", hand_over.left_behind());
+        }
         let mut state = format!("hublet {}\n", HandOver::VERSION);
         open.iter().for_each(|open| state.push_str(&open.line));
         paused.rest(reactor).await?.write(&mut state);
