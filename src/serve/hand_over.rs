@@ -425,10 +425,14 @@ mod tests {
         stage.connect(usize::MAX, &half);
         stage.connect(usize::MAX, b"GET /ws HTTP/1.1\r\n");
         assert_eq!(stage.hand_over(), (UNFINISHED_MAX, 1, 1));
-        let stuck = stage.connect(500, UPGRADE);
+        let events = b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let stuck = stage.connect(500, events);
         stage.connect(usize::MAX, &half);
-        let message = Message::from(vec![7; 1_000]);
-        block_on(stage.executor.run(stage.hub.publish("main", message))).expect("it runs");
+        // Some are in its encoder, and the others in its queue.
+        for _ in 0..32 {
+            let message = Message::from("x".repeat(4_000));
+            block_on(stage.executor.run(stage.hub.publish("main", message))).expect("it runs");
+        }
         let (held, _, left) = stage.hand_over();
         assert_eq!((held, left), (STUCK_MAX, 2));
         assert_eq!(stuck.lock().taken.len(), 500);

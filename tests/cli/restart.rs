@@ -157,7 +157,7 @@ fn clients_go_on_in_the_new_program() {
 /// What is cut in the middle stays behind, and no other client waits for it for long.
 #[test]
 fn a_client_that_is_not_clean_is_closed_with_1012() {
-    let (mut server, address) = start(HUBLET.as_ref(), &[]);
+    let (mut server, address) = start(HUBLET.as_ref(), &["--queue-bytes", "8m"]);
     let mut whole = Peer::<TcpStream>::connect(&address, "/ws");
     let mut cut = Peer::<TcpStream>::connect(&address, "/ws");
     let stuck = Peer::<TcpStream>::dial_narrow(&address).join("/ws?echo=0");
