@@ -71,6 +71,8 @@ impl World {
             poller.silent |= !lines.iter().any(|line| Arc::ptr_eq(line, &poller.line));
         }
         let config = self.hub.shared().config.clone();
+        // The new process counts anew what a client sends in a second.
+        self.script.notes().peers.iter_mut().for_each(|peer| peer.sent.clear());
         // No task of the old process runs again. What it frees is freed without a word to any peer.
         self.executor.forget_all();
         let (hub, manager, kept) = Hub::restore(config, &state).expect("its own state");
