@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_millis(1);
 
 /// How much of the time between two looks counts at most. A process that the system did not let run has
 /// given its connections no turn, and a busy machine must not cost it clients.
-const LOOK_MAX: Duration = Duration::from_millis(2);
+const LOOK_MAX: Duration = Duration::from_millis(5);
 
 /// Turns that the connections left behind have, to write their close frames.
 const LAST_TURNS: usize = 16;

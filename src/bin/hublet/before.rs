@@ -76,8 +76,8 @@ mod linux {
 
     /// Whether this program reads the state of this version: its own, or the one before.
     pub(crate) fn reads_state(version: u32) -> bool {
-        let before = (HandOver::VERSION - 1).max(1);
-        (before..=HandOver::VERSION).contains(&version)
+        let age = HandOver::VERSION.checked_sub(version);
+        version > 0 && age.is_some_and(|age| age <= 1)
     }
 
     /// Reads the lines ahead of those of the hub.
