@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 /// How many messages and bytes a client may send in a second.
 ///
-/// As much as for one second may come at once. A client that sends faster is read slower: TCP makes it
-/// wait, and no message is lost. A message counts when it has come whole, in the bytes of its payload,
-/// of a compressed one in those that it becomes; so the longest message may always come.
+/// A client may send as much as one second allows at once. The hub reads a client that sends faster
+/// more slowly: TCP makes it wait, and no message is lost. A message counts when it has come whole,
+/// with the bytes of its payload, inflated if it came compressed. So a message of the longest length
+/// may always come.
 ///
 /// # Examples
 ///

@@ -162,8 +162,7 @@ impl Admission {
     /// ([`Error::is_one_room`](crate::Error::is_one_room)), and
     /// [`Hub::send_to_user`](crate::Hub::send_to_user) passes it over. Only an empty binary message can
     /// be sent to it, which it does not count: the answer to a question of its own
-    /// ([`Relay`](crate::Relay)). If it misses a message, the
-    /// hub closes it with 4108.
+    /// ([`Relay`](crate::Relay)). If it misses a message, the hub closes it with 4108.
     ///
     /// A **stream of events** and a [`Subscription`](crate::Subscription) go on behind a gap. A stream
     /// has the position of each message as its `id`, and says a gap in an event `gap`; with
@@ -206,7 +205,7 @@ impl Admission {
     }
 
     /// Ends a request that waits for a message (`GET /pub/{room}?wait=25s`) at this time, in seconds of
-    /// Unix time, with 401: when its token is over, as the claim `exp` says it.
+    /// Unix time, with 401: when its token expires, as the claim `exp` says it.
     ///
     /// A client is not ended by this: end it with [`Hub::disconnect`](crate::Hub::disconnect).
     ///
@@ -235,7 +234,7 @@ impl Admission {
         self
     }
 
-    /// Has the client send at most so much, instead of
+    /// Limits what the client may send in a second, instead of
     /// [`Config::max_rate`](crate::Config#structfield.max_rate) and
     /// [`Config::max_rate_bytes`](crate::Config#structfield.max_rate_bytes). [`Rate`] has an example.
     ///
@@ -246,7 +245,7 @@ impl Admission {
         self
     }
 
-    /// Has at most so many messages wait for the client, instead of
+    /// Sets how many messages may wait for the client, instead of
     /// [`Config::queue`](crate::Config#structfield.queue); at least 1. Below half of that, a client that
     /// keeps up may still overflow, since the hub sends as many at once. Under
     /// [`Config::max_memory`](crate::Config#structfield.max_memory) more than that field has no effect.
@@ -275,7 +274,7 @@ impl Admission {
         self
     }
 
-    /// Has at most so many bytes of frames wait for the client, instead of
+    /// Sets how many bytes of frames may wait for the client, instead of
     /// [`Config::queue_bytes`](crate::Config#structfield.queue_bytes); as many as the longest message
     /// needs at least. Under [`Config::max_memory`](crate::Config#structfield.max_memory) more than
     /// that field has no effect.
@@ -285,7 +284,7 @@ impl Admission {
         self
     }
 
-    /// Says what happens to the client when its queue is full, instead of
+    /// Sets what happens to the client when its queue is full, instead of
     /// [`Config::overflow`](crate::Config#structfield.overflow).
     #[must_use]
     pub fn overflow(mut self, overflow: Overflow) -> Self {
@@ -293,7 +292,7 @@ impl Admission {
         self
     }
 
-    /// Has the client send messages of at most so many bytes; a longer one closes it with 1009. More
+    /// Sets the longest message of the client, in bytes; a longer one closes it with 1009. More
     /// than [`Config::max_message`](crate::Config#structfield.max_message) has no effect. It is for
     /// WebSockets.
     #[must_use]

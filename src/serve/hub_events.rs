@@ -19,10 +19,11 @@ use crate::limits::admission::EventReaderPermit;
 /// A reader of events of the hub: [`next`](Self::next) returns clients that join and leave, rooms
 /// that begin and end, and evictions.
 ///
-/// At most [`queue`](crate::Config#structfield.queue) events wait for it, or 64 where that is less. If it does not keep up it
-/// misses events, and a [`HubEventKind::Gap`](crate::HubEventKind::Gap) says how many: the manager
-/// waits for no reader. The events of a room come in the order in which they happened. A hub without
-/// a reader makes no events.
+/// At most [`queue`](crate::Config#structfield.queue) events wait for it, and at least 64 may. A
+/// reader that does not keep up misses events, and a
+/// [`HubEventKind::Gap`](crate::HubEventKind::Gap) says how many: the manager waits for no reader.
+/// The events of a room come in the order in which they happened. A hub without a reader makes no
+/// events.
 ///
 /// It is no client, and [`Hub::drain`] does not wait for it. It ends with the hub.
 pub struct HubEvents {
@@ -35,8 +36,8 @@ impl Hub {
     /// Reads what happens from now on: clients that join and leave rooms, rooms that begin and end,
     /// and evictions.
     ///
-    /// A list of what is there already, for example of [`presence`](Self::presence), is asked for
-    /// behind this. An event that is in the list already may come once more.
+    /// Ask for a list of what is there already, such as [`presence`](Self::presence), after this. An
+    /// event that is in the list already may come once more.
     ///
     /// # Errors
     ///
