@@ -4,7 +4,7 @@
     deploy/build
     python3 benches/figures.py [SECTION..]
 
-SECTION is footprint, compare, delivery, deflate, ceiling or soak; without one, all of them
+SECTION is footprint, compare, delivery, history, deflate, ceiling or soak; without one, all of them
 run, which takes about two hours. A section that does not run keeps the figures that the page has,
 with the day on which they were measured. Every section names the command that makes its figures.
 Needs Linux, the static binary that deploy/build makes, and what the commands need: valgrind and
@@ -52,6 +52,10 @@ SECTIONS = [
      'Instructions and system calls of a delivery to one of 100 clients, counted and not timed. '
      'Needs valgrind and strace.',
      f'cargo bench --bench delivery -- {STATIC}'),
+    ('history', 'Kept messages',
+     'Clients that are behind by 1,000 messages of 1 KiB, whose room keeps those, and the processor '
+     'time of a message to 100 clients with history, over that without: the median of turns.',
+     f'cargo bench --bench history -- {STATIC}'),
     ('deflate', 'Compression',
      'Bytes on the wire and processor time of a delivery of JSON, plain and compressed: the least of '
      'seven runs each, in turns. gorilla compresses once for all too (`PreparedMessage`). It '

@@ -179,7 +179,8 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// As [`broadcast`](Self::broadcast).
+    /// As [`broadcast`](Self::broadcast); [`Error::is_one_room`] if the client counts the messages of
+    /// its room.
     ///
     /// # Examples
     ///
@@ -210,7 +211,8 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// As [`try_broadcast`](Self::try_broadcast). A client that is not connected is no error.
+    /// As [`try_broadcast`](Self::try_broadcast). A client that is not connected is no error, nor is
+    /// one that counts the messages of its room, which does not get it.
     ///
     /// # Examples
     ///
