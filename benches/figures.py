@@ -53,7 +53,7 @@ SECTIONS = [
      'Needs valgrind and strace.',
      f'cargo bench --bench delivery -- {STATIC}'),
     ('history', 'Kept messages',
-     'Clients that are behind by 1,000 messages of 1 KiB, whose room keeps those, and the processor '
+     'Clients that are behind by 1,000 messages of 1 KiB in a room that keeps them, and the processor '
      'time of a message to 100 clients with history, over that without: the median of turns.',
      f'cargo bench --bench history -- {STATIC}'),
     ('deflate', 'Compression',
