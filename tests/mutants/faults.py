@@ -187,6 +187,27 @@ FAULTS = [
         "hub/tests/history.rs",
     ),
     Fault(
+        "history: a room that has had no message stays without members",
+        "hub/room.rs::outlives",
+        "kept.is_counted || self.has_messages()",
+        "true",
+        "hub/tests/rooms.rs",
+    ),
+    Fault(
+        "history: a room that has had no message takes the place of a last value",
+        "hub/room.rs::record",
+        "if self.has_messages() { now } else { 0 }",
+        "now",
+        "hub/tests/rooms.rs",
+    ),
+    Fault(
+        "history: what only asks a room that has had no message leaves a room",
+        "hub/registry.rs::begin",
+        "if reading.since.is_some() && (has_messages || !reading.ends) {",
+        "if reading.since.is_some() {",
+        "hub/tests/history.rs",
+    ),
+    Fault(
         "polling: a message that comes as a wait ends is lost",
         "serve/kept.rs::wait_for",
         "let kept = hub.kept(room, since, 1).await.map_err(|_| unanswered(hub))?;",

@@ -519,6 +519,24 @@ fn a_reader_of_what_is_kept_ends_when_it_has_it() {
     }
 }
 
+#[test]
+fn what_only_asks_a_room_that_had_no_message_leaves_none() {
+    for config in [Config::default(), keeping(9)] {
+        let stage = Stage::new(config);
+        let reading = Reading { ends: true, ..numbering(Since::Oldest) };
+        let (_peer, _, task, _) = subscribe(&stage, reading);
+        assert_eq!(finished(task), Disconnect::NORMAL);
+        assert_eq!(stage.hub.stats().rooms, 0);
+        let (peer, _, task, _) = subscribe(&stage, numbering(Since::Oldest));
+        let id = peer.id();
+        let left =
+            stage.ask(move |hub| async move { hub.disconnect(id, Disconnect::NORMAL).await });
+        left.expect("it was there");
+        finished(task);
+        assert_eq!(stage.hub.stats().rooms, 1, "one that stays was told a number");
+    }
+}
+
 /// The last reader with `since` comes back and is not told of a loss that was none.
 #[test]
 fn a_room_keeps_its_count_for_a_lone_reader_until_the_age_of_history() {
