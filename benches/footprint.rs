@@ -22,7 +22,7 @@ const BINARY_MAX: f64 = 1_292_000.0;
 /// Bytes resident at start, at most. The system maps the code around a place that is used in pieces of
 /// 64 KiB, and where the pieces begin depends on the address that the binary has in this run: a start
 /// may take 60 KB more than another.
-const START_MAX: f64 = 800_000.0;
+const START_MAX: f64 = 860_000.0;
 /// How often the start is measured, for the largest and the smallest.
 const STARTS: usize = 20;
 /// Of them, bytes of no file, at most: 160 to 168 KiB, by how much of the stack is used.
