@@ -24,7 +24,7 @@ impl BodyStream {
         match framing {
             Framing::Unknown => Self::Sized(0),
             Framing::Length(len) => Self::Sized(len),
-            Framing::Chunked => Self::Chunked(Chunked::new(usize::MAX)),
+            Framing::Chunked => Self::Chunked(Chunked::stream()),
         }
     }
 

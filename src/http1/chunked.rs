@@ -48,6 +48,15 @@ impl Chunked {
         Self { state: State::Size, len: 0, max, extras: 0 }
     }
 
+    /// A body of any length, which is used as it comes.
+    pub(crate) fn stream() -> Self {
+        Self::new(usize::MAX)
+    }
+
+    fn is_stream(&self) -> bool {
+        self.max == usize::MAX
+    }
+
     /// Bytes of the body so far.
     pub(crate) fn len(&self) -> usize {
         self.len
@@ -94,7 +103,7 @@ impl Chunked {
                 if n == 0 {
                     return Ok(false);
                 }
-                if self.max == usize::MAX {
+                if self.is_stream() {
                     // However the stream is cut, and whenever its bytes are used.
                     self.extras = 0;
                 }

@@ -104,6 +104,8 @@ pub(super) struct Notes {
     kicked_users: Vec<(usize, u16)>,
     /// The requests of pollers whose hook has run.
     pub(super) polls: BTreeSet<usize>,
+    /// Whether another process takes the hub over: rates do not hold then.
+    pub(super) is_held: bool,
 }
 
 impl Notes {
@@ -173,6 +175,12 @@ impl Notes {
     /// A peer was heard: of `rate` messages a second no more than twice as many come in one second,
     /// those that may come at once and those of the second.
     pub(super) fn sent(&mut self, peer: usize, now: Instant, rate: Option<usize>) {
+        if self.is_held {
+            // It is busy, and may be left behind.
+            self.may_end(peer, &[1012]);
+            self.peers[peer].steady = false;
+            return;
+        }
         let sent = &mut self.peers[peer].sent;
         sent.push(now);
         let Some(rate) = rate else { return };

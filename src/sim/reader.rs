@@ -187,14 +187,17 @@ impl Peer {
             return self.counts().then(|| last_counted(behind_welcome(heard, self.way)?))?;
         }
         let (mut end, body) = (heard.len(), behind_welcome(heard, self.way)?);
-        // An event is delivered with the end of its chunk, and no text has an id at the begin of a line.
+        // An event is delivered with the end of its chunk, behind which another may have begun. No text
+        // has an id at the begin of a line, or the end of a chunk.
         while let Some(at) = heard[..end].windows(5).rposition(|part| part == b"\nid: ") {
             if at + 1 < heard.len() - body.len() {
                 break;
             }
             let digits = &heard[at + 5..];
             let len = digits.iter().position(|byte| !byte.is_ascii_digit());
-            let is_whole = digits.windows(4).any(|part| part == b"\n\n\r\n");
+            let event = digits.windows(2).position(|part| part == b"\n\n");
+            let is_whole =
+                event.is_some_and(|end| digits[end..].windows(2).any(|part| part == b"\r\n"));
             if let (Some(len), true) = (len, is_whole) {
                 return std::str::from_utf8(&digits[..len]).expect("digits").parse().ok();
             }

@@ -12,6 +12,7 @@ use crate::serve::take_over::run;
 use crate::sim::event_reader;
 use crate::sim::journal::event;
 use crate::sim::network::{Line, Socket};
+use crate::sim::notes::NEVER;
 use crate::sim::world::World;
 
 /// The longest time that a hub stands still.
@@ -34,13 +35,17 @@ impl World {
         event!("another process takes the hub over");
         for n in 0..self.peers.len() {
             let is_busy = self.script.notes().peers[n].hooks > 0;
-            if is_busy || !self.peers[n].steady {
+            // One that has broken the rules may be read that far only now: its rate held it back.
+            let may_end = self.script.notes().peers[n].gone.from < NEVER;
+            if is_busy || may_end || !self.peers[n].steady {
                 // It may be left behind.
                 self.script.notes().may_end(n, &[1012]);
                 self.peers[n].steady = false;
                 self.script.notes().peers[n].steady = false;
             }
         }
+        // What was read is not held back from the other process, which counts anew.
+        self.script.notes().is_held = true;
         let hand_over = self.hand_over();
         let state = hand_over.state().to_owned();
         let lines: Vec<Arc<Line>> = hand_over
@@ -51,7 +56,9 @@ impl World {
         for line in &lines {
             line.lock().is_moved = true;
         }
-        for (n, peer) in self.peers.iter().enumerate() {
+        for (n, peer) in self.peers.iter_mut().enumerate() {
+            // What its rate had held back may have made it busy.
+            peer.steady &= self.script.notes().peers[n].steady;
             let goes_along = lines.iter().any(|line| Arc::ptr_eq(line, &peer.line));
             let runs = self.executor.runs(peer.task);
             // A peer that was refused is no client.
@@ -71,8 +78,8 @@ impl World {
             poller.silent |= !lines.iter().any(|line| Arc::ptr_eq(line, &poller.line));
         }
         let config = self.hub.shared().config.clone();
-        // The new process counts anew what a client sends in a second.
         self.script.notes().peers.iter_mut().for_each(|peer| peer.sent.clear());
+        self.script.notes().is_held = false;
         // No task of the old process runs again. What it frees is freed without a word to any peer.
         self.executor.forget_all();
         let (hub, manager, kept) = Hub::restore(config, &state).expect("its own state");

@@ -381,7 +381,7 @@ mod tests {
     }
     /// What a chunked body holds so far.
     fn unchunked(body: &[u8]) -> Vec<u8> {
-        let (mut chunked, mut out) = (Chunked::new(usize::MAX), body.to_vec());
+        let (mut chunked, mut out) = (Chunked::stream(), body.to_vec());
         chunked.decode(&mut out).expect("well-formed chunks");
         out.truncate(chunked.len());
         out

@@ -157,8 +157,9 @@ class Browser {
     const page = await context.newPage();
     page.setDefaultTimeout(40_000);
     page.on('console', message => {
-      // A page asks for a hub that a story stops: it refuses while it drains, and is not there until it is back.
-      const isOfStoppedHub = /ERR_CONNECTION_REFUSED|status of 503/.test(message.text());
+      // A page asks for a hub that a story stops: it refuses while it drains, is gone as the request comes,
+      // and is not there until it is back.
+      const isOfStoppedHub = /ERR_CONNECTION_(REFUSED|RESET)|status of 503/.test(message.text());
       if (['error', 'warning'].includes(message.type()) && !isOfStoppedHub) this.faults.push(`${message.text()} (${message.location().url})`);
     });
     page.on('pageerror', error => this.faults.push(error.message));
