@@ -1,7 +1,5 @@
 //! What the queue of a client does that has a cursor: its messages wait in its room while it is behind.
 
-use std::sync::MutexGuard;
-
 use crate::config::Overflow;
 use crate::disconnect::Disconnect;
 use crate::hub::ack::Owed;
@@ -11,6 +9,7 @@ use crate::hub::client_id::ClientId;
 use crate::hub::cursor::{Cursor, Reader};
 use crate::hub::queue::{Numbering, Phase, Push, Queue, State, Written, wake};
 use crate::stats::add;
+use crate::sync::MutexGuard;
 
 impl Queue {
     /// Gives the client a place among the messages of its room.

@@ -106,6 +106,8 @@ pub(super) struct Notes {
     pub(super) polls: BTreeSet<usize>,
     /// Whether another process takes the hub over: rates do not hold then.
     pub(super) is_held: bool,
+    /// The first message that no other process has had.
+    pub(super) first_of_process: usize,
 }
 
 impl Notes {

@@ -78,8 +78,11 @@ impl World {
             poller.silent |= !lines.iter().any(|line| Arc::ptr_eq(line, &poller.line));
         }
         let config = self.hub.shared().config.clone();
-        self.script.notes().peers.iter_mut().for_each(|peer| peer.sent.clear());
-        self.script.notes().is_held = false;
+        let mut notes = self.script.notes();
+        notes.peers.iter_mut().for_each(|peer| peer.sent.clear());
+        notes.is_held = false;
+        notes.first_of_process = notes.messages.len();
+        drop(notes);
         // No task of the old process runs again. What it frees is freed without a word to any peer.
         self.executor.forget_all();
         let (hub, manager, kept) = Hub::restore(config, &state).expect("its own state");

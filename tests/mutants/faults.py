@@ -1546,7 +1546,7 @@ FAULTS = [
         "state_text.rs::Connection::read",
         "fields.0.is_empty().then_some(Self { peer, client })",
         "Some(Self { peer, client })",
-        "state.rs",
+        "state_text.rs",
     ),
     Fault(
         "rates: what a client has sent is not counted",

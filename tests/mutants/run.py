@@ -57,6 +57,9 @@ def tests_of(fault):
     file, _, test = fault.tests.partition("::")
     path = file_of(file)
     if not test:
+        tested = path.parent.rglob("*.rs") if path.name == "mod.rs" else [path]
+        if not any("#[test]" in text_of(path) for path in tested):
+            raise locate.Missing(f"{file} has no test")
         module = path.relative_to(SOURCE).with_suffix("").parts
         return "::".join(part for part in module if part != "mod") + "::"
     if not re.search(rf"#\[test\]\s+fn {test}\b", text_of(path)):
