@@ -206,6 +206,34 @@ fn a_token_keeps_its_rights_and_its_end() {
     assert_eq!(server.stop(), Some(0));
 }
 
+/// Puts another program at a path.
+fn replace(path: &Path, script: &str) {
+    let new = path.with_extension("new");
+    let mut file = File::create(&new).expect("made");
+    file.write_all(script.as_bytes()).expect("written");
+    file.set_permissions(fs::Permissions::from_mode(0o755)).expect("set");
+    drop(file);
+    fs::rename(&new, path).expect("replaced");
+}
+
+/// The new program asks for another restart, says yes, and is gone when it should run.
+#[test]
+fn a_signal_during_a_restart_that_fails_counts_once() {
+    let folder = Folder::new("restart-once");
+    let path = copy(&folder);
+    let (mut server, address) = start(&path, &[]);
+    replace(&path, "#!/bin/sh\nkill -USR2 $PPID\nrm -f \"$0\"\nexit 0\n");
+    server.signal(Signal::USR2);
+    server.logged("cannot be executed");
+    server.logged("cannot be started");
+    // A third attempt would begin before this is served.
+    drop(Peer::<TcpStream>::connect(&address, "/ws"));
+    server.signal(Signal::TERM);
+    assert_eq!(server.exit_code(), Some(0));
+    let rest: Vec<_> = server.stderr.iter().filter(|line| line.contains("not restarted")).collect();
+    assert_eq!(rest.len(), 0, "{rest:?}");
+}
+
 #[test]
 fn a_failure_leaves_the_old_program_serving() {
     let folder = Folder::new("restart-fails");
@@ -219,14 +247,7 @@ fn a_failure_leaves_the_old_program_serving() {
         peer.hears("hello");
         drop(Peer::<TcpStream>::connect(&address, "/ws"));
     };
-    let replace = |script: &str| {
-        let new = folder.0.join("new");
-        let mut file = File::create(&new).expect("made");
-        file.write_all(script.as_bytes()).expect("written");
-        file.set_permissions(fs::Permissions::from_mode(0o755)).expect("set");
-        drop(file);
-        fs::rename(&new, &path).expect("replaced");
-    };
+    let replace = |script: &str| replace(&path, script);
     replace("#!/bin/sh\necho 'hublet: unknown flag --takes; see --help' >&2; exit 2\n");
     served(&mut server, "the new binary says: hublet: unknown flag --takes");
     replace("#!/bin/sh\nexec sleep 60\n");

@@ -31,7 +31,7 @@ use rustix::process::{Pid, getpid, kill_process};
 use rustix::stdio::{dup2_stdin, stdin};
 
 use super::mailbox::Mailbox;
-use super::signals::{Signals, Wish};
+use super::signals::Signals;
 use super::{Failure, thread};
 
 /// Tells the new program that its standard input is a socket with what it takes over; the value is
@@ -160,12 +160,13 @@ impl Program {
         command.args(&self.arguments[1..]).env(MARK, std::process::id().to_string());
         block_signals();
         // A signal that comes from here on is for the new program. One that was caught is for this.
-        if signals.has(Wish::Stop) {
+        if signals.has_stop() {
             unblock_signals();
             return Err("a signal to stop came first".to_owned());
         }
-        if signals.has(Wish::Restart) {
-            // It is pending over the exec: the new program restarts once more.
+        if signals.take_restarts() {
+            // It is pending over the exec: the new program restarts once more, or this one if there is
+            // no new one.
             let _ = kill_process(getpid(), rustix::process::Signal::USR2);
         }
         let error = command.stdin(Stdio::from(end)).exec();

@@ -33,9 +33,18 @@ impl Signals {
         poll_fn(|cx| self.0.poll_first(cx)).await.map_err(|error| failure(&error))
     }
 
-    /// Whether a signal was caught that asks for this, and was not waited for.
-    pub(crate) fn has(&self, wish: Wish) -> bool {
-        self.0.has(wish)
+    /// Whether a signal was caught that asks to stop, and was not waited for. It stays, for the next
+    /// wait.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn has_stop(&self) -> bool {
+        self.0.has_stop()
+    }
+
+    /// Takes the signals that were caught and ask for a restart, however many; returns whether there
+    /// was any.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn take_restarts(&self) -> bool {
+        self.0.take_restarts()
     }
 
     /// Waits for a second signal. Cancel safe.
@@ -96,13 +105,14 @@ mod sys {
             self.restart.poll_next(cx).map_ok(|()| Wish::Restart)
         }
 
-        /// What is caught stays, for the next wait.
-        pub(crate) fn has(&self, wish: Wish) -> bool {
-            let pipes = match wish {
-                Wish::Stop => [Some(&self.stop), self.hangup.as_ref()],
-                Wish::Restart => [Some(&self.restart), None],
-            };
-            pipes.into_iter().flatten().any(Pipe::has_caught)
+        #[cfg(target_os = "linux")]
+        pub(crate) fn has_stop(&self) -> bool {
+            [Some(&self.stop), self.hangup.as_ref()].into_iter().flatten().any(Pipe::has_caught)
+        }
+
+        #[cfg(target_os = "linux")]
+        pub(crate) fn take_restarts(&self) -> bool {
+            self.restart.take_all()
         }
 
         pub(crate) fn poll_stop(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -123,9 +133,23 @@ mod sys {
             reactor.watch(reader).map(Self)
         }
 
+        #[cfg(target_os = "linux")]
         fn has_caught(&self) -> bool {
             let mut byte = [0];
             rustix::net::recv(&self.0, &mut byte, rustix::net::RecvFlags::PEEK).is_ok()
+        }
+
+        /// Takes all that were caught; returns whether there was any.
+        #[cfg(target_os = "linux")]
+        fn take_all(&self) -> bool {
+            let mut is_any = false;
+            loop {
+                match rustix::io::read(&self.0, &mut [0u8; 64]) {
+                    Ok(1..) => is_any = true,
+                    Err(Errno::INTR) => {}
+                    Ok(0) | Err(_) => return is_any,
+                }
+            }
         }
 
         fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -192,10 +216,6 @@ mod sys {
 
         pub(crate) fn poll_first(&self, _: &mut Context<'_>) -> Poll<Result<Wish, Error>> {
             Poll::Pending
-        }
-
-        pub(crate) fn has(&self, _: Wish) -> bool {
-            false
         }
 
         pub(crate) fn poll_stop(&self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
