@@ -353,13 +353,18 @@ impl CommandReceiver {
         self.shared.is_held.store(true, Ordering::SeqCst);
     }
 
+    /// Whether it finds no command, whatever waits.
+    pub(crate) fn is_held(&self) -> bool {
+        self.shared.is_held.load(Ordering::Relaxed)
+    }
+
     /// Whether no client is handed more of what its room keeps.
     pub(crate) fn is_pausing(&self) -> bool {
         self.shared.is_pausing.load(Ordering::Relaxed)
     }
 
     fn receive(&self) -> Result<Command, TryRecvError> {
-        if self.shared.is_held.load(Ordering::Relaxed) && !self.receiver.is_closed() {
+        if self.is_held() && !self.receiver.is_closed() {
             return Err(TryRecvError::Empty);
         }
         self.receiver.try_recv()

@@ -147,7 +147,9 @@ impl Manager {
                     self.commands.try_next().unwrap_or(Command::Wake)
                 }
                 None => {
-                    let due = self.registry.tidy_due().map(|due| {
+                    // What it forgets is in the roster once the hub is handed over.
+                    let due = self.registry.tidy_due().filter(|_| !self.commands.is_held());
+                    let due = due.map(|due| {
                         deadline.set(timers.now().plus(due.min(Config::WAIT_MAX)));
                         &mut deadline
                     });
@@ -158,6 +160,10 @@ impl Manager {
             begun = true;
             if self.dispatch(first).await.is_break() {
                 return;
+            }
+            if self.commands.is_held() {
+                // Nothing changes that the roster has. The release of the inbox wakes the manager.
+                continue;
             }
             if let Some(reports) = self.commands.take_reports() {
                 for id in reports.gone {

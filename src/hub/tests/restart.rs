@@ -1,12 +1,14 @@
 //! What a hub hands to another process, and reads back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, HistoryRule};
 use crate::hub::cursor::Cursor;
 use crate::hub::room::Room;
 use crate::hub::state;
 use crate::hub::tests::support::{Stage, finished, numbered};
+use crate::time::virtual_time::VirtualTime;
 
 #[test]
 fn a_room_goes_on_with_its_messages_and_its_count() {
@@ -53,4 +55,25 @@ fn the_manager_takes_no_command_once_the_hub_is_handed_over() {
     drop(hand_over);
     stage.settle();
     assert_eq!(finished(publishing).expect("the hub goes on"), 0);
+}
+
+/// What it would forget or evict is in the state.
+#[test]
+fn the_manager_changes_nothing_once_the_hub_is_handed_over() {
+    let (time, age) = (VirtualTime::start(), Duration::from_secs(5));
+    let config = Config::default().history(vec![HistoryRule::new("news", 1)]).history_age(age);
+    let stage = Stage::new(config);
+    stage.ask(|hub| async move { hub.publish("news", "kept").await }).expect("it runs");
+    let hub = stage.hub.clone();
+    let handing = stage.executor.spawn(async move { hub.hand_over().await });
+    time.advance(age);
+    stage.settle();
+    let hand_over = finished(handing).expect("it runs");
+    assert_eq!(stage.hub.stats().rooms, 1, "it was over in the step of the hand-over");
+    time.advance(age);
+    stage.settle();
+    assert_eq!(stage.hub.stats().rooms, 1);
+    drop(hand_over);
+    stage.settle();
+    assert_eq!(stage.hub.stats().rooms, 0);
 }
