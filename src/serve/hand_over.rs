@@ -3,6 +3,7 @@
 use std::fmt;
 #[cfg(unix)]
 use std::os::fd::BorrowedFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use futures_lite::future::{or, yield_now};
 
 use crate::error::Error;
+use crate::hub::backplane::Link;
 use crate::hub::command::Command;
 use crate::hub::handle::Hub;
 use crate::hub::holding::{Along, Handle, Parked, Roster, WaitsFor};
@@ -18,7 +20,7 @@ use crate::hub::state_text::VERSION;
 use crate::message::Encoding;
 #[cfg(unix)]
 use crate::net::socket::descriptor;
-use crate::time::clock::now;
+use crate::time::clock::{Clock, now};
 
 /// How long a hub stands still at most before it leaves behind what is not clean.
 const HOLD_MAX: Duration = Duration::from_secs(1);
@@ -26,8 +28,9 @@ const HOLD_MAX: Duration = Duration::from_secs(1);
 /// How long it waits for a client whose socket takes nothing.
 const STUCK_MAX: Duration = Duration::from_millis(100);
 
-/// How long it waits where nothing is queued, and no message or request that has begun comes whole: one
-/// round trip to a client that is near. A client that never finishes silences all others for as long.
+/// How long it waits where nothing is queued, and a message or a request that has begun does not come
+/// whole. It is one round trip to a client that is near. A client that never finishes silences all
+/// others for as long.
 const UNFINISHED_MAX: Duration = Duration::from_millis(50);
 
 /// The pause between two looks at queues that are being written: short beside a client's round trip.
@@ -36,6 +39,10 @@ const LOOK: Duration = Duration::from_millis(1);
 /// How much of the time between two looks counts at most. A process that the system did not let run has
 /// given its connections no turn, and a busy machine must not cost it clients.
 const LOOK_MAX: Duration = Duration::from_millis(5);
+
+/// How long it waits for the backplane to give back what was published, each time. Once that was not
+/// enough, it does not wait for the backplane again.
+const FLUSH_MAX: Duration = Duration::from_millis(100);
 
 /// Turns that the connections left behind have, to write their close frames.
 const LAST_TURNS: usize = 16;
@@ -125,8 +132,9 @@ impl Hub {
     /// frame, no message and no request is cut and for which nothing waits.
     ///
     /// That takes 1 s at most. It ends after 100 ms without any progress, and after 50 ms where no client
-    /// has messages in its queue, so that only what has begun is waited for. What is not clean by then is
-    /// left behind: its clients are closed with 1012. So are clients of
+    /// has messages in its queue, so that only what has begun is waited for. With Redis it waits up to
+    /// 100 ms more, once if the server does not answer, until what was published has come back. What is
+    /// not clean by then is left behind: its clients are closed with 1012. So are clients of
     /// [`serve_connection`](Self::serve_connection) and [`serve_upgraded`](Self::serve_upgraded),
     /// whose streams are not the hub's, and [`Subscription`](crate::Subscription)s.
     ///
@@ -199,13 +207,19 @@ impl Hub {
             (sent, received, shared.holding.parked().len())
         };
         let (mut before, mut looked, mut quiet) = (progress(), begin, Duration::ZERO);
+        let mut link = shared.backplane.as_ref().map(|backplane| &backplane.link);
+        // What was received and how many connections were clean at the last flush.
+        let mut flushed = None;
         loop {
-            let (now, after) = (now(), progress());
-            quiet =
-                if after == before { quiet + (now - looked).min(LOOK_MAX) } else { Duration::ZERO };
-            (before, looked) = (after, now);
+            let (time, after) = (now(), progress());
+            quiet = if after == before {
+                quiet + (time - looked).min(LOOK_MAX)
+            } else {
+                Duration::ZERO
+            };
+            (before, looked) = (after, time);
             let connections = shared.counters.connections.load(Ordering::Relaxed);
-            let waits_for = if now - begin >= HOLD_MAX || quiet >= STUCK_MAX {
+            let waits_for = if time - begin >= HOLD_MAX || quiet >= STUCK_MAX {
                 Some(WaitsFor::Nothing)
             } else if shared.holding.are_clean(connections) {
                 Some(WaitsFor::Clean)
@@ -213,9 +227,17 @@ impl Hub {
                 (quiet >= UNFINISHED_MAX).then_some(WaitsFor::Any)
             };
             if let Some(waits_for) = waits_for {
-                if let Some(backplane) = &shared.backplane {
-                    // What clients have published comes back before they are left.
-                    or(backplane.link.flush(), clock.after(STUCK_MAX)).await;
+                let (_, received, parked) = before;
+                let is_last = waits_for == WaitsFor::Nothing;
+                if is_last || flushed != Some((received, parked)) {
+                    flushed = Some((received, parked));
+                    if let Some(engine) = link {
+                        // What clients have published comes back before they are left.
+                        let (is_back, waited) = flush(engine, &clock).await;
+                        link = link.filter(|_| is_back);
+                        quiet += waited;
+                        looked = now();
+                    }
                 }
                 let standing =
                     |parked: &Parked| parked.client.map(|client| (client, parked.along.is_some()));
@@ -280,6 +302,30 @@ impl Hub {
     }
 }
 
+/// Waits for what was published to come back; returns whether it has, and how much of the time counts.
+async fn flush(link: &Link, clock: &Clock) -> (bool, Duration) {
+    let mut flushing = pin!(link.flush());
+    let (mut waited, mut looked) = (Duration::ZERO, now());
+    while waited < FLUSH_MAX {
+        let is_over = async {
+            clock.after(LOOK).await;
+            false
+        };
+        let comes = async {
+            flushing.as_mut().await;
+            true
+        };
+        let is_back = or(comes, is_over).await;
+        let time = now();
+        waited += (time - looked).min(LOOK_MAX);
+        looked = time;
+        if is_back {
+            return (true, waited);
+        }
+    }
+    (false, waited)
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
@@ -291,11 +337,14 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
+    use crate::connection::admission::Admission;
     use crate::connection::handler::Handler;
     use crate::disconnect::Disconnect;
     use crate::hub::client::Client;
+    use crate::hub::link_event::LinkEvent;
     use crate::message::Message;
     use crate::peer::Peer;
+    use crate::redis_config::Redis;
     use crate::serve::accept::connect;
     use crate::sim::network::{Line, Socket};
     use crate::time::virtual_time::VirtualTime;
@@ -327,8 +376,12 @@ mod tests {
 
     impl Stage {
         fn new() -> Self {
+            Self::with(Config::default())
+        }
+
+        fn with(config: Config) -> Self {
             let (time, executor) = (VirtualTime::start(), Executor::new());
-            let (hub, manager) = Hub::new(Config::default().http(true)).expect("valid");
+            let (hub, manager) = Hub::new(config.http(true)).expect("valid");
             executor.spawn(manager).detach();
             Self { hub, executor, time }
         }
@@ -436,5 +489,23 @@ mod tests {
         let (held, _, left) = stage.hand_over();
         assert_eq!((held, left), (STUCK_MAX, 2));
         assert_eq!(stuck.lock().taken.len(), 500);
+    }
+
+    /// A client has a message in its queue, and a request does not come whole.
+    #[test]
+    fn a_backplane_that_does_not_answer_is_waited_for_once() {
+        let redis = "redis://127.0.0.1".parse::<Redis>().expect("a URL");
+        let stage = Stage::with(Config::default().redis(Some(redis)));
+        stage.hub.shared().backplane.as_ref().expect("there is one").link.set_up();
+        let subscription = block_on(stage.executor.run(async {
+            stage.hub.send_command(Command::Backplane(LinkEvent::Up)).await.expect("it runs");
+            let subscription = stage.hub.subscribe(Admission::anonymous()).await.expect("a place");
+            let id = subscription.client().id();
+            stage.hub.send(id, "waits").await.expect("it runs");
+            subscription
+        }));
+        stage.connect(usize::MAX, b"GET /ws HTTP/1.1\r\n");
+        assert_eq!(stage.hand_over(), (UNFINISHED_MAX + FLUSH_MAX + LOOK, 0, 1));
+        drop(subscription);
     }
 }

@@ -1607,8 +1607,8 @@ FAULTS = [
     Fault(
         "restart: a busy machine costs a hub its clients",
         "hand_over.rs::collect",
-        "quiet + (now - looked).min(LOOK_MAX)",
-        "quiet + (now - looked)",
+        "quiet + (time - looked).min(LOOK_MAX)",
+        "quiet + (time - looked)",
         "serve/hand_over.rs",
     ),
     Fault(
@@ -1638,5 +1638,19 @@ FAULTS = [
         "if roster.is_some() { self.commands.hold(); }",
         "",
         "hub/tests/restart.rs",
+    ),
+    Fault(
+        "restart: the manager forgets and evicts after it has handed the hub over",
+        "hub/manager.rs::run",
+        "if self.commands.is_held() {",
+        "if false {",
+        "hub/tests/restart.rs",
+    ),
+    Fault(
+        "restart: a backplane that does not answer is waited for before every look",
+        "hand_over.rs::collect",
+        "link = link.filter(|_| is_back);",
+        "flushed = None; let _ = is_back;",
+        "serve/hand_over.rs",
     ),
 ]
