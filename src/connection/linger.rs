@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use futures_lite::io::{AsyncRead, AsyncWriteExt as _};
 
+use crate::hub::detached::Detached;
 use crate::hub::handle::Hub;
 use crate::memory::read_buffers::READ_BUFFER_BYTES;
 use crate::net::stream::Transport;
@@ -38,7 +39,7 @@ pub(crate) async fn lingering_close<T: Transport>(
         stream.close().await
     };
     timers.after(timeout).within(written).await.unwrap_or_else(timed_out)?;
-    let _detached = hub.shared().holding.detached();
+    let _detached = Detached::new(hub);
     let mut budget = DISCARD_BUDGET;
     let mut left = DISCARD_MAX;
     let discarding = poll_fn(|cx| {

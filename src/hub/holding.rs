@@ -154,12 +154,6 @@ impl Holding {
         self.holder.wake();
     }
 
-    /// Counts it until the guard is dropped.
-    pub(crate) fn detached(&self) -> Detached<'_> {
-        self.detach();
-        Detached(self)
-    }
-
     /// Whether as many connections are clean as there are, or more.
     pub(crate) fn are_clean(&self, connections: usize) -> bool {
         let clean = self.parked().len() + self.detached.load(Ordering::Relaxed);
@@ -179,15 +173,6 @@ impl Holding {
     /// The connections that are clean.
     pub(crate) fn parked(&self) -> MutexGuard<'_, Vec<Parked>> {
         self.parked.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A connection for which no hand-over waits.
-pub(crate) struct Detached<'a>(&'a Holding);
-
-impl Drop for Detached<'_> {
-    fn drop(&mut self) {
-        self.0.end_detached();
     }
 }
 

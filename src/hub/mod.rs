@@ -9,6 +9,7 @@ pub(crate) mod client_id;
 pub(crate) mod command;
 pub(crate) mod cursor;
 pub(crate) mod delivery;
+pub(crate) mod detached;
 pub(crate) mod entry;
 pub(crate) mod event;
 pub(crate) mod eviction;

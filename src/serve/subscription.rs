@@ -13,6 +13,7 @@ use crate::connection::registration::{Admitted, ClientKind, Registered};
 use crate::disconnect::Disconnect;
 use crate::error::Error;
 use crate::hub::client::Client;
+use crate::hub::detached::Detached;
 use crate::hub::handle::Hub;
 use crate::limits::admission::ConnectionGuard;
 use crate::message::Message;
@@ -61,22 +62,6 @@ pub struct Subscription {
     _counted: ConnectionGuard,
     /// Counts this as a connection that no process takes over.
     _detached: Detached,
-}
-
-/// A connection without a socket, counted until this is dropped.
-struct Detached(Hub);
-
-impl Detached {
-    fn new(hub: &Hub) -> Self {
-        hub.shared().holding.detach();
-        Self(hub.clone())
-    }
-}
-
-impl Drop for Detached {
-    fn drop(&mut self) {
-        self.0.shared().holding.end_detached();
-    }
 }
 
 impl Hub {

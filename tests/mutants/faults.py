@@ -1614,7 +1614,7 @@ FAULTS = [
     Fault(
         "restart: a peer that does not close is waited for",
         "linger.rs::lingering_close",
-        "let _detached = hub.shared().holding.detached();",
+        "let _detached = Detached::new(hub);",
         "",
         "serve/hand_over.rs",
     ),
