@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::connection::handler::Handler;
 use crate::hub::client::Client;
-use crate::hub::holding::{Along, Handle, Parked};
+use crate::hub::holding::{Along, Handle, Parked, Parking};
 use crate::hub::state;
 
 /// What a connection knows of its client, and the registry does not.
@@ -20,12 +20,12 @@ pub(crate) struct Details {
 
 /// Says that the connection of a client is clean. The client goes along if it has a socket that another
 /// process can take over, and if its handler lets it.
-pub(crate) fn park_client<H: Handler>(
+pub(crate) fn park_client<'a, H: Handler>(
     socket: Option<&Arc<Handle>>,
-    client: &Client,
+    client: &'a Client,
     handler: &H,
     details: Details,
-) {
+) -> Option<Parking<'a>> {
     let about = || handler.on_hand_over(client);
     let along = socket.and_then(|socket| {
         let about = std::panic::catch_unwind(AssertUnwindSafe(about)).ok()??;
@@ -39,5 +39,5 @@ pub(crate) fn park_client<H: Handler>(
         let state = state::Connection { peer: client.peer().to_string(), client: Some(known) };
         Some(Along { socket: Arc::downgrade(socket), state })
     });
-    client.hub().shared().holding.park(Parked { client: Some(client.id()), along });
+    client.hub().shared().holding.park(Parked { client: Some(client.id()), along })
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use crate::http1::response::Response;
 use crate::hub::handle::Hub;
-use crate::hub::holding::{Along, Holding, Parked};
+use crate::hub::holding::{Along, Holding, Parked, Parking};
 use crate::hub::state;
 use crate::memory::budget::{Charge, allocation};
 use crate::net::stream::Transport;
@@ -27,18 +27,22 @@ pub(crate) struct HttpStream<'a, T> {
     /// Empty lines that were skipped since the last request.
     pub(crate) empty_lines: u8,
     /// The hub is held, and knows that this connection is clean.
-    is_parked: bool,
+    parked: Option<Parking<'a>>,
     /// The peer has the time of a response to take what was written.
     is_patient: bool,
 }
 
 /// Says that a connection is clean that waits for a request.
-pub(crate) fn park_idle(holding: &Holding, transport: &impl Transport, peer: &Peer) {
+pub(crate) fn park_idle<'a>(
+    holding: &'a Holding,
+    transport: &impl Transport,
+    peer: &Peer,
+) -> Option<Parking<'a>> {
     let along = transport.handle().map(|socket| Along {
         socket: Arc::downgrade(&socket),
         state: state::Connection { peer: peer.to_string(), client: None },
     });
-    holding.park(Parked { client: None, along });
+    holding.park(Parked { client: None, along })
 }
 
 /// Empty lines ahead of a request that are skipped at most. Old clients send one behind a body, which
@@ -77,7 +81,7 @@ impl<'a, T: Transport> HttpStream<'a, T> {
             buffer: Vec::new(),
             charge: hub.memory().charge(0),
             empty_lines: 0,
-            is_parked: false,
+            parked: None,
             is_patient: false,
         }
     }
@@ -90,13 +94,12 @@ impl<'a, T: Transport> HttpStream<'a, T> {
     ) -> Poll<io::Result<usize>> {
         let holding = &self.hub.shared().holding;
         if !(holding.is_held() && self.buffer.is_empty()) {
-            self.is_parked = false;
+            self.parked = None;
             return self.poll_fill(cx, most);
         }
-        if !self.is_parked {
-            self.is_parked = true;
+        if self.parked.is_none() {
             self.be_patient(false);
-            park_idle(holding, &self.transport, &self.peer);
+            self.parked = park_idle(holding, &self.transport, &self.peer);
         }
         // The task waits for a deadline too, and the hub wakes it when it goes on.
         Poll::Pending

@@ -25,6 +25,9 @@ pub(crate) struct Holding {
     is_held: AtomicBool,
     /// The connections that wait; at most one entry for each while the hub is held.
     parked: Mutex<Vec<Parked>>,
+    /// Connections among those that have ended since. Their entries stay: the manager may have been
+    /// asked with their places.
+    ended: AtomicUsize,
     /// Connections for which no hand-over waits: without a socket, or with nothing more to write.
     detached: AtomicUsize,
     /// Wakes the future that holds the hub.
@@ -106,7 +109,10 @@ impl Holding {
     /// Lets the hub go on.
     pub(crate) fn end(&self) {
         self.is_held.store(false, Ordering::SeqCst);
-        self.parked().clear();
+        let mut parked = self.parked();
+        parked.clear();
+        self.ended.store(0, Ordering::Relaxed);
+        drop(parked);
         self.turned.notify(usize::MAX);
     }
 
@@ -130,16 +136,18 @@ impl Holding {
         }
     }
 
-    /// Notes a connection that is clean. Once the hub goes on it is not noted: the next hand-over
-    /// would have it twice.
-    pub(crate) fn park(&self, parked: Parked) {
+    /// Notes a connection that is clean, which drops what this returns when it ends. Once the hub goes
+    /// on it is not noted: the next hand-over would have it twice.
+    pub(crate) fn park(&self, parked: Parked) -> Option<Parking<'_>> {
         let mut all = self.parked();
         // Under the lock, with which the end clears the list.
-        if self.is_held() {
-            all.push(parked);
-            drop(all);
-            self.holder.wake();
+        if !self.is_held() {
+            return None;
         }
+        all.push(parked);
+        drop(all);
+        self.holder.wake();
+        Some(Parking(self))
     }
 
     /// Counts a connection for which no hand-over waits.
@@ -156,8 +164,8 @@ impl Holding {
 
     /// Whether as many connections are clean as there are, or more.
     pub(crate) fn are_clean(&self, connections: usize) -> bool {
-        let clean = self.parked().len() + self.detached.load(Ordering::Relaxed);
-        clean >= connections
+        let parked = self.parked().len().saturating_sub(self.ended.load(Ordering::Relaxed));
+        parked + self.detached.load(Ordering::Relaxed) >= connections
     }
 
     /// Waits until a connection is clean that was not.
@@ -176,6 +184,19 @@ impl Holding {
     }
 }
 
+/// A connection that was noted as clean, until it ends or goes on.
+pub(crate) struct Parking<'a>(&'a Holding);
+
+impl Drop for Parking<'_> {
+    fn drop(&mut self) {
+        // Under the lock, with which the end sets the number to 0.
+        let _parked = self.0.parked();
+        if self.0.is_held() {
+            self.0.ended.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,16 +205,30 @@ mod tests {
     #[test]
     fn a_connection_that_parks_once_the_hub_goes_on_is_not_in_the_next_hand_over() {
         let holding = Holding::default();
-        let park = || {
-            holding.park(Parked { client: None, along: None });
-        };
+        let park = || holding.park(Parked { client: None, along: None });
         assert!(holding.begin() && !holding.begin());
-        park();
+        let first = park();
         holding.end();
-        park();
+        drop(first);
+        assert!(park().is_none());
         assert!(holding.begin());
         assert!(!holding.are_clean(1));
-        park();
+        let _parked = park();
         assert!(holding.are_clean(1) && !holding.are_clean(2));
+    }
+
+    #[test]
+    fn a_connection_that_ends_is_not_among_the_clean_ones() {
+        let holding = Holding::default();
+        let park = || holding.park(Parked { client: None, along: None });
+        assert!(holding.begin());
+        let (first, _second) = (park(), park());
+        assert!(holding.are_clean(2));
+        drop(first);
+        assert!(!holding.are_clean(2) && holding.are_clean(1));
+        holding.end();
+        assert!(holding.begin());
+        let _third = park();
+        assert!(holding.are_clean(1), "the next hand-over counts anew");
     }
 }

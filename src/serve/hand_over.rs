@@ -491,6 +491,42 @@ mod tests {
         assert_eq!(stuck.lock().taken.len(), 500);
     }
 
+    /// Its peer does not close, or does. Another client is in the middle of a message, and finishes it.
+    #[test]
+    fn a_connection_that_ends_while_it_waits_costs_no_other_its_place() {
+        for closes in [false, true] {
+            let stage = Stage::new();
+            let gone = stage.connect(usize::MAX, UPGRADE);
+            let line = stage.connect(usize::MAX, &[UPGRADE, b"\x81\x85"].concat());
+            let mut handing = Box::pin(stage.hub.hand_over());
+            let mut poll = || block_on(poll_once(&mut handing));
+            assert!(poll().is_none());
+            stage.run();
+            block_on(stage.executor.run(async {
+                let members = stage.hub.presence("main").await.expect("it runs");
+                let ended = stage.hub.disconnect(members[0].id, Disconnect::POLICY).await;
+                ended.expect("it is there");
+            }));
+            stage.run();
+            assert!(gone.lock().taken.ends_with(&Disconnect::POLICY.frame()));
+            if closes {
+                gone.end();
+                stage.run();
+            }
+            stage.time.advance(LOOK);
+            assert!(poll().is_none(), "a message has begun");
+            stage.run();
+            assert!(poll().is_none(), "a message has begun");
+            line.send(b"\0\0\0\0hello");
+            stage.run();
+            stage.time.advance(LOOK);
+            assert!(poll().is_none(), "it asks the manager");
+            stage.run();
+            let handed = poll().expect("all are clean").expect("the manager runs");
+            assert_eq!((handed.sockets().len(), handed.left_behind()), (1, 0));
+        }
+    }
+
     /// A client has a message in its queue, and a request does not come whole.
     #[test]
     fn a_backplane_that_does_not_answer_is_waited_for_once() {

@@ -320,15 +320,15 @@ async fn serve_requests<T: Transport, H: Handler>(
     // Without a place a client would have to go for it.
     let Some(mut place) = shared.admissions.idle() else { return };
     let mut over = shared.timers.after(shared.config.idle_timeout);
-    let mut is_parked = false;
+    let mut parked = None;
     let comes = poll_fn(|cx| {
         let is_over = Pin::new(&mut over).poll(cx).is_ready() || place.poll_leave(cx).is_ready();
         if shared.holding.is_held() {
-            if !std::mem::replace(&mut is_parked, true) {
-                park_idle(&shared.holding, &transport, &peer);
+            if parked.is_none() {
+                parked = park_idle(&shared.holding, &transport, &peer);
             }
         } else {
-            is_parked = false;
+            parked = None;
             if transport.poll_readable(cx).is_ready() {
                 return Poll::Ready(true);
             }

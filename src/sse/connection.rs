@@ -24,6 +24,7 @@ use crate::http1::response::Response;
 use crate::http1::url::query_of;
 use crate::hub::client::Client;
 use crate::hub::handle::Hub;
+use crate::hub::holding::Parking;
 use crate::hub::queue::{Drained, Queue};
 use crate::hub::since::{Begin, InvalidSince, Missed, Since};
 use crate::hub::unsent::{Progress, Unsent};
@@ -339,15 +340,15 @@ impl<T: Transport> Stream<'_, T> {
                 return end;
             }
         }
-        let mut is_parked = false;
+        let mut parked = None;
         poll_fn(|cx| {
             let ended = self.poll(cx);
             let holding = &self.hub.shared().holding;
             if !holding.is_held() {
-                is_parked = false;
-            } else if ended.is_pending() && !is_parked && !self.outgoing.timeouts.is_writing() {
-                is_parked = true;
-                self.park(client, handler);
+                parked = None;
+            } else if ended.is_pending() && parked.is_none() && !self.outgoing.timeouts.is_writing()
+            {
+                parked = self.park(client, handler);
             }
             ended
         })
@@ -356,10 +357,10 @@ impl<T: Transport> Stream<'_, T> {
 
     /// Says that the connection is clean: what comes from now on waits in the queue until it is
     /// written.
-    fn park<H: Handler>(&self, client: &Client, handler: &H) {
+    fn park<'c, H: Handler>(&self, client: &'c Client, handler: &H) -> Option<Parking<'c>> {
         let idle = self.outgoing.timeouts.idle();
         let (socket, events) = (self.transport.handle(), Some(self.asked.format.number()));
-        park_client(socket.as_ref(), client, handler, Details { idle, events });
+        park_client(socket.as_ref(), client, handler, Details { idle, events })
     }
 
     /// Writes, looks for the peer's end, keeps time. Ready only with an end. While the hub is held

@@ -152,7 +152,7 @@ impl<T: Transport> Connection<'_, T> {
     async fn stand_still<H: Handler>(&mut self, client: &Client, handler: &H) -> Result<(), End> {
         let idle = self.outgoing.timeouts.idle();
         let socket = self.reader.transport.handle();
-        park_client(socket.as_ref(), client, handler, Details { idle, events: None });
+        let _parked = park_client(socket.as_ref(), client, handler, Details { idle, events: None });
         self.pause = Some(ReadPause::HandOver);
         let ended = poll_fn(|cx| {
             if let Poll::Ready(end) = self.poll_write_and_timeouts(cx) {
