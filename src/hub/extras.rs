@@ -14,6 +14,8 @@ pub(crate) struct Extras {
     pub(crate) missed: u64,
     /// Its place in the one room whose messages it counts.
     pub(crate) cursor: Option<Cursor>,
+    /// Whether the client is the embedding program: it has no peer, and no process takes it over.
+    pub(crate) is_program: bool,
     /// The limits of its queue, if they are not those of all.
     pub(crate) terms: Option<Arc<QueueConfig>>,
 }

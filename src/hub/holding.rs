@@ -88,7 +88,7 @@ pub(crate) struct Roster {
     pub(crate) uptime: u64,
     pub(crate) rooms: Vec<state::Room>,
     pub(crate) kept: Vec<Kept>,
-    /// Clients that were told to come back.
+    /// Clients with a peer that were told to come back.
     pub(crate) left: usize,
 }
 

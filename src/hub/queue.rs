@@ -229,7 +229,7 @@ impl Queue {
         // The other process has sent it something.
         state.sent = true;
         if missed > 0 || cursor.is_some() {
-            state.extras = Some(Box::new(Extras { missed, cursor, terms: None }));
+            state.extras = Some(Box::new(Extras { missed, cursor, ..Extras::default() }));
         }
         state.encoding
     }
@@ -248,6 +248,16 @@ impl Queue {
             cursor => cursor.map(|cursor| cursor.plain()),
         };
         Some(Clean { missed, encoding, cursor })
+    }
+
+    /// Notes that the client is the embedding program, which has no peer.
+    pub(crate) fn set_program(&self) {
+        self.lock().extras.get_or_insert_default().is_program = true;
+    }
+
+    /// Whether the client is the embedding program.
+    pub(crate) fn is_program(&self) -> bool {
+        self.lock().extras.as_ref().is_some_and(|extras| extras.is_program)
     }
 
     /// Ends the wait for the handshake: what is pushed may be written from now on.

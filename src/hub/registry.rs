@@ -396,11 +396,13 @@ impl Registry {
             kept.push(Kept { place, since: entry.since, user: entry.user.clone(), rooms, clean });
             is_kept[id.slot as usize] = true;
         }
+        let mut left = 0;
         let others = self.entries.iter().filter(|(slot, _)| !is_kept[*slot]);
-        let others: Vec<_> = others
-            .map(|(slot, entry)| ClientId { slot: slot as u32, generation: entry.generation })
-            .collect();
-        let left = others.len();
+        let others = others.map(|(slot, entry)| {
+            left += usize::from(!entry.queue.is_program());
+            ClientId { slot: slot as u32, generation: entry.generation }
+        });
+        let others: Vec<_> = others.collect();
         for id in others {
             self.remove(id, Disconnect::RESTART);
         }

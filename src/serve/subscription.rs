@@ -100,6 +100,7 @@ impl Hub {
         let detached = Detached::new(self);
         let admitting = registration::admit(self, admission, ClientKind::Subscription);
         let Admitted { registered, client, begin, .. } = admitting.await?;
+        registered.queue.set_program();
         registered.queue.open(None);
         let position = begin.map(|begin| begin.position);
         Ok(Subscription { registered, client, position, _counted: counted, _detached: detached })

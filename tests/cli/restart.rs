@@ -171,7 +171,7 @@ fn a_client_that_is_not_clean_is_closed_with_1012() {
     }
     let begin = Instant::now();
     server.signal(Signal::USR2);
-    server.logged("2 clients were not clean: closed with 1012");
+    server.logged("2 clients cannot go along: closed with 1012");
     server.logged(DONE);
     assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
     for _ in 0..40 {
@@ -412,6 +412,10 @@ fn pipes_go_on() {
     assert_eq!(line, "half a line and the rest");
     drop(stdin);
     assert_eq!(server.exit_code(), Some(0), "at the end of its input it drains");
+    let is_wrong = |line: &&String| line.contains("1012") || line.contains("1 clients");
+    let rest: Vec<_> = server.stderr.iter().collect();
+    let wrong: Vec<_> = server.log.iter().chain(&rest).filter(is_wrong).collect();
+    assert_eq!(wrong.len(), 0, "standard output is no client that cannot go along: {wrong:?}");
 }
 
 /// Hears numbers in order, each once, up to the end: as a WebSocket or as a reader of events. Returns

@@ -90,7 +90,7 @@ pub(crate) struct Server {
     pub(crate) stdout: Receiver<String>,
     pub(crate) stderr: Receiver<String>,
     /// Lines of standard error that were read so far.
-    log: Vec<String>,
+    pub(crate) log: Vec<String>,
 }
 
 impl Server {

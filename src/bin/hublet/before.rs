@@ -41,6 +41,7 @@ mod linux {
 
     use super::{Failure, Running};
     use crate::inherited::InheritedListener;
+    use crate::log::counted;
     use crate::pipe;
     pub(crate) use crate::restart::unblock_signals;
     use crate::restart::{Inherited, Program, block_signals};
@@ -116,8 +117,9 @@ mod linux {
         program.ask(reactor).await?;
         let mut paused = pipe.pause(reactor, plan).await?;
         let hand_over = hub.hand_over().await.map_err(|error| error.to_string())?;
-        if hand_over.left_behind() > 0 {
-            ::log::info!("{} clients were not clean: closed with 1012", hand_over.left_behind());
+        let left = hand_over.left_behind();
+        if left > 0 {
+            ::log::info!("{} cannot go along: closed with 1012", counted(left, "client"));
         }
         let mut state = format!("hublet {}\n", HandOver::VERSION);
         open.iter().for_each(|open| state.push_str(&open.line));

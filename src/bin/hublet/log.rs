@@ -17,6 +17,11 @@ const LINES: u32 = 50;
 /// The interval in which lines are counted.
 const SECOND: Duration = Duration::from_secs(1);
 
+/// A number of things in words: `1 client`, `2 clients`.
+pub(crate) fn counted(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
 struct Stderr {
     /// The lines of each level in the current second.
     budgets: Mutex<[Budget; LEVELS]>,

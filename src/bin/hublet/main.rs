@@ -58,6 +58,7 @@ use begun::{Begun, begin, say_limits};
 use flags::{Action, Options};
 use handler::Relay;
 use join_log::Fold;
+use log::counted;
 use main_thread::MainThread;
 use patient::Patient;
 use pipe::{Pipe, Plan};
@@ -325,8 +326,9 @@ async fn run(
     match count {
         None => announce(&plan, &names),
         Some(count) => ::log::info!(
-            "restarted as {}: {count} connections go on, listening on {}",
+            "restarted as {}: {} kept, listening on {}",
             env!("CARGO_PKG_VERSION"),
+            counted(count, "connection"),
             names.join(", ")
         ),
     }
@@ -351,7 +353,7 @@ async fn run(
         }
         let (hub, pipe, helper) = (&hub, &pipe, helper.as_deref());
         systemd::reloading();
-        ::log::info!("restarting: {} clients go on", hub.stats().clients);
+        ::log::info!("restarting: {} connected", counted(hub.stats().clients, "client"));
         let running =
             Running { hub, reactor, signals: &signals, open: &open, pipe, plan: &plan, helper };
         let sentence = restart(&program, running).await;
@@ -362,7 +364,8 @@ async fn run(
     drop(open);
 
     systemd::stopping(plan.drain_max);
-    ::log::info!("shutting down: closing {} clients with {reason}", hub.stats().clients);
+    let clients = counted(hub.stats().clients, "client");
+    ::log::info!("shutting down: closing {clients} with {reason}");
     let deadline = Instant::now() + plan.drain_max;
     let drained = async {
         pipe.stop(&plan);
