@@ -23,6 +23,10 @@ const SWEEP_INTERVAL: u64 = 1_000_000_000;
 /// at for each message.
 const SHED_SHARE: usize = 32;
 
+/// Rooms without a member that go at most when a new room needs a place: one, but more of a hub that
+/// another process has left with more rooms than may be here. Each is a pass over all rooms.
+const FORGOTTEN_MAX: usize = 8;
+
 /// The rooms of a hub by name.
 ///
 /// A room exists while it has a member. One that keeps messages, or the count of a reader that came
@@ -404,7 +408,13 @@ impl Rooms {
             }
             self.forget(name);
         }
-        if self.rooms.len() >= self.rooms_max {
+        if self.rooms.len() - self.memberless >= self.rooms_max {
+            return None;
+        }
+        for _ in 0..FORGOTTEN_MAX {
+            if self.rooms.len() < self.rooms_max {
+                break;
+            }
             // The one without a member whose newest message is oldest; one that had none before those.
             let memberless = self.rooms.iter().filter(|(_, room)| room.is_empty());
             let oldest = memberless.min_by_key(|(name, room)| (room.last_used(), *name));

@@ -311,8 +311,8 @@ fn a_lower_limit_closes_no_client() {
         ["/ws/a", "/ws/b"].map(|path| Peer::<TcpStream>::connect(&address, path)).into();
     fs::write(&file, "HUBLET_MAX_CLIENTS=1\nHUBLET_MAX_ROOMS=1\n").expect("written");
     server.signal(Signal::USR2);
-    server.logged("2 clients are connected and 1 are allowed now");
-    server.logged("2 rooms exist and 1 are allowed now");
+    server.logged("2 clients are connected and the limit is 1 now");
+    server.logged("2 rooms exist and the limit is 1 now");
     server.logged(DONE);
     for peer in &mut peers {
         peer.say("still here");

@@ -1653,4 +1653,18 @@ FAULTS = [
         "flushed = None; let _ = is_back;",
         "serve/hand_over.rs",
     ),
+    Fault(
+        "restart: a connection that ends while it waits counts as clean twice",
+        "hub/holding.rs",
+        "self.0.ended.fetch_add(1, Ordering::Relaxed);",
+        "self.0.ended.fetch_add(0, Ordering::Relaxed);",
+        "serve/hand_over.rs",
+    ),
+    Fault(
+        "restart: a lower limit on rooms never comes to hold",
+        "hub/rooms.rs::make",
+        "for _ in 0..FORGOTTEN_MAX {",
+        "for _ in 0..1 {",
+        "hub/tests/rooms.rs",
+    ),
 ]

@@ -56,16 +56,17 @@ pub(crate) fn say_limits(hub: &Hub, (wanted, max_rooms): (Option<usize>, usize),
         limit = Some(sizing.max_clients);
     }
     let stats = hub.stats();
-    let limits = [
-        (stats.clients, "clients are connected", limit),
-        (stats.rooms, "rooms exist", Some(max_rooms)),
-    ];
-    for (there, are, limit) in limits {
-        if let Some(limit) = limit.filter(|&limit| is_taken && there > limit) {
-            ::log::warn!(
-                "{there} {are} and {limit} are allowed now: they stay, and no other is admitted \
-                 before enough of them have left"
-            );
-        }
+    let (clients, rooms) = (stats.clients, stats.rooms);
+    if let Some(limit) = limit.filter(|&limit| is_taken && clients > limit) {
+        ::log::warn!(
+            "{clients} clients are connected and the limit is {limit} now: they stay, and no other \
+             is admitted before enough of them have left"
+        );
+    }
+    if is_taken && rooms > max_rooms {
+        ::log::warn!(
+            "{rooms} rooms exist and the limit is {max_rooms} now: rooms without members go when \
+             another begins, and none begins while as many as the limit have members"
+        );
     }
 }

@@ -319,3 +319,34 @@ fn rooms_are_what_the_model_says() {
         (0..world.rng.usize(20..120)).for_each(|_| world.step());
     });
 }
+
+/// Another process has left more than may be here.
+#[test]
+fn rooms_without_members_go_until_the_limit_holds() {
+    let _time = VirtualTime::start();
+    let config = Config::default().history(vec![HistoryRule::new("keep*", 1)]);
+    let config = || HistoryConfig::new(&config, None);
+    let mut before = Rooms::new(20, config(), Arc::<Counters>::default(), Arc::default());
+    for number in 0..20 {
+        let name = format!("keep {number}").into();
+        before.append_kept(&name, &[numbered(number, 4)], None, |_| None).expect("made");
+    }
+    let (uptime, plain) = before.plain();
+    let mut rooms = Rooms::new(4, config(), Arc::<Counters>::default(), Arc::default());
+    rooms.resume(uptime);
+    plain.iter().for_each(|room| rooms.restore(room));
+    for slot in 0..3 {
+        rooms.add_restored(&format!("keep {slot}").into(), slot);
+    }
+    let comes = |rooms: &mut Rooms, name: &str| {
+        let is_made = rooms.add(&name.into(), 7).is_some();
+        (is_made, rooms.len())
+    };
+    assert_eq!(comes(&mut rooms, "first"), (true, 13), "eight go");
+    assert_eq!(comes(&mut rooms, "second"), (false, 13), "as many as may be have members");
+    rooms.remove(&"first".into(), 0);
+    assert_eq!(comes(&mut rooms, "second"), (true, 5));
+    rooms.remove(&"second".into(), 0);
+    assert_eq!(comes(&mut rooms, "third"), (true, 4), "one goes");
+    rooms.check();
+}
