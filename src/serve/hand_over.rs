@@ -131,7 +131,7 @@ impl Hub {
     /// Nothing more is accepted, and no message or request is begun. What was read is published and
     /// answered, and queues are written. Connections that are clean then go along: WebSockets,
     /// server-sent events, and connections that wait for a request. Clean is a connection in which no
-    /// frame, no message and no request is cut and for which nothing waits.
+    /// frame, no message and no request is cut, and for which no hook runs and nothing waits.
     ///
     /// That takes 1 s at most. It ends after 100 ms without any progress, and after 50 ms where no client
     /// has messages in its queue, so that only what has begun is waited for. With Redis it waits up to
