@@ -1655,7 +1655,7 @@ FAULTS = [
     ),
     Fault(
         "restart: a connection that ends while it waits counts as clean twice",
-        "hub/holding.rs",
+        "hub/holding.rs::drop",
         "self.0.ended.fetch_add(1, Ordering::Relaxed);",
         "self.0.ended.fetch_add(0, Ordering::Relaxed);",
         "serve/hand_over.rs",
