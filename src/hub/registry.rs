@@ -183,8 +183,9 @@ impl Registry {
         add(&self.counters.gaps, u64::from(begin.missed != Missed::Nothing));
         // From now on these messages are for this client too.
         add(&self.counters.recipients, newest - position);
-        // What only asks a room that had no message has been told no number.
-        if reading.since.is_some() && (has_messages || !reading.ends) {
+        // What only asks is told a number by a message or by a gap, and comes back with it.
+        let is_told = has_messages || begin.missed != Missed::Nothing || !reading.ends;
+        if reading.since.is_some() && is_told {
             self.rooms.keep_count(name);
         }
         if reading.ends && position == newest {

@@ -537,6 +537,22 @@ fn what_only_asks_a_room_that_had_no_message_leaves_none() {
     }
 }
 
+/// It comes back with the number that the gap had.
+#[test]
+fn a_reader_that_leaves_behind_a_gap_is_told_of_it_once() {
+    for config in [Config::default(), keeping(9)] {
+        let stage = Stage::new(config);
+        let mut since = Since::Position(4711);
+        for missed in [Missed::Unknown, Missed::Nothing, Missed::Nothing] {
+            let reading = Reading { ends: true, ..numbering(since) };
+            let (_peer, _, task, begin) = subscribe(&stage, reading);
+            assert_eq!(finished(task), Disconnect::NORMAL);
+            assert_eq!(begin.missed, missed, "since {since}");
+            since = Since::Position(begin.position);
+        }
+    }
+}
+
 /// The last reader with `since` comes back and is not told of a loss that was none.
 #[test]
 fn a_room_keeps_its_count_for_a_lone_reader_until_the_age_of_history() {
