@@ -164,6 +164,9 @@ pub(crate) enum Command {
     Backplane(LinkEvent),
     /// At most `limit` of the messages that a room keeps; `None` if there is no such room.
     History { room: Arc<str>, since: Since, limit: usize, reply: Reply<Option<History>> },
+    /// What a room keeps next for a reader that is told where it stands; `None` if there is no such
+    /// room.
+    ReadNext { room: Arc<str>, since: Since, reply: Reply<Option<History>> },
     /// A reader waits for the next message of a room: `reply` hears it, or what is there already.
     Await { room: Arc<str>, since: Since, reply: Reply<History> },
     /// A reader that waited has given up.

@@ -277,6 +277,9 @@ impl Manager {
             Command::History { room, since, limit, reply } => {
                 reply.answer(registry.history(&room, since, limit));
             }
+            Command::ReadNext { room, since, reply } => {
+                reply.answer(registry.tell_next(&room, since));
+            }
             Command::ReadEvents { queue, reply } => {
                 registry.add_reader(queue);
                 reply.answer(());
@@ -479,7 +482,7 @@ impl Manager {
                 continue;
             }
             // A broadcast has a position of its own in each room.
-            let newest = registry.history(&room, Since::Now, 0).map(|kept| kept.newest);
+            let newest = registry.tell_next(&room, Since::Now).map(|kept| kept.newest);
             let of_all = newest.map(|newest| newest - batch.messages.len() as u64);
             // A room that is not there has no count: any number is one that no reader expects.
             let before = before.or(of_all).unwrap_or_else(any_position);
@@ -501,7 +504,7 @@ fn is_heard(registry: &Registry, waiters: &Waiters, topic: &Topic) -> bool {
 /// Makes a client a member of its first rooms, or of one more, or has a reader wait for a room.
 fn join(registry: &mut Registry, waiters: &mut Waiters, command: Command) {
     match command {
-        Command::Await { room, since, reply } => match registry.history(&room, since, 1) {
+        Command::Await { room, since, reply } => match registry.tell_next(&room, since) {
             Some(kept) if !kept.messages.is_empty() || kept.missed != Missed::Nothing => {
                 reply.answer(kept);
             }

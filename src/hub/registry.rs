@@ -269,6 +269,14 @@ impl Registry {
         Some(self.rooms.get(room)?.history(since, limit))
     }
 
+    /// The next message that a room keeps for a reader, which comes back with the position that it is
+    /// told: the room keeps its count. `None` if there is no such room.
+    pub(crate) fn tell_next(&mut self, room: &str, since: Since) -> Option<History> {
+        let next = self.rooms.get(room)?.history(since, 1);
+        self.rooms.keep_count(room);
+        Some(next)
+    }
+
     /// Messages may have passed every room unheard: each begins a new life. Clients that are told of
     /// gaps are told; returns those that count, which are to be removed.
     pub(crate) fn begin_anew(&mut self) -> Vec<ClientId> {

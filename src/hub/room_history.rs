@@ -8,7 +8,7 @@ use crate::hub::command::Command;
 use crate::hub::handle::Hub;
 use crate::hub::history_config::messages_max;
 use crate::hub::pending_reply::PendingReply;
-use crate::hub::reply::reply;
+use crate::hub::reply::{Reply, reply};
 use crate::hub::since::{History, Since};
 use crate::name::is_name;
 
@@ -17,7 +17,7 @@ impl Hub {
     ///
     /// Each message of a room has a position, one more than the one before it. The count of a room
     /// begins at a random number. A room without a member is there as long as it keeps messages, or
-    /// the count of a reader that came with [`since`](crate::Admission::since).
+    /// the count of a reader that came with [`since`](crate::Admission::since), or read it by request.
     ///
     /// # Errors
     ///
@@ -90,12 +90,32 @@ impl Hub {
         since: Since,
         limit: usize,
     ) -> Result<Option<History>, Error> {
+        let command = |room, reply| Command::History { room, since, limit, reply };
+        self.kept_here_or_elsewhere(room, since, limit, command).await
+    }
+
+    /// As [`history`](Self::history), with at most one message, for a reader that comes back with the
+    /// position that it is told: the room keeps its count.
+    pub(crate) async fn next_of(&self, room: &str, since: Since) -> Result<Option<History>, Error> {
+        let command = |room, reply| Command::ReadNext { room, since, reply };
+        self.kept_here_or_elsewhere(room, since, 1, command).await
+    }
+
+    /// What a room keeps: the manager answers a command, or the backplane if the room has no member
+    /// here.
+    async fn kept_here_or_elsewhere(
+        &self,
+        room: &str,
+        since: Since,
+        limit: usize,
+        command: impl FnOnce(Arc<str>, Reply<Option<History>>) -> Command,
+    ) -> Result<Option<History>, Error> {
         if !is_name(room) {
             return Err(Error::new(Kind::Name));
         }
         let room: Arc<str> = room.into();
         let (name, shared) = (Arc::clone(&room), self.shared());
-        let kept = self.request(|reply| Command::History { room, since, limit, reply }).await?;
+        let kept = self.request(|reply| command(room, reply)).await?;
         match &shared.backplane {
             Some(backplane)
                 if kept.is_none() && messages_max(&shared.config.history, &name) > 0 =>

@@ -99,7 +99,7 @@ pub(crate) async fn answer<T: Transport, H: Handler>(
         let admission = run_request_hook(hook, reason).await?;
         since = admission.since.unwrap_or(since);
         let room = room_of(&admission, &room)?;
-        let kept = hub.kept(&room, since, 1).await.map_err(|_| unanswered(hub))?;
+        let kept = hub.next_of(&room, since).await.map_err(|_| unanswered(hub))?;
         Ok::<_, Response>((room, admission.until, kept))
     };
     let begun = exchange.slot.within(begun).await;
@@ -200,7 +200,7 @@ async fn wait_for<T: Transport>(
     if let Some(ended) = ended? {
         return Ok(ended);
     }
-    let kept = hub.kept(room, since, 1).await.map_err(|_| unanswered(hub))?;
+    let kept = hub.next_of(room, since).await.map_err(|_| unanswered(hub))?;
     // The manager answered this before, if a message came meanwhile.
     let heard = poll_once(&mut answer).await.and_then(Result::ok);
     if heard.is_some() {

@@ -286,6 +286,29 @@ fn a_reader_without_history_is_told_of_its_loss_at_once() {
     drop(member);
 }
 
+/// The answer without a message has a position, and the last member leaves before the next request.
+#[test]
+fn a_room_keeps_the_count_that_a_request_was_told() {
+    for (config, status, missed) in
+        [(keeping(1), 200, None), (Config::default().http(true), 204, Some("1"))]
+    {
+        let hub = hub(config);
+        for (room, query) in [("waits", "?since=now&wait=1ms"), ("asks", "")] {
+            let member = hub.join_at(&format!("/ws/{room}"));
+            let mut peer = hub.dial();
+            let (nothing, _) = ask(&mut peer, &format!("/pub/{room}{query}"), "");
+            assert_eq!(nothing.status, 204);
+            let told = number(&nothing, "Hublet-Position");
+            drop(member);
+            until("the member has left", || hub.hub.stats().clients == 0);
+            assert_eq!(publish(&hub, room, "first"), told + 1);
+            let (next, _) = ask(&mut peer, &format!("/pub/{room}?since={told}&wait=30s"), "");
+            assert_eq!((next.status, next.header("Hublet-Missed")), (status, missed), "{room}");
+            assert_eq!(number(&next, "Hublet-Position"), told + 1);
+        }
+    }
+}
+
 #[test]
 fn a_wait_takes_a_clients_place_and_gives_its_handshake_back() {
     let hub = hub(keeping(1).max_clients(Some(2)).handshakes(1));

@@ -215,9 +215,16 @@ FAULTS = [
         "hub/tests/history.rs",
     ),
     Fault(
+        "polling: a room forgets the count that a request was told",
+        "hub/registry.rs::tell_next",
+        "self.rooms.keep_count(room);",
+        "",
+        "hub/tests/history.rs",
+    ),
+    Fault(
         "polling: a message that comes as a wait ends is lost",
         "serve/kept.rs::wait_for",
-        "let kept = hub.kept(room, since, 1).await.map_err(|_| unanswered(hub))?;",
+        "let kept = hub.next_of(room, since).await.map_err(|_| unanswered(hub))?;",
         "let kept = hub.kept(room, Since::Now, 0).await.map_err(|_| unanswered(hub))?; drop(answer); "
         "answer = hub.next_kept(Arc::clone(room), Since::Now);",
     ),

@@ -537,6 +537,21 @@ fn what_only_asks_a_room_that_had_no_message_leaves_none() {
     }
 }
 
+/// Its room came to be while it waited, and has no other reader with a number.
+#[test]
+fn a_room_keeps_the_count_of_a_message_that_ended_a_wait() {
+    let stage = Stage::new(Config::default());
+    let hub = stage.hub.clone();
+    let wait = stage.start(async move { hub.next_kept("main".into(), Since::Now).await });
+    let id = stage.client(None, &["main"]).id();
+    publish(&stage, [0]);
+    let heard = finished(wait).expect("the hub runs");
+    stage
+        .ask(move |hub| async move { hub.disconnect(id, Disconnect::NORMAL).await })
+        .expect("it was there");
+    assert_eq!(position(&stage, "main"), Some(heard.position + 1));
+}
+
 /// It comes back with the number that the gap had.
 #[test]
 fn a_reader_that_leaves_behind_a_gap_is_told_of_it_once() {
