@@ -54,6 +54,9 @@ macro_rules! stats {
             pub(crate) deflating: AtomicUsize,
             /// Whether a peer has spoken TLS, which no port of ours does: the log warns once.
             pub(crate) has_seen_tls: AtomicBool,
+            /// Whether a reader that waited has given up while the inbox was full: the manager looks
+            /// for all that have.
+            pub(crate) has_given_up: AtomicBool,
         }
 
         impl Counters {

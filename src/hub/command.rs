@@ -169,8 +169,8 @@ pub(crate) enum Command {
     ReadNext { room: Arc<str>, since: Since, reply: Reply<Option<History>> },
     /// A reader waits for the next message of a room: `reply` hears it, or what is there already.
     Await { room: Arc<str>, since: Since, reply: Reply<History> },
-    /// A reader that waited has given up.
-    GiveUp,
+    /// A reader that waited for a room has given up.
+    GiveUp { room: Arc<str> },
     /// A reader of events: `reply` hears from when on it is one.
     ReadEvents { queue: Arc<EventQueue>, reply: Reply<()> },
     /// Another process takes the hub over: `parked` are the clients of the connections that are clean.

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures_lite::future::yield_now;
 
@@ -172,6 +173,9 @@ impl Manager {
                 self.asking.extend(reports.asking);
             }
             self.replay();
+            if !self.waiters.is_empty() {
+                self.forget_waiters();
+            }
             self.registry.tidy();
             self.eviction.run(&mut self.registry);
             if let Some(subscriptions) = &mut self.subscriptions {
@@ -284,7 +288,7 @@ impl Manager {
                 registry.add_reader(queue);
                 reply.answer(());
             }
-            Command::GiveUp => self.waiters.give_up(),
+            Command::GiveUp { room } => self.waiters.give_up(&room),
             Command::HandOver { parked, waits_for, reply } => {
                 let roster = registry.hand_over(&parked, waits_for);
                 if roster.is_some() {
@@ -466,6 +470,15 @@ impl Manager {
 }
 
 impl Manager {
+    /// Forgets the readers that have given up, if one could not say so.
+    #[cold]
+    fn forget_waiters(&mut self) {
+        let has_given_up = &self.counters.has_given_up;
+        if has_given_up.load(Ordering::Relaxed) && has_given_up.swap(false, Ordering::AcqRel) {
+            self.waiters.sweep();
+        }
+    }
+
     /// Hands the first of the messages in hand to the readers that wait for one of their target.
     #[cold]
     async fn answer_waiters(&mut self, target: &Target, before: Option<u64>) {

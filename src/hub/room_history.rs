@@ -1,6 +1,7 @@
 //! What a hub keeps of its rooms' messages, and where a room stands.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Kind};
 use crate::hub::backplane::Link;
@@ -147,8 +148,13 @@ impl Hub {
         self.request(|reply| Command::Await { room, since, reply })
     }
 
-    /// Tells the manager that a reader waits no more, if the inbox has room.
-    pub(crate) fn give_up(&self) {
-        drop(self.shared().inbox.try_send(Command::GiveUp));
+    /// Tells the manager that a reader waits no more for a room. Its answer has been dropped.
+    pub(crate) fn give_up(&self, room: Arc<str>) {
+        let shared = self.shared();
+        if shared.inbox.try_send(Command::GiveUp { room }).is_err() {
+            shared.counters.has_given_up.store(true, Ordering::Release);
+            // Refused again, the manager has more to do. It looks for this after that.
+            drop(shared.inbox.try_send(Command::Wake));
+        }
     }
 }

@@ -14,19 +14,35 @@ const SWEEP_MIN: usize = 64;
 /// The readers that wait, by room. A reader makes no room: it waits for one that is not there as well.
 ///
 /// Each has a place among the clients of the hub. A reader that gives up stays in its list until a
-/// message comes, or until half of all have given up. So there are at most twice as many as places,
-/// and [`SWEEP_MIN`].
+/// message comes, or until half of those of its room have given up. So there are at most twice as
+/// many as places, and [`SWEEP_MIN`], and a room that all have given up has none.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
-    rooms: HashMap<Arc<str>, Vec<Waiter>>,
+    rooms: HashMap<Arc<str>, Waiting>,
     /// How many there are in all rooms.
     len: usize,
-    /// How many of them have said that they have given up.
-    given_up: usize,
     /// How many there may be before those that have given up are looked for.
     sweep_at: usize,
     /// With a backplane: rooms that have lost their last reader and that the manager has not taken.
     vacated: Option<Vec<Topic>>,
+}
+
+/// The readers that wait for one room.
+#[derive(Debug, Default)]
+struct Waiting {
+    waiters: Vec<Waiter>,
+    /// How many of them have said that they have given up.
+    given_up: usize,
+}
+
+impl Waiting {
+    /// Forgets the readers that have given up, each looked at; returns how many.
+    fn sweep(&mut self) -> usize {
+        let before = self.waiters.len();
+        self.waiters.retain(|waiter| waiter.reply.is_awaited());
+        self.given_up = 0;
+        before - self.waiters.len()
+    }
 }
 
 /// A reader that waits.
@@ -66,21 +82,29 @@ impl Waiters {
         matches!(topic, Topic::Room(room) if self.rooms.contains_key(room))
     }
 
-    /// Adds a reader, which has all that is there.
+    /// Adds a reader, which has all that is there, unless it has given up.
     pub(crate) fn add(&mut self, room: Arc<str>, since: Since, reply: Reply<History>) {
+        if !reply.is_awaited() {
+            return;
+        }
         if self.len >= self.sweep_at.max(SWEEP_MIN) {
             self.sweep();
             self.sweep_at = 2 * self.len;
         }
-        self.rooms.entry(room).or_default().push(Waiter { since, reply });
+        self.rooms.entry(room).or_default().waiters.push(Waiter { since, reply });
         self.len += 1;
     }
 
-    /// Notes that a reader has given up.
-    pub(crate) fn give_up(&mut self) {
-        self.given_up += 1;
-        if 2 * self.given_up >= self.len {
-            self.sweep();
+    /// Notes that a reader of a room has given up.
+    pub(crate) fn give_up(&mut self, room: &str) {
+        let Some(waiting) = self.rooms.get_mut(room) else { return };
+        waiting.given_up += 1;
+        if 2 * waiting.given_up < waiting.waiters.len() {
+            return;
+        }
+        self.len -= waiting.sweep();
+        if waiting.waiters.is_empty() {
+            self.take(room);
         }
     }
 
@@ -91,9 +115,14 @@ impl Waiters {
 
     /// Takes out the readers of a room.
     pub(crate) fn take(&mut self, room: &str) -> Vec<Waiter> {
-        let Some((room, waiters)) = self.rooms.remove_entry(room) else { return Vec::new() };
+        let Some((room, Waiting { waiters, .. })) = self.rooms.remove_entry(room) else {
+            return Vec::new();
+        };
         self.vacated.iter_mut().for_each(|vacated| vacated.push(Topic::Room(Arc::clone(&room))));
         self.len -= waiters.len();
+        if self.rooms.is_empty() {
+            self.rooms = HashMap::new();
+        }
         waiters
     }
 
@@ -102,18 +131,17 @@ impl Waiters {
         self.rooms.keys().cloned().collect()
     }
 
-    fn sweep(&mut self) {
-        let Self { rooms, vacated, .. } = self;
-        rooms.retain(|room, waiters| {
-            waiters.retain(|waiter| waiter.reply.is_awaited());
-            if let (true, Some(vacated)) = (waiters.is_empty(), vacated.as_mut()) {
+    /// Forgets all readers that have given up.
+    pub(crate) fn sweep(&mut self) {
+        let Self { rooms, vacated, len, .. } = self;
+        rooms.retain(|room, waiting| {
+            *len -= waiting.sweep();
+            if let (true, Some(vacated)) = (waiting.waiters.is_empty(), vacated.as_mut()) {
                 vacated.push(Topic::Room(Arc::clone(room)));
             }
-            !waiters.is_empty()
+            !waiting.waiters.is_empty()
         });
-        self.len = self.rooms.values().map(Vec::len).sum();
-        self.given_up = 0;
-        if self.len == 0 {
+        if *len == 0 {
             self.rooms = HashMap::new();
         }
     }
@@ -160,15 +188,41 @@ mod tests {
         let mut waiters = Waiters::default();
         let mut patient = wait(&mut waiters, "patient", Since::Now);
         for round in 0..1_000 {
+            // The manager does not hear of these.
             drop(wait(&mut waiters, &format!("room {round}"), Since::Now));
             assert!(waiters.len <= SWEEP_MIN, "{}", waiters.len);
         }
-        while waiters.len > 2 {
-            waiters.give_up();
-        }
+        waiters.sweep();
+        assert_eq!(waiters.len, 1);
+        waiters.give_up("another room");
         assert!(block_on(poll_once(&mut patient)).is_none(), "it waits still");
         drop(patient);
-        waiters.give_up();
+        waiters.give_up("patient");
         assert!(waiters.is_empty() && waiters.rooms.capacity() == 0);
+    }
+    /// With a backplane the hub hears a room as long as a reader waits for it.
+    #[test]
+    fn a_room_is_vacated_with_its_last_reader() {
+        let mut waiters = Waiters::default();
+        waiters.note_vacated();
+        let _others: Vec<_> = (0..9).map(|_| wait(&mut waiters, "other", Since::Now)).collect();
+        let room = Topic::Room("main".into());
+        for readers in [1, 2, 3, 8, 50] {
+            let mut answers: Vec<_> =
+                (0..readers).map(|_| wait(&mut waiters, "main", Since::Now)).collect();
+            while answers.pop().is_some() {
+                let left = answers.len() + 1;
+                assert!(waiters.take_vacated().is_empty(), "{left} of {readers} wait");
+                waiters.give_up("main");
+            }
+            let vacated = waiters.take_vacated();
+            assert!(vacated.iter().eq([&room]), "{readers} have given up: {vacated:?}");
+            assert!(!waiters.are_any(&room));
+        }
+        let (reply, answer) = reply();
+        drop(answer);
+        waiters.add("main".into(), Since::Now, reply);
+        assert!(!waiters.are_any(&room), "it has given up before it was added");
+        assert_eq!(waiters.len, 9);
     }
 }

@@ -180,7 +180,7 @@ async fn wait_for<T: Transport>(
     let mut over = shared.timers.after(wait);
     let mut drain = pin!(hub.long_requests_end());
     // Told to the manager, so that it does not keep those that have given up.
-    let mut waiting = Waiting(Some(hub));
+    let mut waiting = Waiting(Some((hub, room)));
     let mut answer = hub.next_kept(Arc::clone(room), since);
     let ended = poll_fn(|cx| {
         if let Poll::Ready(answer) = Pin::new(&mut answer).poll(cx) {
@@ -210,12 +210,12 @@ async fn wait_for<T: Transport>(
 }
 
 /// A reader that waits. Dropped before it has heard anything, it has given up.
-struct Waiting<'a>(Option<&'a Hub>);
+struct Waiting<'a>(Option<(&'a Hub, &'a Arc<str>)>);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if let Some(hub) = self.0 {
-            hub.give_up();
+        if let Some((hub, room)) = self.0 {
+            hub.give_up(Arc::clone(room));
         }
     }
 }

@@ -34,6 +34,8 @@ use crate::time::virtual_time::VirtualTime;
 
 const ROOMS: usize = 3;
 const CLIENTS_MAX: usize = 24;
+/// Readers that wait at a time; the next one to come has one of them give up.
+const WAITS_MAX: usize = 3;
 const TICKS_MAX: usize = 200_000;
 const NEVER: usize = usize::MAX;
 
@@ -275,13 +277,18 @@ impl World {
         self.verbs.push(verb);
     }
 
+    /// A reader that waits gives up.
+    fn wait_no_more(&mut self) {
+        let (nth, room, task) = self.waits.swap_remove(self.rng.usize(..self.waits.len()));
+        event!("a reader waits no more for room {room} of hub {nth}");
+        self.executor.cancel(task);
+        self.hubs[nth].give_up(name(room).into());
+    }
+
     /// A reader waits for the next message of a room, or has waited long enough.
     fn wait(&mut self) {
-        if self.waits.len() > 3 {
-            let (nth, room, task) = self.waits.swap_remove(self.rng.usize(..self.waits.len()));
-            event!("a reader waits no more for room {room} of hub {nth}");
-            self.executor.cancel(task);
-            self.hubs[nth].give_up();
+        if self.waits.len() > WAITS_MAX {
+            self.wait_no_more();
             return;
         }
         let (nth, room) = (self.rng.usize(..self.hubs.len()), self.rng.usize(..ROOMS));
@@ -436,6 +443,16 @@ impl World {
                 !waits,
                 "a reader of hub {nth} that waits for room {room} hears its next message"
             );
+        }
+        // No message comes to these, and some give up before their room is subscribed.
+        for _ in 0..self.rng.usize(..=WAITS_MAX) {
+            self.wait();
+            if self.rng.bool() {
+                self.settle();
+            }
+        }
+        while !self.waits.is_empty() {
+            self.wait_no_more();
         }
         // Longer than a publisher waits, and than an empty room stays.
         for _ in 0..20 {

@@ -222,6 +222,27 @@ FAULTS = [
         "hub/tests/history.rs",
     ),
     Fault(
+        "polling: a room is heard after all its readers have given up, while others wait",
+        "hub/waiters.rs::Waiters::give_up",
+        "if 2 * waiting.given_up < waiting.waiters.len() { return; }",
+        "if 2 * waiting.given_up < self.len { return; }",
+        "hub/waiters.rs",
+    ),
+    Fault(
+        "polling: a room is heard for a reader that has given up before it was added",
+        "hub/waiters.rs::add",
+        "if !reply.is_awaited() { return; }",
+        "",
+        "hub/waiters.rs",
+    ),
+    Fault(
+        "polling: a reader that gives up while the inbox is full is kept",
+        "hub/room_history.rs::give_up",
+        "shared.counters.has_given_up.store(true, Ordering::Release);",
+        "",
+        "hub/tests/history.rs",
+    ),
+    Fault(
         "polling: a message that comes as a wait ends is lost",
         "serve/kept.rs::wait_for",
         "let kept = hub.next_of(room, since).await.map_err(|_| unanswered(hub))?;",

@@ -1,6 +1,6 @@
 //! Cursors: readers that come with `since`, and clients that read their room instead of a queue.
 
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use smol::Task;
 
 use crate::config::{Config, Overflow};
 use crate::disconnect::Disconnect;
+use crate::hub::command::Command;
 use crate::hub::cursor::{Reader, Reading};
 use crate::hub::queue::Phase;
 use crate::hub::since::{Begin, Missed, Since};
@@ -550,6 +551,40 @@ fn a_room_keeps_the_count_of_a_message_that_ended_a_wait() {
         .ask(move |hub| async move { hub.disconnect(id, Disconnect::NORMAL).await })
         .expect("it was there");
     assert_eq!(position(&stage, "main"), Some(heard.position + 1));
+}
+
+/// The inbox is full as it gives up, and the manager has nothing of it afterwards.
+#[test]
+fn a_reader_that_gives_up_is_forgotten_whatever_the_inbox_holds() {
+    /// The manager keeps the waker of an answer with its side of it.
+    struct Held;
+    impl std::task::Wake for Held {
+        fn wake(self: Arc<Self>) {}
+    }
+    for is_full in [false, true] {
+        let stage = Stage::new(Config::default().inbox(2));
+        let (held, room) = (Arc::new(Held), Arc::<str>::from("main"));
+        let waker = std::task::Waker::from(Arc::clone(&held));
+        let mut cx = std::task::Context::from_waker(&waker);
+        let mut patient = Box::pin(stage.hub.next_kept("main".into(), Since::Now));
+        let others = [0; 3].map(|_| {
+            let mut answer = Box::pin(stage.hub.next_kept("main".into(), Since::Now));
+            assert!(answer.as_mut().poll(&mut cx).is_pending());
+            stage.settle();
+            answer
+        });
+        assert!(patient.as_mut().poll(&mut cx).is_pending());
+        stage.settle();
+        let before = Arc::strong_count(&held);
+        drop(others);
+        let inbox = &stage.hub.shared().inbox;
+        while is_full && inbox.try_send(Command::Wake).is_ok() {}
+        (0..3).for_each(|_| stage.hub.give_up(Arc::clone(&room)));
+        stage.settle();
+        assert_eq!(Arc::strong_count(&held), before - 3, "a full inbox: {is_full}");
+        publish(&stage, [0]);
+        assert!(patient.as_mut().poll(&mut cx).is_ready(), "it has not given up");
+    }
 }
 
 /// It comes back with the number that the gap had.
