@@ -77,6 +77,19 @@ fn ask(peer: &mut Peer<TcpStream>, path: &str, headers: &str) -> (Response, Vec<
     answer(peer)
 }
 
+/// Sends a request on a connection of its own and returns once the manager has it as one that waits.
+///
+/// The hub must have one handshake at a time: the request holds it until it waits, so the hub answers
+/// the next connection after that. The hub has one thread, and tells the manager in the step in which
+/// it gives the handshake back.
+#[track_caller]
+fn waiting(hub: &TestHub, path: &str) -> Peer<TcpStream> {
+    let mut peer = hub.dial();
+    peer.write(get(path, "").as_bytes());
+    assert_eq!(ask(&mut hub.dial(), "/pub/other", "").0.status, 204);
+    peer
+}
+
 #[track_caller]
 fn number(response: &Response, header: &str) -> u64 {
     response.header(header).and_then(|number| number.parse().ok()).expect(header)
@@ -213,20 +226,11 @@ fn a_long_poll_hears_every_message_once() {
 #[test]
 fn a_request_waits_for_a_room_that_is_not_there_and_makes_none() {
     let config = Config::default().http(true).history(vec![HistoryRule::new("news", 1)]);
-    let hub = hub(config.max_rooms(1));
-    let mut peers: Vec<_> =
+    let hub = hub(config.max_rooms(1).handshakes(1));
+    let mut peers =
         ["/pub/news?wait=30s", "/pub/news?since=now&wait=30s", "/pub/news?since=5&wait=30s"]
-            .map(|path| {
-                let mut peer = hub.dial();
-                peer.write(get(path, "").as_bytes());
-                peer
-            })
-            .into();
-    let mut live = hub.dial();
-    live.write(get("/pub/live?wait=30s", "").as_bytes());
-    for peer in peers.iter_mut().chain([&mut live]) {
-        peer.is_left_alone_for(Duration::from_millis(50));
-    }
+            .map(|path| waiting(&hub, path));
+    let mut live = waiting(&hub, "/pub/live?wait=30s");
     assert_eq!((hub.hub.stats().rooms, hub.hub.stats().clients), (0, 0), "in no listing");
     assert_eq!(hub.ask(hub.hub.clients()), []);
     let position = publish(&hub, "news", "hello");
@@ -245,8 +249,7 @@ fn a_request_waits_for_a_room_that_is_not_there_and_makes_none() {
     assert_eq!((next.status, &*body), (200, &b"one"[..]));
     assert_eq!(hub.ask(hub.hub.position("live")), None);
     let told = number(&next, "Hublet-Position");
-    live.write(get(&format!("/pub/live?since={told}&wait=30s"), "").as_bytes());
-    live.is_left_alone_for(Duration::from_millis(50));
+    let mut live = waiting(&hub, &format!("/pub/live?since={told}&wait=30s"));
     let member = hub.join_at("/ws/live");
     assert_eq!(hub.broadcast("to all"), 1);
     let (next, body) = answer(&mut live);
@@ -313,19 +316,14 @@ fn a_room_keeps_the_count_that_a_request_was_told() {
 fn a_wait_takes_a_clients_place_and_gives_its_handshake_back() {
     let hub = hub(keeping(1).max_clients(Some(2)).handshakes(1));
     publish(&hub, "news", "old");
-    let mut waiting = [hub.dial(), hub.dial()];
-    for peer in &mut waiting {
-        peer.write(get("/pub/news?since=now&wait=60s", "").as_bytes());
-    }
     // The only handshake is free again, or no other connection would have its turn.
-    until("both places are taken", || {
-        let mut other = hub.dial();
-        ask(&mut other, "/pub/news?since=now&wait=1ms", "").0.status == 503
-    });
+    let waits = [(); 2].map(|()| waiting(&hub, "/pub/news?since=now&wait=60s"));
+    let (refused, _) = ask(&mut hub.dial(), "/pub/news?since=now&wait=1ms", "");
+    assert_eq!(refused.status, 503, "both places are taken");
     let (last, body) = ask(&mut hub.dial(), "/pub/news", "");
     assert_eq!((last.status, &*body), (200, &b"old"[..]), "the last value needs no place");
     // A peer that leaves gives its place back.
-    let [first, mut second] = waiting;
+    let [first, mut second] = waits;
     drop(first);
     until("a place is free", || {
         let mut other = hub.dial();
@@ -339,23 +337,19 @@ fn a_wait_takes_a_clients_place_and_gives_its_handshake_back() {
 
 #[test]
 fn a_wait_counts_per_address() {
-    let hub = hub(keeping(1).max_clients_per_ip(Some(1)));
-    let mut first = hub.dial();
-    first.write(get("/pub/news?wait=60s", "").as_bytes());
-    until("the place of the address is taken", || {
-        ask(&mut hub.dial(), "/pub/news?wait=1ms", "").0.status == 503
-    });
+    let hub = hub(keeping(1).max_clients_per_ip(Some(1)).handshakes(1));
+    let mut first = waiting(&hub, "/pub/news?wait=60s");
+    let (refused, _) = ask(&mut hub.dial(), "/pub/news?wait=1ms", "");
+    assert_eq!(refused.status, 503, "the place of the address is taken");
     publish(&hub, "news", "hello");
     assert_eq!(answer(&mut first).1, b"hello");
 }
 
 #[test]
 fn a_drain_ends_a_wait() {
-    let hub = hub(keeping(1));
+    let hub = hub(keeping(1).handshakes(1));
     let position = publish(&hub, "news", "old");
-    let mut peer = hub.dial();
-    peer.write(get("/pub/news?since=now&wait=60s", "").as_bytes());
-    peer.is_left_alone_for(Duration::from_millis(100));
+    let mut peer = waiting(&hub, "/pub/news?since=now&wait=60s");
     let draining = hub.hub.clone();
     let drain = hub.spawn(async move { draining.drain(Disconnect::RESTART).await });
     let (ended, _) = answer(&mut peer);
