@@ -7,7 +7,7 @@
 //! queues that hold as much. The room is full before, so its own memory does not count. Below a memory
 //! ceiling the sockets have small buffers: without it the kernel would take all of it.
 //! Then two servers, one with history, take messages to a room of 100 clients in turns.
-//! With `--gate` a client that replays may take 1,024 bytes, and history 1.1 times the time.
+//! With `--gate` a client that replays may take 1,024 bytes, and history 1.25 times the time.
 
 mod server;
 
@@ -35,8 +35,10 @@ const ROOM: usize = 100;
 /// Messages of a round, and rounds of each server.
 const ROUND: usize = 200;
 const ROUNDS: usize = 31;
-/// Processor time of a message with history, over that of one without, at most.
-const TIMES_MAX: f64 = 1.1;
+/// Processor time of a message with history, over that of one without, at most. On a machine that
+/// others use too the ratio differs from run to run: this finds what makes a message much dearer, and
+/// `delivery` counts the instructions exactly.
+const TIMES_MAX: f64 = 1.25;
 
 const KEEPS: [&str; 6] = ["--history", "1000", "--history-bytes", "8m", "--history-memory", "8m"];
 const CEILING: [&str; 2] = ["--max-memory", "1024m"];
