@@ -47,12 +47,11 @@ use fastrand::Rng;
 
 use crate::config::{Config, HistoryRule, Overflow};
 use crate::sim::script::ROOMS;
-use crate::sim::sweep::{Sweep, Totals};
+use crate::sim::sweep::{Run, Sweep, Totals};
 use crate::sim::world::World;
-use crate::stats::Stats;
 
 /// Runs one seed from its beginning to its end.
-fn run(rng: &mut Rng) -> Stats {
+fn run(rng: &mut Rng) -> Run {
     let mut world = World::new(rng.fork());
     for _ in 0..world.rng.usize(50..600) {
         world.step();
@@ -60,8 +59,9 @@ fn run(rng: &mut Rng) -> Stats {
     world.end();
     invariants::check(&world);
     let stats = world.hub.stats();
+    let polled = world.pollers.iter().map(|poller| poller.heard.len() as u64).sum();
     end(world);
-    stats
+    Run { stats, polled }
 }
 
 /// The last handle goes, and the hub with it.
@@ -139,14 +139,15 @@ fn any_history(rng: &mut Rng) -> Vec<HistoryRule> {
 #[test]
 fn every_seed_keeps_the_invariants() {
     let sweep = Sweep::from_environment("sim::every");
-    let Totals { runs, upgrades, recipients, evicted, compressed, .. } = sweep.run(run);
+    let Totals { runs, upgrades, recipients, evicted, compressed, polled, .. } = sweep.run(run);
     println!(
         "{runs} runs: {upgrades} upgrades, {recipients} recipients, {evicted} clients evicted, \
-         {compressed} messages compressed"
+         {compressed} messages compressed, {polled} heard by request"
     );
     // A simulation in which nothing happens proves nothing.
     let happens =
         upgrades > runs && recipients > 50 * runs && evicted > runs / 2 && compressed > runs;
+    let happens = happens && polled > runs / 2;
     assert!(happens || sweep.replays(), "too little happens");
 }
 

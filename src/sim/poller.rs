@@ -3,20 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::hub::since::Since;
+use crate::config::Config;
+use crate::hub::history_config::messages_max;
+use crate::hub::since::{Missed, Since};
 use crate::hub::tests::support::number_of;
 use crate::peer::Peer as Origin;
 use crate::serve::accept::connect;
 use crate::sim::executor::TaskId;
 use crate::sim::journal::{Name, event};
 use crate::sim::network::{Line, Socket};
-use crate::sim::notes::Notes;
+use crate::sim::notes::{Notes, To};
 use crate::sim::peer::Way;
-use crate::sim::script::{ROOMS, number_of_text};
+use crate::sim::script::{ROOMS, number_of_text, room};
 use crate::sim::world::World;
 
 /// Pollers at a time.
 const POLLERS_MAX: usize = 4;
+
+/// A hub with fewer places for clients may have none for a request that waits.
+const PLACES_MIN: usize = 1_000;
 
 /// The peer's end of a connection that polls. It reads every answer as it comes.
 pub(super) struct Poller {
@@ -30,6 +35,9 @@ pub(super) struct Poller {
     pub(super) heard: Vec<(u64, u32)>,
     /// Where its next request begins.
     since: Since,
+    /// Whether that position is one of its room. A message to all makes no room: a request that waits
+    /// for a room that is not there hears it with a position that means nothing later.
+    is_usable: bool,
     /// The number of its request, which has no answer.
     asked: Option<usize>,
     /// How much of what was taken for it, in bytes, it has understood.
@@ -40,14 +48,14 @@ pub(super) struct Poller {
 
 impl Poller {
     /// Reads what has come; `false` if that changes nothing for the server.
-    pub(super) fn answer(&mut self) -> bool {
+    pub(super) fn answer(&mut self, notes: &Notes, config: &Config, hub_ends: bool) -> bool {
         self.line.read(usize::MAX);
         let kernel = self.line.lock();
         let (come, over) = (kernel.legible()[self.seen..].to_vec(), kernel.is_over());
         drop(kernel);
         let mut rest = &come[..];
         while let Some(answer) = Answer::first(&mut rest) {
-            self.note(&answer);
+            self.note(&answer, notes, config, hub_ends);
         }
         self.seen = self.seen + come.len() - rest.len();
         let ends = over && !self.silent;
@@ -59,26 +67,36 @@ impl Poller {
     }
 
     /// Notes an answer: a message is the next one, or the answer tells of a gap.
-    fn note(&mut self, answer: &Answer<'_>) {
+    fn note(&mut self, answer: &Answer<'_>, notes: &Notes, config: &Config, hub_ends: bool) {
         let number = self.number;
         let has_asked = self.asked.take().is_some() || answer.status == 408;
         assert!(has_asked, "poller {number} gets one answer to each request");
-        // Refused: it asks again.
-        if !matches!(answer.status, 200 | 204) {
+        if self.is_refused(answer.status, config, hub_ends) {
+            // It asks again.
             return;
         }
         let Some(position) = answer.position else {
             // There is no room, nor anything to hear of it.
             assert_eq!(answer.status, 204, "poller {number} is told the position of a message");
+            assert_eq!(answer.missed, None, "poller {number} misses nothing of a room that is not");
             return;
         };
         let step = u64::from(answer.status == 200);
-        if let Since::Position(last) = self.since {
-            let is_next = position == last + step;
-            assert!(
-                is_next || answer.is_gap,
+        match (self.since, answer.missed) {
+            (Since::Position(last), None) => assert!(
+                position == last + step,
                 "poller {number} is told of the gap between {last} and {position}"
-            );
+            ),
+            (Since::Position(last), Some(Missed::Messages(missed))) => assert!(
+                missed > 0 && position == last + missed + step,
+                "poller {number}, told of {missed} messages, stands at {position} after {last}"
+            ),
+            (since, Some(Missed::Unknown)) => assert!(
+                !self.is_usable || !is_lasting(config, self.room),
+                "poller {number} asks since {since}, and its room was never forgotten"
+            ),
+            // While it waits its request has a position, whatever it has named.
+            _ => {}
         }
         if answer.status == 200 {
             let heard = match answer.is_text {
@@ -86,8 +104,29 @@ impl Poller {
                 false => number_of(answer.body),
             };
             self.heard.push((position, heard));
+            self.is_usable = notes.messages[heard as usize].to != To::All;
         }
+        // Where there is a room, an answer without a message says where it stands.
+        self.is_usable |= answer.status == 204;
         self.since = Since::Position(position);
+    }
+
+    /// Whether it was refused, for a reason that there is.
+    fn is_refused(&self, status: u16, config: &Config, hub_ends: bool) -> bool {
+        let number = self.number;
+        let has_limits = config.max_clients.is_some_and(|max| max < PLACES_MIN);
+        match status {
+            200 | 204 => return false,
+            // The first request of a connection came too late, and a later one may not have its turn.
+            408 => {}
+            503 => assert!(
+                has_limits || hub_ends,
+                "poller {number} is refused a place of {:?}",
+                config.max_clients
+            ),
+            status => panic!("poller {number} is answered {status}"),
+        }
+        true
     }
 
     /// The position behind which it waits for a message, if it does.
@@ -102,11 +141,18 @@ impl Poller {
     }
 }
 
+/// Whether a room has one life as long as the hub, from its first message on: it keeps messages, and
+/// neither time nor another room ends it.
+fn is_lasting(config: &Config, number: usize) -> bool {
+    let keeps = messages_max(&config.history, &room(number)) > 0;
+    keeps && config.history_age.is_zero() && config.max_rooms > ROOMS
+}
+
 /// An answer that is whole.
 struct Answer<'a> {
     status: u16,
     position: Option<u64>,
-    is_gap: bool,
+    missed: Option<Missed>,
     is_text: bool,
     body: &'a [u8],
 }
@@ -123,10 +169,16 @@ impl<'a> Answer<'a> {
         let length = number("Content-Length: ").unwrap_or(0) as usize;
         let body = stream.get(end..end + length)?;
         let position = number("Hublet-Position: ");
-        let is_gap = header("Hublet-Missed: ").is_some();
+        let missed = header("Hublet-Missed: ").map(|missed| match missed.parse() {
+            Ok(messages) => Missed::Messages(messages),
+            Err(_) => {
+                assert_eq!(missed, "unknown");
+                Missed::Unknown
+            }
+        });
         let is_text = header("Content-Type: text/plain").is_some();
         *stream = &stream[end + length..];
-        Some(Self { status, position, is_gap, is_text, body })
+        Some(Self { status, position, missed, is_text, body })
     }
 }
 
@@ -182,13 +234,15 @@ impl World {
     fn connect_poller(&mut self) {
         let rng = &mut self.rng;
         let number = self.pollers.len();
-        let earlier: Vec<_> = self.pollers.iter().map(|old| (old.room, old.since)).collect();
-        let (room, since) = match rng.choice(&earlier).filter(|_| rng.bool()) {
+        let earlier: Vec<_> =
+            self.pollers.iter().map(|old| (old.room, old.since, old.is_usable)).collect();
+        let (room, since, is_usable) = match rng.choice(&earlier).filter(|_| rng.bool()) {
             // It comes back with the position that it has heard last.
             Some(earlier) => *earlier,
             None => (
                 rng.usize(..ROOMS),
                 *rng.choice(&[Since::Now, Since::Oldest, Since::Newest(1)]).expect("some"),
+                true,
             ),
         };
         let line = Line::named(Name::Poller(number), usize::MAX, usize::MAX, rng.fork());
@@ -203,6 +257,17 @@ impl World {
             connect(&hub, socket, Origin::unknown(), &script, place).await.expect_err("no client");
         });
         let (heard, asked, seen, silent) = (Vec::new(), None, 0, false);
-        self.pollers.push(Poller { line, task, number, room, heard, since, asked, seen, silent });
+        self.pollers.push(Poller {
+            line,
+            task,
+            number,
+            room,
+            heard,
+            since,
+            is_usable,
+            asked,
+            seen,
+            silent,
+        });
     }
 }

@@ -603,6 +603,6 @@ fn run(rng: &mut Rng) -> Stats {
 #[test]
 fn several_hubs_keep_the_invariants() {
     let sweep = Sweep::from_environment("sim::several");
-    let totals = sweep.run(run);
+    let totals = sweep.run(|rng| run(rng).into());
     assert!(totals.recipients > totals.runs || sweep.replays(), "nothing happens");
 }

@@ -27,6 +27,20 @@ pub(super) struct Sweep {
     replays: bool,
 }
 
+/// What one run came to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) stats: Stats,
+    /// Messages that requests have waited for or found.
+    pub(super) polled: u64,
+}
+
+impl From<Stats> for Run {
+    fn from(stats: Stats) -> Self {
+        Self { stats, polled: 0 }
+    }
+}
+
 /// What the runs of a sweep came to.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
@@ -35,6 +49,7 @@ pub(super) struct Totals {
     pub(super) recipients: u64,
     pub(super) evicted: u64,
     pub(super) compressed: u64,
+    pub(super) polled: u64,
     /// Each seed that failed, and what its failure says.
     failed: Vec<(u64, String)>,
 }
@@ -67,7 +82,7 @@ impl Sweep {
     }
 
     /// Runs `one` with each seed; panics with the first that failed, or with all of them.
-    pub(super) fn run(&self, one: impl Fn(&mut Rng) -> Stats + Sync) -> Totals {
+    pub(super) fn run(&self, one: impl Fn(&mut Rng) -> Run + Sync) -> Totals {
         let hook = self.keeps_going.then(take_hook);
         if hook.is_some() {
             // What is said of a failure is said below.
@@ -81,7 +96,7 @@ impl Sweep {
         totals
     }
 
-    fn run_all(&self, one: &(impl Fn(&mut Rng) -> Stats + Sync)) -> Totals {
+    fn run_all(&self, one: &(impl Fn(&mut Rng) -> Run + Sync)) -> Totals {
         let (next, stop) = (AtomicU64::new(self.seeds.start), AtomicBool::new(false));
         let totals = Mutex::new(Totals::default());
         let work = || {
@@ -106,13 +121,13 @@ impl Sweep {
     }
 
     /// Runs one seed; an error is what its failure says.
-    fn run_one(&self, seed: u64, one: &impl Fn(&mut Rng) -> Stats) -> Result<Stats, String> {
+    fn run_one(&self, seed: u64, one: &impl Fn(&mut Rng) -> Run) -> Result<Run, String> {
         if self.replays {
             journal::open(true);
         }
         let run = || catch_unwind(AssertUnwindSafe(|| one(&mut Rng::with_seed(seed))));
         let panic = match run() {
-            Ok(stats) => return Ok(stats),
+            Ok(run) => return Ok(run),
             Err(panic) => panic,
         };
         let promise = panic.downcast_ref::<String>().cloned();
@@ -129,14 +144,15 @@ impl Sweep {
 }
 
 impl Totals {
-    fn add(&mut self, seed: u64, run: Result<Stats, String>, is_told: bool) {
+    fn add(&mut self, seed: u64, run: Result<Run, String>, is_told: bool) {
         self.runs += 1;
         match run {
-            Ok(stats) => {
+            Ok(Run { stats, polled }) => {
                 self.upgrades += stats.upgrades_accepted;
                 self.recipients += stats.recipients;
                 self.evicted += stats.clients_evicted;
                 self.compressed += stats.messages_compressed;
+                self.polled += polled;
             }
             Err(message) => {
                 if is_told {
@@ -172,7 +188,7 @@ fn a_sweep_that_keeps_going_lists_each_seed_that_fails() {
     let totals = sweep.run_all(&|rng: &mut Rng| {
         let seed = (10..20).find(|&seed| rng.get_seed() == Rng::with_seed(seed).get_seed());
         assert!(seed != Some(12) && seed != Some(17), "peer 3 is unlucky");
-        Stats::default()
+        Run::default()
     });
     assert_eq!(totals.runs, 10);
     let said = catch_unwind(|| totals.check()).expect_err("two seeds failed");
@@ -190,7 +206,7 @@ fn a_sweep_ends_with_the_first_seed_that_fails() {
         Sweep { test: "sim", seeds: 0..1000, threads: 1, keeps_going: false, replays: false };
     let totals = sweep.run_all(&|rng: &mut Rng| {
         assert!(rng.get_seed() != Rng::with_seed(3).get_seed(), "peer 3 is unlucky");
-        Stats::default()
+        Run::default()
     });
     assert_eq!((totals.runs, totals.failed.len()), (4, 1));
 }

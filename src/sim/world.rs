@@ -494,8 +494,10 @@ impl World {
         let mut notes = self.script.notes();
         let answered =
             self.posters.iter_mut().fold(answered, |any, poster| poster.answer(&mut notes) | any);
-        drop(notes);
-        self.pollers.iter_mut().fold(answered, |any, poller| poller.answer() | any)
+        let config = &self.hub.shared().config;
+        let ends = self.hub.shared().admissions.is_closed() || !self.executor.runs(self.manager);
+        let answer = |poller: &mut Poller| poller.answer(&notes, config, ends);
+        self.pollers.iter_mut().fold(answered, |any, poller| answer(poller) | any)
     }
 
     /// Lets time pass while all rest.
