@@ -267,3 +267,28 @@ fn a_request_waits_on_a_hub_without_members() {
         assert_eq!((away.status, number(&away.head, "Retry-After: ")), (503, Some(1)));
     }
 }
+
+/// Many wait for another room, and nothing comes to the room of the one that gives up.
+#[test]
+fn a_room_is_unsubscribed_after_a_wait_that_heard_nothing() {
+    let Some(redis) = RedisServer::start("waited", &[]) else { return };
+    let (_server, address) = hub(&redis, &[]);
+    let subscribers = |room: &str, expected: &str| {
+        eventually("the room is subscribed, or is not", || {
+            redis.ask(&format!("PUBSUB NUMSUB hublet:{room}")).contains(&format!(":{expected}\r\n"))
+        });
+    };
+    let wait_for = |room: &str| {
+        let mut reader = Client::dial(&address);
+        let request = format!("GET /pub/{room}?wait=60s HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        reader.write(request.as_bytes());
+        reader
+    };
+    let _others = [(); 4].map(|()| wait_for("other"));
+    subscribers("other", "1");
+    let reader = wait_for("news");
+    subscribers("news", "1");
+    drop(reader);
+    subscribers("news", "0");
+    subscribers("other", "1");
+}
