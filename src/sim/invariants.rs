@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::config::Overflow;
 use crate::disconnect::Disconnect;
 use crate::hub::tests::support::{Frame, number_of};
-use crate::sim::notes::{NEVER, Notes, PeerNote, Span, To};
+use crate::sim::notes::{NEVER, Notes, PeerNote, Span};
 use crate::sim::peer::{GAP, Peer, STAND, Said, Way};
 use crate::sim::reader;
 use crate::sim::script::number_of_text;
@@ -115,20 +115,16 @@ fn in_order(world: &World, notes: &Notes, told: &[Heard]) -> Vec<Vec<u32>> {
     let replays = world.hub.shared().config.overflow == Overflow::Replay;
     let mut ordered = Vec::new();
     for (note, told) in notes.peers.iter().zip(told) {
-        if replays {
-            let mut rest = told.messages.clone();
-            while let Some(to) = rest.first().map(target) {
-                let (one, others) = rest.into_iter().partition(|number| target(number) == to);
-                ordered.push(one);
-                rest = others;
-            }
+        if !replays && !note.since {
+            ordered.push(told.messages.clone());
             continue;
         }
-        let mut messages = told.messages.clone();
-        if note.since {
-            messages.retain(|number| matches!(target(number), To::All | To::Room(_)));
+        let mut rest = told.messages.clone();
+        while let Some(to) = rest.first().map(target) {
+            let (one, others) = rest.into_iter().partition(|number| target(number) == to);
+            ordered.push(one);
+            rest = others;
         }
-        ordered.push(messages);
     }
     ordered
 }
