@@ -33,6 +33,7 @@ mod peer;
 mod poller;
 mod poster;
 mod reader;
+mod response;
 mod rest;
 mod restart;
 mod script;

@@ -14,6 +14,7 @@ use crate::sim::journal::{Name, event};
 use crate::sim::network::{Line, Socket};
 use crate::sim::notes::{Notes, To};
 use crate::sim::peer::Way;
+use crate::sim::response::Response;
 use crate::sim::script::{ROOMS, number_of_text, room};
 use crate::sim::world::World;
 
@@ -54,8 +55,8 @@ impl Poller {
         let (come, over) = (kernel.legible()[self.seen..].to_vec(), kernel.is_over());
         drop(kernel);
         let mut rest = &come[..];
-        while let Some(answer) = Answer::first(&mut rest) {
-            self.note(&answer, notes, config, hub_ends);
+        while let Some(response) = Response::first(&mut rest) {
+            self.note(&Answer::of(&response), notes, config, hub_ends);
         }
         self.seen = self.seen + come.len() - rest.len();
         let ends = over && !self.silent;
@@ -148,7 +149,7 @@ fn is_lasting(config: &Config, number: usize) -> bool {
     keeps && config.history_age.is_zero() && config.max_rooms > ROOMS
 }
 
-/// An answer that is whole.
+/// What a response says to a poller.
 struct Answer<'a> {
     status: u16,
     position: Option<u64>,
@@ -158,27 +159,22 @@ struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    /// Takes the first answer off the front of a stream, once it is whole.
-    fn first(stream: &mut &'a [u8]) -> Option<Self> {
-        let end = stream.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
-        let head = std::str::from_utf8(&stream[..end]).expect("a head is text");
-        let status = head.strip_prefix("HTTP/1.1 ").and_then(|line| line.get(..3));
-        let status = status.and_then(|status| status.parse().ok()).expect("a status line");
-        let header = |name: &str| head.lines().find_map(|line| line.strip_prefix(name));
-        let number = |name: &str| header(name).map(|value| value.parse::<u64>().expect("a number"));
-        let length = number("Content-Length: ").unwrap_or(0) as usize;
-        let body = stream.get(end..end + length)?;
-        let position = number("Hublet-Position: ");
-        let missed = header("Hublet-Missed: ").map(|missed| match missed.parse() {
+    fn of(response: &Response<'a>) -> Self {
+        let position = response.header("Hublet-Position: ");
+        let missed = response.header("Hublet-Missed: ").map(|missed| match missed.parse() {
             Ok(messages) => Missed::Messages(messages),
             Err(_) => {
                 assert_eq!(missed, "unknown");
                 Missed::Unknown
             }
         });
-        let is_text = header("Content-Type: text/plain").is_some();
-        *stream = &stream[end + length..];
-        Some(Self { status, position, missed, is_text, body })
+        Self {
+            status: response.status,
+            position: position.map(|position| position.parse().expect("a number")),
+            missed,
+            is_text: response.header("Content-Type: text/plain").is_some(),
+            body: response.body,
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::sim::journal;
 use crate::sim::journal::{Name, event};
 use crate::sim::network::{Line, Socket};
 use crate::sim::notes::{Notes, To};
+use crate::sim::response::Response;
 use crate::sim::script::{ROOMS, USERS, line, said};
 use crate::sim::world::World;
 
@@ -90,12 +91,13 @@ impl Poster {
     }
 
     /// Notes what a response says of the first request that has none.
-    fn note(&mut self, response: &Response, notes: &mut Notes) {
+    fn note(&mut self, response: &Response<'_>, notes: &mut Notes) {
+        assert!(std::str::from_utf8(response.body).is_ok(), "a body is text");
         if response.status == 100 {
             return;
         }
         match (response.status, self.asked.pop_front()) {
-            (_, Some(Asked::Lines(numbers))) => response.note_lines(numbers, notes),
+            (_, Some(Asked::Lines(numbers))) => note_lines(response, numbers, notes),
             (202, Some(Asked::Message(number))) => {
                 notes.published(number, Some(response.number("recipients")));
             }
@@ -118,7 +120,7 @@ impl Poster {
                 "an answer that answers no request says that it came too late"
             ),
         }
-        if response.closes {
+        if response.header("Connection: close").is_some() {
             // What came with it or behind it is not read.
             self.asked.drain(..).for_each(|asked| asked.refuse(notes));
         }
@@ -146,56 +148,24 @@ impl Poster {
     }
 }
 
-/// A response that is whole.
-struct Response {
-    status: u16,
-    /// No other request is answered on the connection.
-    closes: bool,
-    body: String,
-}
-
-impl Response {
-    /// Takes the first response off the front of a stream, once it is whole.
-    fn first(stream: &mut &[u8]) -> Option<Self> {
-        let end = stream.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
-        let head = std::str::from_utf8(&stream[..end]).expect("a head is text");
-        let status = head.strip_prefix("HTTP/1.1 ").and_then(|line| line.get(..3));
-        let status = status.and_then(|status| status.parse().ok()).expect("a status line");
-        let header = |name: &str| head.lines().find_map(|line| line.strip_prefix(name));
-        let length = header("Content-Length: ").map_or(0, |len| len.parse().expect("a length"));
-        let body = stream.get(end..end + length)?;
-        let body = String::from_utf8(body.to_vec()).expect("a body is text");
-        let closes = header("Connection: close").is_some();
-        *stream = &stream[end + length..];
-        Some(Self { status, closes, body })
-    }
-
-    /// A number of the body by its name.
-    fn number(&self, name: &str) -> usize {
-        let (_, value) = self.body.split_once(&format!("\"{name}\":")).expect("the name");
-        let digits = value.split(|char: char| !char.is_ascii_digit()).next();
-        digits.and_then(|number| number.parse().ok()).expect("a number")
-    }
-
-    /// Notes what a response says of a stream of lines: the first were sent, the others not.
-    fn note_lines(&self, numbers: Vec<u32>, notes: &mut Notes) {
-        let sent =
-            if self.body.starts_with("{\"messages\":") { self.number("messages") } else { 0 };
-        assert!(
-            sent <= numbers.len(),
-            "a stream of {} lines says that {sent} messages were sent",
-            numbers.len()
-        );
-        assert!(
-            self.status != 202 || sent == numbers.len(),
-            "each line of a stream that ends well is a message"
-        );
-        for (number, nth) in numbers.into_iter().zip(0..) {
-            if nth < sent {
-                notes.published(number, None);
-            } else if self.status != 500 {
-                notes.refused(number);
-            }
+/// Notes what a response says of a stream of lines: the first were sent, the others not.
+fn note_lines(response: &Response<'_>, numbers: Vec<u32>, notes: &mut Notes) {
+    let has_sent = response.text().starts_with("{\"messages\":");
+    let sent = if has_sent { response.number("messages") } else { 0 };
+    assert!(
+        sent <= numbers.len(),
+        "a stream of {} lines says that {sent} messages were sent",
+        numbers.len()
+    );
+    assert!(
+        response.status != 202 || sent == numbers.len(),
+        "each line of a stream that ends well is a message"
+    );
+    for (number, nth) in numbers.into_iter().zip(0..) {
+        if nth < sent {
+            notes.published(number, None);
+        } else if response.status != 500 {
+            notes.refused(number);
         }
     }
 }
