@@ -147,12 +147,12 @@ fn a_failure_names_the_promise_the_last_events_of_its_peer_and_the_replay() {
     events.push("peer 20 goes".to_owned());
     events.push("the program kicks peer 2".to_owned());
     let promise = "assertion `left == right` failed: peer 2 hears of its end";
-    let message = message("sim::every", 7, promise, &events);
+    let message = message("sim::seeds::every", 7, promise, &events);
     let lines: Vec<_> = message.lines().collect();
     assert_eq!(lines[0], "not so: peer 2 hears of its end");
     assert_eq!(lines[1], "  The last 20 of 31 events of peer 2, by the virtual time:");
     assert_eq!((lines[2], lines[21]), ("  peer 2 says 11", "  the program kicks peer 2"));
-    let replay = "  HUBLET_TEST_SEED=7 cargo test --release --lib sim::every -- --nocapture";
+    let replay = "  HUBLET_TEST_SEED=7 cargo test --release --lib sim::seeds::every -- --nocapture";
     assert_eq!(lines[23], replay);
     assert_eq!(lines.len(), 24);
 }

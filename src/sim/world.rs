@@ -15,7 +15,7 @@ use crate::hub::handle::Hub;
 use crate::hub::tests::support::deflated;
 use crate::peer::Peer as Origin;
 use crate::serve::accept::connect;
-use crate::sim::any_config;
+use crate::sim::any_config::any_config;
 use crate::sim::event_reader;
 use crate::sim::event_reader::HeardEvents;
 use crate::sim::executor::{Executor, Order, TaskId};

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-SIMULATION = "sim/mod.rs::every_seed_keeps_the_invariants"
+SIMULATION = "sim/seeds.rs::every_seed_keeps_the_invariants"
 
 
 class Fault(NamedTuple):

@@ -6,9 +6,9 @@ use hublet::http::header;
 use hublet::http::{Method, Request, StatusCode};
 use hublet::{Peer, is_local, is_name};
 
-use super::jwt::{Claims, Invalid, Key, LEEWAY};
-use super::request_token::{bearer, shown};
-use super::secret::{Secrets, is};
+use crate::jwt::{Claims, Invalid, Key, LEEWAY};
+use crate::request_token::{bearer, shown};
+use crate::secret::{Secrets, is};
 
 /// The answer to a token that is not one of the secrets.
 const WRONG: Invalid = "the token is wrong";

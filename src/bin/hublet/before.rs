@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use hublet::{Hub, Reactor};
 
-use super::main_thread::MainThread;
-use super::signals::Signals;
-use super::socket::Open;
-use super::{Failure, pipe};
+use crate::main_thread::MainThread;
+use crate::pipe::Pipe;
+use crate::plan::Plan;
+use crate::signals::Signals;
+use crate::socket::Open;
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{Before, Prior, reads_state, restart, unblock_signals};
@@ -26,8 +27,8 @@ pub(crate) struct Running<'a> {
     pub(crate) reactor: &'a Reactor,
     pub(crate) signals: &'a Arc<Signals>,
     pub(crate) open: &'a Arc<Vec<Open>>,
-    pub(crate) pipe: &'a pipe::Pipe,
-    pub(crate) plan: &'a pipe::Plan,
+    pub(crate) pipe: &'a Pipe,
+    pub(crate) plan: &'a Plan,
     /// Runs what is for the main thread, unless there is no other.
     pub(crate) helper: Option<&'a MainThread>,
 }
@@ -39,10 +40,11 @@ mod linux {
 
     use hublet::HandOver;
 
-    use super::{Failure, Running};
+    use crate::before::Running;
+    use crate::failure::Failure;
     use crate::inherited::InheritedListener;
     use crate::log::counted;
-    use crate::pipe;
+    use crate::pause::Rest;
     pub(crate) use crate::restart::unblock_signals;
     use crate::restart::{Inherited, Program, block_signals};
 
@@ -55,7 +57,7 @@ mod linux {
     /// What the program before has left.
     pub(crate) struct Prior {
         pub(crate) listeners: Vec<InheritedListener>,
-        pub(crate) pipe: pipe::Rest,
+        pub(crate) pipe: Rest,
         pub(crate) state: String,
         pub(crate) descriptors: Vec<OwnedFd>,
     }
@@ -91,13 +93,13 @@ mod linux {
         if !version.parse().is_ok_and(reads_state) {
             return None;
         }
-        let (mut listeners, mut pipe) = (Vec::new(), pipe::Rest::default());
+        let (mut listeners, mut pipe) = (Vec::new(), Rest::default());
         for line in lines {
             match line.split_once(' ')? {
                 ("listener", rest) if !descriptors.is_empty() => {
                     listeners.push(InheritedListener::read(rest, descriptors.remove(0))?);
                 }
-                ("pipe", rest) => pipe = pipe::Rest::read(rest)?,
+                ("pipe", rest) => pipe = Rest::read(rest)?,
                 _ => return None,
             }
         }
@@ -145,7 +147,8 @@ mod linux {
 mod other {
     use std::sync::Arc;
 
-    use super::{Failure, Running};
+    use crate::before::Running;
+    use crate::failure::Failure;
 
     pub(crate) struct Before {
         pub(crate) program: Arc<()>,

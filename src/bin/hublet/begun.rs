@@ -5,11 +5,14 @@ use std::pin::Pin;
 
 use hublet::Hub;
 
-use super::before::{Prior, TakeOver};
+use crate::before::{Prior, TakeOver};
+use crate::failure::Failure;
+use crate::flags::parse::in_flags;
 #[cfg(target_os = "linux")]
-use super::inherited;
-use super::socket::Served;
-use super::{Failure, flags, pipe, socket};
+use crate::inherited;
+use crate::pause::Rest;
+use crate::socket;
+use crate::socket::Served;
 
 /// A hub that is new, or goes on where another process was.
 pub(crate) struct Begun {
@@ -19,7 +22,7 @@ pub(crate) struct Begun {
     pub(crate) taken: Option<TakeOver>,
     pub(crate) served: Vec<Served>,
     /// What the pipes of the process before have not passed on.
-    pub(crate) rest: pipe::Rest,
+    pub(crate) rest: Rest,
 }
 
 /// Makes the hub and its listeners.
@@ -28,7 +31,7 @@ pub(crate) fn begin(
     addresses: &[socket::Address],
     prior: Option<Prior>,
 ) -> Result<Begun, Failure> {
-    let usage = |error: hublet::Error| Failure::usage(flags::in_flags(&error.to_string()));
+    let usage = |error: hublet::Error| Failure::usage(in_flags(&error.to_string()));
     #[cfg(target_os = "linux")]
     if let Some(Prior { listeners, pipe, state, descriptors }) = prior {
         let (hub, manager, taken) = Hub::take_over(config, &state, descriptors).map_err(usage)?;
@@ -41,7 +44,7 @@ pub(crate) fn begin(
     let (hub, manager) = Hub::new(config).map_err(usage)?;
     let served = socket::listen(addresses)?;
     let manager = Box::pin(manager);
-    Ok(Begun { hub, manager, taken: None, served, rest: pipe::Rest::default() })
+    Ok(Begun { hub, manager, taken: None, served, rest: Rest::default() })
 }
 
 /// Logs what the memory limit allows, and which limit is lower than what is there.

@@ -10,11 +10,11 @@ use hublet::{
     room_of,
 };
 
-use super::auth::{Access, Pass};
-use super::join_log::Fold;
-use super::request_token::answered_protocol;
-use super::room_rules::RoomRules;
-use super::token_clock::{TokenClock, unix_time};
+use crate::auth::{Access, Pass};
+use crate::join_log::Fold;
+use crate::request_token::answered_protocol;
+use crate::room_rules::RoomRules;
+use crate::token_clock::{TokenClock, unix_time};
 
 /// The handler of the binary.
 #[derive(Debug)]

@@ -6,8 +6,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::Failure;
-use super::socket::{Address, DEFAULT};
+use crate::failure::Failure;
+use crate::socket::{Address, DEFAULT};
 
 /// The timeout of connecting, of sending and of receiving.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use hublet::{Error, Listener};
 
-use super::socket::{Address, DEFAULT, Identity, Served, SocketFile, serve};
+use crate::socket::{Address, DEFAULT, Identity, Served, SocketFile, serve};
 
 /// A listener of the process that this one was.
 #[derive(Debug)]

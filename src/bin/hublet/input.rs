@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 use futures_lite::future::or;
 use hublet::{Client, Error, Message};
 
-use super::Failure;
-use super::lines::{self, Lines, TooLong};
-use super::output::lock;
-use super::pace::Pace;
-use super::pause::{Pause, Rest};
-use super::stdio::StreamBuffer;
+use crate::failure::Failure;
+use crate::lines::{self, Lines, TooLong};
+use crate::output::lock;
+use crate::pace::Pace;
+use crate::pause::{Pause, Rest};
+use crate::stdio::StreamBuffer;
 
 /// Bytes of a frame beyond its payload, at most (RFC 6455 5.2).
 const FRAMING: usize = 10;

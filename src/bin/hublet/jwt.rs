@@ -9,6 +9,7 @@ use base64ct::{Base64UrlUnpadded, Encoding as _};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
+// Not from `crate`: the fuzz targets compile both files as parts of their own.
 use super::json_reader::read_object;
 
 /// The depth of nested objects and lists in a token, at most.

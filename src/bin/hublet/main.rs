@@ -6,6 +6,7 @@
 mod auth;
 mod before;
 mod begun;
+mod failure;
 mod flags;
 mod handler;
 mod health;
@@ -25,6 +26,7 @@ mod page;
 mod patient;
 mod pause;
 mod pipe;
+mod plan;
 mod request_token;
 #[cfg(target_os = "linux")]
 mod restart;
@@ -34,6 +36,7 @@ mod signals;
 mod socket;
 mod stdio;
 mod systemd;
+mod task;
 mod token_clock;
 mod unix_address;
 
@@ -44,38 +47,31 @@ use std::pin::{Pin, pin};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::task::Poll;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use event_listener::Event;
 use futures_lite::future::{FutureExt, or, yield_now};
 use hublet::{Disconnect, Hub, Listener, Reactor};
-use smol::{Executor, Task};
+use smol::Executor;
 
-use auth::Access;
-use before::{Before, Running, TakeOver, reads_state, restart, unblock_signals};
-use begun::{Begun, begin, say_limits};
-use flags::{Action, Options};
-use handler::Relay;
-use join_log::Fold;
-use log::counted;
-use main_thread::MainThread;
-use patient::Patient;
-use pipe::{Pipe, Plan};
-use room_rules::RoomRules;
-use signals::{Signals, Wish};
-use token_clock::{TokenClock, unix_time};
-
-/// The type of all tasks. One type keeps the executor's code for a task in the binary once.
-pub(crate) type Work = Task<Result<(), Failure>>;
-
-/// Spawns a task.
-pub(crate) fn spawn(
-    executor: &Executor<'static>,
-    work: impl Future<Output = Result<(), Failure>> + Send + 'static,
-) -> Work {
-    executor.spawn(work.boxed())
-}
+use crate::auth::Access;
+use crate::before::{Before, Running, TakeOver, reads_state, restart, unblock_signals};
+use crate::begun::{Begun, begin, say_limits};
+use crate::failure::Failure;
+use crate::flags::options::Options;
+use crate::flags::parse::{Action, in_flags, parse};
+use crate::handler::Relay;
+use crate::join_log::Fold;
+use crate::log::counted;
+use crate::main_thread::MainThread;
+use crate::patient::Patient;
+use crate::pause::Rest;
+use crate::pipe::Pipe;
+use crate::plan::Plan;
+use crate::room_rules::RoomRules;
+use crate::signals::{Signals, Wish};
+use crate::task::{Work, end_of, spawn, thread};
+use crate::token_clock::{TokenClock, unix_time};
 
 /// File descriptors besides those of clients: listeners, the log, refused handshakes.
 const SPARE_FDS: u64 = 64;
@@ -105,29 +101,10 @@ impl Part {
     }
 }
 
-/// Why the process ends with a code other than 0.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    /// 1 for a failure while running, 2 for a flag or value that is not allowed.
-    code: u8,
-    /// What was wrong and what is allowed or can be done.
-    sentence: String,
-}
-
-impl Failure {
-    pub(crate) fn usage(sentence: impl Into<String>) -> Self {
-        Self { code: 2, sentence: sentence.into() }
-    }
-
-    pub(crate) fn running(sentence: impl Into<String>) -> Self {
-        Self { code: 1, sentence: sentence.into() }
-    }
-}
-
 fn main() -> ExitCode {
     // Before a thread is started: until the hub catches them, signals wait.
     let inherited = Before::take();
-    let outcome = match flags::parse(std::env::vars_os(), std::env::args_os()) {
+    let outcome = match parse(std::env::vars_os(), std::env::args_os()) {
         Ok(Action::Serve(options)) => inherited.and_then(|before| serve(*options, before)),
         Ok(Action::Takes(version, options)) => takes(version, *options),
         Ok(Action::Health { addresses, secure }) => health::ask(&addresses, secure),
@@ -148,7 +125,7 @@ fn takes(version: u32, options: Options) -> Result<(), Failure> {
     #[cfg(feature = "tls")]
     options.tls()?;
     let hub = Hub::new(options.config);
-    hub.map(drop).map_err(|error| Failure::usage(flags::in_flags(&error.to_string())))
+    hub.map(drop).map_err(|error| Failure::usage(in_flags(&error.to_string())))
 }
 
 /// Turns an outcome into the exit code, and prints a failure as one sentence.
@@ -238,13 +215,6 @@ fn work(
     reactor.block_on(or(end, tasks));
 }
 
-/// Starts a thread.
-pub(crate) fn thread(work: Box<dyn FnOnce() + Send>) -> Result<JoinHandle<()>, Failure> {
-    std::thread::Builder::new()
-        .spawn(work)
-        .map_err(|error| Failure::running(format!("a thread cannot be started: {error}")))
-}
-
 async fn run(
     executor: &Arc<Executor<'static>>,
     reactor: &Reactor,
@@ -319,7 +289,7 @@ async fn run(
     let mut pipe = match pipe {
         Some(pipe) => pipe,
         None => {
-            let started = Pipe::start(&hub, executor, reactor, &plan, pipe::Rest::default());
+            let started = Pipe::start(&hub, executor, reactor, &plan, Rest::default());
             or(started, refused(&mut redis)).await?
         }
     };
@@ -401,7 +371,7 @@ async fn connect(
 /// Waits until the Redis server refuses the first connection; pending for ever if it does not, or
 /// if there is none.
 async fn refused<T>(redis: &mut Option<Work>) -> Result<T, Failure> {
-    if let Some(refused) = pipe::end_of(redis).await.err() {
+    if let Some(refused) = end_of(redis).await.err() {
         return Err(refused);
     }
     std::future::pending().await

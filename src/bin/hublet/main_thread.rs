@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::mailbox::Mailbox;
+use crate::mailbox::Mailbox;
 
 type Job = Box<dyn FnOnce() -> String + Send>;
 

@@ -7,9 +7,10 @@ use std::time::Duration;
 use futures_lite::future::or;
 use hublet::{Admission, Client, Disconnect, Error, Hub, Reactor, Subscription};
 
-use super::pause::Pause;
-use super::stdio::StreamBuffer;
-use super::{Failure, lines};
+use crate::failure::Failure;
+use crate::lines;
+use crate::pause::Pause;
+use crate::stdio::StreamBuffer;
 
 /// How long the output waits before it tries again to join its room.
 const PLACE_PAUSE: Duration = Duration::from_millis(100);

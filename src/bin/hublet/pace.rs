@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hublet::{ClientId, Error, Hub, Reactor};
 
-use super::pipe::Plan;
+use crate::plan::Plan;
 
 /// The first pause while a member is behind; it doubles up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(1);

@@ -4,26 +4,23 @@
 //! One thread reads and one writes, each until the end of its stream or of the process. The hub
 //! never waits for these threads.
 
-use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use futures_lite::future::{Future, or};
+use futures_lite::future::or;
 use hublet::{Client, Error, Hub, Reactor, Subscription};
 use smol::Executor;
 
-use super::flags::Options;
-use super::input::Input;
-use super::output::{Output, subscribe};
-use super::pace::Pace;
-use super::patient::Patient;
-use super::pause::Pause;
-pub(crate) use super::pause::Rest;
-use super::stdio::StreamBuffer;
-use super::{Failure, Work, spawn, thread};
+use crate::failure::Failure;
+use crate::input::Input;
+use crate::output::{Output, subscribe};
+use crate::pace::Pace;
+use crate::patient::Patient;
+use crate::pause::{Pause, Rest};
+use crate::plan::Plan;
+use crate::stdio::StreamBuffer;
+use crate::task::{Work, end_of, spawn, thread};
 
 /// How long a restart waits for a pipe to come to rest.
 const PAUSE_WAIT: Duration = Duration::from_secs(1);
@@ -31,43 +28,6 @@ const PAUSE_WAIT: Duration = Duration::from_secs(1);
 /// The length of a line compared with its frame, at most: a binary message of one byte is a frame
 /// of 3 bytes (RFC 6455 5.2), and a base64 line of 5.
 const LINE_PER_FRAME: usize = 2;
-
-/// The options of the pipe.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    /// The room that lines of standard input go to.
-    stdin: Option<Arc<str>>,
-    /// The room whose messages are lines of standard output.
-    pub(crate) stdout: Option<Arc<str>>,
-    /// Whether the output prints the input's messages, if both are in the same room.
-    echo: bool,
-    /// The longest line, in bytes.
-    max_message: usize,
-    /// Messages that a member's queue may hold.
-    pub(crate) queue: usize,
-    /// Bytes that a member's queue may hold.
-    pub(crate) queue_bytes: usize,
-    /// How long the input waits for a member that is behind.
-    pub(crate) write_timeout: Duration,
-    /// How long a drain takes at most, standard output included.
-    pub(crate) drain_max: Duration,
-}
-
-impl Plan {
-    pub(crate) fn of(options: &Options) -> Self {
-        let config = &options.config;
-        Self {
-            stdin: options.stdin.clone(),
-            stdout: options.stdout.clone(),
-            echo: options.echo,
-            max_message: config.max_message,
-            queue: config.queue,
-            queue_bytes: config.queue_bytes,
-            write_timeout: config.write_timeout,
-            drain_max: config.drain_max(),
-        }
-    }
-}
 
 /// The pipe: its input, its output, both, or none.
 #[derive(Debug, Default)]
@@ -242,22 +202,12 @@ async fn subscribe_when_up(
     }
 }
 
-/// Waits for the end of a task, and removes it. Pending for ever if there is none.
-pub(crate) async fn end_of(half: &mut Option<Work>) -> Result<(), Failure> {
-    let ended = poll_fn(|cx| match half {
-        Some(half) => Pin::new(half).poll(cx),
-        None => Poll::Pending,
-    });
-    let ended = ended.await;
-    *half = None;
-    ended
-}
-
 #[cfg(test)]
 mod tests {
     use hublet::{Config, Disconnect};
 
     use super::*;
+    use crate::flags::options::Options;
 
     /// Lines that wait, 1.9 MB: the buffer takes a few of them and the queue the rest.
     const LINES: usize = 32;

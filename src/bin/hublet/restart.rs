@@ -30,9 +30,10 @@ use rustix::net::{
 use rustix::process::{Pid, getpid, kill_process};
 use rustix::stdio::{dup2_stdin, stdin};
 
-use super::mailbox::Mailbox;
-use super::signals::Signals;
-use super::{Failure, thread};
+use crate::failure::Failure;
+use crate::mailbox::Mailbox;
+use crate::signals::Signals;
+use crate::task::thread;
 
 /// Tells the new program that its standard input is a socket with what it takes over; the value is
 /// the id of the process, as with `LISTEN_PID`, so that a child that inherits it takes nothing.

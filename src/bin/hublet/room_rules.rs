@@ -2,7 +2,7 @@
 
 use hublet::{Admission, Config, HistoryRule, Overflow, Rate};
 
-use super::flags::value::{bytes, count};
+use crate::flags::value::{bytes, count};
 
 /// What a value of the flag must be.
 const FORM: &str = "PATTERN:option=value,... where a PATTERN is the name of a room or a prefix with a * \

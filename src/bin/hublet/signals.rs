@@ -4,7 +4,7 @@ use std::future::poll_fn;
 
 use hublet::{Error, Reactor};
 
-use super::Failure;
+use crate::failure::Failure;
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +70,7 @@ mod sys {
     use rustix::io::Errno;
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 
-    use super::Wish;
+    use crate::signals::Wish;
 
     #[derive(Debug)]
     pub(crate) struct Signals {
@@ -204,7 +204,7 @@ mod sys {
 
     use hublet::{Error, Reactor};
 
-    use super::Wish;
+    use crate::signals::Wish;
 
     #[derive(Debug)]
     pub(crate) struct Signals;

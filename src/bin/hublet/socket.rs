@@ -10,8 +10,8 @@ use std::str::FromStr;
 
 use hublet::{Error, Listener};
 
-use super::Failure;
-use super::unix_address::UnixAddress;
+use crate::failure::Failure;
+use crate::unix_address::UnixAddress;
 
 /// An address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -31,7 +31,7 @@ pub(super) async fn or_fault(name: String, part: impl Future<Output = ()>) {
 #[ignore = "started by another test, in a process of its own"]
 fn process_with_a_fault() {
     let arguments = ["hublet", "--listen", "127.0.0.1:0", "--threads", "2"];
-    let action = flags::parse([], arguments.map(Into::into)).expect("valid flags");
+    let action = parse([], arguments.map(Into::into)).expect("valid flags");
     let Action::Serve(options) = action else { unreachable!("nothing else was asked for") };
     std::process::exit(code(Before::take().and_then(|before| serve(*options, before))).into());
 }

@@ -1,8 +1,9 @@
-//! The layers of the library: imports go down, and there is no import cycle.
+//! The layers of the library: imports go down, and there is no import cycle. The binary has no layers,
+//! and no cycle either.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::source::{Source, paths, sources};
+use super::source::{self, Source, sources};
 
 /// The layers, from the lowest up. A file imports only from its own folder and from lower layers.
 ///
@@ -29,42 +30,51 @@ const LAYERS: &[&[&str]] = &[
     &["serve/"],
 ];
 
-/// A file of the library by its module path: `hub::queue`.
+/// The folder of the binary.
+const BINARY: &str = "bin/hublet/";
+
+/// A file of a crate by its module path: `hub::queue`.
 type Module = String;
 
-/// The imports of each file of the library.
+/// The imports of each file of a crate.
 pub(crate) struct Imports {
     of: BTreeMap<Module, BTreeSet<Module>>,
-    /// Imports that name no defining file, but a re-export in `lib.rs` or a `mod.rs`.
+    /// Imports that name no defining file, but a re-export in `lib.rs` or a `mod.rs`, or `main.rs`.
     indirect: Vec<String>,
 }
 
 impl Imports {
-    pub(crate) fn read(sources: &[Source]) -> Self {
-        let library = sources.iter().filter(|source| !source.is_in("bin/"));
-        let files: Vec<_> = library.map(|source| (module(&source.path), source)).collect();
-        let modules: BTreeSet<_> = files.iter().map(|(module, _)| module.clone()).collect();
+    /// The imports of the library.
+    fn of_library(sources: &[Source]) -> Self {
+        Self::read(sources.iter().filter(|source| !source.is_in(BINARY)), "")
+    }
+
+    /// The imports of the binary.
+    fn of_binary(sources: &[Source]) -> Self {
+        Self::read(sources.iter().filter(|source| source.is_in(BINARY)), BINARY)
+    }
+
+    /// The imports of the crate whose files lie in `folder`.
+    fn read<'a>(sources: impl Iterator<Item = &'a Source>, folder: &str) -> Self {
+        let files: Vec<_> = sources.map(|source| (module(&source.path, folder), source)).collect();
+        let files: Vec<_> =
+            files.into_iter().filter(|(_, source)| !only_declares(source)).collect();
+        // No file imports from the top file of the crate.
+        let modules = files.iter().map(|(module, _)| module).filter(|module| *module != "main");
+        let modules: BTreeSet<_> = modules.cloned().collect();
         let mut imports = Self { of: BTreeMap::new(), indirect: Vec::new() };
         for (module, source) in &files {
-            // Another rule checks that these files only declare and re-export.
-            if source.path == "lib.rs" || source.path.ends_with("mod.rs") {
-                continue;
-            }
             let of = imports.of.entry(module.clone()).or_default();
-            for path in paths(&source.code, "crate::") {
+            let mut paths = source::paths(&source.code, "crate::");
+            paths.extend(source::paths(&source.code, "super::").into_iter().map(|path| {
+                let folder = module.rsplit_once("::").map_or("", |(folder, _)| folder);
+                if folder.is_empty() { path } else { format!("{folder}::{path}") }
+            }));
+            for path in paths {
                 match defining(&path, &modules) {
                     Some(other) if other == *module => {}
                     Some(other) => drop(of.insert(other)),
                     None => imports.indirect.push(source.offence(&format!("crate::{path}"))),
-                }
-            }
-            for path in paths(&source.code, "super::") {
-                let folder = module.rsplit_once("::").map_or("", |(folder, _)| folder);
-                let path = if folder.is_empty() { path } else { format!("{folder}::{path}") };
-                match defining(&path, &modules) {
-                    Some(other) if other == *module => {}
-                    Some(other) => drop(of.insert(other)),
-                    None => imports.indirect.push(source.offence(&format!("super: {path}"))),
                 }
             }
         }
@@ -100,9 +110,14 @@ impl Imports {
     }
 }
 
-/// The module path of a file: `hub::queue` for `hub/queue.rs`.
-fn module(path: &str) -> Module {
-    path.trim_end_matches(".rs").trim_end_matches("/mod").replace('/', "::")
+/// Whether a file only declares and re-exports, which another rule checks.
+fn only_declares(source: &Source) -> bool {
+    source.path == "lib.rs" || source.path.ends_with("mod.rs")
+}
+
+/// The module path of a file in a crate: `hub::queue` for `hub/queue.rs`.
+fn module(path: &str, crate_folder: &str) -> Module {
+    path.trim_start_matches(crate_folder).trim_end_matches(".rs").replace('/', "::")
 }
 
 fn folder(module: &str) -> &str {
@@ -120,19 +135,16 @@ fn layer(module: &str) -> usize {
 
 /// The file that defines a path: the longest prefix of the path that is a file.
 fn defining(path: &str, modules: &BTreeSet<Module>) -> Option<Module> {
-    let is_folder = |at: &str| modules.iter().any(|module| folder(module) == at);
     let mut at = path;
-    loop {
-        if modules.contains(at) && !is_folder(at) {
-            return Some(at.to_owned());
-        }
+    while !modules.contains(at) {
         at = at.rsplit_once("::")?.0;
     }
+    Some(at.to_owned())
 }
 
 #[test]
 fn imports_go_down_the_layers_and_have_no_cycle() {
-    let imports = Imports::read(&sources());
+    let imports = Imports::of_library(&sources());
     assert!(imports.of.len() > 50, "only {} files were found", imports.of.len());
     let edges: usize = imports.of.values().map(BTreeSet::len).sum();
     assert!(edges > 200, "only {edges} imports were found");
@@ -141,13 +153,23 @@ fn imports_go_down_the_layers_and_have_no_cycle() {
     assert_eq!(imports.circles(), [""; 0]);
 }
 
+#[test]
+fn imports_of_the_binary_have_no_cycle() {
+    let imports = Imports::of_binary(&sources());
+    assert!(imports.of.len() > 30, "only {} files were found", imports.of.len());
+    let edges: usize = imports.of.values().map(BTreeSet::len).sum();
+    assert!(edges > 80, "only {edges} imports were found");
+    assert_eq!(imports.indirect, [""; 0], "import from the file that defines the name");
+    assert_eq!(imports.circles(), [""; 0]);
+}
+
 /// A rule that finds nothing may be broken: each gets examples of what it must find.
 #[test]
 fn upward_imports_and_cycles_are_found() {
     let sources = |files: &[(&str, &str)]| -> Vec<_> {
         let all = ["error.rs", "message.rs", "hub/mod.rs", "hub/queue.rs", "hub/inbox.rs"];
-        let all =
-            all.into_iter().chain(["serve/accept.rs", "sse/encoder.rs", "websocket/close.rs"]);
+        let all = all.into_iter().chain(["net/mod.rs", "net/tls/mod.rs", "net/tls/stream.rs"]);
+        let all = all.chain(["serve/accept.rs", "sse/encoder.rs", "websocket/close.rs"]);
         let text = |path| files.iter().find(|(of, _)| *of == path).map_or("", |(_, text)| text);
         all.map(|path| Source::new(path, text(path))).collect()
     };
@@ -162,16 +184,49 @@ fn upward_imports_and_cycles_are_found() {
         ],
         [("hub/queue.rs", "use crate::Message;"), ("", "")],
         [("serve/accept.rs", "use crate::hub::Queue;"), ("", "")],
+        [("serve/accept.rs", "use crate::net::tls::TlsStream;"), ("", "")],
+        [("serve/accept.rs", "use crate::net::tls;"), ("", "")],
     ] {
-        let imports = Imports::read(&sources(&bad));
+        let imports = Imports::of_library(&sources(&bad));
         let found = [imports.upward(), imports.circles(), imports.indirect].concat();
         assert!(!found.is_empty(), "{bad:?} may be");
     }
     let good = [
         ("hub/queue.rs", "use crate::hub::inbox::Inbox;\nuse crate::message::Message;"),
-        ("serve/accept.rs", "use crate::{hub::{inbox::Inbox, queue::Queue}, sse::encoder};"),
+        (
+            "serve/accept.rs",
+            "use crate::{hub::{inbox::Inbox, queue::Queue}, net::tls::stream, sse::encoder};",
+        ),
     ];
-    let imports = Imports::read(&sources(&good));
+    let imports = Imports::of_library(&sources(&good));
     let found = [imports.upward(), imports.circles(), imports.indirect].concat();
     assert_eq!(found, [""; 0]);
+}
+
+#[test]
+fn cycles_of_the_binary_are_found() {
+    let sources = |files: &[(&str, &str)]| -> Vec<_> {
+        let all =
+            ["main.rs", "pipe.rs", "pace.rs", "flags/mod.rs", "flags/sets.rs", "flags/table.rs"];
+        let text = |path| files.iter().find(|(of, _)| *of == path).map_or("", |(_, text)| text);
+        all.map(|path| Source::new(&format!("{BINARY}{path}"), text(path))).into()
+    };
+    for bad in [
+        [("main.rs", "use crate::pipe::Pipe;"), ("pipe.rs", "use crate::Failure;")],
+        [("main.rs", "use crate::pipe::Pipe;"), ("pipe.rs", "use crate::main::Failure;")],
+        [("pipe.rs", "use crate::pace::Pace;"), ("pace.rs", "use super::pipe::Plan;")],
+        [("flags/sets.rs", "use super::table::A;"), ("flags/table.rs", "use super::sets::B;")],
+        [("flags/sets.rs", "use crate::flags::Options;"), ("", "")],
+        [("flags/sets.rs", "use super::Options;"), ("", "")],
+    ] {
+        let imports = Imports::of_binary(&sources(&bad));
+        assert!(!imports.circles().is_empty() || !imports.indirect.is_empty(), "{bad:?} may be");
+    }
+    let good = [
+        ("main.rs", "use crate::flags::table::A;\nuse crate::pace::Pace;"),
+        ("pipe.rs", "use crate::flags::{sets::B, table::A};\nuse crate::pace::Pace;"),
+        ("flags/sets.rs", "use super::table::A;"),
+    ];
+    let imports = Imports::of_binary(&sources(&good));
+    assert_eq!([imports.circles(), imports.indirect].concat(), [""; 0]);
 }

@@ -143,14 +143,19 @@ pub(crate) fn read(path: impl AsRef<Path>) -> String {
 
 /// All source files without those that only tests use.
 pub(crate) fn sources() -> Vec<Source> {
+    let is_test = |name: &str| ["tests", "sim/", "virtual_time"].iter().any(|t| name.contains(t));
+    all_sources().into_iter().filter(|source| !is_test(&source.path)).collect()
+}
+
+/// All source files, with those of the tests.
+pub(crate) fn all_sources() -> Vec<Source> {
     let folder = root().join("src");
     let source = |path: &PathBuf| {
         // Folders above `src` must not match: their names are arbitrary.
         let name = path.strip_prefix(&folder).expect("below src").to_str().expect("UTF-8");
-        let is_test = ["tests", "sim/", "virtual_time"].iter().any(|test| name.contains(test));
-        (!is_test).then(|| Source::new(name, &fs::read_to_string(path).expect("text")))
+        Source::new(name, &fs::read_to_string(path).expect("text"))
     };
-    files(&folder).iter().filter_map(source).collect()
+    files(&folder).iter().map(source).collect()
 }
 
 /// Every path in `code` that starts with `start`: the rest of it, with its groups expanded.

@@ -2,9 +2,9 @@
 
 use std::string::FromUtf8Error;
 
-use super::super::Failure;
-use super::table::PREFIX;
-use super::value::beginning;
+use crate::failure::Failure;
+use crate::flags::table::PREFIX;
+use crate::flags::value::beginning;
 
 /// Bytes of the file at most: far more than all flags with the longest secrets.
 const BYTES_MAX: usize = 256 * 1024;

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::Options;
-use super::table::FLAGS;
+use crate::flags::options::Options;
+use crate::flags::table::FLAGS;
 
 pub(super) fn help() -> String {
     let mut help = String::from(

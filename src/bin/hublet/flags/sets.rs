@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use hublet::{Config, Overflow, Redis};
 
-use super::Options;
-use super::table::FRAMING;
-use super::value::{
-    add_secret, audience, bytes, count, history, host, origin, protocol, redis, redis_file,
-    redis_prefix, room, secret_file, show_bytes, show_time, switch, time,
+use crate::flags::options::Options;
+use crate::flags::value::{
+    FRAMING, add_secret, audience, bytes, count, history, host, origin, protocol, redis,
+    redis_file, redis_prefix, room, secret_file, show_bytes, show_time, switch, time,
 };
 use crate::page::PAGES;
 use crate::room_rules::RoomRule;

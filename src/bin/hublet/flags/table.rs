@@ -1,8 +1,8 @@
 //! The table of flags: name, help and effect of each.
 
-use super::Options;
-use super::sets::Sets;
-use crate::Failure;
+use crate::failure::Failure;
+use crate::flags::options::Options;
+use crate::flags::sets::Sets;
 
 /// The prefix of a flag's name in the environment.
 pub(super) const PREFIX: &str = "HUBLET_";
@@ -17,9 +17,6 @@ pub(super) struct Origin {
     /// Whether it is the line of a file, whose content is not shown.
     pub(super) is_line: bool,
 }
-
-/// Bytes that a queue must hold beyond two messages: a frame header each.
-pub(super) const FRAMING: usize = 2 * 10;
 
 /// One flag.
 pub(super) struct Flag {

@@ -1,12 +1,17 @@
 //! Tests of the command line.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::time::Duration;
 
 use hublet::HistoryRule;
 
-use super::*;
+use crate::flags::options::Options;
+use crate::flags::parse::{Action, parse};
+use crate::flags::table::FLAGS;
+use crate::flags::value::FRAMING;
 use crate::secret::Secret;
+use crate::socket::Address;
 
 fn parsed(environment: &[(&str, &str)], arguments: &[&str]) -> Result<Options, String> {
     let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));

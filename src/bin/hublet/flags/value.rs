@@ -10,6 +10,9 @@ use hublet::{Config, HistoryRule, Redis, is_name};
 use crate::request_token::PROTOCOL;
 use crate::secret::Secret;
 
+/// Bytes that a queue must hold beyond two messages: a frame header each.
+pub(super) const FRAMING: usize = 2 * 10;
+
 pub(super) fn switch(text: &str) -> Result<bool, String> {
     match text {
         "1" | "true" => Ok(true),
