@@ -13,9 +13,10 @@ pub(crate) struct Source {
 impl Source {
     pub(crate) fn new(path: &str, text: &str) -> Self {
         let mut code = code(text);
-        for marker in ["#[cfg(test)]", "#[cfg(doctest)]"] {
-            while let Some(at) = code.find(marker) {
-                let behind = at + marker.len();
+        // A condition like `all(test, unix)` too.
+        for start in ["#[cfg(test", "#[cfg(all(test,", "#[cfg(doctest"] {
+            while let Some(at) = code.find(start) {
+                let behind = at + code[at..].find(']').map_or(code.len() - at, |len| len + 1);
                 code.replace_range(at..behind + item_len(&code[behind..]), "");
             }
         }
