@@ -150,13 +150,13 @@ impl Message {
     }
 
     /// Whether it is settled what clients of [`Encoding::Deflate`] get.
-    pub(crate) fn is_deflate_settled(&self) -> bool {
+    pub(crate) fn is_deflate_fixed(&self) -> bool {
         self.0.deflated.get().is_some()
     }
 
     /// Settles what clients of [`Encoding::Deflate`] get from now on; returns whether that is
     /// another frame than the plain one.
-    pub(crate) fn settle_deflated(&self) -> bool {
+    pub(crate) fn fix_deflated(&self) -> bool {
         self.0.deflated.get_or_init(|| None).is_some()
     }
 
@@ -334,7 +334,7 @@ mod tests {
         let address = frame.as_ptr();
         assert!(!message.clone().deflate(&memory));
         assert_eq!(message.frame(Encoding::Deflate).as_ptr(), address, "the first one stays");
-        assert!(message.settle_deflated());
+        assert!(message.fix_deflated());
         drop(message);
         assert_eq!(memory.charged(), 0);
     }
@@ -348,14 +348,14 @@ mod tests {
             if first_looked_at {
                 assert_eq!(message.frame(Encoding::Deflate), plain);
             } else {
-                assert!(!message.settle_deflated());
+                assert!(!message.fix_deflated());
             }
             assert!(!message.deflate(&memory));
             assert_eq!(message.frame(Encoding::Deflate), plain);
         }
         let short = Message::from("short");
         assert!(!short.deflate(&memory));
-        assert!(!short.settle_deflated(), "it would not be shorter");
+        assert!(!short.fix_deflated(), "it would not be shorter");
         assert_eq!(memory.charged(), 0);
     }
     #[test]

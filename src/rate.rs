@@ -56,33 +56,33 @@ impl Rate {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Meter {
     /// When all that was sent is as old as the rate allows.
-    settled: Instant,
+    paid_until: Instant,
 }
 
 impl Meter {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { settled: now }
+        Self { paid_until: now }
     }
 
     /// Counts what was sent.
     pub(crate) fn count(&mut self, now: Instant, amount: usize, per_second: u32) {
-        self.settled = self.settled.max(now) + time_of(amount, per_second);
+        self.paid_until = self.paid_until.max(now) + time_of(amount, per_second);
     }
 
     /// How long nothing more may be sent.
     pub(crate) fn wait(&self, now: Instant, per_second: u32) -> Duration {
-        let next = self.settled + time_of(1, per_second);
+        let next = self.paid_until + time_of(1, per_second);
         next.saturating_duration_since(now + Duration::from_secs(1))
     }
 
     /// Whether all that was sent is of no account any more.
-    pub(crate) fn is_settled(&self, now: Instant) -> bool {
-        self.settled <= now
+    pub(crate) fn is_paid(&self, now: Instant) -> bool {
+        self.paid_until <= now
     }
 
     /// When it is settled.
-    pub(crate) fn settled(&self) -> Instant {
-        self.settled
+    pub(crate) fn paid_until(&self) -> Instant {
+        self.paid_until
     }
 }
 

@@ -38,7 +38,7 @@ const URLS: &str =
 #[doc(alias = "valkey")]
 #[derive(Clone, PartialEq, Eq)]
 pub struct Redis {
-    pub(crate) place: Place,
+    pub(crate) address: ServerAddress,
     /// The user, if the server has several.
     pub(crate) user: Option<String>,
     pub(crate) password: Option<String>,
@@ -49,7 +49,7 @@ pub struct Redis {
 
 /// Where a server listens.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum ServerAddress {
     /// A host, which is resolved at each connect, and a port.
     Tcp(String, u16),
     /// The path of a Unix socket.
@@ -81,9 +81,9 @@ impl Redis {
         Ok(self)
     }
 
-    fn at(place: Place) -> Self {
+    fn at(address: ServerAddress) -> Self {
         let prefix = Self::PREFIX.to_owned();
-        Self { place, user: None, password: None, database: 0, prefix }
+        Self { address, user: None, password: None, database: 0, prefix }
     }
 
     /// Reads what stands behind `redis://`; `None` if it is not allowed.
@@ -106,7 +106,7 @@ impl Redis {
         if host.is_empty() || !host.bytes().all(is_host) || port == 0 {
             return None;
         }
-        let mut redis = Self::at(Place::Tcp(host.to_owned(), port));
+        let mut redis = Self::at(ServerAddress::Tcp(host.to_owned(), port));
         redis.database = database;
         if let Some(access) = access {
             let (user, password) = access.split_once(':').unwrap_or((access, ""));
@@ -125,7 +125,7 @@ impl FromStr for Redis {
     fn from_str(url: &str) -> Result<Self, Error> {
         #[cfg(unix)]
         if let Some(path) = url.strip_prefix("unix:").filter(|path| path.starts_with('/')) {
-            return Ok(Self::at(Place::Unix(path.into())));
+            return Ok(Self::at(ServerAddress::Unix(path.into())));
         }
         let redis = url.strip_prefix("redis://").and_then(Self::read);
         redis.ok_or_else(|| Error::config(format!("the URL of Redis is not {URLS}")))
@@ -135,10 +135,10 @@ impl FromStr for Redis {
 impl fmt::Display for Redis {
     /// The URL, with `***` for a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (host, port) = match &self.place {
+        let (host, port) = match &self.address {
             #[cfg(unix)]
-            Place::Unix(path) => return write!(f, "unix:{}", path.display()),
-            Place::Tcp(host, port) => (host, port),
+            ServerAddress::Unix(path) => return write!(f, "unix:{}", path.display()),
+            ServerAddress::Tcp(host, port) => (host, port),
         };
         f.write_str("redis://")?;
         if self.password.is_some() {

@@ -172,7 +172,7 @@ mod tests {
     fn no_client_is_admitted_while_memory_is_high() {
         let executor = Executor::new();
         let hub = hub(&executor);
-        let _held = hub.memory().charge(4 << 20);
+        let _charge = hub.memory().charge(4 << 20);
         let refused = block_on(executor.run(registration::admit(
             &hub,
             Admission::anonymous(),

@@ -112,8 +112,8 @@ impl<'a> Outgoing<'a> {
         let mut drained = queue
             .poll_drain(cx, WRITE_BUDGET, |cx, unsent| encoder.poll_write(cx, unsent, &mut output));
         drained.wrote = output.wrote;
-        if let Some(id) = drained.asks {
-            self.registered.ask(id);
+        if let Some(id) = drained.request {
+            self.registered.request_more(id);
         }
         // Messages were left out, and none follows that would say so.
         let says_gap =
@@ -138,7 +138,7 @@ impl<'a> Outgoing<'a> {
         if let (true, true, Some(position)) = (drained.has_gap, drained.empty, drained.position) {
             // Unless it was said only now: then the next drain writes it.
             if !says_gap {
-                queue.told_gap(position);
+                queue.note_gap_sent(position);
             }
         }
         self.timeouts.wrote(drained.wrote, drained.empty);

@@ -147,8 +147,8 @@ fn lost<T: Transport>(transport: &mut T, error: &io::Error) {
 /// each KiB takes half a second. A buffer of the kernel is at most 64 KiB, so that this is at most
 /// 32 s. A short response has none.
 fn reading_time(len: usize) -> Duration {
-    const HELD_MAX: usize = 64 * 1024;
-    Duration::from_millis(500) * (len.min(HELD_MAX) / 1024) as u32
+    const LEN_MAX: usize = 64 * 1024;
+    Duration::from_millis(500) * (len.min(LEN_MAX) / 1024) as u32
 }
 
 /// Shuts the write side down, and reads to the end of the stream, at most [`DISCARD_MAX`] bytes.

@@ -40,8 +40,8 @@ pub(crate) struct Registered {
 
 impl Registered {
     /// Has the manager hand the client more of what its room keeps.
-    pub(crate) fn ask(&self, id: ClientId) {
-        self.hub.ask(id);
+    pub(crate) fn request_more(&self, id: ClientId) {
+        self.hub.request_more(id);
     }
 
     /// Disconnects the queue and waits until the manager has removed the client, so that a later
@@ -186,7 +186,7 @@ pub(crate) fn register(
             "on_upgrade chose a room or user with a name that is not allowed",
         ));
     }
-    let permit = take_place(hub, peer.network())?;
+    let permit = client_permit(hub, peer.network())?;
     let queue = Queue::new(&hub.shared().queue_config);
     queue.set_encoding(encoding);
     if let Some(terms) = &terms {
@@ -225,7 +225,7 @@ fn rate_of(hub: &Hub) -> Rate {
 }
 
 /// Takes the place of a client, if there is one and memory is not short.
-pub(crate) fn take_place(hub: &Hub, network: Option<u128>) -> Result<ClientPermit, Response> {
+pub(crate) fn client_permit(hub: &Hub, network: Option<u128>) -> Result<ClientPermit, Response> {
     if hub.memory().should_shed() {
         hub.want_eviction();
     }
@@ -236,7 +236,7 @@ pub(crate) fn take_place(hub: &Hub, network: Option<u128>) -> Result<ClientPermi
 }
 
 /// Takes the place of a reader of events, if there is one and memory is not short.
-pub(crate) fn take_event_place(
+pub(crate) fn event_reader_permit(
     hub: &Hub,
     network: Option<u128>,
 ) -> Result<EventReaderPermit, Response> {

@@ -95,7 +95,7 @@ pub struct Relay {
 }
 
 /// What a client brought along from its request.
-struct Seat {
+struct ClientState {
     room: Arc<str>,
     echo: bool,
     /// Whether its empty binary messages are questions.
@@ -143,8 +143,8 @@ impl Handler for Relay {
         let room: Arc<str> = room_of(request.uri().path()).map_or_else(|| "main".into(), Arc::from);
         let echo = switch(request, "echo")?.unwrap_or(self.echo);
         let probes = switch(request, "probe")?.unwrap_or(false);
-        let seat = Seat { room: Arc::clone(&room), echo, probes };
-        let admission = Admission::anonymous().room(room).extension(seat);
+        let state = ClientState { room: Arc::clone(&room), echo, probes };
+        let admission = Admission::anonymous().room(room).extension(state);
         Ok(match since(request)? {
             Some(since) => admission.since(since),
             None => admission,
@@ -165,21 +165,21 @@ impl Handler for Relay {
 
     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
         // What is rare is boxed: it would make every idle client larger.
-        let Some(seat) = client.extension::<Seat>() else {
+        let Some(state) = client.extension::<ClientState>() else {
             return Box::pin(self.to_its_rooms(client, message)).await;
         };
-        if seat.probes && message.is_empty() && !message.is_text() {
+        if state.probes && message.is_empty() && !message.is_text() {
             return Box::pin(answer(client)).await;
         }
         // Not waiting for the count lets the manager take many messages at once.
-        let sent = if seat.echo {
-            client.hub().try_publish(&seat.room, message)
+        let sent = if state.echo {
+            client.hub().try_publish(&state.room, message)
         } else {
-            client.try_publish(&seat.room, message)
+            client.try_publish(&state.room, message)
         };
         match sent {
             Ok(()) => Ok(()),
-            Err(error) if error.is_full() => Box::pin(send_again(client, seat, error)).await,
+            Err(error) if error.is_full() => Box::pin(send_again(client, state, error)).await,
             Err(error) => Err(error.into()),
         }
     }
@@ -192,9 +192,13 @@ async fn answer(client: &Client) -> Result<(), Disconnect> {
 }
 
 /// Waits for a place in the inbox, with the message that had none.
-async fn send_again(client: &Client, seat: &Seat, refused: Error) -> Result<(), Disconnect> {
+async fn send_again(
+    client: &Client,
+    state: &ClientState,
+    refused: Error,
+) -> Result<(), Disconnect> {
     let message = refused.into_message().ok_or(Disconnect::INTERNAL)?;
-    send(client, &seat.room, seat.echo, message).await
+    send(client, &state.room, state.echo, message).await
 }
 
 /// Sends a message to a room.

@@ -72,7 +72,7 @@ impl<T: Transport> HttpStream<'_, T> {
         let mut body = Body::new(framing, max)?;
         self.check_memory()?;
         if expects_continue && !matches!(body, Body::Sized(0)) {
-            self.ask_for_body(slot).await?;
+            self.send_continue(slot).await?;
         }
         let shared = self.hub.shared();
         let (timers, patience) = (&shared.timers, shared.config.handshake_timeout);
@@ -104,7 +104,7 @@ impl<T: Transport> HttpStream<'_, T> {
 
     /// Asks for a body that the peer holds back until it is asked. A body that has begun to come needs
     /// no asking for it (RFC 9110 10.1.1).
-    pub(crate) async fn ask_for_body(&mut self, slot: &mut Slot<'_>) -> Result<(), Failure> {
+    pub(crate) async fn send_continue(&mut self, slot: &mut Slot<'_>) -> Result<(), Failure> {
         if self.buffer.is_empty() {
             slot.within(async {
                 self.transport.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;

@@ -9,13 +9,13 @@ use crate::http1::page_origin::PageOrigin;
 use crate::http1::response::Response;
 
 /// Adds the headers that let a listed origin read the response.
-pub(crate) fn with_cors(response: Response, reader: AllowOrigin) -> Response {
-    match reader {
-        Some(reader) => {
+pub(crate) fn with_cors(response: Response, allow_origin: AllowOrigin) -> Response {
+    match allow_origin {
+        Some(origin) => {
             // What a page may read with its visitor's credentials is for a page that one operator
             // has named, and not for each sandbox and each file (`null`, `file://`).
-            let is_named = PageOrigin::parse(&reader).is_some_and(|origin| !origin.is_shared());
-            let response = response.header("Access-Control-Allow-Origin", reader);
+            let is_named = PageOrigin::parse(&origin).is_some_and(|origin| !origin.is_shared());
+            let response = response.header("Access-Control-Allow-Origin", origin);
             let response = if response.has_header("Vary") {
                 response
             } else {
@@ -33,8 +33,8 @@ pub(crate) fn with_cors(response: Response, reader: AllowOrigin) -> Response {
 
 /// Whether a browser asks, ahead of a request with this method, whether a page may send it.
 pub(crate) fn is_preflight_of(request: &Request<()>, method: &str) -> bool {
-    let asked = request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD);
-    request.method() == Method::OPTIONS && asked.is_some_and(|asked| asked == method)
+    let requested = request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD);
+    request.method() == Method::OPTIONS && requested.is_some_and(|requested| requested == method)
 }
 
 /// The answer to OPTIONS, which a browser sends ahead of what a page of another origin asks for.
@@ -60,11 +60,11 @@ fn allowed_headers(headers: &HeaderMap) -> String {
     let mut allowed = "Authorization, Content-Type".to_owned();
     let is_new =
         |name: &&str| !["authorization", "content-type"].contains(&&*name.to_ascii_lowercase());
-    let asked: Vec<_> =
+    let requested: Vec<_> =
         tokens(headers, &header::ACCESS_CONTROL_REQUEST_HEADERS).filter(is_new).collect();
     let is_name = |name: &&str| HeaderName::from_bytes(name.as_bytes()).is_ok();
-    if asked.len() <= PREFLIGHT_HEADERS_MAX && asked.iter().all(is_name) {
-        for name in asked {
+    if requested.len() <= PREFLIGHT_HEADERS_MAX && requested.iter().all(is_name) {
+        for name in requested {
             allowed.push_str(", ");
             allowed.push_str(name);
         }
@@ -107,10 +107,12 @@ mod tests {
     }
     #[test]
     fn a_preflight_is_allowed_the_headers_that_it_asks_for() {
-        let allowed = |asked: &[&str]| {
-            let asked: Vec<_> =
-                asked.iter().map(|asked| ("access-control-request-headers", *asked)).collect();
-            allowed_headers(request(&asked).headers())
+        let allowed = |requested: &[&str]| {
+            let requested: Vec<_> = requested
+                .iter()
+                .map(|requested| ("access-control-request-headers", *requested))
+                .collect();
+            allowed_headers(request(&requested).headers())
         };
         const ALWAYS: &str = "Authorization, Content-Type";
         assert_eq!(allowed(&[]), ALWAYS);

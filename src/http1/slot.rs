@@ -43,7 +43,7 @@ impl<'a> Slot<'a> {
     }
 
     /// Takes a place that no client needs, for the time behind the request; `false` if none is free.
-    pub(crate) fn takes_place(&mut self) -> bool {
+    pub(crate) fn takes_idle_permit(&mut self) -> bool {
         self.keep_alive = self.keep_alive.take().or_else(|| self.hub.shared().admissions.idle());
         self.keep_alive.is_some()
     }
@@ -60,10 +60,10 @@ impl<'a> Slot<'a> {
             ready!(Pin::new(&mut self.deadline).poll(cx));
             self.permit = None;
             // A connection that stays for its next request has a place already.
-            self.takes_place();
+            self.takes_idle_permit();
         }
-        let Some(place) = &mut self.keep_alive else { return Poll::Ready(()) };
-        ready!(place.poll_leave(cx));
+        let Some(permit) = &mut self.keep_alive else { return Poll::Ready(()) };
+        ready!(permit.poll_leave(cx));
         // Given back, and not polled again: its future has ended.
         self.keep_alive = None;
         Poll::Ready(())

@@ -65,7 +65,7 @@ impl Ack {
     }
 
     /// Ready once the message waits for no recipient, after it was dispatched.
-    pub(crate) fn poll_settled(&self, cx: &Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_acknowledged(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.lock();
         if state.owed == 0 {
             return Poll::Ready(());
@@ -83,7 +83,7 @@ impl Ack {
         Acknowledged { recipients, delivered, late, lost, position }
     }
 
-    fn settle(&self, delivered: usize) {
+    fn acknowledge(&self, delivered: usize) {
         let mut state = self.lock();
         state.delivered += delivered;
         state.owed -= 1;
@@ -118,7 +118,7 @@ impl Owed {
     /// The recipient has the message.
     pub(crate) fn deliver(mut self) {
         if let Some(ack) = self.0.take() {
-            ack.settle(1);
+            ack.acknowledge(1);
         }
     }
 
@@ -136,7 +136,7 @@ impl Owed {
 impl Drop for Owed {
     fn drop(&mut self) {
         if let Some(ack) = self.0.take() {
-            ack.settle(0);
+            ack.acknowledge(0);
         }
     }
 }
@@ -173,8 +173,8 @@ impl OwedList {
         self.push(self.passed + index as u64, owed);
     }
 
-    fn push(&mut self, place: u64, owed: Owed) {
-        self.owed.push((place, owed));
+    fn push(&mut self, number: u64, owed: Owed) {
+        self.owed.push((number, owed));
         self.charge.resize(allocation(self.owed.capacity() * size_of::<(u64, Owed)>()));
     }
 
@@ -186,7 +186,7 @@ impl OwedList {
 
     /// The oldest message of a backlog is gone; returns what was owed for it.
     pub(crate) fn pass(&mut self) -> Option<Owed> {
-        let is_first = self.owed.first().is_some_and(|(place, _)| *place == self.passed);
+        let is_first = self.owed.first().is_some_and(|(number, _)| *number == self.passed);
         self.passed += 1;
         is_first.then(|| self.owed.remove(0).1)
     }
@@ -194,14 +194,17 @@ impl OwedList {
     /// The message at an index of a backlog is lost, and the ones behind it move up.
     pub(crate) fn lose(&mut self, index: usize) {
         let lost = self.passed + index as u64;
-        self.owed.retain(|(place, _)| *place != lost);
-        self.owed.iter_mut().filter(|(place, _)| *place > lost).for_each(|(place, _)| *place -= 1);
+        self.owed.retain(|(number, _)| *number != lost);
+        self.owed
+            .iter_mut()
+            .filter(|(number, _)| *number > lost)
+            .for_each(|(number, _)| *number -= 1);
     }
 
     /// All messages of a backlog but its first `kept` are lost.
     pub(crate) fn keep(&mut self, kept: usize) {
         let end = self.passed + kept as u64;
-        self.owed.retain(|(place, _)| *place < end);
+        self.owed.retain(|(number, _)| *number < end);
     }
 
     /// Whether nothing is owed.
@@ -229,10 +232,10 @@ mod tests {
         assert_eq!(counts(&ack, 6), [2, 3, 1], "one was never owed anything");
         delivered.deliver();
         drop(lost);
-        assert!(ack.poll_settled(&Context::from_waker(waker)).is_pending());
+        assert!(ack.poll_acknowledged(&Context::from_waker(waker)).is_pending());
         assert_eq!(counts(&ack, 6), [3, 1, 2]);
         drop(late);
-        assert!(ack.poll_settled(&Context::from_waker(waker)).is_ready());
+        assert!(ack.poll_acknowledged(&Context::from_waker(waker)).is_ready());
         assert_eq!(counts(&ack, 6), [3, 0, 3]);
     }
 
@@ -242,8 +245,8 @@ mod tests {
             let memory = Arc::<MemoryBudget>::default();
             let mut list = OwedList::new(&memory);
             let mut publishers: Vec<_> = (0..OWED_MAX).map(|_| Acking::default()).collect();
-            for (place, publisher) in (1..).zip(&publishers) {
-                list.push_at(place, publisher.0.owe());
+            for (number, publisher) in (1..).zip(&publishers) {
+                list.push_at(number, publisher.0.owe());
             }
             assert!(memory.charged() >= OWED_MAX * 16, "the list is on the account");
             if is_gone {

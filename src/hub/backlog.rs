@@ -65,8 +65,8 @@ impl Channel {
 /// A channel is about 700 bytes, and a place in it a message and a count.
 pub(crate) const fn backlog_size(messages: usize) -> usize {
     const CHANNEL: usize = 768;
-    const PLACE: usize = size_of::<Message>() + size_of::<usize>();
-    let channel = allocation(messages.saturating_mul(PLACE).saturating_add(CHANNEL));
+    const SLOT: usize = size_of::<Message>() + size_of::<usize>();
+    let channel = allocation(messages.saturating_mul(SLOT).saturating_add(CHANNEL));
     channel.saturating_add(allocation(messages.saturating_mul(size_of::<Message>())))
 }
 

@@ -152,7 +152,7 @@ impl Link {
     }
 
     /// Asks for the rooms of the other hubs; `false` if there is no room for the question now.
-    pub(crate) fn try_ask(&self, command: Command) -> bool {
+    pub(crate) fn try_query(&self, command: Command) -> bool {
         self.is_up() && self.outbox.try_send(command).is_ok()
     }
 

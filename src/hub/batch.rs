@@ -33,7 +33,7 @@ impl JoinedFrames {
     /// whether any client gets compressed frames.
     pub(crate) fn join(&mut self, messages: &[Message], is_deflating: bool) {
         self.plain.clear();
-        self.is_deflated = is_deflating && settle(messages);
+        self.is_deflated = is_deflating && fix_deflated(messages);
         if messages.len() > 1 && frame_bytes(messages) <= JOINED_BYTES_MAX {
             lay(&mut self.plain, messages, Encoding::Plain);
         }
@@ -47,7 +47,7 @@ impl JoinedFrames {
     /// No frame side by side, of messages for one client that gets frames of this encoding. A plain
     /// one settles nothing for others.
     pub(crate) fn none(messages: &[Message], encoding: Encoding) -> Self {
-        let is_deflated = encoding == Encoding::Deflate && settle(messages);
+        let is_deflated = encoding == Encoding::Deflate && fix_deflated(messages);
         Self { is_deflated, ..Self::default() }
     }
 
@@ -208,7 +208,7 @@ impl<'a> Batch<'a> {
             Encoding::Plain => &self.plain,
             Encoding::Deflate => self.deflated.as_deref().unwrap_or_else(|| {
                 debug_assert!(
-                    !settle(self.messages),
+                    !fix_deflated(self.messages),
                     "the manager settles what such a client gets"
                 );
                 &self.plain
@@ -234,9 +234,9 @@ impl<'a> Batch<'a> {
 /// differs from the plain frames.
 ///
 /// Once for all of them: a frame must not become another one while a client has a part of it.
-fn settle(messages: &[Message]) -> bool {
+fn fix_deflated(messages: &[Message]) -> bool {
     // Each of them, not only up to the first.
-    messages.iter().filter(|message| message.settle_deflated()).count() > 0
+    messages.iter().filter(|message| message.fix_deflated()).count() > 0
 }
 
 /// Lays frames side by side.

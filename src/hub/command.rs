@@ -44,20 +44,20 @@ pub(crate) struct Carry {
     pub(crate) publish: Publish,
     /// Hears what became of it in this hub. Dropped unanswered if it was not published, or
     /// if that is not known.
-    pub(crate) reply: Option<Told>,
+    pub(crate) reply: Option<PublishReply>,
     /// Hears how many hubs heard it, or that it was not published.
     pub(crate) hubs: Option<Reply<Result<usize, NotPublished>>>,
 }
 
 /// Where is told what became of a message in this hub.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct PublishReply {
     reply: Reply<Dispatched>,
     /// Where its recipients acknowledge it, if the publisher waits for that.
     ack: Option<Arc<Ack>>,
 }
 
-impl Told {
+impl PublishReply {
     pub(crate) fn new(reply: Reply<Dispatched>, ack: Option<Arc<Ack>>) -> Self {
         Self { reply, ack }
     }
@@ -73,8 +73,8 @@ impl Told {
     }
 
     /// Takes it apart, for a command.
-    pub(crate) fn parts(told: Option<Self>) -> (Option<Reply<Dispatched>>, Option<Arc<Ack>>) {
-        told.map_or((None, None), |told| (Some(told.reply), told.ack))
+    pub(crate) fn parts(reply: Option<Self>) -> (Option<Reply<Dispatched>>, Option<Arc<Ack>>) {
+        reply.map_or((None, None), |reply| (Some(reply.reply), reply.ack))
     }
 }
 
@@ -137,7 +137,7 @@ pub(crate) enum Command {
     /// A message for a target; `reply` hears what became of it.
     Publish { publish: Publish, reply: Option<Reply<Dispatched>> },
     /// A message of a room, with its position from the backplane.
-    Placed { publish: Box<Publish>, position: u64, reply: Option<Reply<Dispatched>> },
+    PublishAt { publish: Box<Publish>, position: u64, reply: Option<Reply<Dispatched>> },
     /// A message that its recipients acknowledge.
     Acked(Box<Acked>),
     /// Into a room.
@@ -188,13 +188,17 @@ const _: () = assert!(size_of::<Command>() <= 64);
 
 impl Command {
     /// The command for a message from the backplane.
-    pub(crate) fn heard(publish: Publish, position: Option<u64>, told: Option<Told>) -> Self {
-        match (Told::parts(told), position) {
+    pub(crate) fn heard(
+        publish: Publish,
+        position: Option<u64>,
+        reply: Option<PublishReply>,
+    ) -> Self {
+        match (PublishReply::parts(reply), position) {
             ((reply, Some(ack)), position) => {
                 Self::Acked(Box::new(Acked { publish, position, ack, reply }))
             }
             ((reply, None), Some(position)) => {
-                Self::Placed { publish: Box::new(publish), position, reply }
+                Self::PublishAt { publish: Box::new(publish), position, reply }
             }
             ((reply, None), None) => Self::Publish { publish, reply },
         }
@@ -204,7 +208,7 @@ impl Command {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Publish { publish, .. } => publish.message.frame(Encoding::Plain).len(),
-            Self::Placed { publish, .. } => publish.message.frame(Encoding::Plain).len(),
+            Self::PublishAt { publish, .. } => publish.message.frame(Encoding::Plain).len(),
             Self::Acked(acked) => acked.publish.message.frame(Encoding::Plain).len(),
             Self::Carry(carry) => carry.publish.message.frame(Encoding::Plain).len(),
             _ => 0,

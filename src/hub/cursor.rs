@@ -59,9 +59,9 @@ pub(crate) struct Cursor {
     /// [`Overflow::Replay`](crate::Overflow::Replay): the cursor stays behind what does not go out at once.
     pub(crate) keeps: bool,
     /// Whether the positions of the room come from the backplane, so that only what has one counts.
-    pub(crate) is_placed: bool,
+    pub(crate) is_positioned: bool,
     /// Whether the connection has asked for more, and has not been answered.
-    pub(crate) asked: bool,
+    pub(crate) has_requested: bool,
     /// Whether the client has not been told whole of a gap before its position.
     pub(crate) has_gap: bool,
     /// The position of the last message that it was handed, or that is not for it.
@@ -69,7 +69,7 @@ pub(crate) struct Cursor {
     /// The position of the room's newest message.
     newest: u64,
     /// How many of the messages between the two count the client as a recipient.
-    owed: u64,
+    unread: u64,
     /// What is owed for some of them to publishers that wait for it.
     acks: Option<Box<OwedList>>,
 }
@@ -82,25 +82,25 @@ impl Cursor {
             reader: reading.reader,
             ends: reading.ends,
             keeps: false,
-            is_placed: false,
-            asked: false,
+            is_positioned: false,
+            has_requested: false,
             has_gap: false,
             position,
             newest,
-            owed: newest - position,
+            unread: newest - position,
             acks: None,
         }
     }
 
     /// The cursor of a client that came from another process; `None` for one that cannot be.
     pub(crate) fn restored(room: &Arc<str>, cursor: &state::Cursor, newest: u64) -> Option<Self> {
-        let state::Cursor { reader, position, owed, .. } = *cursor;
+        let state::Cursor { reader, position, unread, .. } = *cursor;
         let reader = *Reader::ALL.get(usize::from(reader))?;
-        let is_whole = newest
-            .checked_sub(position)
-            .is_some_and(|span| if reader == Reader::Plain { owed <= span } else { owed == span });
+        let is_whole = newest.checked_sub(position).is_some_and(|span| {
+            if reader == Reader::Plain { unread <= span } else { unread == span }
+        });
         let reading = Reading { reader, since: None, ends: false };
-        let cursor = || Self { owed, ..Self::new(Arc::clone(room), reading, position, newest) };
+        let cursor = || Self { unread, ..Self::new(Arc::clone(room), reading, position, newest) };
         is_whole.then(cursor)
     }
 
@@ -111,13 +111,13 @@ impl Cursor {
             room: self.room.to_string(),
             reader: reader.unwrap_or_default() as u8,
             position: self.position,
-            owed: self.owed,
+            unread: self.unread,
         }
     }
 
     /// Whether messages for such clients are counted in the room.
     pub(crate) fn counts(&self, audience: Audience<'_>) -> bool {
-        audience.counts_in(&self.room) && !(self.is_placed && audience == Audience::All)
+        audience.counts_in(&self.room) && !(self.is_positioned && audience == Audience::All)
     }
 
     /// Whether messages wait in the room.
@@ -138,7 +138,7 @@ impl Cursor {
     /// New messages of the room, `len` of them for this client, that it has to fetch.
     pub(crate) fn pass_over(&mut self, span: u64, len: usize) {
         self.newest += span;
-        self.owed += len as u64;
+        self.unread += len as u64;
     }
 
     /// Owes an acknowledgement for the newest message of the room, which waits there.
@@ -149,7 +149,7 @@ impl Cursor {
     }
 
     /// Takes what is owed for messages that the client was handed.
-    pub(crate) fn take_owed(&mut self) -> Vec<(u64, Owed)> {
+    pub(crate) fn take_acks(&mut self) -> Vec<(u64, Owed)> {
         let Some(list) = &mut self.acks else { return Vec::new() };
         let taken = list.take_until(self.position).collect();
         if list.is_empty() {
@@ -161,7 +161,7 @@ impl Cursor {
     /// The client was handed what lies within the next `span` positions: `len` messages.
     pub(crate) fn hand_over(&mut self, span: u64, len: usize) {
         self.position += span;
-        self.owed = self.owed.saturating_sub(len as u64);
+        self.unread = self.unread.saturating_sub(len as u64);
     }
 
     /// New messages of the room that are not for this client.
@@ -178,10 +178,10 @@ impl Cursor {
         // What lies behind the position is owed still. Only a plain reader has messages there that
         // are not for it, and none of them skips.
         self.has_gap = self.reader == Reader::Numbered;
-        let left = self.owed.min(self.newest - position);
+        let left = self.unread.min(self.newest - position);
         self.position = position;
-        drop(self.take_owed());
-        std::mem::replace(&mut self.owed, left) - left
+        drop(self.take_acks());
+        std::mem::replace(&mut self.unread, left) - left
     }
 
     /// The room has begun a new life at a position; returns how many messages the client loses.
@@ -189,13 +189,13 @@ impl Cursor {
         self.has_gap = self.reader == Reader::Numbered;
         (self.position, self.newest) = (position, position);
         self.acks = None;
-        std::mem::take(&mut self.owed)
+        std::mem::take(&mut self.unread)
     }
 
     /// Leaves out everything; returns how many messages the client loses.
     pub(crate) fn give_up(&mut self) -> u64 {
         self.position = self.newest;
         self.acks = None;
-        std::mem::take(&mut self.owed)
+        std::mem::take(&mut self.unread)
     }
 }

@@ -39,7 +39,7 @@ pub(crate) struct Delivery<'a> {
     /// Whether a client did not take the messages because it hears its room and nothing else.
     pub(crate) is_refused: bool,
     /// How many members have been served; for `All`, how many slots.
-    pub(crate) place: usize,
+    pub(crate) index: usize,
     /// Clients that overflowed or had gone; removed when the last member is served.
     pub(crate) evicted: Vec<u32>,
 }
@@ -82,7 +82,7 @@ impl<'a> Delivery<'a> {
             before: None,
             ack: None,
             is_refused: false,
-            place: 0,
+            index: 0,
             evicted: Vec::new(),
         }
     }
@@ -114,17 +114,17 @@ pub(crate) fn push_to(
     budget: usize,
 ) -> usize {
     if let (Some(slots), false) = (slots, delivery.excepting) {
-        let end = len.min(delivery.place.saturating_add(budget));
-        let slots = &slots[std::mem::replace(&mut delivery.place, end)..end];
+        let end = len.min(delivery.index.saturating_add(budget));
+        let slots = &slots[std::mem::replace(&mut delivery.index, end)..end];
         return push_whole(entries, slots, delivery, batch);
     }
     let mut budget = budget.saturating_mul(EMPTY_SLOTS_PER_MEMBER);
-    let mut place = delivery.place;
+    let mut index = delivery.index;
     // How many took all of it.
     let mut whole = 0;
-    while place < len && budget > 0 {
-        let slot = slots.map_or(place as u32, |slots| slots[place]);
-        place += 1;
+    while index < len && budget > 0 {
+        let slot = slots.map_or(index as u32, |slots| slots[index]);
+        index += 1;
         let Some(entry) = entries.get(slot as usize) else {
             budget -= 1;
             continue;
@@ -144,7 +144,7 @@ pub(crate) fn push_to(
             delivery.missed_by(slot, outcome);
         }
     }
-    delivery.place = place;
+    delivery.index = index;
     whole
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct Membership {
     /// The index's own copy of the name.
     pub(crate) room: Arc<str>,
     /// The client's place among the members.
-    pub(crate) place: u32,
+    pub(crate) index: u32,
 }
 
 impl Entry {

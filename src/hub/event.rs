@@ -138,15 +138,15 @@ impl EventReaders {
     }
 
     /// Tells all readers of an event, without waiting for any.
-    pub(crate) fn tell(&mut self, event: &HubEvent) {
+    pub(crate) fn notify(&mut self, event: &HubEvent) {
         self.forget_gone();
         self.0.iter().for_each(|queue| queue.push(event));
     }
 
     /// Tells all readers of a room that is made or gone.
-    pub(crate) fn tell_room(&mut self, kind: HubEventKind, room: &Arc<str>) {
+    pub(crate) fn notify_room(&mut self, kind: HubEventKind, room: &Arc<str>) {
         if self.are_any() {
-            self.tell(&HubEvent::of_room(kind, Arc::clone(room)));
+            self.notify(&HubEvent::of_room(kind, Arc::clone(room)));
         }
     }
 
@@ -180,14 +180,14 @@ struct State {
     /// Wakes the reader.
     waker: Option<Waker>,
     /// The memory of the events that wait.
-    held: Charge,
+    charge: Charge,
 }
 
 impl EventQueue {
-    /// `held` is where its memory is charged.
-    pub(crate) fn new(filter: RoomFilter, events_max: usize, held: Charge) -> Arc<Self> {
+    /// `charge` is where its memory is charged.
+    pub(crate) fn new(filter: RoomFilter, events_max: usize, charge: Charge) -> Arc<Self> {
         let (waiting, waker) = (VecDeque::new(), None);
-        let state = Mutex::new(State { waiting, missed: 0, is_over: false, waker, held });
+        let state = Mutex::new(State { waiting, missed: 0, is_over: false, waker, charge });
         Arc::new(Self { filter, events_max, state })
     }
 
@@ -218,8 +218,8 @@ impl EventQueue {
     pub(crate) fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Option<HubEvent>> {
         let mut state = self.lock();
         if let Some(event) = state.waiting.pop_front() {
-            let held = state.held.bytes() - event.size();
-            state.held.resize(held);
+            let charge = state.charge.bytes() - event.size();
+            state.charge.resize(charge);
             return Poll::Ready(Some(event));
         }
         if state.missed > 0 {
@@ -250,7 +250,7 @@ impl EventQueue {
 
 impl State {
     fn add(&mut self, event: HubEvent) {
-        self.held.resize(self.held.bytes() + event.size());
+        self.charge.resize(self.charge.bytes() + event.size());
         self.waiting.push_back(event);
     }
 }
@@ -305,24 +305,24 @@ mod tests {
         let memory = Arc::new(MemoryBudget::default());
         let mut readers = EventReaders::default();
         let queue = EventQueue::new(RoomFilter::All, 3, memory.charge(0));
-        let tell = |readers: &mut EventReaders, names: std::ops::Range<u32>| {
+        let notify = |readers: &mut EventReaders, names: std::ops::Range<u32>| {
             names.for_each(|n| {
-                readers.tell_room(HubEventKind::RoomMade, &n.to_string().into());
+                readers.notify_room(HubEventKind::RoomMade, &n.to_string().into());
             });
         };
-        tell(&mut readers, 0..9);
+        notify(&mut readers, 0..9);
         assert_eq!(take(&queue), [""; 0], "it was no reader");
         readers.add(Arc::clone(&queue));
-        tell(&mut readers, 1..6);
+        notify(&mut readers, 1..6);
         assert!(memory.charged() > 0);
         assert_eq!(take(&queue), ["1", "2", "3", "gap 2"]);
         assert_eq!(memory.charged(), 0, "what is taken is not held");
-        tell(&mut readers, 1..5);
+        notify(&mut readers, 1..5);
         let cx = &mut Context::from_waker(Waker::noop());
         for _ in 0..2 {
             assert!(queue.poll_take(cx).is_ready());
         }
-        tell(&mut readers, 5..6);
+        notify(&mut readers, 5..6);
         assert_eq!(take(&queue), ["3", "gap 1", "5"], "the gap is where it was");
         drop(readers);
         assert_eq!(queue.poll_take(cx), Poll::Ready(None));
@@ -334,7 +334,7 @@ mod tests {
         let mut readers = EventReaders::default();
         readers.add(EventQueue::new(RoomFilter::All, 3, memory.charge(0)));
         assert!(readers.are_any());
-        readers.tell_room(HubEventKind::RoomMade, &"a".into());
+        readers.notify_room(HubEventKind::RoomMade, &"a".into());
         assert!(!readers.are_any());
         assert_eq!(memory.charged(), 0);
     }

@@ -539,8 +539,8 @@ impl Hub {
     }
 
     /// Has the manager hand a client more of what its room keeps.
-    pub(crate) fn ask(&self, id: ClientId) {
-        self.shared.inbox.ask(id);
+    pub(crate) fn request_more(&self, id: ClientId) {
+        self.shared.inbox.request_more(id);
     }
 
     fn refused(&self, refusal: Refusal) -> Error {

@@ -15,7 +15,7 @@ pub(crate) struct Ring {
     /// Bytes of the plain frames.
     frame_bytes: usize,
     /// Bytes of memory that the slots and their messages take.
-    held: usize,
+    kept_bytes: usize,
 }
 
 /// A kept message.
@@ -25,7 +25,7 @@ pub(crate) struct Slot {
     /// The client that published it and does not hear it, unless the hub did.
     pub(crate) except: Option<ClientId>,
     /// Bytes of memory when it came. Encodings that are made later do not count here.
-    held: u32,
+    bytes: u32,
 }
 
 impl Ring {
@@ -46,21 +46,21 @@ impl Ring {
         if messages_max == 0 || frame_bytes > bytes_max {
             return self.clear();
         }
-        let held = message.size() + size_of::<Slot>();
-        self.slots.push_back(Slot { message: message.clone(), except, held: held as u32 });
+        let bytes = message.size() + size_of::<Slot>();
+        self.slots.push_back(Slot { message: message.clone(), except, bytes: bytes as u32 });
         self.frame_bytes += frame_bytes;
-        self.held += held;
+        self.kept_bytes += bytes;
     }
 
     /// Drops the oldest message; returns the memory that it took, 0 if there was none.
     pub(crate) fn drop_oldest(&mut self) -> usize {
         let Some(slot) = self.slots.pop_front() else { return 0 };
         self.frame_bytes -= frame_bytes(&slot.message);
-        self.held -= slot.held as usize;
+        self.kept_bytes -= slot.bytes as usize;
         if self.slots.len() < self.slots.capacity() / 4 {
             self.slots.shrink_to(self.slots.len() * 2);
         }
-        slot.held as usize
+        slot.bytes as usize
     }
 
     /// Drops all messages.
@@ -79,8 +79,8 @@ impl Ring {
     }
 
     /// Bytes of memory that they take.
-    pub(crate) fn held(&self) -> usize {
-        self.held
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.kept_bytes
     }
 }
 
@@ -128,7 +128,10 @@ mod tests {
                 let kept = model.kept(messages_max, bytes_max);
                 assert_eq!(lens, kept, "seed {seed}");
                 assert_eq!((ring.len(), ring.frame_bytes), (kept.len(), kept.iter().sum()));
-                assert_eq!(ring.held, ring.slots(0).map(|slot| slot.held as usize).sum::<usize>());
+                assert_eq!(
+                    ring.kept_bytes,
+                    ring.slots(0).map(|slot| slot.bytes as usize).sum::<usize>()
+                );
                 assert_eq!(ring.slots(1).count(), kept.len().saturating_sub(1));
             }
         }

@@ -33,7 +33,7 @@ pub(crate) struct Holding {
     /// Wakes the future that holds the hub.
     holder: AtomicWaker,
     /// Notified when the hub is held, and when it goes on.
-    turned: Event,
+    changed: Event,
 }
 
 /// A connection that is clean and waits.
@@ -72,7 +72,7 @@ pub(crate) enum WaitsFor {
 #[derive(Debug)]
 pub(crate) struct Kept {
     /// Its place among the connections that were parked.
-    pub(crate) place: usize,
+    pub(crate) index: usize,
     pub(crate) since: u32,
     pub(crate) user: Option<Arc<str>>,
     pub(crate) rooms: Vec<Arc<str>>,
@@ -102,7 +102,7 @@ impl Holding {
     /// Holds the hub; `false` if it is held already.
     pub(crate) fn begin(&self) -> bool {
         let is_new = !self.is_held.swap(true, Ordering::SeqCst);
-        self.turned.notify(usize::MAX);
+        self.changed.notify(usize::MAX);
         is_new
     }
 
@@ -113,7 +113,7 @@ impl Holding {
         parked.clear();
         self.ended.store(0, Ordering::Relaxed);
         drop(parked);
-        self.turned.notify(usize::MAX);
+        self.changed.notify(usize::MAX);
     }
 
     /// Waits while the hub is held.
@@ -128,7 +128,7 @@ impl Holding {
 
     async fn wait(&self, held: bool) {
         while self.is_held() != held {
-            let listener = self.turned.listen();
+            let listener = self.changed.listen();
             if self.is_held() == held {
                 return;
             }

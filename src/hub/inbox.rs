@@ -68,7 +68,7 @@ pub(crate) struct Reports {
     /// so there are never more than clients.
     pub(crate) gone: Vec<ClientId>,
     /// Clients that ask for more of what their room keeps. Each asks once, until it was answered.
-    pub(crate) asking: Vec<ClientId>,
+    pub(crate) requests: Vec<ClientId>,
 }
 
 /// Why a command was not taken.
@@ -184,8 +184,8 @@ impl Inbox {
     }
 
     /// Has the manager hand a client more of what its room keeps. Never waits, never fails.
-    pub(crate) fn ask(&self, id: ClientId) {
-        self.report(|reports| reports.asking.push(id));
+    pub(crate) fn request_more(&self, id: ClientId) {
+        self.report(|reports| reports.requests.push(id));
     }
 
     fn report(&self, add: impl FnOnce(&mut Reports)) {

@@ -57,7 +57,7 @@ pub(crate) struct Manager {
     /// With a backplane: which of its topics the hub hears, and the clients that wait for one.
     subscriptions: Option<Box<Subscriptions>>,
     /// Clients that have asked for more of what their room keeps, each once.
-    asking: VecDeque<ClientId>,
+    requests: VecDeque<ClientId>,
     /// Readers that wait for the next message of a room.
     waiters: Waiters,
     /// The deadlines of the hub; one of them is for rooms without members.
@@ -104,7 +104,7 @@ impl Manager {
         let budget =
             BatchBudget { commands: (queue / 2).clamp(1, BATCH_MAX), bytes: queue_bytes / 2 };
         let (eviction, batch) = (MemoryEviction::default(), PublishBatch::default());
-        let (deferred, asking, mut waiters) = (None, VecDeque::new(), Waiters::default());
+        let (deferred, requests, mut waiters) = (None, VecDeque::new(), Waiters::default());
         if subscriptions.is_some() {
             registry.note_vacated();
             waiters.note_vacated();
@@ -117,7 +117,7 @@ impl Manager {
             deferred,
             eviction,
             subscriptions,
-            asking,
+            requests,
             waiters,
             timers,
             batch,
@@ -128,7 +128,7 @@ impl Manager {
     pub(crate) fn restore(&mut self, state: &State, clients: Vec<Restored>) {
         self.registry.restore(state, clients);
         if let Some(subscriptions) = &mut self.subscriptions {
-            subscriptions.restore(self.registry.topics(), self.registry.placed());
+            subscriptions.restore(self.registry.topics(), self.registry.positions());
         }
     }
 
@@ -143,7 +143,7 @@ impl Manager {
                     yield_now().await;
                     command
                 }
-                None if !self.asking.is_empty() && !self.commands.is_pausing() => {
+                None if !self.requests.is_empty() && !self.commands.is_pausing() => {
                     yield_now().await;
                     self.commands.try_next().unwrap_or(Command::Wake)
                 }
@@ -170,7 +170,7 @@ impl Manager {
                 for id in reports.gone {
                     self.registry.remove(id, Disconnect::ABNORMAL);
                 }
-                self.asking.extend(reports.asking);
+                self.requests.extend(reports.requests);
             }
             self.replay();
             if !self.waiters.is_empty() {
@@ -197,10 +197,10 @@ impl Manager {
         let BatchBudget { commands: messages, bytes } = self.budget;
         // One message at most, since all others wait for it.
         let mut may_deflate = true;
-        for _ in 0..self.asking.len().min(REPLAYS_MAX) {
-            let Some(id) = self.asking.pop_front() else { return };
+        for _ in 0..self.requests.len().min(REPLAYS_MAX) {
+            let Some(id) = self.requests.pop_front() else { return };
             if self.registry.replay(id, messages, bytes, &mut may_deflate) {
-                self.asking.push_back(id);
+                self.requests.push_back(id);
             }
         }
     }
@@ -222,8 +222,8 @@ impl Manager {
                     self.deliver(&target, None).await;
                     continue;
                 }
-                Command::Placed { publish, position, reply } => {
-                    self.place(*publish, position, reply).await;
+                Command::PublishAt { publish, position, reply } => {
+                    self.publish_at(*publish, position, reply).await;
                 }
                 Command::Acked(acked) => self.deliver_acked(*acked).await,
                 Command::DisconnectUser { user, reason, reply } => {
@@ -282,7 +282,7 @@ impl Manager {
                 reply.answer(registry.history(&room, since, limit));
             }
             Command::ReadNext { room, since, reply } => {
-                reply.answer(registry.tell_next(&room, since));
+                reply.answer(registry.next_after(&room, since));
             }
             Command::ReadEvents { queue, reply } => {
                 registry.add_reader(queue);
@@ -298,7 +298,7 @@ impl Manager {
             }
             // The first six are done elsewhere, the next are for the outbox only.
             Command::Publish { .. }
-            | Command::Placed { .. }
+            | Command::PublishAt { .. }
             | Command::Acked(_)
             | Command::DisconnectUser { .. }
             | Command::Backplane(_)
@@ -346,12 +346,12 @@ impl Manager {
         }
         let Some(subscriptions) = &mut self.subscriptions else { return };
         let (registry, waiters) = (&mut self.registry, &self.waiters);
-        let asked =
+        let vacated =
             if let LinkEvent::Vacant(topic, _) = &event { Some(topic.clone()) } else { None };
         let (ready, unused) =
             subscriptions.on_event(event, |topic| is_heard(registry, waiters, topic));
         subscriptions.vacate(unused, |topic| is_heard(registry, waiters, topic));
-        if let Some(topic) = asked.filter(|topic| !subscriptions.contains(topic)) {
+        if let Some(topic) = vacated.filter(|topic| !subscriptions.contains(topic)) {
             registry.abandon(&topic);
         }
         for command in ready {
@@ -366,7 +366,7 @@ impl Manager {
         let Acked { publish, position, ack, reply } = acked;
         self.batch.ack = Some(ack);
         if let Some(position) = position {
-            self.place(publish, position, reply).await;
+            self.publish_at(publish, position, reply).await;
             self.batch.ack = None;
         } else {
             let target = self.batch.add(publish, reply);
@@ -375,7 +375,12 @@ impl Manager {
     }
 
     /// Delivers a message that has its position from the backplane.
-    async fn place(&mut self, publish: Publish, position: u64, reply: Option<Reply<Dispatched>>) {
+    async fn publish_at(
+        &mut self,
+        publish: Publish,
+        position: u64,
+        reply: Option<Reply<Dispatched>>,
+    ) {
         if let Target::Room(room) = &publish.target {
             if !self.hears(room) {
                 // The hub has no member, and would not learn that what it keeps grows old.
@@ -443,8 +448,8 @@ impl Manager {
         let PublishBatch { messages, joined, dispatches, replies, ack } = batch;
         joined.join(messages, registry.is_deflating());
         let mut delivery = Delivery::new(target, messages, joined, dispatches);
-        let placed = position;
-        delivery.position = placed;
+        let given = position;
+        delivery.position = given;
         delivery.ack = ack.take();
         while !registry.deliver(&mut delivery, FANOUT) {
             yield_now().await;
@@ -457,7 +462,7 @@ impl Manager {
             let recipients = dispatches[index].recipients;
             let position = before.map(|before| before + index as u64 + 1);
             // The count of this hub says nothing to another one.
-            let position = position.filter(|_| !is_shared).or(placed);
+            let position = position.filter(|_| !is_shared).or(given);
             reply.answer(Dispatched { recipients, position, is_refused });
         }
         if !self.waiters.is_empty() {
@@ -490,12 +495,12 @@ impl Manager {
             Target::User(_) | Target::Client(_) => return,
         };
         for room in rooms {
-            if before.is_none() && registry.is_placed(&room) {
+            if before.is_none() && registry.is_positioned(&room) {
                 // What has no position of the backplane is not counted.
                 continue;
             }
             // A broadcast has a position of its own in each room.
-            let newest = registry.tell_next(&room, Since::Now).map(|kept| kept.newest);
+            let newest = registry.next_after(&room, Since::Now).map(|kept| kept.newest);
             let of_all = newest.map(|newest| newest - batch.messages.len() as u64);
             // A room that is not there has no count: any number is one that no reader expects.
             let before = before.or(of_all).unwrap_or_else(any_position);
@@ -517,7 +522,7 @@ fn is_heard(registry: &Registry, waiters: &Waiters, topic: &Topic) -> bool {
 /// Makes a client a member of its first rooms, or of one more, or has a reader wait for a room.
 fn join(registry: &mut Registry, waiters: &mut Waiters, command: Command) {
     match command {
-        Command::Await { room, since, reply } => match registry.tell_next(&room, since) {
+        Command::Await { room, since, reply } => match registry.next_after(&room, since) {
             Some(kept) if !kept.messages.is_empty() || kept.missed != Missed::Nothing => {
                 reply.answer(kept);
             }

@@ -6,18 +6,18 @@ use std::collections::VecDeque;
 /// whose messages the client counts. Consecutive positions take one place together.
 #[derive(Debug, Default)]
 pub(crate) struct Positions {
-    runs: VecDeque<Run>,
+    spans: VecDeque<Span>,
 }
 
 /// Messages with consecutive positions, or without any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Run {
+struct Span {
     /// The position of the first, or 0.
     first: u64,
     len: u32,
 }
 
-impl Run {
+impl Span {
     /// The position of the message at `index`.
     fn at(self, index: u32) -> u64 {
         if self.first == 0 { 0 } else { self.first + u64::from(index) }
@@ -27,20 +27,20 @@ impl Run {
 impl Positions {
     /// Adds the position of a message behind all others.
     pub(crate) fn push(&mut self, position: u64) {
-        match self.runs.back_mut() {
-            Some(run) if run.at(run.len) == position => run.len += 1,
-            _ => self.runs.push_back(Run { first: position, len: 1 }),
+        match self.spans.back_mut() {
+            Some(span) if span.at(span.len) == position => span.len += 1,
+            _ => self.spans.push_back(Span { first: position, len: 1 }),
         }
     }
 
     /// Removes the position of the oldest message; returns it.
     pub(crate) fn pop(&mut self) -> Option<u64> {
-        let run = self.runs.front_mut()?;
-        let position = run.first;
-        if run.len == 1 {
-            self.runs.pop_front();
+        let span = self.spans.front_mut()?;
+        let position = span.first;
+        if span.len == 1 {
+            self.spans.pop_front();
         } else {
-            *run = Run { first: run.at(1), len: run.len - 1 };
+            *span = Span { first: span.at(1), len: span.len - 1 };
         }
         Some(position)
     }
@@ -57,19 +57,19 @@ impl Positions {
     /// Removes all positions but the first `kept` of them, which is 0 or 1.
     pub(crate) fn truncate(&mut self, kept: usize) {
         let head = if kept > 0 { self.pop() } else { None };
-        self.runs.clear();
+        self.spans.clear();
         head.into_iter().for_each(|position| self.push(position));
     }
 
     /// The positions, oldest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = u64> {
-        self.runs.iter().flat_map(|run| (0..run.len).map(|index| run.at(index)))
+        self.spans.iter().flat_map(|span| (0..span.len).map(|index| span.at(index)))
     }
 
     fn push_front(&mut self, position: u64) {
-        match self.runs.front_mut() {
-            Some(run) if run.first == 0 && position == 0 => run.len += 1,
-            _ => self.runs.push_front(Run { first: position, len: 1 }),
+        match self.spans.front_mut() {
+            Some(span) if span.first == 0 && position == 0 => span.len += 1,
+            _ => self.spans.push_front(Span { first: position, len: 1 }),
         }
     }
 }
@@ -114,8 +114,8 @@ mod tests {
                 }
                 assert_eq!(positions.iter().collect::<Vec<_>>(), model, "seed {seed}");
             }
-            let runs = positions.runs.len();
-            assert!(runs <= model.len(), "{runs} runs");
+            let spans = positions.spans.len();
+            assert!(spans <= model.len(), "{spans} runs");
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::error::{Error, Kind};
 use crate::hub::ack::{Ack, Acking, Acknowledged, WAIT_MAX};
 use crate::hub::backplane::Link;
 use crate::hub::client_id::{ClientId, Target};
-use crate::hub::command::{Acked, Carry, Command, Dispatched, Publish, Told};
+use crate::hub::command::{Acked, Carry, Command, Dispatched, Publish, PublishReply};
 use crate::hub::handle::Hub;
 use crate::hub::reply::{Answer, Reply, reply};
 use crate::message::Message;
@@ -291,7 +291,7 @@ impl Hub {
             self.publish_acking(publish, ack).await?.await.ok_or_else(Error::closed)?
         };
         let mut over = self.shared().timers.after(wait.min(WAIT_MAX));
-        let _ = over.within(poll_fn(|cx| ack.poll_settled(cx))).await;
+        let _ = over.within(poll_fn(|cx| ack.poll_acknowledged(cx))).await;
         Ok(ack.count(published.recipients, published.position))
     }
 
@@ -309,7 +309,7 @@ impl Hub {
         let (reply, mut answer) = reply();
         let publish = self.check(publish)?;
         let mut deadline = self.shared().timers.after(self.shared().config.write_timeout);
-        let carry = Carry { publish, reply: Some(Told::new(reply, ack)), hubs: None };
+        let carry = Carry { publish, reply: Some(PublishReply::new(reply, ack)), hubs: None };
         if !matches!(deadline.within(link.send(carry)).await, Some(Ok(()))) {
             return Err(unavailable().with_message(message));
         }

@@ -111,7 +111,7 @@ pub(crate) struct Drained {
     /// The phase after the drain.
     pub(crate) phase: Phase,
     /// The client, if nothing waits here and messages wait in its room: the manager is to be asked.
-    pub(crate) asks: Option<ClientId>,
+    pub(crate) request: Option<ClientId>,
     /// The position of the last message that it was handed, for a client that is told it.
     pub(crate) position: Option<u64>,
     /// Whether the client has not been told whole of a gap before that.
@@ -149,7 +149,7 @@ pub(super) struct State {
     /// What the client's frames are written in.
     pub(super) encoding: Encoding,
     /// Where a push writes while nothing waits; `None` for a stream that only its task can write.
-    pub(super) outlet: Option<Arc<dyn DirectWriter>>,
+    pub(super) direct_writer: Option<Arc<dyn DirectWriter>>,
     /// Control frames that wait: after a cut frame, before whole messages.
     control: Vec<u8>,
     /// Messages that wait, one at least; made by the first push that the socket does not take.
@@ -187,7 +187,7 @@ impl Queue {
             closing: false,
             sent: false,
             encoding: Encoding::Plain,
-            outlet: None,
+            direct_writer: None,
             control: Vec::new(),
             backlog: None,
             waker: None,
@@ -261,11 +261,11 @@ impl Queue {
     }
 
     /// Ends the wait for the handshake: what is pushed may be written from now on.
-    pub(crate) fn open(&self, outlet: Option<Arc<dyn DirectWriter>>) {
+    pub(crate) fn open(&self, direct_writer: Option<Arc<dyn DirectWriter>>) {
         let mut state = self.lock();
         if state.phase == Phase::Handshaking {
             state.phase = Phase::Open;
-            state.outlet = outlet;
+            state.direct_writer = direct_writer;
         }
     }
 
@@ -310,10 +310,10 @@ impl Queue {
         lost: usize,
     ) -> Written {
         let is_ready = state.is_empty() && state.phase == Phase::Open;
-        let outlet = if is_ready { state.outlet.as_ref() } else { None };
-        if let Some(outlet) = outlet {
+        let direct_writer = if is_ready { state.direct_writer.as_ref() } else { None };
+        if let Some(direct_writer) = direct_writer {
             let frames = batch.frames(state.encoding);
-            match outlet.try_write(frames.slices()) {
+            match direct_writer.try_write(frames.slices()) {
                 Ok(bytes) if bytes == frames.bytes => {
                     batch.count_whole(bytes);
                     return Written::Whole;
@@ -517,10 +517,10 @@ impl Queue {
             _ => state.waker = Some(cx.waker().clone()),
         }
         let (empty, phase) = (state.is_empty(), state.phase);
-        let asks = if state.extras.is_some() { state.take_ask() } else { None };
+        let request = if state.extras.is_some() { state.take_request() } else { None };
         let position = state.position();
         let has_gap = position.is_some() && state.cursor().is_some_and(|cursor| cursor.has_gap);
-        Drained { wrote: written > 0, empty, phase, asks, position, has_gap }
+        Drained { wrote: written > 0, empty, phase, request, position, has_gap }
     }
 
     /// Takes the first message that waits, for a client without a stream; `Err` with the reason
@@ -531,7 +531,7 @@ impl Queue {
     /// first message may be half written.
     pub(crate) fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Result<Taken, Disconnect>> {
         let mut state = self.lock();
-        debug_assert!(state.outlet.is_none());
+        debug_assert!(state.direct_writer.is_none());
         if let Some(taken) = state.backlog.as_mut().and_then(|backlog| backlog.pop()) {
             state.forget_empty_backlog();
             add(&self.queue_config.counters.messages_delivered, 1);
@@ -703,7 +703,7 @@ impl Queue {
         state.give_up(&self.queue_config);
         state.clear();
         state.phase = Phase::Dead;
-        state.outlet = None;
+        state.direct_writer = None;
         state.waker.take()
     }
 }
@@ -745,11 +745,11 @@ impl State {
 
     /// The client, if it should ask for more: nothing waits here, and messages wait in its room. It
     /// asks once.
-    pub(super) fn take_ask(&mut self) -> Option<ClientId> {
+    pub(super) fn take_request(&mut self) -> Option<ClientId> {
         let id = self.id.filter(|_| self.phase == Phase::Open && self.is_empty())?;
         let cursor = self.cursor()?;
-        let asks = cursor.is_behind() && !std::mem::replace(&mut cursor.asked, true);
-        asks.then_some(id)
+        let request = cursor.is_behind() && !std::mem::replace(&mut cursor.has_requested, true);
+        request.then_some(id)
     }
 
     /// What happens when this queue is full: no message may be dropped for a client that counts them.
@@ -786,7 +786,7 @@ impl State {
         self.miss((dropped + more) as u64, queue_config);
         self.give_up(queue_config);
         self.phase = Phase::Evicted;
-        self.outlet = None;
+        self.direct_writer = None;
         let reason = match self.missed() {
             0 => Disconnect::SLOW,
             1 => Disconnect::new(Disconnect::SLOW.code(), "too slow: missed 1 message"),

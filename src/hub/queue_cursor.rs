@@ -44,12 +44,12 @@ impl Queue {
     }
 
     /// The position that a client was told last, if it is told positions.
-    pub(crate) fn told(&self) -> Option<u64> {
+    pub(crate) fn last_position(&self) -> Option<u64> {
         self.lock().position()
     }
 
     /// The client was told of the gap before a position.
-    pub(crate) fn told_gap(&self, position: u64) {
+    pub(crate) fn note_gap_sent(&self, position: u64) {
         let mut state = self.lock();
         let cursor = state.cursor().filter(|cursor| cursor.position() == position);
         cursor.into_iter().for_each(|cursor| cursor.has_gap = false);
@@ -64,7 +64,7 @@ impl Queue {
         }
         state.sent = true;
         self.hand(state, batch);
-        self.lock().take_ask().is_some()
+        self.lock().take_request().is_some()
     }
 
     /// Notes messages that are not for this client, since it has published them.
@@ -79,12 +79,12 @@ impl Queue {
     pub(crate) fn pass_own(&self, span: u64) -> bool {
         let mut state = self.lock();
         state.cursor().into_iter().for_each(|cursor| cursor.hand_over(span, 0));
-        state.take_ask().is_some()
+        state.take_request().is_some()
     }
 
     /// The client whose room is to be asked for more, if nothing waits here.
-    pub(crate) fn ask(&self) -> Option<ClientId> {
-        self.lock().take_ask()
+    pub(crate) fn take_request(&self) -> Option<ClientId> {
+        self.lock().take_request()
     }
 
     /// Leaves out what its room keeps no more: all before a position, that counts as lost.
@@ -197,7 +197,7 @@ impl Queue {
         };
         let terms = state.terms();
         let queue_config = terms.as_deref().unwrap_or(&self.queue_config);
-        let State { extras, backlog, encoding, outlet, .. } = &mut *state;
+        let State { extras, backlog, encoding, direct_writer, .. } = &mut *state;
         let Some(cursor) = extras.as_mut().and_then(|extras| extras.cursor.as_mut()) else {
             return;
         };
@@ -207,7 +207,7 @@ impl Queue {
         };
         // Where the room is the queue, one message waits for the writer, which says when more fits.
         let replays = cursor.keeps && queue_config.overflow == Overflow::Replay;
-        let is_one = replays && outlet.is_some();
+        let is_one = replays && direct_writer.is_some();
         while taken < batch.messages().len() && !(is_one && backlog.is_some()) {
             let new = || Backlog::new(*encoding, self.queue_config.memory.tick());
             let (message, position) = (&batch.messages()[taken], numbering.at(taken));
@@ -222,7 +222,7 @@ impl Queue {
         }
         let before = cursor.position();
         cursor.hand_over(batch.span(taken), taken);
-        let owed = cursor.take_owed();
+        let owed = cursor.take_acks();
         if !owed.is_empty() {
             let waits = backlog.as_ref().map_or(0, |backlog| backlog.len()) - waiting;
             self.hand_owed(&mut state, owed, batch, (before, taken - waits, waiting));

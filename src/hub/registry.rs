@@ -178,14 +178,14 @@ impl Registry {
         let begin = room.begin(reading.since.unwrap_or(Since::Now));
         let (position, newest, has_messages) = (begin.position, room.newest(), room.has_messages());
         let mut cursor = Cursor::new(Arc::clone(name), reading, position, newest);
-        (cursor.keeps, cursor.is_placed) = (keeps, self.rooms.is_shared() && keeps);
+        (cursor.keeps, cursor.is_positioned) = (keeps, self.rooms.is_shared() && keeps);
         queue.set_cursor(cursor);
         add(&self.counters.gaps, u64::from(begin.missed != Missed::Nothing));
         // From now on these messages are for this client too.
         add(&self.counters.recipients, newest - position);
         // What only asks is told a number by a message or by a gap, and comes back with it.
-        let is_told = has_messages || begin.missed != Missed::Nothing || !reading.ends;
-        if reading.since.is_some() && is_told {
+        let has_number = has_messages || begin.missed != Missed::Nothing || !reading.ends;
+        if reading.since.is_some() && has_number {
             self.rooms.keep_count(name);
         }
         if reading.ends && position == newest {
@@ -207,11 +207,11 @@ impl Registry {
         may_deflate: &mut bool,
     ) -> bool {
         let Some(entry) = self.get(id) else { return false };
-        let place = entry.queue.with_cursor(|cursor| {
-            cursor.asked = false;
+        let cursor = entry.queue.with_cursor(|cursor| {
+            cursor.has_requested = false;
             (Arc::clone(&cursor.room), cursor.reader, cursor.position(), cursor.hears_itself())
         });
-        let Some((name, reader, mut position, hears_itself)) = place else { return false };
+        let Some((name, reader, mut position, hears_itself)) = cursor else { return false };
         let Some(room) = self.rooms.get(&name) else { return false };
         if position < room.before_oldest() {
             add(&self.counters.gaps, 1);
@@ -271,7 +271,7 @@ impl Registry {
 
     /// The next message that a room keeps for a reader, which comes back with the position that it is
     /// told: the room keeps its count. `None` if there is no such room.
-    pub(crate) fn tell_next(&mut self, room: &str, since: Since) -> Option<History> {
+    pub(crate) fn next_after(&mut self, room: &str, since: Since) -> Option<History> {
         let next = self.rooms.get(room)?.history(since, 1);
         self.rooms.keep_count(room);
         Some(next)
@@ -306,14 +306,14 @@ impl Registry {
     }
 
     /// The rooms whose positions the backplane gives, and that of the newest message in each.
-    pub(crate) fn placed(&self) -> Vec<(Arc<str>, u64)> {
-        let placed = self.rooms.iter().filter(|(name, _)| self.rooms.is_placed(name));
-        placed.map(|(name, room)| (Arc::clone(name), room.newest())).collect()
+    pub(crate) fn positions(&self) -> Vec<(Arc<str>, u64)> {
+        let given = self.rooms.iter().filter(|(name, _)| self.rooms.is_positioned(name));
+        given.map(|(name, room)| (Arc::clone(name), room.newest())).collect()
     }
 
     /// Whether the backplane gives the positions of a room.
-    pub(crate) fn is_placed(&self, room: &str) -> bool {
-        self.rooms.is_placed(room)
+    pub(crate) fn is_positioned(&self, room: &str) -> bool {
+        self.rooms.is_positioned(room)
     }
 
     /// The hub hears a topic no more: the count of its room says nothing about what comes later.
@@ -334,7 +334,7 @@ impl Registry {
         if self.memory.should_shed() {
             let low = self.memory.watermarks().low;
             let memory = Arc::clone(&self.memory);
-            self.rooms.shed_while(|rooms| rooms.held() > 0 && memory.used() >= low);
+            self.rooms.shed_while(|rooms| rooms.kept_bytes() > 0 && memory.used() >= low);
         }
     }
 
@@ -350,13 +350,13 @@ impl Registry {
         let entries = clients.into_iter().map(|restored| {
             let Restored { id, since, user, rooms, queue, missed, mut cursor } = restored;
             let join = |room: &Arc<str>| {
-                let (room, place) = self.rooms.add_restored(room, id.slot);
-                Membership { room, place }
+                let (room, index) = self.rooms.add_restored(room, id.slot);
+                Membership { room, index }
             };
             let memberships = rooms.iter().map(join).collect();
             if let Some(cursor) = &mut cursor {
                 let keeps = self.rooms.get(&cursor.room).is_some_and(Room::keeps_messages);
-                (cursor.keeps, cursor.is_placed) = (keeps, self.rooms.is_shared() && keeps);
+                (cursor.keeps, cursor.is_positioned) = (keeps, self.rooms.is_shared() && keeps);
             }
             let encoding = queue.restore(id, missed, cursor);
             deflating += usize::from(encoding == Encoding::Deflate);
@@ -389,7 +389,7 @@ impl Registry {
         }
         let mut kept = Vec::new();
         let mut is_kept = vec![false; self.entries.capacity()];
-        for (place, standing) in parked.iter().enumerate() {
+        for (index, standing) in parked.iter().enumerate() {
             let Some((id, goes_along)) = *standing else { continue };
             let Some(entry) = self.get(id) else { continue };
             let Some(clean) = entry.queue.clean() else {
@@ -402,7 +402,7 @@ impl Registry {
                 continue;
             }
             let rooms = entry.memberships.iter().map(|m| Arc::clone(&m.room)).collect();
-            kept.push(Kept { place, since: entry.since, user: entry.user.clone(), rooms, clean });
+            kept.push(Kept { index, since: entry.since, user: entry.user.clone(), rooms, clean });
             is_kept[id.slot as usize] = true;
         }
         let mut left = 0;
@@ -428,7 +428,7 @@ impl Registry {
         }
         let entry = self.entries.remove(id.slot as usize);
         if self.rooms.readers.are_any() {
-            self.tell_end(id, &entry, &reason);
+            self.notify_end(id, &entry, &reason);
         }
         for membership in &entry.memberships {
             self.remove_membership(membership);
@@ -453,34 +453,34 @@ impl Registry {
 
     /// Tells the readers of events of a client that is removed: of its eviction first, if it is one.
     #[cold]
-    fn tell_end(&mut self, id: ClientId, entry: &Entry, reason: &Disconnect) {
+    fn notify_end(&mut self, id: ClientId, entry: &Entry, reason: &Disconnect) {
         let readers = &mut self.rooms.readers;
         // A queue that was evicted, or whose client was told to go, knows better why.
         let reason = entry.queue.reason().unwrap_or_else(|| reason.clone());
-        let mut tell = |kind, room: Option<&Arc<str>>| {
+        let mut notify = |kind, room: Option<&Arc<str>>| {
             let (user, reason) = (entry.user.clone(), Some(reason.clone()));
-            readers.tell(&HubEvent::of_client(kind, room.cloned(), id, user, reason));
+            readers.notify(&HubEvent::of_client(kind, room.cloned(), id, user, reason));
         };
         let is_evicted = entry.queue.is_evicted();
         if is_evicted && entry.memberships.is_empty() {
-            tell(HubEventKind::Evicted, None);
+            notify(HubEventKind::Evicted, None);
         }
         for Membership { room, .. } in &entry.memberships {
             if is_evicted {
-                tell(HubEventKind::Evicted, Some(room));
+                notify(HubEventKind::Evicted, Some(room));
             }
-            tell(HubEventKind::Leave, Some(room));
+            notify(HubEventKind::Leave, Some(room));
         }
     }
 
     /// Tells the readers of events of a client that leaves a room and stays, if it is in the room.
     #[cold]
-    fn tell_leave(&mut self, id: ClientId, room: &str) {
+    fn notify_leave(&mut self, id: ClientId, room: &str) {
         let Some(entry) = self.get(id) else { return };
         let Some(left) = entry.memberships.iter().find(|m| &*m.room == room) else { return };
         let (room, user) = (Some(Arc::clone(&left.room)), entry.user.clone());
         let leave = HubEvent::of_client(HubEventKind::Leave, room, id, user, None);
-        self.rooms.readers.tell(&leave);
+        self.rooms.readers.notify(&leave);
     }
 
     /// Adds a reader of events.
@@ -519,14 +519,14 @@ impl Registry {
         if self.counts_one_room(id) {
             return Err(Refusal::OneRoom);
         }
-        let (room, place) = self.rooms.add(room, id.slot).ok_or(Refusal::Rooms)?;
+        let (room, index) = self.rooms.add(room, id.slot).ok_or(Refusal::Rooms)?;
         let entry = &mut self.entries[id.slot as usize];
         if self.rooms.readers.are_any() {
             let (room, user) = (Some(Arc::clone(&room)), entry.user.clone());
             let join = HubEvent::of_client(HubEventKind::Join, room, id, user, None);
-            self.rooms.readers.tell(&join);
+            self.rooms.readers.notify(&join);
         }
-        entry.memberships.push(Membership { room, place });
+        entry.memberships.push(Membership { room, index });
         Ok(())
     }
 
@@ -540,7 +540,7 @@ impl Registry {
     pub(crate) fn leave(&mut self, id: ClientId, room: &str) -> Result<(), Refusal> {
         let counts_one_room = self.counts_one_room(id);
         if self.rooms.readers.are_any() && !counts_one_room {
-            self.tell_leave(id, room);
+            self.notify_leave(id, room);
         }
         let entry = self.get_mut(id).ok_or(Refusal::UnknownClient)?;
         if let Some(at) = entry.memberships.iter().position(|m| &*m.room == room) {
@@ -569,7 +569,7 @@ impl Registry {
         let is_first = !std::mem::replace(&mut delivery.begun, true);
         let audience = match delivery.target {
             // What has no position of the backplane is not counted, as what is said to a user.
-            Target::Room(name) if delivery.position.is_none() && self.rooms.is_placed(name) => {
+            Target::Room(name) if delivery.position.is_none() && self.rooms.is_positioned(name) => {
                 Audience::User
             }
             target => Audience::of(target),
@@ -626,7 +626,7 @@ impl Registry {
         }
         drop(tally);
         delivery.dispatches.iter_mut().for_each(|dispatch| dispatch.recipients += whole);
-        if delivery.place < len {
+        if delivery.index < len {
             return false;
         }
         for slot in std::mem::take(&mut delivery.evicted) {
@@ -737,11 +737,11 @@ impl Registry {
 
     /// Takes a member out of a room, and the room off the index with its last member.
     fn remove_membership(&mut self, membership: &Membership) {
-        if let Some(moved) = self.rooms.remove(&membership.room, membership.place) {
+        if let Some(moved) = self.rooms.remove(&membership.room, membership.index) {
             let entry = &mut self.entries[moved as usize];
             let moved = entry.memberships.iter_mut().find(|m| m.room == membership.room);
             if let Some(moved) = moved {
-                moved.place = membership.place;
+                moved.index = membership.index;
             }
         }
         let has_members = |room: &Room| !room.is_empty();
@@ -784,8 +784,8 @@ impl Registry {
 
     /// Places that slab and indexes hold memory for.
     #[cfg(test)]
-    pub(crate) fn places(&self) -> usize {
-        self.entries.capacity() + self.rooms.places() + self.users.places()
+    pub(crate) fn capacity(&self) -> usize {
+        self.entries.capacity() + self.rooms.capacity() + self.users.capacity()
     }
 
     /// Checks that every index agrees with the slab and the slab with every index.
@@ -794,7 +794,7 @@ impl Registry {
         for (slot, entry) in &self.entries {
             for membership in &entry.memberships {
                 let members = self.rooms.get(&membership.room).expect("a room").members();
-                assert_eq!(members[membership.place as usize], slot as u32, "place in room");
+                assert_eq!(members[membership.index as usize], slot as u32, "index in room");
             }
             assert!(entry.memberships.len() <= self.rooms_per_client_max);
             if let Some(user) = &entry.user {
@@ -802,12 +802,12 @@ impl Registry {
             }
         }
         self.rooms.check();
-        let places: usize = self.rooms.iter().map(|(_, room)| room.len()).sum();
+        let members: usize = self.rooms.iter().map(|(_, room)| room.len()).sum();
         let memberships: usize = self.entries.iter().map(|(_, e)| e.memberships.len()).sum();
-        assert_eq!(places, memberships, "every place in a room is a client's");
+        assert_eq!(members, memberships, "every index of a room is a client's");
         let enrolled = self.users.check();
         let users = self.entries.iter().filter(|(_, entry)| entry.user.is_some()).count();
-        assert_eq!(enrolled, users, "every place under a user is a client's");
+        assert_eq!(enrolled, users, "every entry of a user is a client's");
         assert_eq!(self.counters.clients.load(Ordering::Relaxed), self.entries.len());
         let deflating = |(_, entry): &(usize, &Entry)| entry.queue.encoding() == Encoding::Deflate;
         let deflating = self.entries.iter().filter(deflating).count();

@@ -92,10 +92,10 @@ impl Room {
 
     /// Removes the member at a place, in constant time: the last member moves there, unless it was
     /// that one. Returns the member that has moved.
-    pub(crate) fn remove(&mut self, place: u32) -> Option<u32> {
-        self.members.swap_remove(place as usize);
+    pub(crate) fn remove(&mut self, index: u32) -> Option<u32> {
+        self.members.swap_remove(index as usize);
         shrink(&mut self.members);
-        self.members.get(place as usize).copied()
+        self.members.get(index as usize).copied()
     }
 
     /// Notes that the last member left.
@@ -221,18 +221,18 @@ impl Room {
     /// Where a reader begins.
     pub(crate) fn begin(&self, since: Since) -> Begin {
         let first = self.before_oldest();
-        let told = |position, missed| Begin { position, missed };
+        let begin = |position, missed| Begin { position, missed };
         match since {
-            Since::Now => told(self.newest, Missed::Nothing),
-            Since::Oldest => told(first, Missed::Nothing),
+            Since::Now => begin(self.newest, Missed::Nothing),
+            Since::Oldest => begin(first, Missed::Nothing),
             Since::Newest(count) => {
-                told(first.max(self.newest.saturating_sub(count.into())), Missed::Nothing)
+                begin(first.max(self.newest.saturating_sub(count.into())), Missed::Nothing)
             }
-            Since::Position(n) if (first..=self.newest).contains(&n) => told(n, Missed::Nothing),
+            Since::Position(n) if (first..=self.newest).contains(&n) => begin(n, Missed::Nothing),
             Since::Position(n) if (self.born..first).contains(&n) => {
-                told(first, Missed::Messages(first - n))
+                begin(first, Missed::Messages(first - n))
             }
-            Since::Position(_) => told(first, Missed::Unknown),
+            Since::Position(_) => begin(first, Missed::Unknown),
         }
     }
 
@@ -251,7 +251,7 @@ impl Room {
 
     /// Messages that are kept, and the bytes of memory that they take.
     pub(crate) fn holds(&self) -> (usize, usize) {
-        self.kept.as_ref().map_or((0, 0), |kept| (kept.ring.len(), kept.ring.held()))
+        self.kept.as_ref().map_or((0, 0), |kept| (kept.ring.len(), kept.ring.kept_bytes()))
     }
 
     /// When the newest message came and when the last member left, for a room that may outlive its
@@ -375,9 +375,9 @@ mod tests {
     #[test]
     fn a_room_is_over_some_time_after_its_last_message_or_member() {
         let mut room = filled(3, 5);
-        let place = room.add(1);
+        let index = room.add(1);
         assert!(!room.is_over(10, 99), "it has a member");
-        room.remove(place);
+        room.remove(index);
         room.emptied(20);
         assert!(!room.is_over(10, 29) && room.is_over(10, 30));
         room.append(&"hello".into(), None, 1024, 25);

@@ -136,7 +136,7 @@ impl Hub {
         limit: usize,
     ) -> Result<Option<History>, Error> {
         let (reply, answer) = reply();
-        if !link.try_ask(Command::ReadKept { room, since, limit, reply }) {
+        if !link.try_query(Command::ReadKept { room, since, limit, reply }) {
             return Err(Error::new(Kind::Unavailable));
         }
         answer.await.ok_or_else(|| Error::new(Kind::Unavailable))

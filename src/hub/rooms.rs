@@ -44,7 +44,7 @@ pub(crate) struct Rooms {
     /// Rooms without a member.
     memberless: usize,
     /// Bytes of memory that the kept messages of all rooms take.
-    held: usize,
+    kept_bytes: usize,
     clock: Uptime,
     /// When rooms that are over are looked for next, in nanoseconds of the clock: no room without a
     /// member is over much earlier.
@@ -64,7 +64,7 @@ impl Rooms {
     /// client that does was there when it was published.
     pub(crate) fn is_to_deflate(&self, message: &Message) -> bool {
         self.config.deflate.is_some_and(|least| message.len() >= least)
-            && !message.is_deflate_settled()
+            && !message.is_deflate_fixed()
     }
 
     pub(crate) fn new(
@@ -79,7 +79,7 @@ impl Rooms {
             config,
             is_shared: false,
             memberless: 0,
-            held: 0,
+            kept_bytes: 0,
             clock: Uptime::start(),
             sweep_at: u64::MAX,
             counters,
@@ -99,7 +99,7 @@ impl Rooms {
     }
 
     /// Whether a backplane gives the positions of a room.
-    pub(crate) fn is_placed(&self, name: &str) -> bool {
+    pub(crate) fn is_positioned(&self, name: &str) -> bool {
         self.is_shared && self.config.messages_max(name) > 0
     }
 
@@ -140,10 +140,10 @@ impl Rooms {
         let name = Arc::<str>::from(&*plain.name);
         let room = Room::restored(plain, self.config.messages_max(&name), self.config.bytes);
         plain.messages.iter().for_each(|kept| kept.message.charge(&self.memory));
-        let held = self.held + room.holds().1;
+        let kept_bytes = self.kept_bytes + room.holds().1;
         self.rooms.insert(name, room);
         self.memberless += 1;
-        self.set_held(held);
+        self.set_kept_bytes(kept_bytes);
         self.count();
     }
 
@@ -155,12 +155,12 @@ impl Rooms {
         }
         let own = self.rooms.get_key_value(name).map_or(name, |(own, _)| own);
         let own = Arc::clone(own);
-        let mut place = 0;
+        let mut index = 0;
         if let Some(room) = self.rooms.get_mut(name) {
             self.memberless -= usize::from(room.is_empty());
-            place = room.add(slot);
+            index = room.add(slot);
         }
-        (own, place)
+        (own, index)
     }
 
     /// Forgets the rooms without a member.
@@ -193,9 +193,9 @@ impl Rooms {
 
     /// Takes the member at a place out of a room, and the room off the index with its last member
     /// unless it outlives that. Returns the member that has moved to the place.
-    pub(crate) fn remove(&mut self, name: &Arc<str>, place: u32) -> Option<u32> {
+    pub(crate) fn remove(&mut self, name: &Arc<str>, index: u32) -> Option<u32> {
         let room = self.rooms.get_mut(name)?;
-        let moved = room.remove(place);
+        let moved = room.remove(index);
         if room.is_empty() {
             self.memberless += 1;
             if room.outlives() {
@@ -226,11 +226,11 @@ impl Rooms {
         }
         self.make(name)?;
         let now = self.clock.nanos();
-        let (bytes_max, mut held) = (self.config.bytes, self.held);
+        let (bytes_max, mut kept_bytes) = (self.config.bytes, self.kept_bytes);
         let room = self.rooms.get_mut(name)?;
         let before = at.map_or(room.newest(), |at| at - 1);
-        append_all(room, messages, except, bytes_max, now, &mut held);
-        self.set_held(held);
+        append_all(room, messages, except, bytes_max, now, &mut kept_bytes);
+        self.set_kept_bytes(kept_bytes);
         self.shed_to(self.config.memory);
         Some((self.rooms.get(name)?, before))
     }
@@ -244,18 +244,18 @@ impl Rooms {
         if self.memberless > 0 {
             self.forget_over();
         }
-        let (bytes_max, mut held, mut now) = (self.config.bytes, self.held, None);
+        let (bytes_max, mut kept_bytes, mut now) = (self.config.bytes, self.kept_bytes, None);
         for room in self.rooms.values_mut() {
             if self.is_shared && room.keeps_messages() {
                 // Its positions are given by the backplane.
             } else if room.is_recorded() {
                 let now = *now.get_or_insert_with(|| self.clock.nanos());
-                append_all(room, messages, &except, bytes_max, now, &mut held);
+                append_all(room, messages, &except, bytes_max, now, &mut kept_bytes);
             } else {
                 room.count(messages.len());
             }
         }
-        self.set_held(held);
+        self.set_kept_bytes(kept_bytes);
         self.shed_to(self.config.memory);
     }
 
@@ -282,9 +282,9 @@ impl Rooms {
         let Some(room) = self.rooms.get_mut(name).filter(|room| room.newest() != position) else {
             return false;
         };
-        let held = self.held - room.holds().1;
+        let kept_bytes = self.kept_bytes - room.holds().1;
         room.begin_at(position);
-        self.set_held(held);
+        self.set_kept_bytes(kept_bytes);
         true
     }
 
@@ -304,20 +304,20 @@ impl Rooms {
     }
 
     /// Bytes of memory that the kept messages of all rooms take.
-    pub(crate) fn held(&self) -> usize {
-        self.held
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.kept_bytes
     }
 
     /// Drops kept messages until they take at most `target` bytes, if they take more. The room that
     /// holds most loses its oldest message first. The newest message of a room goes only when no
     /// room has two.
     pub(crate) fn shed_to(&mut self, target: usize) {
-        if self.held > target {
+        if self.kept_bytes > target {
             self.forget_over();
         }
-        if self.held > target {
+        if self.kept_bytes > target {
             let target = target - target / SHED_SHARE;
-            self.shed_while(|rooms| rooms.held > target);
+            self.shed_while(|rooms| rooms.kept_bytes > target);
         }
     }
 
@@ -353,7 +353,7 @@ impl Rooms {
                 }
                 add(&self.counters.history_shed, 1);
                 let rank = rank(room);
-                self.set_held(self.held - freed);
+                self.set_kept_bytes(self.kept_bytes - freed);
                 if rank <= second || !goes_on(self) {
                     break;
                 }
@@ -422,7 +422,7 @@ impl Rooms {
             self.forget(&oldest);
         }
         self.insert(name);
-        self.readers.tell_room(HubEventKind::RoomMade, name);
+        self.readers.notify_room(HubEventKind::RoomMade, name);
         Some(())
     }
 
@@ -443,19 +443,20 @@ impl Rooms {
     fn forget(&mut self, name: &str) {
         let Some((name, room)) = self.rooms.remove_entry(name) else { return };
         self.memberless -= 1;
-        self.set_held(self.held - room.holds().1);
+        self.set_kept_bytes(self.kept_bytes - room.holds().1);
         self.count();
-        self.readers.tell_room(HubEventKind::RoomGone, &name);
+        self.readers.notify_room(HubEventKind::RoomGone, &name);
     }
 
     fn is_over(&self, room: &Room) -> bool {
         self.config.age.is_some_and(|age| room.is_over(age, self.clock.nanos()))
     }
 
-    fn set_held(&mut self, held: usize) {
-        if held != self.held {
-            self.memory.set_sheddable(std::mem::replace(&mut self.held, held), held);
-            self.counters.history_bytes.store(held, Ordering::Relaxed);
+    fn set_kept_bytes(&mut self, kept_bytes: usize) {
+        if kept_bytes != self.kept_bytes {
+            self.memory
+                .set_sheddable(std::mem::replace(&mut self.kept_bytes, kept_bytes), kept_bytes);
+            self.counters.history_bytes.store(kept_bytes, Ordering::Relaxed);
         }
     }
 
@@ -481,7 +482,7 @@ impl Rooms {
 
     /// Places that the index holds memory for.
     #[cfg(test)]
-    pub(crate) fn places(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.rooms.capacity() + self.rooms.values().map(Room::capacity).sum::<usize>()
     }
 
@@ -492,9 +493,9 @@ impl Rooms {
         let memberless = self.rooms.values().filter(|room| room.is_empty());
         assert!(memberless.clone().all(Room::outlives), "a room is there for nothing");
         assert_eq!(memberless.count(), self.memberless);
-        let held: usize = self.rooms.values().map(|room| room.holds().1).sum();
-        assert_eq!(held, self.held);
-        assert!(held <= self.config.memory);
+        let kept_bytes: usize = self.rooms.values().map(|room| room.holds().1).sum();
+        assert_eq!(kept_bytes, self.kept_bytes);
+        assert!(kept_bytes <= self.config.memory);
         assert_eq!(self.counters.rooms.load(Ordering::Relaxed), self.rooms.len());
     }
 }
@@ -502,23 +503,23 @@ impl Rooms {
 impl Drop for Rooms {
     fn drop(&mut self) {
         self.counters.rooms.store(0, Ordering::Relaxed);
-        self.set_held(0);
+        self.set_kept_bytes(0);
         self.memory.reserve(self.reserved, 0);
     }
 }
 
-/// Appends messages to a room, and adds what they take to `held`.
+/// Appends messages to a room, and adds what they take to `kept_bytes`.
 fn append_all(
     room: &mut Room,
     messages: &[Message],
     except: impl Fn(usize) -> Option<ClientId>,
     bytes_max: usize,
     now: u64,
-    held: &mut usize,
+    kept_bytes: &mut usize,
 ) {
     let before = room.holds().1;
     for (index, message) in messages.iter().enumerate() {
         room.append(message, except(index), bytes_max, now);
     }
-    *held = *held + room.holds().1 - before;
+    *kept_bytes = *kept_bytes + room.holds().1 - before;
 }

@@ -89,5 +89,5 @@ pub(crate) struct Cursor {
     /// The position of the last message that it was handed.
     pub(crate) position: u64,
     /// How many of the messages behind it are for this client.
-    pub(crate) owed: u64,
+    pub(crate) unread: u64,
 }

@@ -107,7 +107,7 @@ impl State {
         } else {
             (self.connections.len(), CONNECTIONS_MAX)
         };
-        number::<usize>(words.next()?).filter(|&place| place == there && there < most)?;
+        number::<usize>(words.next()?).filter(|&index| index == there && there < most)?;
         let fields = Fields::new(words)?;
         if !is_room {
             self.connections.push(Connection::read(kind, fields)?);
@@ -225,7 +225,7 @@ impl Connection {
                 escape(text, &cursor.room);
                 field(text, "reader", &cursor.reader);
                 field(text, "position", &cursor.position);
-                field(text, "owed", &cursor.owed);
+                field(text, "owed", &cursor.unread);
             }
             for (name, value) in [("user", client.user.as_deref()), ("about", Some(&*client.about))]
             {
@@ -268,7 +268,7 @@ impl Connection {
                             room: unescape(room)?,
                             reader: fields.number("reader")?,
                             position: fields.number("position")?,
-                            owed: fields.number("owed")?,
+                            unread: fields.number("owed")?,
                         }),
                         None => None,
                     },
@@ -393,7 +393,7 @@ mod tests {
             rooms: vec!["one room".to_owned(), "a,b".to_owned(), "übrige=".to_owned()],
             missed: 5,
             deflates: true,
-            cursor: Some(Cursor { room: "a,b".to_owned(), reader: 2, position: 7001, owed: 1 }),
+            cursor: Some(Cursor { room: "a,b".to_owned(), reader: 2, position: 7001, unread: 1 }),
             idle: 12_000,
             about: "echo=1 end=7".to_owned(),
         };

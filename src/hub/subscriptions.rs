@@ -14,7 +14,7 @@ use crate::memory::budget::MemoryBudget;
 
 /// Clients and joins that wait for a subscription at once: four times the handshakes at the
 /// defaults. More are refused. Each holds its command, about 128 bytes.
-const HELD_MAX: usize = 1024;
+const DEFERRED_MAX: usize = 1024;
 
 /// Bytes of a topic: its name here, with the driver, and among the wishes.
 const TOPIC: usize = 3 * NAME;
@@ -31,7 +31,7 @@ pub(crate) struct Subscriptions {
     is_up: bool,
     topics: HashMap<Topic, Entry>,
     /// Commands that wait for a subscription, in the order of their keys, in which they came.
-    held: Vec<Held>,
+    deferred: Vec<Deferred>,
     /// The key of the next one.
     next: u64,
     /// Where the memory of the topics is reserved.
@@ -51,7 +51,7 @@ struct Entry {
 }
 
 #[derive(Debug)]
-struct Held {
+struct Deferred {
     key: u64,
     command: Command,
     topics: Vec<Topic>,
@@ -61,9 +61,9 @@ struct Held {
 
 impl Subscriptions {
     pub(crate) fn new(link: Arc<Link>, memory: &Arc<MemoryBudget>) -> Self {
-        let (topics, held) = (HashMap::new(), Vec::new());
+        let (topics, deferred) = (HashMap::new(), Vec::new());
         let memory = Arc::clone(memory);
-        Self { link, is_up: false, topics, held, next: 0, memory, aside: 0 }
+        Self { link, is_up: false, topics, deferred, next: 0, memory, aside: 0 }
     }
 
     /// Returns a command that makes a member, if its topics are subscribed. Otherwise keeps it
@@ -80,7 +80,7 @@ impl Subscriptions {
         if missing.is_empty() {
             return Some(command);
         }
-        if self.held.len() >= HELD_MAX {
+        if self.deferred.len() >= DEFERRED_MAX {
             refuse(command);
             return None;
         }
@@ -96,19 +96,19 @@ impl Subscriptions {
                 self.link.wish(topic.clone(), Wish::Subscribed);
             }
         }
-        self.held.push(Held { key, command, missing: missing.len(), topics });
+        self.deferred.push(Deferred { key, command, missing: missing.len(), topics });
         self.reserve();
         None
     }
 
     /// Asks for topics whose members came from another process. They are confirmed when the link is
-    /// up. `placed` are the rooms that the driver goes on in, and their positions.
+    /// up. `positions` are the rooms that the driver goes on in, and their positions.
     pub(crate) fn restore(
         &mut self,
         topics: impl Iterator<Item = Topic>,
-        placed: Vec<(Arc<str>, u64)>,
+        positions: Vec<(Arc<str>, u64)>,
     ) {
-        self.link.restore(placed);
+        self.link.restore(positions);
         for topic in topics {
             self.link.wish(topic.clone(), Wish::Subscribed);
             self.topics.entry(topic).or_default();
@@ -133,7 +133,7 @@ impl Subscriptions {
             }
             LinkEvent::Down(reply) => {
                 self.is_up = false;
-                let keys: Vec<_> = self.held.iter().map(|held| held.key).collect();
+                let keys: Vec<_> = self.deferred.iter().map(|deferred| deferred.key).collect();
                 let unused = keys.into_iter().flat_map(|key| self.give_up(key)).collect();
                 reply.answer(());
                 (Vec::new(), unused)
@@ -189,7 +189,7 @@ impl Subscriptions {
         let waits = |entry: &Entry| !entry.waiting.is_empty();
         has_members(topic)
             || self.topics.get(topic).is_some_and(waits)
-            || self.held.iter().any(|held| held.topics.contains(topic))
+            || self.deferred.iter().any(|deferred| deferred.topics.contains(topic))
     }
 
     /// Marks a topic as subscribed; returns the commands that waited for it alone.
@@ -198,10 +198,10 @@ impl Subscriptions {
         entry.confirmed = true;
         let mut ready = Vec::new();
         for key in std::mem::take(&mut entry.waiting) {
-            if let Ok(at) = self.held.binary_search_by_key(&key, |held| held.key) {
-                self.held[at].missing -= 1;
-                if self.held[at].missing == 0 {
-                    ready.push(self.held.remove(at).command);
+            if let Ok(at) = self.deferred.binary_search_by_key(&key, |deferred| deferred.key) {
+                self.deferred[at].missing -= 1;
+                if self.deferred[at].missing == 0 {
+                    ready.push(self.deferred.remove(at).command);
                 }
             }
         }
@@ -210,15 +210,15 @@ impl Subscriptions {
 
     /// Refuses a command that waits; returns its topics.
     fn give_up(&mut self, key: u64) -> Vec<Topic> {
-        let at = self.held.binary_search_by_key(&key, |held| held.key);
-        let Ok(held) = at.map(|at| self.held.remove(at)) else { return Vec::new() };
-        for topic in &held.topics {
+        let at = self.deferred.binary_search_by_key(&key, |deferred| deferred.key);
+        let Ok(deferred) = at.map(|at| self.deferred.remove(at)) else { return Vec::new() };
+        for topic in &deferred.topics {
             if let Some(entry) = self.topics.get_mut(topic) {
                 entry.waiting.retain(|&other| other != key);
             }
         }
-        refuse(held.command);
-        held.topics
+        refuse(deferred.command);
+        deferred.topics
     }
 
     fn reserve(&mut self) {
@@ -232,10 +232,12 @@ impl Subscriptions {
         for topic in topics_with_members {
             assert!(self.topics.contains_key(&topic), "{topic:?} has members and no subscription");
         }
-        for held in &self.held {
-            let missing =
-                held.topics.iter().filter(|topic| self.topics[*topic].waiting.contains(&held.key));
-            assert_eq!(missing.count(), held.missing);
+        for deferred in &self.deferred {
+            let missing = deferred
+                .topics
+                .iter()
+                .filter(|topic| self.topics[*topic].waiting.contains(&deferred.key));
+            assert_eq!(missing.count(), deferred.missing);
         }
     }
 }

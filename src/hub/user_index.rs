@@ -29,8 +29,8 @@ impl UserIndex {
     /// that was the last.
     pub(crate) fn remove(&mut self, user: &str, slot: u32) -> bool {
         let Some(slots) = self.slots.get_mut(user) else { return false };
-        if let Some(place) = slots.iter().rposition(|&other| other == slot) {
-            slots.swap_remove(place);
+        if let Some(index) = slots.iter().rposition(|&other| other == slot) {
+            slots.swap_remove(index);
         }
         let is_last = slots.is_empty();
         if is_last {
@@ -56,7 +56,7 @@ impl UserIndex {
 
     /// Places that the index holds memory for.
     #[cfg(test)]
-    pub(crate) fn places(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.slots.capacity() + self.slots.values().map(Vec::capacity).sum::<usize>()
     }
 

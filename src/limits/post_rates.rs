@@ -85,12 +85,12 @@ impl PostRates {
 #[cold]
 fn forget(meters: &mut HashMap<u128, Meter>, now: Instant) {
     let before = meters.len();
-    meters.retain(|_, meter| !meter.is_settled(now));
+    meters.retain(|_, meter| !meter.is_paid(now));
     if meters.len() > before / 2 {
-        let mut settled: Vec<_> = meters.values().map(Meter::settled).collect();
-        let (_, median, _) = settled.select_nth_unstable(before / 2);
+        let mut times: Vec<_> = meters.values().map(Meter::paid_until).collect();
+        let (_, median, _) = times.select_nth_unstable(before / 2);
         let median = *median;
-        meters.retain(|_, meter| meter.settled() > median);
+        meters.retain(|_, meter| meter.paid_until() > median);
     }
 }
 

@@ -10,7 +10,7 @@ use atomic_waker::AtomicWaker;
 use futures_lite::io::{AsyncRead, AsyncWrite};
 
 use crate::net::reactor::Reactor;
-use crate::redis_config::Place;
+use crate::redis_config::ServerAddress;
 
 /// A stream of any kind.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -21,9 +21,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 /// and each of its addresses is tried in turn.
 ///
 /// The caller has the deadline.
-pub(crate) async fn dial(place: &Place, reactor: Option<&Reactor>) -> io::Result<Box<dyn Stream>> {
-    match place {
-        Place::Tcp(host, port) => {
+pub(crate) async fn dial(
+    address: &ServerAddress,
+    reactor: Option<&Reactor>,
+) -> io::Result<Box<dyn Stream>> {
+    match address {
+        ServerAddress::Tcp(host, port) => {
             let addresses = match host.parse() {
                 Ok(address) => vec![SocketAddr::new(address, *port)],
                 Err(_) => resolve(host, *port, reactor).await?,
@@ -38,7 +41,7 @@ pub(crate) async fn dial(place: &Place, reactor: Option<&Reactor>) -> io::Result
             Err(last)
         }
         #[cfg(unix)]
-        Place::Unix(path) => connected::unix(path, reactor).await,
+        ServerAddress::Unix(path) => connected::unix(path, reactor).await,
     }
 }
 
@@ -64,11 +67,11 @@ struct Resolved {
 /// asks every 5 s at most, so there are few threads at once.
 async fn resolve_in_thread(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let resolved = Arc::<Resolved>::default();
-    let (host, asked) = (host.to_owned(), Arc::clone(&resolved));
+    let (host, shared) = (host.to_owned(), Arc::clone(&resolved));
     let work: Box<dyn FnOnce() + Send> = Box::new(move || {
         let addresses = (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
-        *asked.addresses.lock().unwrap_or_else(PoisonError::into_inner) = Some(addresses);
-        asked.task.wake();
+        *shared.addresses.lock().unwrap_or_else(PoisonError::into_inner) = Some(addresses);
+        shared.task.wake();
     });
     thread::Builder::new().spawn(work)?;
     poll_fn(|cx| {

@@ -18,7 +18,7 @@ use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::io::Errno;
 
 use crate::net::readiness::{ENDED, READABLE, Readiness, WRITABLE};
-use crate::net::registrations::{Place, Registrations};
+use crate::net::registrations::{EventToken, Registrations};
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::alarms::Alarms;
 use crate::time::clock::now;
@@ -254,7 +254,7 @@ pub(crate) struct EpollSource<T: AsFd> {
 #[derive(Debug)]
 struct Registration {
     readiness: Arc<Readiness>,
-    place: Place,
+    token: EventToken,
     poller: Arc<Poller>,
 }
 
@@ -325,19 +325,19 @@ impl<T: AsFd> Drop for EpollSource<T> {
 impl Registration {
     fn new(poller: &Arc<Poller>) -> Self {
         let readiness = Arc::new(Readiness::default());
-        let place = poller.registrations().insert(Arc::clone(&readiness));
-        Self { readiness, place, poller: Arc::clone(poller) }
+        let token = poller.registrations().insert(Arc::clone(&readiness));
+        Self { readiness, token, poller: Arc::clone(poller) }
     }
 
     /// The token of the socket's events.
     fn token(&self) -> EventData {
-        EventData::new_u64(self.place.token())
+        EventData::new_u64(self.token.number())
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let _readiness = self.poller.registrations().remove(self.place);
+        let _readiness = self.poller.registrations().remove(self.token);
         self.readiness.end();
     }
 }

@@ -70,9 +70,9 @@ impl Readiness {
     /// Whether the kernel was already asked to report room for writes; marks it as asked.
     pub(crate) fn wants_writable(&self) -> bool {
         let mut state = self.lock();
-        let asked = state.flags & WRITABLE_WANTED != 0;
+        let wanted = state.flags & WRITABLE_WANTED != 0;
         state.flags |= WRITABLE_WANTED;
-        asked
+        wanted
     }
 
     /// Drops the waker, which may own the task that owns the socket.

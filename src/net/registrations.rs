@@ -8,18 +8,18 @@ use crate::net::readiness::Readiness;
 
 /// The place of a socket. Together with its number it is the token of the socket's events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct EventToken {
     number: u32,
     key: u32,
 }
 
-impl Place {
-    pub(crate) fn token(self) -> u64 {
+impl EventToken {
+    pub(crate) fn number(self) -> u64 {
         u64::from(self.number) << 32 | u64::from(self.key)
     }
 
-    fn of(token: u64) -> Self {
-        Self { number: (token >> 32) as u32, key: token as u32 }
+    fn of(number: u64) -> Self {
+        Self { number: (number >> 32) as u32, key: number as u32 }
     }
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct Registrations {
 }
 
 impl Registrations {
-    pub(crate) fn insert(&mut self, readiness: Arc<Readiness>) -> Place {
+    pub(crate) fn insert(&mut self, readiness: Arc<Readiness>) -> EventToken {
         self.number = self.number.wrapping_add(1);
         if self.entries.len() == self.entries.capacity() {
             // By an eighth: doubled, the entries of ten thousand sockets would be half empty.
@@ -42,11 +42,11 @@ impl Registrations {
             self.few = self.entries.capacity() / 4;
         }
         let key = self.entries.insert((self.number, readiness)) as u32;
-        Place { number: self.number, key }
+        EventToken { number: self.number, key }
     }
 
-    pub(crate) fn remove(&mut self, place: Place) -> Option<Arc<Readiness>> {
-        let removed = self.entries.try_remove(place.key as usize);
+    pub(crate) fn remove(&mut self, token: EventToken) -> Option<Arc<Readiness>> {
+        let removed = self.entries.try_remove(token.key as usize);
         /// Below this many entries the memory (1 KB) is kept.
         const KEEP: usize = 64;
         if self.entries.len() <= self.few && self.entries.capacity() > KEEP {
@@ -58,10 +58,10 @@ impl Registrations {
     }
 
     /// The readiness of the socket with this token, unless it was removed.
-    pub(crate) fn find(&self, token: u64) -> Option<Arc<Readiness>> {
-        let place = Place::of(token);
-        let (number, readiness) = self.entries.get(place.key as usize)?;
-        (*number == place.number).then(|| Arc::clone(readiness))
+    pub(crate) fn find(&self, number: u64) -> Option<Arc<Readiness>> {
+        let token = EventToken::of(number);
+        let (number, readiness) = self.entries.get(token.key as usize)?;
+        (*number == token.number).then(|| Arc::clone(readiness))
     }
 
     #[cfg(test)]
@@ -78,10 +78,10 @@ mod tests {
     fn memory_shrinks_when_most_sockets_are_removed() {
         let mut registrations = Registrations::default();
         registrations.insert(Arc::default());
-        let places: Vec<_> = (0..10_000).map(|_| registrations.insert(Arc::default())).collect();
+        let tokens: Vec<_> = (0..10_000).map(|_| registrations.insert(Arc::default())).collect();
         assert!(registrations.entries.capacity() >= 10_000);
-        for place in places {
-            assert!(registrations.remove(place).is_some());
+        for token in tokens {
+            assert!(registrations.remove(token).is_some());
         }
         assert!(registrations.entries.capacity() <= 64);
     }
@@ -90,10 +90,10 @@ mod tests {
         let mut registrations = Registrations::default();
         let before = registrations.insert(Arc::default());
         registrations.remove(before);
-        let place = registrations.insert(Arc::default());
-        assert_eq!(place.key, before.key);
-        assert!(registrations.find(before.token()).is_none());
-        assert!(registrations.find(place.token()).is_some());
-        assert_eq!(Place::of(place.token()), place);
+        let token = registrations.insert(Arc::default());
+        assert_eq!(token.key, before.key);
+        assert!(registrations.find(before.number()).is_none());
+        assert!(registrations.find(token.number()).is_some());
+        assert_eq!(EventToken::of(token.number()), token);
     }
 }

@@ -194,7 +194,7 @@ impl Transport for Socket {
         self.poll_arrived(cx)
     }
 
-    fn outlet(&self) -> Option<Arc<dyn DirectWriter>> {
+    fn direct_writer(&self) -> Option<Arc<dyn DirectWriter>> {
         Some(Arc::clone(&self.0) as Arc<dyn DirectWriter>)
     }
 

@@ -22,7 +22,7 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send {
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
     /// The writer through which a queue may write from any thread, if the stream allows it.
-    fn outlet(&self) -> Option<Arc<dyn DirectWriter>>;
+    fn direct_writer(&self) -> Option<Arc<dyn DirectWriter>>;
 
     /// What keeps the socket open, if another process can take it over.
     fn handle(&self) -> Option<Arc<Handle>> {
@@ -59,7 +59,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for AnyStream<S> {
         Poll::Ready(())
     }
 
-    fn outlet(&self) -> Option<Arc<dyn DirectWriter>> {
+    fn direct_writer(&self) -> Option<Arc<dyn DirectWriter>> {
         None
     }
 

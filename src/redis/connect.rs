@@ -111,14 +111,14 @@ impl Driver {
     async fn run(mut self) -> Result<(), Error> {
         let mut pause = PAUSE_MIN;
         let mut since = now();
-        let mut is_told = false;
+        let mut is_logged = false;
         loop {
             let cause = match self.open().await {
                 Ok(connection) => match self.serve(connection, since).await {
                     End::Hub => return Ok(()),
                     End::Lost { cause, was_up } => {
                         if was_up {
-                            (pause, since, is_told) = (PAUSE_MIN, now(), false);
+                            (pause, since, is_logged) = (PAUSE_MIN, now(), false);
                         }
                         cause.to_string()
                     }
@@ -131,8 +131,8 @@ impl Driver {
                 Err(Failure::Io(error)) => error.to_string(),
             };
             // One line for each time that the server is away.
-            let level = if is_told { log::Level::Debug } else { log::Level::Warn };
-            is_told = true;
+            let level = if is_logged { log::Level::Debug } else { log::Level::Warn };
+            is_logged = true;
             let redis = &self.redis;
             log::log!(
                 level,
@@ -162,7 +162,7 @@ impl Driver {
     }
 
     async fn introduce(&mut self) -> Result<Connection, Failure> {
-        let stream = dial(&self.redis.place, self.reactor.as_ref()).await?;
+        let stream = dial(&self.redis.address, self.reactor.as_ref()).await?;
         let mut connection =
             Connection::new(stream, self.reader.message_max + HEADER, &self.reader.memory);
         let commands = self.greet(&mut connection.output);
@@ -236,7 +236,7 @@ impl Driver {
         if let End::Lost { was_up: true, .. } = end {
             self.link.set_down(self.timers.now().plus(ILL_AFTER));
             let (reply, answer) = reply();
-            if self.tell(Command::Backplane(LinkEvent::Down(reply))).await.is_err()
+            if self.send_to_hub(Command::Backplane(LinkEvent::Down(reply))).await.is_err()
                 || answer.await.is_none()
             {
                 return End::Hub;

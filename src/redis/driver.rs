@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use crate::hub::backplane::Link;
 use crate::hub::command::Command;
+use crate::hub::follower::Follower;
 use crate::hub::handle::{Hub, Shared};
 use crate::hub::history_config::HistoryConfig;
 use crate::hub::inbox::CommandReceiver;
 use crate::hub::link_event::TopicState;
-use crate::hub::place::Place;
 use crate::hub::topic::Topic;
 use crate::net::reactor::Reactor;
 use crate::redis::envelope::Names;
@@ -41,7 +41,7 @@ pub(crate) struct Driver {
     pub(crate) lingering: VecDeque<(Tick, Topic)>,
     /// What messages are counted and kept with, and where the hub is in the rooms that keep any.
     pub(crate) script: Script,
-    pub(crate) places: HashMap<Arc<str>, Place>,
+    pub(crate) followers: HashMap<Arc<str>, Follower>,
     /// The `run_id` of the server: another one means that it has forgotten all it knew.
     pub(crate) run_id: String,
     /// Whether there was a connection that worked.
@@ -101,8 +101,8 @@ impl Driver {
         let backplane = shared.backplane.as_ref()?;
         let redis = shared.config.redis.clone()?;
         let link = Arc::clone(&backplane.link);
-        let places = link.take_restored().into_iter();
-        let places = places.map(|(room, last)| (room, Place::restored(last))).collect();
+        let followers = link.take_restored().into_iter();
+        let followers = followers.map(|(room, last)| (room, Follower::restored(last))).collect();
         Some(Self {
             hub: Arc::downgrade(shared),
             outbox: backplane.take_outbox()?,
@@ -120,7 +120,7 @@ impl Driver {
             topics: HashMap::new(),
             lingering: VecDeque::new(),
             script: Script::new(HistoryConfig::new(&shared.config, None)),
-            places,
+            followers,
             run_id: String::new(),
             has_been_up: false,
             refusals: Refusals::default(),
@@ -131,7 +131,7 @@ impl Driver {
     pub(crate) fn forget(&mut self, topic: &Topic) {
         self.topics.remove(topic);
         if let Topic::Room(room) = topic {
-            self.places.remove(room);
+            self.followers.remove(room);
         }
     }
 
@@ -152,7 +152,7 @@ impl Driver {
     }
 
     /// Sends the manager a command.
-    pub(crate) async fn tell(&self, command: Command) -> Result<(), HubEnded> {
+    pub(crate) async fn send_to_hub(&self, command: Command) -> Result<(), HubEnded> {
         let hub = self.hub()?;
         hub.send_command(command).await.map_err(|_| HubEnded)
     }

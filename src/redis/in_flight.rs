@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::hub::client_id::ClientId;
-use crate::hub::command::{Carry, Dispatched, NotPublished, Publish, Told};
+use crate::hub::command::{Carry, Dispatched, NotPublished, Publish, PublishReply};
 use crate::hub::reply::Reply;
 use crate::hub::since::{History, Since};
 use crate::hub::topic::Topic;
@@ -23,7 +23,7 @@ pub(crate) struct InFlight {
     /// Messages of this hub on channels that it hears, which come back in their order: where the
     /// recipients of each are answered. Some servers send such a message before the answer to its
     /// command, others behind it.
-    own: VecDeque<(u64, Option<Told>)>,
+    own: VecDeque<(u64, Option<PublishReply>)>,
     /// Counts messages; the next one's number.
     next: u64,
     messages: usize,
@@ -31,7 +31,7 @@ pub(crate) struct InFlight {
 }
 
 /// A message with its position, on its way to members.
-pub(crate) struct Placed {
+pub(crate) struct Positioned {
     pub(crate) position: u64,
     pub(crate) except: Option<ClientId>,
     pub(crate) message: Message,
@@ -53,7 +53,7 @@ pub(crate) enum Sent {
     /// What a room keeps is asked for.
     Read(Arc<str>),
     /// The same for a reader that is no member.
-    Ask(Box<Asked>),
+    Query(Box<KeptQuery>),
     /// The channels of all hubs are asked for.
     Hubs,
     /// What another hub says of its rooms is asked for.
@@ -64,7 +64,7 @@ pub(crate) enum Sent {
 
 /// A question for what a room keeps.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct KeptQuery {
     pub(crate) room: Arc<str>,
     pub(crate) since: Since,
     pub(crate) limit: usize,
@@ -77,7 +77,7 @@ pub(crate) struct Published {
     number: u64,
     bytes: usize,
     /// Hears the recipients, if the message does not come back to this hub.
-    reply: Option<Told>,
+    reply: Option<PublishReply>,
     hubs: Option<Reply<Result<usize, NotPublished>>>,
     /// The message, if it may have to be sent again.
     again: Option<Box<Publish>>,
@@ -93,7 +93,7 @@ impl InFlight {
     pub(crate) fn publish(
         &mut self,
         bytes: usize,
-        reply: Option<Told>,
+        reply: Option<PublishReply>,
         hubs: Option<Reply<Result<usize, NotPublished>>>,
         comes_back: bool,
         again: Option<Box<Publish>>,
@@ -117,7 +117,7 @@ impl InFlight {
     }
 
     /// Takes the place where the recipients of the next own message are answered.
-    pub(crate) fn came_back(&mut self) -> Option<Told> {
+    pub(crate) fn came_back(&mut self) -> Option<PublishReply> {
         self.own.pop_front().and_then(|(_, reply)| reply)
     }
 
@@ -148,8 +148,8 @@ impl InFlight {
     /// Takes a message back that was not published, and whether it would come back to this hub.
     pub(crate) fn take_back(&mut self, published: Published) -> Option<(Carry, bool)> {
         let Published { number, reply, hubs, again, .. } = published;
-        let place = self.own.iter().position(|(own, _)| *own == number);
-        let own = place.and_then(|place| self.own.remove(place));
+        let index = self.own.iter().position(|(own, _)| *own == number);
+        let own = index.and_then(|index| self.own.remove(index));
         let comes_back = own.is_some();
         let reply = own.map_or(reply, |(_, reply)| reply);
         again.map(|publish| (Carry { publish: *publish, reply, hubs }, comes_back))
@@ -203,7 +203,7 @@ mod tests {
         comes_back: bool,
     ) -> (Answer<Dispatched>, Answer<Result<usize, NotPublished>>) {
         let ((reply, recipients), (heard, hubs)) = (reply(), reply());
-        in_flight.publish(100, Some(Told::new(reply, None)), Some(heard), comes_back, None);
+        in_flight.publish(100, Some(PublishReply::new(reply, None)), Some(heard), comes_back, None);
         (recipients, hubs)
     }
     fn answer(in_flight: &mut InFlight, hubs: Option<usize>) {
@@ -216,7 +216,7 @@ mod tests {
     fn to(recipients: usize) -> Option<Option<Dispatched>> {
         Some(Some(Dispatched::to(recipients)))
     }
-    fn told<T>(answer: Answer<T>) -> Option<Option<T>> {
+    fn answered<T>(answer: Answer<T>) -> Option<Option<T>> {
         block_on(poll_once(answer))
     }
 
@@ -234,9 +234,9 @@ mod tests {
                 answer(&mut in_flight, Some(2));
                 in_flight.came_back().expect("the first").answer(Dispatched::to(5));
             }
-            assert_eq!((told(first), told(hubs)), (to(5), Some(Some(Ok(2)))));
+            assert_eq!((answered(first), answered(hubs)), (to(5), Some(Some(Ok(2)))));
             answer(&mut in_flight, Some(1));
-            assert_eq!(told(elsewhere), to(0), "no client of this hub took it");
+            assert_eq!(answered(elsewhere), to(0), "no client of this hub took it");
             assert_eq!((in_flight.messages(), in_flight.bytes), (0, 0));
         }
     }
@@ -246,10 +246,10 @@ mod tests {
         let (refused, hubs) = publish(&mut in_flight, true);
         let (next, _) = publish(&mut in_flight, true);
         answer(&mut in_flight, None);
-        assert_eq!(told(hubs), Some(Some(Err(NotPublished))));
-        assert_eq!(told(refused), Some(None), "no answer will come");
+        assert_eq!(answered(hubs), Some(Some(Err(NotPublished))));
+        assert_eq!(answered(refused), Some(None), "no answer will come");
         in_flight.came_back().expect("the next").answer(Dispatched::to(3));
-        assert_eq!(told(next), to(3));
+        assert_eq!(answered(next), to(3));
     }
     #[test]
     fn a_message_that_does_not_come_back_is_passed_over() {
@@ -258,9 +258,9 @@ mod tests {
         let (next, _) = publish(&mut in_flight, true);
         answer(&mut in_flight, Some(1));
         answer(&mut in_flight, Some(1));
-        assert_eq!(told(lost), to(0));
+        assert_eq!(answered(lost), to(0));
         in_flight.came_back().expect("the next").answer(Dispatched::to(3));
-        assert_eq!(told(next), to(3));
+        assert_eq!(answered(next), to(3));
     }
     #[test]
     fn confirmations_are_for_the_first_command_that_waits() {

@@ -49,7 +49,7 @@ pub(crate) enum Answer {
     Error(String),
     List(Vec<Vec<u8>>),
     /// A message has a position, and so many hubs heard it.
-    Placed {
+    Positioned {
         hubs: usize,
         position: u64,
     },
@@ -101,7 +101,7 @@ impl Incoming {
 fn scripted(list: &[Value<'_>], reader: &Reader) -> Option<Answer> {
     let number = |text: &[u8]| std::str::from_utf8(text).ok()?.parse().ok();
     match (list.first()?.text()?, list.get(1)?, list.get(2)?) {
-        (b"\x01placed", Value::Number(hubs), position) => Some(Answer::Placed {
+        (b"\x01placed", Value::Number(hubs), position) => Some(Answer::Positioned {
             hubs: usize::try_from(*hubs).unwrap_or_default(),
             position: number(position.text()?)?,
         }),

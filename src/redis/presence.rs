@@ -28,14 +28,14 @@ pub(crate) struct Sum {
     pub(crate) rooms: Vec<(String, usize)>,
     pub(crate) hubs: usize,
     /// Whether the hubs are asked.
-    pub(crate) is_asked: bool,
+    pub(crate) is_queried: bool,
     /// Hubs that have not answered.
     pub(crate) left: usize,
 }
 
 impl Sum {
     pub(crate) fn new(after: String, limit: usize, reply: Reply<SharedRooms>) -> Self {
-        Self { after, limit, reply, rooms: Vec::new(), hubs: 0, is_asked: false, left: 0 }
+        Self { after, limit, reply, rooms: Vec::new(), hubs: 0, is_queried: false, left: 0 }
     }
 
     /// Adds what one hub says: names and counts in turn. Keeps the lowest names that fill the page.

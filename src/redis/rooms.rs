@@ -18,7 +18,7 @@ const ROOMS_AT_ONCE: usize = 1000;
 
 impl Session<'_> {
     /// Asks which hubs there are.
-    pub(crate) fn ask_hubs(&mut self, sum: Sum) {
+    pub(crate) fn query_hubs(&mut self, sum: Sum) {
         if self.sums.len() < SUMS_MAX {
             self.sums.push_back(sum);
             let pattern = self.driver.reader.names.every_hub();
@@ -28,24 +28,24 @@ impl Session<'_> {
     }
 
     /// Asks the other hubs for their rooms.
-    pub(crate) fn ask_counts(&mut self, channels: &[Vec<u8>]) {
+    pub(crate) fn query_counts(&mut self, channels: &[Vec<u8>]) {
         let own = self.driver.reader.names.own();
         let others = channels.iter().filter(|channel| **channel != own).take(HUBS_MAX);
         for channel in others {
             resp::command(&mut self.connection.output, &[b"HGETALL", channel]);
             self.in_flight.push(Sent::Counts);
-            if let Some(sum) = self.sums.iter_mut().find(|sum| !sum.is_asked) {
+            if let Some(sum) = self.sums.iter_mut().find(|sum| !sum.is_queried) {
                 sum.left += 1;
             }
         }
-        if let Some(sum) = self.sums.iter_mut().find(|sum| !sum.is_asked) {
-            sum.is_asked = true;
+        if let Some(sum) = self.sums.iter_mut().find(|sum| !sum.is_queried) {
+            sum.is_queried = true;
         }
         self.finish_sum();
     }
 
     pub(crate) fn finish_sum(&mut self) {
-        while self.sums.front().is_some_and(|sum| sum.is_asked && sum.left == 0) {
+        while self.sums.front().is_some_and(|sum| sum.is_queried && sum.left == 0) {
             if let Some(sum) = self.sums.pop_front() {
                 sum.finish();
             }

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use futures_lite::future::yield_now;
 
-use crate::hub::command::{Carry, Command, Publish, Told};
+use crate::hub::command::{Carry, Command, Publish, PublishReply};
 use crate::hub::link_event::LinkEvent;
 use crate::hub::topic::Topic;
 use crate::redis::connection::Connection;
 use crate::redis::driver::{Driver, HubEnded};
 use crate::redis::envelope::Envelope;
-use crate::redis::in_flight::{Asked, InFlight, Placed, Sent};
+use crate::redis::in_flight::{InFlight, KeptQuery, Positioned, Sent};
 use crate::redis::incoming::{Answer, Incoming};
 use crate::redis::presence::{Listing, Sum, Sums};
 use crate::redis::resp;
@@ -61,7 +61,7 @@ pub(crate) struct Session<'a> {
     pub(crate) sums: Sums,
     /// What the manager is to be told first: what one answer of a room says, at most two commands for
     /// each message that is read at once.
-    pub(crate) told: VecDeque<Command>,
+    pub(crate) commands: VecDeque<Command>,
     /// A command that was taken from the outbox and not done.
     taken: Option<Command>,
     /// Commands in the outbox that were there when the connection came too late for them.
@@ -93,7 +93,7 @@ impl<'a> Session<'a> {
             connection,
             in_flight: InFlight::default(),
             sums: Sums::new(),
-            told: VecDeque::new(),
+            commands: VecDeque::new(),
             taken: None,
             stale: 0,
             is_up: false,
@@ -124,7 +124,7 @@ impl<'a> Session<'a> {
         self.subscribe_all();
         loop {
             while let Some(command) = self.step()? {
-                self.driver.tell(command).await?;
+                self.driver.send_to_hub(command).await?;
             }
             if !self.wait().await? {
                 // A server that sends as fast as it is read keeps no other task waiting.
@@ -135,24 +135,24 @@ impl<'a> Session<'a> {
 
     /// Does what can be done now, up to the next command for the manager. `None` when all is done.
     fn step(&mut self) -> Result<Option<Command>, End> {
-        let told = self.told.pop_front();
-        if told.is_some() {
-            return Ok(told);
+        let command = self.commands.pop_front();
+        if command.is_some() {
+            return Ok(command);
         }
         if self.is_up && !self.driver.link.is_up() {
             // The manager has been told by now.
             self.driver.link.set_up();
         }
-        let told = self.handle_all()?;
-        if told.is_some() {
-            return Ok(told);
+        let command = self.handle_all()?;
+        if command.is_some() {
+            return Ok(command);
         }
         if !self.is_up && !self.in_flight.is_subscribing() {
             return Ok(Some(self.begin()));
         }
-        let told = self.follow_wishes();
-        if told.is_some() {
-            return Ok(told);
+        let command = self.follow_wishes();
+        if command.is_some() {
+            return Ok(command);
         }
         self.take_messages();
         self.keep_time()
@@ -182,9 +182,9 @@ impl<'a> Session<'a> {
                 Ok(None) => break,
                 Err(error) => return Err(self.lost(error)),
             };
-            let told = self.handle(incoming)?;
-            if told.is_some() {
-                return Ok(told);
+            let command = self.handle(incoming)?;
+            if command.is_some() {
+                return Ok(command);
             }
         }
         add(&self.driver.link.counters.dropped, std::mem::take(&mut self.connection.dropped));
@@ -201,7 +201,7 @@ impl<'a> Session<'a> {
                 let reply = if is_own { self.in_flight.came_back() } else { None };
                 let is_kept = position > 0 && self.driver.script.keeps(&topic);
                 if let (Topic::Room(room), true) = (&topic, is_kept) {
-                    return Ok(self.place(room, Placed { position, except, message }, reply));
+                    return Ok(self.follow(room, Positioned { position, except, message }, reply));
                 }
                 let publish = Publish { target: topic.target(), except, message };
                 return Ok(Some(self.heard(publish, None, reply)));
@@ -224,7 +224,7 @@ impl<'a> Session<'a> {
         &self,
         publish: Publish,
         position: Option<u64>,
-        reply: Option<Told>,
+        reply: Option<PublishReply>,
     ) -> Command {
         if let Some(hub) = self.driver.shared() {
             hub.compress(&publish.message);
@@ -248,7 +248,7 @@ impl<'a> Session<'a> {
             (Sent::Publish(published), Answer::Number(hubs)) => {
                 self.in_flight.published(published, hubs, None);
             }
-            (Sent::Publish(published), Answer::Placed { hubs, position }) => {
+            (Sent::Publish(published), Answer::Positioned { hubs, position }) => {
                 self.in_flight.published(published, hubs, Some(position));
             }
             (Sent::Publish(published), Answer::Error(error)) if is_unknown(&error) => {
@@ -256,10 +256,10 @@ impl<'a> Session<'a> {
             }
             (Sent::Read(room), Answer::Kept { top, messages }) => {
                 self.take_kept(&room, top, messages);
-                return Ok(self.told.pop_front());
+                return Ok(self.commands.pop_front());
             }
-            (Sent::Ask(asked), Answer::Kept { top, messages }) => {
-                self.answer_kept(*asked, top, messages);
+            (Sent::Query(query), Answer::Kept { top, messages }) => {
+                self.answer_kept(*query, top, messages);
             }
             (Sent::Read(_), _) => return Err(self.unreadable()),
             (Sent::Publish(published), _) => self.in_flight.refused(published),
@@ -272,7 +272,7 @@ impl<'a> Session<'a> {
                 topics.iter().for_each(|topic| self.driver.forget(topic));
                 return Ok(Some(Command::Backplane(LinkEvent::Refused(topics))));
             }
-            (Sent::Hubs, Answer::List(channels)) => self.ask_counts(&channels),
+            (Sent::Hubs, Answer::List(channels)) => self.query_counts(&channels),
             (Sent::Hubs, _) => drop(self.sums.pop_front()),
             (Sent::Counts, answer) => {
                 let Some(sum) = self.sums.front_mut() else { return Ok(None) };
@@ -284,7 +284,7 @@ impl<'a> Session<'a> {
                 sum.left -= 1;
                 self.finish_sum();
             }
-            (Sent::Unsubscribe { .. } | Sent::Other | Sent::Ask(_), _) => {}
+            (Sent::Unsubscribe { .. } | Sent::Other | Sent::Query(_), _) => {}
         }
         Ok(None)
     }
@@ -300,10 +300,10 @@ impl<'a> Session<'a> {
             match command {
                 Command::Carry(carry) => self.publish(*carry, is_stale),
                 Command::SumRooms { after, limit, reply } => {
-                    self.ask_hubs(Sum::new(after, limit, reply));
+                    self.query_hubs(Sum::new(after, limit, reply));
                 }
                 Command::ReadKept { room, since, limit, reply } => {
-                    self.ask_kept(Asked { room, since, limit, reply });
+                    self.query_kept(KeptQuery { room, since, limit, reply });
                 }
                 _ => {}
             }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::hub::command::Command;
+use crate::hub::follower::Follower;
 use crate::hub::link_event::{LinkEvent, TopicState, Wish};
-use crate::hub::place::Place;
 use crate::hub::topic::Topic;
 use crate::redis::in_flight::Sent;
 use crate::redis::resp;
@@ -20,7 +20,7 @@ impl Session<'_> {
     /// Asks for every channel that the hub needs.
     pub(crate) fn subscribe_all(&mut self) {
         drop(self.take_wishes());
-        self.driver.places.values_mut().for_each(Place::interrupt);
+        self.driver.followers.values_mut().for_each(Follower::interrupt);
         let names = &self.driver.reader.names;
         let first = [names.own(), names.channel(&Topic::All)];
         let arguments: Vec<&[u8]> = vec![b"SUBSCRIBE", &first[0], &first[1]];
@@ -62,8 +62,8 @@ impl Session<'_> {
                 state.confirmed = true;
             }
         }
-        let is_told = self.is_up && !topics.is_empty();
-        is_told.then(|| Command::Backplane(LinkEvent::Subscribed(topics)))
+        let is_news = self.is_up && !topics.is_empty();
+        is_news.then(|| Command::Backplane(LinkEvent::Subscribed(topics)))
     }
 
     /// Does what the manager asks for.

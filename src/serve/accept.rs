@@ -329,8 +329,8 @@ impl Hub {
         self.shared().started.get_or_init(unix_seconds);
         let admissions = &self.shared().admissions;
         let _counted = admissions.connection();
-        let place = admissions.handshake().await;
-        match connect(self, AnyStream(stream), peer, handler, place).await {
+        let permit = admissions.handshake().await;
+        match connect(self, AnyStream(stream), peer, handler, permit).await {
             Err(error) if error.is_answered() => Ok(Disconnect::NORMAL),
             ended => ended,
         }

@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::connection::handler::Handler;
-use crate::connection::registration::take_place;
+use crate::connection::registration::client_permit;
 use crate::http1::head::Head;
 use crate::http1::response::Response;
 use crate::http1::stream::{Failure, HttpStream};
@@ -15,7 +15,7 @@ use crate::hub::ack::{Acking, Acknowledged};
 use crate::hub::client_id::Target;
 use crate::net::stream::Transport;
 use crate::serve::exchange::Exchange;
-use crate::serve::long_request::{HEAD_HELD, over};
+use crate::serve::long_request::{HEAD_CHARGE, over};
 use crate::serve::publish::{BodyKind, dispatch, published_as, read_message};
 
 /// Publishes the body of a request, once the hook has allowed it, and waits for its recipients.
@@ -33,23 +33,23 @@ pub(crate) async fn publish_acked<T: Transport, H: Handler>(
     let peer = exchange.client_address;
     let message = read_message(stream, BodyKind::of(&head), exchange).await?;
     // Before the message goes out: a request that is refused has not published.
-    let place = take_place(hub, peer.network())?;
+    let permit = client_permit(hub, peer.network())?;
     exchange.slot.release();
-    let held = hub.memory().charge(HEAD_HELD);
+    let charge = hub.memory().charge(HEAD_CHARGE);
     let acking = Acking::default();
     let ack = &acking.0;
     let (published, hubs) = dispatch(hub, target.clone(), message, Some(ack)).await?;
     let mut stopped = pin!(over(hub, handler, &head.request, &peer, &target));
     let mut deadline = hub.shared().timers.after(wait);
     let waited = deadline.within(poll_fn(|cx| {
-        if ack.poll_settled(cx).is_ready() || stopped.as_mut().poll(cx).is_ready() {
+        if ack.poll_acknowledged(cx).is_ready() || stopped.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Ok(()));
         }
         stream.poll_left(cx).map(Err)
     }));
     waited.await.unwrap_or(Ok(()))?;
     // The answer takes as long as the peer likes to read it.
-    drop((place, held));
+    drop((permit, charge));
     let Acknowledged { recipients, delivered, late, lost, position } =
         ack.count(published.recipients, published.position);
     let fields = format!(",\"delivered\":{delivered},\"late\":{late},\"lost\":{lost}");

@@ -14,7 +14,7 @@ use http::Request;
 use crate::connection::handler::Handler;
 use crate::connection::hooks::run_request_hook;
 use crate::connection::linger::{lingering_close, timed_out};
-use crate::connection::registration::take_event_place;
+use crate::connection::registration::event_reader_permit;
 use crate::disconnect::Disconnect;
 use crate::http1::cors;
 use crate::http1::head::Head;
@@ -28,7 +28,7 @@ use crate::net::stream::Transport;
 use crate::peer::Peer;
 use crate::serve::exchange::Exchange;
 use crate::serve::hub_events::{HubEvents, events_max, read};
-use crate::serve::long_request::HEAD_HELD;
+use crate::serve::long_request::HEAD_CHARGE;
 use crate::sse::connection::{self, EventFormat, close};
 use crate::sse::discarded::Discarded;
 use crate::sse::encoder::Encoder;
@@ -39,7 +39,7 @@ const BATCH: usize = 8 * 1024;
 
 /// Bytes of memory that a stream holds beside the events that wait: the head of its request and what
 /// is to be written, at most.
-const HELD: usize = HEAD_HELD + 2 * BATCH;
+const CHARGE: usize = HEAD_CHARGE + 2 * BATCH;
 
 /// Answers a request for events, once the hook has allowed it. Returns why there is no other answer.
 ///
@@ -58,7 +58,7 @@ pub(crate) async fn stream_events<T: Transport, H: Handler>(
         Ok(Err(refused)) | Err(refused) => return refused.into(),
     };
     exchange.slot.release();
-    let _held = hub.memory().charge(HELD);
+    let _charge = hub.memory().charge(CHARGE);
     let format = EventFormat::of(request);
     let response = connection::response(format, &hub.shared().config);
     let first = cors::with_cors(response, exchange.allow_origin.take()).encode(false, None);
@@ -95,8 +95,8 @@ async fn begin<H: Handler>(
             Response::bad_request("room must be the name of a room, or a prefix with a * behind it")
         })?,
     };
-    let place = take_event_place(hub, peer.network())?;
-    read(hub, filter, place, events_max(hub)).await
+    let permit = event_reader_permit(hub, peer.network())?;
+    read(hub, filter, permit, events_max(hub)).await
 }
 
 /// The end once the hub drains, or another process takes it over.
@@ -189,7 +189,7 @@ async fn flush<T: Transport>(
     });
     let mut deadline = shared.timers.after(shared.config.write_timeout);
     deadline.within(written).await.unwrap_or_else(timed_out)?;
-    encoder.settle();
+    encoder.end_drain();
     let flushed = poll_fn(|cx| Pin::new(&mut *transport).poll_flush(cx));
     deadline.within(flushed).await.unwrap_or_else(timed_out)
 }

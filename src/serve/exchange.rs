@@ -3,7 +3,7 @@
 use crate::http1::origin::AllowOrigin;
 use crate::http1::slot::Slot;
 use crate::peer::Peer;
-use crate::sse::connection::Asked;
+use crate::sse::connection::EventsQuery;
 use crate::stats::Requested;
 
 /// What is known of a request so far.
@@ -23,7 +23,7 @@ pub(crate) struct Exchange<'a> {
     /// The kind of request that a refusal is counted under.
     pub(crate) requested: Requested,
     /// What a request for events says of itself.
-    pub(crate) asked: Asked,
+    pub(crate) events_query: EventsQuery,
     /// The peer, or the client that a trusted proxy names.
     pub(crate) client_address: Peer,
 }
@@ -38,7 +38,7 @@ impl<'a> Exchange<'a> {
             has_unread_body: false,
             allow_origin: None,
             requested: Requested::default(),
-            asked: Asked::default(),
+            events_query: EventsQuery::default(),
             client_address: peer,
         }
     }

@@ -114,9 +114,9 @@ impl Drop for HandOver {
 }
 
 /// Lets the hub go on if a hand-over is given up before it is ready.
-struct Held<'a>(Option<&'a Hub>);
+struct HoldGuard<'a>(Option<&'a Hub>);
 
-impl Drop for Held<'_> {
+impl Drop for HoldGuard<'_> {
     fn drop(&mut self) {
         if let Some(hub) = self.0 {
             hub.go_on();
@@ -188,14 +188,14 @@ impl Hub {
         if !self.hold() {
             return Err(Error::closed());
         }
-        let mut held = Held(Some(self));
+        let mut guard = HoldGuard(Some(self));
         let (parked, roster) = self.collect().await?;
         if roster.left > 0 {
             for _ in 0..LAST_TURNS {
                 yield_now().await;
             }
         }
-        held.0 = None;
+        guard.0 = None;
         Ok(self.hand_out(parked, roster))
     }
 
@@ -268,7 +268,7 @@ impl Hub {
             }
         };
         for kept in roster.kept {
-            let Some(mut along) = parked[kept.place].along.take() else { continue };
+            let Some(mut along) = parked[kept.index].along.take() else { continue };
             if let Some(client) = &mut along.state.client {
                 client.since = kept.since;
                 client.user = kept.user.map(|user| user.to_string());

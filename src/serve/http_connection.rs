@@ -37,7 +37,7 @@ use crate::serve::post_rate::admit_post;
 use crate::serve::publish::publish;
 use crate::serve::routes::{Route, route};
 use crate::serve::{acts, endpoint, kept, metrics, rooms};
-use crate::sse::connection::{self, Asked};
+use crate::sse::connection::{self, EventsQuery};
 use crate::stats::{RefusalReason, Requested, add};
 use crate::websocket::extension::Agreement;
 use crate::websocket::upgrade::{AcceptKey, PendingUpgrade, accept_key, check_protocol};
@@ -54,12 +54,12 @@ pub(crate) enum Outcome<'a> {
     WebSocket(Box<PendingUpgrade<'a>>),
     /// A stream of events, the head of its response, which is still to be written, and what its
     /// request says of it.
-    Events(Admitted, (Vec<u8>, Asked)),
+    Events(Admitted, (Vec<u8>, EventsQuery)),
 }
 
 /// A connection that stays for its next request.
 struct KeepAlive {
-    place: KeepAlivePermit,
+    idle: KeepAlivePermit,
     /// The slot of the last request.
     permit: Option<HandshakePermit>,
     /// The status of the last response.
@@ -100,8 +100,8 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             let mut serving = Box::pin(connection.serve_request(slot));
             loop {
                 // What is kept is taken out here: what is matched around an await stays.
-                let (mut place, permit, status) = match serving.await? {
-                    ControlFlow::Continue(kept) => (kept.place, kept.permit, kept.status),
+                let (mut idle, permit, status) = match serving.await? {
+                    ControlFlow::Continue(kept) => (kept.idle, kept.permit, kept.status),
                     ControlFlow::Break(outcome) => {
                         return Ok((outcome, connection.stream.transport));
                     }
@@ -110,14 +110,13 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                 if permit.is_some() {
                     // The other connections run between two requests of a client.
                     yield_now().await;
-                } else if !connection.stream.buffer.is_empty() || connection.wait(&mut place).await
-                {
+                } else if !connection.stream.buffer.is_empty() || connection.wait(&mut idle).await {
                     // A client that pipelines has given its permit back: it keeps no other out. The
                     // place is kept until the next permit is there: without either, nothing would
                     // count the connection.
                     permit = Box::pin(acquire_handshake(connection.stream.hub)).await;
                 }
-                drop(place);
+                drop(idle);
                 let Some(permit) = permit else {
                     let sentence = Cow::Borrowed("the last request was answered");
                     return Err(Error::new(Kind::Refused(status, sentence)));
@@ -159,7 +158,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
     /// left, time is over, the hub ends, or a client needs the place.
     ///
     /// Not an `async fn`: an idle connection is mostly this, and would keep its arguments twice.
-    fn wait(&mut self, place: &mut KeepAlivePermit) -> impl Future<Output = bool> {
+    fn wait(&mut self, idle: &mut KeepAlivePermit) -> impl Future<Output = bool> {
         let stream = &mut self.stream;
         stream.buffer = Vec::new();
         stream.charge.resize(0);
@@ -172,8 +171,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                     return Poll::Ready(read.is_ok_and(|n| n > 0));
                 }
             }
-            let is_over =
-                Pin::new(&mut over).poll(cx).is_ready() || place.poll_leave(cx).is_ready();
+            let is_over = Pin::new(&mut over).poll(cx).is_ready() || idle.poll_leave(cx).is_ready();
             if is_over { Poll::Ready(false) } else { Poll::Pending }
         })
     }
@@ -202,7 +200,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                     protocol,
                     agreement,
                     early: std::mem::take(&mut self.stream.buffer),
-                    _held: std::mem::replace(&mut self.stream.charge, hub.memory().charge(0)),
+                    _charge: std::mem::replace(&mut self.stream.charge, hub.memory().charge(0)),
                     deadline: exchange.slot.deadline,
                     _permit: exchange.slot.permit,
                     allow_origin: exchange.allow_origin,
@@ -214,11 +212,11 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                 match exchange.slot.within(registering).await {
                     Some(Ok(admitted)) => {
                         add(&counters.upgrades_accepted, 1);
-                        let asked = exchange.asked;
+                        let query = exchange.events_query;
                         let config = &hub.shared().config;
-                        let response = connection::response(asked.format, config);
+                        let response = connection::response(query.format, config);
                         let head = cors::with_cors(response, exchange.allow_origin);
-                        let begin = (head.encode(false, None), asked);
+                        let begin = (head.encode(false, None), query);
                         return Ok(ControlFlow::Break(Outcome::Events(admitted, begin)));
                     }
                     Some(Err(response)) => response,
@@ -315,10 +313,10 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         }
         let peer = exchange.client_address;
         if matches!(route, Route::Events) {
-            exchange.asked = Asked::of(request)?;
+            exchange.events_query = EventsQuery::of(request)?;
         }
-        let asked = exchange.asked;
-        let answered = exchange.slot.within(self.ask_hook(&head, &peer, &route, asked)).await;
+        let query = exchange.events_query;
+        let answered = exchange.slot.within(self.call_hook(&head, &peer, &route, query)).await;
         Ok(match (answered.ok_or_else(request_timeout)??, route) {
             (ControlFlow::Break(joining), _) => ControlFlow::Break(joining),
             (ControlFlow::Continue(None), Route::Publish(target)) => {
@@ -344,12 +342,12 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
     }
 
     /// Asks the hook of a route, and does what needs no body.
-    async fn ask_hook(
+    async fn call_hook(
         &mut self,
         head: &Head,
         peer: &Peer,
         route: &Route<'_>,
-        asked: Asked,
+        query: EventsQuery,
     ) -> Result<ControlFlow<Joining<'a>, Option<Response>>, Response> {
         let (hub, request) = (self.stream.hub, &head.request);
         let reason = |status| self.handler.on_refusal(request, status);
@@ -378,7 +376,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             Route::Events | Route::Upgrade => {
                 let hook = self.handler.on_upgrade(request, peer);
                 let mut admission = run_request_hook(hook, reason).await?;
-                let since = asked.since.filter(|_| admission.rooms.len() == 1);
+                let since = query.since.filter(|_| admission.rooms.len() == 1);
                 admission.since = admission.since.or(since);
                 check_protocol(request, admission.protocol.as_deref())?;
                 let key = matches!(route, Route::Upgrade).then(|| accept_key(request));
@@ -391,7 +389,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                 let encoding = agreement.map_or(Encoding::Plain, Agreement::encoding);
                 let kind = match route {
                     Route::Upgrade => ClientKind::WebSocket,
-                    _ => ClientKind::Events { ends: asked.ends },
+                    _ => ClientKind::Events { ends: query.ends },
                 };
                 let registering = register(hub, *peer, admission, kind, encoding)?;
                 let joining = Joining { registering, key, protocol, agreement };
@@ -435,24 +433,24 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             && !exchange.has_unread_body
             && status != StatusCode::REQUEST_TIMEOUT;
         let slot = &mut exchange.slot;
-        let has_place = keeps_alive && slot.takes_place();
-        let idle_timeout = has_place.then_some(shared.config.idle_timeout);
+        let has_idle_permit = keeps_alive && slot.takes_idle_permit();
+        let idle_timeout = has_idle_permit.then_some(shared.config.idle_timeout);
         let mut bytes = response.encode(exchange.head_only, idle_timeout);
         let shared_body = response.shared_body(exchange.head_only);
-        if !has_place {
+        if !has_idle_permit {
             bytes.extend_from_slice(shared_body);
         }
         self.stream.be_patient(bytes.len() + shared_body.len() > LONG_RESPONSE_BYTES);
         let transport = &mut self.stream.transport;
         let last = LastResponse { bytes: &bytes, has_unread_body: exchange.has_unread_body };
-        if has_place {
+        if has_idle_permit {
             write_response(hub, transport, &bytes, Some(&mut *slot)).await?;
             if !shared_body.is_empty() {
                 // Boxed, since it is rare.
                 Box::pin(write_response(hub, transport, shared_body, Some(&mut *slot))).await?;
             }
-            if let Some(place) = slot.keep_alive.take() {
-                return Ok(KeepAlive { place, permit: exchange.slot.permit, status });
+            if let Some(idle) = slot.keep_alive.take() {
+                return Ok(KeepAlive { idle, permit: exchange.slot.permit, status });
             }
             // A response that took long has left its place to a client.
             last.end(hub, transport, Some(slot)).await;

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use futures_lite::Stream;
 
-use crate::connection::registration::take_event_place;
+use crate::connection::registration::event_reader_permit;
 use crate::error::{Error, Kind};
 use crate::http1::response::{Response, draining};
 use crate::hub::command::Command;
@@ -29,7 +29,7 @@ use crate::limits::admission::EventReaderPermit;
 pub struct HubEvents {
     queue: Arc<EventQueue>,
     /// Its place among the readers.
-    _place: EventReaderPermit,
+    _permit: EventReaderPermit,
 }
 
 impl Hub {
@@ -112,9 +112,9 @@ impl Hub {
     }
 
     async fn read_filtered(&self, filter: RoomFilter) -> Result<HubEvents, Error> {
-        let place = take_event_place(self, None).map_err(Response::into_error)?;
+        let permit = event_reader_permit(self, None).map_err(Response::into_error)?;
         let events_max = events_max(self);
-        read(self, filter, place, events_max).await.map_err(|_| Error::closed())
+        read(self, filter, permit, events_max).await.map_err(|_| Error::closed())
     }
 }
 
@@ -131,14 +131,14 @@ pub(crate) fn events_max(hub: &Hub) -> usize {
 pub(crate) async fn read(
     hub: &Hub,
     filter: RoomFilter,
-    place: EventReaderPermit,
+    permit: EventReaderPermit,
     events_max: usize,
 ) -> Result<HubEvents, Response> {
     let queue = EventQueue::new(filter, events_max, hub.memory().charge(0));
     let own = Arc::clone(&queue);
     let added = hub.request(move |reply| Command::ReadEvents { queue, reply }).await;
     added.map_err(|_| draining())?;
-    Ok(HubEvents { queue: own, _place: place })
+    Ok(HubEvents { queue: own, _permit: permit })
 }
 
 impl HubEvents {

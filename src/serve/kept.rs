@@ -13,7 +13,7 @@ use http::{HeaderMap, Request, StatusCode, header};
 use crate::connection::admission::Admission;
 use crate::connection::handler::Handler;
 use crate::connection::hooks::run_request_hook;
-use crate::connection::registration::take_place;
+use crate::connection::registration::client_permit;
 use crate::http1::head::Head;
 use crate::http1::response::{
     Response, away, draining, internal_error, refused_by_hook, request_timeout,
@@ -28,7 +28,7 @@ use crate::serve::exchange::Exchange;
 use crate::time::clock::unix_seconds;
 
 /// What a request to read a room says of itself.
-struct Asked {
+struct ReadQuery {
     /// Where it begins; by default with the last value.
     since: Since,
     /// How long it waits for a message.
@@ -37,7 +37,7 @@ struct Asked {
     has: Vec<String>,
 }
 
-impl Asked {
+impl ReadQuery {
     /// Reads `since`, `wait` and `If-None-Match`.
     ///
     /// # Errors
@@ -91,7 +91,7 @@ pub(crate) async fn answer<T: Transport, H: Handler>(
     exchange: &mut Exchange<'_>,
 ) -> Result<Response, Failure> {
     let hub = stream.hub;
-    let Asked { mut since, wait, has } = Asked::of(&head.request)?;
+    let ReadQuery { mut since, wait, has } = ReadQuery::of(&head.request)?;
     let peer = exchange.client_address;
     let begun = async {
         let reason = |status| handler.on_refusal(&head.request, status);
@@ -109,7 +109,7 @@ pub(crate) async fn answer<T: Transport, H: Handler>(
     if !wait.is_zero() && kept.as_ref().is_none_or(|kept| !says_something(kept)) {
         // A client's place, as for any connection that stays. It is given back before the answer is
         // written, which takes as long as the peer likes.
-        let place = take_place(hub, peer.network())?;
+        let permit = client_permit(hub, peer.network())?;
         exchange.slot.release();
         // From here on every message is one that it waits for.
         let since = match (&kept, since) {
@@ -124,7 +124,7 @@ pub(crate) async fn answer<T: Transport, H: Handler>(
                 return Ok(refused_by_hook(StatusCode::UNAUTHORIZED, reason));
             }
         };
-        drop(place);
+        drop(permit);
     }
     let response = response(kept, &has);
     Ok(if exchange.allow_origin.is_some() {
@@ -257,13 +257,13 @@ fn with_rules(response: Response) -> Response {
 mod tests {
     use super::*;
 
-    fn asked(uri: &str, has: &[&str]) -> Result<Asked, u16> {
+    fn read_query(uri: &str, has: &[&str]) -> Result<ReadQuery, u16> {
         let mut request = Request::get(uri);
         for has in has {
             request = request.header("If-None-Match", *has);
         }
         let request = request.body(()).expect("well-formed");
-        Asked::of(&request).map_err(|response| response.status.as_u16())
+        ReadQuery::of(&request).map_err(|response| response.status.as_u16())
     }
     #[test]
     fn a_request_says_from_where_and_how_long() {
@@ -275,8 +275,8 @@ mod tests {
             ("?wait=1m", Since::Newest(1), 60_000),
             ("?wait=0s", Since::Newest(1), 0),
         ] {
-            let asked = asked(&format!("/pub/news{query}"), &[]).expect(query);
-            assert_eq!((asked.since, asked.wait.as_millis()), (since, wait), "{query}");
+            let read = read_query(&format!("/pub/news{query}"), &[]).expect(query);
+            assert_eq!((read.since, read.wait.as_millis()), (since, wait), "{query}");
         }
         for query in [
             "since=",
@@ -293,7 +293,7 @@ mod tests {
             "wait=99999999999999999999s",
             "wait=18446744073709551615m",
         ] {
-            assert_eq!(asked(&format!("/pub/news?{query}"), &[]).err(), Some(400), "{query}");
+            assert_eq!(read_query(&format!("/pub/news?{query}"), &[]).err(), Some(400), "{query}");
         }
     }
     fn kept(missed: Missed, messages: &[&str]) -> History {
@@ -301,7 +301,7 @@ mod tests {
         History { newest: 9, oldest: None, position: 6, missed, messages }
     }
     fn head(kept: Option<History>, has: &[&str]) -> String {
-        let has = asked("/pub", has).expect("it reads").has;
+        let has = read_query("/pub", has).expect("it reads").has;
         let bytes = response(kept, &has).encode(false, Some(WAIT_MAX));
         let text = String::from_utf8(bytes).expect("text");
         let is_its_own =

@@ -12,7 +12,7 @@ use http::{Request, StatusCode, header};
 
 use crate::connection::handler::Handler;
 use crate::connection::memory_wait::MemoryWait;
-use crate::connection::registration::take_place;
+use crate::connection::registration::client_permit;
 use crate::http1::body_stream::BodyStream;
 use crate::http1::head::{Framing, Head};
 use crate::http1::response::{Response, draining, request_timeout};
@@ -25,7 +25,7 @@ use crate::hub::reply::Answer;
 use crate::json;
 use crate::net::stream::Transport;
 use crate::serve::exchange::Exchange;
-use crate::serve::long_request::{HEAD_HELD, over};
+use crate::serve::long_request::{HEAD_CHARGE, over};
 use crate::serve::post_rate::{Metered, metered, slow_down};
 use crate::serve::publish::{has_binary_type, message, outcome_unknown};
 use crate::stats::add;
@@ -67,12 +67,12 @@ pub(crate) async fn publish_lines<T: Transport, H: Handler>(
 ) -> Result<Response, Failure> {
     let hub = stream.hub;
     let peer = exchange.client_address;
-    let _place = take_place(hub, peer.network())?;
+    let _permit = client_permit(hub, peer.network())?;
     if head.expects_continue() && head.framing != Framing::Length(0) {
-        stream.ask_for_body(&mut exchange.slot).await?;
+        stream.send_continue(&mut exchange.slot).await?;
     }
     exchange.slot.release();
-    let _held = hub.memory().charge(HEAD_HELD);
+    let _charge = hub.memory().charge(HEAD_CHARGE);
     let (request, mut body) = (&head.request, BodyStream::new(head.framing));
     let is_binary = has_binary_type(request.headers());
     let mut over = pin!(over(hub, handler, request, &peer, &target));
@@ -394,6 +394,6 @@ mod tests {
         let half = stage.hub.memory().charged();
         stage.send(b"ne\n");
         assert!(stage.hub.memory().charged() < half, "the buffer is given back");
-        assert_eq!(stage.hub.memory().charged(), HEAD_HELD);
+        assert_eq!(stage.hub.memory().charged(), HEAD_CHARGE);
     }
 }

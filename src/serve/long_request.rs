@@ -14,7 +14,7 @@ use crate::hub::handle::Hub;
 use crate::peer::Peer;
 
 /// Bytes of memory that a long request holds beside its buffer: its head, at most.
-pub(crate) const HEAD_HELD: usize = 8 * 1024;
+pub(crate) const HEAD_CHARGE: usize = 8 * 1024;
 
 /// The answer to a request to publish that has to end, though its body has not: see [`ended`] and
 /// [`forbidden`].

@@ -11,7 +11,7 @@ use crate::http1::stream::{Failure, HttpStream};
 use crate::hub::ack::Ack;
 use crate::hub::backplane::Link;
 use crate::hub::client_id::Target;
-use crate::hub::command::{Carry, Dispatched, Publish, Told};
+use crate::hub::command::{Carry, Dispatched, Publish, PublishReply};
 use crate::hub::handle::Hub;
 use crate::hub::reply::reply;
 use crate::message::Message;
@@ -129,8 +129,8 @@ async fn share(
     let shared = hub.shared();
     let publish = hub.check(Publish::by_hub(target, message)).map_err(|_| draining())?;
     let ((reply, recipients), (heard, mut hubs)) = (reply(), reply());
-    let told = Told::new(reply, ack.cloned());
-    let carry = Carry { publish, reply: Some(told), hubs: Some(heard) };
+    let publish_reply = PublishReply::new(reply, ack.cloned());
+    let carry = Carry { publish, reply: Some(publish_reply), hubs: Some(heard) };
     let mut deadline = shared.timers.after(AWAY_TIMEOUT);
     match deadline.within(link.send(carry)).await {
         Some(Ok(())) => {}

@@ -63,7 +63,7 @@ const OTHERS_TIMEOUT: Duration = Duration::from_secs(1);
 async fn others(hub: &Hub, after: String, limit: usize) -> Result<Option<SharedRooms>, Response> {
     let Some(backplane) = &hub.shared().backplane else { return Ok(None) };
     let (reply, answer) = reply();
-    if !backplane.link.try_ask(Command::SumRooms { after, limit, reply }) {
+    if !backplane.link.try_query(Command::SumRooms { after, limit, reply }) {
         return Err(away());
     }
     let mut deadline = hub.shared().timers.after(OTHERS_TIMEOUT);

@@ -130,8 +130,8 @@ pub(crate) fn route<'a>(
         *reader = origin::check(request, config)?;
     }
     if matches!(route, Route::Endpoint) {
-        let asks = request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-        let is_preflight = method == Method::OPTIONS && asks && reader.is_some();
+        let names_method = request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        let is_preflight = method == Method::OPTIONS && names_method && reader.is_some();
         return Ok(if is_preflight { Route::Options(methods) } else { route });
     }
     allow(method, methods)?;

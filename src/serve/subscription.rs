@@ -124,8 +124,8 @@ impl Subscription {
     fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Disconnect>> {
         let queue = &self.registered.queue;
         let taken = queue.poll_take(cx);
-        if let Some(id) = queue.ask() {
-            self.client.hub().ask(id);
+        if let Some(id) = queue.take_request() {
+            self.client.hub().request_more(id);
         }
         let (message, position) = ready!(taken)?;
         self.position = position.or(self.position);

@@ -317,12 +317,12 @@ async fn serve_requests<T: Transport, H: Handler>(
     handler: &H,
 ) {
     let shared = hub.shared();
-    // Without a place a client would have to go for it.
-    let Some(mut place) = shared.admissions.idle() else { return };
+    // Without an idle permit a client would have to go for it.
+    let Some(mut idle) = shared.admissions.idle() else { return };
     let mut over = shared.timers.after(shared.config.idle_timeout);
     let mut parked = None;
     let comes = poll_fn(|cx| {
-        let is_over = Pin::new(&mut over).poll(cx).is_ready() || place.poll_leave(cx).is_ready();
+        let is_over = Pin::new(&mut over).poll(cx).is_ready() || idle.poll_leave(cx).is_ready();
         if shared.holding.is_held() {
             if parked.is_none() {
                 parked = park_idle(&shared.holding, &transport, &peer);
@@ -337,7 +337,7 @@ async fn serve_requests<T: Transport, H: Handler>(
     });
     if comes.await {
         let permit = shared.admissions.handshake().await;
-        drop(place);
+        drop(idle);
         // The log and the hooks were told of its end.
         drop(Box::pin(connect(hub, transport, peer, handler, permit)).await);
     }

@@ -16,11 +16,11 @@ use fastrand::Rng;
 
 use crate::hub::backplane::{ILL_AFTER, Link};
 use crate::hub::client_id::ClientId;
-use crate::hub::command::{Carry, Command, Dispatched, NotPublished, Publish, Told};
+use crate::hub::command::{Carry, Command, Dispatched, NotPublished, Publish, PublishReply};
+use crate::hub::follower::{Follower, Heard, Step};
 use crate::hub::handle::Hub;
 use crate::hub::inbox::CommandReceiver;
 use crate::hub::link_event::{LinkEvent, Wish};
-use crate::hub::place::{Heard, Place, Step};
 use crate::hub::reply::{Reply, reply};
 use crate::hub::topic::Topic;
 use crate::message::Message;
@@ -281,12 +281,12 @@ struct Driver {
 struct Kept {
     topics: BTreeMap<Topic, bool>,
     vacancies: BTreeMap<Topic, (crate::time::timer_list::Tick, u32)>,
-    places: BTreeMap<Topic, Place>,
+    followers: BTreeMap<Topic, Follower>,
 }
 
 /// Where a message in flight is answered, and whether it comes back.
 struct InFlight {
-    reply: Option<Told>,
+    reply: Option<PublishReply>,
     hubs: Option<Reply<Result<usize, NotPublished>>>,
     comes_back: bool,
     is_answered: bool,
@@ -316,7 +316,7 @@ impl Driver {
         let mut next = 0;
         let mut is_up = false;
         let lost = self.wire.borrow().lost;
-        kept.places.values_mut().for_each(Place::interrupt);
+        kept.followers.values_mut().for_each(Follower::interrupt);
         self.follow(kept, true).await?;
         loop {
             if !is_up && kept.topics.values().all(|confirmed| *confirmed) {
@@ -333,7 +333,7 @@ impl Driver {
                     let Command::Carry(carry) = command else { continue };
                     let Carry { publish: Publish { target, except, message }, reply, hubs } =
                         *carry;
-                    let wanted = reply.as_ref().is_none_or(Told::begin)
+                    let wanted = reply.as_ref().is_none_or(PublishReply::begin)
                         && hubs.as_ref().is_none_or(Reply::begin);
                     if let Some(topic) = Topic::of(&target).filter(|_| wanted) {
                         let comes_back = kept.topics.contains_key(&topic);
@@ -346,7 +346,7 @@ impl Driver {
                 Woken::Arrived(Received::Subscribed(topic)) if keeps(&topic) => {}
                 Woken::Arrived(Received::Kept { topic, top, kept: messages }) => {
                     self.take_kept(kept, &topic, top, messages).await?;
-                    let has_read = !kept.places.get(&topic).is_none_or(Place::is_reading);
+                    let has_read = !kept.followers.get(&topic).is_none_or(Follower::is_reading);
                     let unconfirmed = kept.topics.get_mut(&topic).filter(|is| has_read && !**is);
                     if let Some(confirmed) = unconfirmed {
                         *confirmed = true;
@@ -375,7 +375,7 @@ impl Driver {
                     let except = except.filter(|_| is_own);
                     let publish = Publish { target: topic.target(), except, message };
                     if position > 0 {
-                        self.place(kept, &topic, publish, position, reply).await?;
+                        self.publish_at(kept, &topic, publish, position, reply).await?;
                         continue;
                     }
                     let command = Command::heard(publish, None, reply);
@@ -417,19 +417,19 @@ impl Driver {
         self.hub.send_command(Command::Backplane(event)).await.map_err(drop)
     }
 
-    async fn place(
+    async fn publish_at(
         &self,
         kept: &mut Kept,
         topic: &Topic,
         publish: Publish,
         position: u64,
-        reply: Option<Told>,
+        reply: Option<PublishReply>,
     ) -> Result<(), ()> {
-        let Some(place) = kept.places.get_mut(topic) else {
+        let Some(follower) = kept.followers.get_mut(topic) else {
             reply.into_iter().for_each(|reply| reply.answer(Dispatched::to(0)));
             return Ok(());
         };
-        match place.hear(position, reply) {
+        match follower.hear(position, reply) {
             Heard::Follows(reply) => {
                 let command = Command::heard(publish, Some(position), reply);
                 self.hub.send_command(command).await.map_err(drop)?;
@@ -442,7 +442,7 @@ impl Driver {
 
     fn read(&self, kept: &mut Kept, topic: &Topic) {
         if keeps(topic) {
-            kept.places.entry(topic.clone()).or_default().read();
+            kept.followers.entry(topic.clone()).or_default().read();
             self.send(Sent::Read(topic.clone()));
         }
     }
@@ -454,11 +454,11 @@ impl Driver {
         top: u64,
         messages: Vec<(u64, Stored)>,
     ) -> Result<(), ()> {
-        let (Some(place), Topic::Room(room)) = (kept.places.get_mut(topic), topic) else {
+        let (Some(follower), Topic::Room(room)) = (kept.followers.get_mut(topic), topic) else {
             return Ok(());
         };
         let positions: Vec<_> = messages.iter().map(|(position, _)| *position).collect();
-        for step in place.take(top, &positions).unwrap_or_default() {
+        for step in follower.take(top, &positions).unwrap_or_default() {
             match step {
                 Step::Begin { position, .. } => {
                     self.tell(LinkEvent::Begin(Arc::clone(room), position)).await?;
@@ -484,7 +484,7 @@ impl Driver {
             match wish {
                 Wish::Unsubscribed if state.is_some() => {
                     kept.topics.remove(&topic);
-                    kept.places.remove(&topic);
+                    kept.followers.remove(&topic);
                     if !is_new {
                         self.send(Sent::Unsubscribe(topic));
                     }
@@ -492,7 +492,7 @@ impl Driver {
                 Wish::Unsubscribed => {}
                 Wish::Subscribed if state == Some(true) && keeps(&topic) => {
                     kept.topics.insert(topic.clone(), false);
-                    kept.places.remove(&topic);
+                    kept.followers.remove(&topic);
                     if !is_new {
                         self.read(kept, &topic);
                     }

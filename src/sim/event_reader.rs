@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use futures_lite::future::yield_now;
 
-use crate::connection::registration::take_event_place;
+use crate::connection::registration::event_reader_permit;
 use crate::hub::client_id::ClientId;
 use crate::hub::event::{HubEvent, HubEventKind, RoomFilter};
 use crate::hub::handle::Hub;
@@ -40,9 +40,9 @@ pub(super) fn spawn(
     let heard = Rc::new(RefCell::new(begin));
     let (asking, own) = (hub.clone(), Rc::clone(&heard));
     executor.spawn(async move {
-        let place = take_event_place(&asking, None).expect("the first of them");
+        let permit = event_reader_permit(&asking, None).expect("the first of them");
         let events_max = asking.shared().config.queue;
-        let reading = read(&asking, RoomFilter::All, place, events_max).await;
+        let reading = read(&asking, RoomFilter::All, permit, events_max).await;
         let Ok(mut events) = reading else { return };
         // A handle would keep the hub alive.
         drop(asking);

@@ -300,7 +300,7 @@ impl Transport for Socket {
         Poll::Pending
     }
 
-    fn outlet(&self) -> Option<Arc<dyn DirectWriter>> {
+    fn direct_writer(&self) -> Option<Arc<dyn DirectWriter>> {
         self.0.is_own.then(|| Arc::clone(&self.0) as Arc<dyn DirectWriter>)
     }
 
@@ -346,8 +346,8 @@ impl AsyncRead for Socket {
             0 => "reads to the end".to_owned(),
             n => format!("reads {n} bytes"),
         });
-        for (byte, place) in kernel.to_server.drain(..n).zip(into) {
-            *place = byte;
+        for (byte, slot) in kernel.to_server.drain(..n).zip(into) {
+            *slot = byte;
         }
         Poll::Ready(Ok(n))
     }

@@ -22,7 +22,7 @@ use crate::sim::world::World;
 const POLLERS_MAX: usize = 4;
 
 /// A hub with fewer places for clients may have none for a request that waits.
-const PLACES_MIN: usize = 1_000;
+const CLIENTS_MIN: usize = 1_000;
 
 /// The peer's end of a connection that polls. It reads every answer as it comes.
 pub(super) struct Poller {
@@ -115,7 +115,7 @@ impl Poller {
     /// Whether it was refused, for a reason that there is.
     fn is_refused(&self, status: u16, config: &Config, hub_ends: bool) -> bool {
         let number = self.number;
-        let has_limits = config.max_clients.is_some_and(|max| max < PLACES_MIN);
+        let has_limits = config.max_clients.is_some_and(|max| max < CLIENTS_MIN);
         match status {
             200 | 204 => return false,
             // The first request of a connection came too late, and a later one may not have its turn.
@@ -248,9 +248,9 @@ impl World {
         let task = self.executor.spawn(async move {
             let admissions = &hub.shared().admissions;
             let _counted = admissions.connection();
-            let place = admissions.handshake().await;
+            let permit = admissions.handshake().await;
             // It never becomes a client.
-            connect(&hub, socket, Origin::unknown(), &script, place).await.expect_err("no client");
+            connect(&hub, socket, Origin::unknown(), &script, permit).await.expect_err("no client");
         });
         let (heard, asked, seen, silent) = (Vec::new(), None, 0, false);
         self.pollers.push(Poller {

@@ -322,9 +322,9 @@ impl World {
         let task = self.executor.spawn(async move {
             let admissions = &hub.shared().admissions;
             let _counted = admissions.connection();
-            let place = admissions.handshake().await;
+            let permit = admissions.handshake().await;
             // It never becomes a client.
-            connect(&hub, socket, Origin::unknown(), &script, place).await.expect_err("no client");
+            connect(&hub, socket, Origin::unknown(), &script, permit).await.expect_err("no client");
         });
         let (asked, half, seen) = (VecDeque::new(), Vec::new(), 0);
         let (silent, broken) = (false, false);

@@ -75,7 +75,7 @@ struct Notes {
     members: Vec<Member>,
     said: Vec<Said>,
     /// What was heard, by hub, room and position.
-    placed: BTreeMap<(usize, usize, u64), String>,
+    positioned: BTreeMap<(usize, usize, u64), String>,
     /// Steps in which a hub may have lost messages, by hub.
     losses: Vec<Vec<usize>>,
     /// Steps in which nothing was on its way.
@@ -205,9 +205,8 @@ impl World {
                         let now = subscription.position();
                         if now != position {
                             position = now;
-                            let place =
-                                (counter(at, room), room, now.expect("it is told positions"));
-                            let other = notes.placed.insert(place, text.clone());
+                            let key = (counter(at, room), room, now.expect("it is told positions"));
+                            let other = notes.positioned.insert(key, text.clone());
                             let is_same = other.is_none_or(|other| other == text);
                             assert!(
                                 is_same,
@@ -228,7 +227,8 @@ impl World {
     /// Where a client begins that counts: often where another one has ended.
     fn since(&mut self, hub: usize, room: usize) -> Option<Since> {
         let notes = self.notes.borrow();
-        let known = notes.placed.keys().filter(|key| (key.0, key.1) == (counter(hub, room), room));
+        let known =
+            notes.positioned.keys().filter(|key| (key.0, key.1) == (counter(hub, room), room));
         let known: Vec<_> = known.map(|key| key.2).collect();
         match self.rng.u8(..4) {
             0 | 1 => None,
@@ -480,20 +480,20 @@ fn check(world: &World) {
     for said in &notes.said {
         check_said(&notes, said);
     }
-    check_places(world, &notes);
+    check_positions(world, &notes);
     for (nth, member) in notes.members.iter().enumerate() {
         check_member(world, &notes, nth, member);
     }
 }
 
 /// What follows by its position follows in the order of the engine.
-fn check_places(world: &World, notes: &Notes) {
+fn check_positions(world: &World, notes: &Notes) {
     let index = |room: usize, text: &String| {
         let order = &world.engine.order[&Topic::Room(name(room).into())];
         order.iter().position(|said| said == text.as_bytes()).expect("was said")
     };
-    for (&(hub, room, position), text) in &notes.placed {
-        let Some(next) = notes.placed.get(&(hub, room, position + 1)) else { continue };
+    for (&(hub, room, position), text) in &notes.positioned {
+        let Some(next) = notes.positioned.get(&(hub, room, position + 1)) else { continue };
         let (this, that) = (index(room, text), index(room, next));
         assert_eq!(
             this + 1,
@@ -538,15 +538,15 @@ fn check_member(world: &World, notes: &Notes, nth: usize, member: &Member) {
         let order = order.map(Vec::as_slice).unwrap_or_default();
         let in_room =
             |text: &&String| notes.said.iter().any(|said| said.text == **text && said.room == room);
-        let places: Vec<_> = member
+        let positions: Vec<_> = member
             .heard
             .iter()
             .filter(in_room)
             .map(|text| order.iter().position(|said| said == text.as_bytes()).expect("was said"))
             .collect();
         assert!(
-            places.windows(2).all(|two| two[0] < two[1]),
-            "client {nth} hears room {room} in another order: {places:?}"
+            positions.windows(2).all(|two| two[0] < two[1]),
+            "client {nth} hears room {room} in another order: {positions:?}"
         );
     }
     for said in &notes.said {

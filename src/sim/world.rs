@@ -137,7 +137,7 @@ impl World {
             return;
         }
         let rng = &mut self.rng;
-        let outlet = rng.bool();
+        let direct_writer = rng.bool();
         let way = match rng.u8(..8) {
             0..=3 => Way::Asks,
             4 | 5 => Way::Upgraded,
@@ -147,7 +147,7 @@ impl World {
         let deflates = offers && self.hub.shared().config.deflate.is_some();
         let at_most = if rng.bool() { usize::MAX } else { rng.usize(1..300) };
         // Out of order, the manager may run often enough to overrun a client that needs its task.
-        let at_once = outlet && at_most == usize::MAX && way != Way::Events;
+        let at_once = direct_writer && at_most == usize::MAX && way != Way::Events;
         let reads = rng.u8(..3) == 0;
         let steady = rng.bool() && !reads && (at_once || self.order == Order::Fair);
         // In these a client that is behind for a moment loses something, however it reads.
@@ -180,7 +180,7 @@ impl World {
                 (false, false) => "reads late and never answers",
             },
             journal::bytes(room),
-            if outlet { ", others write to it too" } else { "" },
+            if direct_writer { ", others write to it too" } else { "" },
             match reads {
                 Some(Reads { since: Some(since), ends, .. }) => format!(
                     ", since {since}{}",
@@ -194,7 +194,7 @@ impl World {
             self.rest();
         }
         let (hub, script, socket) =
-            (self.hub.clone(), self.script.clone(), Socket::new(&line, outlet));
+            (self.hub.clone(), self.script.clone(), Socket::new(&line, direct_writer));
         match way {
             Way::Asks => line.send(
                 format!(
@@ -219,8 +219,8 @@ impl World {
             let _counted = admissions.connection();
             // A refusal is an answer too.
             if way != Way::Upgraded {
-                let place = admissions.handshake().await;
-                drop(connect(&hub, socket, Origin::unknown(), &script, place).await);
+                let permit = admissions.handshake().await;
+                drop(connect(&hub, socket, Origin::unknown(), &script, permit).await);
                 return;
             }
             let admission = script.admission(number);

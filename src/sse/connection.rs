@@ -92,7 +92,7 @@ impl EventFormat {
 
 /// What a request for events says of itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct EventsQuery {
     /// How the stream is written.
     pub(crate) format: EventFormat,
     /// Where it begins, if it says so.
@@ -101,7 +101,7 @@ pub(crate) struct Asked {
     pub(crate) ends: bool,
 }
 
-impl Asked {
+impl EventsQuery {
     /// Reads `probe`, `poll`, `since` and `Last-Event-ID`. An `EventSource` that comes back asks with
     /// the URL that it had before, so its header wins; it never comes back after a 400, so a header
     /// that cannot be read is a gap.
@@ -189,20 +189,20 @@ pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
     hub: &'a Hub,
     transport: T,
     admitted: Admitted,
-    (head, asked): (Vec<u8>, Asked),
+    (head, query): (Vec<u8>, EventsQuery),
     handler: &'a H,
 ) -> impl Future<Output = Disconnect> + Send {
     let Admitted { registered, client, begin, .. } = admitted;
     // There is no outlet: what is pushed waits until it has been encoded.
     registered.queue.open(None);
     let outgoing = Outgoing::new(hub, registered);
-    let mut encoder = Encoder::new(head, asked.format.is_chunked);
+    let mut encoder = Encoder::new(head, query.format.is_chunked);
     if let Some(begin) = begin {
         encoder.number(begin);
-        let comes_back = asked.since.is_some() && !asked.ends;
+        let comes_back = query.since.is_some() && !query.ends;
         if comes_back && begin.missed == Missed::Nothing {
             encoder.stand(begin.position);
-            if asked.format.heartbeat == Heartbeat::Event {
+            if query.format.heartbeat == Heartbeat::Event {
                 // A page learns the id from an event only.
                 encoder.say(Heartbeat::Event.text(&hub.shared().config).as_bytes());
             }
@@ -210,7 +210,7 @@ pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
     }
     let events = Events::new(encoder, hub);
     run_stream(
-        Stream { hub, transport, outgoing, events, asked, discarded: Discarded::default() },
+        Stream { hub, transport, outgoing, events, query, discarded: Discarded::default() },
         client,
         handler,
     )
@@ -227,15 +227,15 @@ pub(crate) fn resume<'a, T: Transport + 'a, H: Handler>(
 ) -> impl Future<Output = Disconnect> + Send {
     let Admitted { registered, client, .. } = admitted;
     let mut encoder = format.encoder(Vec::new());
-    if let Some(position) = registered.queue.told() {
+    if let Some(position) = registered.queue.last_position() {
         encoder.number(Begin { position, missed: Missed::Nothing });
     }
     registered.queue.open(None);
     let mut outgoing = Outgoing::new(hub, registered);
     outgoing.timeouts.heard_before(idle);
-    let asked = Asked { format, ..Asked::default() };
+    let query = EventsQuery { format, ..EventsQuery::default() };
     let (events, discarded) = (Events::new(encoder, hub), Discarded::default());
-    run_stream(Stream { hub, transport, outgoing, events, asked, discarded }, client, handler)
+    run_stream(Stream { hub, transport, outgoing, events, query, discarded }, client, handler)
 }
 
 /// Runs a client whose queue is open, to its end.
@@ -263,15 +263,15 @@ fn run_stream<'a, T: Transport + 'a, H: Handler>(
 struct Events {
     encoder: Encoder,
     /// The memory of what is encoded and not yet written.
-    held: Charge,
+    charge: Charge,
     /// The tick since which there has been some all the time.
-    held_since: u32,
+    pinned_since: u32,
 }
 
 impl Events {
     fn new(encoder: Encoder, hub: &Hub) -> Self {
         let memory = hub.memory();
-        Self { held: memory.charge(encoder.size()), held_since: memory.tick(), encoder }
+        Self { charge: memory.charge(encoder.size()), pinned_since: memory.tick(), encoder }
     }
 }
 
@@ -300,16 +300,16 @@ impl Encode for Events {
     /// Under a ceiling the client pins what is encoded, alone: a message that many wait for is held
     /// once, and encoded for each of them.
     fn end_drain(&mut self, queue: &Queue) -> bool {
-        let is_empty = self.encoder.settle();
+        let is_empty = self.encoder.end_drain();
         let size = self.encoder.size();
-        let memory = self.held.memory();
-        if memory.is_limited() && size != self.held.bytes() {
-            if self.held.bytes() == 0 {
-                self.held_since = memory.tick();
+        let memory = self.charge.memory();
+        if memory.is_limited() && size != self.charge.bytes() {
+            if self.charge.bytes() == 0 {
+                self.pinned_since = memory.tick();
             }
-            queue.set_private_bytes(size, self.held_since);
+            queue.set_private_bytes(size, self.pinned_since);
         }
-        self.held.resize(size);
+        self.charge.resize(size);
         is_empty
     }
 }
@@ -321,7 +321,7 @@ struct Stream<'a, T> {
     outgoing: Outgoing<'a>,
     events: Events,
     /// What its request says of it.
-    asked: Asked,
+    query: EventsQuery,
     /// What came from the peer.
     discarded: Discarded,
 }
@@ -359,7 +359,7 @@ impl<T: Transport> Stream<'_, T> {
     /// written.
     fn park<'c, H: Handler>(&self, client: &'c Client, handler: &H) -> Option<Parking<'c>> {
         let idle = self.outgoing.timeouts.idle();
-        let (socket, events) = (self.transport.handle(), Some(self.asked.format.number()));
+        let (socket, events) = (self.transport.handle(), Some(self.query.format.number()));
         park_client(socket.as_ref(), client, handler, Details { idle, events })
     }
 
@@ -386,7 +386,7 @@ impl<T: Transport> Stream<'_, T> {
                 // A peer that has gone does not acknowledge it, and the kernel says so in time.
                 _ if is_held => self.outgoing.timeouts.heard(),
                 _ => {
-                    self.events.encoder.say(self.asked.format.heartbeat.text(config).as_bytes());
+                    self.events.encoder.say(self.query.format.heartbeat.text(config).as_bytes());
                     self.outgoing.timeouts.heard();
                 }
             }
@@ -412,7 +412,7 @@ impl<'a, T: Transport> Ending<'a> for Stream<'a, T> {
     /// The last event, unless another, or this one, is half written or waits to be.
     fn push_close(&mut self, reason: &Disconnect) {
         // One that asked for what is kept has it, and is not to come back.
-        let has_all = self.asked.ends && *reason == Disconnect::NORMAL;
+        let has_all = self.query.ends && *reason == Disconnect::NORMAL;
         let last = if has_all { Vec::new() } else { close(reason) };
         let encoder = &mut self.events.encoder;
         if !encoder.is_midway() {

@@ -47,7 +47,7 @@ pub(crate) struct Encoder {
     /// How far the queue's first message is encoded, once a part of its event is written.
     begun: Option<Position>,
     /// The position that the peer was told last, or 0 if it is told none.
-    told: u64,
+    last_position: u64,
 }
 
 /// A place in a message, and what the bytes before it mean for those behind.
@@ -69,7 +69,7 @@ struct Event {
     /// Where it ends in the message.
     position: Position,
     /// The position that the peer was told last, with this one.
-    told: u64,
+    last_position: u64,
 }
 
 impl Encoder {
@@ -80,7 +80,7 @@ impl Encoder {
 
     /// Has the peer told positions, the first behind this one, and what it has missed before.
     pub(crate) fn number(&mut self, begin: Begin) {
-        self.told = begin.position;
+        self.last_position = begin.position;
         if begin.missed != Missed::Nothing {
             self.say(gap(begin.missed, begin.position).as_bytes());
         }
@@ -100,10 +100,10 @@ impl Encoder {
     /// Adds the event of a gap, if messages before the one behind `position` were left out, and no
     /// event is half written; returns whether it did.
     pub(crate) fn say_gap(&mut self, position: u64) -> bool {
-        let has_gap = self.begun.is_none() && self.told != position;
+        let has_gap = self.begun.is_none() && self.last_position != position;
         if has_gap {
-            self.say(gap(between(self.told, position), position).as_bytes());
-            self.told = position;
+            self.say(gap(between(self.last_position, position), position).as_bytes());
+            self.last_position = position;
         }
         has_gap
     }
@@ -114,7 +114,7 @@ impl Encoder {
     }
 
     /// Whether nothing is left to write; gives the buffer back then.
-    pub(crate) fn settle(&mut self) -> bool {
+    pub(crate) fn end_drain(&mut self) -> bool {
         let empty = self.at as usize == self.out.len();
         if empty {
             self.out = Vec::new();
@@ -225,12 +225,12 @@ impl Encoder {
         mut positions: impl Iterator<Item = u64>,
     ) -> Vec<Event> {
         let mut events = Vec::new();
-        let (mut begun, mut told) = (self.begun, self.told);
+        let (mut begun, mut last_position) = (self.begun, self.last_position);
         for message in messages {
             let at = positions.next().unwrap_or(0);
-            let position = self.encode(message, begun.take(), (told, at));
-            told = if at > 0 { at } else { told };
-            events.push(Event { end: self.out.len(), position, told });
+            let position = self.encode(message, begun.take(), (last_position, at));
+            last_position = if at > 0 { at } else { last_position };
+            events.push(Event { end: self.out.len(), position, last_position });
             if !position.is_end || self.out.len() >= BATCH {
                 break;
             }
@@ -247,7 +247,7 @@ impl Encoder {
         let has_begun = written > begins || whole == 0 && self.begun.is_some();
         self.begun = events.get(whole).filter(|_| has_begun).map(|event| event.position);
         let last = events[..whole + usize::from(self.begun.is_some())].last();
-        self.told = last.map_or(self.told, |event| event.told);
+        self.last_position = last.map_or(self.last_position, |event| event.last_position);
         if self.begun.is_some() {
             // What follows it may still be dropped. Its rest waits in as much memory as it needs.
             self.out.truncate(events[whole].end);
@@ -260,18 +260,18 @@ impl Encoder {
     }
 
     /// Encodes a message, or the rest of one that has `begun`, as far as the buffer goes. `at` is its
-    /// position, or 0; `told` is the position that the peer was told before.
+    /// position, or 0; `last_position` is the position that the peer was told before.
     fn encode(
         &mut self,
         message: &Message,
         begun: Option<Position>,
-        (told, at): (u64, u64),
+        (last_position, at): (u64, u64),
     ) -> Position {
         let is_text = message.is_text();
         let chunk = self.begin_chunk();
         let mut position = begun.unwrap_or_else(|| {
-            if at > 0 && told + 1 != at {
-                self.out.extend_from_slice(gap(between(told, at - 1), at - 1).as_bytes());
+            if at > 0 && last_position + 1 != at {
+                self.out.extend_from_slice(gap(between(last_position, at - 1), at - 1).as_bytes());
             }
             if at > 0 {
                 self.out.extend_from_slice(format!("id: {at}\n").as_bytes());
@@ -305,8 +305,8 @@ impl Encoder {
 const APART: u64 = 1 << 32;
 
 /// What a peer has missed behind the position that it was told, up to another one.
-fn between(told: u64, position: u64) -> Missed {
-    match position.checked_sub(told) {
+fn between(last_position: u64, position: u64) -> Missed {
+    match position.checked_sub(last_position) {
         Some(count) if count < APART => Missed::Messages(count),
         _ => Missed::Unknown,
     }
@@ -509,7 +509,7 @@ mod tests {
         // Nine whole events of 108 bytes, and a part of the tenth.
         let tenth = Progress { messages: 9, head_written: 1, control: 0 };
         assert!(matches!(progress, Poll::Ready(Ok(progress)) if progress == tenth));
-        assert!(!encoder.settle(), "the rest of the tenth event");
+        assert!(!encoder.end_drain(), "the rest of the tenth event");
         assert!(encoder.size() < allocation(108), "{} bytes", encoder.size());
     }
     #[test]

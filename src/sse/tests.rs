@@ -18,7 +18,7 @@ use crate::hub::handle::Hub;
 use crate::memory::budget::AGING_TICK;
 use crate::message::Message;
 use crate::sim::network::{Line, Socket};
-use crate::sse::connection::{Asked, response, run};
+use crate::sse::connection::{EventsQuery, response, run};
 use crate::time::virtual_time::{VirtualTime, now};
 
 const EVENTS: ClientKind = ClientKind::Events { ends: false };
@@ -50,15 +50,15 @@ impl Stage {
     /// A reader of the room `main` that has read so far, and for which the kernel takes `room`
     /// bytes more.
     fn reader(&self, room: usize) -> Arc<Line> {
-        let asked = Asked::default();
-        let head = response(asked.format, &self.hub.shared().config).encode(false, None);
+        let query = EventsQuery::default();
+        let head = response(query.format, &self.hub.shared().config).encode(false, None);
         let line = Line::new(head.len().saturating_add(room), usize::MAX, Rng::with_seed(1));
         let (hub, socket) = (self.hub.clone(), Socket::new(&line, false));
         let connection = async move {
             let _counted = hub.shared().admissions.connection();
             let admission = Admission::anonymous().room("main");
             let admitted = registration::admit(&hub, admission, EVENTS).await.expect("a place");
-            run(&hub, socket, admitted, (head, asked), &Anyone).await;
+            run(&hub, socket, admitted, (head, query), &Anyone).await;
         };
         self.executor.spawn(connection).detach();
         self.rest();
@@ -128,11 +128,11 @@ fn the_deadlines_of_a_client_that_is_sent_away_count_while_it_waits_for_the_mana
     let admitting = registration::admit(&hub, Admission::anonymous(), EVENTS);
     let admitted = block_on(stage.executor.run(admitting)).expect("a place");
     hub.try_publish("empty room", "x").expect("there is room");
-    let asked = Asked::default();
-    let head = response(asked.format, &stage.hub.shared().config).encode(false, None);
+    let query = EventsQuery::default();
+    let head = response(query.format, &stage.hub.shared().config).encode(false, None);
     let ending = hub.clone();
     let connection = beside
-        .spawn(async move { run(&ending, socket, admitted, (head, asked), &SendsAway).await });
+        .spawn(async move { run(&ending, socket, admitted, (head, query), &SendsAway).await });
     let begin = now();
     while beside.try_tick() {}
     while !line.lock().closed {

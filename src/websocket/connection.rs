@@ -88,7 +88,7 @@ impl<'a, T: Transport> Connection<'a, T> {
         early: Vec<u8>,
         inflates: bool,
     ) -> Box<Self> {
-        registered.queue.open(transport.outlet());
+        registered.queue.open(transport.direct_writer());
         Box::new(Self {
             hub,
             reader: Reader::new(transport, early, inflates, hub),

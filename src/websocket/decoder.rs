@@ -23,7 +23,7 @@ use crate::memory::budget::MemoryBudget;
 use crate::message::Message;
 use crate::websocket::assembler::Assembler;
 use crate::websocket::inflate::{compressed_max, inflate, too_long};
-use crate::websocket::mask::{turned, unmask};
+use crate::websocket::mask::{rotated, unmask};
 
 /// The longest payload of a control frame (RFC 6455 5.5).
 const CONTROL_MAX: u64 = 125;
@@ -305,7 +305,7 @@ impl Unfinished {
         if !self.assembler.add(&bytes[..taken], self.mask) {
             return Err(Disconnect::INVALID_TEXT);
         }
-        self.mask = turned(self.mask, taken);
+        self.mask = rotated(self.mask, taken);
         self.rest -= taken as u32;
         Ok(taken)
     }

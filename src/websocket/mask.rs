@@ -1,7 +1,7 @@
 //! The masks of a peer's payloads (RFC 6455 5.3).
 
 /// A masking key behind `bytes` of the payload.
-pub(crate) fn turned(mask: [u8; 4], bytes: usize) -> [u8; 4] {
+pub(crate) fn rotated(mask: [u8; 4], bytes: usize) -> [u8; 4] {
     u32::from_le_bytes(mask).rotate_right(8 * (bytes % 4) as u32).to_le_bytes()
 }
 

@@ -28,7 +28,7 @@ pub(crate) struct Reader<T> {
     /// The buffer of the last read, inside a poll.
     borrowed: Option<Box<ReadBuffer>>,
     /// What an earlier poll has left. Boxed, since it leaves nothing at most times.
-    held: Option<Box<Held>>,
+    leftover: Option<Box<Leftover>>,
     decoder: Decoder,
     /// Where the bytes that are not decoded begin and end, in the borrowed buffer or in what is kept.
     start: u16,
@@ -45,7 +45,7 @@ pub(crate) struct Reader<T> {
 
 /// What is held between two polls.
 #[derive(Debug)]
-struct Held {
+struct Leftover {
     /// Bytes that were not decoded: at most a whole buffer or one request head.
     kept: Box<[u8]>,
     /// Counts what is kept, and what the message that has begun may need.
@@ -56,7 +56,7 @@ struct Held {
     began_tick: u32,
 }
 
-impl Held {
+impl Leftover {
     fn new(hub: &Hub) -> Box<Self> {
         let charge = hub.memory().charge(0);
         Box::new(Self { kept: Box::default(), charge, began: None, began_tick: 0 })
@@ -68,16 +68,16 @@ impl<T: Transport> Reader<T> {
     /// was negotiated.
     pub(crate) fn new(transport: T, early: Vec<u8>, inflates: bool, hub: &Hub) -> Self {
         let end = early.len() as u16;
-        let held = (!early.is_empty()).then(|| {
-            let mut held = Held::new(hub);
-            held.charge.resize(allocation(early.len()));
-            held.kept = early.into();
-            held
+        let leftover = (!early.is_empty()).then(|| {
+            let mut leftover = Leftover::new(hub);
+            leftover.charge.resize(allocation(early.len()));
+            leftover.kept = early.into();
+            leftover
         });
         Self {
             transport,
             borrowed: None,
-            held,
+            leftover,
             decoder: Decoder::default(),
             start: 0,
             end,
@@ -96,9 +96,9 @@ impl<T: Transport> Reader<T> {
         queue: &Queue,
         longest: u32,
     ) -> Option<Result<Event, Disconnect>> {
-        let bytes = match (&mut self.borrowed, &mut self.held) {
+        let bytes = match (&mut self.borrowed, &mut self.leftover) {
             (Some(borrowed), _) => &mut borrowed[..],
-            (None, Some(held)) => &mut held.kept,
+            (None, Some(leftover)) => &mut leftover.kept,
             (None, None) => &mut [],
         };
         let bytes = &mut bytes[usize::from(self.start)..usize::from(self.end)];
@@ -109,8 +109,8 @@ impl<T: Transport> Reader<T> {
         self.start += taken as u16;
         self.is_short = event.is_none();
         if event.is_some() && !self.decoder.has_begun() {
-            if let Some(held) = &mut self.held {
-                held.began = None;
+            if let Some(leftover) = &mut self.leftover {
+                leftover.began = None;
             }
             if had_begun {
                 // The message is counted by itself.
@@ -131,9 +131,9 @@ impl<T: Transport> Reader<T> {
         debug_assert!(end - start <= UNDECODED_MAX);
         let mut buffer = self.borrowed.take().unwrap_or_else(|| {
             let mut buffer = pool.acquire();
-            if let Some(held) = &mut self.held {
-                buffer[start..end].copy_from_slice(&held.kept[start..end]);
-                held.kept = Box::default();
+            if let Some(leftover) = &mut self.leftover {
+                buffer[start..end].copy_from_slice(&leftover.kept[start..end]);
+                leftover.kept = Box::default();
             }
             buffer
         });
@@ -166,7 +166,7 @@ impl<T: Transport> Reader<T> {
         if let Some(borrowed) = self.borrowed.take() {
             let rest = &borrowed[usize::from(self.start)..usize::from(self.end)];
             if !rest.is_empty() {
-                self.held.get_or_insert_with(|| Held::new(hub)).kept = rest.into();
+                self.leftover.get_or_insert_with(|| Leftover::new(hub)).kept = rest.into();
             }
             (self.start, self.end) = (0, self.end - self.start);
             hub.shared().read_buffers.release(borrowed);
@@ -174,17 +174,17 @@ impl<T: Transport> Reader<T> {
         // What is kept stays where it is until all of it is decoded.
         let is_empty = self.start == self.end;
         if self.decoder.has_begun() || (self.is_short && !is_empty) {
-            let held = self.held.get_or_insert_with(|| Held::new(hub));
-            if held.began.is_none() {
-                held.began = Some(hub.shared().timers.now());
-                held.began_tick = hub.memory().tick();
+            let leftover = self.leftover.get_or_insert_with(|| Leftover::new(hub));
+            if leftover.began.is_none() {
+                leftover.began = Some(hub.shared().timers.now());
+                leftover.began_tick = hub.memory().tick();
             }
-        } else if let Some(held) = &mut self.held {
-            held.began = None;
+        } else if let Some(leftover) = &mut self.leftover {
+            leftover.began = None;
         }
         self.count(hub, queue);
         if is_empty && !self.decoder.has_begun() {
-            self.held = None;
+            self.leftover = None;
         }
     }
 
@@ -196,7 +196,7 @@ impl<T: Transport> Reader<T> {
         (self.start, self.end) = (0, 0);
         self.decoder.abandon();
         self.count(hub, queue);
-        self.held = None;
+        self.leftover = None;
     }
 
     /// Whether [`next`](Self::next) may find an event in what was read.
@@ -231,13 +231,13 @@ impl<T: Transport> Reader<T> {
 
     /// When the message or the frame began that has not come whole; known when a poll has ended.
     pub(crate) fn began(&self) -> Option<Tick> {
-        self.held.as_ref()?.began
+        self.leftover.as_ref()?.began
     }
 
     /// The peer is read again after a time in which it was not, which is not held against it: the
     /// time of a message that has begun begins anew.
     pub(crate) fn resume(&mut self, timers: &Timers) {
-        if let Some(began) = self.held.as_mut().and_then(|held| held.began.as_mut()) {
+        if let Some(began) = self.leftover.as_mut().and_then(|leftover| leftover.began.as_mut()) {
             *began = timers.now();
         }
     }
@@ -245,19 +245,19 @@ impl<T: Transport> Reader<T> {
     /// Counts what is kept, and sets aside what the rest of a message that has begun will need, so
     /// that it can be finished when memory is short.
     fn count(&mut self, hub: &Hub, queue: &Queue) {
-        let Some(held) = &mut self.held else { return };
+        let Some(leftover) = &mut self.leftover else { return };
         let size = |bytes| if bytes == 0 { 0 } else { allocation(bytes) };
         // The buffer of a message is doubled, and while it is copied both are there.
         let message = size(2 * self.decoder.announced());
         let memory = hub.memory();
-        if memory.is_limited() && (message > 0 || held.charge.bytes() > 0) {
+        if memory.is_limited() && (message > 0 || leftover.charge.bytes() > 0) {
             // What is kept between two messages is not the peer's to move.
-            let since = held.began.map_or_else(|| memory.tick(), |_| held.began_tick);
+            let since = leftover.began.map_or_else(|| memory.tick(), |_| leftover.began_tick);
             queue.set_private_bytes(message, since);
         }
         // An empty rest of what was kept is freed next.
-        let kept = if self.start < self.end { held.kept.len() } else { 0 };
-        held.charge.resize(size(kept) + message);
+        let kept = if self.start < self.end { leftover.kept.len() } else { 0 };
+        leftover.charge.resize(size(kept) + message);
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) struct PendingUpgrade<'a> {
     /// What came behind the request.
     pub(crate) early: Vec<u8>,
     /// The memory of that.
-    pub(crate) _held: Charge,
+    pub(crate) _charge: Charge,
     /// When the handshake has taken too long.
     pub(crate) deadline: Deadline<'a>,
     /// Its place among the handshakes, until it is over.
@@ -80,11 +80,11 @@ impl PendingUpgrade<'_> {
             }
         };
         let response = switching_protocols(&self.key, self.protocol.as_deref(), self.agreement);
-        let told = async {
+        let written = async {
             transport.write_all(&response).await?;
             transport.flush().await
         };
-        let (reason, error) = match self.deadline.within(told).await {
+        let (reason, error) = match self.deadline.within(written).await {
             Some(Ok(())) => {
                 add(&counters.upgrades_accepted, 1);
                 return Ok((admitted, self.early));

@@ -321,11 +321,11 @@ fn a_connection_that_the_server_cuts_is_made_again() {
     assert_eq!(metric(&address, "hublet_redis_gaps_total"), 1);
     // One message is more than the buffer may hold.
     redis
-        .try_ask(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 20000 20000 0"])
+        .try_query(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 20000 20000 0"])
         .expect("set");
     let burst = "y".repeat(15_000);
     let script = "for i = 1, 200 do redis.call('PUBLISH', KEYS[1], ARGV[1]) end return 1";
-    redis.try_ask(&["EVAL", script, "1", "hublet:news", &burst]).expect("run");
+    redis.try_query(&["EVAL", script, "1", "hublet:news", &burst]).expect("run");
     server.logged("is away");
     is_up(&address);
     assert_eq!(metric(&address, "hublet_redis_gaps_total"), 2);

@@ -58,10 +58,10 @@ impl RedisServer {
     /// Runs a command of words; returns the bytes of the answer.
     pub(crate) fn ask(&self, words: &str) -> String {
         let words: Vec<_> = words.split(' ').collect();
-        self.try_ask(&words).expect("an answer")
+        self.try_query(&words).expect("an answer")
     }
 
-    pub(crate) fn try_ask(&self, words: &[&str]) -> std::io::Result<String> {
+    pub(crate) fn try_query(&self, words: &[&str]) -> std::io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(DEADLINE))?;
         let mut command = format!("*{}\r\n", words.len());

@@ -33,15 +33,15 @@ FAULTS = [
     Fault(
         "rates: a rest saves more than a second",
         "rate.rs::Meter::count",
-        "self.settled = self.settled.max(now) + time_of(amount, per_second);",
-        "self.settled = self.settled + time_of(amount, per_second);",
+        "self.paid_until = self.paid_until.max(now) + time_of(amount, per_second);",
+        "self.paid_until = self.paid_until + time_of(amount, per_second);",
         "rate.rs",
     ),
     Fault(
         "rates: an address is forgotten while others are remembered that have published less",
         "post_rates.rs::forget",
-        "meter.settled() > median",
-        "meter.settled() < median",
+        "meter.paid_until() > median",
+        "meter.paid_until() < median",
         "limits/post_rates.rs",
     ),
     Fault(
@@ -54,8 +54,8 @@ FAULTS = [
     Fault(
         "acknowledged: what waits for a client that goes counts as delivered",
         "ack.rs::Owed::drop",
-        "ack.settle(0);",
-        "ack.settle(1);",
+        "ack.acknowledge(0);",
+        "ack.acknowledge(1);",
     ),
     Fault(
         "acknowledged: what is written from a backlog is lost",
@@ -66,7 +66,7 @@ FAULTS = [
     Fault(
         "acknowledged: a message behind one that was dropped keeps its old place",
         "ack.rs::lose",
-        "self.owed.iter_mut().filter(|(place, _)| *place > lost).for_each(|(place, _)| *place -= 1);",
+        "self.owed.iter_mut().filter(|(number, _)| *number > lost).for_each(|(number, _)| *number -= 1);",
         "",
         ACKS,
     ),
@@ -86,7 +86,7 @@ FAULTS = [
     Fault(
         "acknowledged: what a room has overtaken is late for ever",
         "cursor.rs::skip_to",
-        "drop(self.take_owed());",
+        "drop(self.take_acks());",
         "self.take_owed().into_iter().for_each(std::mem::forget);",
         ACKS,
     ),
@@ -98,21 +98,21 @@ FAULTS = [
     ),
     Fault(
         "events: a client that leaves a room and stays is not told of",
-        "registry.rs::tell_leave",
-        "self.rooms.readers.tell(&leave);",
+        "registry.rs::notify_leave",
+        "self.rooms.readers.notify(&leave);",
         "",
     ),
     Fault(
         "events: a room that is forgotten is not told of",
         "hub/rooms.rs::forget",
-        "self.readers.tell_room(HubEventKind::RoomGone, &name);",
+        "self.readers.notify_room(HubEventKind::RoomGone, &name);",
         "",
     ),
     Fault(
         "events: an eviction is told of for a room that its client has left",
-        "registry.rs::tell_end",
-        "if is_evicted { tell(HubEventKind::Evicted, Some(room)); } tell(HubEventKind::Leave, Some(room));",
-        "tell(HubEventKind::Leave, Some(room)); if is_evicted { tell(HubEventKind::Evicted, Some(room)); }",
+        "registry.rs::notify_end",
+        "if is_evicted { notify(HubEventKind::Evicted, Some(room)); } notify(HubEventKind::Leave, Some(room));",
+        "notify(HubEventKind::Leave, Some(room)); if is_evicted { notify(HubEventKind::Evicted, Some(room)); }",
     ),
     Fault(
         "several hubs: readers are not told of what passed a hub while it was away",
@@ -132,7 +132,7 @@ FAULTS = [
         "history: replay and live messages overlap by one",
         "cursor.rs::hand_over",
         "self.position += span;",
-        "self.position += span.saturating_sub(u64::from(span > 1 && self.owed > len as u64));",
+        "self.position += span.saturating_sub(u64::from(span > 1 && self.unread > len as u64));",
     ),
     Fault(
         "history: a cursor is live one step early",
@@ -149,8 +149,8 @@ FAULTS = [
     Fault(
         "history: a reader is not told of a message that was shed",
         "room.rs::begin",
-        "told(first, Missed::Messages(first - n))",
-        "told(n, Missed::Nothing)",
+        "begin(first, Missed::Messages(first - n))",
+        "begin(n, Missed::Nothing)",
         "hub/room.rs",
     ),
     Fault(
@@ -203,7 +203,7 @@ FAULTS = [
     Fault(
         "history: what only asks a room that has had no message leaves a room",
         "hub/registry.rs::begin",
-        "if reading.since.is_some() && is_told {",
+        "if reading.since.is_some() && has_number {",
         "if reading.since.is_some() {",
         "hub/tests/history.rs",
     ),
@@ -216,7 +216,7 @@ FAULTS = [
     ),
     Fault(
         "polling: a room forgets the count that a request was told",
-        "hub/registry.rs::tell_next",
+        "hub/registry.rs::next_after",
         "self.rooms.keep_count(room);",
         "",
         "hub/tests/history.rs",
@@ -263,45 +263,45 @@ FAULTS = [
     ),
     Fault(
         "several hubs: a position that does not follow the last is taken",
-        "hub/place.rs::hear",
+        "hub/follower.rs::hear",
         "self.last.is_some_and(|last| last + 1 == position)",
         "self.last.is_some()",
-        "hub/place.rs",
+        "hub/follower.rs",
     ),
     Fault(
         "several hubs: what a room keeps is told once more",
-        "hub/place.rs::take",
+        "hub/follower.rs::take",
         "if last.is_some_and(|last| position <= last) { continue; }",
         "",
         SEVERAL,
     ),
     Fault(
         "several hubs: messages that are kept no more are a silent gap",
-        "hub/place.rs::take",
+        "hub/follower.rs::take",
         "if last.is_none_or(|last| last + 1 != position) { steps.push(Step::Begin { position: position - 1, is_gap }); }",
         "",
-        "hub/place.rs",
+        "hub/follower.rs",
     ),
     Fault(
         "several hubs: an earlier read ends the wait for a later one",
-        "hub/place.rs::take",
+        "hub/follower.rs::take",
         "if self.reads > 0 { return None; }",
         "",
-        "hub/place.rs",
+        "hub/follower.rs",
     ),
     Fault(
         "several hubs: a room goes on where it was in an earlier life",
-        "hub/place.rs::take",
+        "hub/follower.rs::take",
         "self.last.filter(|last| *last <= top)",
         "self.last",
-        "hub/place.rs",
+        "hub/follower.rs",
     ),
     Fault(
         "several hubs: a read that is lost with its connection is waited for",
-        "hub/place.rs::interrupt",
+        "hub/follower.rs::interrupt",
         "self.reads = 0;",
         "",
-        "hub/place.rs",
+        "hub/follower.rs",
     ),
     Fault(
         "several hubs: the room that a request waits for is not subscribed",
@@ -341,8 +341,8 @@ FAULTS = [
     Fault(
         "several hubs: clients that wait are forgotten when the backplane is lost",
         "subscriptions.rs::give_up",
-        "refuse(held.command);",
-        "std::mem::forget(held.command);",
+        "refuse(deferred.command);",
+        "std::mem::forget(deferred.command);",
         "hub/tests/subscriptions.rs",
     ),
     Fault(
@@ -566,7 +566,7 @@ FAULTS = [
     Fault(
         "stale room entry: a member that was moved keeps its old place",
         "registry.rs::remove_membership",
-        "moved.place = membership.place;",
+        "moved.index = membership.index;",
         "",
     ),
     Fault(
@@ -715,8 +715,8 @@ FAULTS = [
     Fault(
         "a slow body does not leave its place to a client",
         "slot.rs::poll_lost",
-        "ready!(place.poll_leave(cx));",
-        "let _ = place; return Poll::Pending;",
+        "ready!(permit.poll_leave(cx));",
+        "let _ = permit; return Poll::Pending;",
         "serve/tests.rs",
     ),
     Fault(
@@ -764,8 +764,8 @@ FAULTS = [
     Fault(
         "a response is destroyed while its peer still reads it",
         "refuse.rs::reading_time",
-        "Duration::from_millis(500) * (len.min(HELD_MAX) / 1024) as u32",
-        "let _ = len.min(HELD_MAX); Duration::ZERO",
+        "Duration::from_millis(500) * (len.min(LEN_MAX) / 1024) as u32",
+        "let _ = len.min(LEN_MAX); Duration::ZERO",
         "serve/tests.rs",
     ),
     Fault(
@@ -843,7 +843,7 @@ FAULTS = [
     Fault(
         "the beginning of a frame that was read before is lost",
         "websocket/reader.rs::poll_fill",
-        "buffer[start..end].copy_from_slice(&held.kept[start..end]);",
+        "buffer[start..end].copy_from_slice(&leftover.kept[start..end]);",
         "",
         "differential.rs",
     ),
@@ -892,7 +892,7 @@ FAULTS = [
     Fault(
         "the mask of a part is that of the first",
         "decoder.rs::Unfinished::add",
-        "self.mask = turned(self.mask, taken);",
+        "self.mask = rotated(self.mask, taken);",
         "",
         "decoder.rs",
     ),
@@ -969,7 +969,7 @@ FAULTS = [
     Fault(
         "the time of the next message is that of the last",
         "websocket/reader.rs::next",
-        "held.began = None;",
+        "leftover.began = None;",
         "",
         "websocket/reader.rs",
     ),
@@ -1288,7 +1288,7 @@ FAULTS = [
     Fault(
         "a stream of lines takes no place of a client",
         "serve/lines.rs::publish_lines",
-        "let _place = take_place(hub, peer.network())?;",
+        "let _permit = client_permit(hub, peer.network())?;",
         "drop(take_place(hub, peer.network())?);",
         "serve/lines.rs",
     ),
@@ -1355,8 +1355,8 @@ FAULTS = [
         "a client that has left knows rooms that it was in before",
         "registry.rs::leave",
         "let membership = entry.memberships.remove(at); self.remove_membership(&membership);",
-        "let room = entry.memberships[at].room.clone(); let place = entry.memberships[at].place; "
-        "self.remove_membership(&Membership { room, place });",
+        "let room = entry.memberships[at].room.clone(); let index = entry.memberships[at].index; "
+        "self.remove_membership(&Membership { room, index });",
     ),
     Fault(
         "a user with many clients keeps some",
@@ -1500,8 +1500,8 @@ FAULTS = [
     Fault(
         "a plain client that reads what a room keeps settles it for all others",
         "batch.rs::none",
-        "encoding == Encoding::Deflate && settle(messages)",
-        "settle(messages)",
+        "encoding == Encoding::Deflate && fix_deflated(messages)",
+        "fix_deflated(messages)",
         "hub/tests/queue.rs",
     ),
     Fault(
@@ -1513,7 +1513,7 @@ FAULTS = [
     ),
     Fault(
         "a message that clients have got a part of changes its frame",
-        "message.rs::settle_deflated",
+        "message.rs::fix_deflated",
         "self.0.deflated.get_or_init(|| None).is_some()",
         "self.0.deflated.get().is_some_and(Option::is_some)",
         "message.rs",
@@ -1621,8 +1621,8 @@ FAULTS = [
     Fault(
         "restart: a cursor that is behind goes on at the newest message",
         "cursor.rs::Cursor::restored",
-        "let state::Cursor { reader, position, owed, .. } = *cursor;",
-        "let state::Cursor { reader, .. } = *cursor; let (position, owed) = (newest, 0);",
+        "let state::Cursor { reader, position, unread, .. } = *cursor;",
+        "let state::Cursor { reader, .. } = *cursor; let (position, unread) = (newest, 0);",
         "hub/tests/restart.rs",
     ),
     Fault(

@@ -22,7 +22,7 @@ pub(crate) struct Access {
 
 /// What a client with a token, or without one, may do.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Pass {
+pub(crate) struct Grant {
     /// The user of the token.
     pub(crate) user: Option<String>,
     /// When the token expires, in seconds of Unix time.
@@ -71,13 +71,13 @@ impl Access {
     /// # Errors
     ///
     /// What is wrong with a token that is not valid.
-    pub(crate) fn pass(&self, request: &Request<()>, now: u64) -> Result<Pass, Invalid> {
+    pub(crate) fn grant(&self, request: &Request<()>, now: u64) -> Result<Grant, Invalid> {
         let Secrets { token, publish_token, .. } = &self.secrets;
-        let by_token = |listen, send| Pass { user: None, until: None, listen, send, shown: true };
+        let by_token = |listen, send| Grant { user: None, until: None, listen, send, shown: true };
         let guards_listening = self.secrets.guard_listening();
         let Some(shown) = shown(request) else {
             let send = Rooms::if_so(!guards_listening && publish_token.is_none());
-            return Ok(Pass { shown: false, ..by_token(Rooms::if_so(!guards_listening), send) });
+            return Ok(Grant { shown: false, ..by_token(Rooms::if_so(!guards_listening), send) });
         };
         if !guards_listening && publish_token.is_none() {
             // No token is required, so any is accepted.
@@ -102,7 +102,7 @@ impl Access {
             (Some(own), Some(aud)) if aud.iter().any(|name| **name == **own) => {}
             (Some(_), Some(_)) => return Err("the claim aud does not name this hub"),
         }
-        Ok(Self::pass_of(claims))
+        Ok(Self::grant_of(claims))
     }
 
     /// Whether a request shows the publish or the admin token, so that no rate limits it.
@@ -129,7 +129,7 @@ impl Access {
             StatusCode::UNAUTHORIZED if is_act => Some(WRONG),
             StatusCode::FORBIDDEN if is_act => Some("this needs a hub with --admin-token"),
             StatusCode::UNAUTHORIZED if is_admin => shown(request).map(|_| WRONG),
-            StatusCode::UNAUTHORIZED => self.pass(request, now).err(),
+            StatusCode::UNAUTHORIZED => self.grant(request, now).err(),
             StatusCode::FORBIDDEN if is_admin => {
                 Some("without --admin-token this answers loopback only")
             }
@@ -148,11 +148,11 @@ impl Access {
     /// What a JSON Web Token allows. Without a claim for subscribing it allows all rooms. Without a
     /// claim for publishing it allows none: the key may sign for another application too, and a
     /// token for a visitor must not allow messages to all other visitors by an omission.
-    fn pass_of(claims: Claims) -> Pass {
+    fn grant_of(claims: Claims) -> Grant {
         let listen = claims.rooms.map_or(Rooms::All, Rooms::These);
         let send = claims.publish.map_or(Rooms::none(), Rooms::These);
         let until = claims.exp.map(|exp| exp.saturating_add(LEEWAY));
-        Pass { user: claims.sub, until, listen, send, shown: true }
+        Grant { user: claims.sub, until, listen, send, shown: true }
     }
 
     /// Whether a request may use the admin endpoints: with the admin token, or from this machine if
@@ -191,7 +191,7 @@ impl Access {
     }
 }
 
-impl Pass {
+impl Grant {
     /// Whether the client may subscribe to a room.
     ///
     /// # Errors
@@ -304,9 +304,12 @@ mod tests {
         let request = token.map_or_else(|| request("/", &[]), bearer);
         let status =
             |outcome: Result<(), StatusCode>| outcome.map_or_else(|s| s.as_u16(), |()| 200);
-        let pass = access.pass(&request, NOW);
-        let pass = pass.as_ref().map_err(|_| StatusCode::UNAUTHORIZED);
-        [status(pass.and_then(|p| p.listens_to(room))), status(pass.and_then(|p| p.sends_to(room)))]
+        let grant = access.grant(&request, NOW);
+        let grant = grant.as_ref().map_err(|_| StatusCode::UNAUTHORIZED);
+        [
+            status(grant.and_then(|p| p.listens_to(room))),
+            status(grant.and_then(|p| p.sends_to(room))),
+        ]
     }
 
     #[test]
@@ -367,13 +370,13 @@ mod tests {
         let access = access(key);
         let users = |claims| {
             let token = sign(r#"{"alg":"HS256"}"#, claims, SECRET);
-            access.pass(&bearer(&token), NOW).expect("valid").sends_to_users().is_ok()
+            access.grant(&bearer(&token), NOW).expect("valid").sends_to_users().is_ok()
         };
         assert!(users(r#"{"publish":["*"]}"#) && users(r#"{"publish":"*"}"#));
         assert!(!users("{}") && !users(r#"{"publish":["a*"]}"#));
         let token = sign(r#"{"alg":"HS256"}"#, r#"{"sub":"ada","exp":1001}"#, SECRET);
-        let pass = access.pass(&bearer(&token), NOW).expect("valid");
-        assert_eq!((pass.user.as_deref(), pass.until), (Some("ada"), Some(1001 + LEEWAY)));
+        let grant = access.grant(&bearer(&token), NOW).expect("valid");
+        assert_eq!((grant.user.as_deref(), grant.until), (Some("ada"), Some(1001 + LEEWAY)));
     }
 
     #[test]
@@ -393,8 +396,8 @@ mod tests {
             (&named, r#"{"aud":[]}"#, Some("the claim aud does not name this hub")),
         ] {
             let token = sign(r#"{"alg":"HS256"}"#, claims, SECRET);
-            let pass = access(secrets.clone()).pass(&bearer(&token), NOW);
-            assert_eq!(pass.err(), refused, "{claims}");
+            let grant = access(secrets.clone()).grant(&bearer(&token), NOW);
+            assert_eq!(grant.err(), refused, "{claims}");
         }
     }
 

@@ -116,7 +116,7 @@ mod linux {
 
     async fn try_restart(program: &Arc<Program>, running: Running<'_>) -> Result<String, String> {
         let Running { hub, reactor, signals, open, pipe, plan, helper } = running;
-        program.ask(reactor).await?;
+        program.probe(reactor).await?;
         let mut paused = pipe.pause(reactor, plan).await?;
         let hand_over = hub.hand_over().await.map_err(|error| error.to_string())?;
         let left = hand_over.left_behind();

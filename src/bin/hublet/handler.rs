@@ -10,8 +10,8 @@ use hublet::{
     room_of,
 };
 
-use crate::auth::{Access, Pass};
-use crate::join_log::Fold;
+use crate::auth::{Access, Grant};
+use crate::join_log::JoinLog;
 use crate::request_token::answered_protocol;
 use crate::room_rules::RoomRules;
 use crate::token_clock::{TokenClock, unix_time};
@@ -22,7 +22,7 @@ pub(crate) struct Relay {
     /// Whether a client hears itself, unless its request says otherwise.
     echo: bool,
     /// Where joins and leaves are logged.
-    fold: Arc<Fold>,
+    join_log: Arc<JoinLog>,
     /// The subprotocols that may be answered.
     protocols: Vec<Arc<str>>,
     /// What each token, origin and address may do.
@@ -35,7 +35,7 @@ pub(crate) struct Relay {
 
 /// What a client brought along from its request.
 #[derive(Debug)]
-struct Seat {
+struct ClientState {
     room: Arc<str>,
     echo: bool,
     /// Whether it may send to the room.
@@ -50,7 +50,7 @@ struct Seat {
     is_kept: bool,
 }
 
-impl Seat {
+impl ClientState {
     /// Describes the seat for the next program.
     fn describe(&self) -> String {
         let bit = u8::from;
@@ -78,18 +78,18 @@ impl Relay {
     pub(crate) fn new(
         echo: bool,
         protocols: Vec<Arc<str>>,
-        fold: Arc<Fold>,
+        join_log: Arc<JoinLog>,
         access: Access,
         clock: Arc<TokenClock>,
         rooms: RoomRules,
     ) -> Self {
-        Self { echo, protocols, fold, access, clock, rooms }
+        Self { echo, protocols, join_log, access, clock, rooms }
     }
 
     /// What a request may do; [`on_refusal`](Handler::on_refusal) says what is wrong with a token.
-    fn pass(&self, request: &Request<()>) -> Result<Pass, StatusCode> {
-        let pass = self.access.pass(request, unix_time().as_secs());
-        pass.map_err(|_| StatusCode::UNAUTHORIZED)
+    fn grant(&self, request: &Request<()>) -> Result<Grant, StatusCode> {
+        let grant = self.access.grant(request, unix_time().as_secs());
+        grant.map_err(|_| StatusCode::UNAUTHORIZED)
     }
 }
 
@@ -99,19 +99,20 @@ impl Handler for Relay {
         let echo = switch(request, "echo")?.unwrap_or(self.echo);
         let since = since(request).map_err(|_| StatusCode::BAD_REQUEST)?;
         let probes = switch(request, "probe")?.unwrap_or(false);
-        let pass = self.pass(request)?;
-        pass.listens_to(&room)?;
-        let end = pass.until.unwrap_or(0);
-        let until = pass.until;
+        let grant = self.grant(request)?;
+        grant.listens_to(&room)?;
+        let end = grant.until.unwrap_or(0);
+        let until = grant.until;
         let room: Arc<str> = room.into();
         let has_no_rate = self.access.has_no_rate(request);
         let is_open = has_no_rate || !self.rooms.is_backend_only(&room);
-        let sends = is_open && pass.sends_to(&room).is_ok();
+        let sends = is_open && grant.sends_to(&room).is_ok();
         let name = Arc::clone(&room);
-        let seat = Seat { room: name, echo, sends, probes, end, has_no_rate, is_kept: false };
-        let admission = pass.user.map_or_else(Admission::anonymous, Admission::user);
+        let state =
+            ClientState { room: name, echo, sends, probes, end, has_no_rate, is_kept: false };
+        let admission = grant.user.map_or_else(Admission::anonymous, Admission::user);
         let admission = self.rooms.admit(&room, admission);
-        let mut admission = admission.room(room).extension(seat);
+        let mut admission = admission.room(room).extension(state);
         if let Some(since) = since {
             admission = admission.since(since);
         }
@@ -133,17 +134,17 @@ impl Handler for Relay {
         _: &Peer,
         target: &Target,
     ) -> Result<(), StatusCode> {
-        let pass = self.pass(request)?;
+        let grant = self.grant(request)?;
         match target {
             Target::Room(room) => {
-                pass.sends_to(room)?;
+                grant.sends_to(room)?;
                 let is_closed = self.rooms.is_backend_only(room);
                 if is_closed && !self.access.has_no_rate(request) {
                     return Err(StatusCode::FORBIDDEN);
                 }
                 Ok(())
             }
-            _ => pass.sends_to_users(),
+            _ => grant.sends_to_users(),
         }
     }
 
@@ -153,8 +154,8 @@ impl Handler for Relay {
             return pending().await;
         }
         // A token that has just ended has no pass any more.
-        if let Ok(pass) = self.pass(request) {
-            self.clock.end_of(pass.until).await;
+        if let Ok(grant) = self.grant(request) {
+            self.clock.end_of(grant.until).await;
         }
         StatusCode::UNAUTHORIZED
     }
@@ -183,53 +184,53 @@ impl Handler for Relay {
     }
 
     async fn on_connect(&self, client: &Client) -> Result<(), Disconnect> {
-        let seat = seat(client)?;
-        if !seat.is_kept {
-            self.fold.joined(client, &seat.room, &client.peer());
+        let state = state(client)?;
+        if !state.is_kept {
+            self.join_log.joined(client, &state.room, &client.peer());
         }
-        if seat.end > 0 {
-            self.clock.add(client.id(), seat.end);
+        if state.end > 0 {
+            self.clock.add(client.id(), state.end);
         }
         Ok(())
     }
 
     fn on_hand_over(&self, client: &Client) -> Option<String> {
-        seat(client).ok().map(Seat::describe)
+        state(client).ok().map(ClientState::describe)
     }
 
     fn on_take_over(&self, description: &str) -> Option<Admission> {
-        let seat = Seat::read(description)?;
-        let admission = self.rooms.admit(&seat.room, Admission::anonymous());
-        let admission = if seat.has_no_rate { admission.rate(Rate::UNLIMITED) } else { admission };
-        Some(admission.extension(seat))
+        let state = ClientState::read(description)?;
+        let admission = self.rooms.admit(&state.room, Admission::anonymous());
+        let admission = if state.has_no_rate { admission.rate(Rate::UNLIMITED) } else { admission };
+        Some(admission.extension(state))
     }
 
     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
-        let seat = seat(client)?;
-        if seat.probes && message.is_empty() && !message.is_text() {
+        let state = state(client)?;
+        if state.probes && message.is_empty() && !message.is_text() {
             return Box::pin(answer(client)).await;
         }
-        if !seat.sends {
+        if !state.sends {
             return Err(Disconnect::new(1008, "publishing needs a token that allows it"));
         }
         // Not waiting for the count lets the manager take many messages at once.
-        let published = if seat.echo {
-            client.hub().try_publish(&seat.room, message)
+        let published = if state.echo {
+            client.hub().try_publish(&state.room, message)
         } else {
-            client.try_publish(&seat.room, message)
+            client.try_publish(&state.room, message)
         };
         match published {
             Ok(()) => Ok(()),
             // Boxed, since it is rare and would make every idle client larger.
-            Err(error) if error.is_full() => Box::pin(publish(client, seat, error)).await,
+            Err(error) if error.is_full() => Box::pin(publish(client, state, error)).await,
             Err(error) => Err(error.into()),
         }
     }
 
     async fn on_disconnect(&self, client: &Client, reason: &Disconnect) {
-        if let Ok(seat) = seat(client) {
-            self.fold.left(client, &seat.room, reason);
-            if seat.end > 0 {
+        if let Ok(state) = state(client) {
+            self.join_log.left(client, &state.room, reason);
+            if state.end > 0 {
                 self.clock.remove(client.id());
             }
         }
@@ -244,12 +245,12 @@ async fn answer(client: &Client) -> Result<(), Disconnect> {
 }
 
 /// Waits for a place in the inbox, with the message that had none.
-async fn publish(client: &Client, seat: &Seat, refused: Error) -> Result<(), Disconnect> {
+async fn publish(client: &Client, state: &ClientState, refused: Error) -> Result<(), Disconnect> {
     let Some(message) = refused.into_message() else { return Err(Disconnect::INTERNAL) };
-    let published = if seat.echo {
-        client.hub().publish(&seat.room, message).await
+    let published = if state.echo {
+        client.hub().publish(&state.room, message).await
     } else {
-        client.publish(&seat.room, message).await
+        client.publish(&state.room, message).await
     };
     published?;
     Ok(())
@@ -291,7 +292,7 @@ fn since(request: &Request<()>) -> Result<Option<Since>, &'static str> {
     Ok(Some(since))
 }
 
-fn seat(client: &Client) -> Result<&Seat, Disconnect> {
+fn state(client: &Client) -> Result<&ClientState, Disconnect> {
     client.extension().ok_or(Disconnect::INTERNAL)
 }
 
@@ -302,12 +303,12 @@ mod tests {
     #[test]
     fn a_seat_is_read_as_it_was_described() {
         for text in ["1000 0 news", "0111 1893456000 a room", "0001 7 0"] {
-            let seat = Seat::read(text).expect(text);
-            assert_eq!(seat.describe(), text);
-            assert_eq!(seat.has_no_rate, text.as_bytes()[3] == b'1');
+            let state = ClientState::read(text).expect(text);
+            assert_eq!(state.describe(), text);
+            assert_eq!(state.has_no_rate, text.as_bytes()[3] == b'1');
         }
         for text in ["", "100 0 news", "1002 0 news", "1000 x news", "1000 0"] {
-            assert!(Seat::read(text).is_none(), "{text}");
+            assert!(ClientState::read(text).is_none(), "{text}");
         }
     }
 }

@@ -28,7 +28,7 @@ const ALERT: u8 = 0x15;
 
 /// Checks each address, or the default address if there is none. Fails at the first hub that does
 /// not serve. With `secure` TCP addresses speak TLS, unless they are plain.
-pub(crate) fn ask(addresses: &[Address], secure: bool) -> Result<(), Failure> {
+pub(crate) fn check(addresses: &[Address], secure: bool) -> Result<(), Failure> {
     let default = [DEFAULT];
     let addresses = if addresses.is_empty() { &default } else { addresses };
     for address in addresses {
@@ -54,10 +54,10 @@ fn because(error: &io::Error) -> String {
 /// Sends the request; returns the first bytes of the answer.
 fn answer(address: &Address, secure: bool) -> io::Result<[u8; SERVING.len()]> {
     match address {
-        Address::Tcp(address) => ask_tcp(&[reachable(*address)], secure),
+        Address::Tcp(address) => check_tcp(&[reachable(*address)], secure),
         Address::Port(port) => {
             let port = *port;
-            ask_tcp(
+            check_tcp(
                 &[(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()],
                 secure,
             )
@@ -77,7 +77,7 @@ fn answer(address: &Address, secure: bool) -> io::Result<[u8; SERVING.len()]> {
 }
 
 /// Checks the first address that accepts a connection.
-fn ask_tcp(addresses: &[SocketAddr], secure: bool) -> io::Result<[u8; SERVING.len()]> {
+fn check_tcp(addresses: &[SocketAddr], secure: bool) -> io::Result<[u8; SERVING.len()]> {
     let mut outcome = Err(io::ErrorKind::AddrNotAvailable.into());
     for address in addresses {
         match TcpStream::connect_timeout(address, PATIENCE) {

@@ -29,18 +29,18 @@ pub(crate) struct Input {
 impl Input {
     /// Publishes the lines, then waits until no member's queue holds any of them.
     pub(crate) async fn run(mut self, max: usize, rest: Rest) -> Result<(), Failure> {
-        let mut lines = Lines::resume(max, (rest.number, rest.len), rest.held);
+        let mut lines = Lines::resume(max, (rest.number, rest.len), rest.partial);
         let mut pending = rest.line.map(|line| Ok(lines::message(&line)));
         let (mut chunk, mut at) = (rest.unread, 0);
         let pause = Arc::clone(&self.pause);
         loop {
             if pause.is_wanted() {
-                let (number, len, held) = lines.parts();
+                let (number, len, partial) = lines.parts();
                 let line =
                     pending.as_ref().and_then(|line: &Result<Message, _>| line.as_ref().ok());
                 let line = line.map(|line| line.as_bytes().to_vec());
-                let (held, unread) = (held.to_vec(), chunk[at..].to_vec());
-                let rest = Rest { number, len, held, line, unread, unwritten: Vec::new() };
+                let (partial, unread) = (partial.to_vec(), chunk[at..].to_vec());
+                let rest = Rest { number, len, partial, line, unread, unwritten: Vec::new() };
                 pause.take(rest).await;
             }
             if pending.is_none() {

@@ -14,7 +14,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Logs joins and leaves, and summarises those beyond [`LINES`] in one line a second.
 #[derive(Debug)]
-pub(crate) struct Fold {
+pub(crate) struct JoinLog {
     hub: Hub,
     second: Mutex<Second>,
     /// Wakes [`run`](Self::run) when a join or leave waits for the summary.
@@ -33,7 +33,7 @@ struct Second {
     left: u32,
 }
 
-impl Fold {
+impl JoinLog {
     pub(crate) fn new(hub: Hub) -> Self {
         let second = Second { began: Instant::now(), lines: 0, joined: 0, left: 0 };
         Self { hub, second: Mutex::new(second), folded: Event::new() }

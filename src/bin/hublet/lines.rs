@@ -12,7 +12,7 @@ pub(crate) struct Lines {
     /// The longest line, in bytes without its end.
     max: usize,
     /// The bytes of the current line so far; empty once it is too long.
-    held: Vec<u8>,
+    partial: Vec<u8>,
     /// Length of the current line so far, in bytes.
     len: u64,
     /// Lines before the current one.
@@ -35,13 +35,13 @@ impl Lines {
     }
 
     /// Goes on in a line that another process has begun.
-    pub(crate) fn resume(max: usize, (number, len): (u64, u64), held: Vec<u8>) -> Self {
-        Self { max, held, len, number }
+    pub(crate) fn resume(max: usize, (number, len): (u64, u64), partial: Vec<u8>) -> Self {
+        Self { max, partial, len, number }
     }
 
     /// The lines so far, the length of the current one, and what is held of it.
     pub(crate) fn parts(&self) -> (u64, u64, &[u8]) {
-        (self.number, self.len, &self.held)
+        (self.number, self.len, &self.partial)
     }
 
     /// Removes bytes from the front of `bytes` up to the end of a line; `None` if all are removed
@@ -62,23 +62,23 @@ impl Lines {
         self.len += part.len() as u64;
         // One byte more, since a CR before the LF is not part of the line.
         if self.len <= self.max as u64 + 1 {
-            self.held.extend_from_slice(part);
+            self.partial.extend_from_slice(part);
         } else {
-            self.held = Vec::new();
+            self.partial = Vec::new();
         }
     }
 
     fn finish(&mut self) -> Result<Message, TooLong> {
         self.number += 1;
         let len = std::mem::take(&mut self.len);
-        let line = self.held.strip_suffix(b"\r").unwrap_or(&self.held);
-        let message = if self.held.len() as u64 != len || line.len() > self.max {
+        let line = self.partial.strip_suffix(b"\r").unwrap_or(&self.partial);
+        let message = if self.partial.len() as u64 != len || line.len() > self.max {
             Err(TooLong { number: self.number, len })
         } else {
             Ok(message(line))
         };
-        self.held.clear();
-        self.held.shrink_to(KEEP);
+        self.partial.clear();
+        self.partial.shrink_to(KEEP);
         message
     }
 }
@@ -120,7 +120,7 @@ mod tests {
             while let Some(line) = lines.next(&mut piece) {
                 cut.push(line);
             }
-            assert!(lines.held.len() <= max + 1, "it holds more than a line");
+            assert!(lines.partial.len() <= max + 1, "it holds more than a line");
         }
         cut.extend(lines.last());
         cut
@@ -159,7 +159,7 @@ mod tests {
         let endless = vec![b'x'; 1024];
         for _ in 0..1024 {
             assert!(lines.next(&mut &endless[..]).is_none());
-            assert_eq!(lines.held.capacity(), 0);
+            assert_eq!(lines.partial.capacity(), 0);
         }
         let end = lines.next(&mut &b"\n"[..]);
         assert_eq!(end, Some(Err(TooLong { number: 1, len: 1024 * 1024 })));

@@ -84,7 +84,7 @@ impl Log for Stderr {
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             let now = Instant::now();
-            self.tell_left_out(now);
+            self.log_left_out(now);
             if self.budgets()[record.level() as usize - 1].has_line(now) {
                 write(&line(record.level(), &record.args().to_string()));
             }
@@ -93,7 +93,7 @@ impl Log for Stderr {
 
     /// Logs how many lines were left out up to now, at the end of the process.
     fn flush(&self) {
-        self.tell_left_out(Instant::now() + SECOND);
+        self.log_left_out(Instant::now() + SECOND);
     }
 }
 
@@ -103,7 +103,7 @@ impl Stderr {
     }
 
     /// Logs how many lines were left out in seconds that are over at `now`.
-    fn tell_left_out(&self, now: Instant) {
+    fn log_left_out(&self, now: Instant) {
         for level in Level::iter() {
             let left_out = self.budgets()[level as usize - 1].take_left_out(now);
             if left_out > 0 {

@@ -61,7 +61,7 @@ use crate::failure::Failure;
 use crate::flags::options::Options;
 use crate::flags::parse::{Action, in_flags, parse};
 use crate::handler::Relay;
-use crate::join_log::Fold;
+use crate::join_log::JoinLog;
 use crate::log::counted;
 use crate::main_thread::MainThread;
 use crate::patient::Patient;
@@ -69,7 +69,7 @@ use crate::pause::Rest;
 use crate::pipe::Pipe;
 use crate::plan::Plan;
 use crate::room_rules::RoomRules;
-use crate::signals::{Signals, Wish};
+use crate::signals::{SignalAction, Signals};
 use crate::task::{Work, end_of, spawn, thread};
 use crate::token_clock::{TokenClock, unix_time};
 
@@ -107,7 +107,7 @@ fn main() -> ExitCode {
     let outcome = match parse(std::env::vars_os(), std::env::args_os()) {
         Ok(Action::Serve(options)) => inherited.and_then(|before| serve(*options, before)),
         Ok(Action::Takes(version, options)) => takes(version, *options),
-        Ok(Action::Health { addresses, secure }) => health::ask(&addresses, secure),
+        Ok(Action::Health { addresses, secure }) => health::check(&addresses, secure),
         Ok(Action::Print(text)) => print(text.as_bytes())
             .map_err(|error| Failure::running(format!("standard output failed: {error}"))),
         Err(failure) => Err(failure),
@@ -233,18 +233,19 @@ async fn run(
     say_limits(&hub, wanted, taken.is_some());
     reactor.attach_timers(&hub);
     let redis = hub.connect_redis_on(reactor);
-    let fold = Arc::new(Fold::new(hub.clone()));
+    let join_log = Arc::new(JoinLog::new(hub.clone()));
     let clock = Arc::new(TokenClock::new(hub.clone(), reactor.clone()));
     let has_ends = options.secrets.jwt_secret.is_some() || taken.is_some();
     let access = Access::new(options.secrets);
     let (echo, protocols) = (options.echo, options.protocols);
-    let relay = Relay::new(echo, protocols, Arc::clone(&fold), access, Arc::clone(&clock), rooms);
+    let relay =
+        Relay::new(echo, protocols, Arc::clone(&join_log), access, Arc::clone(&clock), rooms);
     let relay = Arc::new(relay);
     let mut parts = vec![Part::start(executor, "the manager", manager)];
     parts.push(Part::start(
         executor,
         "the log of joins and leaves",
-        Arc::clone(&fold).run(reactor.clone()),
+        Arc::clone(&join_log).run(reactor.clone()),
     ));
     if has_ends {
         parts.push(Part::start(executor, "the clock of tokens", clock.run(unix_time)));
@@ -307,8 +308,8 @@ async fn run(
     let (reason, outcome) = loop {
         let signal = async {
             Ok(match signals.next().await? {
-                Wish::Stop => Some((Disconnect::RESTART, Ok(()))),
-                Wish::Restart => None,
+                SignalAction::Stop => Some((Disconnect::RESTART, Ok(()))),
+                SignalAction::Restart => None,
             })
         };
         // If a standard stream fails, the hub still drains.
@@ -354,7 +355,7 @@ async fn run(
     };
     let drained = or(or(failed, drained), impatient).await;
     // Logs the clients that left in the last second.
-    fold.flush();
+    join_log.flush();
     outcome.and(drained)
 }
 

@@ -13,7 +13,7 @@ use crate::pause::Pause;
 use crate::stdio::StreamBuffer;
 
 /// How long the output waits before it tries again to join its room.
-const PLACE_PAUSE: Duration = Duration::from_millis(100);
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// The task that passes a room's messages on to standard output.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl Output {
         loop {
             match subscribe(hub, room).await {
                 Ok(subscription) => return Some(subscription),
-                Err(error) if error.status().is_some() => self.reactor.sleep(PLACE_PAUSE).await,
+                Err(error) if error.status().is_some() => self.reactor.sleep(RETRY_PAUSE).await,
                 Err(_) => return None,
             }
         }
@@ -85,7 +85,7 @@ impl Output {
             match subscribe(hub, room).await {
                 Ok(subscription) => return Some(subscription),
                 // Other clients have taken the permits. Try again later.
-                Err(error) if error.status().is_some() => self.reactor.sleep(PLACE_PAUSE).await,
+                Err(error) if error.status().is_some() => self.reactor.sleep(RETRY_PAUSE).await,
                 Err(_) => break,
             }
         }
@@ -153,7 +153,7 @@ mod tests {
             let other = subscribe(&hub, &room).await.expect("a place");
             let mut again = pin!(output.join_again(&hub, &room));
             let waited = async {
-                reactor.sleep(PLACE_PAUSE * 2).await;
+                reactor.sleep(RETRY_PAUSE * 2).await;
                 None
             };
             assert!(or(again.as_mut(), waited).await.is_none(), "no permit is free");

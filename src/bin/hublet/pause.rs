@@ -12,7 +12,7 @@ pub(crate) struct Rest {
     pub(crate) number: u64,
     /// Bytes of the line that has begun, and those of them that are kept.
     pub(crate) len: u64,
-    pub(crate) held: Vec<u8>,
+    pub(crate) partial: Vec<u8>,
     /// A line that is cut and not published, if there is one.
     pub(crate) line: Option<Vec<u8>>,
     /// Bytes of the input that are not cut into lines.
@@ -27,7 +27,7 @@ impl Rest {
         // Writing to a string cannot fail.
         let _ = write!(text, "pipe {} {}", self.number, self.len);
         let line = self.line.as_deref();
-        for bytes in [Some(&*self.held), line, Some(&*self.unread), Some(&*self.unwritten)] {
+        for bytes in [Some(&*self.partial), line, Some(&*self.unread), Some(&*self.unwritten)] {
             text.push(' ');
             match bytes {
                 Some(bytes) => {
@@ -47,9 +47,9 @@ impl Rest {
         let mut words = line.split(' ');
         let (number, len) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
         let mut next = || words.next().map(bytes);
-        let (held, line) = (next()??, next()?);
+        let (partial, line) = (next()??, next()?);
         let (unread, unwritten) = (next()??, next()??);
-        words.next().is_none().then_some(Self { number, len, held, line, unread, unwritten })
+        words.next().is_none().then_some(Self { number, len, partial, line, unread, unwritten })
     }
 }
 
@@ -154,7 +154,7 @@ mod tests {
         let rest = Rest {
             number: 7,
             len: 3,
-            held: b"abc".to_vec(),
+            partial: b"abc".to_vec(),
             line: Some(vec![0, 255, b'\n']),
             unread: b"one\ntwo".to_vec(),
             unwritten: Vec::new(),

@@ -107,7 +107,7 @@ impl Program {
     }
 
     /// Asks the binary whether it takes the flags and the state.
-    pub(crate) async fn ask(&self, reactor: &Reactor) -> Result<(), String> {
+    pub(crate) async fn probe(&self, reactor: &Reactor) -> Result<(), String> {
         let mut command = self.command()?;
         let name = self.arguments[0].to_string_lossy().into_owned();
         command.arg("--takes").arg(HandOver::VERSION.to_string()).args(&self.arguments[1..]);

@@ -41,11 +41,11 @@ impl Secret {
 
     /// Adds a second one; `false` if there are two already.
     pub(crate) fn add(&mut self, second: Self) -> bool {
-        let has_place = self.1.is_none();
-        if has_place {
+        let is_single = self.1.is_none();
+        if is_single {
             self.1 = Some(second.0);
         }
-        has_place
+        is_single
     }
 
     /// Each of them.

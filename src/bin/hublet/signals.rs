@@ -8,7 +8,7 @@ use crate::failure::Failure;
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wish {
+pub(crate) enum SignalAction {
     /// To drain.
     Stop,
     /// To become the binary that lies at the path of the process now.
@@ -29,7 +29,7 @@ impl Signals {
     }
 
     /// Waits for a signal. Cancel safe.
-    pub(crate) async fn next(&self) -> Result<Wish, Failure> {
+    pub(crate) async fn next(&self) -> Result<SignalAction, Failure> {
         poll_fn(|cx| self.0.poll_first(cx)).await.map_err(|error| failure(&error))
     }
 
@@ -70,7 +70,7 @@ mod sys {
     use rustix::io::Errno;
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 
-    use crate::signals::Wish;
+    use crate::signals::SignalAction;
 
     #[derive(Debug)]
     pub(crate) struct Signals {
@@ -95,14 +95,14 @@ mod sys {
             })
         }
 
-        pub(crate) fn poll_first(&self, cx: &mut Context<'_>) -> Poll<Result<Wish, Error>> {
+        pub(crate) fn poll_first(&self, cx: &mut Context<'_>) -> Poll<Result<SignalAction, Error>> {
             let stops = [Some(&self.stop), self.hangup.as_ref()];
             for stop in stops.into_iter().flatten() {
                 if let Poll::Ready(caught) = stop.poll_next(cx) {
-                    return Poll::Ready(caught.map(|()| Wish::Stop));
+                    return Poll::Ready(caught.map(|()| SignalAction::Stop));
                 }
             }
-            self.restart.poll_next(cx).map_ok(|()| Wish::Restart)
+            self.restart.poll_next(cx).map_ok(|()| SignalAction::Restart)
         }
 
         #[cfg(target_os = "linux")]
@@ -204,7 +204,7 @@ mod sys {
 
     use hublet::{Error, Reactor};
 
-    use crate::signals::Wish;
+    use crate::signals::SignalAction;
 
     #[derive(Debug)]
     pub(crate) struct Signals;
@@ -214,7 +214,7 @@ mod sys {
             Ok(Self)
         }
 
-        pub(crate) fn poll_first(&self, _: &mut Context<'_>) -> Poll<Result<Wish, Error>> {
+        pub(crate) fn poll_first(&self, _: &mut Context<'_>) -> Poll<Result<SignalAction, Error>> {
             Poll::Pending
         }
 

@@ -65,7 +65,7 @@ fn subscribe(stage: &Stage, reading: Reading) -> (Peer, Taken, Task<Disconnect>,
         loop {
             let next = poll_fn(|cx| {
                 let next = queue.poll_take(cx);
-                queue.ask().into_iter().for_each(|id| hub.ask(id));
+                queue.take_request().into_iter().for_each(|id| hub.request_more(id));
                 next
             });
             match next.await {
@@ -134,9 +134,9 @@ fn half_a_queue_of_kept_messages_waits_at_a_time() {
     peer.queue.open(None);
     let (mut heard, mut asked) = (Vec::new(), 0);
     while heard.len() < 40 {
-        if let Some(id) = peer.queue.ask() {
+        if let Some(id) = peer.queue.take_request() {
             asked += 1;
-            stage.hub.ask(id);
+            stage.hub.request_more(id);
             stage.settle();
         }
         assert!((1..=4).contains(&peer.queue.depth().0), "half of a queue of 8");
@@ -148,7 +148,7 @@ fn half_a_queue_of_kept_messages_waits_at_a_time() {
         heard.push(number_of(message.as_bytes()));
     }
     assert_eq!((heard, asked), ((0..40).collect(), 10));
-    assert_eq!(peer.queue.ask(), None, "a client that is live asks for nothing");
+    assert_eq!(peer.queue.take_request(), None, "a client that is live asks for nothing");
 }
 
 #[test]
@@ -157,11 +157,11 @@ fn a_client_that_has_asked_is_answered_once() {
     publish(&stage, 0..40);
     let (peer, _) = stage.client_as(None, &["main"], numbering(Since::Oldest));
     peer.queue.open(None);
-    let id = peer.queue.ask().expect("it is behind");
-    assert_eq!(peer.queue.ask(), None, "it has asked");
-    stage.hub.ask(id);
+    let id = peer.queue.take_request().expect("it is behind");
+    assert_eq!(peer.queue.take_request(), None, "it has asked");
+    stage.hub.request_more(id);
     stage.settle();
-    assert_eq!(peer.queue.ask(), None, "something waits here");
+    assert_eq!(peer.queue.take_request(), None, "something waits here");
 }
 
 /// Whatever comes between: each message once, in order, none left out, until it is told to go.
@@ -252,8 +252,8 @@ fn a_numbered_reader_that_its_room_has_overtaken_goes_on_behind_the_gap() {
     let begin = begin.expect("where it begins").position;
     publish(&stage, 3..8);
     peer.queue.open(None);
-    let id = peer.queue.ask().expect("it is behind");
-    stage.hub.ask(id);
+    let id = peer.queue.take_request().expect("it is behind");
+    stage.hub.request_more(id);
     stage.settle();
     let mut heard = Vec::new();
     loop {
@@ -264,7 +264,7 @@ fn a_numbered_reader_that_its_room_has_overtaken_goes_on_behind_the_gap() {
         }
         let (message, position) = finished(take).expect("it goes on");
         heard.push((number_of(message.as_bytes()), position));
-        peer.queue.ask().into_iter().for_each(|id| stage.hub.ask(id));
+        peer.queue.take_request().into_iter().for_each(|id| stage.hub.request_more(id));
         stage.settle();
     }
     let expected = [5, 6, 7].map(|number| (number, Some(begin + 1 + u64::from(number))));
@@ -291,7 +291,7 @@ fn a_reader_whose_room_keeps_nothing_more_hears_of_that_at_once() {
     }));
     stage.settle();
     assert!(!told.is_finished());
-    stage.hub.ask(late.queue.ask().expect("it is behind"));
+    stage.hub.request_more(late.queue.take_request().expect("it is behind"));
     stage.settle();
     assert!(told.is_finished(), "it is woken");
     assert_eq!(late.queue.missed(), 4);

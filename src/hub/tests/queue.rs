@@ -32,7 +32,7 @@ struct Lane {
 }
 
 fn drained(wrote: bool, empty: bool, phase: Phase) -> Drained {
-    Drained { wrote, empty, phase, asks: None, position: None, has_gap: false }
+    Drained { wrote, empty, phase, request: None, position: None, has_gap: false }
 }
 
 impl Lane {
@@ -131,9 +131,9 @@ fn a_client_is_clean_once_it_has_all_and_was_told_of_its_gap() {
     assert!(lane.queue.clean().is_some());
     assert!(!lane.queue.begin_anew("a", 50), "it is told of gaps");
     assert!(lane.drain().has_gap);
-    lane.queue.told_gap(49);
+    lane.queue.note_gap_sent(49);
     assert!(lane.queue.clean().is_none(), "it was told of another one");
-    lane.queue.told_gap(50);
+    lane.queue.note_gap_sent(50);
     assert_eq!(lane.queue.clean().and_then(|clean| clean.cursor).map(|at| at.position), Some(50));
     lane.queue.close(Disconnect::NORMAL);
     assert!(lane.queue.clean().is_none());
@@ -722,5 +722,5 @@ fn a_plain_client_settles_nothing_for_clients_that_get_compressed_frames() {
     drop(JoinedFrames::none(slice::from_ref(&message), Encoding::Plain));
     assert!(message.deflate(&Arc::default()));
     drop(JoinedFrames::none(slice::from_ref(&message), Encoding::Deflate));
-    assert!(message.settle_deflated());
+    assert!(message.fix_deflated());
 }

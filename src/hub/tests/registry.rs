@@ -264,7 +264,7 @@ impl Pair {
         let mut delivery = Delivery::new(&target, &run, &joined, &mut dispatches);
         let budget = rng.usize(1..4);
         let calls = (0..).take_while(|_| !self.registry.deliver(&mut delivery, budget)).count();
-        assert!(calls <= self.registry.places(), "each call gets on");
+        assert!(calls <= self.registry.capacity(), "each call gets on");
         let recipients: Vec<_> = dispatches.iter().map(|dispatch| dispatch.recipients).collect();
         assert_eq!(recipients, expected, "recipients of {target:?} except {except:?}");
         for id in ended {
@@ -565,6 +565,6 @@ fn indexes_give_memory_back_after_a_storm() {
         assert!(registry.remove(id, Disconnect::NORMAL));
     }
     registry.check();
-    let places = registry.places();
-    assert!(places < 1_000, "{places} places are kept for one client");
+    let capacity = registry.capacity();
+    assert!(capacity < 1_000, "{capacity} places are kept for one client");
 }

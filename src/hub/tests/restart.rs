@@ -37,7 +37,7 @@ fn a_room_that_keeps_no_message_goes_on_with_its_count() {
 #[test]
 fn a_cursor_that_is_behind_goes_on_where_it_was() {
     for reader in 0..3 {
-        let plain = state::Cursor { room: "news".to_owned(), reader, position: 7, owed: 2 };
+        let plain = state::Cursor { room: "news".to_owned(), reader, position: 7, unread: 2 };
         let cursor = Cursor::restored(&Arc::from("news"), &plain, 9).expect("it can be");
         assert!(cursor.is_behind());
         assert_eq!(cursor.plain(), plain);

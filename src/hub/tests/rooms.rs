@@ -157,9 +157,9 @@ impl<'a> World<'a> {
         self.number += 1;
         let added = self.rooms.add(&name.into(), self.number);
         assert_eq!(self.made(name), added.is_some());
-        if let Some((own, place)) = added {
+        if let Some((own, index)) = added {
             let members = &mut self.models.get_mut(name).expect("made").members;
-            assert_eq!((&*own, place as usize), (name, members.len()));
+            assert_eq!((&*own, index as usize), (name, members.len()));
             members.push(self.number);
         }
     }
@@ -167,13 +167,13 @@ impl<'a> World<'a> {
     fn remove(&mut self, name: &'static str) {
         let has_members = |room: &&mut Model| !room.members.is_empty();
         let Some(room) = self.models.get_mut(name).filter(has_members) else { return };
-        let place = self.rng.usize(..room.members.len());
-        room.members.swap_remove(place);
+        let index = self.rng.usize(..room.members.len());
+        room.members.swap_remove(index);
         if room.members.is_empty() {
             room.last_member = self.now;
         }
-        let moved = self.rooms.remove(&name.into(), place as u32);
-        assert_eq!(moved, room.members.get(place).copied());
+        let moved = self.rooms.remove(&name.into(), index as u32);
+        assert_eq!(moved, room.members.get(index).copied());
         if room.members.is_empty() && !room.outlives() {
             self.models.remove(name);
         }
@@ -243,7 +243,7 @@ impl<'a> World<'a> {
         room.is_counted = true;
     }
 
-    fn held(&self) -> usize {
+    fn kept_bytes(&self) -> usize {
         self.models.values().map(|room| room.rank(room.kept).1).sum()
     }
 
@@ -251,7 +251,7 @@ impl<'a> World<'a> {
     fn shed(&mut self, bound: usize) {
         let target = bound - bound / 32;
         let before: Vec<_> = self.models.values().map(|room| room.kept).collect();
-        let is_past = self.held() > bound;
+        let is_past = self.kept_bytes() > bound;
         for (name, room) in &mut self.models {
             let real = self.rooms.get(name).expect("it exists");
             let kept = (real.newest() - real.before_oldest()) as usize;
@@ -259,7 +259,7 @@ impl<'a> World<'a> {
             room.kept = kept;
         }
         assert!(is_past || before.iter().eq(self.models.values().map(|room| &room.kept)));
-        assert!(!is_past || self.held() <= target);
+        assert!(!is_past || self.kept_bytes() <= target);
         let ranks: Vec<_> = self.models.values().map(|room| room.rank(room.kept)).collect();
         let mut last_dropped = Vec::new();
         for (room, before) in self.models.values().zip(before) {
@@ -271,8 +271,10 @@ impl<'a> World<'a> {
             }
         }
         // One message less would not have done.
-        let held = self.held();
-        assert!(last_dropped.is_empty() || last_dropped.iter().any(|bytes| held + bytes > target));
+        let kept_bytes = self.kept_bytes();
+        assert!(
+            last_dropped.is_empty() || last_dropped.iter().any(|bytes| kept_bytes + bytes > target)
+        );
     }
 
     fn check(&mut self) {

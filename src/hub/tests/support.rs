@@ -415,7 +415,7 @@ impl Peer {
     /// As [`pump`](Self::pump), for a client that may be behind in its room: it asks for more.
     pub(crate) fn reader_pump(&self) -> impl Future<Output = Phase> + Send + 'static {
         let hub = self.client.hub().clone();
-        self.pump_with(move |id| hub.ask(id))
+        self.pump_with(move |id| hub.request_more(id))
     }
 
     fn pump_with(
@@ -426,7 +426,7 @@ impl Peer {
         poll_fn(move |cx| {
             let drained =
                 queue.poll_drain(cx, usize::MAX, |cx, unsent| sink.poll_write(cx, unsent));
-            drained.asks.into_iter().for_each(&ask);
+            drained.request.into_iter().for_each(&ask);
             match drained {
                 Drained { phase: Phase::Handshaking | Phase::Open, .. } => Poll::Pending,
                 Drained { phase: Phase::Closing, empty: false, .. } => Poll::Pending,

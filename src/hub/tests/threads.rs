@@ -81,8 +81,8 @@ fn no_wake_is_lost_between_manager_pumps_and_sockets() {
             block_on(hub.request(register)).expect("the hub runs").expect("a place");
             let sink = Sink::new(0);
             sink.lock().at_most = 7 + 50 * n;
-            let outlet = (n % 4 > 0).then(|| Arc::clone(&sink) as Arc<dyn DirectWriter>);
-            queue.open(outlet);
+            let direct_writer = (n % 4 > 0).then(|| Arc::clone(&sink) as Arc<dyn DirectWriter>);
+            queue.open(direct_writer);
             executor.spawn(drain_in_bits(queue, Arc::clone(&sink), done.clone())).detach();
             sinks.push(sink);
         }

@@ -40,7 +40,7 @@ pub(crate) struct Session {
     /// How much of them it has taken.
     sent: u32,
     /// The first byte of the next write is in a record already: see [`write`](Self::write).
-    holds_back: bool,
+    keeps_back: bool,
     /// Bytes of the peer were processed.
     has_begun: bool,
     /// The peer has closed, or will say nothing more that counts.
@@ -62,7 +62,7 @@ impl Session {
             incoming: Vec::new(),
             outgoing: Vec::new(),
             sent: 0,
-            holds_back: false,
+            keeps_back: false,
             has_begun: false,
             has_ended: false,
             has_failed: false,
@@ -199,9 +199,9 @@ impl Session {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         self.flush(send)?;
-        let held_back = usize::from(std::mem::take(&mut self.holds_back));
-        let mut frames = Frames { frames, at: held_back };
-        let mut taken = held_back;
+        let kept_back = usize::from(std::mem::take(&mut self.keeps_back));
+        let mut frames = Frames { frames, at: kept_back };
+        let mut taken = kept_back;
         loop {
             let (plain, record, encrypted) = match frames.direct() {
                 Some(plain) => {
@@ -229,7 +229,7 @@ impl Session {
                 Err(error) => return Err(error),
             };
             self.outgoing = encrypted[sent..record].to_vec();
-            self.holds_back = true;
+            self.keeps_back = true;
             self.count();
             taken += plain - 1;
             return if taken > 0 { Ok(taken) } else { Err(io::ErrorKind::WouldBlock.into()) };

@@ -289,9 +289,9 @@ impl Transport for Stream {
         }
     }
 
-    fn outlet(&self) -> Option<Arc<dyn DirectWriter>> {
+    fn direct_writer(&self) -> Option<Arc<dyn DirectWriter>> {
         match self {
-            Self::Plain(socket) => socket.outlet(),
+            Self::Plain(socket) => socket.direct_writer(),
             Self::Tls(stream) => Some(Arc::clone(&stream.shared) as Arc<dyn DirectWriter>),
         }
     }

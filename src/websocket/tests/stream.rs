@@ -32,7 +32,7 @@ impl Transport for &mut Stream {
         if !self.unread.is_empty() || self.ended { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    fn outlet(&self) -> Option<Arc<dyn DirectWriter>> {
+    fn direct_writer(&self) -> Option<Arc<dyn DirectWriter>> {
         None
     }
 
@@ -53,7 +53,7 @@ impl AsyncRead for &mut Stream {
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_readable(cx));
         let n = self.unread.len().min(into.len());
-        into.iter_mut().zip(self.unread.drain(..n)).for_each(|(place, byte)| *place = byte);
+        into.iter_mut().zip(self.unread.drain(..n)).for_each(|(into, byte)| *into = byte);
         Poll::Ready(Ok(n))
     }
 }

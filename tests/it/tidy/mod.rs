@@ -147,7 +147,7 @@ fn manager_waits_for_no_client(source: &Source) -> Vec<String> {
         "self.on_link_event(",
         "self.remove_all(",
         "self.begin_at(",
-        "self.place(",
+        "self.publish_at(",
     ];
     let others =
         |line: &&str| line.contains(".await") && !waits.iter().any(|wait| line.contains(wait));

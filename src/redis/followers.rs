@@ -4,12 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::hub::command::{Command, Dispatched, Publish, Told};
+use crate::hub::command::{Command, Dispatched, Publish, PublishReply};
+use crate::hub::follower::{Follower, Heard, Step};
 use crate::hub::link_event::LinkEvent;
-use crate::hub::place::{Heard, Place, Step};
 use crate::hub::room::Room;
 use crate::hub::topic::Topic;
-use crate::redis::in_flight::{Asked, Placed, Published, Sent};
+use crate::redis::in_flight::{KeptQuery, Positioned, Published, Sent};
 use crate::redis::incoming::Incoming;
 use crate::redis::resp;
 use crate::redis::session::{End, Session};
@@ -24,22 +24,22 @@ impl Session<'_> {
         if driver.script.keeps(topic) {
             let of = (&driver.reader.names, &*driver.run_id);
             driver.script.read(&mut self.connection.output, of, room, true);
-            driver.places.entry(Arc::clone(room)).or_default().read();
+            driver.followers.entry(Arc::clone(room)).or_default().read();
             self.in_flight.push(Sent::Read(Arc::clone(room)));
         }
     }
 
     /// Asks for what a room keeps, for a reader that is no member.
-    pub(crate) fn ask_kept(&mut self, asked: Asked) {
+    pub(crate) fn query_kept(&mut self, query: KeptQuery) {
         let driver = &*self.driver;
         let of = (&driver.reader.names, &*driver.run_id);
-        driver.script.read(&mut self.connection.output, of, &asked.room, false);
-        self.in_flight.push(Sent::Ask(Box::new(asked)));
+        driver.script.read(&mut self.connection.output, of, &query.room, false);
+        self.in_flight.push(Sent::Query(Box::new(query)));
     }
 
     /// Answers a reader that is no member: `top` is 0 if there is no such room.
-    pub(crate) fn answer_kept(&self, asked: Asked, top: u64, kept: Vec<Incoming>) {
-        let Asked { room, since, limit, reply } = asked;
+    pub(crate) fn answer_kept(&self, query: KeptQuery, top: u64, kept: Vec<Incoming>) {
+        let KeptQuery { room, since, limit, reply } = query;
         let config = &self.driver.script.config;
         let mut copy = Room::new(config.messages_max(&room), 0);
         copy.begin_at(top);
@@ -61,7 +61,7 @@ impl Session<'_> {
         }
         self.kept_alive = time;
         let age = age.to_string();
-        for room in self.driver.places.keys() {
+        for room in self.driver.followers.keys() {
             for key in self.driver.reader.names.keys(&self.driver.run_id, room) {
                 let command: [&[u8]; 3] = [b"PEXPIRE", &key, age.as_bytes()];
                 resp::command(&mut self.connection.output, &command);
@@ -76,7 +76,7 @@ impl Session<'_> {
         let keeps = self.driver.script.keeps(topic);
         if keeps {
             if let Topic::Room(room) = topic {
-                self.driver.places.remove(room);
+                self.driver.followers.remove(room);
             }
             self.driver.topics.entry(topic.clone()).or_default().confirmed = false;
             self.read_kept(topic);
@@ -87,34 +87,39 @@ impl Session<'_> {
     /// Whether what a topic keeps is on its way.
     pub(crate) fn is_reading(&self, topic: &Topic) -> bool {
         let Topic::Room(room) = topic else { return false };
-        self.driver.places.get(room).is_some_and(Place::is_reading)
+        self.driver.followers.get(room).is_some_and(Follower::is_reading)
     }
 
     /// Takes a message that came over the channel of a room. One that does not follow the last is
     /// read from what the room keeps, with all before it.
-    pub(crate) fn place(
+    pub(crate) fn follow(
         &mut self,
         room: &Arc<str>,
-        placed: Placed,
-        reply: Option<Told>,
+        positioned: Positioned,
+        reply: Option<PublishReply>,
     ) -> Option<Command> {
-        let position = placed.position;
-        let Some(place) = self.driver.places.get_mut(room) else {
+        let position = positioned.position;
+        let Some(follower) = self.driver.followers.get_mut(room) else {
             // It was unsubscribed meanwhile.
             let dispatched = Dispatched { position: Some(position), ..Dispatched::to(0) };
             reply.into_iter().for_each(|reply| reply.answer(dispatched));
             return None;
         };
-        match place.hear(position, reply) {
-            Heard::Follows(reply) => return Some(self.placed(room, placed, reply)),
+        match follower.hear(position, reply) {
+            Heard::Follows(reply) => return Some(self.positioned(room, positioned, reply)),
             Heard::Reads => self.read_kept(&Topic::Room(Arc::clone(room))),
             Heard::Waits => {}
         }
         None
     }
 
-    fn placed(&self, room: &Arc<str>, placed: Placed, reply: Option<Told>) -> Command {
-        let Placed { position, except, message } = placed;
+    fn positioned(
+        &self,
+        room: &Arc<str>,
+        positioned: Positioned,
+        reply: Option<PublishReply>,
+    ) -> Command {
+        let Positioned { position, except, message } = positioned;
         let target = Topic::Room(Arc::clone(room)).target();
         self.heard(Publish { target, except, message }, Some(position), reply)
     }
@@ -122,29 +127,29 @@ impl Session<'_> {
     /// Takes what a room keeps: `top` is the position of its newest message, `kept` are the newest
     /// messages, oldest first.
     pub(crate) fn take_kept(&mut self, room: &Arc<str>, top: u64, kept: Vec<Incoming>) {
-        let Some(place) = self.driver.places.get_mut(room) else { return };
-        let placed = |incoming| match incoming {
+        let Some(follower) = self.driver.followers.get_mut(room) else { return };
+        let positioned = |incoming| match incoming {
             Incoming::Message { position, except, message, .. } => {
-                Some(Placed { position, except, message })
+                Some(Positioned { position, except, message })
             }
             _ => None,
         };
-        let kept: Vec<_> = kept.into_iter().filter_map(placed).collect();
-        let positions: Vec<_> = kept.iter().map(|placed| placed.position).collect();
+        let kept: Vec<_> = kept.into_iter().filter_map(positioned).collect();
+        let positions: Vec<_> = kept.iter().map(|positioned| positioned.position).collect();
         // Without steps it was unsubscribed and subscribed again meanwhile.
-        let Some(steps) = place.take(top, &positions) else { return };
+        let Some(steps) = follower.take(top, &positions) else { return };
         let mut kept: Vec<_> = kept.into_iter().map(Some).collect();
         for step in steps {
             match step {
                 Step::Begin { position, is_gap } => {
                     add(&self.driver.link.counters.gaps, u64::from(is_gap));
                     let event = LinkEvent::Begin(Arc::clone(room), position);
-                    self.told.push_back(Command::Backplane(event));
+                    self.commands.push_back(Command::Backplane(event));
                 }
                 Step::Message { index, reply } => {
-                    if let Some(placed) = kept.get_mut(index).and_then(Option::take) {
-                        let command = self.placed(room, placed, reply);
-                        self.told.push_back(command);
+                    if let Some(positioned) = kept.get_mut(index).and_then(Option::take) {
+                        let command = self.positioned(room, positioned, reply);
+                        self.commands.push_back(command);
                     }
                 }
             }
@@ -152,7 +157,7 @@ impl Session<'_> {
         let topic = Topic::Room(Arc::clone(room));
         if self.driver.topics.get(&topic).is_some_and(|state| !state.confirmed) {
             let command = self.subscribed(vec![topic]);
-            self.told.extend(command);
+            self.commands.extend(command);
         }
     }
 

@@ -1,10 +1,10 @@
 //! Where a hub is in a room that the backplane counts and keeps. Plain data, a part of a driver.
 
-use crate::hub::command::{Dispatched, Told};
+use crate::hub::command::{Dispatched, PublishReply};
 
 /// Where a hub is in a room that keeps messages.
 #[derive(Debug, Default)]
-pub(crate) struct Place {
+pub(crate) struct Follower {
     /// The position of the last message that the manager was told, or of the one before the first.
     last: Option<u64>,
     /// How often what the room keeps is asked for. Meanwhile messages that come are dropped: the
@@ -12,14 +12,14 @@ pub(crate) struct Place {
     reads: u32,
     /// Where own messages are answered that were dropped, by position: at most as many as are in
     /// flight.
-    held: Vec<(u64, Told)>,
+    deferred: Vec<(u64, PublishReply)>,
 }
 
 /// What becomes of a message that came.
 #[derive(Debug)]
 pub(crate) enum Heard {
     /// It follows the last, and is for the manager.
-    Follows(Option<Told>),
+    Follows(Option<PublishReply>),
     /// It is dropped, and what the room keeps is to be read.
     Reads,
     /// It is dropped: what the room keeps is on its way.
@@ -32,10 +32,10 @@ pub(crate) enum Step {
     /// The next message has the position after this one; whether something was missed before it.
     Begin { position: u64, is_gap: bool },
     /// The message at this index.
-    Message { index: usize, reply: Option<Told> },
+    Message { index: usize, reply: Option<PublishReply> },
 }
 
-impl Place {
+impl Follower {
     /// Where another process was.
     pub(crate) fn restored(last: u64) -> Self {
         Self { last: Some(last), ..Self::default() }
@@ -54,16 +54,16 @@ impl Place {
     /// The connection is lost, with what was asked for.
     pub(crate) fn interrupt(&mut self) {
         self.reads = 0;
-        self.held.clear();
+        self.deferred.clear();
     }
 
     /// A message came at a position; `reply` hears what becomes of it.
-    pub(crate) fn hear(&mut self, position: u64, reply: Option<Told>) -> Heard {
+    pub(crate) fn hear(&mut self, position: u64, reply: Option<PublishReply>) -> Heard {
         if self.reads == 0 && self.last.is_some_and(|last| last + 1 == position) {
             self.last = Some(position);
             return Heard::Follows(reply);
         }
-        self.held.extend(reply.map(|reply| (position, reply)));
+        self.deferred.extend(reply.map(|reply| (position, reply)));
         if self.reads == 0 { Heard::Reads } else { Heard::Waits }
     }
 
@@ -74,7 +74,7 @@ impl Place {
         if self.reads > 0 {
             return None;
         }
-        let mut held = std::mem::take(&mut self.held);
+        let mut deferred = std::mem::take(&mut self.deferred);
         let is_gap = self.last.is_some();
         // A higher one belongs to an earlier life of the room.
         let mut last = self.last.filter(|last| *last <= top);
@@ -88,15 +88,15 @@ impl Place {
                 steps.push(Step::Begin { position: position - 1, is_gap });
             }
             last = Some(position);
-            let own = held.iter().position(|(held, _)| *held == position);
-            let reply = own.map(|own| held.swap_remove(own).1);
+            let own = deferred.iter().position(|(deferred, _)| *deferred == position);
+            let reply = own.map(|own| deferred.swap_remove(own).1);
             steps.push(Step::Message { index, reply });
         }
         if last != Some(top) {
             // What came last is kept no more, or is longer than the longest message.
             steps.push(Step::Begin { position: top, is_gap });
         }
-        for (position, reply) in held {
+        for (position, reply) in deferred {
             reply.answer(Dispatched { position: Some(position), ..Dispatched::to(0) });
         }
         Some(steps)
@@ -108,47 +108,47 @@ mod tests {
     use super::*;
 
     /// What the manager is told, as numbers: a negative one is where it begins.
-    fn take(place: &mut Place, top: u64, kept: &[u64]) -> Vec<i64> {
-        let steps = place.take(top, kept).expect("no other read");
+    fn take(follower: &mut Follower, top: u64, kept: &[u64]) -> Vec<i64> {
+        let steps = follower.take(top, kept).expect("no other read");
         let number = |step| match step {
             Step::Begin { position, .. } => -(position as i64),
             Step::Message { index, .. } => kept[index] as i64,
         };
         steps.into_iter().map(number).collect()
     }
-    fn follows(place: &mut Place, position: u64) -> bool {
-        matches!(place.hear(position, None), Heard::Follows(None))
+    fn follows(follower: &mut Follower, position: u64) -> bool {
+        matches!(follower.hear(position, None), Heard::Follows(None))
     }
 
     #[test]
     fn what_is_told_has_no_silent_gap() {
-        let mut place = Place::default();
-        place.read();
-        assert!(matches!(place.hear(12, None), Heard::Waits));
-        assert_eq!(take(&mut place, 12, &[10, 11, 12]), [-9, 10, 11, 12]);
-        assert!(follows(&mut place, 13));
-        assert!(matches!(place.hear(15, None), Heard::Reads), "it does not follow");
-        place.read();
-        assert_eq!(take(&mut place, 15, &[13, 14, 15]), [14, 15]);
-        place.read();
-        assert_eq!(take(&mut place, 20, &[18, 19, 20]), [-17, 18, 19, 20], "16 and 17 are gone");
-        place.read();
-        assert_eq!(take(&mut place, 22, &[]), [-22], "nothing is kept");
-        place.read();
-        assert_eq!(take(&mut place, 5, &[4, 5]), [-3, 4, 5], "another life");
-        assert!(follows(&mut place, 6) && !follows(&mut place, 6));
+        let mut follower = Follower::default();
+        follower.read();
+        assert!(matches!(follower.hear(12, None), Heard::Waits));
+        assert_eq!(take(&mut follower, 12, &[10, 11, 12]), [-9, 10, 11, 12]);
+        assert!(follows(&mut follower, 13));
+        assert!(matches!(follower.hear(15, None), Heard::Reads), "it does not follow");
+        follower.read();
+        assert_eq!(take(&mut follower, 15, &[13, 14, 15]), [14, 15]);
+        follower.read();
+        assert_eq!(take(&mut follower, 20, &[18, 19, 20]), [-17, 18, 19, 20], "16 and 17 are gone");
+        follower.read();
+        assert_eq!(take(&mut follower, 22, &[]), [-22], "nothing is kept");
+        follower.read();
+        assert_eq!(take(&mut follower, 5, &[4, 5]), [-3, 4, 5], "another life");
+        assert!(follows(&mut follower, 6) && !follows(&mut follower, 6));
     }
 
     #[test]
     fn of_several_reads_the_last_counts_and_a_lost_one_is_not_waited_for() {
-        let mut place = Place::default();
-        place.read();
-        place.read();
-        assert!(place.take(11, &[10, 11]).is_none(), "another answer is on its way");
-        assert!(matches!(place.hear(12, None), Heard::Waits));
-        assert_eq!(take(&mut place, 12, &[11, 12]), [-10, 11, 12]);
-        place.read();
-        place.interrupt();
-        assert!(!place.is_reading() && follows(&mut place, 13));
+        let mut follower = Follower::default();
+        follower.read();
+        follower.read();
+        assert!(follower.take(11, &[10, 11]).is_none(), "another answer is on its way");
+        assert!(matches!(follower.hear(12, None), Heard::Waits));
+        assert_eq!(take(&mut follower, 12, &[11, 12]), [-10, 11, 12]);
+        follower.read();
+        follower.interrupt();
+        assert!(!follower.is_reading() && follows(&mut follower, 13));
     }
 }
