@@ -306,7 +306,7 @@ config! {
     /// The time for a handshake, or for the head of any other request and its hooks, however slowly
     /// the bytes arrive. Also how long a body may make no progress. Default 5 s; then 408. A body that
     /// takes longer than this gives up its slot among the
-    /// [`handshakes`](Self#structfield.handshakes), and goes on until a client needs its place.
+    /// [`handshakes`](Self#structfield.handshakes), and goes on until a client needs its permit.
     handshake_timeout: Duration = Self::HANDSHAKE_TIMEOUT;
     /// How long a connection may wait for its next request. Default 75 s: longer than the 60 s for
     /// which proxies keep connections. The hub closes it sooner if the limit on clients leaves no
@@ -324,7 +324,7 @@ config! {
     pong_timeout: Duration = Self::PONG_TIMEOUT;
     /// How long writing may make no progress while bytes wait to be written. Default 10 s; then the
     /// client counts as slow. The connection of a response is closed after four times as long, and
-    /// after 300 s in all; past `write_timeout` it ends if a client needs its place. On Linux the
+    /// after 300 s in all; past `write_timeout` it ends if a client needs its permit. On Linux the
     /// kernel's 20 s apply too, as for [`pong_timeout`](Self#structfield.pong_timeout), but not to a
     /// response of more than 16 KiB.
     write_timeout: Duration = Self::WRITE_TIMEOUT;
@@ -406,7 +406,7 @@ config! {
     /// or are behind; of the rules that match its name the longest counts. Default none. A message
     /// to such a room makes it, also without a member.
     ///
-    /// A kept message is the one that the queues share. Beside it a place takes 24 bytes.
+    /// A kept message is the one that the queues share. Beside it the ring takes 24 bytes.
     history: Vec<HistoryRule> = Vec::new();
     /// Bytes of frames that one room keeps. Default 256 KiB; at most
     /// [`history_memory`](Self#structfield.history_memory) counts.

@@ -131,7 +131,7 @@
 //! ```
 //!
 //! A thread without an executor publishes too: [`Hub::try_publish`] never waits, and
-//! `smol::block_on(hub.publish(..))` waits for a place in the inbox.
+//! `smol::block_on(hub.publish(..))` waits for room in the inbox.
 //!
 //! # Four ways to serve
 //!

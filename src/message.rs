@@ -149,12 +149,12 @@ impl Message {
         self.0.deflated.set(deflated).is_ok() && is_made
     }
 
-    /// Whether it is settled what clients of [`Encoding::Deflate`] get.
+    /// Whether the frame that clients of [`Encoding::Deflate`] get is fixed.
     pub(crate) fn is_deflate_fixed(&self) -> bool {
         self.0.deflated.get().is_some()
     }
 
-    /// Settles what clients of [`Encoding::Deflate`] get from now on; returns whether that is
+    /// Fixes what clients of [`Encoding::Deflate`] get from now on; returns whether that is
     /// another frame than the plain one.
     pub(crate) fn fix_deflated(&self) -> bool {
         self.0.deflated.get_or_init(|| None).is_some()

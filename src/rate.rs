@@ -80,7 +80,7 @@ impl Meter {
         self.paid_until <= now
     }
 
-    /// When it is settled.
+    /// When all that was sent is paid for.
     pub(crate) fn paid_until(&self) -> Instant {
         self.paid_until
     }

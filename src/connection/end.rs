@@ -81,8 +81,8 @@ pub(crate) trait Ending<'a> {
 
 /// Has the manager let go of the client, and ends its connection as `end` asks for; returns why it
 /// ended.
-///
-/// Not an `async fn`: only here, where the connection is generic, the compiler sees that it is `Send`.
+// Not an `async fn`: only here, where the connection is generic, the compiler sees that it is
+// `Send`.
 #[expect(clippy::manual_async_fn, reason = "it has to be `Send`")]
 pub(crate) fn finish<'a: 'c, 'c, C: Ending<'a> + Send>(
     connection: &'c mut C,

@@ -82,7 +82,7 @@ impl<T: Transport> Output<'_, T> {
 /// The outgoing half of a connection. Its stream and its encoder are the caller's.
 #[derive(Debug)]
 pub(crate) struct Outgoing<'a> {
-    /// The client's queue and its place in the registry.
+    /// The client's queue and its entry in the registry.
     pub(crate) registered: Registered,
     pub(crate) timeouts: Timeouts<'a>,
 }

@@ -44,7 +44,7 @@ const STALLS: u32 = 4;
 ///
 /// A peer may read slowly as long as it makes progress: with a `slot` there may be none for
 /// [`STALLS`] write timeouts, and it takes [`RESPONSE_SECONDS_MAX`] at most, and beyond the time of a
-/// handshake a place that no client needs. Without one, or once that is lost, the response has the
+/// handshake an idle permit. Without one, or once that is lost, the response has the
 /// write timeout in all.
 pub(crate) async fn write_response<T: Transport>(
     hub: &Hub,

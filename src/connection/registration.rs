@@ -224,7 +224,7 @@ fn rate_of(hub: &Hub) -> Rate {
     Rate::of(config.max_rate, config.max_rate_bytes)
 }
 
-/// Takes the place of a client, if there is one and memory is not short.
+/// Takes the permit of a client, if one is left and memory is not short.
 pub(crate) fn client_permit(hub: &Hub, network: Option<u128>) -> Result<ClientPermit, Response> {
     if hub.memory().should_shed() {
         hub.want_eviction();
@@ -235,7 +235,7 @@ pub(crate) fn client_permit(hub: &Hub, network: Option<u128>) -> Result<ClientPe
     hub.shared().admissions.client(network).map_err(crowded)
 }
 
-/// Takes the place of a reader of events, if there is one and memory is not short.
+/// Takes the permit of a reader of events, if one is left and memory is not short.
 pub(crate) fn event_reader_permit(
     hub: &Hub,
     network: Option<u128>,

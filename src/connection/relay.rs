@@ -191,7 +191,7 @@ async fn answer(client: &Client) -> Result<(), Disconnect> {
     Ok(())
 }
 
-/// Waits for a place in the inbox, with the message that had none.
+/// Waits for room in the inbox, with the message that had none.
 async fn send_again(
     client: &Client,
     state: &ClientState,

@@ -1,6 +1,6 @@
 //! Chunked bodies (RFC 9112 7.1), strictly read.
 //!
-//! Two readers that find the end of a body at different places are two readers of different
+//! Two readers that find the end of a body at different offsets are two readers of different
 //! requests. So a line ends with CR LF and holds no other control character, and nothing is made good.
 
 use http::StatusCode;

@@ -14,8 +14,7 @@ use crate::message::Message;
 use crate::time::clock::unix_seconds;
 
 /// A response, most often with a sentence as its body.
-///
-/// Boxed, since it is what most functions here may fail with, and is moved from one to the next.
+// Boxed, since it is what most functions here may fail with, and is moved from one to the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Response(Box<Parts>);
 
@@ -288,7 +287,7 @@ pub(crate) fn allow(method: &Method, methods: &'static str) -> Result<(), Respon
     Err(Response::new(StatusCode::METHOD_NOT_ALLOWED, sentence).header("Allow", methods))
 }
 
-/// What clients are told to wait when there is no place for them, in seconds.
+/// What clients are told to wait when no permit is left for them, in seconds.
 const RETRY_AFTER: &str = "5";
 
 /// The hub admits no client any more.
@@ -296,7 +295,7 @@ pub(crate) fn draining() -> Response {
     unavailable("the hub is shutting down")
 }
 
-/// There is no place for the client now.
+/// No permit is left for the client now.
 pub(crate) fn unavailable(sentence: &'static str) -> Response {
     Response::new(StatusCode::SERVICE_UNAVAILABLE, sentence).header("Retry-After", RETRY_AFTER)
 }

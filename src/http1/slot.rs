@@ -16,7 +16,7 @@ use crate::time::timers::Deadline;
 pub(crate) struct Slot<'a> {
     hub: &'a Hub,
     pub(crate) permit: Option<HandshakePermit>,
-    /// The place of a connection whose body or response takes longer than a handshake may, or that
+    /// The idle permit of a connection whose body or response takes longer than a handshake may, or that
     /// stays for its next request.
     pub(crate) keep_alive: Option<KeepAlivePermit>,
     pub(crate) deadline: Deadline<'a>,
@@ -42,24 +42,24 @@ impl<'a> Slot<'a> {
         self.permit.as_ref().is_none_or(HandshakePermit::is_late)
     }
 
-    /// Takes a place that no client needs, for the time behind the request; `false` if none is free.
+    /// Takes an idle permit, for the time behind the request; `false` if clients need them all.
     pub(crate) fn takes_idle_permit(&mut self) -> bool {
         self.keep_alive = self.keep_alive.take().or_else(|| self.hub.shared().admissions.idle());
         self.keep_alive.is_some()
     }
 
-    /// Gives the permit and the place back: the request has another place, and lasts as long as it may.
+    /// Gives both permits back: the request has that of a client, and lasts as long as it may.
     pub(crate) fn release(&mut self) {
         (self.permit, self.keep_alive) = (None, None);
     }
 
     /// Ready once a request that is still under way has to end. Past the deadline it gives the permit
-    /// back and stays for as long as there is a place that no client needs.
+    /// back and stays for as long as it has an idle permit.
     pub(crate) fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.permit.is_some() {
             ready!(Pin::new(&mut self.deadline).poll(cx));
             self.permit = None;
-            // A connection that stays for its next request has a place already.
+            // A connection that stays for its next request has an idle permit already.
             self.takes_idle_permit();
         }
         let Some(permit) = &mut self.keep_alive else { return Poll::Ready(()) };

@@ -141,12 +141,12 @@ impl Drop for Owed {
     }
 }
 
-/// The acknowledgements that one client owes, in order: each with the place of its message.
+/// The acknowledgements that one client owes, in order: each with the number of its message.
 ///
 /// A client that owes none has no list.
 #[derive(Debug)]
 pub(crate) struct OwedList {
-    /// The place of each message, in its room or in a backlog that has passed on `passed` messages.
+    /// The number of each message, in its room or in a backlog that has passed on `passed` messages.
     owed: Vec<(u64, Owed)>,
     passed: u64,
     charge: Charge,

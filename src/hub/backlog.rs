@@ -17,7 +17,7 @@ const STAGE_MAX: usize = 32;
 /// A client's messages, oldest first, bounded in messages and in bytes.
 ///
 /// Messages wait in a bounded channel, filled by `try_send`. The oldest are taken out of it and
-/// staged: a channel has no place for the rest of a message, and cannot be looked into.
+/// staged: a channel has no slot for the rest of a message, and cannot be looked into.
 ///
 /// Sizes are 32 bits wide, as no limit is past 2^30
 /// ([`Config::LIMIT_MAX`](crate::Config::LIMIT_MAX)).
@@ -47,7 +47,7 @@ pub(crate) struct Backlog {
 struct Channel {
     sender: Sender<Message>,
     receiver: Receiver<Message>,
-    /// The memory of the channel, and of the messages' places in `staged`.
+    /// The memory of the channel, and of the messages' slots in `staged`.
     _charge: Charge,
 }
 
@@ -62,7 +62,7 @@ impl Channel {
 
 /// The memory that the backlog of a client takes, beside its messages.
 ///
-/// A channel is about 700 bytes, and a place in it a message and a count.
+/// A channel is about 700 bytes, and a slot in it a message and a count.
 pub(crate) const fn backlog_size(messages: usize) -> usize {
     const CHANNEL: usize = 768;
     const SLOT: usize = size_of::<Message>() + size_of::<usize>();
@@ -72,8 +72,7 @@ pub(crate) const fn backlog_size(messages: usize) -> usize {
 
 impl Backlog {
     /// Makes an empty backlog at the tick `since`.
-    ///
-    /// Boxed: few clients are behind, and every queue has a place for one.
+    // Boxed: few clients are behind, and every queue has room for one.
     pub(crate) fn new(encoding: Encoding, since: u32) -> Box<Self> {
         Box::new(Self {
             staged: VecDeque::new(),

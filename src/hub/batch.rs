@@ -45,7 +45,7 @@ impl JoinedFrames {
     }
 
     /// No frame side by side, of messages for one client that gets frames of this encoding. A plain
-    /// one settles nothing for others.
+    /// one fixes nothing for others.
     pub(crate) fn none(messages: &[Message], encoding: Encoding) -> Self {
         let is_deflated = encoding == Encoding::Deflate && fix_deflated(messages);
         Self { is_deflated, ..Self::default() }
@@ -62,8 +62,8 @@ impl JoinedFrames {
 pub(crate) struct Batch<'a> {
     messages: &'a [Message],
     plain: Frames<'a>,
-    /// Those of clients that get compressed ones, if any of them differs. Boxed, so that a batch
-    /// without them has no room for them.
+    /// Those of clients that get compressed ones, if any of them differs.
+    // Boxed, so that a batch without them has no room for them.
     deflated: Option<Box<Frames<'a>>>,
     /// Whose members get them.
     audience: Audience<'a>,
@@ -230,7 +230,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Settles what clients that get compressed frames get of messages; returns whether any of it
+/// Fixes what clients that get compressed frames get of messages; returns whether any of it
 /// differs from the plain frames.
 ///
 /// Once for all of them: a frame must not become another one while a client has a part of it.

@@ -1,4 +1,4 @@
-//! A client's place among the messages of a room.
+//! A client's cursor in a room.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ impl Reading {
     pub(crate) const PLAIN: Self = Self { reader: Reader::Plain, since: None, ends: false };
 }
 
-/// A client's place among the messages of a room: behind it are the messages that the client has
+/// Where a client is among the messages of a room: behind it are the messages that the client has
 /// been handed, before it those that it reads from what the room keeps.
 ///
 /// A client whose cursor stands at the newest message is live: it is pushed each message as it comes.
@@ -55,7 +55,7 @@ pub(crate) struct Cursor {
     pub(crate) reader: Reader,
     /// Whether the client ends when the cursor meets the newest message.
     pub(crate) ends: bool,
-    /// Whether the room keeps messages. Then it takes the place of a queue with
+    /// Whether the room keeps messages. Then it does what a queue does with
     /// [`Overflow::Replay`](crate::Overflow::Replay): the cursor stays behind what does not go out at once.
     pub(crate) keeps: bool,
     /// Whether the positions of the room come from the backplane, so that only what has one counts.

@@ -16,7 +16,7 @@ pub(crate) struct Entry {
     pub(crate) queue: Arc<Queue>,
     /// Unless it is anonymous.
     pub(crate) user: Option<Arc<str>>,
-    /// The rooms the client is in, with its place among the members of each.
+    /// The rooms the client is in, with its index among the members of each.
     pub(crate) memberships: Vec<Membership>,
 }
 
@@ -25,7 +25,7 @@ pub(crate) struct Entry {
 pub(crate) struct Membership {
     /// The index's own copy of the name.
     pub(crate) room: Arc<str>,
-    /// The client's place among the members.
+    /// The client's index among the members.
     pub(crate) index: u32,
 }
 

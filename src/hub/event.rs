@@ -173,7 +173,7 @@ pub(crate) struct EventQueue {
 
 struct State {
     waiting: VecDeque<HubEvent>,
-    /// Events that had no place since the newest that waits.
+    /// Events for which there was no room since the newest that waits.
     missed: u64,
     /// The manager has ended.
     is_over: bool,
@@ -191,7 +191,7 @@ impl EventQueue {
         Arc::new(Self { filter, events_max, state })
     }
 
-    /// Adds an event, or counts it as missed. The gap takes a place too.
+    /// Adds an event, or counts it as missed. The gap counts as one.
     fn push(&self, event: &HubEvent) {
         if !self.filter.passes(event.room.as_deref()) {
             return;

@@ -12,7 +12,7 @@ pub(crate) struct Extras {
     /// Messages that the client has missed to the overflow policy, or to a room that keeps them no
     /// more.
     pub(crate) missed: u64,
-    /// Its place in the one room whose messages it counts.
+    /// Its cursor in the one room whose messages it counts.
     pub(crate) cursor: Option<Cursor>,
     /// Whether the client is the embedding program: it has no peer, and no process takes it over.
     pub(crate) is_program: bool,

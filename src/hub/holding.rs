@@ -26,7 +26,7 @@ pub(crate) struct Holding {
     /// The connections that wait; at most one entry for each while the hub is held.
     parked: Mutex<Vec<Parked>>,
     /// Connections among those that have ended since. Their entries stay: the manager may have been
-    /// asked with their places.
+    /// asked with their indexes.
     ended: AtomicUsize,
     /// Connections for which no hand-over waits: without a socket, or with nothing more to write.
     detached: AtomicUsize,
@@ -71,7 +71,7 @@ pub(crate) enum WaitsFor {
 /// A client that another process takes over, as the registry has it.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    /// Its place among the connections that were parked.
+    /// Its index among the connections that were parked.
     pub(crate) index: usize,
     pub(crate) since: u32,
     pub(crate) user: Option<Arc<str>>,

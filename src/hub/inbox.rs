@@ -251,9 +251,8 @@ impl Inbox {
 }
 
 /// Ready once a command is in the inbox.
-///
-/// Boxed where it waits, which is rare: unboxed it would give every caller's future room for three
-/// commands.
+// Boxed where it waits, which is rare: unboxed it would give every caller's future room for three
+// commands.
 pub(crate) struct Sending<'a>(Option<PendingSend<'a>>);
 
 type PendingSend<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;

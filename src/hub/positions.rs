@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 /// The position of each message of a backlog, or 0 for one that has none: it was not for the room
-/// whose messages the client counts. Consecutive positions take one place together.
+/// whose messages the client counts. Consecutive positions take one span together.
 #[derive(Debug, Default)]
 pub(crate) struct Positions {
     spans: VecDeque<Span>,

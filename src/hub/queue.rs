@@ -124,7 +124,7 @@ pub(crate) struct Clean {
     /// Messages that it has missed to the overflow policy.
     pub(crate) missed: u64,
     pub(crate) encoding: Encoding,
-    /// Its place among the messages of a room.
+    /// Its cursor in a room.
     pub(crate) cursor: Option<state::Cursor>,
 }
 

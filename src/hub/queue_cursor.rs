@@ -12,7 +12,7 @@ use crate::stats::add;
 use crate::sync::MutexGuard;
 
 impl Queue {
-    /// Gives the client a place among the messages of its room.
+    /// Gives the client a cursor in its room.
     pub(crate) fn set_cursor(&self, cursor: Cursor) {
         self.lock().extras.get_or_insert_default().cursor = Some(cursor);
     }

@@ -127,7 +127,7 @@ impl Registry {
         rooms.chain(self.users.names().map(|user| Topic::User(Arc::clone(user))))
     }
 
-    /// Inserts a client into its first rooms, all of them or none. In the same step it gets its place
+    /// Inserts a client into its first rooms, all of them or none. In the same step it gets its cursor
     /// among the messages of its room, so that it misses none and hears none twice.
     pub(crate) fn insert(
         &mut self,
@@ -165,7 +165,7 @@ impl Registry {
         Ok(Inserted { id, begin })
     }
 
-    /// Gives a client that needs one its place among the messages of its room; returns where it
+    /// Gives a client that needs one its cursor in its room; returns where it
     /// begins, if it is told of positions.
     fn begin(&mut self, id: ClientId, name: &Arc<str>, reading: Reading) -> Option<Begin> {
         let queue = &self.entries[id.slot as usize].queue;
@@ -713,7 +713,7 @@ impl Registry {
     /// Rooms and how many members each has, in the order of names, from behind `after`.
     pub(crate) fn list_rooms(&self, after: &str, limit: usize) -> Vec<(Arc<str>, usize)> {
         let behind = self.rooms.iter().filter(|(name, _)| &***name > after);
-        // Not more places than there are rooms: the program asks for all of them.
+        // Not more entries than there are rooms: the program asks for all of them.
         let limit = limit.min(self.rooms.len());
         lowest(behind.map(|(name, room)| (name, room.len())), limit)
             .map(|(name, members)| (Arc::clone(name), members))
@@ -782,7 +782,7 @@ impl Registry {
         self.users.shrink(KEEP);
     }
 
-    /// Places that slab and indexes hold memory for.
+    /// Entries that slab and indexes have memory for.
     #[cfg(test)]
     pub(crate) fn capacity(&self) -> usize {
         self.entries.capacity() + self.rooms.capacity() + self.users.capacity()

@@ -84,13 +84,13 @@ impl Room {
         }
     }
 
-    /// Adds a client that is no member; returns its place.
+    /// Adds a client that is no member; returns its index.
     pub(crate) fn add(&mut self, slot: u32) -> u32 {
         self.members.push(slot);
         self.members.len() as u32 - 1
     }
 
-    /// Removes the member at a place, in constant time: the last member moves there, unless it was
+    /// Removes the member at an index, in constant time: the last member moves there, unless it was
     /// that one. Returns the member that has moved.
     pub(crate) fn remove(&mut self, index: u32) -> Option<u32> {
         self.members.swap_remove(index as usize);
@@ -271,7 +271,7 @@ impl Room {
         self.kept.as_deref().map_or(0, last).saturating_add(age)
     }
 
-    /// The members, in the order of their places.
+    /// The members, in the order of their indexes.
     pub(crate) fn members(&self) -> &[u32] {
         &self.members
     }
@@ -286,7 +286,7 @@ impl Room {
         self.members.is_empty()
     }
 
-    /// Places that the room holds memory for.
+    /// Members that the room has memory for.
     #[cfg(test)]
     pub(crate) fn capacity(&self) -> usize {
         self.members.capacity()

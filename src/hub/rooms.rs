@@ -23,7 +23,7 @@ const SWEEP_INTERVAL: u64 = 1_000_000_000;
 /// at for each message.
 const SHED_SHARE: usize = 32;
 
-/// Rooms without a member that go at most when a new room needs a place: one, but more of a hub that
+/// Rooms without a member that go at most when a new room is made: one, but more of a hub that
 /// another process has left with more rooms than may be here. Each is a pass over all rooms.
 const FORGOTTEN_MAX: usize = 8;
 
@@ -31,7 +31,7 @@ const FORGOTTEN_MAX: usize = 8;
 ///
 /// A room exists while it has a member. One that keeps messages, or the count of a reader that came
 /// with `since`, stays for some time without any. It counts as a room, and goes first when a new
-/// room needs its place.
+/// room is made.
 #[derive(Debug)]
 pub(crate) struct Rooms {
     rooms: HashMap<Arc<str>, Room>,
@@ -148,7 +148,7 @@ impl Rooms {
     }
 
     /// Adds a client of another process to a room; returns the index's own copy of the name, and the
-    /// client's place.
+    /// client's index among the members.
     pub(crate) fn add_restored(&mut self, name: &Arc<str>, slot: u32) -> (Arc<str>, u32) {
         if !self.rooms.contains_key(name) {
             self.insert(name);
@@ -181,7 +181,7 @@ impl Rooms {
     }
 
     /// Adds a client to a room that it is not in, and makes the room if need be; returns the index's
-    /// own copy of the name, and the client's place. `None` if no further room may exist.
+    /// own copy of the name, and the client's index among the members. `None` if no further room may exist.
     pub(crate) fn add(&mut self, name: &Arc<str>, slot: u32) -> Option<(Arc<str>, u32)> {
         self.make(name)?;
         let (own, _) = self.rooms.get_key_value(name)?;
@@ -191,8 +191,8 @@ impl Rooms {
         Some((own, room.add(slot)))
     }
 
-    /// Takes the member at a place out of a room, and the room off the index with its last member
-    /// unless it outlives that. Returns the member that has moved to the place.
+    /// Takes the member at an index out of a room, and the room off the index with its last member
+    /// unless it outlives that. Returns the member that has moved to the index.
     pub(crate) fn remove(&mut self, name: &Arc<str>, index: u32) -> Option<u32> {
         let room = self.rooms.get_mut(name)?;
         let moved = room.remove(index);
@@ -480,7 +480,7 @@ impl Rooms {
         self.config.messages_max(name)
     }
 
-    /// Places that the index holds memory for.
+    /// Entries that the index has memory for.
     #[cfg(test)]
     pub(crate) fn capacity(&self) -> usize {
         self.rooms.capacity() + self.rooms.values().map(Room::capacity).sum::<usize>()

@@ -19,14 +19,14 @@ const BUFFERS: usize = allocation(1024) + allocation(3 * 1024) + allocation(1024
 /// the room keeps is charged where it is kept.
 pub(crate) const NAME: usize = allocation(128 + 16) + 2 * 72 + allocation(16);
 
-/// Bytes of a client's membership in a room: its own entry, and its place in the list of members,
+/// Bytes of a client's membership in a room: its own entry, and its index in the list of members,
 /// each in a list that doubles.
 const MEMBERSHIP: usize = 2 * (24 + 4);
 
 /// Bytes that the kernel takes for a connection that is not accepted yet.
 const KERNEL: usize = 4096;
 
-/// Bytes of a command's place in the inbox.
+/// Bytes of a command's slot in the inbox.
 const COMMAND: usize = 128;
 
 /// Bytes of a request head of 8 KiB with 64 headers, read and parsed.
@@ -106,7 +106,7 @@ impl Sizing {
     pub const START: usize = 1_900_000;
 
     /// Bytes of an idle client without what is in its buffers: in the process its task, its queue
-    /// and its place in the registry, in the kernel its socket, its file and its place in epoll.
+    /// and its entry in the registry, in the kernel its socket, its file and its entry in epoll.
     ///
     /// `cargo bench --bench ceiling` measures it in a cgroup, and fails when it is more.
     pub const IDLE_CLIENT: usize = 6_600;

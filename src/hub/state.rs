@@ -46,7 +46,7 @@ pub(crate) struct Kept {
     pub(crate) except: Option<(u32, u32)>,
 }
 
-/// A connection. Its descriptor has the same place among the descriptors as its line among the lines.
+/// A connection. Its descriptor has the same index among the descriptors as its line among the lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Connection {
     /// Where it comes from, as the type `Peer` writes it.
@@ -71,7 +71,7 @@ pub(crate) struct Client {
     pub(crate) missed: u64,
     /// Whether it and the hub may compress what they send.
     pub(crate) deflates: bool,
-    /// Its place among the messages of a room.
+    /// Its cursor.
     pub(crate) cursor: Option<Cursor>,
     /// Milliseconds since bytes came from the peer.
     pub(crate) idle: u32,
@@ -79,7 +79,7 @@ pub(crate) struct Client {
     pub(crate) about: String,
 }
 
-/// A client's place among the messages of a room.
+/// A client's cursor in its room.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Cursor {
     pub(crate) room: String,

@@ -54,7 +54,7 @@ impl UserIndex {
         self.slots.keys()
     }
 
-    /// Places that the index holds memory for.
+    /// Entries that the index has memory for.
     #[cfg(test)]
     pub(crate) fn capacity(&self) -> usize {
         self.slots.capacity() + self.slots.values().map(Vec::capacity).sum::<usize>()

@@ -13,9 +13,9 @@ const SWEEP_MIN: usize = 64;
 
 /// The readers that wait, by room. A reader makes no room: it waits for one that is not there as well.
 ///
-/// Each has a place among the clients of the hub. A reader that gives up stays in its list until a
+/// Each has the permit of a client. A reader that gives up stays in its list until a
 /// message comes, or until half of those of its room have given up. So there are at most twice as
-/// many as places, and [`SWEEP_MIN`], and a room that all have given up has none.
+/// many as permits, and [`SWEEP_MIN`], and a room that all have given up has none.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     rooms: HashMap<Arc<str>, Waiting>,

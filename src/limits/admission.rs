@@ -304,8 +304,8 @@ impl Drop for KeepAlivePermit {
 #[derive(Debug)]
 pub(crate) struct ClientPermit {
     admissions: Arc<Admissions>,
-    /// The network it is counted under, if networks are. Boxed: few hubs count them, and every
-    /// client has the field.
+    /// The network it is counted under, if networks are.
+    // Boxed: few hubs count them, and every client has the field.
     ip: Option<Box<u128>>,
 }
 

@@ -6,7 +6,8 @@ use slab::Slab;
 
 use crate::net::readiness::Readiness;
 
-/// The place of a socket. Together with its number it is the token of the socket's events.
+/// The token of a socket's events: the key of its entry, and a number that no earlier socket with this
+/// key had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct EventToken {
     number: u32,

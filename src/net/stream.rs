@@ -12,7 +12,7 @@ use crate::hub::holding::Handle;
 use crate::hub::queue::DirectWriter;
 
 /// Seconds that a response may take in all while its peer keeps reading: 1 MiB at 3.5 KiB/s. It costs
-/// the memory of the response, and a place that no client needs.
+/// the memory of the response, and an idle permit that no client needs.
 pub(crate) const RESPONSE_SECONDS_MAX: u32 = 300;
 
 /// A stream, and what some streams can do beyond reading and writing.

@@ -116,7 +116,7 @@ impl InFlight {
         self.sent.push_back(sent);
     }
 
-    /// Takes the place where the recipients of the next own message are answered.
+    /// Takes the reply to the publisher of the next own message.
     pub(crate) fn came_back(&mut self) -> Option<PublishReply> {
         self.own.pop_front().and_then(|(_, reply)| reply)
     }

@@ -118,7 +118,7 @@ impl<'a> Session<'a> {
         (end, self.in_flight.messages() as u64)
     }
 
-    /// The steps are plain functions, and the manager is told in one place: each place that waits
+    /// The steps are plain functions, and commands go to the manager at one point: each point that waits
     /// would have all of the waiting in the binary.
     async fn work(&mut self) -> Result<Infallible, End> {
         self.subscribe_all();

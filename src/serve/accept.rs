@@ -352,9 +352,8 @@ async fn watch_executor(hub: Hub, runs: Arc<AtomicBool>) -> Result<(), Error> {
 }
 
 /// Runs a connection that was accepted.
-///
-/// Not an `async fn`: what a task is given keeps its memory for as long as the task lives, moved on
-/// or not, and a pointer is the smallest.
+// Not an `async fn`: what a task is given keeps its memory for as long as the task lives, moved on
+// or not, and a pointer is the smallest.
 fn run<A: Acceptor, H: Handler>(
     hub: Hub,
     arrived: Box<(A, Socket, Peer, HandshakePermit)>,
@@ -384,8 +383,7 @@ pub(crate) fn connect<'a, T: Transport + 'a, H: Handler>(
 }
 
 /// A connection: its stream, its requests, then its client.
-///
-/// Not an `async fn`, which would keep memory for every argument beside what becomes of it.
+// Not an `async fn`, which would keep memory for every argument beside what becomes of it.
 fn connect_through<'a, T: Transport + 'a, H: Handler>(
     hub: &'a Hub,
     accepting: impl Future<Output = io::Result<T>> + Send + 'a,

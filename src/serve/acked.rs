@@ -20,7 +20,7 @@ use crate::serve::publish::{BodyKind, dispatch, published_as, read_message};
 
 /// Publishes the body of a request, once the hook has allowed it, and waits for its recipients.
 ///
-/// From the body on the request has the place of a client, and no slot among the handshakes. The wait
+/// From the body on the request has the permit of a client, and no slot among the handshakes. The wait
 /// ends early, with the count so far, when the hub drains or the permission of the request ends.
 pub(crate) async fn publish_acked<T: Transport, H: Handler>(
     stream: &mut HttpStream<'_, T>,

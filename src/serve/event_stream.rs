@@ -43,7 +43,7 @@ const CHARGE: usize = HEAD_CHARGE + 2 * BATCH;
 
 /// Answers a request for events, once the hook has allowed it. Returns why there is no other answer.
 ///
-/// The request gives its slot among the handshakes back, and has one of the places for readers of
+/// The request gives its slot among the handshakes back, and has one of the permits for readers of
 /// events.
 pub(crate) async fn stream_events<T: Transport, H: Handler>(
     stream: &mut HttpStream<'_, T>,

@@ -44,8 +44,8 @@ const LOOK_MAX: Duration = Duration::from_millis(5);
 /// enough, it does not wait for the backplane again.
 const FLUSH_MAX: Duration = Duration::from_millis(100);
 
-/// Turns that the connections left behind have, to write their close frames.
-const LAST_TURNS: usize = 16;
+/// Yields in which the connections that are left behind write their close frames.
+const LAST_YIELDS: usize = 16;
 
 /// A hub that stands still, so that another process can take it over.
 ///
@@ -191,7 +191,7 @@ impl Hub {
         let mut guard = HoldGuard(Some(self));
         let (parked, roster) = self.collect().await?;
         if roster.left > 0 {
-            for _ in 0..LAST_TURNS {
+            for _ in 0..LAST_YIELDS {
                 yield_now().await;
             }
         }

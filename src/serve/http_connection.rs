@@ -82,9 +82,8 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
     /// what carries its bytes. `Err` when none does.
     ///
     /// A permit is held while a request is under way. A connection that waits for its next one has
-    /// a place that no client needs instead.
-    ///
-    /// Not an `async fn`, which would keep memory for every argument.
+    /// an idle permit instead.
+    // Not an `async fn`, which would keep memory for every argument.
     pub(crate) fn run(
         hub: &'a Hub,
         accepting: impl Future<Output = io::Result<T>> + Send,
@@ -112,7 +111,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                     yield_now().await;
                 } else if !connection.stream.buffer.is_empty() || connection.wait(&mut idle).await {
                     // A client that pipelines has given its permit back: it keeps no other out. The
-                    // place is kept until the next permit is there: without either, nothing would
+                    // idle permit is kept until the next permit is there: without either, nothing would
                     // count the connection.
                     permit = Box::pin(acquire_handshake(connection.stream.hub)).await;
                 }
@@ -155,9 +154,8 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
     }
 
     /// Waits for the first bytes of the next request; `false` if there will be none: the peer has
-    /// left, time is over, the hub ends, or a client needs the place.
-    ///
-    /// Not an `async fn`: an idle connection is mostly this, and would keep its arguments twice.
+    /// left, time is over, the hub ends, or a client needs the permit.
+    // Not an `async fn`: an idle connection is mostly this, and would keep its arguments twice.
     fn wait(&mut self, idle: &mut KeepAlivePermit) -> impl Future<Output = bool> {
         let stream = &mut self.stream;
         stream.buffer = Vec::new();
@@ -452,7 +450,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             if let Some(idle) = slot.keep_alive.take() {
                 return Ok(KeepAlive { idle, permit: exchange.slot.permit, status });
             }
-            // A response that took long has left its place to a client.
+            // A response that took long has left its permit to a client.
             last.end(hub, transport, Some(slot)).await;
         } else {
             last.write(hub, transport, Some(slot)).await;

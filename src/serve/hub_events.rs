@@ -28,7 +28,7 @@ use crate::limits::admission::EventReaderPermit;
 /// It is no client, and [`Hub::drain`] does not wait for it. It ends with the hub.
 pub struct HubEvents {
     queue: Arc<EventQueue>,
-    /// Its place among the readers.
+    /// Its permit as a reader of events.
     _permit: EventReaderPermit,
 }
 
@@ -65,7 +65,7 @@ impl Hub {
     /// assert_eq!((join.kind, join.user.as_deref()), (HubEventKind::Join, Some("ada")));
     /// assert_eq!(join.client, Some(ada.client().id()));
     ///
-    /// // There are places for 4 readers.
+    /// // 4 readers are admitted.
     /// let others = [hub.events().await?, hub.events().await?, hub.events().await?];
     /// let error = hub.events().await.expect_err("the limit is reached");
     /// assert_eq!(error.status().map(|status| status.as_u16()), Some(503));

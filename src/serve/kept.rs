@@ -107,7 +107,7 @@ pub(crate) async fn answer<T: Transport, H: Handler>(
     // A request that waits has no use for the memory of its head.
     drop(head);
     if !wait.is_zero() && kept.as_ref().is_none_or(|kept| !says_something(kept)) {
-        // A client's place, as for any connection that stays. It is given back before the answer is
+        // A client's permit, as for any connection that stays. It is given back before the answer is
         // written, which takes as long as the peer likes.
         let permit = client_permit(hub, peer.network())?;
         exchange.slot.release();

@@ -56,7 +56,7 @@ pub(crate) fn has_lines(request: &Request<()>) -> Result<bool, Response> {
 
 /// Publishes each line of a body, for as long as the request lasts, once the hook has allowed it.
 ///
-/// The request gives its slot among the handshakes back, and takes the place of a client. While the
+/// The request gives its slot among the handshakes back, and takes the permit of a client. While the
 /// inbox is full or memory is short nothing is read, so that TCP slows the peer down.
 pub(crate) async fn publish_lines<T: Transport, H: Handler>(
     stream: &mut HttpStream<'_, T>,

@@ -117,7 +117,7 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`Error::status`] if there is no place for the client, or a name of `admission` is not
+    /// [`Error::status`] if no permit is left for the client, or a name of `admission` is not
     /// allowed; it is closed with 1013 or 1011 then.
     ///
     /// # Cancel safety

@@ -82,7 +82,7 @@ fn hear(frames: &[Said], peer: &Peer) -> Heard {
             }
             9 | 10 => assert!(payload.len() <= 125, "a control frame is short"),
             &(GAP | STAND) => {}
-            _ => panic!("nobody sent a frame of opcode {opcode}"),
+            _ => panic!("no peer sent a frame of opcode {opcode}"),
         }
         heard.compressed.extend(heard.messages.last().filter(|_| *is_compressed));
     }

@@ -106,7 +106,7 @@ impl Line {
                 kernel.tell(|| format!("sends {} bytes", bytes.len()));
                 kernel.to_server.extend(bytes);
             } else {
-                kernel.tell(|| format!("sends {} bytes, which nobody takes", bytes.len()));
+                kernel.tell(|| format!("sends {} bytes, which no peer takes", bytes.len()));
                 kernel.refuse();
             }
         });

@@ -220,7 +220,7 @@ fn events(stream: &[u8], may_end: bool) -> Vec<Said> {
             let code: u16 = code.expect("a close code");
             (8, code.to_be_bytes().to_vec())
         } else {
-            panic!("nobody sent an event like {event:?}")
+            panic!("no peer sent an event like {event:?}")
         };
         frames.push(Said { frame: Frame::new(opcode, payload), id });
     }

@@ -353,10 +353,10 @@ impl Script {
         event!("peer {peer} is to be kicked with {code}");
         let kicked = hub.disconnect(id, Disconnect::new(code, "as the script says")).await;
         match kicked {
-            Ok(()) => assert!(!was_gone, "who has gone is not kicked"),
+            Ok(()) => assert!(!was_gone, "a client that has gone is not kicked"),
             Err(error) if error.is_unknown_client() => {
                 let another = self.notes().peers[peer].codes.len() > 1;
-                assert!(was_ending || another, "who is here is found");
+                assert!(was_ending || another, "a client that is here is found");
             }
             Err(error) => assert!(error.is_closed(), "{error}"),
         }

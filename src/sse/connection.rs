@@ -183,8 +183,7 @@ pub(crate) fn response(format: EventFormat, config: &Config) -> Response {
 }
 
 /// Runs a client from its response, encoded in `head`, to its end; returns why it ended.
-///
-/// Not an `async fn`, which would keep its arguments beside what becomes of them.
+// Not an `async fn`, which would keep its arguments beside what becomes of them.
 pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
     hub: &'a Hub,
     transport: T,

@@ -50,7 +50,7 @@ pub(crate) struct Encoder {
     last_position: u64,
 }
 
-/// A place in a message, and what the bytes before it mean for those behind.
+/// An offset in a message, and what the bytes before it mean for those behind.
 #[derive(Debug, Clone, Copy, Default)]
 struct Position {
     /// Bytes of the payload that are encoded.

@@ -111,7 +111,7 @@ impl Alarms {
 }
 
 impl State {
-    /// The place of an alarm, or the one that it belongs in.
+    /// The index of an alarm, or the one at which it belongs.
     fn find(&self, due: Instant, number: u64) -> Result<usize, usize> {
         self.waiting.binary_search_by(|waiting| (due, number).cmp(&(waiting.due, waiting.number)))
     }

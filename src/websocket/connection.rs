@@ -80,7 +80,7 @@ pub(crate) struct Connection<'a, T> {
 }
 
 impl<'a, T: Transport> Connection<'a, T> {
-    /// Boxed, since a future that holds it by value holds it twice where it hands it on.
+    // Boxed, since a future that holds it by value holds it twice where it hands it on.
     pub(super) fn new(
         hub: &'a Hub,
         transport: T,
@@ -314,7 +314,7 @@ impl<'a, T: Transport> Connection<'a, T> {
             let config = &self.hub.shared().config;
             match ready!(self.outgoing.timeouts.poll(cx, config, self.pause, began)) {
                 Due::Ping => {
-                    // Without a place for it the write deadline judges the peer instead.
+                    // If the socket has no room for it, the write deadline judges the peer instead.
                     self.outgoing.queue().push_control(&PING);
                     self.outgoing.timeouts.pinged();
                 }

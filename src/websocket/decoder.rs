@@ -73,7 +73,8 @@ impl Limits {
 /// Decodes the frames of one peer.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
-    /// The message that has begun. Boxed, since an idle client has none.
+    /// The message that has begun.
+    // Boxed, since an idle client has none.
     unfinished: Option<Box<Unfinished>>,
 }
 

@@ -27,7 +27,8 @@ pub(crate) struct Reader<T> {
     pub(crate) transport: T,
     /// The buffer of the last read, inside a poll.
     borrowed: Option<Box<ReadBuffer>>,
-    /// What an earlier poll has left. Boxed, since it leaves nothing at most times.
+    /// What an earlier poll has left.
+    // Boxed, since it leaves nothing at most times.
     leftover: Option<Box<Leftover>>,
     decoder: Decoder,
     /// Where the bytes that are not decoded begin and end, in the borrowed buffer or in what is kept.

@@ -43,7 +43,7 @@ pub(crate) struct PendingUpgrade<'a> {
     pub(crate) _charge: Charge,
     /// When the handshake has taken too long.
     pub(crate) deadline: Deadline<'a>,
-    /// Its place among the handshakes, until it is over.
+    /// Its handshake permit, until it is over.
     pub(crate) _permit: Option<HandshakePermit>,
     /// The origin that may read the response, whatever it is.
     pub(crate) allow_origin: AllowOrigin,

@@ -244,7 +244,7 @@ async fn answer(client: &Client) -> Result<(), Disconnect> {
     Ok(())
 }
 
-/// Waits for a place in the inbox, with the message that had none.
+/// Waits for room in the inbox, with the message that had none.
 async fn publish(client: &Client, state: &ClientState, refused: Error) -> Result<(), Disconnect> {
     let Some(message) = refused.into_message() else { return Err(Disconnect::INTERNAL) };
     let published = if state.echo {

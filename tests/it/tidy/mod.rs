@@ -1,6 +1,7 @@
 //! The project's rules, checked in the source: which file may use which, what the library never
 //! does, and the words of comments.
 
+mod identifiers;
 mod layers;
 pub(crate) mod source;
 mod words;

@@ -67,6 +67,12 @@ pub(crate) fn comments(text: &str) -> String {
     comments.map(|(_, comment)| format!("{comment}\n")).collect()
 }
 
+/// The strings and characters of a Rust file, one after another.
+pub(crate) fn literals(text: &str) -> String {
+    let literals = pieces(text).into_iter().filter(|(kind, _)| *kind == Kind::Literal);
+    literals.map(|(_, literal)| format!("{literal}\n")).collect()
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Code,
