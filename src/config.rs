@@ -1,158 +1,14 @@
 //! Every limit, timeout and default in one place. `Config::check` checks the relations between
 //! them.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use crate::error::Error;
 use crate::frame::FRAME_HEADER_MAX;
-use crate::name::is_name;
+use crate::history_rule::{HistoryRule, MESSAGES_MAX};
 use crate::network::Network;
+use crate::overflow::Overflow;
 use crate::redis_config::Redis;
-
-/// What happens to a client when a message comes for it and its queue is full.
-///
-/// The hub never waits for such a client. [`Stats`](crate::Stats) counts evictions and dropped
-/// messages.
-///
-/// # Examples
-///
-/// ```
-/// use hublet::Overflow;
-///
-/// assert_eq!("drop-oldest".parse::<Overflow>().ok(), Some(Overflow::DropOldest));
-/// assert_eq!(Overflow::default().to_string(), "disconnect");
-/// assert!("drop".parse::<Overflow>().is_err());
-/// ```
-#[doc(alias = "backpressure")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Overflow {
-    /// The client is evicted: the hub drops its backlog and closes it with 4108.
-    #[default]
-    Disconnect,
-    /// The new message is dropped, for this client only.
-    DropNewest,
-    /// The oldest waiting messages are dropped until the new one fits, for this client only.
-    DropOldest,
-    /// A client that is behind gets the newest message only: it takes the place of those that wait.
-    Latest,
-    /// In a room that keeps messages ([`Config::history`]) a client that is behind has no queue: it
-    /// reads what the room keeps, at its own pace. If what it would read next is kept no more, the
-    /// hub closes a WebSocket with 4108, and tells a stream of events of the gap. In other rooms,
-    /// and for a client in several rooms, as `Disconnect`.
-    Replay,
-}
-
-impl Overflow {
-    /// The words that [`FromStr`] reads and [`Display`](fmt::Display) writes, in the order of the
-    /// variants.
-    pub const WORDS: [&str; 5] = ["disconnect", "drop-newest", "drop-oldest", "latest", "replay"];
-}
-
-impl fmt::Display for Overflow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Self::WORDS[*self as usize])
-    }
-}
-
-impl FromStr for Overflow {
-    type Err = Error;
-
-    fn from_str(word: &str) -> Result<Self, Error> {
-        [Self::Disconnect, Self::DropNewest, Self::DropOldest, Self::Latest, Self::Replay]
-            .into_iter()
-            .find(|overflow| Self::WORDS[*overflow as usize] == word)
-            .ok_or_else(|| {
-                Error::config(format!("overflow {word:?} is not one of {}", Self::WORDS.join(", ")))
-            })
-    }
-}
-
-/// How many messages the rooms of a pattern keep, as `PATTERN=N` says it.
-///
-/// A pattern is the name of a room, or a prefix with a `*` behind it. Of several that match a room
-/// the longest counts. A number alone is for every room.
-///
-/// # Examples
-///
-/// ```
-/// use hublet::HistoryRule;
-///
-/// let rule: HistoryRule = "chat-*=50".parse()?;
-/// assert_eq!(rule, HistoryRule::new("chat-*", 50));
-/// assert_eq!("100".parse::<HistoryRule>()?, HistoryRule::new("*", 100));
-///
-/// let error = "*-chat=50".parse::<HistoryRule>().expect_err("a star in front");
-/// assert!(error.is_config());
-/// # Ok::<_, hublet::Error>(())
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct HistoryRule {
-    /// The name of a room, or a prefix with a `*` behind it.
-    pub pattern: String,
-    /// Messages that each of these rooms keeps, at most 2^30; 0 for none.
-    pub messages: usize,
-}
-
-impl HistoryRule {
-    /// Makes a rule. [`Hub::new`](crate::Hub::new) checks it.
-    #[must_use]
-    pub fn new(pattern: impl Into<String>, messages: usize) -> Self {
-        Self { pattern: pattern.into(), messages }
-    }
-
-    /// Whether the rule is for a room.
-    pub(crate) fn matches(&self, room: &str) -> bool {
-        match self.pattern.strip_suffix('*') {
-            Some(prefix) => room.starts_with(prefix),
-            None => room == self.pattern,
-        }
-    }
-
-    /// How much of a name the pattern says; a whole name says more than a prefix.
-    pub(crate) fn length(&self) -> usize {
-        match self.pattern.strip_suffix('*') {
-            Some(prefix) => prefix.len(),
-            None => usize::MAX,
-        }
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        let Self { pattern, messages } = self;
-        let prefix = pattern.strip_suffix('*');
-        let name = prefix.unwrap_or(pattern);
-        if name.contains('*') || !(is_name(name) || prefix == Some("")) {
-            return Err(Error::config(format!(
-                "history of {pattern:?} is not allowed: a pattern is the name of a room, or a prefix \
-                 with a * behind it"
-            )));
-        }
-        if *messages > Config::LIMIT_MAX {
-            return Err(Error::config(format!(
-                "history of {messages} messages is not allowed: at most {} is",
-                Config::LIMIT_MAX
-            )));
-        }
-        Ok(())
-    }
-}
-
-impl FromStr for HistoryRule {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let (pattern, messages) = text.rsplit_once('=').unwrap_or(("*", text));
-        let messages = messages.parse().map_err(|_| {
-            Error::config(format!(
-                "history {text:?} is neither N nor PATTERN=N, N a number of messages"
-            ))
-        })?;
-        let rule = Self::new(pattern, messages);
-        rule.check().map(|()| rule)
-    }
-}
 
 /// A page that the hub serves unchanged, to GET and HEAD.
 ///
@@ -468,7 +324,7 @@ impl Config {
     pub const DRAIN: Duration = Duration::from_secs(5);
 
     /// The largest limit that is allowed: 2^30. It keeps sums of limits within 32 bits.
-    pub const LIMIT_MAX: usize = 1 << 30;
+    pub const LIMIT_MAX: usize = MESSAGES_MAX;
     /// The longest timeout that is allowed: a day. The hub rounds the timeouts of peers up, by at
     /// most 62.5 ms, so that it wakes clients together.
     pub const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -608,16 +464,5 @@ mod tests {
             assert!(error.to_string().starts_with(name), "{error}");
             assert!(error.is_config());
         }
-    }
-    #[test]
-    fn overflow_words_read_back() {
-        for word in Overflow::WORDS {
-            assert_eq!(word.parse::<Overflow>().expect(word).to_string(), word);
-        }
-        let error = "drop".parse::<Overflow>().expect_err("no such word");
-        assert_eq!(
-            error.to_string(),
-            "overflow \"drop\" is not one of disconnect, drop-newest, drop-oldest, latest, replay"
-        );
     }
 }

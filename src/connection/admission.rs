@@ -4,10 +4,11 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::config::{Config, Overflow};
+use crate::config::Config;
 use crate::frame::FRAME_HEADER_MAX;
 use crate::hub::queue_config::QueueConfig;
 use crate::hub::since::Since;
+use crate::overflow::Overflow;
 use crate::rate::Rate;
 
 /// The user, the rooms and the rest that a client is admitted with.

@@ -15,4 +15,5 @@ pub(crate) mod refuse;
 pub(crate) mod registration;
 pub(crate) mod relay;
 pub(crate) mod request_body;
+pub(crate) mod shared_handler;
 pub(crate) mod timeouts;

@@ -1,6 +1,7 @@
 //! Which rooms keep how many messages, and for how long.
 
-use crate::config::{Config, HistoryRule};
+use crate::config::Config;
+use crate::history_rule::HistoryRule;
 
 /// The limits of the history of a hub.
 #[derive(Debug, Clone)]

@@ -7,29 +7,26 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use futures_lite::future::yield_now;
 
 use crate::config::Config;
 use crate::disconnect::Disconnect;
-use crate::hub::ack::Ack;
-use crate::hub::batch::{BATCH_MAX, JoinedFrames};
+use crate::hub::batch::BATCH_MAX;
 use crate::hub::client_id::{ClientId, Target};
 use crate::hub::command::{Acked, Command, Dispatched, Publish};
-use crate::hub::delivery::{Delivery, Dispatch};
+use crate::hub::delivery::Delivery;
 use crate::hub::eviction::MemoryEviction;
 use crate::hub::inbox::CommandReceiver;
 use crate::hub::link_event::LinkEvent;
+use crate::hub::publish_batch::{BatchBudget, PublishBatch};
 use crate::hub::registry::{Registry, Restored};
 use crate::hub::reply::Reply;
-use crate::hub::room::any_position;
-use crate::hub::since::{Missed, Since};
+use crate::hub::since::Missed;
 use crate::hub::state::State;
 use crate::hub::subscriptions::{Subscriptions, topics_of};
 use crate::hub::topic::Topic;
 use crate::hub::waiters::Waiters;
-use crate::message::Message;
 use crate::stats::{Counters, add};
 use crate::time::timers::Timers;
 
@@ -45,9 +42,9 @@ const REPLAYS_MAX: usize = 32;
 pub(crate) struct Manager {
     /// Dropped before the inbox: a connection that learns of the end from the inbox finds its
     /// client removed.
-    registry: Registry,
+    pub(super) registry: Registry,
     commands: CommandReceiver,
-    counters: Arc<Counters>,
+    pub(super) counters: Arc<Counters>,
     /// What one batch may take, its first command included.
     budget: BatchBudget,
     /// A command that was taken and is too much for its batch.
@@ -59,34 +56,11 @@ pub(crate) struct Manager {
     /// Clients that have asked for more of what their room keeps, each once.
     requests: VecDeque<ClientId>,
     /// Readers that wait for the next message of a room.
-    waiters: Waiters,
+    pub(super) waiters: Waiters,
     /// The deadlines of the hub; one of them is for rooms without members.
     timers: Arc<Timers>,
     /// The messages in hand; empty between two deliveries, and kept for its memory.
-    batch: PublishBatch,
-}
-
-/// What a batch may take, or may take still.
-#[derive(Debug)]
-struct BatchBudget {
-    /// Commands, and so messages of a delivery: half a queue at most.
-    commands: usize,
-    /// Bytes of frames: half a queue at most, past the first command.
-    bytes: usize,
-}
-
-/// Consecutive messages for one target.
-#[derive(Debug, Default)]
-struct PublishBatch {
-    messages: Vec<Message>,
-    /// For each message the client that must not get it, and how many took it.
-    dispatches: Vec<Dispatch>,
-    /// The index of a message, and where to answer how many took it; in the order of messages.
-    replies: Vec<(usize, Reply<Dispatched>)>,
-    /// Where its recipients acknowledge a message that is the only one.
-    ack: Option<Arc<Ack>>,
-    /// The frames of the messages side by side, where there are several and they are short.
-    joined: JoinedFrames,
+    pub(super) batch: PublishBatch,
 }
 
 impl Manager {
@@ -474,46 +448,6 @@ impl Manager {
     }
 }
 
-impl Manager {
-    /// Forgets the readers that have given up, if one could not say so.
-    #[cold]
-    fn forget_waiters(&mut self) {
-        let has_given_up = &self.counters.has_given_up;
-        if has_given_up.load(Ordering::Relaxed) && has_given_up.swap(false, Ordering::AcqRel) {
-            self.waiters.sweep();
-        }
-    }
-
-    /// Hands the first of the messages in hand to the readers that wait for one of their target.
-    #[cold]
-    async fn answer_waiters(&mut self, target: &Target, before: Option<u64>) {
-        let Self { registry, waiters, batch, .. } = self;
-        let Some(first) = batch.messages.first() else { return };
-        let rooms = match target {
-            Target::Room(room) => vec![Arc::clone(room)],
-            Target::All => waiters.rooms(),
-            Target::User(_) | Target::Client(_) => return,
-        };
-        for room in rooms {
-            if before.is_none() && registry.is_positioned(&room) {
-                // What has no position of the backplane is not counted.
-                continue;
-            }
-            // A broadcast has a position of its own in each room.
-            let newest = registry.next_after(&room, Since::Now).map(|kept| kept.newest);
-            let of_all = newest.map(|newest| newest - batch.messages.len() as u64);
-            // A room that is not there has no count: any number is one that no reader expects.
-            let before = before.or(of_all).unwrap_or_else(any_position);
-            for (nth, waiter) in waiters.take(&room).into_iter().enumerate() {
-                if nth > 0 && nth % FANOUT == 0 {
-                    yield_now().await;
-                }
-                waiter.hear(first, before);
-            }
-        }
-    }
-}
-
 /// Whether anything of this hub hears a topic.
 fn is_heard(registry: &Registry, waiters: &Waiters, topic: &Topic) -> bool {
     registry.has_members(topic) || waiters.are_any(topic)
@@ -533,18 +467,5 @@ fn join(registry: &mut Registry, waiters: &mut Waiters, command: Command) {
         }
         Command::Join { id, room, reply } => reply.answer(registry.join(id, &room)),
         _ => {}
-    }
-}
-
-impl PublishBatch {
-    /// Adds a message; returns its target.
-    fn add(&mut self, publish: Publish, reply: Option<Reply<Dispatched>>) -> Target {
-        let Publish { target, except, message } = publish;
-        if let Some(reply) = reply {
-            self.replies.push((self.messages.len(), reply));
-        }
-        self.messages.push(message);
-        self.dispatches.push(Dispatch::new(except));
-        target
     }
 }

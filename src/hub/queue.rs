@@ -15,7 +15,6 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::{fmt, io};
 
-use crate::config::Overflow;
 use crate::disconnect::Disconnect;
 use crate::hub::ack::Ack;
 use crate::hub::backlog::Backlog;
@@ -27,6 +26,7 @@ use crate::hub::queue_config::QueueConfig;
 use crate::hub::state;
 use crate::hub::unsent::{Progress, Unsent};
 use crate::message::{Encoding, Message};
+use crate::overflow::Overflow;
 use crate::stats::add;
 use crate::sync::{Mutex, MutexGuard};
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::config::Overflow;
 use crate::memory::budget::MemoryBudget;
+use crate::overflow::Overflow;
 use crate::stats::Counters;
 
 /// The limits of a hub's queues, and where they count.

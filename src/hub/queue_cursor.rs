@@ -1,6 +1,5 @@
 //! What the queue of a client does that has a cursor: its messages wait in its room while it is behind.
 
-use crate::config::Overflow;
 use crate::disconnect::Disconnect;
 use crate::hub::ack::Owed;
 use crate::hub::backlog::Backlog;
@@ -8,6 +7,7 @@ use crate::hub::batch::{Audience, Batch};
 use crate::hub::client_id::ClientId;
 use crate::hub::cursor::{Cursor, Reader};
 use crate::hub::queue::{Numbering, Phase, Push, Queue, State, Written, wake};
+use crate::overflow::Overflow;
 use crate::stats::add;
 use crate::sync::MutexGuard;
 

@@ -854,7 +854,7 @@ mod tests {
         let queue_config = Arc::new(crate::hub::queue_config::QueueConfig {
             messages: 4,
             bytes: 1024,
-            overflow: crate::config::Overflow::Disconnect,
+            overflow: crate::overflow::Overflow::Disconnect,
             counters: Arc::clone(&counters),
             memory: Arc::default(),
         });

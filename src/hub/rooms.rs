@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use crate::hub::client_id::ClientId;
 use crate::hub::event::{EventReaders, HubEventKind};
@@ -13,15 +12,8 @@ use crate::hub::sizing::NAME;
 use crate::hub::state;
 use crate::memory::budget::MemoryBudget;
 use crate::message::Message;
-use crate::stats::{Counters, add};
+use crate::stats::Counters;
 use crate::time::uptime::Uptime;
-
-/// Nanoseconds between two looks for rooms that are over, at least: each passes over all rooms.
-const SWEEP_INTERVAL: u64 = 1_000_000_000;
-
-/// Past its bound the history shrinks by a further 32nd of it, so that the rooms are not all looked
-/// at for each message.
-const SHED_SHARE: usize = 32;
 
 /// Rooms without a member that go at most when a new room is made: one, but more of a hub that
 /// another process has left with more rooms than may be here. Each is a pass over all rooms.
@@ -34,23 +26,23 @@ const FORGOTTEN_MAX: usize = 8;
 /// room is made.
 #[derive(Debug)]
 pub(crate) struct Rooms {
-    rooms: HashMap<Arc<str>, Room>,
+    pub(super) rooms: HashMap<Arc<str>, Room>,
     /// Rooms that may exist.
     rooms_max: usize,
     /// Which rooms keep how much.
-    config: HistoryConfig,
+    pub(super) config: HistoryConfig,
     /// Whether a backplane gives the positions of rooms that keep messages.
     is_shared: bool,
     /// Rooms without a member.
-    memberless: usize,
+    pub(super) memberless: usize,
     /// Bytes of memory that the kept messages of all rooms take.
-    kept_bytes: usize,
-    clock: Uptime,
+    pub(super) kept_bytes: usize,
+    pub(super) clock: Uptime,
     /// When rooms that are over are looked for next, in nanoseconds of the clock: no room without a
     /// member is over much earlier.
-    sweep_at: u64,
+    pub(super) sweep_at: u64,
     /// Where the gauge of rooms stands.
-    counters: Arc<Counters>,
+    pub(super) counters: Arc<Counters>,
     /// Where the memory of the rooms is reserved; that of clients is with their connections.
     memory: Arc<MemoryBudget>,
     /// Bytes that are reserved for rooms.
@@ -308,92 +300,8 @@ impl Rooms {
         self.kept_bytes
     }
 
-    /// Drops kept messages until they take at most `target` bytes, if they take more. The room that
-    /// holds most loses its oldest message first. The newest message of a room goes only when no
-    /// room has two.
-    pub(crate) fn shed_to(&mut self, target: usize) {
-        if self.kept_bytes > target {
-            self.forget_over();
-        }
-        if self.kept_bytes > target {
-            let target = target - target / SHED_SHARE;
-            self.shed_while(|rooms| rooms.kept_bytes > target);
-        }
-    }
-
-    /// Drops kept messages as [`shed_to`](Self::shed_to) does, while something wants it.
-    pub(crate) fn shed_while(&mut self, goes_on: impl Fn(&Self) -> bool) {
-        self.forget_over();
-        while goes_on(self) {
-            let rank = |room: &Room| {
-                let (messages, bytes) = room.holds();
-                (messages > 1, bytes)
-            };
-            // The largest loses messages until another one is the largest.
-            let (mut largest, mut second) = (None, (false, 0));
-            for (name, room) in &self.rooms {
-                let rank = rank(room);
-                match &mut largest {
-                    // Of two equal ones the first by name, so that a run can be repeated.
-                    Some((first, most)) if (rank, &*first) <= (*most, name) => {
-                        second = second.max(rank);
-                    }
-                    _ => {
-                        let before = largest.replace((Arc::clone(name), rank));
-                        second = before.map_or(second, |(_, rank)| rank);
-                    }
-                }
-            }
-            let Some((name, _)) = largest else { return };
-            loop {
-                let Some(room) = self.rooms.get_mut(&name) else { return };
-                let freed = room.shed();
-                if freed == 0 {
-                    return;
-                }
-                add(&self.counters.history_shed, 1);
-                let rank = rank(room);
-                self.set_kept_bytes(self.kept_bytes - freed);
-                if rank <= second || !goes_on(self) {
-                    break;
-                }
-            }
-        }
-    }
-
-    /// Forgets the rooms that are over, at most once in a second.
-    pub(crate) fn sweep(&mut self) {
-        let Some(age) = self.config.age.filter(|_| self.memberless > 0) else { return };
-        let now = self.clock.nanos();
-        if now < self.sweep_at {
-            return;
-        }
-        self.forget_over();
-        let left = self.rooms.values().filter(|room| room.is_empty());
-        let next = left.map(|room| room.over_at(age)).min().unwrap_or(u64::MAX);
-        self.sweep_at = next.max(now + SWEEP_INTERVAL);
-    }
-
-    /// In how long rooms that are over are to be looked for, if any room has no member.
-    pub(crate) fn sweep_due(&self) -> Option<Duration> {
-        self.config.age?;
-        let is_any = self.memberless > 0 && self.sweep_at < u64::MAX;
-        is_any.then(|| Duration::from_nanos(self.sweep_at.saturating_sub(self.clock.nanos())))
-    }
-
-    /// A room has no member from `now` on.
-    fn sweep_after(&mut self, now: u64) {
-        if let Some(age) = self.config.age {
-            self.sweep_at = self.sweep_at.min(now.saturating_add(age));
-        }
-    }
-
-    fn forget_over(&mut self) {
-        self.forget_all(|rooms, room| room.is_empty() && rooms.is_over(room));
-    }
-
     /// Forgets rooms without a member.
-    fn forget_all(&mut self, goes: impl Fn(&Self, &Room) -> bool) {
+    pub(super) fn forget_all(&mut self, goes: impl Fn(&Self, &Room) -> bool) {
         let over = self.rooms.iter().filter(|(_, room)| goes(self, room));
         let over: Vec<_> = over.map(|(name, _)| Arc::clone(name)).collect();
         over.iter().for_each(|name| self.forget(name));
@@ -448,11 +356,11 @@ impl Rooms {
         self.readers.notify_room(HubEventKind::RoomGone, &name);
     }
 
-    fn is_over(&self, room: &Room) -> bool {
+    pub(super) fn is_over(&self, room: &Room) -> bool {
         self.config.age.is_some_and(|age| room.is_over(age, self.clock.nanos()))
     }
 
-    fn set_kept_bytes(&mut self, kept_bytes: usize) {
+    pub(super) fn set_kept_bytes(&mut self, kept_bytes: usize) {
         if kept_bytes != self.kept_bytes {
             self.memory
                 .set_sheddable(std::mem::replace(&mut self.kept_bytes, kept_bytes), kept_bytes);

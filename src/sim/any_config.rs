@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::config::{Config, HistoryRule, Overflow};
+use crate::config::Config;
+use crate::history_rule::HistoryRule;
+use crate::overflow::Overflow;
 use crate::sim::script::ROOMS;
 
 /// A configuration, by chance.

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::Overflow;
 use crate::disconnect::Disconnect;
 use crate::hub::tests::support::{Frame, number_of};
+use crate::overflow::Overflow;
 use crate::sim::notes::{NEVER, Notes, PeerNote, Span};
 use crate::sim::peer::{GAP, Peer, STAND, Said, Way};
 use crate::sim::reader;

@@ -15,10 +15,11 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::config::{Config, HistoryRule};
+use crate::config::Config;
 use crate::connection::admission::Admission;
 use crate::disconnect::Disconnect;
 use crate::error::Error;
+use crate::history_rule::HistoryRule;
 use crate::hub::client::Client;
 use crate::hub::handle::Hub;
 use crate::hub::since::Since;

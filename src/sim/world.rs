@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::config::Overflow;
 use crate::connection::registration;
 use crate::connection::registration::ClientKind;
 use crate::disconnect::Disconnect;
 use crate::hub::handle::Hub;
 use crate::hub::tests::support::deflated;
+use crate::overflow::Overflow;
 use crate::peer::Peer as Origin;
 use crate::serve::accept::connect;
 use crate::sim::any_config::any_config;

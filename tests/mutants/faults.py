@@ -174,7 +174,7 @@ FAULTS = [
     ),
     Fault(
         "history: a room that is over is forgotten at the next command only",
-        "hub/rooms.rs::sweep_due",
+        "hub/rooms_forgetting.rs::sweep_due",
         "is_any.then(|| Duration::from_nanos(self.sweep_at.saturating_sub(self.clock.nanos())))",
         "None",
         "hub/tests/history.rs",
@@ -257,7 +257,7 @@ FAULTS = [
     ),
     Fault(
         "polling: a broadcast does not end a wait",
-        "manager.rs::answer_waiters",
+        "manager_waiters.rs::answer_waiters",
         "Target::All => waiters.rooms(),",
         "Target::All => Vec::new(),",
     ),
@@ -528,7 +528,7 @@ FAULTS = [
     ),
     Fault(
         "each caller gets the count of the first message of its run",
-        "manager.rs::add",
+        "publish_batch.rs::add",
         "self.replies.push((self.messages.len(), reply));",
         "self.replies.push((0, reply));",
         "tests/manager.rs",

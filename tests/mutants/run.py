@@ -56,13 +56,16 @@ def tests_of(fault):
     """What the test harness takes for the tests that must find a fault."""
     file, _, test = fault.tests.partition("::")
     path = file_of(file)
+    # A long file has its tests in a file of their own.
+    apart = path.with_suffix("") / "tests.rs"
+    tested = [path, apart] if apart.exists() else [path]
     if not test:
-        tested = path.parent.rglob("*.rs") if path.name == "mod.rs" else [path]
+        tested = path.parent.rglob("*.rs") if path.name == "mod.rs" else tested
         if not any("#[test]" in text_of(path) for path in tested):
             raise locate.Missing(f"{file} has no test")
         module = path.relative_to(SOURCE).with_suffix("").parts
         return "::".join(part for part in module if part != "mod") + "::"
-    if not re.search(rf"#\[test\]\s+fn {test}\b", text_of(path)):
+    if not any(re.search(rf"#\[test\]\s+fn {test}\b", text_of(path)) for path in tested):
         raise locate.Missing(f"{file} has no test {test}")
     return test
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use smol::Task;
 
-use crate::config::{Config, Overflow};
+use crate::config::Config;
 use crate::disconnect::Disconnect;
 use crate::error::Error;
 use crate::hub::ack::Acknowledged;
@@ -13,6 +13,7 @@ use crate::hub::cursor::{Reader, Reading};
 use crate::hub::queue::Phase;
 use crate::hub::since::Since;
 use crate::hub::tests::support::{Peer, Stage, fates, finished, numbered, seeded};
+use crate::overflow::Overflow;
 use crate::time::virtual_time::VirtualTime;
 
 /// Longer than any test waits.

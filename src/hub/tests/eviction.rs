@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::Overflow;
 use crate::disconnect::Disconnect;
 use crate::hub::batch::JoinedFrames;
 use crate::hub::client_id::{ClientId, Target};
@@ -16,6 +15,7 @@ use crate::hub::queue_config::QueueConfig;
 use crate::hub::registry::Registry;
 use crate::hub::tests::support::{Sink, numbered};
 use crate::memory::budget::{AGING_TICK, MemoryBudget, Watermarks};
+use crate::overflow::Overflow;
 
 const CEILING: usize = 100_000;
 

@@ -7,13 +7,14 @@ use std::time::Duration;
 use fastrand::Rng;
 use smol::Task;
 
-use crate::config::{Config, Overflow};
+use crate::config::Config;
 use crate::disconnect::Disconnect;
 use crate::hub::command::Command;
 use crate::hub::cursor::{Reader, Reading};
 use crate::hub::queue::Phase;
 use crate::hub::since::{Begin, Missed, Since};
 use crate::hub::tests::support::{Peer, Stage, fates, finished, number_of, numbered, seeded};
+use crate::overflow::Overflow;
 use crate::time::virtual_time::VirtualTime;
 
 /// Every room keeps so many messages.

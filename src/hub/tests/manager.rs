@@ -483,7 +483,7 @@ async fn chatter(client: Client, queue: Arc<Queue>, sink: Arc<Sink>) -> Phase {
 /// unregistering and being evicted at once. No wait is part of a circle.
 #[test]
 fn hub_of_one_slot_everywhere_comes_to_rest() {
-    for overflow in [crate::config::Overflow::Disconnect, crate::config::Overflow::DropOldest] {
+    for overflow in [crate::overflow::Overflow::Disconnect, crate::overflow::Overflow::DropOldest] {
         let config = Config::default().inbox(1).queue(1).overflow(overflow);
         let stage = Stage::new(config);
         let mut peers = Vec::new();

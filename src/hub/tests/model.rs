@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use crate::config::Overflow;
 use crate::hub::queue::Phase;
+use crate::overflow::Overflow;
 
 /// A list of waiting messages and a socket.
 #[derive(Debug)]

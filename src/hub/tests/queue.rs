@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
-use crate::config::Overflow;
 use crate::disconnect::Disconnect;
 use crate::hub::backlog::backlog_size;
 use crate::hub::batch::{Audience, Batch, JoinedFrames};
@@ -21,6 +20,7 @@ use crate::hub::tests::support::{
     Frame, Sink, Wakes, decode, fates, number_of, numbered, queue_config, seeded,
 };
 use crate::message::{Encoding, Message};
+use crate::overflow::Overflow;
 use crate::stats::DeliveryCount;
 
 /// A queue, its socket, and the task that would drain it.

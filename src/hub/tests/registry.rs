@@ -7,7 +7,6 @@ use std::task::{Context, Waker};
 
 use fastrand::Rng;
 
-use crate::config::Overflow;
 use crate::disconnect::Disconnect;
 use crate::hub::batch::JoinedFrames;
 use crate::hub::client_id::{ClientId, Refusal, Target};
@@ -21,6 +20,7 @@ use crate::hub::registry::Registry;
 use crate::hub::tests::model::{Pushed, Wire};
 use crate::hub::tests::support::{Sink, fates, numbered, queue_config, seeded};
 use crate::message::{Encoding, Message};
+use crate::overflow::Overflow;
 use crate::stats::Counters;
 
 const ROOMS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];

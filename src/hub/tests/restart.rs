@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Config, HistoryRule};
+use crate::config::Config;
+use crate::history_rule::HistoryRule;
 use crate::hub::cursor::Cursor;
 use crate::hub::room::Room;
 use crate::hub::state;

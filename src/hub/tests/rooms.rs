@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::config::{Config, HistoryRule};
+use crate::config::Config;
+use crate::history_rule::HistoryRule;
 use crate::hub::history_config::HistoryConfig;
 use crate::hub::rooms::Rooms;
 use crate::hub::since::{Begin, Missed, Since};

@@ -12,7 +12,7 @@ use fastrand::Rng;
 use futures_lite::future::{block_on, poll_once};
 use smol::{Executor, Task};
 
-use crate::config::{Config, Overflow};
+use crate::config::Config;
 use crate::hub::client::Client;
 use crate::hub::client_id::{ClientId, Refusal};
 use crate::hub::command::{Command, Inserted};
@@ -24,6 +24,7 @@ use crate::hub::since::Begin;
 use crate::hub::unsent::{Progress, Unsent};
 use crate::memory::budget::MemoryBudget;
 use crate::message::Message;
+use crate::overflow::Overflow;
 use crate::stats::Counters;
 
 /// Ticks after which a stage that still moves counts as one that never rests.

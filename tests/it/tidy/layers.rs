@@ -17,6 +17,8 @@ const LAYERS: &[&[&str]] = &[
     &["network"],
     &["peer"],
     &["redis_config"],
+    &["history_rule"],
+    &["overflow"],
     &["config"],
     &["time/"],
     &["stats"],

@@ -15,6 +15,8 @@ mod disconnect;
 mod error;
 #[path = "../../../src/frame.rs"]
 mod frame;
+#[path = "../../../src/history_rule.rs"]
+mod history_rule;
 #[path = "../../../src/hub/mod.rs"]
 mod hub;
 #[path = "../../../src/limits/mod.rs"]
@@ -29,6 +31,8 @@ mod name;
 mod net;
 #[path = "../../../src/network.rs"]
 mod network;
+#[path = "../../../src/overflow.rs"]
+mod overflow;
 #[path = "../../../src/peer.rs"]
 mod peer;
 #[path = "../../../src/rate.rs"]

@@ -22,7 +22,7 @@ use crate::time::alarms::{Alarm, Alarms};
 use crate::time::clock;
 use crate::time::timers::Timers;
 use crate::net::readiness::{READABLE, WRITABLE, Readiness};
-use crate::config::Overflow;
+use crate::overflow::Overflow;
 use crate::disconnect::Disconnect;
 use crate::message::Message;
 
