@@ -23,7 +23,10 @@
 //! replays one and prints all its events.
 
 pub(crate) mod any_config;
+mod connecting;
+mod ending;
 mod engine;
+mod engine_driver;
 mod event_reader;
 mod executor;
 mod invariants;
@@ -40,5 +43,6 @@ mod restart;
 mod script;
 mod seeds;
 mod several;
+mod several_checks;
 mod sweep;
 mod world;

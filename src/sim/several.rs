@@ -23,78 +23,78 @@ use crate::history_rule::HistoryRule;
 use crate::hub::client::Client;
 use crate::hub::handle::Hub;
 use crate::hub::since::Since;
-use crate::hub::topic::Topic;
 use crate::message::Message;
 use crate::sim::engine::{Engine, KEEPS, KEPT};
 use crate::sim::executor::{Executor, Order, TaskId};
 use crate::sim::journal;
 use crate::sim::journal::event;
+use crate::sim::several_checks::check;
 use crate::sim::sweep::Sweep;
 use crate::stats::Stats;
 use crate::time::virtual_time::VirtualTime;
 
-const ROOMS: usize = 3;
+pub(super) const ROOMS: usize = 3;
 const CLIENTS_MAX: usize = 24;
 /// Readers that wait at a time; the next one to come has one of them give up.
 const WAITS_MAX: usize = 3;
 const TICKS_MAX: usize = 200_000;
-const NEVER: usize = usize::MAX;
+pub(super) const NEVER: usize = usize::MAX;
 
 /// A client of one hub.
 #[derive(Default)]
-struct Member {
-    hub: usize,
-    client: Option<Client>,
+pub(super) struct Member {
+    pub(super) hub: usize,
+    pub(super) client: Option<Client>,
     /// What it has heard, in order.
-    heard: Vec<String>,
+    pub(super) heard: Vec<String>,
     /// Its times in rooms: the room, the step after which it was surely in, and the step from which
     /// on it may be out.
-    stays: Vec<(usize, usize, usize)>,
-    ended: Option<Disconnect>,
+    pub(super) stays: Vec<(usize, usize, usize)>,
+    pub(super) ended: Option<Disconnect>,
     /// It came with `since`: it hears what it says itself.
-    counts: bool,
+    pub(super) counts: bool,
     /// It joins or leaves now: which of two moves was first is not known from outside.
-    moves: bool,
+    pub(super) moves: bool,
 }
 
 /// A message, and what came of it.
-struct Said {
-    text: String,
-    room: usize,
-    hub: usize,
+pub(super) struct Said {
+    pub(super) text: String,
+    pub(super) room: usize,
+    pub(super) hub: usize,
     /// The member that does not get it.
-    except: Option<usize>,
-    began: usize,
+    pub(super) except: Option<usize>,
+    pub(super) began: usize,
     /// The step in which its publisher was answered.
-    ended: usize,
-    result: Option<Result<usize, bool>>,
+    pub(super) ended: usize,
+    pub(super) result: Option<Result<usize, bool>>,
 }
 
 #[derive(Default)]
-struct Notes {
-    step: usize,
-    members: Vec<Member>,
-    said: Vec<Said>,
+pub(super) struct Notes {
+    pub(super) step: usize,
+    pub(super) members: Vec<Member>,
+    pub(super) said: Vec<Said>,
     /// What was heard, by hub, room and position.
-    positioned: BTreeMap<(usize, usize, u64), String>,
+    pub(super) positioned: BTreeMap<(usize, usize, u64), String>,
     /// Steps in which a hub may have lost messages, by hub.
-    losses: Vec<Vec<usize>>,
+    pub(super) losses: Vec<Vec<usize>>,
     /// Steps in which nothing was on its way.
-    rests: Vec<usize>,
+    pub(super) rests: Vec<usize>,
 }
 
-struct World {
-    rng: Rng,
-    executor: Executor,
-    time: VirtualTime,
-    hubs: Vec<Hub>,
-    engine: Engine,
-    notes: Rc<RefCell<Notes>>,
+pub(super) struct World {
+    pub(super) rng: Rng,
+    pub(super) executor: Executor,
+    pub(super) time: VirtualTime,
+    pub(super) hubs: Vec<Hub>,
+    pub(super) engine: Engine,
+    pub(super) notes: Rc<RefCell<Notes>>,
     /// What may wait for neither the engine nor time.
-    verbs: Vec<TaskId>,
-    deaf: BTreeSet<usize>,
+    pub(super) verbs: Vec<TaskId>,
+    pub(super) deaf: BTreeSet<usize>,
     /// Readers that wait: the hub, the room, and the task.
-    waits: Vec<(usize, usize, TaskId)>,
+    pub(super) waits: Vec<(usize, usize, TaskId)>,
 }
 
 /// Which hub counts a room: the engine does where it keeps messages.
@@ -102,7 +102,7 @@ fn counter(hub: usize, room: usize) -> usize {
     if name(room) == KEEPS { NEVER } else { hub }
 }
 
-fn name(room: usize) -> String {
+pub(super) fn name(room: usize) -> String {
     format!("room {room}")
 }
 
@@ -461,120 +461,6 @@ impl World {
             self.settle();
         }
     }
-}
-
-fn check(world: &World) {
-    let notes = world.notes.borrow();
-    for (nth, hub) in world.hubs.iter().enumerate() {
-        let members = notes.members.iter().filter(|member| member.hub == nth);
-        assert!(members.clone().all(|member| member.ended.is_none()), "no client is closed");
-        let here = members.filter(|member| member.client.is_some()).count();
-        assert_eq!(hub.stats().clients, here, "hub {nth} counts its clients");
-        let subscribed = world.engine.subscribed(nth);
-        let rooms = subscribed.iter().filter(|topic| **topic != Topic::All).count();
-        assert_eq!(
-            rooms,
-            hub.stats().rooms,
-            "hub {nth} is subscribed to the rooms that it has, not to {subscribed:?}"
-        );
-    }
-    for said in &notes.said {
-        check_said(&notes, said);
-    }
-    check_positions(world, &notes);
-    for (nth, member) in notes.members.iter().enumerate() {
-        check_member(world, &notes, nth, member);
-    }
-}
-
-/// What follows by its position follows in the order of the engine.
-fn check_positions(world: &World, notes: &Notes) {
-    let index = |room: usize, text: &String| {
-        let order = &world.engine.order[&Topic::Room(name(room).into())];
-        order.iter().position(|said| said == text.as_bytes()).expect("was said")
-    };
-    for (&(hub, room, position), text) in &notes.positioned {
-        let Some(next) = notes.positioned.get(&(hub, room, position + 1)) else { continue };
-        let (this, that) = (index(room, text), index(room, next));
-        assert_eq!(
-            this + 1,
-            that,
-            "{next} has the position behind {text} on hub {hub}, so it follows it in the order of \
-             room {room}"
-        );
-    }
-}
-
-/// The recipients are exact, and what is refused is heard nowhere.
-fn check_said(notes: &Notes, said: &Said) {
-    let heard = |member: &&Member| member.heard.contains(&said.text);
-    match said.result {
-        Some(Ok(recipients)) => {
-            let here = notes.members.iter().filter(|member| member.hub == said.hub);
-            let heard = here.filter(heard).count();
-            // Readers that come later hear what is kept.
-            let is_exact = recipients == heard || name(said.room) == KEEPS && recipients < heard;
-            assert!(
-                is_exact,
-                "{} is told to have {recipients} recipients, and {heard} hear it",
-                said.text
-            );
-        }
-        Some(Err(true)) => {
-            assert!(
-                !notes.members.iter().any(|m| heard(&m)),
-                "{} was refused, and is heard",
-                said.text
-            );
-        }
-        _ => {}
-    }
-}
-
-/// A client hears the rooms that it is in, each in the one order of the engine, and all of it while
-/// its hub is connected.
-fn check_member(world: &World, notes: &Notes, nth: usize, member: &Member) {
-    for room in 0..ROOMS {
-        let order = world.engine.order.get(&Topic::Room(name(room).into()));
-        let order = order.map(Vec::as_slice).unwrap_or_default();
-        let in_room =
-            |text: &&String| notes.said.iter().any(|said| said.text == **text && said.room == room);
-        let positions: Vec<_> = member
-            .heard
-            .iter()
-            .filter(in_room)
-            .map(|text| order.iter().position(|said| said == text.as_bytes()).expect("was said"))
-            .collect();
-        assert!(
-            positions.windows(2).all(|two| two[0] < two[1]),
-            "client {nth} hears room {room} in another order: {positions:?}"
-        );
-    }
-    for said in &notes.said {
-        let heard = member.heard.contains(&said.text);
-        assert!(
-            !heard || member.counts || said.except != Some(nth),
-            "client {nth} hears its own {}",
-            said.text
-        );
-        let Some(Ok(_)) = said.result else { continue };
-        // Until then all of it has arrived.
-        let by = notes.rests.iter().find(|rest| **rest > said.ended).copied().unwrap_or(NEVER);
-        let surely = |stay: &(usize, usize, usize)| {
-            stay.0 == said.room && stay.1 < said.began && stay.2 > by
-        };
-        let lost = notes.losses[member.hub].iter().any(|&step| step >= said.began && step <= by);
-        let was_deaf = is_deaf(notes, member.hub, said.began);
-        let surely = member.stays.iter().any(surely) && said.except != Some(nth);
-        assert!(heard || !surely || lost || was_deaf, "client {nth} misses {}", said.text);
-    }
-}
-
-/// Whether a hub may have been deaf when a message began: it was not connected since its last loss.
-fn is_deaf(notes: &Notes, hub: usize, began: usize) -> bool {
-    let last = notes.losses[hub].iter().filter(|&&step| step < began).max();
-    // From a loss to the next rest the hub may still be connecting.
-    last.is_some_and(|last| !notes.rests.iter().any(|rest| rest > last && *rest < began))
 }
 
 fn run(rng: &mut Rng) -> Stats {

@@ -7,37 +7,24 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::connection::registration;
-use crate::connection::registration::ClientKind;
-use crate::disconnect::Disconnect;
 use crate::hub::handle::Hub;
 use crate::hub::tests::support::deflated;
-use crate::overflow::Overflow;
-use crate::peer::Peer as Origin;
-use crate::serve::accept::connect;
 use crate::sim::any_config::any_config;
 use crate::sim::event_reader;
 use crate::sim::event_reader::HeardEvents;
 use crate::sim::executor::{Executor, Order, TaskId};
 use crate::sim::journal;
-use crate::sim::journal::{Name, event};
-use crate::sim::network::{Line, Socket};
+use crate::sim::journal::event;
 use crate::sim::notes::To;
 use crate::sim::peer::{Peer, Voice, Way};
 use crate::sim::poller::Poller;
 use crate::sim::poster::Poster;
-use crate::sim::reader::Reads;
-use crate::sim::script::{Op, ROOMS, Script, USERS};
+use crate::sim::script::{Op, ROOMS, Script};
 use crate::time::virtual_time::VirtualTime;
 use crate::websocket::decoder::tests::frame;
-use crate::websocket::run::run as run_websocket;
 
 /// Ticks after which a world that still moves never rests.
-const TICKS_MAX: usize = 200_000;
-
-/// The longest time that anything may take to end by itself: every wait there is, one after
-/// another, is shorter.
-const ENDING_MAX: Duration = Duration::from_secs(20 * 60);
+pub(super) const TICKS_MAX: usize = 200_000;
 
 /// The world of one run.
 pub(super) struct World {
@@ -54,8 +41,8 @@ pub(super) struct World {
     /// Posters that have come.
     pub(super) posters_so_far: usize,
     /// Tasks of the program that must end without help from any peer and from time.
-    verbs: Vec<(TaskId, String)>,
-    order: Order,
+    pub(super) verbs: Vec<(TaskId, String)>,
+    pub(super) order: Order,
     pub(super) manager: TaskId,
     pub(super) len_max: usize,
     /// What a reader of events has heard since the hub was made.
@@ -131,143 +118,13 @@ impl World {
         }
     }
 
-    /// A peer comes.
-    fn connect(&mut self) {
-        if self.peers.len() > 60 {
-            return;
-        }
-        let rng = &mut self.rng;
-        let direct_writer = rng.bool();
-        let way = match rng.u8(..8) {
-            0..=3 => Way::Asks,
-            4 | 5 => Way::Upgraded,
-            _ => Way::Events,
-        };
-        let offers = way == Way::Asks && rng.bool();
-        let deflates = offers && self.hub.shared().config.deflate.is_some();
-        let at_most = if rng.bool() { usize::MAX } else { rng.usize(1..300) };
-        // Out of order, the manager may run often enough to overrun a client that needs its task.
-        let at_once = direct_writer && at_most == usize::MAX && way != Way::Events;
-        let reads = rng.u8(..3) == 0;
-        let steady = rng.bool() && !reads && (at_once || self.order == Order::Fair);
-        // In these a client that is behind for a moment loses something, however it reads.
-        let config = &self.hub.shared().config;
-        let steady = steady && !matches!(config.overflow, Overflow::Latest | Overflow::Replay);
-        let user = rng.bool().then(|| rng.usize(..USERS));
-        let mut rooms: Vec<_> = (0..ROOMS).filter(|_| rng.u8(..3) == 0).collect();
-        rooms.truncate(config.max_rooms_per_client);
-        let reads = reads.then(|| Reads::any(rng, &self.peers, way));
-        if let Some(reads) = reads {
-            rooms = vec![reads.room];
-        }
-        let is_plain = way == Way::Events && reads.is_none();
-        let reads = match rooms[..] {
-            [room] if is_plain => Some(Reads { room, since: None, ends: false }),
-            _ => reads,
-        };
-        let all = steady || reads.is_some() && rng.bool();
-        let room = if all { usize::MAX } else { rng.usize(..2_000) };
-        let line = Line::named(Name::Peer(self.peers.len()), room, at_most, rng.fork());
-        let answers = steady || rng.bool();
-        let number = self.script.peer(user, rooms.clone(), steady, (reads, way));
-        let asked = reads.map_or_else(Default::default, |reads| reads.request(rng));
-        event!(
-            "peer {number} {way}{}: it {}, the kernel takes {} for it{}, it is to be in rooms {rooms:?}{}",
-            if offers { " and offers to compress" } else { "" },
-            match (steady, answers) {
-                (true, _) => "reads all and answers",
-                (false, true) => "reads late and answers",
-                (false, false) => "reads late and never answers",
-            },
-            journal::bytes(room),
-            if direct_writer { ", others write to it too" } else { "" },
-            match reads {
-                Some(Reads { since: Some(since), ends, .. }) => format!(
-                    ", since {since}{}",
-                    if ends { " until it has what is kept" } else { "" }
-                ),
-                _ => String::new(),
-            },
-        );
-        let overrun = steady && self.order == Order::Wild;
-        if overrun {
-            self.rest();
-        }
-        let (hub, script, socket) =
-            (self.hub.clone(), self.script.clone(), Socket::new(&line, direct_writer));
-        match way {
-            Way::Asks => line.send(
-                format!(
-                    "GET /ws/{number} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
-                     Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{}\r\n",
-                    if offers { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" }
-                )
-                .as_bytes(),
-            ),
-            Way::Events => {
-                let (query, header) = asked;
-                line.send(
-                    format!("GET /sse/{number}{query} HTTP/1.1\r\nHost: x\r\n{header}\r\n")
-                        .as_bytes(),
-                );
-            }
-            Way::Upgraded => {}
-        }
-        let task = self.executor.spawn(async move {
-            let admissions = &hub.shared().admissions;
-            let _counted = admissions.connection();
-            // A refusal is an answer too.
-            if way != Way::Upgraded {
-                let permit = admissions.handshake().await;
-                drop(connect(&hub, socket, Origin::unknown(), &script, permit).await);
-                return;
-            }
-            let admission = script.admission(number);
-            let kind = ClientKind::WebSocket;
-            if let Ok(admitted) = registration::admit(&hub, admission, kind).await {
-                run_websocket(&hub, socket, admitted, Vec::new(), &script).await;
-            }
-        });
-        self.peers.push(Peer {
-            line,
-            task,
-            steady,
-            answers,
-            way,
-            reads,
-            deflates,
-            half: Vec::new(),
-            seen: 0,
-            understood: 0,
-            voice: Voice::Free,
-            has_reset: false,
-            dawdled: false,
-        });
-        if overrun {
-            // Until it is open it needs its task to run, so nothing is published meanwhile.
-            self.rest();
-            if self.script.notes().unsettle(number) {
-                self.peers[number].steady = false;
-            }
-        }
-        if !steady && self.rng.u8(..8) == 0 {
-            // The program changes its mind while the client is being registered.
-            for _ in 0..self.rng.u8(..6) {
-                self.executor.tick(&mut self.rng);
-            }
-            self.script.notes().may_end(number, &[1005, 1006]);
-            self.drop_connection(number);
-        }
-    }
-
-    fn any_peer(&mut self) -> Option<usize> {
+    pub(super) fn any_peer(&mut self) -> Option<usize> {
         let n = self.peers.len();
         (n > 0).then(|| self.rng.usize(..n))
     }
 
     /// A peer says something, or a part of it.
-    fn speak(&mut self) {
+    pub(super) fn speak(&mut self) {
         let Some(n) = self.any_peer() else { return };
         if self.peers[n].voice == Voice::Closing {
             let half = std::mem::take(&mut self.peers[n].half);
@@ -313,7 +170,7 @@ impl World {
     }
 
     /// A peer reads on, and perhaps answers.
-    fn listen(&mut self) {
+    pub(super) fn listen(&mut self) {
         let Some(n) = self.any_peer() else { return };
         if !self.peers[n].steady {
             let most = if self.rng.u8(..3) == 0 { 1 << 20 } else { 3_000 };
@@ -328,7 +185,7 @@ impl World {
     }
 
     /// A peer goes, one way or another.
-    fn leave(&mut self) {
+    pub(super) fn leave(&mut self) {
         let Some(n) = self.any_peer() else { return };
         let peer = &mut self.peers[n];
         let (how, steady) = (self.rng.u8(..8), peer.steady);
@@ -360,7 +217,7 @@ impl World {
     }
 
     /// A peer sends a close frame.
-    fn close(&mut self, n: usize) {
+    pub(super) fn close(&mut self, n: usize) {
         event!("peer {n} sends a close frame");
         self.script.notes().may_end(n, &[1000]);
         let peer = &mut self.peers[n];
@@ -379,7 +236,7 @@ impl World {
     }
 
     /// The program drops a connection where it stands; the registry hears of it soon.
-    fn drop_connection(&mut self, n: usize) {
+    pub(super) fn drop_connection(&mut self, n: usize) {
         event!("the program drops the connection of peer {n}");
         self.script.notes().peers[n].cancelled = true;
         self.executor.cancel(self.peers[n].task);
@@ -388,7 +245,7 @@ impl World {
     }
 
     /// What is on the way to a peer may be lost from here on.
-    fn lose(&mut self, n: usize) {
+    pub(super) fn lose(&mut self, n: usize) {
         // Let it have what it is owed before, with what the world at rest was asked.
         if self.peers[n].steady {
             self.rest();
@@ -398,7 +255,7 @@ impl World {
     }
 
     /// A peer breaks the protocol.
-    fn misbehave(&mut self) {
+    pub(super) fn misbehave(&mut self) {
         let Some(n) = self.any_peer() else { return };
         if self.peers[n].steady && self.rng.bool() || self.peers[n].is_silent() {
             return;
@@ -435,7 +292,7 @@ impl World {
     }
 
     /// The program around the hub asks for something, and perhaps does not wait for it.
-    fn program(&mut self) {
+    pub(super) fn program(&mut self) {
         let op = Op::any(&mut self.rng, self.peers.len(), self.len_max);
         if matches!(op, Op::Sleep(_) | Op::Fail | Op::Panic) {
             return;
@@ -461,7 +318,7 @@ impl World {
     }
 
     /// The program publishes as much as it can to one room.
-    fn flood(&mut self) {
+    pub(super) fn flood(&mut self) {
         let (to, len) = (To::Room(self.rng.usize(..ROOMS)), self.len_max);
         let times = self.rng.usize(1..40);
         event!("the program floods {to}: {times} times {len} bytes");
@@ -488,7 +345,7 @@ impl World {
     }
 
     /// Peers that answer do; `false` if none had anything to answer.
-    fn answer(&mut self) -> bool {
+    pub(super) fn answer(&mut self) -> bool {
         let rng = &mut self.rng;
         let answered = self.peers.iter_mut().fold(false, |any, peer| peer.answer(rng) | any);
         let mut notes = self.script.notes();
@@ -501,7 +358,7 @@ impl World {
     }
 
     /// Lets time pass while all rest.
-    fn pass_time(&mut self) {
+    pub(super) fn pass_time(&mut self) {
         self.finish_halves();
         self.rest();
         let next = self.time.until_next().unwrap_or_default();
@@ -542,7 +399,7 @@ impl World {
     }
 
     /// The process stands still while time passes and peers speak: it wakes up late, not deaf.
-    fn oversleep(&mut self) {
+    pub(super) fn oversleep(&mut self) {
         self.finish_halves();
         self.rest();
         event!("the process oversleeps");
@@ -559,122 +416,8 @@ impl World {
         self.rest();
     }
 
-    /// Brings everything to its end, by one of several ways.
-    pub(super) fn end(&mut self) {
-        self.finish_halves();
-        let how = self.rng.u8(..6);
-        event!("the end begins, way {how}");
-        match how {
-            0 | 1 => self.drain(),
-            2 => {
-                event!("the manager is dropped");
-                self.everyone_may_end(&[1001]);
-                self.executor.cancel(self.manager);
-            }
-            _ => {}
-        }
-        self.rest();
-        self.everyone_may_end(&[1005, 1006, 1008]);
-        for peer in self.peers.iter_mut().filter(|peer| !peer.is_silent()) {
-            if self.rng.u8(..4) > 0 || peer.steady {
-                peer.end();
-            } else {
-                // The peer is gone, and its kernel does not say so.
-                peer.answers = false;
-                peer.voice = Voice::Silent;
-                if peer.way == Way::Events {
-                    // A peer that is only written to: its kernel says so.
-                    peer.reset();
-                }
-            }
-        }
-        for poster in self.posters.iter_mut().filter(|poster| !poster.silent) {
-            if self.rng.bool() {
-                poster.line.end();
-            } else {
-                poster.vanish();
-            }
-            poster.silent = true;
-        }
-        for poller in &mut self.pollers {
-            if self.rng.bool() {
-                poller.line.end();
-            }
-            poller.silent = true;
-        }
-        self.wait_for_all();
-    }
-
-    fn drain(&mut self) {
-        self.rest();
-        self.everyone_may_end(&[1012]);
-        let config = &self.hub.shared().config;
-        let write_out = Duration::from_secs(2).min(config.write_timeout);
-        // The last wait is for a place in the inbox, where none waits.
-        let deadline = config.drain + write_out + config.close_timeout * 2;
-        event!("the hub drains");
-        let hub = self.hub.clone();
-        let drain = self.executor.spawn(async move { hub.drain(Disconnect::RESTART).await });
-        let mut waited = Duration::ZERO;
-        self.settle();
-        while self.executor.runs(drain) {
-            let next = self.time.until_next().expect("a drain waits for time");
-            self.advance(next);
-            waited += next;
-            assert!(waited <= deadline, "a drain takes {waited:?} of {deadline:?}");
-            self.settle();
-        }
-        assert!(!self.executor.runs(self.manager), "a drained hub has ended");
-    }
-
-    /// As [`rest`](Self::rest), without the checks: for a world whose drain goes on.
-    fn settle(&mut self) {
-        let mut ticks = 0;
-        loop {
-            while self.executor.tick(&mut self.rng) {
-                ticks += 1;
-                assert!(ticks < TICKS_MAX, "the world never rests");
-            }
-            if !self.answer() {
-                break;
-            }
-        }
-    }
-
-    fn everyone_may_end(&mut self, codes: &[u16]) {
-        for n in 0..self.peers.len() {
-            self.script.notes().may_end(n, codes);
-        }
-    }
-
-    /// Lets time pass until no connection is left.
-    fn wait_for_all(&mut self) {
-        let mut waited = Duration::ZERO;
-        self.rest();
-        while self.tasks().any(|task| self.executor.runs(task)) {
-            let next = self.time.until_next().expect("a connection waits for time");
-            self.advance(next);
-            waited += next;
-            assert!(waited < ENDING_MAX, "a connection never ends");
-            self.rest();
-        }
-        self.forget_rooms();
-    }
-
-    /// Lets time pass until no room is kept, if any ever goes.
-    fn forget_rooms(&mut self) {
-        let age = self.hub.shared().config.history_age;
-        if !age.is_zero() {
-            // By time alone: no command comes.
-            self.advance(age);
-            self.settle();
-            self.advance(Duration::from_millis(1_100));
-            self.settle();
-        }
-    }
-
     /// The tasks of all connections.
-    fn tasks(&self) -> impl Iterator<Item = TaskId> {
+    pub(super) fn tasks(&self) -> impl Iterator<Item = TaskId> {
         let posters = self.posters.iter().map(|poster| poster.task);
         let pollers = self.pollers.iter().map(|poller| poller.task);
         self.peers.iter().map(|peer| peer.task).chain(posters).chain(pollers)
