@@ -120,6 +120,7 @@ mod tests {
         matches!(follower.hear(position, None), Heard::Follows(None))
     }
 
+    /// Invariant 14, between hubs.
     #[test]
     fn what_is_told_has_no_silent_gap() {
         let mut follower = Follower::default();

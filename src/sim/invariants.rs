@@ -32,7 +32,7 @@ pub(super) fn check(world: &World) {
         if kernel.has_lost() { hear(kernel.legible(), peer) } else { told.clone() }
     });
     let heard: Vec<_> = heard.collect();
-    reader::check(&notes, &world.peers, &world.pollers);
+    reader::check_readers(&notes, &world.peers, &world.pollers);
     check_order(&notes, &in_order(world, &notes, &told));
     check_compressed(world, &notes, &told);
     for (n, (told, heard)) in told.iter().zip(&heard).enumerate() {

@@ -134,10 +134,10 @@ fn number(said: &Said, way: Way) -> u32 {
     if said.frame.opcode == 1 { number_of_text(payload, way) } else { number_of(payload) }
 }
 
-/// The positions that readers have heard are consecutive from their first frame, across their
+/// Invariant 14: the positions that readers have heard are consecutive from their first frame, across their
 /// connections, unless they were told: each message has one position in a room, and each position one
 /// message, for all of them.
-pub(super) fn check(notes: &Notes, peers: &[Peer], pollers: &[Poller]) {
+pub(super) fn check_readers(notes: &Notes, peers: &[Peer], pollers: &[Poller]) {
     let mut messages: BTreeMap<(usize, u64), u32> = BTreeMap::new();
     let mut positions: BTreeMap<(usize, u32), u64> = BTreeMap::new();
     let mut check = |name: Name, room, heard: &[(u64, u32)]| {

@@ -470,8 +470,8 @@ fn speak(address: &str, is_over: &AtomicBool, tell: &Sender<()>) -> usize {
     said
 }
 
-/// While messages come from all sides and restarts follow each other, each client hears all of them
-/// in order, once.
+/// Invariant 15: while messages come from all sides and restarts follow each other, each client hears
+/// all of them in order, once.
 #[test]
 fn nothing_is_lost_under_load() {
     const READERS: usize = 20;

@@ -150,6 +150,7 @@ fn bytes_after_the_head_are_not_lost() {
     peer.hears("the last in two parts");
 }
 
+/// Invariant 3: a head that comes byte by byte has the deadline of the whole handshake.
 #[test]
 fn slow_head_has_one_deadline() {
     let hub = TestHub::with(Config::default().handshake_timeout(Duration::from_millis(500)));

@@ -28,18 +28,31 @@ fn invariants_named(text: &str) -> Vec<u32> {
 #[test]
 fn every_invariant_of_the_design_is_named_by_a_test() {
     let page = read("docs/design.md");
-    let (_, list) = page.split_once("The invariants, each with a test:").expect("the list");
-    let numbers: Vec<u32> =
-        list.trim_start().lines().map_while(|line| line.split_once(". ")?.0.parse().ok()).collect();
-    assert_eq!(numbers, (1..=13).collect::<Vec<_>>());
-    let folders = ["src", "tests/it"].map(|folder| root().join(folder));
-    let mut named: Vec<u32> = folders
-        .iter()
-        .flat_map(|folder| files(folder))
-        // The examples below name some.
-        .filter(|path| !path.ends_with("readme.rs"))
-        .flat_map(|path| invariants_named(&fs::read_to_string(path).expect("text")))
-        .collect();
+    let (_, list) = page.split_once("## Invariants").expect("the list");
+    let (list, _) = list.split_once("\n## ").expect("another heading");
+    let lines = || list.lines().filter_map(|line| line.split_once(". "));
+    let numbers: Vec<u32> = lines().filter_map(|(number, _)| number.parse().ok()).collect();
+    assert_eq!(numbers, (1..=15).collect::<Vec<_>>());
+    let folders = ["src", "tests/it", "tests/cli"].map(|folder| root().join(folder));
+    let files = folders.iter().flat_map(|folder| files(folder));
+    // The examples below name some.
+    let files = files.filter(|path| !path.ends_with("readme.rs"));
+    let texts: Vec<_> = files.map(|path| fs::read_to_string(path).expect("text")).collect();
+    // What the page names for an invariant exists, and names the invariant itself.
+    let mut number = 0;
+    for line in list.lines() {
+        number = line.split_once(". ").and_then(|(n, _)| n.parse().ok()).unwrap_or(number);
+        let Some(names) = line.trim_start().strip_prefix("Held by ") else { continue };
+        for name in names.split('`').skip(1).step_by(2) {
+            let head = texts.iter().find_map(|text| text.split_once(&format!("fn {name}(")));
+            let (before, _) = head.unwrap_or_else(|| panic!("no test {name}"));
+            let comment = before.rsplit("\n\n").next().unwrap_or_default();
+            let named = invariants_named(comment);
+            assert!(named.contains(&number), "{name} is no test of invariant {number}");
+        }
+    }
+    assert_eq!(list.matches("Held by `").count(), numbers.len());
+    let mut named: Vec<u32> = texts.iter().flat_map(|text| invariants_named(text)).collect();
     named.sort_unstable();
     named.dedup();
     assert_eq!(named, numbers);
@@ -48,6 +61,18 @@ fn every_invariant_of_the_design_is_named_by_a_test() {
         [4, 5, 10, 7]
     );
     assert_eq!(invariants_named("/// The invariants, each with a test"), [0u32; 0]);
+}
+
+#[test]
+fn every_file_that_the_design_names_exists() {
+    let page = read("docs/design.md");
+    let quoted: Vec<_> = page.split('`').skip(1).step_by(2).collect();
+    let paths: Vec<_> = quoted.into_iter().filter(|name| name.ends_with(".rs")).collect();
+    assert!(paths.len() > 30, "only {} files are named", paths.len());
+    for path in paths {
+        let is_there = |folder: &str| root().join(folder).join(path).exists();
+        assert!(is_there("src") || is_there(""), "{path} does not exist");
+    }
 }
 
 /// The cells of the table row that begins with `| first |`.

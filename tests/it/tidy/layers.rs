@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::source::{self, Source, sources};
+use super::source::{self, Source, read, sources};
 
 /// The layers, from the lowest up. A file imports only from its own folder and from lower layers.
 ///
@@ -153,6 +153,33 @@ fn imports_go_down_the_layers_and_have_no_cycle() {
     assert_eq!(imports.indirect, [""; 0], "import from the file that defines the name");
     assert_eq!(imports.upward(), [""; 0]);
     assert_eq!(imports.circles(), [""; 0]);
+}
+
+/// The picture in docs/design.md has the layers from the highest down to the lowest, and every file
+/// that lies in none of the folders.
+#[test]
+fn the_picture_of_the_design_is_the_table() {
+    let page = read("docs/design.md");
+    let (_, picture) = page.split_once("```text\n").expect("a picture");
+    let (picture, _) = picture.split_once("```").expect("its end");
+    let line_of = |name: &str| {
+        let names = |line: &str| line.split([' ', ',']).any(|word| word == name);
+        picture.lines().position(names).unwrap_or_else(|| panic!("{name} is not in the picture"))
+    };
+    let file =
+        |name: &str| if name.ends_with('/') { name.to_owned() } else { format!("{name}.rs") };
+    let mut above = 0;
+    for layer in LAYERS.iter().rev() {
+        let lines: Vec<_> = layer.iter().map(|name| line_of(&file(name))).collect();
+        let first = lines.iter().min().copied().unwrap_or_default();
+        assert!(first >= above, "{layer:?} stands too high in the picture");
+        above = lines.into_iter().max().unwrap_or_default();
+    }
+    for source in sources().iter().filter(|source| !source.path.contains('/')) {
+        let line = line_of(&source.path);
+        let is_ground = source.path != "lib.rs" && layer(&module(&source.path, "")) == 0;
+        assert!(!is_ground || line >= above, "{} stands too high in the picture", source.path);
+    }
 }
 
 #[test]
