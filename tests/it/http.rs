@@ -1,17 +1,16 @@
 //! The HTTP routes: publishing, the admin endpoints, pages, and what they have in common.
 
 use std::io::Read as _;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use hublet::http::{Request, StatusCode};
 use hublet::{Client, Config, Disconnect, Handler, Message, Page, Peer as Source, Target};
 
 use crate::peer::{BINARY, TEXT};
-use crate::support::{TestHub, gone, skip, until};
+use crate::support::{TestHub, gone};
 
 /// Allows every client to publish, and only this machine to use the admin endpoints.
-struct Open;
+pub(crate) struct Open;
 
 impl Handler for Open {
     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
@@ -29,11 +28,11 @@ impl Handler for Open {
     }
 }
 
-fn open(config: Config) -> TestHub {
+pub(crate) fn open(config: Config) -> TestHub {
     TestHub::serving(config.http(true), Open)
 }
 
-fn get(path: &str, headers: &str) -> String {
+pub(crate) fn get(path: &str, headers: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")
 }
 
@@ -46,7 +45,7 @@ pub(crate) fn post(path: &str, headers: &str, body: &str) -> String {
 
 /// Sends one request on a connection of its own. Returns the status, the head and the body.
 #[track_caller]
-fn ask(hub: &TestHub, request: &str) -> (u16, String, String) {
+pub(crate) fn ask(hub: &TestHub, request: &str) -> (u16, String, String) {
     let request = request.replacen("\r\n", "\r\nConnection: close\r\n", 1);
     let mut peer = hub.dial();
     peer.write(request.as_bytes());
@@ -413,102 +412,4 @@ fn client_address_behind_a_trusted_proxy_counts() {
     let mut second = hub.dial();
     assert_eq!(second.request(&upgrade("192.0.2.2")).status, 101);
     assert_eq!(hub.dial().request(&get("/metrics", "X-Forwarded-For: 192.0.2.1\r\n")).status, 403);
-}
-
-#[test]
-fn rooms_and_members_are_listed_a_page_at_a_time() {
-    let hub = open(Config::default());
-    let mut peers = Vec::new();
-    for room in ["a", "b%20%22", "c", "c", "c"] {
-        peers.push(hub.join_at(&format!("/ws/{room}")));
-    }
-    let (_, _, all) = ask(&hub, &get("/rooms", ""));
-    let rooms = "{\"rooms\":[{\"room\":\"a\",\"members\":1},{\"room\":\"b \\\"\",\"members\":1},\
-                 {\"room\":\"c\",\"members\":3}],\"next\":null}\n";
-    assert_eq!(all, rooms);
-    let (_, _, first) = ask(&hub, &get("/rooms?limit=2", ""));
-    assert!(first.ends_with("\"next\":\"b \\\"\"}\n"), "{first}");
-    // One rule for every parameter, the one of forms: `+` is a blank.
-    for after in ["after=b%20%22", "after=b+%22"] {
-        let (_, _, rest) = ask(&hub, &get(&format!("/rooms?limit=%32&{after}"), ""));
-        assert_eq!(rest, "{\"rooms\":[{\"room\":\"c\",\"members\":3}],\"next\":null}\n");
-    }
-
-    let mut after = String::new();
-    let mut ids = Vec::new();
-    loop {
-        let (_, _, page) = ask(&hub, &get(&format!("/rooms/c?limit=2{after}"), ""));
-        ids.extend(
-            page.split("\"id\":\"")
-                .skip(1)
-                .filter_map(|rest| rest.split('"').next().map(str::to_owned)),
-        );
-        assert!(page.contains("\"user\":null") && page.contains("\"waiting\":0"), "{page}");
-        let next = page
-            .rsplit("\"next\":")
-            .next()
-            .expect("there is one")
-            .trim_end_matches(['}', '\n'])
-            .trim_matches('"')
-            .to_owned();
-        if next == "null" {
-            break;
-        }
-        after = format!("&after={next}");
-    }
-    assert_eq!(ids.len(), 3, "{ids:?}");
-    assert_eq!(
-        ask(&hub, &get("/rooms/empty", "")).2,
-        "{\"room\":\"empty\",\"members\":[],\"next\":null}\n"
-    );
-}
-
-#[test]
-fn metrics_count_what_happened_and_promtool_reads_them() {
-    let hub = open(Config::default());
-    let mut peer = hub.join();
-    assert!(ask(&hub, &post("/pub", "", "hello")).2.starts_with("{\"recipients\":1,"));
-    peer.hears("hello");
-    peer.say("mine");
-    peer.hears("mine");
-    for (line, status) in
-        [("GET /nope", 404), ("GET /ws", 426), ("POST /pub", 411), ("POST /sse/news", 405)]
-    {
-        let request = format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n");
-        assert_eq!(hub.dial().request(&request).status, status, "{line}");
-    }
-    until("it is counted", || hub.hub.stats().messages_delivered == 2);
-    let (status, head, text) = ask(&hub, &get("/metrics", ""));
-    assert_eq!(status, 200);
-    assert!(head.contains("Content-Type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
-    for line in [
-        concat!("hublet_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
-        "hublet_clients 1",
-        "hublet_messages_received_total 2",
-        "hublet_messages_delivered_total 2",
-        "hublet_requests_refused_total{request=\"other\",reason=\"not_found\"} 1",
-        "hublet_requests_refused_total{request=\"websocket\",reason=\"malformed\"} 1",
-        "hublet_requests_refused_total{request=\"post\",reason=\"malformed\"} 1",
-        "hublet_requests_refused_total{request=\"sse\",reason=\"not_found\"} 1",
-        "hublet_evictions_total{reason=\"overflow\"} 0",
-        "hublet_evictions_total{reason=\"stuck\"} 0",
-        "hublet_evictions_total{reason=\"memory\"} 0",
-    ] {
-        assert!(text.lines().any(|other| other == line), "{line} in\n{text}");
-    }
-    if cfg!(target_os = "linux") {
-        assert!(text.contains("\nprocess_resident_memory_bytes "), "{text}");
-    }
-    let promtool = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let Ok(mut promtool) = promtool else { return skip("promtool is not installed") };
-    let mut stdin = promtool.stdin.take().expect("a pipe");
-    std::io::Write::write_all(&mut stdin, text.as_bytes()).expect("it reads");
-    drop(stdin);
-    let output = promtool.wait_with_output().expect("its end");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

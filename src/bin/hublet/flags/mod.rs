@@ -10,3 +10,5 @@ pub(crate) mod value;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_secrets;
