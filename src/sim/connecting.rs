@@ -24,11 +24,11 @@ impl World {
         let rng = &mut self.rng;
         let direct_writer = rng.bool();
         let way = match rng.u8(..8) {
-            0..=3 => Way::Asks,
+            0..=3 => Way::Upgrades,
             4 | 5 => Way::Upgraded,
             _ => Way::Events,
         };
-        let offers = way == Way::Asks && rng.bool();
+        let offers = way == Way::Upgrades && rng.bool();
         let deflates = offers && self.hub.shared().config.deflate.is_some();
         let at_most = if rng.bool() { usize::MAX } else { rng.usize(1..300) };
         // Out of order, the manager may run often enough to overrun a client that needs its task.
@@ -55,7 +55,7 @@ impl World {
         let line = Line::named(Name::Peer(self.peers.len()), room, at_most, rng.fork());
         let answers = steady || rng.bool();
         let number = self.script.peer(user, rooms.clone(), steady, (reads, way));
-        let asked = reads.map_or_else(Default::default, |reads| reads.request(rng));
+        let query = reads.map_or_else(Default::default, |reads| reads.request(rng));
         event!(
             "peer {number} {way}{}: it {}, the kernel takes {} for it{}, it is to be in rooms {rooms:?}{}",
             if offers { " and offers to compress" } else { "" },
@@ -81,7 +81,7 @@ impl World {
         let (hub, script, socket) =
             (self.hub.clone(), self.script.clone(), Socket::new(&line, direct_writer));
         match way {
-            Way::Asks => line.send(
+            Way::Upgrades => line.send(
                 format!(
                     "GET /ws/{number} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
                      Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
@@ -91,7 +91,7 @@ impl World {
                 .as_bytes(),
             ),
             Way::Events => {
-                let (query, header) = asked;
+                let (query, header) = query;
                 line.send(
                     format!("GET /sse/{number}{query} HTTP/1.1\r\nHost: x\r\n{header}\r\n")
                         .as_bytes(),
@@ -132,7 +132,7 @@ impl World {
         if overrun {
             // Until it is open it needs its task to run, so nothing is published meanwhile.
             self.rest();
-            if self.script.notes().unsettle(number) {
+            if self.script.notes().may_end_early(number) {
                 self.peers[number].steady = false;
             }
         }

@@ -69,19 +69,19 @@ impl World {
         let hub = self.hub.clone();
         let drain = self.executor.spawn(async move { hub.drain(Disconnect::RESTART).await });
         let mut waited = Duration::ZERO;
-        self.settle();
+        self.come_to_rest();
         while self.executor.runs(drain) {
             let next = self.time.until_next().expect("a drain waits for time");
             self.advance(next);
             waited += next;
             assert!(waited <= deadline, "a drain takes {waited:?} of {deadline:?}");
-            self.settle();
+            self.come_to_rest();
         }
         assert!(!self.executor.runs(self.manager), "a drained hub has ended");
     }
 
     /// As [`rest`](Self::rest), without the checks: for a world whose drain goes on.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn come_to_rest(&mut self) {
         let mut ticks = 0;
         loop {
             while self.executor.tick(&mut self.rng) {
@@ -120,9 +120,9 @@ impl World {
         if !age.is_zero() {
             // By time alone: no command comes.
             self.advance(age);
-            self.settle();
+            self.come_to_rest();
             self.advance(Duration::from_millis(1_100));
-            self.settle();
+            self.come_to_rest();
         }
     }
 }

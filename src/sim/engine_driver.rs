@@ -81,14 +81,14 @@ impl Driver {
         loop {
             if !is_up && kept.topics.values().all(|confirmed| *confirmed) {
                 is_up = true;
-                self.tell(LinkEvent::Up).await?;
+                self.report(LinkEvent::Up).await?;
                 self.link.set_up();
             }
             match self.woken(is_up && in_flight.len() < IN_FLIGHT_MAX, is_up, kept, lost).await {
                 Woken::HubEnded => return Err(()),
                 Woken::Lost => break,
                 Woken::Wishes => self.follow(kept, false).await?,
-                Woken::Time => self.ask_vacant(kept).await?,
+                Woken::Time => self.report_vacant(kept).await?,
                 Woken::Outbox(command) => {
                     let Command::Carry(carry) = command else { continue };
                     let Carry { publish: Publish { target, except, message }, reply, hubs } =
@@ -111,7 +111,7 @@ impl Driver {
                     if let Some(confirmed) = unconfirmed {
                         *confirmed = true;
                         if is_up {
-                            self.tell(LinkEvent::Subscribed(vec![topic])).await?;
+                            self.report(LinkEvent::Subscribed(vec![topic])).await?;
                         }
                     }
                 }
@@ -119,7 +119,7 @@ impl Driver {
                     if let Some(confirmed) = kept.topics.get_mut(&topic) {
                         *confirmed = true;
                         if is_up {
-                            self.tell(LinkEvent::Subscribed(vec![topic])).await?;
+                            self.report(LinkEvent::Subscribed(vec![topic])).await?;
                         }
                     }
                 }
@@ -163,7 +163,7 @@ impl Driver {
         if is_up {
             self.link.set_down(self.hub.shared().timers.now().plus(ILL_AFTER));
             let (reply, answer) = reply();
-            self.tell(LinkEvent::Down(reply)).await?;
+            self.report(LinkEvent::Down(reply)).await?;
             answer.await.ok_or(())?;
         }
         Ok(())
@@ -173,7 +173,7 @@ impl Driver {
         self.wire.borrow_mut().to_engine.push_back(command);
     }
 
-    async fn tell(&self, event: LinkEvent) -> Result<(), ()> {
+    async fn report(&self, event: LinkEvent) -> Result<(), ()> {
         self.hub.send_command(Command::Backplane(event)).await.map_err(drop)
     }
 
@@ -221,7 +221,7 @@ impl Driver {
         for step in follower.take(top, &positions).unwrap_or_default() {
             match step {
                 Step::Begin { position, .. } => {
-                    self.tell(LinkEvent::Begin(Arc::clone(room), position)).await?;
+                    self.report(LinkEvent::Begin(Arc::clone(room), position)).await?;
                 }
                 Step::Message { index, reply } => {
                     let (position, Stored { hub, except, message }) = messages[index].clone();
@@ -278,10 +278,10 @@ impl Driver {
             self.send(Sent::Subscribe(topic.clone()));
             self.read(kept, &topic);
         }
-        if known.is_empty() { Ok(()) } else { self.tell(LinkEvent::Subscribed(known)).await }
+        if known.is_empty() { Ok(()) } else { self.report(LinkEvent::Subscribed(known)).await }
     }
 
-    async fn ask_vacant(&self, kept: &mut Kept) -> Result<(), ()> {
+    async fn report_vacant(&self, kept: &mut Kept) -> Result<(), ()> {
         let timers = &self.hub.shared().timers;
         let due: Vec<_> = kept
             .vacancies
@@ -291,7 +291,7 @@ impl Driver {
             .collect();
         for (topic, number) in due {
             kept.vacancies.remove(&topic);
-            self.tell(LinkEvent::Vacant(topic, number)).await?;
+            self.report(LinkEvent::Vacant(topic, number)).await?;
         }
         Ok(())
     }

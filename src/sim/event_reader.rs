@@ -38,14 +38,14 @@ pub(super) fn spawn(
     let rooms = is_first.then(BTreeSet::new);
     let begin = HeardEvents { rooms, has_gap: !is_first, ..HeardEvents::default() };
     let heard = Rc::new(RefCell::new(begin));
-    let (asking, own) = (hub.clone(), Rc::clone(&heard));
+    let (hub_of_reader, own) = (hub.clone(), Rc::clone(&heard));
     executor.spawn(async move {
-        let permit = event_reader_permit(&asking, None).expect("the first of them");
-        let events_max = asking.shared().config.queue;
-        let reading = read(&asking, RoomFilter::All, permit, events_max).await;
+        let permit = event_reader_permit(&hub_of_reader, None).expect("the first of them");
+        let events_max = hub_of_reader.shared().config.queue;
+        let reading = read(&hub_of_reader, RoomFilter::All, permit, events_max).await;
         let Ok(mut events) = reading else { return };
         // A handle would keep the hub alive.
-        drop(asking);
+        drop(hub_of_reader);
         while let Some(event) = events.next().await {
             own.borrow_mut().hear(event);
             for _ in 0..if is_slow { 5 } else { 0 } {

@@ -26,25 +26,26 @@ struct Heard {
 pub(super) fn check(world: &World) {
     let notes = world.script.notes();
     let hear = |bytes: &[u8], peer: &Peer| hear(&peer.frames(bytes).unwrap_or_default(), peer);
-    let told: Vec<_> = world.peers.iter().map(|peer| hear(&peer.line.lock().taken, peer)).collect();
-    let heard = world.peers.iter().zip(&told).map(|(peer, told)| {
+    let taken: Vec<_> =
+        world.peers.iter().map(|peer| hear(&peer.line.lock().taken, peer)).collect();
+    let heard = world.peers.iter().zip(&taken).map(|(peer, taken)| {
         let kernel = peer.line.lock();
-        if kernel.has_lost() { hear(kernel.legible(), peer) } else { told.clone() }
+        if kernel.has_lost() { hear(kernel.legible(), peer) } else { taken.clone() }
     });
     let heard: Vec<_> = heard.collect();
     reader::check_readers(&notes, &world.peers, &world.pollers);
-    check_order(&notes, &in_order(world, &notes, &told));
-    check_compressed(world, &notes, &told);
-    for (n, (told, heard)) in told.iter().zip(&heard).enumerate() {
-        check_peer(&notes, n, told, heard, world.hub.shared().config.overflow);
+    check_order(&notes, &in_order(world, &notes, &taken));
+    check_compressed(world, &notes, &taken);
+    for (n, (taken, heard)) in taken.iter().zip(&heard).enumerate() {
+        check_peer(&notes, n, taken, heard, world.hub.shared().config.overflow);
         check_goodbye(&notes.peers[n], &world.peers[n], n, heard);
     }
     for number in 0..notes.messages.len() {
         check_recipients(&notes, number);
-        check_fates(&notes, number, &told);
+        check_fates(&notes, number, &taken);
     }
     let stats = world.hub.stats();
-    let delivered: usize = told.iter().map(|heard| heard.messages.len()).sum();
+    let delivered: usize = taken.iter().map(|heard| heard.messages.len()).sum();
     assert_eq!(stats.messages_delivered, delivered as u64, "delivered is what the kernel took");
     let fates = stats.messages_delivered + stats.messages_dropped + stats.messages_lost;
     assert_eq!(stats.recipients, fates, "every recipient has exactly one fate");
@@ -91,15 +92,15 @@ fn hear(frames: &[Said], peer: &Peer) -> Heard {
 
 /// All clients that negotiated compression get a message in one frame, and no other client gets a
 /// compressed one. A message that another process has taken over may be compressed there anew.
-fn check_compressed(world: &World, notes: &Notes, told: &[Heard]) {
-    let pairs = || world.peers.iter().zip(told);
+fn check_compressed(world: &World, notes: &Notes, taken: &[Heard]) {
+    let pairs = || world.peers.iter().zip(taken);
     let is_own = |number: &u32| *number as usize >= notes.first_of_process;
     let compressed: BTreeSet<_> =
-        pairs().flat_map(|(_, told)| told.compressed.iter().copied()).collect();
-    for (n, (peer, told)) in pairs().enumerate() {
+        pairs().flat_map(|(_, taken)| taken.compressed.iter().copied()).collect();
+    for (n, (peer, taken)) in pairs().enumerate() {
         let compares = |number: &u32| !peer.deflates || is_own(number);
-        let got: BTreeSet<_> = told.compressed.iter().copied().filter(compares).collect();
-        let heard = told.messages.iter().copied().filter(|number| compressed.contains(number));
+        let got: BTreeSet<_> = taken.compressed.iter().copied().filter(compares).collect();
+        let heard = taken.messages.iter().copied().filter(|number| compressed.contains(number));
         let expected = if peer.deflates { heard.filter(is_own).collect() } else { BTreeSet::new() };
         assert_eq!(
             got, expected,
@@ -110,16 +111,16 @@ fn check_compressed(world: &World, notes: &Notes, told: &[Heard]) {
 
 /// What each peer was told, as far as it was told that in the order in which it was dispatched. A
 /// client that is behind in its room hears what is not for the room earlier.
-fn in_order(world: &World, notes: &Notes, told: &[Heard]) -> Vec<Vec<u32>> {
+fn in_order(world: &World, notes: &Notes, taken: &[Heard]) -> Vec<Vec<u32>> {
     let target = |number: &u32| notes.messages[*number as usize].to;
     let replays = world.hub.shared().config.overflow == Overflow::Replay;
     let mut ordered = Vec::new();
-    for (note, told) in notes.peers.iter().zip(told) {
+    for (note, taken) in notes.peers.iter().zip(taken) {
         if !replays && !note.since {
-            ordered.push(told.messages.clone());
+            ordered.push(taken.messages.clone());
             continue;
         }
-        let mut rest = told.messages.clone();
+        let mut rest = taken.messages.clone();
         while let Some(to) = rest.first().map(target) {
             let (one, others) = rest.into_iter().partition(|number| target(number) == to);
             ordered.push(one);
@@ -163,12 +164,12 @@ fn check_order(notes: &Notes, heard: &[Vec<u32>]) {
 }
 
 /// A peer gets only messages that were meant for it, and a steady peer gets each of those once.
-fn check_peer(notes: &Notes, n: usize, told: &Heard, heard: &Heard, overflow: Overflow) {
+fn check_peer(notes: &Notes, n: usize, taken: &Heard, heard: &Heard, overflow: Overflow) {
     let peer = &notes.peers[n];
-    let mut numbers = told.messages.clone();
+    let mut numbers = taken.messages.clone();
     numbers.sort_unstable();
     numbers.dedup();
-    assert_eq!(numbers.len(), told.messages.len(), "peer {n} is told each message once");
+    assert_eq!(numbers.len(), taken.messages.len(), "peer {n} is told each message once");
     let mut came = heard.messages.clone();
     came.sort_unstable();
     // A peer that hears of its kick has heard before what was queued for it, however slow it is.
@@ -193,7 +194,7 @@ fn check_peer(notes: &Notes, n: usize, told: &Heard, heard: &Heard, overflow: Ov
     let deadlines = [Disconnect::ABNORMAL.code(), Disconnect::POLICY.code(), slow];
     let may_be =
         |code: u16| peer.codes.contains(&code) || (!peer.steady && deadlines.contains(&code));
-    if let Some(Some(code)) = told.close {
+    if let Some(Some(code)) = taken.close {
         assert!(may_be(code), "peer {n} was closed with {code}, not with one of {:?}", peer.codes);
     }
     for &code in &peer.reasons {
@@ -219,7 +220,7 @@ fn check_goodbye(note: &PeerNote, peer: &Peer, n: usize, heard: &Heard) {
             let has_all = peer.reads.is_some_and(|reads| reads.ends) && is(Disconnect::NORMAL);
             code.is_none() || has_all || is(Disconnect::POLICY)
         }
-        Way::Asks | Way::Upgraded => false,
+        Way::Upgrades | Way::Upgraded => false,
     };
     // A lost peer is not told, and an evicted one only if that takes no waiting.
     if is_exempt || is(Disconnect::ABNORMAL) || is(Disconnect::SLOW) {
@@ -232,24 +233,27 @@ fn check_goodbye(note: &PeerNote, peer: &Peer, n: usize, heard: &Heard) {
 /// Invariant 10: as many recipients as members, as far as can be known from outside.
 fn check_recipients(notes: &Notes, number: usize) {
     let message = &notes.messages[number];
-    let Some(told) = message.recipients else { return };
+    let Some(taken) = message.recipients else { return };
     let (mut least, mut most) = (0, 0);
     for n in (0..notes.peers.len()).filter(|&n| message.except != Some(n)) {
         let (surely, perhaps) = notes.got(n, message.to, message.span);
         least += usize::from(surely);
         most += usize::from(perhaps);
     }
-    assert!((least..=most).contains(&told), "{number}: {told} recipients, {least} to {most} meant");
+    assert!(
+        (least..=most).contains(&taken),
+        "{number}: {taken} recipients, {least} to {most} meant"
+    );
 }
 
 /// What a publisher was told of its recipients is so: what it was told to be delivered, the kernel
 /// has taken, and what it was told to be lost, no recipient was told later.
-fn check_fates(notes: &Notes, number: usize, told: &[Heard]) {
+fn check_fates(notes: &Notes, number: usize, taken: &[Heard]) {
     let Some([delivered, late, _]) = notes.messages[number].fates else { return };
     let has = |heard: &Heard| heard.messages.contains(&(number as u32));
-    let all = told.iter().filter(|heard| has(heard)).count();
+    let all = taken.iter().filter(|heard| has(heard)).count();
     // One that came with `since` may have been told it without being a recipient.
-    let pairs = notes.peers.iter().zip(told);
+    let pairs = notes.peers.iter().zip(taken);
     let recipients = pairs.filter(|(peer, heard)| !peer.since && has(heard)).count();
     assert!(delivered <= all, "{number}: {delivered} delivered, and {all} were told it");
     let most = delivered + late;

@@ -103,10 +103,10 @@ impl Line {
                 return;
             }
             if !kernel.closed && !kernel.deaf {
-                kernel.tell(|| format!("sends {} bytes", bytes.len()));
+                kernel.note(|| format!("sends {} bytes", bytes.len()));
                 kernel.to_server.extend(bytes);
             } else {
-                kernel.tell(|| format!("sends {} bytes, which no peer takes", bytes.len()));
+                kernel.note(|| format!("sends {} bytes, which no peer takes", bytes.len()));
                 kernel.refuse();
             }
         });
@@ -115,7 +115,7 @@ impl Line {
     /// The peer shuts its side down.
     pub(crate) fn end(&self) {
         self.change(|kernel| {
-            kernel.tell(|| "shuts its side down".to_owned());
+            kernel.note(|| "shuts its side down".to_owned());
             kernel.ended = true;
         });
     }
@@ -123,7 +123,7 @@ impl Line {
     /// The peer resets the connection: what was on its way is lost.
     pub(crate) fn reset(&self) {
         self.change(|kernel| {
-            kernel.tell(|| "resets its connection".to_owned());
+            kernel.note(|| "resets its connection".to_owned());
             kernel.reset = true;
             kernel.to_server.clear();
             kernel.cut.get_or_insert(kernel.read);
@@ -135,7 +135,7 @@ impl Line {
         let mut kernel = self.lock();
         let bytes = most.min(kernel.unread());
         if bytes > 0 {
-            kernel.tell(|| format!("reads {bytes} bytes"));
+            kernel.note(|| format!("reads {bytes} bytes"));
         }
         kernel.read += bytes;
     }
@@ -161,14 +161,14 @@ impl Line {
 
 impl Kernel {
     /// Has the journal say what the peer does.
-    fn tell(&self, what: impl FnOnce() -> String) {
+    fn note(&self, what: impl FnOnce() -> String) {
         if let Some(name) = self.name {
             event!("{name} {}", what());
         }
     }
 
     /// Has the journal say what the server does with the peer's connection.
-    fn tell_server(&self, what: impl FnOnce() -> String) {
+    fn note_server(&self, what: impl FnOnce() -> String) {
         if let Some(name) = self.name {
             event!("the server, for {name}, {}", what());
         }
@@ -205,7 +205,7 @@ impl Kernel {
         if self.cut.is_none() {
             let unread = self.unread();
             let spared = if self.rng.bool() { self.rng.usize(..=unread) } else { 0 };
-            self.tell_server(|| format!("resets: of {unread} bytes unread {spared} are left"));
+            self.note_server(|| format!("resets: of {unread} bytes unread {spared} are left"));
             self.cut = Some(self.read + spared);
             self.to_server.clear();
         }
@@ -233,7 +233,7 @@ impl Kernel {
         if self.room < usize::MAX {
             self.room -= written;
         }
-        self.tell_server(|| format!("writes {written} bytes"));
+        self.note_server(|| format!("writes {written} bytes"));
         Ok(written)
     }
 }
@@ -254,7 +254,7 @@ impl Drop for Descriptor {
             return;
         }
         let unread = kernel.to_server.len();
-        kernel.tell_server(|| format!("closes its descriptor, with {unread} bytes unread"));
+        kernel.note_server(|| format!("closes its descriptor, with {unread} bytes unread"));
         kernel.closed = true;
         // A kernel answers unread bytes with a reset. A stream that is no kernel's loses what it has
         // kept to itself, unless the peer was read to its end.
@@ -314,7 +314,7 @@ impl Transport for Socket {
 
     fn abort(&mut self) {
         let mut kernel = self.lock();
-        kernel.tell_server(|| "cuts it off".to_owned());
+        kernel.note_server(|| "cuts it off".to_owned());
         kernel.shut = true;
         kernel.deaf = true;
     }
@@ -342,7 +342,7 @@ impl AsyncRead for Socket {
         } else {
             come
         };
-        kernel.tell_server(|| match n {
+        kernel.note_server(|| match n {
             0 => "reads to the end".to_owned(),
             n => format!("reads {n} bytes"),
         });
@@ -383,7 +383,7 @@ impl AsyncWrite for Socket {
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut kernel = self.lock();
-        kernel.tell_server(|| "shuts its side down".to_owned());
+        kernel.note_server(|| "shuts its side down".to_owned());
         kernel.shut = true;
         Poll::Ready(Ok(()))
     }

@@ -164,7 +164,7 @@ impl Notes {
 
     /// A peer that has not connected yet may be ended by the hub from its beginning on; `false` if it
     /// has.
-    pub(super) fn unsettle(&mut self, peer: usize) -> bool {
+    pub(super) fn may_end_early(&mut self, peer: usize) -> bool {
         let note = &mut self.peers[peer];
         if note.id.is_some() {
             return false;

@@ -16,7 +16,7 @@ use crate::websocket::decoder::tests::frame;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
     /// It asks for a WebSocket.
-    Asks,
+    Upgrades,
     /// It was upgraded elsewhere.
     Upgraded,
     /// It asks for events.
@@ -26,7 +26,7 @@ pub(super) enum Way {
 impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Asks => "asks for a WebSocket",
+            Self::Upgrades => "asks for a WebSocket",
             Self::Upgraded => "comes with a WebSocket",
             Self::Events => "asks for events",
         })
@@ -133,7 +133,7 @@ impl Peer {
 
     /// Answers the frames in what it has not understood yet.
     fn answer_frames(&mut self, heard: &[u8]) {
-        let is_welcome = self.way == Way::Asks && self.understood == 0;
+        let is_welcome = self.way == Way::Upgrades && self.understood == 0;
         let Some(frames) = (if is_welcome { behind_welcome(heard, self.way) } else { Some(heard) })
         else {
             return;
@@ -183,7 +183,7 @@ pub(super) fn frames_of(heard: &[u8], way: Way, ends: bool) -> Option<Vec<Said>>
 /// What a peer has heard behind the response, if it asked; `None` before that, and for a refusal.
 pub(super) fn behind_welcome(heard: &[u8], way: Way) -> Option<&[u8]> {
     let welcome = match way {
-        Way::Asks => "HTTP/1.1 101 ",
+        Way::Upgrades => "HTTP/1.1 101 ",
         Way::Upgraded => return Some(heard),
         Way::Events => "HTTP/1.1 200 ",
     };

@@ -40,7 +40,7 @@ pub(super) struct Poller {
     /// for a room that is not there hears it with a position that means nothing later.
     is_usable: bool,
     /// The number of its request, which has no answer.
-    asked: Option<usize>,
+    request: Option<usize>,
     /// How much of what was taken for it, in bytes, it has understood.
     seen: usize,
     /// It has sent its last byte.
@@ -70,8 +70,8 @@ impl Poller {
     /// Notes an answer: a message is the next one, or the answer tells of a gap.
     fn note(&mut self, answer: &Answer<'_>, notes: &Notes, config: &Config, hub_ends: bool) {
         let number = self.number;
-        let has_asked = self.asked.take().is_some() || answer.status == 408;
-        assert!(has_asked, "poller {number} gets one answer to each request");
+        let has_requested = self.request.take().is_some() || answer.status == 408;
+        assert!(has_requested, "poller {number} gets one answer to each request");
         if self.is_refused(answer.status, config, hub_ends) {
             // It asks again.
             return;
@@ -101,7 +101,7 @@ impl Poller {
         }
         if answer.status == 200 {
             let heard = match answer.is_text {
-                true => number_of_text(answer.body, Way::Asks),
+                true => number_of_text(answer.body, Way::Upgrades),
                 false => number_of(answer.body),
             };
             self.heard.push((position, heard));
@@ -134,7 +134,7 @@ impl Poller {
     pub(super) fn waits_behind(&self, notes: &Notes) -> Option<u64> {
         match self.since {
             Since::Position(last) if !self.silent => {
-                let is_begun = self.asked.is_some_and(|asked| notes.polls.contains(&asked));
+                let is_begun = self.request.is_some_and(|request| notes.polls.contains(&request));
                 is_begun.then_some(last)
             }
             _ => None,
@@ -206,19 +206,19 @@ impl World {
                 poller.silent = true;
             }
             // Its request waits.
-            _ if poller.asked.is_some() => {}
+            _ if poller.request.is_some() => {}
             _ => {
                 let seconds = self.rng.u64(..60);
                 let wait = Duration::from_secs(if self.rng.u8(..4) == 0 { 0 } else { seconds });
                 let (number, room, since) = (poller.number, poller.room, poller.since);
-                let asked = self.polls;
+                let request = self.polls;
                 self.polls += 1;
-                poller.asked = Some(asked);
+                poller.request = Some(request);
                 event!("poller {number} asks room {room} since {since}, and waits {wait:?}");
                 let wait = wait.as_secs();
                 poller.line.send(
                     format!(
-                        "GET /pub/room%20{room}?since={since}&wait={wait}s&poll={asked} HTTP/1.1\r\n\
+                        "GET /pub/room%20{room}?since={since}&wait={wait}s&poll={request} HTTP/1.1\r\n\
                          Host: x\r\n\r\n"
                     )
                     .as_bytes(),
@@ -252,7 +252,7 @@ impl World {
             // It never becomes a client.
             connect(&hub, socket, Origin::unknown(), &script, permit).await.expect_err("no client");
         });
-        let (heard, asked, seen, silent) = (Vec::new(), None, 0, false);
+        let (heard, request, seen, silent) = (Vec::new(), None, 0, false);
         self.pollers.push(Poller {
             line,
             task,
@@ -261,7 +261,7 @@ impl World {
             heard,
             since,
             is_usable,
-            asked,
+            request,
             seen,
             silent,
         });

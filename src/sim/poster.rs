@@ -27,7 +27,7 @@ pub(super) struct Poster {
     /// It reads every answer as it comes.
     pub(super) steady: bool,
     /// The requests that were begun and not answered, in order.
-    asked: VecDeque<Asked>,
+    requests: VecDeque<Request>,
     /// What it has begun to send and not finished.
     half: Vec<u8>,
     /// How much of what was taken for it, in bytes, it has understood.
@@ -39,7 +39,7 @@ pub(super) struct Poster {
 }
 
 /// What a request is to publish.
-enum Asked {
+enum Request {
     Message(u32),
     /// A message whose recipients are waited for.
     Acked(u32),
@@ -47,7 +47,7 @@ enum Asked {
     Lines(Vec<u32>),
 }
 
-impl Asked {
+impl Request {
     /// Notes that the hub has not taken it.
     fn refuse(self, notes: &mut Notes) {
         match self {
@@ -96,12 +96,12 @@ impl Poster {
         if response.status == 100 {
             return;
         }
-        match (response.status, self.asked.pop_front()) {
-            (_, Some(Asked::Lines(numbers))) => note_lines(response, numbers, notes),
-            (202, Some(Asked::Message(number))) => {
+        match (response.status, self.requests.pop_front()) {
+            (_, Some(Request::Lines(numbers))) => note_lines(response, numbers, notes),
+            (202, Some(Request::Message(number))) => {
                 notes.published(number, Some(response.number("recipients")));
             }
-            (202, Some(Asked::Acked(number))) => {
+            (202, Some(Request::Acked(number))) => {
                 let fates = ["delivered", "late", "lost"].map(|name| response.number(name));
                 let recipients = response.number("recipients");
                 assert_eq!(
@@ -114,7 +114,7 @@ impl Poster {
             }
             // The hub cannot say.
             (500, Some(_)) => {}
-            (_, Some(asked)) => asked.refuse(notes),
+            (_, Some(request)) => request.refuse(notes),
             (status, None) => assert_eq!(
                 status, 408,
                 "an answer that answers no request says that it came too late"
@@ -122,14 +122,14 @@ impl Poster {
         }
         if response.header("Connection: close").is_some() {
             // What came with it or behind it is not read.
-            self.asked.drain(..).for_each(|asked| asked.refuse(notes));
+            self.requests.drain(..).for_each(|request| request.refuse(notes));
         }
     }
 
     /// Sends nothing more. Only a stream of lines may be silent for any time: of its end the peer's
     /// kernel tells.
     pub(super) fn vanish(&mut self) {
-        if self.asked.iter().any(|asked| matches!(asked, Asked::Lines(_))) {
+        if self.requests.iter().any(|request| matches!(request, Request::Lines(_))) {
             self.line.reset();
             self.broken = true;
         }
@@ -144,7 +144,7 @@ impl Poster {
 
     /// Whether a request of its own would be the only one under way.
     fn is_ready(&self) -> bool {
-        self.steady && !self.silent && self.asked.is_empty() && self.half.is_empty()
+        self.steady && !self.silent && self.requests.is_empty() && self.half.is_empty()
     }
 }
 
@@ -204,7 +204,7 @@ impl World {
             3..=9 => self.posters[n].line.grant(100),
             10..=16 => {
                 let to = To::Room(self.rng.usize(..ROOMS));
-                self.ask_by_lines(n, to);
+                self.request_by_lines(n, to);
             }
             _ => {
                 let to = if self.rng.u8(..4) == 0 {
@@ -219,7 +219,7 @@ impl World {
                     _ => self.rng.usize(4..=40),
                 };
                 let whole = self.rng.u8(..4) > 0;
-                self.ask_by_post(n, to, len, whole);
+                self.request_by_post(n, to, len, whole);
             }
         }
     }
@@ -231,7 +231,7 @@ impl World {
     }
 
     /// Posts a message behind what the poster has asked before, or a part of it.
-    pub(super) fn ask_by_post(&mut self, n: usize, to: To, len: usize, whole: bool) {
+    pub(super) fn request_by_post(&mut self, n: usize, to: To, len: usize, whole: bool) {
         let number = self.script.notes().publish(to, None);
         event!(
             "poster {} posts message {number}, {len} bytes, to {to}{}",
@@ -254,8 +254,8 @@ impl World {
             message.len()
         );
         let poster = &mut self.posters[n];
-        let asked = if acked { Asked::Acked(number) } else { Asked::Message(number) };
-        poster.asked.push_back(asked);
+        let request = if acked { Request::Acked(number) } else { Request::Message(number) };
+        poster.requests.push_back(request);
         poster.half.extend_from_slice(head.as_bytes());
         poster.half.extend_from_slice(message.as_bytes());
         let now = if whole { poster.half.len() } else { self.rng.usize(..poster.half.len()) };
@@ -263,7 +263,7 @@ impl World {
     }
 
     /// Posts a stream of lines behind what the poster has asked before, or a part of it.
-    fn ask_by_lines(&mut self, n: usize, to: To) {
+    fn request_by_lines(&mut self, n: usize, to: To) {
         let To::Room(room) = to else { unreachable!("streams go to rooms") };
         let rng = &mut self.rng;
         let mut notes = self.script.notes();
@@ -284,7 +284,7 @@ impl World {
         let head = format!("PUT /pub/room%20{room}?lines{until} HTTP/1.1\r\nHost: x\r\n");
         let poster = &mut self.posters[n];
         event!("poster {} posts messages {numbers:?} as lines, to {to}", poster.number);
-        poster.asked.push_back(Asked::Lines(numbers));
+        poster.requests.push_back(Request::Lines(numbers));
         poster.half.extend_from_slice(head.as_bytes());
         if rng.bool() {
             let length = format!("Content-Length: {}\r\n\r\n{body}", body.len());
@@ -326,8 +326,18 @@ impl World {
             // It never becomes a client.
             connect(&hub, socket, Origin::unknown(), &script, permit).await.expect_err("no client");
         });
-        let (asked, half, seen) = (VecDeque::new(), Vec::new(), 0);
+        let (requests, half, seen) = (VecDeque::new(), Vec::new(), 0);
         let (silent, broken) = (false, false);
-        self.posters.push(Poster { line, task, number, steady, asked, half, seen, silent, broken });
+        self.posters.push(Poster {
+            line,
+            task,
+            number,
+            steady,
+            requests,
+            half,
+            seen,
+            silent,
+            broken,
+        });
     }
 }

@@ -89,17 +89,17 @@ impl Heard {
             return heard;
         }
         heard.last = match reads.since {
-            Some(Since::Position(asked)) if asked < 1 << 53 => Some(asked),
+            Some(Since::Position(named)) if named < 1 << 53 => Some(named),
             _ => None,
         };
-        let mut is_told = false;
+        let mut hears_gap = false;
         for said in said {
             match (said.frame.opcode, said.id) {
                 (GAP | STAND, _) => {
                     let position = said.frame.payload.first_chunk().expect("8 bytes");
                     let position = u64::from_be_bytes(*position);
-                    is_told |= said.frame.opcode == GAP;
-                    let stands = is_told || heard.last.is_none_or(|last| last == position);
+                    hears_gap |= said.frame.opcode == GAP;
+                    let stands = hears_gap || heard.last.is_none_or(|last| last == position);
                     assert!(
                         stands,
                         "peer {n} is told that it stands at {position}, and of no gap behind {:?}",
@@ -116,7 +116,7 @@ impl Heard {
                     );
                     let unreadable = reads.since == Some(Since::UNREADABLE);
                     assert!(
-                        is_told || !unreadable,
+                        hears_gap || !unreadable,
                         "peer {n} is told of a gap, since its header cannot be read"
                     );
                     heard.messages.push((id, number(said, peer.way)));
@@ -204,7 +204,7 @@ impl Peer {
             end = at;
         }
         match self.reads.and_then(|reads| reads.since) {
-            Some(Since::Position(asked)) if asked < 1 << 53 => Some(asked),
+            Some(Since::Position(named)) if named < 1 << 53 => Some(named),
             _ => None,
         }
     }

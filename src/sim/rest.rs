@@ -30,7 +30,7 @@ impl World {
         self.check_events();
         // A listing names the members of a room, and a message from rest reaches exactly those.
         let which = self.rng.usize(..ROOMS);
-        let Some(members) = self.ask(|hub| async move { hub.presence(&room(which)).await }) else {
+        let Some(members) = self.call(|hub| async move { hub.presence(&room(which)).await }) else {
             return;
         };
         let span = {
@@ -53,7 +53,7 @@ impl World {
         let (to, number) = (To::Room(which), self.script.notes().messages.len());
         let poster = if self.rng.bool() { self.ready_poster() } else { None };
         if let Some(poster) = poster {
-            self.ask_by_post(poster, to, 4, true);
+            self.request_by_post(poster, to, 4, true);
         } else {
             let op = Op::Publish { to, through_client: false, waits: true, len: 4 };
             let (hub, script) = (self.hub.clone(), self.script.clone());
@@ -64,15 +64,15 @@ impl World {
             self.posters[poster].answer(&mut self.script.notes());
         }
         // Its place may have been for another poster, which was not at rest then.
-        let told = self.script.notes().messages[number].recipients;
+        let recipients = self.script.notes().messages[number].recipients;
         let counted = self.hub.stats().recipients - before.recipients;
-        if let Some(told) = told {
+        if let Some(recipients) = recipients {
             assert_eq!(
-                told,
+                recipients,
                 members.len(),
                 "message {number} is told to have as many recipients as the room has members"
             );
-            assert!(counted >= told as u64, "the recipients of message {number} are counted");
+            assert!(counted >= recipients as u64, "the recipients of message {number} are counted");
         }
     }
 
@@ -82,7 +82,7 @@ impl World {
         let mut listed = BTreeSet::new();
         for which in 0..ROOMS {
             let name = room(which);
-            let Some(members) = self.ask(|hub| async move { hub.presence(&room(which)).await })
+            let Some(members) = self.call(|hub| async move { hub.presence(&room(which)).await })
             else {
                 return;
             };
@@ -94,15 +94,15 @@ impl World {
     /// An evicted client is gone (invariant 7), and nothing waits for a client that has room, without
     /// any time.
     fn check_clients(&mut self) {
-        let Some(clients) = self.ask(|hub| async move { hub.clients().await }) else { return };
+        let Some(clients) = self.call(|hub| async move { hub.clients().await }) else { return };
         let mut live = Vec::new();
         let notes = self.script.notes();
         for (n, (peer, note)) in self.peers.iter().zip(&notes.peers).enumerate() {
             let Some(id) = note.id else { continue };
-            let was_told_to_go = !note.codes.is_empty() || peer.dawdled;
+            let had_to_go = !note.codes.is_empty() || peer.dawdled;
             let is_client = clients.iter().any(|client| client.id == id);
             let runs = self.executor.runs(peer.task);
-            assert!(is_client || was_told_to_go || !runs, "peer {n} was evicted and is still here");
+            assert!(is_client || had_to_go || !runs, "peer {n} was evicted and is still here");
             assert!(runs || !is_client, "peer {n} is a client without a connection");
             let hears_the_end = peer.way == Way::Events && peer.steady && note.id.is_some();
             assert!(is_client || !hears_the_end || !runs, "peer {n} does not hear of its end");
@@ -127,7 +127,7 @@ impl World {
         let peer = &self.peers[n];
         let Some(last) = peer.last_position(&peer.line.lock().taken) else { return };
         let which = peer.reads.expect("a reader").room;
-        let newest = self.ask(|hub| async move { hub.position(&room(which)).await });
+        let newest = self.call(|hub| async move { hub.position(&room(which)).await });
         let Some(Some(newest)) = newest else { return };
         assert_eq!(last, newest, "peer {n} has room, so it has heard the newest of room {which}");
     }
@@ -144,7 +144,7 @@ impl World {
             let (Some(last), true) = (waits, self.executor.runs(poller.task)) else {
                 continue;
             };
-            let newest = self.ask(|hub| async move { hub.position(&room(which)).await });
+            let newest = self.call(|hub| async move { hub.position(&room(which)).await });
             let ahead = newest.flatten().and_then(|newest| newest.checked_sub(last));
             let is_behind = ahead.is_some_and(|ahead| (1..1 << 20).contains(&ahead));
             assert!(

@@ -16,7 +16,7 @@ use crate::sim::notes::NEVER;
 use crate::sim::world::World;
 
 /// The longest time that a hub stands still.
-const HELD_MAX: Duration = Duration::from_millis(1_100);
+const STANDS_MAX: Duration = Duration::from_millis(1_100);
 
 impl World {
     /// The process becomes another one, if its manager still runs.
@@ -131,7 +131,7 @@ impl World {
             let next = self.time.until_next().expect("it waits for time");
             self.advance(next);
             waited += next;
-            assert!(waited <= HELD_MAX, "the hub stands still for {waited:?}");
+            assert!(waited <= STANDS_MAX, "the hub stands still for {waited:?}");
         }
     }
 }

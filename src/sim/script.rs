@@ -190,7 +190,7 @@ impl Script {
     }
 
     /// Keeps an operation for the handler; the payload of the message that asks for it.
-    pub(super) fn ask(&self, op: Op) -> [u8; 4] {
+    pub(super) fn payload(&self, op: Op) -> [u8; 4] {
         let mut ops = self.ops.lock().expect("not poisoned");
         ops.push(op);
         (ops.len() as u32 - 1).to_le_bytes()

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use fastrand::Rng;
 
 use crate::sim::invariants;
-use crate::sim::sweep::{Run, Sweep, Totals};
+use crate::sim::sweep::{Outcome, Sweep, Totals};
 use crate::sim::world::World;
 
 /// Runs one seed from its beginning to its end.
-fn run(rng: &mut Rng) -> Run {
+fn run(rng: &mut Rng) -> Outcome {
     let mut world = World::new(rng.fork());
     for _ in 0..world.rng.usize(50..600) {
         world.step();
@@ -19,7 +19,7 @@ fn run(rng: &mut Rng) -> Run {
     let stats = world.hub.stats();
     let polled = world.pollers.iter().map(|poller| poller.heard.len() as u64).sum();
     end(world);
-    Run { stats, polled }
+    Outcome { stats, polled }
 }
 
 /// The last handle goes, and the hub with it.

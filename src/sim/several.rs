@@ -406,7 +406,7 @@ impl World {
     }
 
     /// Lets everything arrive.
-    fn settle(&mut self) {
+    fn come_to_rest(&mut self) {
         self.rest();
         while self.engine.is_busy() {
             self.engine.step(&mut self.rng);
@@ -433,10 +433,10 @@ impl World {
                 self.engine.connect(nth);
             }
         }
-        self.settle();
+        self.come_to_rest();
         for room in 0..ROOMS {
             self.publish_to(0, room);
-            self.settle();
+            self.come_to_rest();
         }
         for (nth, room, task) in std::mem::take(&mut self.waits) {
             let waits = self.executor.runs(task);
@@ -449,7 +449,7 @@ impl World {
         for _ in 0..self.rng.usize(..=WAITS_MAX) {
             self.wait();
             if self.rng.bool() {
-                self.settle();
+                self.come_to_rest();
             }
         }
         while !self.waits.is_empty() {
@@ -458,7 +458,7 @@ impl World {
         // Longer than a publisher waits, and than an empty room stays.
         for _ in 0..20 {
             self.time.advance(Duration::from_secs(1));
-            self.settle();
+            self.come_to_rest();
         }
     }
 }
@@ -471,7 +471,7 @@ fn run(rng: &mut Rng) -> Stats {
             // Most of the time all is well.
             world.notice();
             (0..world.hubs.len()).for_each(|hub| world.engine.connect(hub));
-            world.settle();
+            world.come_to_rest();
         }
     }
     world.end();

@@ -29,13 +29,13 @@ pub(super) struct Sweep {
 
 /// What one run came to.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Run {
+pub(super) struct Outcome {
     pub(super) stats: Stats,
     /// Messages that requests have waited for or found.
     pub(super) polled: u64,
 }
 
-impl From<Stats> for Run {
+impl From<Stats> for Outcome {
     fn from(stats: Stats) -> Self {
         Self { stats, polled: 0 }
     }
@@ -82,7 +82,7 @@ impl Sweep {
     }
 
     /// Runs `one` with each seed; panics with the first that failed, or with all of them.
-    pub(super) fn run(&self, one: impl Fn(&mut Rng) -> Run + Sync) -> Totals {
+    pub(super) fn run(&self, one: impl Fn(&mut Rng) -> Outcome + Sync) -> Totals {
         let hook = self.keeps_going.then(take_hook);
         if hook.is_some() {
             // What is said of a failure is said below.
@@ -96,7 +96,7 @@ impl Sweep {
         totals
     }
 
-    fn run_all(&self, one: &(impl Fn(&mut Rng) -> Run + Sync)) -> Totals {
+    fn run_all(&self, one: &(impl Fn(&mut Rng) -> Outcome + Sync)) -> Totals {
         let (next, stop) = (AtomicU64::new(self.seeds.start), AtomicBool::new(false));
         let totals = Mutex::new(Totals::default());
         let work = || {
@@ -121,7 +121,7 @@ impl Sweep {
     }
 
     /// Runs one seed; an error is what its failure says.
-    fn run_one(&self, seed: u64, one: &impl Fn(&mut Rng) -> Run) -> Result<Run, String> {
+    fn run_one(&self, seed: u64, one: &impl Fn(&mut Rng) -> Outcome) -> Result<Outcome, String> {
         if self.replays {
             journal::open(true);
         }
@@ -144,10 +144,10 @@ impl Sweep {
 }
 
 impl Totals {
-    fn add(&mut self, seed: u64, run: Result<Run, String>, is_told: bool) {
+    fn add(&mut self, seed: u64, run: Result<Outcome, String>, is_logged: bool) {
         self.runs += 1;
         match run {
-            Ok(Run { stats, polled }) => {
+            Ok(Outcome { stats, polled }) => {
                 self.upgrades += stats.upgrades_accepted;
                 self.recipients += stats.recipients;
                 self.evicted += stats.clients_evicted;
@@ -155,13 +155,13 @@ impl Totals {
                 self.polled += polled;
             }
             Err(message) => {
-                if is_told {
+                if is_logged {
                     println!("HUBLET_TEST_SEED={seed}: {message}");
                 }
                 self.failed.push((seed, message));
             }
         }
-        if is_told && self.runs % PROGRESS == 0 {
+        if is_logged && self.runs % PROGRESS == 0 {
             println!("{} seeds, {} of them failed", self.runs, self.failed.len());
         }
     }
@@ -188,7 +188,7 @@ fn a_sweep_that_keeps_going_lists_each_seed_that_fails() {
     let totals = sweep.run_all(&|rng: &mut Rng| {
         let seed = (10..20).find(|&seed| rng.get_seed() == Rng::with_seed(seed).get_seed());
         assert!(seed != Some(12) && seed != Some(17), "peer 3 is unlucky");
-        Run::default()
+        Outcome::default()
     });
     assert_eq!(totals.runs, 10);
     let said = catch_unwind(|| totals.check()).expect_err("two seeds failed");
@@ -206,7 +206,7 @@ fn a_sweep_ends_with_the_first_seed_that_fails() {
         Sweep { test: "sim", seeds: 0..1000, threads: 1, keeps_going: false, replays: false };
     let totals = sweep.run_all(&|rng: &mut Rng| {
         assert!(rng.get_seed() != Rng::with_seed(3).get_seed(), "peer 3 is unlucky");
-        Run::default()
+        Outcome::default()
     });
     assert_eq!((totals.runs, totals.failed.len()), (4, 1));
 }

@@ -144,7 +144,7 @@ impl World {
                 _ => {
                     let op = Op::any(&mut self.rng, self.peers.len(), self.len_max);
                     event!("peer {n} asks to {op}");
-                    let mut payload = self.script.ask(op).to_vec();
+                    let mut payload = self.script.payload(op).to_vec();
                     let is_compressed = self.peers[n].deflates && self.rng.bool();
                     let rsv1 = if is_compressed { 0x40 } else { 0 };
                     if is_compressed {
@@ -334,14 +334,14 @@ impl World {
 
     /// Lets everything come to rest, without time; then no task waits that need not.
     pub(super) fn rest(&mut self) {
-        self.settle();
+        self.come_to_rest();
         self.verbs.retain(|(verb, _)| self.executor.runs(*verb));
         if let Some((_, verb)) = self.verbs.first() {
             panic!("the program waits for a peer or for time: it asked to {verb}");
         }
         self.check_rest();
         // The check has asked for something, which may have made room for others.
-        self.settle();
+        self.come_to_rest();
     }
 
     /// Peers that answer do; `false` if none had anything to answer.
@@ -375,8 +375,8 @@ impl World {
         while self.executor.tick(&mut self.rng) {}
         for n in 0..self.peers.len() {
             let peer = &self.peers[n];
-            let is_told = peer.line.lock().unread() > 0;
-            if is_told && peer.answers && peer.can_close() && self.rng.u8(..8) == 0 {
+            let has_unread = peer.line.lock().unread() > 0;
+            if has_unread && peer.answers && peer.can_close() && self.rng.u8(..8) == 0 {
                 event!("peer {n} closes, whatever it is told");
                 self.close(n);
             }
@@ -424,13 +424,13 @@ impl World {
     }
 
     /// Asks the hub something and waits for its answer, in a world at rest.
-    pub(super) fn ask<T: 'static, F>(&mut self, verb: impl FnOnce(Hub) -> F) -> Option<T>
+    pub(super) fn call<T: 'static, F>(&mut self, verb: impl FnOnce(Hub) -> F) -> Option<T>
     where
         F: Future<Output = Result<T, crate::error::Error>> + 'static,
     {
         let slot = Rc::new(RefCell::new(None));
-        let (asking, answer) = (verb(self.hub.clone()), Rc::clone(&slot));
-        self.executor.spawn(async move { *answer.borrow_mut() = Some(asking.await) });
+        let (calling, answer) = (verb(self.hub.clone()), Rc::clone(&slot));
+        self.executor.spawn(async move { *answer.borrow_mut() = Some(calling.await) });
         while self.executor.tick(&mut self.rng) {}
         let answer = slot.borrow_mut().take().expect("the hub answers without time");
         match answer {
