@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use crate::frame::{BINARY, COMPRESSED, TEXT, header, payload_at};
+use crate::label::{label, split_label};
 use crate::memory::budget::{Charge, MemoryBudget, allocation};
 
 /// One WebSocket message, text or binary.
@@ -120,6 +121,60 @@ impl Message {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Makes a message of the same kind with a label ahead of the payload: the name of a room,
+    /// percent-encoded as in a path, and a line feed.
+    ///
+    /// A client with labels ([`Admission::labels`](crate::Admission::labels)) is sent its messages so,
+    /// and sends its own so. The hub adds the label itself: a handler need not.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::Message;
+    /// let message = Message::text("21.5").with_label("sensor/1");
+    /// assert_eq!(message.as_text(), Some("sensor%2F1\n21.5"));
+    ///
+    /// let (room, payload) = message.split_label().expect("it has a label");
+    /// assert_eq!((&*room, payload.as_text()), ("sensor/1", Some("21.5")));
+    /// ```
+    #[must_use]
+    pub fn with_label(&self, room: &str) -> Self {
+        Self::new(self.labelled(room))
+    }
+
+    /// Takes the label off: returns the room that it names, and the message without it. The room is
+    /// empty for the label of no room, an empty line.
+    ///
+    /// `None` if the first line is not a name, percent-encoded, or if there is no line feed.
+    ///
+    /// # Examples
+    ///
+    /// [`with_label`](Self::with_label) has one. This is refused:
+    ///
+    /// ```
+    /// # use hublet::Message;
+    /// for text in ["no line feed", "100%\nno encoding", "a\tb\nno name"] {
+    ///     assert!(Message::text(text).split_label().is_none());
+    /// }
+    /// ```
+    #[must_use]
+    pub fn split_label(&self) -> Option<(String, Self)> {
+        let (room, payload) = split_label(self.as_bytes())?;
+        Some((room.into_owned(), Self::encode(self.0.plain[0], payload)))
+    }
+
+    /// As [`with_label`](Self::with_label), charged to `memory`.
+    pub(crate) fn with_label_in(&self, room: &str, memory: &Arc<MemoryBudget>) -> Self {
+        Self::from_frame(self.labelled(room), memory)
+    }
+
+    /// The plain frame of the message with a label.
+    fn labelled(&self, room: &str) -> Vec<u8> {
+        let (label, payload) = (label(room), self.as_bytes());
+        let header = header(self.0.plain[0], label.len() + payload.len());
+        [&header, &label[..], payload].concat()
     }
 
     /// The whole frame, ready for a socket.

@@ -31,6 +31,7 @@ pub struct Admission {
     pub(crate) since: Option<Since>,
     pub(crate) until: Option<u64>,
     pub(crate) rate: Option<Rate>,
+    pub(crate) has_labels: bool,
     /// What only some clients have; boxed, since the admission of most has nothing of it.
     pub(crate) terms: Option<Box<Terms>>,
 }
@@ -139,6 +140,61 @@ impl Admission {
             self.rooms.reserve_exact(1);
         }
         self.rooms.push(name.into());
+        self
+    }
+
+    /// Has each message say its room: the client is sent it with a label ahead of the payload, as
+    /// [`Message::with_label`](crate::Message::with_label) makes it. A message that is for no room, as
+    /// for a user or for all, has an empty line there.
+    ///
+    /// For a client that is in several rooms and has to tell them apart. What it sends reaches
+    /// [`on_message`](crate::Handler::on_message) as it came;
+    /// [`Message::split_label`](crate::Message::split_label) reads a label.
+    ///
+    /// It is for WebSockets and for streams of events, where the label is the first line of the data,
+    /// and is no part of the base64 of a binary message. A [`Subscription`](crate::Subscription) says the
+    /// room of each message by itself. The client is not told of positions:
+    /// with [`since`](Self::since) the hub answers 500, since the hook is wrong.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hublet::{Admission, Client, Disconnect, Handler, Message, Peer};
+    /// use hublet::http::{Request, StatusCode};
+    ///
+    /// /// Every client is in two rooms, and says with each message which of them it is for.
+    /// struct Two;
+    /// impl Handler for Two {
+    ///     async fn on_upgrade(&self, _: &Request<()>, _: &Peer) -> Result<Admission, StatusCode> {
+    ///         Ok(Admission::anonymous().room("news").room("sports").labels())
+    ///     }
+    ///     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
+    ///         let (room, message) = message.split_label().ok_or(Disconnect::UNSUPPORTED)?;
+    ///         if !client.rooms().await?.iter().any(|own| **own == *room) {
+    ///             return Err(Disconnect::POLICY);
+    ///         }
+    ///         client.publish(&room, message).await?;
+    ///         Ok(())
+    ///     }
+    /// }
+    /// # use hublet::{Config, Hub};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// # let ada = hub.subscribe(Admission::anonymous().room("news").room("sports").labels()).await?;
+    /// # let mut bob = hub.subscribe(Admission::anonymous().room("sports")).await?;
+    /// # Two.on_message(ada.client(), "sports\ngoal".into()).await.expect("it may");
+    /// # assert_eq!(bob.next().await.expect("connected").as_text(), Some("goal"));
+    /// # let other = Two.on_message(ada.client(), "weather\nrain".into()).await;
+    /// # assert_eq!(other, Err(Disconnect::POLICY));
+    /// # let none = Two.on_message(ada.client(), "goal".into()).await;
+    /// # assert_eq!(none, Err(Disconnect::UNSUPPORTED));
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    #[must_use]
+    pub fn labels(mut self) -> Self {
+        self.has_labels = true;
         self
     }
 

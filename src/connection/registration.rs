@@ -179,7 +179,7 @@ pub(crate) fn register(
     encoding: Encoding,
 ) -> Result<Registering<'_>, Response> {
     let reading = Box::new(kind.reading(&admission));
-    let Admission { user, rooms, extension, rate, terms, .. } = admission;
+    let Admission { user, rooms, extension, rate, terms, has_labels, .. } = admission;
     let rate = rate.unwrap_or_else(|| rate_of(hub));
     if !rooms.iter().chain(&user).all(|name| is_name(name)) {
         return Err(internal_error(
@@ -189,6 +189,11 @@ pub(crate) fn register(
     let permit = client_permit(hub, peer.network())?;
     let queue = Queue::new(&hub.shared().queue_config);
     queue.set_encoding(encoding);
+    if kind == ClientKind::Subscription {
+        queue.set_program();
+    } else if has_labels {
+        queue.set_labels();
+    }
     if let Some(terms) = &terms {
         set_terms(hub, &queue, terms);
     }

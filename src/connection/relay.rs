@@ -9,7 +9,8 @@ use crate::connection::admission::Admission;
 use crate::connection::handler::Handler;
 use crate::disconnect::Disconnect;
 use crate::error::Error;
-use crate::http1::url::{query_of, room_of};
+use crate::http1::requested_rooms::RequestedRooms;
+use crate::http1::url::query_of;
 use crate::hub::client::Client;
 use crate::hub::client_id::Target;
 use crate::hub::since::Since;
@@ -21,6 +22,9 @@ use crate::peer::Peer;
 ///
 /// - The path names the room: `/ws/{room}`; any other path is the room `main`. With the query
 ///   `?echo=0` a client does not get its own messages, with `?echo=1` it does.
+/// - The query may name several rooms instead: `/ws?room=a&room=b` ([`RequestedRooms`]). Then each message
+///   has a label in both directions ([`Admission::labels`]). One without a label closes the client
+///   with 1007, one for another room with 1008.
 /// - With `?since=` a WebSocket counts the messages of its room, its own too, and begins where that
 ///   says: [`Admission::since`].
 /// - With `?probe=1` an empty binary message is a question: the hub answers the client alone, with
@@ -96,11 +100,15 @@ pub struct Relay {
 
 /// What a client brought along from its request.
 struct ClientState {
+    /// Its room, unless it is in several.
     room: Arc<str>,
     echo: bool,
     /// Whether its empty binary messages are questions.
     probes: bool,
 }
+
+/// What a client brought along that is in several rooms.
+struct Several(ClientState);
 
 impl Relay {
     /// Makes the handler. A client gets its own messages too.
@@ -115,6 +123,24 @@ impl Relay {
     pub fn echo(mut self, echo: bool) -> Self {
         self.echo = echo;
         self
+    }
+
+    /// Sends a message to the room that its label names, of those that its sender is in.
+    async fn relay_labelled(
+        &self,
+        client: &Client,
+        message: Message,
+        state: &ClientState,
+    ) -> Result<(), Disconnect> {
+        if state.probes && message.is_empty() && !message.is_text() {
+            return answer(client).await;
+        }
+        let label = message.split_label();
+        let (room, message) = label.ok_or(Disconnect::new(1007, NO_LABEL))?;
+        if !client.rooms().await?.iter().any(|own| **own == *room) {
+            return Err(Disconnect::new(1008, OTHER_ROOM));
+        }
+        send(client, &room, state.echo, message).await
     }
 
     /// Sends a message to the rooms that its sender is in now.
@@ -133,18 +159,26 @@ impl Default for Relay {
 }
 
 impl Handler for Relay {
-    /// Admits a client into the room that its path names, anonymous.
+    /// Admits a client into the rooms that its request names, anonymous.
     ///
     /// # Errors
     ///
-    /// 400 if `echo` or `probe` is neither 0 nor 1, or a WebSocket's `since` says nothing or comes
-    /// with `echo=0` or `every`.
+    /// 400 if `echo` or `probe` is neither 0 nor 1, a `room` is not allowed ([`RequestedRooms::of`]), or a
+    /// WebSocket's `since` says nothing or comes with `echo=0` or `every`.
     async fn on_upgrade(&self, request: &Request<()>, _: &Peer) -> Result<Admission, StatusCode> {
-        let room: Arc<str> = room_of(request.uri().path()).map_or_else(|| "main".into(), Arc::from);
+        let requested = RequestedRooms::of(request.uri()).map_err(|_| StatusCode::BAD_REQUEST)?;
         let echo = switch(request, "echo")?.unwrap_or(self.echo);
         let probes = switch(request, "probe")?.unwrap_or(false);
-        let state = ClientState { room: Arc::clone(&room), echo, probes };
-        let admission = Admission::anonymous().room(room).extension(state);
+        let rooms = requested.rooms();
+        let room = rooms.first().map(Arc::clone).ok_or(StatusCode::BAD_REQUEST)?;
+        let state = ClientState { room, echo, probes };
+        let join = |admission: Admission, room| admission.room(Arc::clone(room));
+        let admission = rooms.iter().fold(Admission::anonymous(), join);
+        let admission = if requested.has_labels() {
+            admission.labels().extension(Several(state))
+        } else {
+            admission.extension(state)
+        };
         Ok(match since(request)? {
             Some(since) => admission.since(since),
             None => admission,
@@ -158,15 +192,19 @@ impl Handler for Relay {
     fn on_refusal(&self, _: &Request<()>, status: StatusCode) -> Option<Cow<'static, str>> {
         // Of the reasons for 400 in this handler one sentence is enough.
         (status == StatusCode::BAD_REQUEST).then_some(Cow::Borrowed(
-            "echo and probe are 0 or 1, and a WebSocket's since is a position, now or a number of \
-             messages such as -3, without echo=0 and every",
+            "room is a name, at most 8 times, without one in the path; echo and probe are 0 or 1; \
+             and a WebSocket's since is a position, now or a number of messages such as -3, for one \
+             room, without echo=0 and every",
         ))
     }
 
     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
         // What is rare is boxed: it would make every idle client larger.
         let Some(state) = client.extension::<ClientState>() else {
-            return Box::pin(self.to_its_rooms(client, message)).await;
+            return match client.extension() {
+                Some(Several(state)) => Box::pin(self.relay_labelled(client, message, state)).await,
+                None => Box::pin(self.to_its_rooms(client, message)).await,
+            };
         };
         if state.probes && message.is_empty() && !message.is_text() {
             return Box::pin(answer(client)).await;
@@ -184,6 +222,10 @@ impl Handler for Relay {
         }
     }
 }
+
+/// Why a client in several rooms ends.
+const NO_LABEL: &str = "the first line of a message has to name its room";
+const OTHER_ROOM: &str = "the first line of a message names a room that was not asked for";
 
 /// Answers the question of a client, behind what waits in its queue.
 async fn answer(client: &Client) -> Result<(), Disconnect> {
@@ -258,6 +300,10 @@ mod tests {
             ("/ws/a?since=x", false),
             ("/ws/a?since=0&echo=0", false),
             ("/ws/a?since=0&every=1s", false),
+            ("/ws?room=a&room=b&echo=0", true),
+            ("/ws?room=a&room=b&since=0", false),
+            ("/sse?room=a&room=b&since=0", false),
+            ("/ws/a?room=b", false),
         ] {
             assert_eq!(admission(&Relay::new(), path).is_ok(), admits, "{path}");
         }

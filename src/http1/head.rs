@@ -320,7 +320,7 @@ fn check_host(request: &Request<()>) -> Result<(), Response> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http1::url::percent_decode;
+    use crate::percent::percent_decode;
 
     fn status(request: &[u8]) -> u16 {
         match parse(request, 0) {

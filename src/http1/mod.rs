@@ -10,6 +10,7 @@ pub(crate) mod fields;
 pub(crate) mod head;
 pub(crate) mod origin;
 pub(crate) mod page_origin;
+pub(crate) mod requested_rooms;
 pub(crate) mod response;
 pub(crate) mod slot;
 pub(crate) mod stream;

@@ -5,29 +5,10 @@ use std::borrow::Cow;
 use http::Uri;
 
 use crate::name::is_name;
-
-/// Decodes the percent-encoding of one path segment, once; `None` if that is not UTF-8 or a `%`
-/// has no two digits after it.
-pub(crate) fn percent_decode(segment: &str) -> Option<Cow<'_, str>> {
-    if !segment.contains('%') {
-        return Some(segment.into());
-    }
-    let mut bytes = Vec::with_capacity(segment.len());
-    let mut rest = segment.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-            let (high, low) = (digit(rest.next())?, digit(rest.next())?);
-            bytes.push((high * 16 + low) as u8);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok().map(Cow::Owned)
-}
+use crate::percent::percent_decode;
 
 /// The room of a client that names none.
-const MAIN: &str = "main";
+pub(crate) const MAIN: &str = "main";
 
 /// Returns the room that a path names: `main` for `/ws`, the decoded segment for `/ws/{room}`,
 /// and so for `/sse` and `/pub`; `None` for any other path.
@@ -66,10 +47,27 @@ pub fn room_of(path: &str) -> Option<String> {
 /// ```
 #[must_use]
 pub fn query_of(uri: &Uri, name: &str) -> Option<String> {
-    let pairs = uri.query()?.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    let (_, value) = { pairs }.find(|(key, _)| *key == name)?;
-    let spaced = value.replace('+', " ");
-    Some(percent_decode(&spaced).map_or_else(|| value.to_owned(), Cow::into_owned))
+    let value = raw_values(uri, name).next()?;
+    Some(form_decode(value).unwrap_or_else(|| value.to_owned()))
+}
+
+/// The values of `name` in the query of a request, each decoded as a form encodes it; `None` for one
+/// that does not decode.
+pub(crate) fn values_of<'a>(
+    uri: &'a Uri,
+    name: &'a str,
+) -> impl Iterator<Item = Option<String>> + 'a {
+    raw_values(uri, name).map(form_decode)
+}
+
+fn raw_values<'a>(uri: &'a Uri, name: &'a str) -> impl Iterator<Item = &'a str> + 'a {
+    let pairs = uri.query().into_iter().flat_map(|query| query.split('&'));
+    let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.filter(move |(key, _)| *key == name).map(|(_, value)| value)
+}
+
+fn form_decode(value: &str) -> Option<String> {
+    percent_decode(&value.replace('+', " ")).map(Cow::into_owned)
 }
 
 pub(crate) fn room_under<'a>(path: &'a str, prefix: &str) -> Option<Cow<'a, str>> {
@@ -81,9 +79,13 @@ pub(crate) fn room_under<'a>(path: &'a str, prefix: &str) -> Option<Cow<'a, str>
 
 /// The name of a room or a user that a path segment encodes.
 pub(crate) fn name(segment: &str) -> Option<Cow<'_, str>> {
-    let is_dots = |name: &str| name == "." || name == "..";
     if segment.bytes().any(|byte| byte == b'/') || is_dots(segment) {
         return None;
     }
     percent_decode(segment).filter(|name| is_name(name) && !is_dots(name))
+}
+
+/// Whether a path cannot have a name as its segment: it would mean another path.
+pub(crate) fn is_dots(name: &str) -> bool {
+    name == "." || name == ".."
 }

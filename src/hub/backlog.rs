@@ -1,6 +1,7 @@
 //! The messages that wait for a client that is behind.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use async_channel::{Receiver, Sender, bounded};
 
@@ -8,6 +9,7 @@ use crate::hub::ack::{Owed, OwedList};
 use crate::hub::positions::Positions;
 use crate::hub::queue_config::QueueConfig;
 use crate::hub::unsent::{Progress, Unsent};
+use crate::label::LABEL_BYTES_MAX;
 use crate::memory::budget::{Charge, allocation};
 use crate::message::{Encoding, Message};
 
@@ -41,6 +43,26 @@ pub(crate) struct Backlog {
     positions: Positions,
     /// What is owed for these messages to publishers that wait for it.
     owed: Option<Box<OwedList>>,
+    /// The room of each message, for a client that is the program; else `None`.
+    rooms: Option<Box<MessageRooms>>,
+}
+
+/// The room of each message that waits for the program, if it was for one.
+#[derive(Debug)]
+struct MessageRooms {
+    rooms: VecDeque<Option<Arc<str>>>,
+    /// The memory of as many as may wait.
+    _charge: Charge,
+}
+
+/// A message that the program has taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) message: Message,
+    /// Its position, if the client is told it.
+    pub(crate) position: Option<u64>,
+    /// The room that it was for, if it was for one.
+    pub(crate) room: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -84,6 +106,7 @@ impl Backlog {
             encoding,
             positions: Positions::default(),
             owed: None,
+            rooms: None,
         })
     }
 
@@ -127,8 +150,26 @@ impl Backlog {
         has_room
     }
 
+    /// The longest message has room where nothing waits. With a label it may be longer than that.
     fn has_room(&self, bytes: u32, config: &QueueConfig) -> bool {
-        (self.len as usize) < config.messages && (self.bytes + bytes) as usize <= config.bytes
+        let label = if self.len == 0 { LABEL_BYTES_MAX } else { 0 };
+        let most = config.bytes + label;
+        (self.len as usize) < config.messages && (self.bytes + bytes) as usize <= most
+    }
+
+    /// Notes the room of the newest message, for the program.
+    pub(crate) fn note_room(&mut self, room: Option<&Arc<str>>, config: &QueueConfig) {
+        let new = || {
+            let bytes = config.messages.saturating_mul(size_of::<Option<Arc<str>>>());
+            let _charge = config.memory.charge(allocation(bytes));
+            Box::new(MessageRooms { rooms: VecDeque::new(), _charge })
+        };
+        self.rooms.get_or_insert_with(new).rooms.push_back(room.cloned());
+    }
+
+    /// Takes the room of the oldest message, which is gone from here.
+    fn pop_room(&mut self) -> Option<Arc<str>> {
+        self.rooms.as_mut()?.rooms.pop_front()?
     }
 
     fn count(&mut self, bytes: u32, position: Option<u64>) {
@@ -162,14 +203,15 @@ impl Backlog {
         }
     }
 
-    /// Takes the oldest message, of which nothing may be written, and its position if it has one.
-    pub(crate) fn pop(&mut self) -> Option<(Message, Option<u64>)> {
+    /// Takes the oldest message, of which nothing may be written.
+    pub(crate) fn pop(&mut self) -> Option<Taken> {
         debug_assert_eq!(self.head_written, 0);
         self.stage(STAGE_MAX);
         let message = self.staged.pop_front()?;
         self.forget(&message);
         self.acknowledge();
-        Some((message, self.positions.pop().filter(|position| *position > 0)))
+        let position = self.positions.pop().filter(|position| *position > 0);
+        Some(Taken { message, position, room: self.pop_room() })
     }
 
     /// Drops the oldest message that is not half written; `false` if there is none.
@@ -183,6 +225,8 @@ impl Backlog {
         let Some(message) = message else { return false };
         self.forget(&message);
         self.positions.drop_oldest_but(oldest);
+        // No message for the program is half written.
+        self.pop_room();
         self.owed.iter_mut().for_each(|list| list.lose(oldest));
         true
     }
@@ -196,6 +240,7 @@ impl Backlog {
         self.channel = None;
         self.len = kept as u32;
         self.positions.truncate(kept);
+        self.rooms = None;
         self.owed.iter_mut().for_each(|list| list.keep(kept));
         self.bytes = self.staged.iter().map(|message| self.length(message)).sum();
         dropped

@@ -1,11 +1,13 @@
 //! Messages that are pushed together, and their frames.
 
+use std::cell::OnceCell;
 use std::io::IoSlice;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::hub::ack::Ack;
 use crate::hub::client_id::Target;
 use crate::hub::unsent::split_at;
+use crate::memory::budget::MemoryBudget;
 use crate::message::{Encoding, Message};
 use crate::stats::DeliveryCount;
 
@@ -26,6 +28,8 @@ pub(crate) struct JoinedFrames {
     deflated: Vec<u8>,
     /// Whether such a client gets another frame than the plain one for any of the messages.
     is_deflated: bool,
+    /// The messages with their labels, made for the first client that gets them so.
+    labelled: OnceLock<Vec<Message>>,
 }
 
 impl JoinedFrames {
@@ -33,6 +37,7 @@ impl JoinedFrames {
     /// whether any client gets compressed frames.
     pub(crate) fn join(&mut self, messages: &[Message], is_deflating: bool) {
         self.plain.clear();
+        self.labelled.take();
         self.is_deflated = is_deflating && fix_deflated(messages);
         if messages.len() > 1 && frame_bytes(messages) <= JOINED_BYTES_MAX {
             lay(&mut self.plain, messages, Encoding::Plain);
@@ -55,12 +60,42 @@ impl JoinedFrames {
     pub(crate) fn apart(&self) -> Self {
         Self { is_deflated: self.is_deflated, ..Self::default() }
     }
+
+    /// The messages, which these are the frames of, with the label of a room; made once for all
+    /// clients. One whose plain frame has a compressed one has one too.
+    pub(crate) fn labelled(
+        &self,
+        messages: &[Message],
+        room: Option<&Arc<str>>,
+        memory: &Arc<MemoryBudget>,
+    ) -> &[Message] {
+        let label = |message: &Message| {
+            let labelled = message.with_label_in(room.map_or("", |room| room), memory);
+            if self.is_deflated && message.fix_deflated() {
+                labelled.deflate(memory);
+            }
+            labelled
+        };
+        self.labelled.get_or_init(|| messages.iter().map(label).collect())
+    }
+
+    /// Takes messages that have their labels already.
+    pub(crate) fn set_labelled(&mut self, labelled: Vec<Message>) {
+        self.labelled = labelled.into();
+    }
+
+    /// Lets go of the messages with labels.
+    pub(crate) fn forget_labelled(&mut self) {
+        self.labelled.take();
+    }
 }
 
 /// Messages for several clients, in order, and their frames.
 #[derive(Debug)]
 pub(crate) struct Batch<'a> {
     messages: &'a [Message],
+    /// Where the frames come from.
+    joined: &'a JoinedFrames,
     plain: Frames<'a>,
     /// Those of clients that get compressed ones, if any of them differs.
     // Boxed, so that a batch without them has no room for them.
@@ -74,6 +109,10 @@ pub(crate) struct Batch<'a> {
     tally: &'a DeliveryCount<'a>,
     /// Where its one message is acknowledged, if a publisher waits for that.
     pub(crate) ack: Option<&'a Arc<Ack>>,
+    /// The room that the messages are for, if they are for one.
+    pub(crate) room: Option<&'a Arc<str>>,
+    /// The same messages with their labels, once a client of this slice has got them.
+    labelled: OnceCell<Box<Self>>,
 }
 
 /// Whose members a batch is for.
@@ -153,7 +192,30 @@ impl<'a> Batch<'a> {
         let plain = Frames::new(messages, &joined.plain, Encoding::Plain);
         let frames = || Box::new(Frames::new(messages, &joined.deflated, Encoding::Deflate));
         let deflated = joined.is_deflated.then(frames);
-        Self { messages, plain, deflated, audience, part: None, tally, ack: None }
+        let (part, ack, room, labelled) = (None, None, None, OnceCell::new());
+        Self { messages, joined, plain, deflated, audience, part, tally, ack, room, labelled }
+    }
+
+    /// The same messages as a client gets them that hears several rooms: with labels.
+    #[cold]
+    pub(crate) fn labelled(&self, memory: &Arc<MemoryBudget>) -> &Self {
+        self.labelled.get_or_init(|| {
+            let messages = self.joined.labelled(self.messages, self.room, memory);
+            let is_deflated = self.joined.is_deflated && fix_deflated(messages);
+            let frames = || Box::new(Frames::new(messages, &[], Encoding::Deflate));
+            Box::new(Self {
+                messages,
+                joined: self.joined,
+                plain: Frames::new(messages, &[], Encoding::Plain),
+                deflated: is_deflated.then(frames),
+                audience: self.audience,
+                part: None,
+                tally: self.tally,
+                ack: self.ack,
+                room: self.room,
+                labelled: OnceCell::new(),
+            })
+        })
     }
 
     /// Says that these are the messages at `indexes` of a run of `len`; the others are not for this

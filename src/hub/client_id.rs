@@ -141,6 +141,13 @@ pub enum Target {
     Client(ClientId),
 }
 
+impl Target {
+    /// The room, if it is one.
+    pub(crate) fn room(&self) -> Option<&Arc<str>> {
+        if let Self::Room(room) = self { Some(room) } else { None }
+    }
+}
+
 /// Why the registry refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {

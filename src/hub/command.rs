@@ -13,6 +13,7 @@ use crate::hub::queue::Queue;
 use crate::hub::reply::Reply;
 use crate::hub::shared_rooms::SharedRooms;
 use crate::hub::since::{Begin, History, Since};
+use crate::label::label_bytes;
 use crate::message::{Encoding, Message};
 
 /// A message on its way to its target.
@@ -206,12 +207,24 @@ impl Command {
 
     /// Bytes of the frame the command carries.
     pub(crate) fn bytes(&self) -> usize {
+        self.publish().map_or(0, |publish| publish.message.frame(Encoding::Plain).len())
+    }
+
+    /// Bytes by which the frame is longer with a label, about.
+    #[cold]
+    pub(crate) fn label_bytes(&self) -> usize {
+        let room = |publish: &Publish| publish.target.room().map_or(1, |room| label_bytes(room));
+        self.publish().map_or(0, room)
+    }
+
+    /// The message the command carries.
+    fn publish(&self) -> Option<&Publish> {
         match self {
-            Self::Publish { publish, .. } => publish.message.frame(Encoding::Plain).len(),
-            Self::PublishAt { publish, .. } => publish.message.frame(Encoding::Plain).len(),
-            Self::Acked(acked) => acked.publish.message.frame(Encoding::Plain).len(),
-            Self::Carry(carry) => carry.publish.message.frame(Encoding::Plain).len(),
-            _ => 0,
+            Self::Publish { publish, .. } => Some(publish),
+            Self::PublishAt { publish, .. } => Some(publish),
+            Self::Acked(acked) => Some(&acked.publish),
+            Self::Carry(carry) => Some(&carry.publish),
+            _ => None,
         }
     }
 }

@@ -184,9 +184,15 @@ fn push_rest(
         entry.queue.leave_out(audience, len as u64);
         return Push::Ok;
     }
-    let messages: Vec<_> = rest.iter().map(|&index| delivery.messages[index].clone()).collect();
-    let apart = delivery.joined.apart();
-    let batch = Batch::new(&messages, &apart, audience, tally);
+    let some = |all: &[Message]| rest.iter().map(|&index| all[index].clone()).collect::<Vec<_>>();
+    let messages = some(delivery.messages);
+    let mut apart = delivery.joined.apart();
+    let room = delivery.target.room();
+    if let Some(memory) = entry.queue.label_memory() {
+        apart.set_labelled(some(delivery.joined.labelled(delivery.messages, room, memory)));
+    }
+    let mut batch = Batch::new(&messages, &apart, audience, tally);
+    batch.room = room;
     let outcome = entry.queue.push(&batch.part_of(&rest, len));
     if matches!(outcome, Push::Ok | Push::Full) {
         rest.iter().for_each(|&index| delivery.dispatches[index].recipients += 1);

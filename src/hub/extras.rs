@@ -16,6 +16,8 @@ pub(crate) struct Extras {
     pub(crate) cursor: Option<Cursor>,
     /// Whether the client is the embedding program: it has no peer, and no process takes it over.
     pub(crate) is_program: bool,
+    /// Whether the client gets each message with a label, which names its room.
+    pub(crate) has_labels: bool,
     /// The limits of its queue, if they are not those of all.
     pub(crate) terms: Option<Arc<QueueConfig>>,
 }

@@ -394,7 +394,8 @@ impl Manager {
     fn take(&mut self, rest: &mut BatchBudget) -> Option<Command> {
         rest.commands = rest.commands.checked_sub(1)?;
         let command = self.commands.try_next()?;
-        let Some(bytes) = rest.bytes.checked_sub(command.bytes()) else {
+        let labels = if self.registry.has_labels() { command.label_bytes() } else { 0 };
+        let Some(bytes) = rest.bytes.checked_sub(command.bytes() + labels) else {
             self.deferred = Some(command);
             return None;
         };
@@ -442,7 +443,8 @@ impl Manager {
         if !self.waiters.is_empty() {
             self.answer_waiters(target, before).await;
         }
-        let PublishBatch { messages, dispatches, .. } = &mut self.batch;
+        let PublishBatch { messages, dispatches, joined, .. } = &mut self.batch;
+        joined.forget_labelled();
         messages.clear();
         dispatches.clear();
     }

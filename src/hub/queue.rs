@@ -16,8 +16,7 @@ use std::task::{Context, Poll, Waker};
 use std::{fmt, io};
 
 use crate::disconnect::Disconnect;
-use crate::hub::ack::Ack;
-use crate::hub::backlog::Backlog;
+use crate::hub::backlog::{Backlog, Taken};
 use crate::hub::batch::Batch;
 use crate::hub::client_id::ClientId;
 use crate::hub::cursor::{Cursor, Reader};
@@ -25,6 +24,7 @@ use crate::hub::extras::Extras;
 use crate::hub::queue_config::QueueConfig;
 use crate::hub::state;
 use crate::hub::unsent::{Progress, Unsent};
+use crate::memory::budget::MemoryBudget;
 use crate::message::{Encoding, Message};
 use crate::overflow::Overflow;
 use crate::stats::add;
@@ -124,12 +124,11 @@ pub(crate) struct Clean {
     /// Messages that it has missed to the overflow policy.
     pub(crate) missed: u64,
     pub(crate) encoding: Encoding,
+    /// Whether it gets its messages with labels.
+    pub(crate) has_labels: bool,
     /// Its cursor in a room.
     pub(crate) cursor: Option<state::Cursor>,
 }
-
-/// A message that was taken, and its position if the client is told it.
-pub(crate) type Taken = (Message, Option<u64>);
 
 /// A client's queue, shared by the registry (which pushes) and the connection (which drains).
 #[derive(Debug)]
@@ -210,28 +209,49 @@ impl Queue {
         self.lock().encoding
     }
 
-    /// Tells the queue the id of its client; returns what its frames are written in, or `None` if
-    /// the connection is gone already.
-    pub(crate) fn set_id(&self, id: ClientId) -> Option<Encoding> {
+    /// Has the client get each message with a label, before anything is pushed.
+    pub(crate) fn set_labels(&self) {
+        self.lock().extras.get_or_insert_default().has_labels = true;
+    }
+
+    /// Whether the client gets its messages with labels.
+    pub(crate) fn has_labels(&self) -> bool {
+        self.lock().has_labels()
+    }
+
+    /// Where messages with labels are charged, if the client gets them so.
+    pub(crate) fn label_memory(&self) -> Option<&Arc<MemoryBudget>> {
+        self.has_labels().then_some(&self.queue_config.memory)
+    }
+
+    /// Tells the queue the id of its client; returns what its frames are written in and whether they
+    /// have labels, or `None` if the connection is gone already.
+    pub(crate) fn set_id(&self, id: ClientId) -> Option<(Encoding, bool)> {
         let mut state = self.lock();
         if state.phase == Phase::Dead {
             return None;
         }
         state.id = Some(id);
-        Some(state.encoding)
+        Some((state.encoding, state.has_labels()))
     }
 
     /// Gives the queue of a client that came from another process what it had there; returns what
-    /// its frames are written in.
-    pub(crate) fn restore(&self, id: ClientId, missed: u64, cursor: Option<Cursor>) -> Encoding {
+    /// its frames are written in, and whether they have labels.
+    pub(crate) fn restore(
+        &self,
+        id: ClientId,
+        missed: u64,
+        cursor: Option<Cursor>,
+    ) -> (Encoding, bool) {
         let mut state = self.lock();
         state.id = Some(id);
         // The other process has sent it something.
         state.sent = true;
         if missed > 0 || cursor.is_some() {
-            state.extras = Some(Box::new(Extras { missed, cursor, ..Extras::default() }));
+            let extras = state.extras.get_or_insert_default();
+            (extras.missed, extras.cursor) = (missed, cursor);
         }
-        state.encoding
+        (state.encoding, state.has_labels())
     }
 
     /// What another process has to know of the client, if that may take it over: it is open, and
@@ -241,13 +261,13 @@ impl Queue {
         if state.phase != Phase::Open || !state.is_empty() {
             return None;
         }
-        let (missed, encoding) = (state.missed(), state.encoding);
+        let (missed, encoding, has_labels) = (state.missed(), state.encoding, state.has_labels());
         let cursor = match state.cursor() {
             // One that ends at the newest message ends now.
             Some(cursor) if cursor.has_gap || cursor.ends => return None,
             cursor => cursor.map(|cursor| cursor.plain()),
         };
-        Some(Clean { missed, encoding, cursor })
+        Some(Clean { missed, encoding, has_labels, cursor })
     }
 
     /// Notes that the client is the embedding program, which has no peer.
@@ -257,7 +277,7 @@ impl Queue {
 
     /// Whether the client is the embedding program.
     pub(crate) fn is_program(&self) -> bool {
-        self.lock().extras.as_ref().is_some_and(|extras| extras.is_program)
+        self.lock().is_program()
     }
 
     /// Ends the wait for the handshake: what is pushed may be written from now on.
@@ -371,7 +391,7 @@ impl Queue {
         }
         let mut outcome = Push::Ok;
         for (index, message) in batch.messages().iter().enumerate().skip(first) {
-            if !self.wait(&mut state, overflow, (message, numbering.at(index)), batch.ack) {
+            if !self.wait(&mut state, overflow, (message, numbering.at(index)), batch) {
                 state.evict(&self.queue_config, batch.messages().len() - index);
                 state.id = None;
                 outcome = Push::Full;
@@ -402,16 +422,20 @@ impl Queue {
         state: &mut State,
         overflow: Overflow,
         (message, position): (&Message, Option<u64>),
-        ack: Option<&Arc<Ack>>,
+        batch: &Batch<'_>,
     ) -> bool {
         let terms = state.terms();
+        let is_program = state.is_program();
         let queue_config = terms.as_deref().unwrap_or(&self.queue_config);
         let backlog = self.backlog(state);
         let mut missed = 0;
         let fits = loop {
             if backlog.push(message, position, queue_config) {
-                if let Some(ack) = ack {
+                if let Some(ack) = batch.ack {
                     backlog.owe(backlog.len() - 1, ack.owe(), queue_config);
+                }
+                if is_program {
+                    backlog.note_room(batch.room, queue_config);
                 }
                 break true;
             }
@@ -731,6 +755,14 @@ impl State {
 
     fn missed(&self) -> u64 {
         self.extras.as_ref().map_or(0, |extras| extras.missed)
+    }
+
+    pub(super) fn is_program(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.is_program)
+    }
+
+    pub(super) fn has_labels(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.has_labels)
     }
 
     pub(super) fn cursor(&mut self) -> Option<&mut Cursor> {

@@ -135,7 +135,7 @@ impl Queue {
         }
     }
 
-    /// Takes a batch for a client that has a cursor, or has missed messages.
+    /// Takes a batch for a client that has a cursor or labels, or has missed messages.
     #[inline(never)]
     pub(super) fn push_with_extras(
         &self,
@@ -144,6 +144,11 @@ impl Queue {
     ) -> Push {
         let is_open = matches!(state.phase, Phase::Handshaking | Phase::Open);
         let overflow = state.queue_overflow(&self.queue_config);
+        if state.has_labels() && !batch.is_answer() {
+            // Such a client has no cursor.
+            let labelled = batch.labelled(&self.queue_config.memory);
+            return self.write_or_wait(state, labelled, Numbering::Off);
+        }
         let Some(cursor) = state.cursor() else {
             return self.write_or_wait(state, batch, Numbering::Off);
         };
@@ -195,6 +200,7 @@ impl Queue {
                 return wake(waker);
             }
         };
+        let is_program = state.is_program();
         let terms = state.terms();
         let queue_config = terms.as_deref().unwrap_or(&self.queue_config);
         let State { extras, backlog, encoding, direct_writer, .. } = &mut *state;
@@ -217,6 +223,9 @@ impl Queue {
             }
             if let Some(ack) = batch.ack {
                 backlog.owe(backlog.len() - 1, ack.owe(), &self.queue_config);
+            }
+            if is_program {
+                backlog.note_room(batch.room, queue_config);
             }
             taken += 1;
         }

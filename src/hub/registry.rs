@@ -52,6 +52,8 @@ pub(crate) struct Registry {
     vacated: Option<Vec<Topic>>,
     /// Clients that get compressed frames.
     deflating: usize,
+    /// Clients that get their messages with labels.
+    labelled: usize,
 }
 
 /// A client that another process had.
@@ -97,6 +99,7 @@ impl Registry {
             departing: Vec::new(),
             vacated: None,
             deflating: 0,
+            labelled: 0,
         }
     }
 
@@ -137,7 +140,7 @@ impl Registry {
         since: u32,
         reading: Reading,
     ) -> Result<Inserted, Refusal> {
-        if reading.since.is_some() && rooms.len() != 1 {
+        if reading.since.is_some() && (rooms.len() != 1 || queue.has_labels()) {
             return Err(Refusal::OneRoom);
         }
         if self.entries.len() == self.entries.capacity() {
@@ -146,10 +149,11 @@ impl Registry {
         }
         let slot = self.entries.vacant_key() as u32;
         let id = ClientId { slot, generation: self.generation };
-        let Some(encoding) = queue.set_id(id) else { return Err(Refusal::Gone) };
+        let Some((encoding, has_labels)) = queue.set_id(id) else { return Err(Refusal::Gone) };
         if encoding == Encoding::Deflate {
             self.count_deflating(self.deflating + 1);
         }
+        self.labelled += usize::from(has_labels);
         self.generation = self.generation.wrapping_add(1);
         let user = user.map(|user| self.users.add(&user, slot));
         let memberships = Vec::with_capacity(rooms.len());
@@ -161,7 +165,10 @@ impl Registry {
             }
         }
         self.counters.clients.store(self.entries.len(), Ordering::Relaxed);
-        let begin = if let [room] = rooms { self.begin(id, room, reading) } else { None };
+        let begin = match rooms {
+            [room] if !has_labels => self.begin(id, room, reading),
+            _ => None,
+        };
         Ok(Inserted { id, begin })
     }
 
@@ -253,7 +260,8 @@ impl Registry {
         } else {
             let joined = JoinedFrames::none(&messages, encoding);
             let tally = DeliveryCount::new(&self.counters);
-            let batch = Batch::new(&messages, &joined, Audience::Room(&name), &tally);
+            let mut batch = Batch::new(&messages, &joined, Audience::Room(&name), &tally);
+            batch.room = Some(&name);
             entry.queue.push_kept(&batch.part_of(&indexes, span))
         };
         let meets = entry.queue.with_cursor(|cursor| cursor.ends && !cursor.is_behind());
@@ -346,7 +354,7 @@ impl Registry {
         self.generation = state.generation;
         self.rooms.resume(state.uptime);
         state.rooms.iter().for_each(|room| self.rooms.restore(room));
-        let mut deflating = 0;
+        let (mut deflating, mut labelled) = (0, 0);
         let entries = clients.into_iter().map(|restored| {
             let Restored { id, since, user, rooms, queue, missed, mut cursor } = restored;
             let join = |room: &Arc<str>| {
@@ -358,14 +366,16 @@ impl Registry {
                 let keeps = self.rooms.get(&cursor.room).is_some_and(Room::keeps_messages);
                 (cursor.keeps, cursor.is_positioned) = (keeps, self.rooms.is_shared() && keeps);
             }
-            let encoding = queue.restore(id, missed, cursor);
+            let (encoding, has_labels) = queue.restore(id, missed, cursor);
             deflating += usize::from(encoding == Encoding::Deflate);
+            labelled += usize::from(has_labels);
             let user = user.map(|user| self.users.add(&user, id.slot));
             let generation = id.generation;
             (id.slot as usize, Entry { generation, since, queue, user, memberships })
         });
         let entries = entries.collect();
         self.entries = entries;
+        self.labelled = labelled;
         if self.vacated.is_some() {
             // The hub hears nothing of them.
             self.rooms.forget_memberless();
@@ -444,6 +454,9 @@ impl Registry {
         entry.queue.close(reason);
         if self.is_deflating() && entry.queue.encoding() == Encoding::Deflate {
             self.count_deflating(self.deflating - 1);
+        }
+        if self.has_labels() && entry.queue.has_labels() {
+            self.labelled -= 1;
         }
         self.track_departing(&entry.queue);
         self.shrink_indexes();
@@ -574,9 +587,9 @@ impl Registry {
             }
             target => Audience::of(target),
         };
-        let mut batch = Batch::new(delivery.messages, delivery.joined, audience, &tally);
         let ack = delivery.ack.clone();
-        batch.ack = ack.as_ref();
+        let mut batch = Batch::new(delivery.messages, delivery.joined, audience, &tally);
+        (batch.ack, batch.room) = (ack.as_ref(), delivery.target.room());
         let one;
         let (slots, len): (Option<&[u32]>, usize) = match delivery.target {
             Target::All => {
@@ -634,6 +647,12 @@ impl Registry {
             self.remove(ClientId { slot, generation }, Disconnect::SLOW);
         }
         true
+    }
+
+    /// Whether any client gets its messages with labels.
+    #[inline]
+    pub(crate) fn has_labels(&self) -> bool {
+        self.labelled > 0
     }
 
     /// Whether any client gets compressed frames.
@@ -813,6 +832,8 @@ impl Registry {
         let deflating = self.entries.iter().filter(deflating).count();
         assert_eq!(self.deflating, deflating);
         assert_eq!(self.counters.deflating.load(Ordering::Relaxed), deflating);
+        let labelled = self.entries.iter().filter(|(_, entry)| entry.queue.has_labels()).count();
+        assert_eq!(self.labelled, labelled);
     }
 }
 

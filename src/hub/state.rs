@@ -71,6 +71,8 @@ pub(crate) struct Client {
     pub(crate) missed: u64,
     /// Whether it and the hub may compress what they send.
     pub(crate) deflates: bool,
+    /// Whether it gets its messages with labels.
+    pub(crate) labels: bool,
     /// Its cursor.
     pub(crate) cursor: Option<Cursor>,
     /// Milliseconds since bytes came from the peer.

@@ -2,7 +2,7 @@
 //! with one for each message that it keeps, and one for each connection.
 //!
 //! ```text
-//! hub 1 started=1764500000 uptime=9000000000 generation=3 count.recipients=17
+//! hub 2 started=1764500000 uptime=9000000000 generation=3 count.recipients=17
 //! room 0 name=news born=7000 newest=7002 outlives=1 message=8000000000
 //! text from=0-2 body=hello
 //! binary body=%00
@@ -20,7 +20,7 @@ use crate::hub::state::{Client, Connection, Cursor, Kept, Room, State};
 use crate::message::Message;
 
 /// The version of the text. It grows with every field that an older reader would refuse.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// The oldest version that is read: the one before this one, of which a field that is missing has its
 /// default.
@@ -219,6 +219,7 @@ impl Connection {
             list(text, "rooms", client.rooms.iter());
             field(text, "missed", &client.missed);
             field(text, "deflates", &u8::from(client.deflates));
+            field(text, "labels", &u8::from(client.labels));
             field(text, "idle", &client.idle);
             if let Some(cursor) = &client.cursor {
                 text.push_str(" at=");
@@ -263,6 +264,7 @@ impl Connection {
                     },
                     missed: fields.number("missed")?,
                     deflates: fields.bit("deflates")?,
+                    labels: fields.bit("labels")?,
                     cursor: match fields.take("at") {
                         Some(room) => Some(Cursor {
                             room: unescape(room)?,
@@ -393,6 +395,7 @@ mod tests {
             rooms: vec!["one room".to_owned(), "a,b".to_owned(), "übrige=".to_owned()],
             missed: 5,
             deflates: true,
+            labels: true,
             cursor: Some(Cursor { room: "a,b".to_owned(), reader: 2, position: 7001, unread: 1 }),
             idle: 12_000,
             about: "echo=1 end=7".to_owned(),
@@ -446,7 +449,7 @@ mod tests {
         for (text, line) in [
             ("", 1),
             ("hub 1", 1),
-            ("hub 2\n", 1),
+            ("hub 3\n", 1),
             ("hub 0\n", 1),
             ("hub +1\n", 1),
             ("club 1\n", 1),
@@ -479,6 +482,15 @@ mod tests {
         ] {
             assert_eq!(State::read(text), Err(line), "{text:?}");
         }
+    }
+
+    /// A hub of the version before knows no labels.
+    #[test]
+    fn the_version_before_is_read() {
+        let text = "hub 1\nwebsocket 0 peer=unix id=1-2 rooms=a,b deflates=1\n";
+        let read = State::read(text).expect("it is whole");
+        let client = read.connections[0].client.as_ref().expect("a client");
+        assert_eq!((client.rooms.len(), client.deflates, client.labels), (2, true, false));
     }
 
     #[test]

@@ -275,6 +275,7 @@ impl Hub {
                 client.rooms = kept.rooms.iter().map(|room| room.to_string()).collect();
                 client.missed = kept.clean.missed;
                 client.deflates = kept.clean.encoding == Encoding::Deflate;
+                client.labels = kept.clean.has_labels;
                 client.cursor = kept.clean.cursor;
             }
             take(along);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_lite::Stream;
@@ -12,6 +13,7 @@ use crate::connection::registration;
 use crate::connection::registration::{Admitted, ClientKind, Registered};
 use crate::disconnect::Disconnect;
 use crate::error::Error;
+use crate::hub::backlog::Taken;
 use crate::hub::client::Client;
 use crate::hub::detached::Detached;
 use crate::hub::handle::Hub;
@@ -58,6 +60,8 @@ pub struct Subscription {
     client: Client,
     /// The position of the last message that was taken, if it came with `since`.
     position: Option<u64>,
+    /// The room of that message.
+    room: Option<Arc<str>>,
     /// Counts this as a connection, so that a drain waits until the program has taken its messages.
     _counted: ConnectionGuard,
     /// Counts this as a connection that no process takes over.
@@ -100,10 +104,10 @@ impl Hub {
         let detached = Detached::new(self);
         let admitting = registration::admit(self, admission, ClientKind::Subscription);
         let Admitted { registered, client, begin, .. } = admitting.await?;
-        registered.queue.set_program();
         registered.queue.open(None);
-        let position = begin.map(|begin| begin.position);
-        Ok(Subscription { registered, client, position, _counted: counted, _detached: detached })
+        let (position, room) = (begin.map(|begin| begin.position), None);
+        let (_counted, _detached) = (counted, detached);
+        Ok(Subscription { registered, client, position, room, _counted, _detached })
     }
 }
 
@@ -127,9 +131,37 @@ impl Subscription {
         if let Some(id) = queue.take_request() {
             self.client.hub().request_more(id);
         }
-        let (message, position) = ready!(taken)?;
+        let Taken { message, position, room } = ready!(taken)?;
         self.position = position.or(self.position);
+        self.room = room;
         Poll::Ready(Ok(message))
+    }
+
+    /// Returns the room of the last message that [`next`](Self::next) has returned; `None` before the
+    /// first one, and for a message that was for no room: for all clients, a user or this client.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hublet::{Admission, Config, Hub};
+    ///
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let mut both = hub.subscribe(Admission::anonymous().room("news").room("sports")).await?;
+    /// hub.publish("sports", "goal").await?;
+    /// assert_eq!(both.next().await.expect("connected").as_text(), Some("goal"));
+    /// assert_eq!(both.room(), Some("sports"));
+    ///
+    /// hub.broadcast("to all").await?;
+    /// assert_eq!(both.next().await.expect("connected").as_text(), Some("to all"));
+    /// assert_eq!(both.room(), None);
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    #[must_use]
+    pub fn room(&self) -> Option<&str> {
+        self.room.as_deref()
     }
 
     /// Returns the position of the last message of the room that [`next`](Self::next) has returned,

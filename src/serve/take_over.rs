@@ -168,6 +168,9 @@ fn restore_client(
     let queue = Queue::new(&hub.shared().queue_config);
     let deflates = client.deflates;
     queue.set_encoding(if deflates { Encoding::Deflate } else { Encoding::Plain });
+    if client.labels {
+        queue.set_labels();
+    }
     let user: Option<Arc<str>> = client.user.as_deref().map(Arc::from);
     let rooms: Vec<Arc<str>> = client.rooms.iter().map(|room| Arc::from(&**room)).collect();
     let cursor = match &client.cursor {

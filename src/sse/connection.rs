@@ -194,8 +194,11 @@ pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
     let Admitted { registered, client, begin, .. } = admitted;
     // There is no outlet: what is pushed waits until it has been encoded.
     registered.queue.open(None);
-    let outgoing = Outgoing::new(hub, registered);
     let mut encoder = Encoder::new(head, query.format.is_chunked);
+    if registered.queue.has_labels() {
+        encoder.split_labels();
+    }
+    let outgoing = Outgoing::new(hub, registered);
     if let Some(begin) = begin {
         encoder.number(begin);
         let comes_back = query.since.is_some() && !query.ends;
@@ -228,6 +231,9 @@ pub(crate) fn resume<'a, T: Transport + 'a, H: Handler>(
     let mut encoder = format.encoder(Vec::new());
     if let Some(position) = registered.queue.last_position() {
         encoder.number(Begin { position, missed: Missed::Nothing });
+    }
+    if registered.queue.has_labels() {
+        encoder.split_labels();
     }
     registered.queue.open(None);
     let mut outgoing = Outgoing::new(hub, registered);

@@ -8,6 +8,7 @@ use base64ct::{Base64, Encoding as _};
 
 use crate::hub::since::{Begin, Missed};
 use crate::hub::unsent::{Progress, Unsent};
+use crate::label::label_end;
 use crate::memory::budget::allocation;
 use crate::message::Message;
 
@@ -48,6 +49,8 @@ pub(crate) struct Encoder {
     begun: Option<Position>,
     /// The position that the peer was told last, or 0 if it is told none.
     last_position: u64,
+    /// Whether each message begins with a label.
+    has_labels: bool,
 }
 
 /// An offset in a message, and what the bytes before it mean for those behind.
@@ -84,6 +87,11 @@ impl Encoder {
         if begin.missed != Missed::Nothing {
             self.say(gap(begin.missed, begin.position).as_bytes());
         }
+    }
+
+    /// Has the label of a binary message stand ahead of the base64 of its payload.
+    pub(crate) fn split_labels(&mut self) {
+        self.has_labels = true;
     }
 
     /// Tells a peer that comes back where it stands: it may lose its connection before a message has
@@ -267,7 +275,7 @@ impl Encoder {
         begun: Option<Position>,
         (last_position, at): (u64, u64),
     ) -> Position {
-        let is_text = message.is_text();
+        let (is_text, payload) = (message.is_text(), message.as_bytes());
         let chunk = self.begin_chunk();
         let mut position = begun.unwrap_or_else(|| {
             if at > 0 && last_position + 1 != at {
@@ -280,9 +288,13 @@ impl Encoder {
                 self.out.extend_from_slice(b"event: binary\n");
             }
             self.out.extend_from_slice(DATA);
-            Position::default()
+            let label = if self.has_labels && !is_text { label_end(payload) } else { None };
+            if let Some(end) = label {
+                self.out.extend_from_slice(&payload[..end]);
+                self.out.extend_from_slice(DATA);
+            }
+            Position { payload: label.unwrap_or(0), ..Position::default() }
         });
-        let payload = message.as_bytes();
         let mut rest = &payload[position.payload..];
         while self.out.len() < BATCH && !rest.is_empty() {
             rest = if is_text {

@@ -26,6 +26,7 @@ mod restart;
 mod restart_history;
 #[cfg(target_os = "linux")]
 mod restart_places;
+mod several;
 mod slow_readers;
 mod snippets;
 mod support;

@@ -286,6 +286,22 @@ fn a_websocket_resumes_as_printed() {
 }
 
 #[test]
+fn a_client_in_two_rooms_hears_and_says_as_printed() {
+    let folder = Folder::new("several");
+    let script = folder.0.join("several.mjs");
+    let Some(mut node) = node(script.to_str().expect("text")) else { return };
+    let (_server, address) = Server::start(&[]);
+    let mut sensor = Peer::<TcpStream>::connect(&address, "/ws/sensor%2F1");
+    let snippet = block("docs/rooms.md", "js", "// several.js");
+    assert!(snippet.contains(HUB), "{snippet}");
+    fs::write(&script, snippet.replace(HUB, &address)).expect("written");
+    let output = node.stdin(Stdio::null()).output().expect("it starts");
+    let printed = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(printed, block("docs/rooms.md", "text", "sensor/1 21.5"));
+    sensor.hears("21.5");
+}
+
+#[test]
 fn a_shell_script_follows_a_room_as_printed() {
     if program("curl").is_none() {
         return;

@@ -17,7 +17,7 @@ use crate::peer::{BINARY, CLOSE, Peer, TEXT, frame, upgrade};
 use crate::support::{TestHub, gone};
 
 /// First bytes of frames with RSV1, which says that their message is compressed (RFC 7692 6).
-const DEFLATED_TEXT: u8 = 0xc1;
+pub(crate) const DEFLATED_TEXT: u8 = 0xc1;
 const DEFLATED_BINARY: u8 = 0xc2;
 
 /// What the hub answers.
@@ -29,7 +29,7 @@ fn start() -> TestHub {
 }
 
 /// The opening handshake for a path, with an offer.
-fn offering(path: &str, offer: &str) -> String {
+pub(crate) fn offering(path: &str, offer: &str) -> String {
     upgrade(path).replace("\r\n\r\n", &format!("\r\nSec-WebSocket-Extensions: {offer}\r\n\r\n"))
 }
 
@@ -65,7 +65,7 @@ fn deflated(message: &[u8]) -> Vec<u8> {
 }
 
 /// What the payload of a compressed message stands for (RFC 7692 7.2.2).
-fn inflated(mut payload: Vec<u8>) -> Vec<u8> {
+pub(crate) fn inflated(mut payload: Vec<u8>) -> Vec<u8> {
     // The rest of the block, and a last one.
     payload.extend([0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff]);
     decompress_to_vec(&payload).expect("a whole stream")

@@ -26,6 +26,7 @@ mod kept;
 mod lines;
 mod listeners;
 mod rates;
+mod several;
 mod sse;
 mod terms;
 

@@ -4,7 +4,7 @@
 
 use hublet::http::header;
 use hublet::http::{Method, Request, StatusCode};
-use hublet::{Peer, is_local, is_name};
+use hublet::{Peer, is_local, is_name, query_of};
 
 use crate::jwt::{Claims, Invalid, Key, LEEWAY};
 use crate::request_token::{bearer, shown};
@@ -28,14 +28,14 @@ pub(crate) struct Grant {
     /// When the token expires, in seconds of Unix time.
     pub(crate) until: Option<u64>,
     listen: Rooms,
-    send: Rooms,
+    pub(crate) send: Rooms,
     /// Whether the request has a token: a refusal without one is 401, otherwise 403.
     shown: bool,
 }
 
 /// A set of rooms.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Rooms {
+pub(crate) enum Rooms {
     All,
     /// Exact names, and prefixes that end in `*`.
     These(Vec<String>),
@@ -50,7 +50,16 @@ impl Rooms {
         if so { Self::All } else { Self::none() }
     }
 
-    fn contains(&self, room: &str) -> bool {
+    /// The names and prefixes; `*` for all rooms.
+    pub(crate) fn patterns(&self) -> impl Iterator<Item = &str> {
+        let (all, these) = match self {
+            Self::All => (Some("*"), &[][..]),
+            Self::These(names) => (None, &names[..]),
+        };
+        all.into_iter().chain(these.iter().map(|name| &**name))
+    }
+
+    pub(crate) fn contains(&self, room: &str) -> bool {
         let Self::These(names) = self else { return true };
         names.iter().any(|name| match name.strip_suffix('*') {
             Some(beginning) => room.starts_with(beginning),
@@ -139,6 +148,9 @@ impl Access {
                     && ![Method::GET, Method::HEAD].contains(request.method()) =>
             {
                 Some("the token does not allow to publish here (a JSON Web Token does by publish)")
+            }
+            StatusCode::FORBIDDEN if query_of(request.uri(), "room").is_some() => {
+                Some("the token does not allow to subscribe to each of these rooms")
             }
             StatusCode::FORBIDDEN => Some("the token does not allow to subscribe to this room"),
             _ => None,

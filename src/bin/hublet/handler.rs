@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use hublet::http::{Request, StatusCode};
 use hublet::{
-    Admission, Client, Disconnect, Error, Handler, Message, Peer, Rate, Since, Target, query_of,
-    room_of,
+    Admission, Client, Disconnect, Error, Handler, Message, Peer, Rate, RequestedRooms, Since,
+    Target, query_of, room_of,
 };
 
 use crate::auth::{Access, Grant};
+use crate::client_state::{ClientState, Several};
 use crate::join_log::JoinLog;
 use crate::request_token::answered_protocol;
 use crate::room_rules::RoomRules;
@@ -31,47 +32,6 @@ pub(crate) struct Relay {
     clock: Arc<TokenClock>,
     /// The terms of rooms.
     rooms: RoomRules,
-}
-
-/// What a client brought along from its request.
-#[derive(Debug)]
-struct ClientState {
-    room: Arc<str>,
-    echo: bool,
-    /// Whether it may send to the room.
-    sends: bool,
-    /// Whether its empty binary messages are questions: browsers hide pings from pages.
-    probes: bool,
-    /// When its token ends, in seconds of Unix time; 0 if it does not.
-    end: u64,
-    /// Whether no rate limits it.
-    has_no_rate: bool,
-    /// Whether it came from the program that this process was.
-    is_kept: bool,
-}
-
-impl ClientState {
-    /// Describes the seat for the next program.
-    fn describe(&self) -> String {
-        let bit = u8::from;
-        let (echo, sends, probes) = (bit(self.echo), bit(self.sends), bit(self.probes));
-        format!("{echo}{sends}{probes}{} {} {}", bit(self.has_no_rate), self.end, self.room)
-    }
-
-    /// Reads a description.
-    fn read(text: &str) -> Option<Self> {
-        let mut words = text.splitn(3, ' ');
-        let bits = words.next().filter(|bits| bits.len() == 4)?;
-        let bit = |nth: usize| match &bits.as_bytes()[nth] {
-            b'0' => Some(false),
-            b'1' => Some(true),
-            _ => None,
-        };
-        let (echo, sends, probes, has_no_rate) = (bit(0)?, bit(1)?, bit(2)?, bit(3)?);
-        let end = words.next()?.parse().ok()?;
-        let room = words.next()?.into();
-        Some(Self { room, echo, sends, probes, end, has_no_rate, is_kept: true })
-    }
 }
 
 impl Relay {
@@ -95,24 +55,32 @@ impl Relay {
 
 impl Handler for Relay {
     async fn on_upgrade(&self, request: &Request<()>, _: &Peer) -> Result<Admission, StatusCode> {
-        let room = room_of(request.uri().path()).ok_or(StatusCode::NOT_FOUND)?;
+        room_of(request.uri().path()).ok_or(StatusCode::NOT_FOUND)?;
+        let requested = RequestedRooms::of(request.uri()).map_err(|_| StatusCode::BAD_REQUEST)?;
         let echo = switch(request, "echo")?.unwrap_or(self.echo);
         let since = since(request).map_err(|_| StatusCode::BAD_REQUEST)?;
         let probes = switch(request, "probe")?.unwrap_or(false);
         let grant = self.grant(request)?;
-        grant.listens_to(&room)?;
+        requested.rooms().iter().try_for_each(|room| grant.listens_to(room))?;
+        let room = requested.rooms().first().ok_or(StatusCode::BAD_REQUEST)?;
         let end = grant.until.unwrap_or(0);
         let until = grant.until;
-        let room: Arc<str> = room.into();
         let has_no_rate = self.access.has_no_rate(request);
-        let is_open = has_no_rate || !self.rooms.is_backend_only(&room);
-        let sends = is_open && grant.sends_to(&room).is_ok();
-        let name = Arc::clone(&room);
+        let is_open = has_no_rate || !self.rooms.is_backend_only(room);
+        let sends = is_open && grant.sends_to(room).is_ok();
+        let name = Arc::clone(room);
         let state =
             ClientState { room: name, echo, sends, probes, end, has_no_rate, is_kept: false };
         let admission = grant.user.map_or_else(Admission::anonymous, Admission::user);
-        let admission = self.rooms.admit(&room, admission);
-        let mut admission = admission.room(room).extension(state);
+        let admission = self.rooms.admit(room, admission);
+        let admission =
+            requested.rooms().iter().fold(admission, |all, room| all.room(Arc::clone(room)));
+        let mut admission = if requested.has_labels() {
+            let (rooms, send) = (requested.rooms().to_vec(), grant.send);
+            admission.labels().extension(Several { state, rooms, send })
+        } else {
+            admission.extension(state)
+        };
         if let Some(since) = since {
             admission = admission.since(since);
         }
@@ -177,16 +145,20 @@ impl Handler for Relay {
             let is_wrong = |name: &&str| switch(request, name).is_err();
             return match ["echo", "probe"].iter().find(|name| is_wrong(name)) {
                 Some(name) => Some(format!("the parameter {name} is 0 or 1").into()),
-                None => since(request).err().map(Into::into),
+                None => {
+                    let rooms = RequestedRooms::of(request.uri()).err();
+                    rooms.or_else(|| since(request).err()).map(Into::into)
+                }
             };
         }
         self.access.reason(request, status, unix_time().as_secs()).map(Into::into)
     }
 
     async fn on_connect(&self, client: &Client) -> Result<(), Disconnect> {
-        let state = state(client)?;
+        let state = ClientState::of(client)?;
         if !state.is_kept {
-            self.join_log.joined(client, &state.room, &client.peer());
+            let joined = |room: &Arc<str>| self.join_log.joined(client, room, &client.peer());
+            rooms_of(client, state).iter().for_each(joined);
         }
         if state.end > 0 {
             self.clock.add(client.id(), state.end);
@@ -195,41 +167,49 @@ impl Handler for Relay {
     }
 
     fn on_hand_over(&self, client: &Client) -> Option<String> {
-        state(client).ok().map(ClientState::describe)
+        match client.extension::<Several>() {
+            Some(several) => Some(several.describe()),
+            None => ClientState::of(client).ok().map(ClientState::describe),
+        }
     }
 
     fn on_take_over(&self, description: &str) -> Option<Admission> {
+        let admit = |state: &ClientState| {
+            let admission = self.rooms.admit(&state.room, Admission::anonymous());
+            if state.has_no_rate { admission.rate(Rate::UNLIMITED) } else { admission }
+        };
+        if let Some(several) = Several::read(description) {
+            return Some(admit(&several.state).extension(several));
+        }
         let state = ClientState::read(description)?;
-        let admission = self.rooms.admit(&state.room, Admission::anonymous());
-        let admission = if state.has_no_rate { admission.rate(Rate::UNLIMITED) } else { admission };
-        Some(admission.extension(state))
+        Some(admit(&state).extension(state))
     }
 
     async fn on_message(&self, client: &Client, message: Message) -> Result<(), Disconnect> {
-        let state = state(client)?;
+        // What is rare is boxed: it would make every idle client larger.
+        let state = ClientState::of(client)?;
         if state.probes && message.is_empty() && !message.is_text() {
             return Box::pin(answer(client)).await;
         }
-        if !state.sends {
-            return Err(Disconnect::new(1008, "publishing needs a token that allows it"));
+        if let Some(several) = client.extension::<Several>() {
+            return Box::pin(self.relay_labelled(client, several, message)).await;
         }
-        // Not waiting for the count lets the manager take many messages at once.
-        let published = if state.echo {
-            client.hub().try_publish(&state.room, message)
-        } else {
-            client.try_publish(&state.room, message)
-        };
-        match published {
+        if !state.sends {
+            return Err(not_allowed());
+        }
+        match try_publish(client, &state.room, state.echo, message) {
             Ok(()) => Ok(()),
-            // Boxed, since it is rare and would make every idle client larger.
-            Err(error) if error.is_full() => Box::pin(publish(client, state, error)).await,
+            Err(error) if error.is_full() => {
+                Box::pin(publish(client, &state.room, state.echo, error)).await
+            }
             Err(error) => Err(error.into()),
         }
     }
 
     async fn on_disconnect(&self, client: &Client, reason: &Disconnect) {
-        if let Ok(state) = state(client) {
-            self.join_log.left(client, &state.room, reason);
+        if let Ok(state) = ClientState::of(client) {
+            let left = |room: &Arc<str>| self.join_log.left(client, room, reason);
+            rooms_of(client, state).iter().for_each(left);
             if state.end > 0 {
                 self.clock.remove(client.id());
             }
@@ -244,13 +224,63 @@ async fn answer(client: &Client) -> Result<(), Disconnect> {
     Ok(())
 }
 
-/// Waits for room in the inbox, with the message that had none.
-async fn publish(client: &Client, state: &ClientState, refused: Error) -> Result<(), Disconnect> {
+/// The end of a client that sends to a room without leave.
+fn not_allowed() -> Disconnect {
+    Disconnect::new(1008, "publishing needs a token that allows it")
+}
+
+impl Relay {
+    /// Relays a message of a client in several rooms to the one that its label names.
+    async fn relay_labelled(
+        &self,
+        client: &Client,
+        several: &Several,
+        message: Message,
+    ) -> Result<(), Disconnect> {
+        let Some((room, message)) = message.split_label() else {
+            return Err(Disconnect::new(1007, "the first line of a message has to name its room"));
+        };
+        if !several.hears(&room) {
+            let reason = "the first line of a message names a room that was not asked for";
+            return Err(Disconnect::new(1008, reason));
+        }
+        let state = &several.state;
+        let is_open = state.has_no_rate || !self.rooms.is_backend_only(&room);
+        if !(is_open && several.send.contains(&room)) {
+            return Err(not_allowed());
+        }
+        match try_publish(client, &room, state.echo, message) {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_full() => publish(client, &room, state.echo, error).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The rooms that a client has requested for.
+fn rooms_of<'a>(client: &'a Client, state: &'a ClientState) -> &'a [Arc<str>] {
+    let several = client.extension::<Several>();
+    several.map_or(std::slice::from_ref(&state.room), |several| &several.rooms)
+}
+
+/// Publishes a message if the inbox has room now. Not waiting for the count lets the manager take
+/// many messages at once.
+fn try_publish(client: &Client, room: &str, echo: bool, message: Message) -> Result<(), Error> {
+    if echo { client.hub().try_publish(room, message) } else { client.try_publish(room, message) }
+}
+
+/// Waits for a place in the inbox, with the message that had none.
+async fn publish(
+    client: &Client,
+    room: &str,
+    echo: bool,
+    refused: Error,
+) -> Result<(), Disconnect> {
     let Some(message) = refused.into_message() else { return Err(Disconnect::INTERNAL) };
-    let published = if state.echo {
-        client.hub().publish(&state.room, message).await
+    let published = if echo {
+        client.hub().publish(room, message).await
     } else {
-        client.publish(&state.room, message).await
+        client.publish(room, message).await
     };
     published?;
     Ok(())
@@ -290,25 +320,4 @@ fn since(request: &Request<()>) -> Result<Option<Since>, &'static str> {
         return Err("a WebSocket with since hears every message: leave out every");
     }
     Ok(Some(since))
-}
-
-fn state(client: &Client) -> Result<&ClientState, Disconnect> {
-    client.extension().ok_or(Disconnect::INTERNAL)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_seat_is_read_as_it_was_described() {
-        for text in ["1000 0 news", "0111 1893456000 a room", "0001 7 0"] {
-            let state = ClientState::read(text).expect(text);
-            assert_eq!(state.describe(), text);
-            assert_eq!(state.has_no_rate, text.as_bytes()[3] == b'1');
-        }
-        for text in ["", "100 0 news", "1002 0 news", "1000 x news", "1000 0"] {
-            assert!(ClientState::read(text).is_none(), "{text}");
-        }
-    }
 }

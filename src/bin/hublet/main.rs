@@ -6,6 +6,7 @@
 mod auth;
 mod before;
 mod begun;
+mod client_state;
 mod failure;
 mod flags;
 mod handler;

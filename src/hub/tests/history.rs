@@ -9,6 +9,7 @@ use smol::Task;
 
 use crate::config::Config;
 use crate::disconnect::Disconnect;
+use crate::hub::backlog::Taken;
 use crate::hub::command::Command;
 use crate::hub::cursor::{Reader, Reading};
 use crate::hub::queue::Phase;
@@ -54,13 +55,13 @@ fn reader(stage: &Stage, since: Since) -> (Peer, Task<Phase>, Begin) {
 }
 
 /// What a client without a stream has been handed, with positions.
-type Taken = Arc<Mutex<Vec<(u32, Option<u64>)>>>;
+type Heard = Arc<Mutex<Vec<(u32, Option<u64>)>>>;
 
 /// A reader that is told each position and has no stream: a subscription is one.
-fn subscribe(stage: &Stage, reading: Reading) -> (Peer, Taken, Task<Disconnect>, Begin) {
+fn subscribe(stage: &Stage, reading: Reading) -> (Peer, Heard, Task<Disconnect>, Begin) {
     let (peer, begin) = stage.client_as(None, &["main"], reading);
     peer.queue.open(None);
-    let taken = Taken::default();
+    let taken = Heard::default();
     let (queue, hub, heard) = (Arc::clone(&peer.queue), stage.hub.clone(), Arc::clone(&taken));
     let task = stage.start(async move {
         loop {
@@ -70,7 +71,7 @@ fn subscribe(stage: &Stage, reading: Reading) -> (Peer, Taken, Task<Disconnect>,
                 next
             });
             match next.await {
-                Ok((message, position)) => {
+                Ok(Taken { message, position, .. }) => {
                     let number = number_of(message.as_bytes());
                     heard.lock().expect("not poisoned").push((number, position));
                 }
@@ -141,7 +142,7 @@ fn half_a_queue_of_kept_messages_waits_at_a_time() {
             stage.settle();
         }
         assert!((1..=4).contains(&peer.queue.depth().0), "half of a queue of 8");
-        let (message, _) = finished(stage.start({
+        let Taken { message, .. } = finished(stage.start({
             let queue = Arc::clone(&peer.queue);
             async move { poll_fn(|cx| queue.poll_take(cx)).await }
         }))
@@ -263,7 +264,7 @@ fn a_numbered_reader_that_its_room_has_overtaken_goes_on_behind_the_gap() {
         if !take.is_finished() {
             break;
         }
-        let (message, position) = finished(take).expect("it goes on");
+        let Taken { message, position, .. } = finished(take).expect("it goes on");
         heard.push((number_of(message.as_bytes()), position));
         peer.queue.take_request().into_iter().for_each(|id| stage.hub.request_more(id));
         stage.settle();
@@ -494,7 +495,7 @@ fn a_numbered_reader_is_told_of_what_a_policy_drops() {
         for _ in first..=last {
             let queue = Arc::clone(&peer.queue);
             let taken = stage.run(async move { poll_fn(|cx| queue.poll_take(cx)).await });
-            let (message, position) = taken.expect("it stays");
+            let Taken { message, position, .. } = taken.expect("it stays");
             heard.push((number_of(message.as_bytes()), position.expect("it is told")));
         }
         let expected = (first..=last).map(|n| (n, begin + 1 + u64::from(n))).collect::<Vec<_>>();

@@ -143,7 +143,7 @@ fn a_client_is_clean_once_it_has_all_and_was_told_of_its_gap() {
 fn take(lane: &Lane) -> Poll<Result<u32, Disconnect>> {
     let waker = Waker::from(Arc::clone(&lane.wakes));
     let taken = lane.queue.poll_take(&mut Context::from_waker(&waker));
-    taken.map_ok(|(message, _)| number_of(message.as_bytes()))
+    taken.map_ok(|taken| number_of(taken.message.as_bytes()))
 }
 
 /// Frames of both kinds in one queue, cut at every place: whole on the wire, and in order.

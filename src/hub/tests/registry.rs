@@ -18,7 +18,8 @@ use crate::hub::queue::{DirectWriter, Phase, Queue};
 use crate::hub::queue_config::QueueConfig;
 use crate::hub::registry::Registry;
 use crate::hub::tests::model::{Pushed, Wire};
-use crate::hub::tests::support::{Sink, fates, numbered, queue_config, seeded};
+use crate::hub::tests::support::{Sink, decode, fates, number_of, numbered, queue_config, seeded};
+use crate::label::split_label;
 use crate::message::{Encoding, Message};
 use crate::overflow::Overflow;
 use crate::stats::Counters;
@@ -42,6 +43,7 @@ struct Naive {
     queue: Arc<Queue>,
     sink: Arc<Sink>,
     encoding: Encoding,
+    has_labels: bool,
 }
 
 /// The registry, and beside it what should be in it.
@@ -53,6 +55,8 @@ struct Pair {
     gone: Vec<Naive>,
     recipients: u64,
     number: u32,
+    /// The room of each message by its number; empty if it was for none.
+    labels: Vec<String>,
 }
 
 impl Pair {
@@ -69,7 +73,8 @@ impl Pair {
             &Arc::default(),
         );
         let (clients, gone) = (Vec::new(), Vec::new());
-        Self { registry, queue_config, counters, clients, gone, recipients: 0, number: 0 }
+        let (recipients, number, labels) = (0, 0, vec![String::new()]);
+        Self { registry, queue_config, counters, clients, gone, recipients, number, labels }
     }
 
     fn step(&mut self, rng: &mut Rng) {
@@ -116,6 +121,10 @@ impl Pair {
         let queue = Queue::new(&self.queue_config);
         let encoding = if rng.bool() { Encoding::Deflate } else { Encoding::Plain };
         queue.set_encoding(encoding);
+        let has_labels = rng.u8(0..4) == 0;
+        if has_labels {
+            queue.set_labels();
+        }
         let dead = rng.u8(0..12) == 0;
         if dead {
             assert_eq!(queue.disconnect(), None, "it has no id yet");
@@ -162,7 +171,7 @@ impl Pair {
             missed: 0,
             lost: 0,
         };
-        self.clients.push(Naive { id, user, rooms, wire, queue, sink, encoding });
+        self.clients.push(Naive { id, user, rooms, wire, queue, sink, encoding, has_labels });
     }
 
     fn remove(&mut self, rng: &mut Rng) {
@@ -224,6 +233,16 @@ impl Pair {
         for message in run.iter().filter(|_| rng.bool()) {
             message.deflate(&self.queue_config.memory);
         }
+        let label = target.room().map_or("", |room| room);
+        self.labels.extend(run.iter().map(|_| label.to_owned()));
+        let labelled = run.iter().map(|message| {
+            let labelled = message.with_label(label);
+            if self.registry.is_deflating() && message.fix_deflated() {
+                labelled.deflate(&self.queue_config.memory);
+            }
+            labelled
+        });
+        let labelled: Vec<_> = labelled.collect();
         let kept = |_| if rng.bool() { None } else { self.id(rng) };
         let except: Vec<Option<ClientId>> = run.iter().map(kept).collect();
 
@@ -241,9 +260,10 @@ impl Pair {
             if !is_member || due.is_empty() {
                 continue;
             }
+            let messages = if client.has_labels { &labelled } else { &run };
             let frames: Vec<_> = due
                 .iter()
-                .map(|&i| (first + i as u32, run[i].frame(client.encoding).len()))
+                .map(|&i| (first + i as u32, messages[i].frame(client.encoding).len()))
                 .collect();
             let pushed = client.wire.push(&frames);
             if pushed != Pushed::Gone {
@@ -325,7 +345,7 @@ impl Pair {
             let mut client = self.gone.remove(0);
             client.queue.disconnect();
             client.wire.kill();
-            client.compare();
+            client.compare(&self.labels);
         }
     }
 
@@ -364,8 +384,19 @@ impl Pair {
 }
 
 impl Naive {
-    fn compare(&self) {
-        assert_eq!(self.sink.numbers(), self.wire.received, "received by {}", self.id);
+    fn compare(&self, labels: &[String]) {
+        let (frames, _) = decode(&self.sink.lock().taken);
+        let numbers = frames.iter().map(|frame| {
+            if !self.has_labels {
+                return number_of(&frame.payload);
+            }
+            let (room, payload) = split_label(&frame.payload).expect("a label");
+            let number = number_of(payload);
+            assert_eq!(room, labels[number as usize], "the label of {number}");
+            number
+        });
+        let numbers: Vec<_> = numbers.collect();
+        assert_eq!(numbers, self.wire.received, "received by {}", self.id);
     }
 }
 
@@ -384,7 +415,8 @@ fn registry_does_what_a_naive_model_does() {
             pair.step(rng);
             pair.compare();
             if operation % 50 == 0 {
-                pair.clients.iter().chain(&pair.gone).for_each(Naive::compare);
+                let all = pair.clients.iter().chain(&pair.gone);
+                all.for_each(|client| client.compare(&pair.labels));
             }
         }
         let mut all: Vec<_> = pair.clients.drain(..).chain(pair.gone.drain(..)).collect();
@@ -392,7 +424,7 @@ fn registry_does_what_a_naive_model_does() {
             pair.registry.remove(client.id, Disconnect::NORMAL);
             client.queue.disconnect();
             client.wire.kill();
-            client.compare();
+            client.compare(&pair.labels);
         }
         pair.registry.check();
         let sum: u64 = fates(&pair.counters).iter().sum();

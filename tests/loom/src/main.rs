@@ -19,6 +19,8 @@ mod frame;
 mod history_rule;
 #[path = "../../../src/hub/mod.rs"]
 mod hub;
+#[path = "../../../src/label.rs"]
+mod label;
 #[path = "../../../src/limits/mod.rs"]
 mod limits;
 #[path = "../../../src/memory/mod.rs"]
@@ -35,6 +37,8 @@ mod network;
 mod overflow;
 #[path = "../../../src/peer.rs"]
 mod peer;
+#[path = "../../../src/percent.rs"]
+mod percent;
 #[path = "../../../src/rate.rs"]
 mod rate;
 #[path = "../../../src/redis_config.rs"]
