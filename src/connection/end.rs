@@ -19,7 +19,8 @@ use crate::disconnect::Disconnect;
 use crate::hub::client::Client;
 use crate::hub::command::Command;
 use crate::hub::handle::Hub;
-use crate::hub::queue::{Drained, Phase};
+use crate::hub::queue_outcome::Drained;
+use crate::hub::queue_state::Phase;
 use crate::net::stream::Transport;
 
 /// Why a connection ends.

@@ -8,7 +8,9 @@ use std::task::{Context, Poll};
 use crate::connection::registration::Registered;
 use crate::connection::timeouts::Timeouts;
 use crate::hub::handle::Hub;
-use crate::hub::queue::{Drained, Phase, Queue};
+use crate::hub::queue::Queue;
+use crate::hub::queue_outcome::Drained;
+use crate::hub::queue_state::Phase;
 use crate::hub::unsent::{Progress, Unsent};
 use crate::net::stream::Transport;
 

@@ -8,7 +8,7 @@ use crate::hub::ack::Ack;
 use crate::hub::batch::{Audience, Batch, JoinedFrames};
 use crate::hub::client_id::{ClientId, Target};
 use crate::hub::entry::Entry;
-use crate::hub::queue::Push;
+use crate::hub::queue_outcome::Push;
 use crate::message::Message;
 use crate::stats::DeliveryCount;
 

@@ -4,7 +4,8 @@
 //! its unfinished message, and its part of every message that waits for it. Memory pinned for less
 //! than a tick does not count, so a client that keeps up pins nothing, however much it receives.
 
-use crate::hub::registry::{Candidate, Registry};
+use crate::hub::registry::Registry;
+use crate::hub::registry_memory::Candidate;
 
 /// Candidates that one pass over the clients finds, the largest of them.
 const CANDIDATES_MAX: usize = 32;

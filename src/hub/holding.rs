@@ -13,7 +13,7 @@ use atomic_waker::AtomicWaker;
 use event_listener::Event;
 
 use crate::hub::client_id::ClientId;
-use crate::hub::queue::Clean;
+use crate::hub::queue_outcome::Clean;
 use crate::hub::state;
 
 /// What keeps a socket open. The hub does not know its type.

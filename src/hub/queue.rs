@@ -9,20 +9,19 @@
 //! can come between the halves of a frame. The mutex is held by one writer at a time and never
 //! across a wait: what is written through is written without waiting.
 
-use std::io::IoSlice;
-use std::sync::atomic::Ordering;
+use std::io;
 use std::sync::{Arc, PoisonError};
-use std::task::{Context, Poll, Waker};
-use std::{fmt, io};
+use std::task::{Context, Poll};
 
 use crate::disconnect::Disconnect;
 use crate::hub::backlog::{Backlog, Taken};
 use crate::hub::batch::Batch;
 use crate::hub::client_id::ClientId;
-use crate::hub::cursor::{Cursor, Reader};
-use crate::hub::extras::Extras;
+use crate::hub::cursor::Cursor;
+use crate::hub::direct_writer::DirectWriter;
 use crate::hub::queue_config::QueueConfig;
-use crate::hub::state;
+use crate::hub::queue_outcome::{Clean, Drained, Numbering, Push, Written};
+use crate::hub::queue_state::{Phase, State, wake};
 use crate::hub::unsent::{Progress, Unsent};
 use crate::memory::budget::MemoryBudget;
 use crate::message::{Encoding, Message};
@@ -34,102 +33,6 @@ use crate::sync::{Mutex, MutexGuard};
 /// Beyond it the reader keeps its newest pong back (RFC 6455 5.5.3 allows answering the last ping
 /// only).
 const CONTROL_BYTES_MAX: usize = 320;
-
-/// Where a queue may write without waiting.
-pub(crate) trait DirectWriter: fmt::Debug + Send + Sync {
-    /// Writes as much as fits now, in order; `WouldBlock` when nothing does.
-    fn try_write(&self, frames: &[IoSlice<'_>]) -> io::Result<usize>;
-}
-
-/// What became of a push.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Push {
-    /// Every message was written, waits, or was dropped by a policy that keeps the client.
-    Ok,
-    /// The queue overflowed and the client is evicted.
-    Full,
-    /// The client has ended already; nothing was taken.
-    Gone,
-    /// The client hears its room and nothing else; nothing was taken.
-    Refused,
-}
-
-/// How far a batch went straight to the client's writer.
-pub(super) enum Written {
-    /// All of it.
-    Whole,
-    /// So many messages need not wait any more.
-    Part(usize),
-    /// The client is gone, and its messages are lost.
-    Failed(Option<Waker>),
-}
-
-/// The positions of a batch, for a client that is told them.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Numbering {
-    /// It is not told.
-    Off,
-    /// The messages have none.
-    None,
-    /// They begin behind this one.
-    Behind(u64),
-}
-
-impl Numbering {
-    /// The position of the message at `index`.
-    pub(super) fn at(self, index: usize) -> Option<u64> {
-        match self {
-            Self::Off => None,
-            Self::None => Some(0),
-            Self::Behind(position) => Some(position + index as u64 + 1),
-        }
-    }
-}
-
-/// How far a queue's life has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// The handshake is not over: messages wait, nothing is written.
-    Handshaking,
-    /// Messages come and go.
-    Open,
-    /// No message is taken any more; what waits goes first, then the close frame.
-    Closing,
-    /// The client was too slow: its backlog is gone, only a frame cut in the middle is kept.
-    Evicted,
-    /// The connection is gone; nothing will be written.
-    Dead,
-}
-
-/// What one drain found and left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Drained {
-    /// Whether the stream took any bytes.
-    pub(crate) wrote: bool,
-    /// Whether nothing waits any more.
-    pub(crate) empty: bool,
-    /// The phase after the drain.
-    pub(crate) phase: Phase,
-    /// The client, if nothing waits here and messages wait in its room: the manager is to be asked.
-    pub(crate) request: Option<ClientId>,
-    /// The position of the last message that it was handed, for a client that is told it.
-    pub(crate) position: Option<u64>,
-    /// Whether the client has not been told whole of a gap before that.
-    pub(crate) has_gap: bool,
-}
-
-/// What is known of a client that another process may take over.
-#[derive(Debug)]
-pub(crate) struct Clean {
-    /// Messages that it has missed to the overflow policy.
-    pub(crate) missed: u64,
-    pub(crate) encoding: Encoding,
-    /// Whether it gets its messages with labels.
-    pub(crate) has_labels: bool,
-    /// Its cursor in a room.
-    pub(crate) cursor: Option<state::Cursor>,
-}
-
 /// A client's queue, shared by the registry (which pushes) and the connection (which drains).
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -138,46 +41,6 @@ pub(crate) struct Queue {
     /// The lane; held for a push, a drain or a change of phase, never across a wait.
     state: Mutex<State>,
 }
-
-pub(super) struct State {
-    pub(super) phase: Phase,
-    /// Whether the close frame waits or is written: nothing may follow it (RFC 6455 5.5.1).
-    closing: bool,
-    /// Whether anything but a close frame ever came here, taken or not.
-    pub(super) sent: bool,
-    /// What the client's frames are written in.
-    pub(super) encoding: Encoding,
-    /// Where a push writes while nothing waits; `None` for a stream that only its task can write.
-    pub(super) direct_writer: Option<Arc<dyn DirectWriter>>,
-    /// Control frames that wait: after a cut frame, before whole messages.
-    control: Vec<u8>,
-    /// Messages that wait, one at least; made by the first push that the socket does not take.
-    pub(super) backlog: Option<Box<Backlog>>,
-    /// Wakes the connection's task; stored by each of its polls, taken by the call that wakes it.
-    pub(super) waker: Option<Waker>,
-    /// What is known of the end, once there is one.
-    end: Option<Box<End>>,
-    /// What only some clients need.
-    pub(super) extras: Option<Box<Extras>>,
-    /// The client's id once the registry has taken it in.
-    pub(super) id: Option<ClientId>,
-    /// Memory that the connection holds for the client alone, and the tick since which it does.
-    private_bytes: u32,
-    private_since: u32,
-}
-
-/// The end of a client.
-#[derive(Debug, Default)]
-pub(super) struct End {
-    /// Why the queue was closed or evicted; `None` if the connection ended by itself.
-    pub(super) reason: Option<Disconnect>,
-    /// The rooms that the client was in when the registry removed it, until its connection takes
-    /// them for the hook.
-    left: Option<Vec<Arc<str>>>,
-    /// The hub has evicted the client, for whatever reason.
-    is_evicted: bool,
-}
-
 impl Queue {
     /// Makes the queue of a client in its handshake.
     pub(crate) fn new(queue_config: &Arc<QueueConfig>) -> Arc<Self> {
@@ -572,126 +435,6 @@ impl Queue {
         }
     }
 
-    /// Takes no message any more: what waits goes first, then the close frame for `reason`.
-    ///
-    /// For the registry, when it removes the client. The first reason stands.
-    pub(crate) fn close(&self, reason: Disconnect) {
-        let mut state = self.lock();
-        if matches!(state.phase, Phase::Handshaking | Phase::Open) {
-            state.phase = Phase::Closing;
-            state.id = None;
-            state.give_up(&self.queue_config);
-            state.end().reason = Some(reason);
-            let waker = state.waker.take();
-            drop(state);
-            wake(waker);
-        }
-    }
-
-    /// Evicts the client: its backlog is dropped, and counts as dropped.
-    ///
-    /// For the connection, when its socket takes nothing in time; the registry removes the client
-    /// when the connection has ended.
-    pub(crate) fn evict(&self) {
-        let mut state = self.lock();
-        if matches!(state.phase, Phase::Handshaking | Phase::Open | Phase::Closing) {
-            add(&self.queue_config.counters.clients_stuck, 1);
-            state.evict(&self.queue_config, 0);
-            let waker = state.waker.take();
-            drop(state);
-            wake(waker);
-        }
-    }
-
-    /// Notes the memory that the connection holds for the client alone, and the tick since which it
-    /// does: an unfinished message, or encoded events that the stream has not taken.
-    pub(crate) fn set_private_bytes(&self, bytes: usize, since: u32) {
-        let mut state = self.lock();
-        state.private_bytes = bytes as u32;
-        state.private_since = since;
-    }
-
-    /// The memory that this client pins, as far as it has pinned it since before `tick`.
-    ///
-    /// What its connection holds counts whole. A message that waits for several clients counts in
-    /// equal parts: one that waits for a thousand counts little for each, and whole for the last
-    /// client that has not taken it.
-    pub(crate) fn pinned_bytes(&self, tick: u32) -> usize {
-        let mut state = self.lock();
-        if matches!(state.phase, Phase::Evicted | Phase::Dead) {
-            return 0;
-        }
-        let waiting = match &mut state.backlog {
-            Some(backlog) if backlog.since() < tick => shared_bytes(backlog),
-            _ => 0,
-        };
-        let own = if state.private_since < tick { state.private_bytes } else { 0 };
-        waiting + own as usize
-    }
-
-    /// Evicts the client because memory is short: its backlog is freed now, the memory of its
-    /// connection when that ends.
-    ///
-    /// For the registry, which removes the client.
-    pub(crate) fn evict_for_memory(&self) {
-        let mut state = self.lock();
-        if matches!(state.phase, Phase::Handshaking | Phase::Open | Phase::Closing) {
-            state.end().reason.get_or_insert_with(|| {
-                let code = Disconnect::TRY_LATER.code();
-                Disconnect::new(code, "the hub is short of memory, try again later")
-            });
-            add(&self.queue_config.counters.clients_shed, 1);
-            state.evict(&self.queue_config, 0);
-            state.id = None;
-            let waker = state.waker.take();
-            drop(state);
-            wake(waker);
-        }
-    }
-
-    /// The memory that is freed when the connection of an evicted client ends.
-    pub(crate) fn pending_release(&self) -> usize {
-        let state = self.lock();
-        if state.phase == Phase::Evicted { state.private_bytes as usize } else { 0 }
-    }
-
-    /// Ends the queue with its connection; messages that still wait are lost.
-    ///
-    /// Returns the client's id if the registry may still hold it.
-    pub(crate) fn disconnect(&self) -> Option<ClientId> {
-        let mut state = self.lock();
-        let waker = self.mark_dead(&mut state, 0);
-        let id = state.id.take();
-        drop(state);
-        drop(waker);
-        id
-    }
-
-    /// Why the queue was closed or evicted, once it was.
-    pub(crate) fn reason(&self) -> Option<Disconnect> {
-        self.lock().reason()
-    }
-
-    /// Whether the client was evicted, also if its connection has ended since.
-    pub(crate) fn is_evicted(&self) -> bool {
-        self.lock().end.as_ref().is_some_and(|end| end.is_evicted)
-    }
-
-    /// Keeps the rooms that the client was in. For the registry, when it removes the client.
-    pub(crate) fn set_left(&self, rooms: Vec<Arc<str>>) {
-        self.lock().end().left = Some(rooms);
-    }
-
-    /// Whether the registry has removed the client, and no call has taken the rooms since.
-    pub(crate) fn has_left(&self) -> bool {
-        self.lock().end.as_ref().is_some_and(|end| end.left.is_some())
-    }
-
-    /// Takes the rooms that the client was in when the registry removed it.
-    pub(crate) fn take_left(&self) -> Option<Vec<Arc<str>>> {
-        self.lock().end.as_mut()?.left.take()
-    }
-
     /// Messages and bytes that wait now.
     pub(crate) fn depth(&self) -> (usize, usize) {
         let state = self.lock();
@@ -719,170 +462,8 @@ impl Queue {
         // No code under the lock leaves the state half changed where it could panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Marks the connection as gone, counting what waits and `more` as lost.
-    fn mark_dead(&self, state: &mut State, more: usize) -> Option<Waker> {
-        let waiting = state.backlog.as_ref().map_or(0, |backlog| backlog.len());
-        add(&self.queue_config.counters.messages_lost, (waiting + more) as u64);
-        state.give_up(&self.queue_config);
-        state.clear();
-        state.phase = Phase::Dead;
-        state.direct_writer = None;
-        state.waker.take()
-    }
 }
-
-impl State {
-    /// What is known of the end, which has begun.
-    pub(super) fn end(&mut self) -> &mut End {
-        self.end.get_or_insert_default()
-    }
-
-    fn reason(&self) -> Option<Disconnect> {
-        self.end.as_ref()?.reason.clone()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.backlog.is_none() && self.control.is_empty()
-    }
-
-    fn miss(&mut self, n: u64, queue_config: &QueueConfig) {
-        if n > 0 {
-            self.extras.get_or_insert_default().missed += n;
-            add(&queue_config.counters.messages_dropped, n);
-        }
-    }
-
-    fn missed(&self) -> u64 {
-        self.extras.as_ref().map_or(0, |extras| extras.missed)
-    }
-
-    pub(super) fn is_program(&self) -> bool {
-        self.extras.as_ref().is_some_and(|extras| extras.is_program)
-    }
-
-    pub(super) fn has_labels(&self) -> bool {
-        self.extras.as_ref().is_some_and(|extras| extras.has_labels)
-    }
-
-    pub(super) fn cursor(&mut self) -> Option<&mut Cursor> {
-        self.extras.as_mut()?.cursor.as_mut()
-    }
-
-    /// The position of the last message that a client was handed that is told it.
-    pub(super) fn position(&self) -> Option<u64> {
-        let cursor = self.extras.as_ref()?.cursor.as_ref()?;
-        (cursor.reader == Reader::Numbered).then(|| cursor.position())
-    }
-
-    /// The client, if it should ask for more: nothing waits here, and messages wait in its room. It
-    /// asks once.
-    pub(super) fn take_request(&mut self) -> Option<ClientId> {
-        let id = self.id.filter(|_| self.phase == Phase::Open && self.is_empty())?;
-        let cursor = self.cursor()?;
-        let request = cursor.is_behind() && !std::mem::replace(&mut cursor.has_requested, true);
-        request.then_some(id)
-    }
-
-    /// What happens when this queue is full: no message may be dropped for a client that counts them.
-    fn overflow(&self, queue_config: &QueueConfig) -> Overflow {
-        let cursor = self.extras.as_ref().and_then(|extras| extras.cursor.as_ref());
-        match cursor {
-            Some(cursor) if cursor.reader == Reader::Counting => Overflow::Disconnect,
-            _ => self.queue_overflow(queue_config),
-        }
-    }
-
-    /// The policy of this queue.
-    pub(super) fn queue_overflow(&self, queue_config: &QueueConfig) -> Overflow {
-        let terms = self.extras.as_ref().and_then(|extras| extras.terms.as_ref());
-        terms.map_or(queue_config.overflow, |terms| terms.overflow)
-    }
-
-    /// The limits of this queue, if they are not those of all.
-    pub(super) fn terms(&self) -> Option<Arc<QueueConfig>> {
-        self.extras.as_ref()?.terms.clone()
-    }
-
-    /// Counts as lost what waits in the room of a client that ends.
-    pub(super) fn give_up(&mut self, queue_config: &QueueConfig) {
-        let lost = self.cursor().map_or(0, Cursor::give_up);
-        add(&queue_config.counters.messages_lost, lost);
-    }
-
-    /// Evicts: the backlog and `more` messages count as dropped. A cut frame is kept, and control
-    /// frames, the first of which may be cut.
-    pub(super) fn evict(&mut self, queue_config: &QueueConfig, more: usize) {
-        let dropped = self.backlog.as_mut().map_or(0, |backlog| backlog.drop_all_but_cut());
-        self.forget_empty_backlog();
-        self.miss((dropped + more) as u64, queue_config);
-        self.give_up(queue_config);
-        self.phase = Phase::Evicted;
-        self.direct_writer = None;
-        let reason = match self.missed() {
-            0 => Disconnect::SLOW,
-            1 => Disconnect::new(Disconnect::SLOW.code(), "too slow: missed 1 message"),
-            n => Disconnect::new(Disconnect::SLOW.code(), format!("too slow: missed {n} messages")),
-        };
-        let end = self.end();
-        // A client that is already closing keeps its first reason when it is evicted.
-        end.reason.get_or_insert(reason);
-        end.is_evicted = true;
-        queue_config.counters.clients_evicted.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Forgets everything that waits.
-    fn clear(&mut self) {
-        self.control = Vec::new();
-        self.backlog = None;
-    }
-
-    /// Gives the memory of a backlog back once nothing waits in it: the client is not behind.
-    pub(super) fn forget_empty_backlog(&mut self) {
-        if self.backlog.as_ref().is_some_and(|backlog| backlog.is_empty()) {
-            self.backlog = None;
-        }
-    }
-
-    /// What a drain has to write.
-    fn unsent(&mut self) -> Unsent<'_> {
-        match &mut self.backlog {
-            Some(backlog) => backlog.unsent(&self.control),
-            None => Unsent::control(&self.control),
-        }
-    }
-
-    /// Lets go of what is written; returns the bytes of it.
-    fn advance(&mut self, progress: Progress) -> usize {
-        self.control.drain(..progress.control);
-        let sent = self.backlog.as_mut().map_or(0, |backlog| backlog.advance(progress));
-        self.forget_empty_backlog();
-        progress.control + sent
-    }
-}
-
-impl fmt::Debug for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("State")
-            .field("phase", &self.phase)
-            .field("backlog", &self.backlog)
-            .field("extras", &self.extras)
-            .finish_non_exhaustive()
-    }
-}
-
-/// A client's part of the messages that wait for it.
-fn shared_bytes(backlog: &mut Backlog) -> usize {
-    backlog.iter().map(|message| message.size() / message.holders()).sum()
-}
-
 /// Whether a write may simply be tried again later.
 fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-}
-
-pub(super) fn wake(waker: Option<Waker>) {
-    if let Some(waker) = waker {
-        waker.wake();
-    }
 }

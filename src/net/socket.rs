@@ -12,8 +12,8 @@ use std::{fmt, io};
 
 use futures_lite::io::{AsyncRead, AsyncWrite};
 
+use crate::hub::direct_writer::DirectWriter;
 use crate::hub::holding::Handle;
-use crate::hub::queue::DirectWriter;
 use crate::net::io::Io;
 #[cfg(target_os = "linux")]
 use crate::net::options::SocketOption;

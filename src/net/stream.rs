@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 
 use futures_lite::io::{AsyncRead, AsyncWrite};
 
+use crate::hub::direct_writer::DirectWriter;
 use crate::hub::holding::Handle;
-use crate::hub::queue::DirectWriter;
 
 /// Seconds that a response may take in all while its peer keeps reading: 1 MiB at 3.5 KiB/s. It costs
 /// the memory of the response, and an idle permit that no client needs.

@@ -21,7 +21,7 @@ use crate::hub::client_id::ClientId;
 use crate::hub::cursor::Cursor;
 use crate::hub::handle::Hub;
 use crate::hub::queue::Queue;
-use crate::hub::registry::Restored;
+use crate::hub::registry_state::Restored;
 use crate::hub::state::{Client, State};
 use crate::message::Encoding;
 use crate::name::is_name;

@@ -10,8 +10,8 @@ use std::task::{Context, Poll, Waker};
 use fastrand::Rng;
 use futures_lite::io::{AsyncRead, AsyncWrite};
 
+use crate::hub::direct_writer::DirectWriter;
 use crate::hub::holding::Handle;
-use crate::hub::queue::DirectWriter;
 use crate::net::stream::Transport;
 use crate::sim::journal::{Name, event};
 

@@ -6,7 +6,7 @@ use crate::connection::end::{End, Ending};
 use crate::connection::outgoing::Outgoing;
 use crate::disconnect::Disconnect;
 use crate::hub::handle::Hub;
-use crate::hub::queue::Drained;
+use crate::hub::queue_outcome::Drained;
 use crate::net::stream::Transport;
 use crate::websocket::connection::Connection;
 

@@ -13,7 +13,7 @@ use crate::connection::timeouts::Due;
 use crate::disconnect::Disconnect;
 use crate::frame::header;
 use crate::hub::handle::Hub;
-use crate::hub::queue::Drained;
+use crate::hub::queue_outcome::Drained;
 use crate::hub::unsent::{Progress, Unsent};
 use crate::message::Message;
 use crate::net::stream::Transport;

@@ -25,7 +25,7 @@ ACKS = "hub/tests/acks.rs"
 FAULTS = [
     Fault(
         "terms: the limits of one client do not reach its queue",
-        "queue.rs::State::terms",
+        "queue_state.rs::State::terms",
         "self.extras.as_ref()?.terms.clone()",
         "None",
         "hub/tests/queue.rs",
@@ -98,7 +98,7 @@ FAULTS = [
     ),
     Fault(
         "events: a client that leaves a room and stays is not told of",
-        "registry.rs::notify_leave",
+        "registry_events.rs::notify_leave",
         "self.rooms.readers.notify(&leave);",
         "",
     ),
@@ -110,13 +110,13 @@ FAULTS = [
     ),
     Fault(
         "events: an eviction is told of for a room that its client has left",
-        "registry.rs::notify_end",
+        "registry_events.rs::notify_end",
         "if is_evicted { notify(HubEventKind::Evicted, Some(room)); } notify(HubEventKind::Leave, Some(room));",
         "notify(HubEventKind::Leave, Some(room)); if is_evicted { notify(HubEventKind::Evicted, Some(room)); }",
     ),
     Fault(
         "several hubs: readers are not told of what passed a hub while it was away",
-        "registry.rs::begin_anew",
+        "registry_cursors.rs::begin_anew",
         "let begun = self.rooms.begin_anew();",
         "let begun: Vec<(Arc<str>, u64)> = Vec::new();",
         SEVERAL,
@@ -142,7 +142,7 @@ FAULTS = [
     ),
     Fault(
         "history: a reader does not see that its room has overtaken it",
-        "registry.rs::replay",
+        "registry_cursors.rs::replay",
         "if position < room.before_oldest() {",
         "if position > room.newest() {",
     ),
@@ -155,7 +155,7 @@ FAULTS = [
     ),
     Fault(
         "history: a reader goes on behind a gap and is not told",
-        "registry.rs::replay",
+        "registry_cursors.rs::replay",
         "if reader != Reader::Numbered {",
         "if false {",
     ),
@@ -202,21 +202,21 @@ FAULTS = [
     ),
     Fault(
         "history: what only asks a room that has had no message leaves a room",
-        "hub/registry.rs::begin",
+        "hub/registry_cursors.rs::begin",
         "if reading.since.is_some() && has_number {",
         "if reading.since.is_some() {",
         "hub/tests/history.rs",
     ),
     Fault(
         "history: a reader that is told of a gap and leaves is told of another one when it comes back",
-        "hub/registry.rs::begin",
+        "hub/registry_cursors.rs::begin",
         "has_messages || begin.missed != Missed::Nothing || !reading.ends",
         "has_messages || !reading.ends",
         "hub/tests/history.rs",
     ),
     Fault(
         "polling: a room forgets the count that a request was told",
-        "hub/registry.rs::next_after",
+        "hub/registry_cursors.rs::next_after",
         "self.rooms.keep_count(room);",
         "",
         "hub/tests/history.rs",
@@ -541,7 +541,7 @@ FAULTS = [
     ),
     Fault(
         "count off by one: messages lost with a connection are not counted",
-        "queue.rs::mark_dead",
+        "queue_end.rs::mark_dead",
         "(waiting + more) as u64",
         "more as u64",
     ),
@@ -1627,14 +1627,14 @@ FAULTS = [
     ),
     Fault(
         "restart: a client that cannot go along is closed without a word",
-        "registry.rs::Registry::hand_over",
+        "registry_state.rs::Registry::hand_over",
         "if !goes_along { continue; }",
         "let _ = goes_along;",
         "serve/hand_over.rs",
     ),
     Fault(
         "restart: a stuck socket has no longer time beside a message that does not come whole",
-        "registry.rs::Registry::hand_over",
+        "registry_state.rs::Registry::hand_over",
         "if waits_for == WaitsFor::Any && self.entries.iter().any(has_more) {",
         "if waits_for != waits_for && self.entries.iter().any(has_more) {",
         "serve/hand_over.rs",

@@ -10,7 +10,7 @@ use crate::disconnect::Disconnect;
 use crate::error::Error;
 use crate::hub::ack::Acknowledged;
 use crate::hub::cursor::{Reader, Reading};
-use crate::hub::queue::Phase;
+use crate::hub::queue_state::Phase;
 use crate::hub::since::Since;
 use crate::hub::tests::support::{Peer, Stage, fates, finished, numbered, seeded};
 use crate::overflow::Overflow;

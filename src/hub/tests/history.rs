@@ -12,7 +12,7 @@ use crate::disconnect::Disconnect;
 use crate::hub::backlog::Taken;
 use crate::hub::command::Command;
 use crate::hub::cursor::{Reader, Reading};
-use crate::hub::queue::Phase;
+use crate::hub::queue_state::Phase;
 use crate::hub::since::{Begin, Missed, Since};
 use crate::hub::tests::support::{Peer, Stage, fates, finished, number_of, numbered, seeded};
 use crate::overflow::Overflow;

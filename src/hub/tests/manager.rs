@@ -13,8 +13,11 @@ use crate::disconnect::Disconnect;
 use crate::hub::client::Client;
 use crate::hub::command::Command;
 use crate::hub::cursor::Reading;
+use crate::hub::direct_writer::DirectWriter;
 use crate::hub::handle::Hub;
-use crate::hub::queue::{DirectWriter, Drained, Phase, Queue};
+use crate::hub::queue::Queue;
+use crate::hub::queue_outcome::Drained;
+use crate::hub::queue_state::Phase;
 use crate::hub::tests::support::{Sink, Stage, finished, number_of, numbered};
 use crate::message::Encoding;
 

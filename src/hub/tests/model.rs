@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::hub::queue::Phase;
+use crate::hub::queue_state::Phase;
 use crate::overflow::Overflow;
 
 /// A list of waiting messages and a socket.

@@ -11,9 +11,12 @@ use crate::hub::backlog::backlog_size;
 use crate::hub::batch::{Audience, Batch, JoinedFrames};
 use crate::hub::client_id::ClientId;
 use crate::hub::cursor::{Cursor, Reader, Reading};
+use crate::hub::direct_writer::DirectWriter;
 use crate::hub::history_config::HistoryConfig;
-use crate::hub::queue::{DirectWriter, Drained, Phase, Push, Queue};
+use crate::hub::queue::Queue;
 use crate::hub::queue_config::QueueConfig;
+use crate::hub::queue_outcome::{Drained, Push};
+use crate::hub::queue_state::Phase;
 use crate::hub::registry::Registry;
 use crate::hub::since::Since;
 use crate::hub::tests::support::{

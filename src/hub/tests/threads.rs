@@ -12,8 +12,10 @@ use crate::config::Config;
 use crate::disconnect::Disconnect;
 use crate::hub::command::Command;
 use crate::hub::cursor::Reading;
+use crate::hub::direct_writer::DirectWriter;
 use crate::hub::handle::Hub;
-use crate::hub::queue::{DirectWriter, Phase, Queue};
+use crate::hub::queue::Queue;
+use crate::hub::queue_state::Phase;
 use crate::hub::tests::support::{Sink, numbered};
 
 /// A test that waits longer than this for an event has lost a wake.

@@ -11,8 +11,8 @@ use futures_lite::io::{AsyncRead, AsyncWrite};
 use rustls::Error;
 use rustls::server::UnbufferedServerConnection;
 
+use crate::hub::direct_writer::DirectWriter;
 use crate::hub::holding::Handle;
-use crate::hub::queue::DirectWriter;
 use crate::memory::budget::{Charge, MemoryBudget, allocation};
 use crate::net::socket::Socket;
 use crate::net::stream::Transport;

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_lite::io::{AsyncRead, AsyncWrite};
 
-use crate::hub::queue::DirectWriter;
+use crate::hub::direct_writer::DirectWriter;
 use crate::net::stream::Transport;
 
 /// A stream whose peer has sent what is `unread` and says nothing more, and takes what is written

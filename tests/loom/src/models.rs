@@ -12,7 +12,10 @@ use loom::future::block_on;
 use loom::thread;
 
 use crate::hub::batch::{Audience, Batch, JoinedFrames};
-use crate::hub::queue::{DirectWriter, Phase, Push, Queue};
+use crate::hub::direct_writer::DirectWriter;
+use crate::hub::queue::Queue;
+use crate::hub::queue_outcome::Push;
+use crate::hub::queue_state::Phase;
 use crate::hub::queue_config::QueueConfig;
 use crate::hub::reply::reply;
 use crate::stats::DeliveryCount;
