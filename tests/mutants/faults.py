@@ -87,7 +87,7 @@ FAULTS = [
         "acknowledged: what a room has overtaken is late for ever",
         "cursor.rs::skip_to",
         "drop(self.take_acks());",
-        "self.take_owed().into_iter().for_each(std::mem::forget);",
+        "self.take_acks().into_iter().for_each(std::mem::forget);",
         ACKS,
     ),
     Fault(

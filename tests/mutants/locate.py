@@ -20,6 +20,8 @@ class Item(NamedTuple):
     path: tuple[str, ...]
     start: int
     end: int
+    # The brace of a body.
+    body: int | None = None
 
 
 # A lifetime is no literal, as no quote ends it.
@@ -74,12 +76,12 @@ def items(text):
     """The items of a file, with those inside others. An `impl` or a `mod` is but a name around."""
     code = blanked(text, literals=True)
     found = []
-    # Open brackets. The bracket of a body has the name and the start of its item.
+    # Open brackets. The bracket of a body has the name and the start of its item, and where it is.
     stack = []
     # The item that has no body yet: its name, its start and the number of brackets around it.
     head = None
     for match in HEAD.finditer(code):
-        around = [name for name, _ in stack if name]
+        around = [name for name, _, _ in stack if name]
         if match["value"]:
             end = end_of_value(code, match.end())
             found.append(Item((*around, match["value"]), match.start(), end))
@@ -87,9 +89,10 @@ def items(text):
             # An `impl` in the head of a function is a type.
             head = head or (match["name"], match.start(), len(stack))
         elif match["sign"] in "{([":
-            opened = (None, None)
+            opened = (None, None, None)
             if head and match["sign"] == "{" and len(stack) == head[2]:
-                opened = (head[0] or type_of(code[head[1] + 4 : match.start()]), head[1])
+                name = head[0] or type_of(code[head[1] + 4 : match.start()])
+                opened = (name, head[1], match.start())
                 head = None
             stack.append(opened)
         elif match["sign"] == ";":
@@ -97,10 +100,10 @@ def items(text):
                 found.append(Item((*around, head[0] or ""), head[1], match.end()))
                 head = None
         elif stack:
-            name, start = stack.pop()
+            name, start, body = stack.pop()
             if name:
-                path = tuple(name for name, _ in stack if name) + (name,)
-                found.append(Item(path, start, match.end()))
+                path = tuple(name for name, _, _ in stack if name) + (name,)
+                found.append(Item(path, start, match.end(), body))
     return [item for item in found if not re.match(r"(impl|mod)\b", code[item.start :])]
 
 
@@ -148,8 +151,8 @@ def is_word(lexeme):
     return re.fullmatch(r"\w+", lexeme) is not None
 
 
-def replaced(text, name, pattern, replacement):
-    """The text of a file with `replacement` for the one `pattern` in its item `name`."""
+def span(text, name, pattern):
+    """The item `name`, and where the one `pattern` in it is."""
     item = item_of(text, name)
     # A comment between two lexemes is white space.
     inside = blanked(text, literals=False)[item.start : item.end]
@@ -157,4 +160,20 @@ def replaced(text, name, pattern, replacement):
     if len(matches) != 1:
         raise Missing(f"{name} has {len(matches)} times {pattern!r}")
     start, end = (item.start + at for at in matches[0].span())
+    return item, start, end
+
+
+def replaced(text, name, pattern, replacement):
+    """The text of a file with `replacement` for the one `pattern` in its item `name`."""
+    _, start, end = span(text, name, pattern)
     return text[:start] + replacement + text[end:]
+
+
+def body_with(text, name, pattern, replacement):
+    """The function `name`, and its body with `replacement` for the one `pattern`; no body if it is no
+    function, if the pattern is in its head, or if it runs while the compiler does."""
+    item, start, end = span(text, name, pattern)
+    is_function = text.startswith("fn ", item.start) and item.body is not None
+    if not is_function or start < item.body or text[: item.start].rstrip().endswith("const"):
+        return item, None
+    return item, text[item.body : start] + replacement + text[end : item.end]
