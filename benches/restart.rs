@@ -23,7 +23,7 @@ use futures_lite::io::{AsyncReadExt, AsyncWriteExt, BufReader, WriteHalf};
 use rustix::process::{Pid, Signal, kill_process};
 use server::client::{Reader, frame, head, join, text, within};
 use server::{
-    Options, Outcome, PATIENCE, Server, UPGRADE, descriptors, masked, percentile, rss, status,
+    Options, Outcome, PATIENCE, Server, UPGRADE, cpu, descriptors, masked, percentile, rss, status,
 };
 use smol::net::TcpStream;
 use smol::{LocalExecutor, Timer, Unblock};
@@ -66,13 +66,18 @@ fn main() -> Outcome<()> {
         at(0.999),
         at(1.0)
     );
-    let mut took: Vec<_> = restarts.iter().map(|restart| restart.took).collect();
-    took.sort_unstable_by(f64::total_cmp);
+    let sorted = |time: fn(&Restart) -> f64| {
+        let mut times: Vec<_> = restarts.iter().map(time).collect();
+        times.sort_unstable_by(f64::total_cmp);
+        (percentile(&times, 0.5), percentile(&times, 1.0))
+    };
+    let (median, longest) = sorted(|restart| restart.took);
     println!(
-        "a restart took {:.1} ms (median), {:.1} ms (longest), with the question to the new binary",
-        percentile(&took, 0.5),
-        percentile(&took, 1.0)
+        "a restart took {median:.1} ms (median), {longest:.1} ms (longest), with the question to the new \
+         binary"
     );
+    let (median, longest) = sorted(|restart| restart.computed);
+    println!("of it the hub computed {median:.1} ms (median), {longest:.1} ms (longest)");
     let (Some(first), Some(last)) = (restarts.first(), restarts.last()) else { return Ok(()) };
     for (when, held) in [("first", first), ("last", last)] {
         let Restart { rss, descriptors, threads, .. } = held;
@@ -91,6 +96,8 @@ fn main() -> Outcome<()> {
 struct Restart {
     /// Milliseconds from the signal to the line of the new program.
     took: f64,
+    /// Of these, those in which the hub has run on a processor.
+    computed: f64,
     rss: u64,
     descriptors: usize,
     threads: u64,
@@ -204,7 +211,7 @@ impl Bench {
         let (begun, mut held) = (Instant::now(), Vec::new());
         for nth in 1..=restarts as u32 {
             Timer::at(begun + BETWEEN * nth).await;
-            let signalled = Instant::now();
+            let (signalled, ran) = (Instant::now(), cpu(&server.child)?);
             kill_process(pid, Signal::USR2)?;
             let until = |log: &mut SyncReader<_>| -> Outcome<()> {
                 let mut line = String::new();
@@ -217,8 +224,10 @@ impl Bench {
                 Ok(())
             };
             log.with_mut(until).await?;
+            let took = signalled.elapsed().as_secs_f64() * 1_000.0;
             held.push(Restart {
-                took: signalled.elapsed().as_secs_f64() * 1_000.0,
+                took,
+                computed: (cpu(&server.child)? - ran).as_secs_f64() * 1_000.0,
                 rss: rss(&server.child)?,
                 descriptors: descriptors(&server.child)?,
                 threads: status(&server.child, "Threads")?,

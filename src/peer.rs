@@ -65,6 +65,16 @@ impl Peer {
         self.0 == Source::Unix || self.address().is_some_and(loopback)
     }
 
+    /// The octets of an IPv4 address and the port, unless a proxy reported the address.
+    pub(crate) fn ipv4(&self) -> Option<([u8; 4], u16)> {
+        match self.0 {
+            Source::Address(SocketAddr::V4(address)) => {
+                Some((address.ip().octets(), address.port()))
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the peer's address belongs to a network.
     pub(crate) fn is_in(&self, network: &Network) -> bool {
         match self.address() {

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use crate::connection::handler::Handler;
 use crate::hub::client::Client;
-use crate::hub::holding::{Along, Handle, Parked, Parking};
-use crate::hub::state;
+use crate::hub::holding::{Along, Handle, Known, Parked, Parking};
 
 /// What a connection knows of its client, and the registry does not.
 #[derive(Debug)]
@@ -29,15 +28,10 @@ pub(crate) fn park_client<'a, H: Handler>(
     let about = || handler.on_hand_over(client);
     let along = socket.and_then(|socket| {
         let about = std::panic::catch_unwind(AssertUnwindSafe(about)).ok()??;
-        let known = state::Client {
-            events: details.events,
-            id: client.id().parts(),
-            idle: details.idle.as_millis() as u32,
-            about,
-            ..state::Client::default()
-        };
-        let state = state::Connection { peer: client.peer().to_string(), client: Some(known) };
-        Some(Along { socket: Arc::downgrade(socket), state })
+        let idle = details.idle.as_millis() as u32;
+        let known = Known { events: details.events, idle, about };
+        let socket = Arc::downgrade(socket);
+        Some(Along { socket, peer: client.peer(), client: Some(known) })
     });
     client.hub().shared().holding.park(Parked { client: Some(client.id()), along })
 }

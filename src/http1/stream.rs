@@ -8,7 +8,6 @@ use std::task::{Context, Poll};
 use crate::http1::response::Response;
 use crate::hub::handle::Hub;
 use crate::hub::holding::{Along, Holding, Parked, Parking};
-use crate::hub::state;
 use crate::memory::budget::{Charge, allocation};
 use crate::net::stream::Transport;
 use crate::peer::Peer;
@@ -40,7 +39,8 @@ pub(crate) fn park_idle<'a>(
 ) -> Option<Parking<'a>> {
     let along = transport.handle().map(|socket| Along {
         socket: Arc::downgrade(&socket),
-        state: state::Connection { peer: peer.to_string(), client: None },
+        peer: *peer,
+        client: None,
     });
     holding.park(Parked { client: None, along })
 }

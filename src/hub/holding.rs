@@ -15,6 +15,7 @@ use event_listener::Event;
 use crate::hub::client_id::ClientId;
 use crate::hub::queue_outcome::Clean;
 use crate::hub::state;
+use crate::peer::Peer;
 
 /// What keeps a socket open. The hub does not know its type.
 pub(crate) type Handle = dyn Any + Send + Sync;
@@ -50,8 +51,21 @@ pub(crate) struct Parked {
 pub(crate) struct Along {
     /// The socket, for as long as there is one.
     pub(crate) socket: Weak<Handle>,
-    /// What the connection knows of itself. The registry knows the rest.
-    pub(crate) state: state::Connection,
+    /// Where the connection comes from.
+    pub(crate) peer: Peer,
+    /// What the connection knows of its client, if it has one.
+    pub(crate) client: Option<Known>,
+}
+
+/// What a connection knows of its client. The registry knows the rest.
+#[derive(Debug)]
+pub(crate) struct Known {
+    /// How server-sent events are written; `None` for a WebSocket.
+    pub(crate) events: Option<u8>,
+    /// Milliseconds since bytes came from the peer.
+    pub(crate) idle: u32,
+    /// What the handler has to say of the client.
+    pub(crate) about: String,
 }
 
 /// A client whose connection is clean, and whether it goes along.

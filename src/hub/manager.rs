@@ -100,7 +100,7 @@ impl Manager {
     }
 
     /// Takes in the rooms and the clients of another process, before the manager runs.
-    pub(crate) fn restore(&mut self, state: &State, clients: Vec<Restored>) {
+    pub(crate) fn restore(&mut self, state: &State, clients: Vec<Restored<'_>>) {
         self.registry.restore(state, clients);
         if let Some(subscriptions) = &mut self.subscriptions {
             subscriptions.restore(self.registry.topics(), self.registry.positions());

@@ -51,6 +51,7 @@ pub(crate) mod shared_rooms;
 pub(crate) mod since;
 pub(crate) mod sizing;
 pub(crate) mod state;
+pub(crate) mod state_fields;
 pub(crate) mod state_text;
 pub(crate) mod subscriptions;
 #[cfg(test)]

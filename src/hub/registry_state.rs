@@ -1,5 +1,6 @@
 //! The registry at a restart: what goes to another process, and what has come from one.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -16,15 +17,15 @@ use crate::message::Encoding;
 
 /// A client that another process had.
 #[derive(Debug)]
-pub(crate) struct Restored {
+pub(crate) struct Restored<'a> {
     pub(crate) id: ClientId,
     pub(crate) since: u32,
     pub(crate) user: Option<Arc<str>>,
-    pub(crate) rooms: Vec<Arc<str>>,
+    pub(crate) rooms: Vec<Cow<'a, str>>,
     pub(crate) queue: Arc<Queue>,
     /// Messages that it has missed.
     pub(crate) missed: u64,
-    pub(crate) cursor: Option<Cursor>,
+    pub(crate) cursor: Option<Box<Cursor>>,
 }
 
 impl Registry {
@@ -32,14 +33,14 @@ impl Registry {
     /// them: they are there.
     ///
     /// For a registry that no client has come to yet.
-    pub(crate) fn restore(&mut self, state: &State, clients: Vec<Restored>) {
+    pub(crate) fn restore(&mut self, state: &State, clients: Vec<Restored<'_>>) {
         self.generation = state.generation;
         self.rooms.resume(state.uptime);
         state.rooms.iter().for_each(|room| self.rooms.restore(room));
         let (mut deflating, mut labelled) = (0, 0);
         let entries = clients.into_iter().map(|restored| {
             let Restored { id, since, user, rooms, queue, missed, mut cursor } = restored;
-            let join = |room: &Arc<str>| {
+            let join = |room: &Cow<'_, str>| {
                 let (room, index) = self.rooms.add_restored(room, id.slot);
                 Membership { room, index }
             };
@@ -48,7 +49,7 @@ impl Registry {
                 let keeps = self.rooms.get(&cursor.room).is_some_and(Room::keeps_messages);
                 (cursor.keeps, cursor.is_positioned) = (keeps, self.rooms.is_shared() && keeps);
             }
-            let (encoding, has_labels) = queue.restore(id, missed, cursor);
+            let (encoding, has_labels) = queue.restore(id, missed, cursor.map(|cursor| *cursor));
             deflating += usize::from(encoding == Encoding::Deflate);
             labelled += usize::from(has_labels);
             let user = user.map(|user| self.users.add(&user, id.slot));

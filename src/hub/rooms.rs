@@ -141,18 +141,17 @@ impl Rooms {
 
     /// Adds a client of another process to a room; returns the index's own copy of the name, and the
     /// client's index among the members.
-    pub(crate) fn add_restored(&mut self, name: &Arc<str>, slot: u32) -> (Arc<str>, u32) {
+    pub(crate) fn add_restored(&mut self, name: &str, slot: u32) -> (Arc<str>, u32) {
         if !self.rooms.contains_key(name) {
-            self.insert(name);
+            self.insert(&Arc::from(name));
         }
-        let own = self.rooms.get_key_value(name).map_or(name, |(own, _)| own);
-        let own = Arc::clone(own);
+        let own = self.rooms.get_key_value(name).map(|(own, _)| Arc::clone(own));
         let mut index = 0;
         if let Some(room) = self.rooms.get_mut(name) {
             self.memberless -= usize::from(room.is_empty());
             index = room.add(slot);
         }
-        (own, index)
+        (own.unwrap_or_else(|| Arc::from(name)), index)
     }
 
     /// Forgets the rooms without a member.

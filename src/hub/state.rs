@@ -1,8 +1,11 @@
 //! What a hub hands to the process that takes it over, as plain data.
 
-use crate::message::Message;
+use std::borrow::Cow;
 
-/// A hub, as plain data.
+use crate::message::Message;
+use crate::peer::Peer;
+
+/// A hub without its connections, as plain data.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct State {
     /// When serving began, in seconds of Unix time.
@@ -18,7 +21,6 @@ pub(crate) struct State {
     /// The counters of refused requests, in the order of the hub.
     pub(crate) refused: Vec<u64>,
     pub(crate) rooms: Vec<Room>,
-    pub(crate) connections: Vec<Connection>,
 }
 
 /// A room.
@@ -46,27 +48,28 @@ pub(crate) struct Kept {
     pub(crate) except: Option<(u32, u32)>,
 }
 
-/// A connection. Its descriptor has the same index among the descriptors as its line among the lines.
+/// A connection. It borrows its texts from the text that it was read from, or from the hub that it is
+/// written from. Its descriptor has the same index among the descriptors as its line among the lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Connection {
-    /// Where it comes from, as the type `Peer` writes it.
-    pub(crate) peer: String,
+pub(crate) struct Connection<'a> {
+    /// Where it comes from.
+    pub(crate) peer: Peer,
     /// The client, unless the connection waits for a request.
-    pub(crate) client: Option<Client>,
+    pub(crate) client: Option<Client<'a>>,
 }
 
 /// A client.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Client {
+pub(crate) struct Client<'a> {
     /// How server-sent events are written; `None` for a WebSocket.
     pub(crate) events: Option<u8>,
     /// Slot and generation.
     pub(crate) id: (u32, u32),
     /// When it came, in seconds of Unix time.
     pub(crate) since: u32,
-    pub(crate) user: Option<String>,
+    pub(crate) user: Option<Cow<'a, str>>,
     /// The rooms, in the order in which it joined them.
-    pub(crate) rooms: Vec<String>,
+    pub(crate) rooms: Vec<Cow<'a, str>>,
     /// Messages that it has missed to the overflow policy.
     pub(crate) missed: u64,
     /// Whether it and the hub may compress what they send.
@@ -78,7 +81,7 @@ pub(crate) struct Client {
     /// Milliseconds since bytes came from the peer.
     pub(crate) idle: u32,
     /// What the handler has to say of it.
-    pub(crate) about: String,
+    pub(crate) about: Cow<'a, str>,
 }
 
 /// A client's cursor in its room.

@@ -13,11 +13,15 @@
 //! A field without a value of its own is left out. A reader takes the fields that it knows, each once,
 //! and refuses any other, so that nothing is lost unseen.
 
-use std::fmt::Write as _;
-use std::str::FromStr;
+use std::str::SplitTerminator;
 
 use crate::hub::state::{Client, Connection, Cursor, Kept, Room, State};
+use crate::hub::state_fields::{
+    Fields, Words, begin, digits, escape, field, id, id_of, list, number, push, text_field,
+    unescape,
+};
 use crate::message::Message;
+use crate::peer::Peer;
 
 /// The version of the text. It grows with every field that an older reader would refuse.
 pub(crate) const VERSION: u32 = 2;
@@ -39,141 +43,172 @@ const POSITION_MAX: u64 = 1 << 53;
 /// The latest time on the clock of the rooms, in nanoseconds: more than a century.
 const UPTIME_MAX: u64 = 1 << 62;
 
-/// Rooms of one client at most, and counters: far more than any hub has.
-const LIST_MAX: usize = 1 << 16;
+/// Bytes that the line of a connection takes, about: the memory for the text is taken at once.
+pub(crate) const LINE_BYTES: usize = 128;
 
 impl State {
-    /// The number of the line of a connection.
-    pub(crate) fn line_of(&self, nth: usize) -> usize {
-        let of_room = |room: &Room| 1 + room.messages.len();
-        2 + self.rooms.iter().map(of_room).sum::<usize>() + nth
-    }
-
-    /// Writes the text.
-    pub(crate) fn write(&self) -> String {
-        let mut text = format!("hub {VERSION}");
-        field(&mut text, "started", &self.started);
-        field(&mut text, "link", &self.link);
-        field(&mut text, "uptime", &self.uptime);
-        field(&mut text, "generation", &self.generation);
+    /// Writes the text up to the connections, of which there will be so many.
+    pub(crate) fn write(&self, connections: usize) -> Vec<u8> {
+        let mut text = Vec::with_capacity((self.rooms.len() + connections + 8) * LINE_BYTES);
+        push(&mut text, b"hub ");
+        digits(&mut text, VERSION.into());
+        field(&mut text, "started", self.started);
+        field(&mut text, "link", self.link);
+        field(&mut text, "uptime", self.uptime);
+        field(&mut text, "generation", self.generation);
         for (name, count) in &self.counters {
-            // Writing to a string cannot fail.
-            let _ = write!(text, " count.{name}={count}");
+            push(&mut text, b" count.");
+            push(&mut text, name.as_bytes());
+            text.push(b'=');
+            digits(&mut text, *count);
         }
-        list(&mut text, "refused", self.refused.iter().map(u64::to_string));
-        text.push('\n');
+        list(&mut text, "refused", &self.refused, |text, count| digits(text, *count));
+        text.push(b'\n');
         self.rooms.iter().enumerate().for_each(|(nth, room)| room.write(nth, &mut text));
-        for (nth, connection) in self.connections.iter().enumerate() {
-            connection.write(nth, &mut text);
-        }
         text
     }
 
-    /// Reads a text.
+    /// Reads a text up to its connections; returns these too, which are still to be read.
     ///
     /// # Errors
     ///
     /// The number of the line that is not as [`write`](Self::write) makes it, from 1.
-    pub(crate) fn read(text: &str) -> Result<Self, usize> {
-        let mut lines = text.split_terminator('\n');
-        let mut state = lines.next().and_then(Self::read_hub).ok_or(1_usize)?;
-        let mut number = 1;
-        for line in lines {
+    pub(crate) fn read(text: &str) -> Result<(Self, Connections<'_>), usize> {
+        let (mut lines, mut fields) = (text.split_terminator('\n'), Fields::default());
+        let first = lines.next().and_then(|line| Self::read_hub(line, &mut fields));
+        let mut state = first.filter(|state| state.uptime <= UPTIME_MAX).ok_or(1_usize)?;
+        let (mut number, mut rest) = (1, lines.clone());
+        while let Some(line) = lines.next() {
+            if !state.read_line(line, &mut fields).ok_or(number + 1)? {
+                break;
+            }
             number += 1;
-            state.read_line(line).ok_or(number)?;
+            rest = lines.clone();
         }
-        // What a room has counted begins with what it keeps.
-        let is_whole = |room: &Room| {
+        let mut line = 1;
+        for room in &state.rooms {
+            line += 1;
+            // What a room has counted begins with what it keeps.
             let kept = room.messages.len() as u64;
-            room.newest <= POSITION_MAX && room.newest.checked_sub(room.born) >= Some(kept)
-        };
-        let is_timely = state.uptime <= UPTIME_MAX;
-        let is_whole = text.ends_with('\n') && is_timely && state.rooms.iter().all(is_whole);
-        if is_whole { Ok(state) } else { Err(number) }
+            if room.newest > POSITION_MAX || room.newest.checked_sub(room.born) < Some(kept) {
+                return Err(line);
+            }
+            line += room.messages.len();
+        }
+        if !text.ends_with('\n') {
+            return Err(text.lines().count());
+        }
+        Ok((state, Connections { lines: rest, fields, number, read: 0 }))
     }
 
-    fn read_line(&mut self, line: &str) -> Option<()> {
-        let mut words = line.split(' ');
-        let kind = words.next()?;
-        if let "text" | "binary" = kind {
-            // It belongs to the room above it.
-            let room = self.rooms.last_mut().filter(|_| self.connections.is_empty())?;
-            room.messages.push(Kept::read(kind == "text", Fields::new(words)?)?);
-            return Some(());
+    /// Reads the line of a room, or of a message that the room above it keeps; `Some(false)` for any
+    /// other line.
+    fn read_line<'a>(&mut self, line: &'a str, fields: &mut Fields<'a>) -> Option<bool> {
+        let mut words = Words::new(line, b' ');
+        match words.next()? {
+            "room" => {
+                let is_next = |&index: &usize| index == self.rooms.len() && index < ROOMS_MAX;
+                number(words.next()?).filter(is_next)?;
+                self.rooms.push(Room::read(fields.fill(words)?)?);
+            }
+            kind @ ("text" | "binary") => {
+                let room = self.rooms.last_mut()?;
+                room.messages.push(Kept::read(kind == "text", fields.fill(words)?)?);
+            }
+            _ => return Some(false),
         }
-        let is_room = kind == "room";
-        let (there, most) = if is_room {
-            (self.rooms.len(), ROOMS_MAX)
-        } else {
-            (self.connections.len(), CONNECTIONS_MAX)
-        };
-        number::<usize>(words.next()?).filter(|&index| index == there && there < most)?;
-        let fields = Fields::new(words)?;
-        if !is_room {
-            self.connections.push(Connection::read(kind, fields)?);
-        } else if self.connections.is_empty() {
-            self.rooms.push(Room::read(fields)?);
-        } else {
-            return None;
-        }
-        Some(())
+        Some(true)
     }
 
-    fn read_hub(line: &str) -> Option<Self> {
-        let mut words = line.split(' ');
+    fn read_hub<'a>(line: &'a str, fields: &mut Fields<'a>) -> Option<Self> {
+        let mut words = Words::new(line, b' ');
         let is_known = |version: &u32| (VERSION_MIN..=VERSION).contains(version);
         words.next().filter(|&word| word == "hub")?;
         number::<u32>(words.next()?).filter(is_known)?;
-        let (mut state, mut fields) = (Self::default(), Fields::new(words)?);
+        let (mut state, fields) = (Self::default(), fields.fill(words)?);
         state.started = fields.number("started")?;
         state.link = fields.number("link")?;
         state.uptime = fields.number("uptime")?;
         state.generation = fields.number("generation")?;
         state.refused = fields.list("refused")?.iter().map(|n| number(n)).collect::<Option<_>>()?;
-        for (name, count) in std::mem::take(&mut fields.0) {
-            let name = name.strip_prefix("count.")?.to_owned();
-            if state.counters.iter().any(|(other, _)| *other == name) {
+        for (name, count) in fields.rest() {
+            let name = name.strip_prefix("count.")?;
+            if state.counters.iter().any(|(other, _)| other == name) {
                 return None;
             }
-            state.counters.push((name, number(count)?));
+            state.counters.push((name.to_owned(), number(count)?));
         }
         Some(state)
     }
 }
 
+/// The connections of a state that are still to be read: each with the number of its line, or the number
+/// of a line that is none.
+pub(crate) struct Connections<'a> {
+    lines: SplitTerminator<'a, char>,
+    fields: Fields<'a>,
+    /// The number of the line before.
+    number: usize,
+    /// Connections that were read.
+    read: usize,
+}
+
+impl<'a> Iterator for Connections<'a> {
+    type Item = Result<(usize, Connection<'a>), usize>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let line = self.lines.next()?;
+        self.number += 1;
+        let connection = self.read_line(line).map(|connection| (self.number, connection));
+        Some(connection.ok_or(self.number))
+    }
+}
+
+impl<'a> Connections<'a> {
+    fn read_line(&mut self, line: &'a str) -> Option<Connection<'a>> {
+        let mut words = Words::new(line, b' ');
+        let kind = words.next()?;
+        let is_next = |&index: &usize| index == self.read && index < CONNECTIONS_MAX;
+        number(words.next()?).filter(is_next)?;
+        self.read += 1;
+        Connection::read(kind, self.fields.fill(words)?)
+    }
+}
+
 impl Room {
-    fn write(&self, nth: usize, text: &mut String) {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "room {nth} name=");
+    fn write(&self, nth: usize, text: &mut Vec<u8>) {
+        push(text, b"room ");
+        digits(text, nth as u64);
+        begin(text, "name");
         escape(text, &self.name);
-        field(text, "born", &self.born);
-        field(text, "newest", &self.newest);
-        field(text, "outlives", &u8::from(self.outlives));
-        field(text, "message", &self.last_message);
-        field(text, "member", &self.last_member);
-        text.push('\n');
+        field(text, "born", self.born);
+        field(text, "newest", self.newest);
+        field(text, "outlives", self.outlives);
+        field(text, "message", self.last_message);
+        field(text, "member", self.last_member);
+        text.push(b'\n');
         for Kept { message, except } in &self.messages {
-            text.push_str(if message.is_text() { "text" } else { "binary" });
-            if let Some((slot, generation)) = except {
-                let _ = write!(text, " from={slot}-{generation}");
-            }
-            if !message.is_empty() {
-                text.push_str(" body=");
+            push(text, if message.is_text() { b"text" } else { b"binary" });
+            if let Some(except) = *except {
+                begin(text, "from");
+                id(text, except);
             }
             match message.as_text() {
-                Some(payload) => escape(text, payload),
+                Some(payload) => text_field(text, "body", payload),
                 // Each byte as the character of its number.
                 None => {
-                    message.as_bytes().iter().for_each(|&byte| escape_char(text, byte.into()));
+                    let payload: String =
+                        message.as_bytes().iter().copied().map(char::from).collect();
+                    text_field(text, "body", &payload);
                 }
             }
-            text.push('\n');
+            text.push(b'\n');
         }
     }
 
-    fn read(mut fields: Fields<'_>) -> Option<Self> {
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
         let room = Self {
-            name: unescape(fields.take("name")?)?,
+            name: unescape(fields.take("name")?)?.into_owned(),
             born: fields.number("born")?,
             newest: fields.number("newest")?,
             outlives: fields.bit("outlives")?,
@@ -181,229 +216,146 @@ impl Room {
             last_member: fields.number("member")?,
             messages: Vec::new(),
         };
-        fields.0.is_empty().then_some(room)
+        fields.are_taken().then_some(room)
     }
 }
 
 impl Kept {
-    fn read(is_text: bool, mut fields: Fields<'_>) -> Option<Self> {
+    fn read(is_text: bool, fields: &mut Fields<'_>) -> Option<Self> {
         let except = match fields.take("from") {
             Some(id) => Some(id_of(id)?),
             None => None,
         };
-        let body = unescape(fields.take("body").unwrap_or_default())?;
+        let body = fields.text("body")?;
         let message = if is_text {
-            Message::text(body)
+            Message::text(&*body)
         } else {
             let byte = |char: char| u8::try_from(u32::from(char)).ok();
             Message::binary(body.chars().map(byte).collect::<Option<Vec<_>>>()?)
         };
-        fields.0.is_empty().then_some(Self { message, except })
+        fields.are_taken().then_some(Self { message, except })
     }
 }
 
-impl Connection {
-    fn write(&self, nth: usize, text: &mut String) {
-        let kind = match &self.client {
-            None => "http",
-            Some(Client { events: None, .. }) => "websocket",
-            Some(_) => "events",
-        };
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{kind} {nth} peer=");
-        escape(text, &self.peer);
+impl<'a> Connection<'a> {
+    /// Appends the line of the connection that so many are ahead of.
+    pub(crate) fn write(&self, nth: usize, text: &mut Vec<u8>) {
+        push(
+            text,
+            match &self.client {
+                None => b"http ",
+                Some(Client { events: None, .. }) => b"websocket ",
+                Some(_) => b"events ",
+            },
+        );
+        digits(text, nth as u64);
+        begin(text, "peer");
+        write_peer(text, &self.peer);
         if let Some(client) = &self.client {
-            let _ = write!(text, " id={}-{}", client.id.0, client.id.1);
-            field(text, "since", &client.since);
-            field(text, "format", &client.events.unwrap_or_default());
-            list(text, "rooms", client.rooms.iter());
-            field(text, "missed", &client.missed);
-            field(text, "deflates", &u8::from(client.deflates));
-            field(text, "labels", &u8::from(client.labels));
-            field(text, "idle", &client.idle);
+            begin(text, "id");
+            id(text, client.id);
+            field(text, "since", client.since);
+            field(text, "format", client.events.unwrap_or_default());
+            list(text, "rooms", &client.rooms, |text, room| escape(text, room));
+            field(text, "missed", client.missed);
+            field(text, "deflates", client.deflates);
+            field(text, "labels", client.labels);
+            field(text, "idle", client.idle);
             if let Some(cursor) = &client.cursor {
-                text.push_str(" at=");
+                begin(text, "at");
                 escape(text, &cursor.room);
-                field(text, "reader", &cursor.reader);
-                field(text, "position", &cursor.position);
-                field(text, "owed", &cursor.unread);
+                field(text, "reader", cursor.reader);
+                field(text, "position", cursor.position);
+                field(text, "owed", cursor.unread);
             }
-            for (name, value) in [("user", client.user.as_deref()), ("about", Some(&*client.about))]
-            {
-                if let Some(value) = value.filter(|value| !value.is_empty()) {
-                    let _ = write!(text, " {name}=");
-                    escape(text, value);
-                }
-            }
+            text_field(text, "user", client.user.as_deref().unwrap_or_default());
+            text_field(text, "about", &client.about);
         }
-        text.push('\n');
+        text.push(b'\n');
     }
 
-    fn read(kind: &str, mut fields: Fields<'_>) -> Option<Self> {
-        let peer = unescape(fields.take("peer")?)?;
+    fn read(kind: &str, fields: &mut Fields<'a>) -> Option<Self> {
+        let peer = Peer::of(&unescape(fields.take("peer")?)?)?;
         let is_events = kind == "events";
         let client = match kind {
             "http" => None,
             "websocket" | "events" => {
                 let id = id_of(fields.take("id")?)?;
+                let since = fields.number("since")?;
                 let format = fields.number("format")?;
                 if format != 0 && !is_events {
                     return None;
                 }
+                let rooms = fields.list("rooms")?.into_iter().map(unescape);
                 Some(Client {
                     events: is_events.then_some(format),
                     id,
-                    since: fields.number("since")?,
-                    user: match fields.take("user") {
-                        Some(user) => Some(unescape(user).filter(|user| !user.is_empty())?),
-                        None => None,
-                    },
-                    rooms: {
-                        let rooms = fields.list("rooms")?;
-                        rooms.into_iter().map(unescape).collect::<Option<_>>()?
-                    },
+                    since,
+                    rooms: rooms.collect::<Option<_>>()?,
                     missed: fields.number("missed")?,
                     deflates: fields.bit("deflates")?,
                     labels: fields.bit("labels")?,
+                    idle: fields.number("idle")?,
                     cursor: match fields.take("at") {
                         Some(room) => Some(Cursor {
-                            room: unescape(room)?,
+                            room: unescape(room)?.into_owned(),
                             reader: fields.number("reader")?,
                             position: fields.number("position")?,
                             unread: fields.number("owed")?,
                         }),
                         None => None,
                     },
-                    idle: fields.number("idle")?,
-                    about: unescape(fields.take("about").unwrap_or_default())?,
+                    user: fields.name("user")?,
+                    about: fields.text("about")?,
                 })
             }
             _ => return None,
         };
-        fields.0.is_empty().then_some(Self { peer, client })
+        fields.are_taken().then_some(Self { peer, client })
     }
 }
 
-/// The fields of a line that are still to be read.
-struct Fields<'a>(Vec<(&'a str, &'a str)>);
-
-impl<'a> Fields<'a> {
-    /// `None` if a word is no field.
-    fn new(words: impl Iterator<Item = &'a str>) -> Option<Self> {
-        let fields: Vec<_> =
-            words.take(LIST_MAX).map(|word| word.split_once('=')).collect::<Option<_>>()?;
-        Some(Self(fields))
-    }
-
-    /// A second field of the name stays, and is refused as one that is not known.
-    fn take(&mut self, name: &str) -> Option<&'a str> {
-        let at = self.0.iter().position(|(other, _)| *other == name)?;
-        Some(self.0.remove(at).1)
-    }
-
-    /// The number of a field; its default, where it is missing.
-    fn number<T: FromStr + Default>(&mut self, name: &str) -> Option<T> {
-        self.take(name).map_or_else(|| Some(T::default()), number)
-    }
-
-    fn bit(&mut self, name: &str) -> Option<bool> {
-        let bit: u8 = self.number(name)?;
-        (bit < 2).then_some(bit == 1)
-    }
-
-    fn list(&mut self, name: &str) -> Option<Vec<&'a str>> {
-        let Some(parts) = self.take(name) else { return Some(Vec::new()) };
-        let parts: Vec<_> = parts.split(',').take(LIST_MAX + 1).collect();
-        (parts.len() <= LIST_MAX).then_some(parts)
-    }
-}
-
-/// Reads a slot and its generation.
-fn id_of(text: &str) -> Option<(u32, u32)> {
-    let (slot, generation) = text.split_once('-')?;
-    Some((number(slot)?, number(generation)?))
-}
-
-/// Reads a number, which has no sign.
-fn number<T: FromStr>(text: &str) -> Option<T> {
-    text.parse().ok().filter(|_| text.bytes().all(|digit| digit.is_ascii_digit()))
-}
-
-fn field<T: ToString + Default + PartialEq>(text: &mut String, name: &str, value: &T) {
-    if *value != T::default() {
-        let _ = write!(text, " {name}={}", value.to_string());
-    }
-}
-
-fn list(text: &mut String, name: &str, parts: impl Iterator<Item = impl AsRef<str>>) {
-    for (nth, part) in parts.enumerate() {
-        if nth == 0 {
-            let _ = write!(text, " {name}=");
-        } else {
-            text.push(',');
+/// Appends what the type `Peer` writes; what most peers are, an IPv4 address and a port, without the
+/// formatting of the standard library.
+fn write_peer(text: &mut Vec<u8>, peer: &Peer) {
+    let Some((octets, port)) = peer.ipv4() else {
+        return escape(text, &peer.to_string());
+    };
+    for (nth, octet) in octets.into_iter().enumerate() {
+        if nth > 0 {
+            text.push(b'.');
         }
-        escape(text, part.as_ref());
+        digits(text, octet.into());
     }
-}
-
-/// Whether a byte would end a field or a line, or be a part of another's escape.
-fn is_special(byte: u8) -> bool {
-    byte <= b' ' || matches!(byte, b'%' | b',' | 0x7f)
-}
-
-/// Appends a text with each special byte as `%` and two digits.
-fn escape(text: &mut String, value: &str) {
-    value.chars().for_each(|char| escape_char(text, char));
-}
-
-fn escape_char(text: &mut String, char: char) {
-    if char.is_ascii() && is_special(char as u8) {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "%{:02x}", char as u8);
-    } else {
-        text.push(char);
-    }
-}
-
-/// `None` for what [`escape`] does not write.
-fn unescape(value: &str) -> Option<String> {
-    let mut parts = value.split('%');
-    let mut text = parts.next()?.to_owned();
-    for part in parts {
-        let digits = part.get(..2)?;
-        let byte = u8::from_str_radix(digits, 16).ok()?;
-        let is_ours = digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
-        if !is_ours || !is_special(byte) {
-            return None;
-        }
-        text.push(char::from(byte));
-        text.push_str(&part[2..]);
-    }
-    (!value.bytes().any(|byte| is_special(byte) && byte != b'%')).then_some(text)
+    text.push(b':');
+    digits(text, port.into());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn state() -> State {
+    type Whole<'a> = (State, Vec<Connection<'a>>);
+
+    fn whole() -> Whole<'static> {
         let client = Client {
             events: None,
             id: (3, 17),
             since: 1_764_500_000,
-            user: Some("ada & co, 100 %".to_owned()),
-            rooms: vec!["one room".to_owned(), "a,b".to_owned(), "übrige=".to_owned()],
+            user: Some("ada & co, 100 %".into()),
+            rooms: vec!["one room".into(), "a,b".into(), "übrige=".into()],
             missed: 5,
             deflates: true,
             labels: true,
             cursor: Some(Cursor { room: "a,b".to_owned(), reader: 2, position: 7001, unread: 1 }),
             idle: 12_000,
-            about: "echo=1 end=7".to_owned(),
+            about: "echo=1 end=7".into(),
         };
         let reader = Client { events: Some(3), id: (0, 0), ..Client::default() };
-        let connection = |peer: &str, client| Connection { peer: peer.to_owned(), client };
+        let peer = |text| Peer::of(text).expect("a peer");
+        let connection = |from, client| Connection { peer: peer(from), client };
         let kept = |message: Message, except| Kept { message, except };
-        State {
+        let state = State {
             started: 1_764_400_000,
             link: u64::MAX,
             uptime: 9_000_000_000,
@@ -426,22 +378,44 @@ mod tests {
                 },
                 Room { name: "empty".to_owned(), born: 1, newest: 1, ..Room::default() },
             ],
-            connections: vec![
-                connection("192.0.2.1:5000", Some(client)),
-                connection("unix", None),
-                connection("[fe80::1%3]:80", Some(reader)),
-            ],
-        }
+        };
+        let connections = vec![
+            connection("192.0.2.1:5000", Some(client)),
+            connection("203.0.113.9", None),
+            connection("unix", None),
+            connection("[fe80::1%3]:80", Some(reader)),
+        ];
+        (state, connections)
+    }
+
+    fn write((state, connections): &Whole<'_>) -> String {
+        let mut text = state.write(connections.len());
+        connections.iter().enumerate().for_each(|(nth, one)| one.write(nth, &mut text));
+        String::from_utf8(text).expect("text")
+    }
+
+    fn read(text: &str) -> Result<Whole<'_>, usize> {
+        let (state, connections) = State::read(text)?;
+        let connections = connections.map(|read| read.map(|(_, one)| one));
+        let connections = connections.collect::<Result<_, _>>()?;
+        Ok((state, connections))
     }
 
     #[test]
     fn what_is_written_is_read_back() {
-        for state in [state(), State::default()] {
-            let text = state.write();
-            assert_eq!(State::read(&text).as_ref(), Ok(&state), "{text}");
+        for whole in [whole(), Whole::default()] {
+            let text = write(&whole);
+            assert_eq!(read(&text).as_ref(), Ok(&whole), "{text}");
         }
-        let lines = state().write().lines().count();
-        assert_eq!(lines, state().line_of(3) - 1, "a line for each connection");
+    }
+
+    #[test]
+    fn a_connection_is_read_with_the_number_of_its_line() {
+        let text = write(&whole());
+        let (_, connections) = State::read(&text).expect("ours");
+        let numbers: Vec<_> = connections.map(|read| read.expect("ours").0).collect();
+        let lines = text.lines().enumerate().filter(|(_, line)| line.contains(" peer="));
+        assert_eq!(numbers, lines.map(|(nth, _)| nth + 1).collect::<Vec<_>>());
     }
 
     #[test]
@@ -459,6 +433,8 @@ mod tests {
             ("hub 1 count.a=1 count.a=1\n", 1),
             ("hub 1\nhttp 1 peer=unix\n", 2),
             ("hub 1\nhttp 0\n", 2),
+            ("hub 1\nhttp 0 peer=nowhere\n", 2),
+            ("hub 1\nhttp 0 peer=unix \n", 2),
             ("hub 1\nhttp 0 peer=unix\nhttp 1 peer=unix id=0-0\n", 3),
             ("hub 1\nwebsocket 0 peer=unix\n", 2),
             ("hub 1\nwebsocket 0 peer=unix id=0\n", 2),
@@ -472,7 +448,7 @@ mod tests {
             ("hub 1\nroom 0 name=a born=2 newest=1\n", 2),
             ("hub 1\nroom 0 name=a newest=9007199254740993\n", 2),
             ("hub 1\nroom 0 name=a outlives=2\n", 2),
-            ("hub 1\nroom 0 name=a\ntext body=a\n", 3),
+            ("hub 1\nroom 0 name=a\ntext body=a\n", 2),
             ("hub 1\nroom 0 name=a newest=1\ntext body=a,b\n", 3),
             ("hub 1\nroom 0 name=a newest=1\nbinary body=\u{100}\n", 3),
             ("hub 1\ntext body=a\n", 2),
@@ -480,7 +456,7 @@ mod tests {
             ("hub 1\nroom 0 name=a newest=1\nhttp 0 peer=unix\ntext body=a\n", 4),
             ("hub 1\nwebsocket 0 peer=unix id=0-0 reader=1\n", 2),
         ] {
-            assert_eq!(State::read(text), Err(line), "{text:?}");
+            assert_eq!(read(text), Err(line), "{text:?}");
         }
     }
 
@@ -488,15 +464,15 @@ mod tests {
     #[test]
     fn the_version_before_is_read() {
         let text = "hub 1\nwebsocket 0 peer=unix id=1-2 rooms=a,b deflates=1\n";
-        let read = State::read(text).expect("it is whole");
-        let client = read.connections[0].client.as_ref().expect("a client");
+        let (_, read) = read(text).expect("it is whole");
+        let client = read[0].client.as_ref().expect("a client");
         assert_eq!((client.rooms.len(), client.deflates, client.labels), (2, true, false));
     }
 
     #[test]
     fn a_field_that_is_missing_has_its_default() {
-        let read = State::read("hub 1\nevents 0 peer=unix id=1-2\n").expect("it is whole");
-        let client = read.connections[0].client.as_ref().expect("a client");
+        let (_, read) = read("hub 1\nevents 0 peer=unix id=1-2\n").expect("it is whole");
+        let client = read[0].client.as_ref().expect("a client");
         assert_eq!((client.events, client.id, client.missed), (Some(0), (1, 2), 0));
         assert_eq!((client.user.as_deref(), client.rooms.len()), (None, 0));
     }

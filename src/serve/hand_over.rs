@@ -1,5 +1,6 @@
 //! Handing a hub over to another process.
 
+use std::borrow::Cow;
 use std::fmt;
 #[cfg(unix)]
 use std::os::fd::BorrowedFd;
@@ -15,7 +16,7 @@ use crate::hub::backplane::Link;
 use crate::hub::command::Command;
 use crate::hub::handle::Hub;
 use crate::hub::holding::{Along, Handle, Parked, Roster, WaitsFor};
-use crate::hub::state::State;
+use crate::hub::state::{Client, Connection, State};
 use crate::hub::state_text::VERSION;
 use crate::message::Encoding;
 #[cfg(unix)]
@@ -259,29 +260,7 @@ impl Hub {
     /// Writes the state of the connections that go along.
     fn hand_out(&self, mut parked: Vec<Parked>, roster: Roster) -> HandOver {
         let shared = self.shared();
-        let (mut sockets, mut connections) = (Vec::new(), Vec::new());
-        let mut take = |Along { socket, state }| {
-            // A connection may have ended since it was clean.
-            if let Some(socket) = socket.upgrade() {
-                sockets.push(socket);
-                connections.push(state);
-            }
-        };
-        for kept in roster.kept {
-            let Some(mut along) = parked[kept.index].along.take() else { continue };
-            if let Some(client) = &mut along.state.client {
-                client.since = kept.since;
-                client.user = kept.user.map(|user| user.to_string());
-                client.rooms = kept.rooms.iter().map(|room| room.to_string()).collect();
-                client.missed = kept.clean.missed;
-                client.deflates = kept.clean.encoding == Encoding::Deflate;
-                client.labels = kept.clean.has_labels;
-                client.cursor = kept.clean.cursor;
-            }
-            take(along);
-        }
-        let idle = parked.into_iter().filter(|parked| parked.client.is_none());
-        idle.filter_map(|parked| parked.along).for_each(take);
+        let Roster { generation, uptime, rooms, kept, left } = roster;
         // What waits for a client that is left behind ends with this process.
         let stats = self.stats();
         let fates = stats.messages_delivered.saturating_add(stats.messages_dropped);
@@ -294,14 +273,50 @@ impl Hub {
         let state = State {
             started: shared.started.get().copied().unwrap_or_default(),
             link: shared.backplane.as_ref().map_or(0, |backplane| backplane.link.hub),
-            uptime: roster.uptime,
-            generation: roster.generation,
-            rooms: roster.rooms,
+            uptime,
+            generation,
+            rooms,
             counters: counters.collect(),
             refused: refused.map(|count| count.load(Ordering::Relaxed)).collect(),
-            connections,
         };
-        HandOver { hub: self.clone(), state: state.write(), sockets, left: roster.left }
+        let mut text = state.write(parked.len());
+        let mut sockets = Vec::with_capacity(parked.len());
+        let mut names = Vec::new();
+        for kept in &kept {
+            let Parked { client: Some(id), along } = &mut parked[kept.index] else { continue };
+            let Some(Along { socket, peer, client: Some(known) }) = along.take() else { continue };
+            // A connection may have ended since it was clean.
+            let Some(socket) = socket.upgrade() else { continue };
+            names.extend(kept.rooms.iter().map(|room| Cow::Borrowed(&**room)));
+            let client = Client {
+                events: known.events,
+                id: id.parts(),
+                since: kept.since,
+                user: kept.user.as_deref().map(Cow::Borrowed),
+                rooms: names,
+                missed: kept.clean.missed,
+                deflates: kept.clean.encoding == Encoding::Deflate,
+                labels: kept.clean.has_labels,
+                cursor: kept.clean.cursor.clone(),
+                idle: known.idle,
+                about: Cow::Owned(known.about),
+            };
+            let connection = Connection { peer, client: Some(client) };
+            connection.write(sockets.len(), &mut text);
+            sockets.push(socket);
+            names = connection.client.map(|client| client.rooms).unwrap_or_default();
+            names.clear();
+        }
+        let idle = parked.into_iter().filter(|parked| parked.client.is_none());
+        for Along { socket, peer, .. } in idle.filter_map(|parked| parked.along) {
+            if let Some(socket) = socket.upgrade() {
+                Connection { peer, client: None }.write(sockets.len(), &mut text);
+                sockets.push(socket);
+            }
+        }
+        // Names, addresses, digits and what hooks have said.
+        let state = String::from_utf8(text).expect("all of it is text");
+        HandOver { hub: self.clone(), state, sockets, left }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::hub::cursor::Cursor;
 use crate::hub::handle::Hub;
 use crate::hub::queue::Queue;
 use crate::hub::registry_state::Restored;
-use crate::hub::state::{Client, State};
+use crate::hub::state::{Client, Connection, State};
 use crate::message::Encoding;
 use crate::name::is_name;
 use crate::net::io::Io;
@@ -46,7 +46,9 @@ const SLOT_MAX: u32 = 1 << 20;
 #[must_use = "the connections are closed when this is dropped"]
 pub struct TakeOver {
     hub: Hub,
-    connections: Vec<(OwnedFd, Kept)>,
+    /// The descriptor of each connection.
+    descriptors: Vec<OwnedFd>,
+    kept: Vec<Kept>,
 }
 
 /// A connection that goes on.
@@ -102,8 +104,7 @@ impl Hub {
                 "a state of {lines} connections is not allowed with {there} descriptors"
             )));
         }
-        let connections = descriptors.into_iter().zip(kept).collect();
-        Ok((hub.clone(), manager, TakeOver { hub, connections }))
+        Ok((hub.clone(), manager, TakeOver { hub, descriptors, kept }))
     }
 
     /// Makes a hub with the state of another, its manager, and its connections.
@@ -111,12 +112,12 @@ impl Hub {
         config: Config,
         state: &str,
     ) -> Result<(Self, impl Future<Output = ()> + Send + use<>, Vec<Kept>), Error> {
-        let state = State::read(state).map_err(unreadable)?;
+        let (state, connections) = State::read(state).map_err(unreadable)?;
         let (hub, mut manager) = Self::assemble(config, Some(state.link).filter(|&link| link > 0))?;
         let shared = hub.shared();
         shared.started.get_or_init(|| state.started);
         shared.counters.restore(&state.counters, &state.refused);
-        let (mut clients, mut kept, mut slots) = (Vec::new(), Vec::new(), HashSet::new());
+        let (mut clients, mut kept, mut slots) = (Vec::new(), Vec::new(), Slots::default());
         let mut newest = HashMap::new();
         let mut line = 1;
         for room in &state.rooms {
@@ -126,16 +127,15 @@ impl Hub {
             }
             line += room.messages.len();
         }
-        for (nth, connection) in state.connections.iter().enumerate() {
-            let unreadable = || unreadable(state.line_of(nth));
-            let peer = Peer::of(&connection.peer).ok_or_else(unreadable)?;
-            let client = match &connection.client {
+        for connection in connections {
+            let (line, Connection { peer, client }) = connection.map_err(unreadable)?;
+            let client = match client {
                 Some(client) => {
-                    let is_new = client.id.0 < SLOT_MAX && slots.insert(client.id.0);
+                    let is_new = slots.insert(client.id.0);
                     let restored = is_new
                         .then(|| restore_client(&hub, client, &newest, &mut clients))
                         .flatten();
-                    Some(restored.ok_or_else(unreadable)?)
+                    Some(restored.ok_or_else(|| unreadable(line))?)
                 }
                 None => None,
             };
@@ -146,45 +146,59 @@ impl Hub {
     }
 }
 
+/// The slots of the clients that were read.
+#[derive(Default)]
+struct Slots(Vec<bool>);
+
+impl Slots {
+    /// Whether no client before has this slot, and one may have it.
+    fn insert(&mut self, slot: u32) -> bool {
+        let index = slot as usize;
+        if slot < SLOT_MAX && index >= self.0.len() {
+            self.0.resize(index + 1, false);
+        }
+        self.0.get_mut(index).is_some_and(|is_taken| !std::mem::replace(is_taken, true))
+    }
+}
+
 /// Adds a client to those that the registry gets; `None` if its state cannot be.
-fn restore_client(
+fn restore_client<'a>(
     hub: &Hub,
-    client: &Client,
+    client: Client<'a>,
     newest: &HashMap<&str, u64>,
-    restored: &mut Vec<Restored>,
+    restored: &mut Vec<Restored<'a>>,
 ) -> Option<KeptClient> {
-    if !client.rooms.iter().chain(&client.user).all(|name| is_name(name)) {
+    let Client { id, since, rooms, missed, deflates, .. } = client;
+    if !rooms.iter().chain(&client.user).all(|name| is_name(name)) {
         return None;
     }
-    let rooms: HashSet<_> = client.rooms.iter().collect();
-    if rooms.len() < client.rooms.len() {
+    // Most clients are in one.
+    if rooms.len() > 1 && rooms.iter().collect::<HashSet<_>>().len() < rooms.len() {
         return None;
     }
     let events = match client.events {
         Some(number) => Some(EventFormat::numbered(number)?),
         None => None,
     };
-    let (id, since) = (ClientId::of(client.id), client.since);
+    let id = ClientId::of(id);
     let queue = Queue::new(&hub.shared().queue_config);
-    let deflates = client.deflates;
     queue.set_encoding(if deflates { Encoding::Deflate } else { Encoding::Plain });
     if client.labels {
         queue.set_labels();
     }
-    let user: Option<Arc<str>> = client.user.as_deref().map(Arc::from);
-    let rooms: Vec<Arc<str>> = client.rooms.iter().map(|room| Arc::from(&**room)).collect();
+    let user: Option<Arc<str>> = client.user.map(Arc::from);
     let cursor = match &client.cursor {
         Some(cursor) => {
-            let room = rooms.iter().find(|room| ***room == *cursor.room)?;
-            Some(Cursor::restored(room, cursor, *newest.get(&*cursor.room)?)?)
+            let room = rooms.iter().find(|room| **room == cursor.room)?;
+            let restored = Cursor::restored(&Arc::from(&**room), cursor, *newest.get(&**room)?)?;
+            Some(Box::new(restored))
         }
         None => None,
     };
-    let (kept, missed) = (Arc::clone(&queue), client.missed);
-    let restoring = Restored { id, since, user: user.clone(), rooms, queue: kept, missed, cursor };
-    restored.push(restoring);
+    let (kept, name) = (Arc::clone(&queue), user.clone());
+    restored.push(Restored { id, since, user: name, rooms, queue: kept, missed, cursor });
     let idle = Duration::from_millis(client.idle.into());
-    Some(KeptClient { queue, id, user, idle, events, deflates, about: client.about.clone() })
+    Some(KeptClient { queue, id, user, idle, events, deflates, about: client.about.into_owned() })
 }
 
 fn unreadable(line: usize) -> Error {
@@ -195,7 +209,21 @@ impl TakeOver {
     /// Returns how many connections there are.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.connections.len()
+        self.kept.len()
+    }
+
+    /// Returns how many of the clients come from the address that most of them come from, as
+    /// [`Config::max_clients_per_ip`](crate::Config#structfield.max_clients_per_ip) counts them. A lower
+    /// limit is for newcomers alone.
+    #[must_use]
+    pub fn clients_of_one_ip(&self) -> usize {
+        let mut clients = HashMap::new();
+        for kept in self.kept.iter().filter(|kept| kept.client.is_some()) {
+            if let Some(network) = kept.peer.network() {
+                *clients.entry(network).or_insert(0) += 1;
+            }
+        }
+        clients.into_values().max().unwrap_or(0)
     }
 
     /// Waits until the hub is connected to its Redis server and has subscribed what its clients need;
@@ -230,7 +258,7 @@ impl TakeOver {
         handler: &Arc<H>,
     ) -> Result<(), Error> {
         let write_max = self.hub.sizing().map(|sizing| sizing.socket_buffer);
-        for (descriptor, kept) in self.connections {
+        for (descriptor, kept) in self.descriptors.into_iter().zip(self.kept) {
             let socket = Socket::new(attach(reactor, descriptor)?, write_max);
             #[cfg(feature = "tls")]
             let socket = Stream::Plain(socket);
@@ -241,9 +269,9 @@ impl TakeOver {
     }
 }
 
-/// Registers the socket of a connection.
+/// Registers the socket of a connection. It does not block, as in the other process: that belongs to the
+/// socket, not to a descriptor.
 fn attach(reactor: Option<&Reactor>, descriptor: OwnedFd) -> io::Result<Io<OwnedFd>> {
-    rustix::io::ioctl_fionbio(&descriptor, true)?;
     #[cfg(target_os = "linux")]
     return Reactor::register(reactor, descriptor);
     #[cfg(not(target_os = "linux"))]
@@ -355,7 +383,7 @@ impl fmt::Debug for TakeOver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::state::{Connection, Kept, Room};
+    use crate::hub::state::{Kept, Room};
     use crate::message::Message;
 
     #[test]
@@ -364,12 +392,14 @@ mod tests {
             let messages = vec![Kept { message: Message::from("kept"), except: None }];
             Room { name: name.to_owned(), newest: 1, messages, ..Room::default() }
         };
-        let connection = |peer: &str| Connection { peer: peer.to_owned(), client: None };
         let refused = |rooms: &[&str], peers: &[&str]| {
-            let (rooms, peers) = (rooms.iter().map(|name| room(name)), peers.iter());
-            let connections = peers.map(|peer| connection(peer)).collect();
-            let state = State { rooms: rooms.collect(), connections, ..State::default() };
-            let restored = Hub::restore(Config::default(), &state.write());
+            let rooms = rooms.iter().map(|name| room(name)).collect();
+            let text = State { rooms, ..State::default() }.write(0);
+            let mut text = String::from_utf8(text).expect("text");
+            for (nth, peer) in peers.iter().enumerate() {
+                text.push_str(&format!("http {nth} peer={peer}\n"));
+            }
+            let restored = Hub::restore(Config::default(), &text);
             restored.err().map(|error| error.to_string())
         };
         let sentence =

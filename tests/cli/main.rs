@@ -26,6 +26,8 @@ mod restart;
 mod restart_history;
 #[cfg(target_os = "linux")]
 mod restart_places;
+#[cfg(target_os = "linux")]
+mod restart_settings;
 mod several;
 mod slow_readers;
 mod snippets;

@@ -268,66 +268,6 @@ fn a_failure_leaves_the_old_program_serving() {
 }
 
 #[test]
-fn a_secret_is_changed_by_the_file_of_variables() {
-    let folder = Folder::new("restart-secret");
-    let file = folder.0.join("env");
-    let write = |text: &str| fs::write(&file, text).expect("written");
-    write("# a comment\nHUBLET_TOKEN=\"old one\"\nHUBLET_LOG=info\n");
-    let flag = format!("--env-file={}", file.display());
-    let (mut server, address) = start(HUBLET.as_ref(), &[&flag]);
-    let (_, status) = Peer::<TcpStream>::ask(&address, "/ws");
-    assert_eq!(status, 401);
-    let mut ada = Peer::<TcpStream>::connect(&address, "/ws?token=old%20one");
-    write("HUBLET_TOKEN=new\nHUBLET_MAX_CLIENTS=1\nHUBLET_QUEUE=sesame\n");
-    let why = server.fail_to_restart();
-    assert!(why.contains("line 3 of ") && !why.contains("sesame"), "{why}");
-    write("HUBLET_TOKEN=new\nHUBLET_MAX_CLIENTS=1\n");
-    server.restart();
-    for (token, status) in [("old%20one", 401), ("new", 503)] {
-        let (_, answered) = Peer::<TcpStream>::ask(&address, &format!("/ws?token={token}"));
-        assert_eq!(answered, status, "{token}");
-    }
-    ada.say("still here");
-    ada.hears("still here");
-    write("HUBLET_TOKEN=\n");
-    let why = server.fail_to_restart();
-    assert!(why.contains("HUBLET_TOKEN in line 1 of ") && why.contains("is empty"), "{why}");
-    write("# no token\n");
-    server.restart();
-    drop(Peer::<TcpStream>::connect(&address, "/ws"));
-    drop(ada);
-    assert_eq!(server.stop(), Some(0));
-}
-
-/// Limits below what is there hold for newcomers, and the log says so.
-#[test]
-fn a_lower_limit_closes_no_client() {
-    let folder = Folder::new("restart-limits");
-    let file = folder.0.join("env");
-    fs::write(&file, "").expect("written");
-    let flag = format!("--env-file={}", file.display());
-    let (mut server, address) = start(HUBLET.as_ref(), &[&flag]);
-    let mut peers: Vec<_> =
-        ["/ws/a", "/ws/b"].map(|path| Peer::<TcpStream>::connect(&address, path)).into();
-    fs::write(&file, "HUBLET_MAX_CLIENTS=1\nHUBLET_MAX_ROOMS=1\n").expect("written");
-    server.signal(Signal::USR2);
-    server.logged("2 clients are connected and the limit is 1 now");
-    server.logged("2 rooms exist and the limit is 1 now");
-    server.logged(DONE);
-    for peer in &mut peers {
-        peer.say("still here");
-        peer.hears("still here");
-    }
-    assert_eq!(Peer::<TcpStream>::ask(&address, "/ws/a").1, 503);
-    fs::write(&file, "HUBLET_MAX_ROOMS=1\n").expect("written");
-    server.restart();
-    drop(Peer::<TcpStream>::connect(&address, "/ws/a"));
-    assert_eq!(Peer::<TcpStream>::ask(&address, "/ws/c").1, 503, "no third room");
-    drop(peers);
-    assert_eq!(server.stop(), Some(0));
-}
-
-#[test]
 fn a_hangup_restarts_where_no_stream_is_a_terminal() {
     let (mut server, address) = start(HUBLET.as_ref(), &[]);
     let mut peer = Peer::<TcpStream>::connect(&address, "/ws");

@@ -1579,7 +1579,7 @@ FAULTS = [
     Fault(
         "restart: a state with fields that are not known is read",
         "state_text.rs::Connection::read",
-        "fields.0.is_empty().then_some(Self { peer, client })",
+        "fields.are_taken().then_some(Self { peer, client })",
         "Some(Self { peer, client })",
         "state_text.rs",
     ),

@@ -47,9 +47,24 @@ pub(crate) fn begin(
     Ok(Begun { hub, manager, taken: None, served, rest: Rest::default() })
 }
 
+/// The limits on what may be there.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    clients: Option<usize>,
+    clients_per_ip: Option<usize>,
+    rooms: usize,
+}
+
+impl Limits {
+    pub(crate) fn of(config: &hublet::Config) -> Self {
+        let (clients, clients_per_ip) = (config.max_clients, config.max_clients_per_ip);
+        Self { clients, clients_per_ip, rooms: config.max_rooms }
+    }
+}
+
 /// Logs what the memory limit allows, and which limit is lower than what is there.
-pub(crate) fn say_limits(hub: &Hub, (wanted, max_rooms): (Option<usize>, usize), is_taken: bool) {
-    let mut limit = wanted;
+pub(crate) fn say_limits(hub: &Hub, limits: Limits, taken: Option<&TakeOver>) {
+    let (wanted, mut limit) = (limits.clients, limits.clients);
     if let Some(sizing) = hub.sizing() {
         ::log::info!("memory: {sizing}");
         if let Some(wanted) = wanted.filter(|&wanted| wanted > sizing.max_clients) {
@@ -58,15 +73,25 @@ pub(crate) fn say_limits(hub: &Hub, (wanted, max_rooms): (Option<usize>, usize),
         }
         limit = Some(sizing.max_clients);
     }
+    let Some(taken) = taken else { return };
     let stats = hub.stats();
-    let (clients, rooms) = (stats.clients, stats.rooms);
-    if let Some(limit) = limit.filter(|&limit| is_taken && clients > limit) {
+    let (clients, rooms, max_rooms) = (stats.clients, stats.rooms, limits.rooms);
+    if let Some(limit) = limit.filter(|&limit| clients > limit) {
         ::log::warn!(
             "{clients} clients are connected and the limit is {limit} now: they stay, and no other \
              is admitted before enough of them have left"
         );
     }
-    if is_taken && rooms > max_rooms {
+    if let Some(limit) = limits.clients_per_ip {
+        let clients = taken.clients_of_one_ip();
+        if clients > limit {
+            ::log::warn!(
+                "{clients} clients are connected from one address and the limit is {limit} now: they \
+                 stay, and no other is admitted from there before enough of them have left"
+            );
+        }
+    }
+    if rooms > max_rooms {
         ::log::warn!(
             "{rooms} rooms exist and the limit is {max_rooms} now: rooms without members go when \
              another begins, and none begins while as many as the limit have members"

@@ -43,9 +43,18 @@ impl ClientState {
 
     /// Describes the state for the next program.
     pub(crate) fn describe(&self) -> String {
-        let bit = u8::from;
-        let (echo, sends, probes) = (bit(self.echo), bit(self.sends), bit(self.probes));
-        format!("{echo}{sends}{probes}{} {} {}", bit(self.has_no_rate), self.end, self.room)
+        // A restart does this for each client while all of them wait, and formatting takes longer.
+        let mut text = String::with_capacity(8 + self.room.len());
+        let bits = [self.echo, self.sends, self.probes, self.has_no_rate];
+        text.extend(bits.map(|bit| if bit { '1' } else { '0' }));
+        text.push(' ');
+        match self.end {
+            0 => text.push('0'),
+            end => text.push_str(&end.to_string()),
+        }
+        text.push(' ');
+        text.push_str(&self.room);
+        text
     }
 
     /// Reads a description.

@@ -57,7 +57,7 @@ use smol::Executor;
 
 use crate::auth::Access;
 use crate::before::{Before, Running, TakeOver, reads_state, restart, unblock_signals};
-use crate::begun::{Begun, begin, say_limits};
+use crate::begun::{Begun, Limits, begin, say_limits};
 use crate::failure::Failure;
 use crate::flags::options::Options;
 use crate::flags::parse::{Action, in_flags, parse};
@@ -222,7 +222,7 @@ async fn run(
     options: Options,
     (before, signals, helper): (Before, Signals, Option<Arc<MainThread>>),
 ) -> Result<(), Failure> {
-    let wanted = (options.config.max_clients, options.config.max_rooms);
+    let limits = Limits::of(&options.config);
     let is_shared = options.config.redis.is_some();
     let plan = Plan::of(&options);
     #[cfg(feature = "tls")]
@@ -231,7 +231,7 @@ async fn run(
     let Before { program, prior } = before;
     let Begun { hub, manager, taken, served, rest } =
         begin(options.config, &options.listen, prior)?;
-    say_limits(&hub, wanted, taken.is_some());
+    say_limits(&hub, limits, taken.as_ref());
     reactor.attach_timers(&hub);
     let redis = hub.connect_redis_on(reactor);
     let join_log = Arc::new(JoinLog::new(hub.clone()));

@@ -296,7 +296,9 @@ fn unpack() -> io::Result<Inherited> {
     dup2_stdin(&real)?;
     let mut file = File::from(state);
     file.rewind()?;
-    let mut state = String::new();
-    file.take(STATE_BYTES_MAX).read_to_string(&mut state)?;
+    if file.metadata()?.len() > STATE_BYTES_MAX {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    let state = io::read_to_string(file)?;
     Ok(Inherited { state, descriptors: rest })
 }

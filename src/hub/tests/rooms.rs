@@ -339,7 +339,7 @@ fn rooms_without_members_go_until_the_limit_holds() {
     rooms.resume(uptime);
     plain.iter().for_each(|room| rooms.restore(room));
     for slot in 0..3 {
-        rooms.add_restored(&format!("keep {slot}").into(), slot);
+        rooms.add_restored(&format!("keep {slot}"), slot);
     }
     let comes = |rooms: &mut Rooms, name: &str| {
         let is_made = rooms.add(&name.into(), 7).is_some();
