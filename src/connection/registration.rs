@@ -10,7 +10,7 @@ use crate::connection::admission::{Admission, Terms};
 use crate::disconnect::Disconnect;
 use crate::error::Error;
 use crate::http1::response::{
-    Response, away, draining, internal_error, short_of_memory, unavailable,
+    Response, away, draining, internal_error, request_timeout, short_of_memory, unavailable,
 };
 use crate::hub::client::Client;
 use crate::hub::client_id::{ClientId, Refusal};
@@ -227,6 +227,12 @@ pub(crate) fn max_message(terms: Option<&Terms>) -> u32 {
 fn rate_of(hub: &Hub) -> Rate {
     let config = &hub.shared().config;
     Rate::of(config.max_rate, config.max_rate_bytes)
+}
+
+/// The answer to a request whose registration is not done in time: the backplane has not confirmed
+/// its room, if there is one.
+pub(crate) fn registration_timeout(hub: &Hub) -> Response {
+    if hub.shared().backplane.is_some() { away() } else { request_timeout() }
 }
 
 /// Takes the permit of a client, if one is left and memory is not short.

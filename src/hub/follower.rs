@@ -68,12 +68,9 @@ impl Follower {
     }
 
     /// What the room keeps has come: `top` is the position of its newest message, `kept` those of
-    /// the newest messages, in order. `None` if it is asked for once more.
-    pub(crate) fn take(&mut self, top: u64, kept: &[u64]) -> Option<Vec<Step>> {
+    /// the newest messages, in order.
+    pub(crate) fn take(&mut self, top: u64, kept: &[u64]) -> Vec<Step> {
         self.reads = self.reads.saturating_sub(1);
-        if self.reads > 0 {
-            return None;
-        }
         let mut deferred = std::mem::take(&mut self.deferred);
         let is_gap = self.last.is_some();
         // A higher one belongs to an earlier life of the room.
@@ -99,7 +96,7 @@ impl Follower {
         for (position, reply) in deferred {
             reply.answer(Dispatched { position: Some(position), ..Dispatched::to(0) });
         }
-        Some(steps)
+        steps
     }
 }
 
@@ -109,7 +106,7 @@ mod tests {
 
     /// What the manager is told, as numbers: a negative one is where it begins.
     fn take(follower: &mut Follower, top: u64, kept: &[u64]) -> Vec<i64> {
-        let steps = follower.take(top, kept).expect("no other read");
+        let steps = follower.take(top, kept);
         let number = |step| match step {
             Step::Begin { position, .. } => -(position as i64),
             Step::Message { index, .. } => kept[index] as i64,
@@ -141,13 +138,15 @@ mod tests {
     }
 
     #[test]
-    fn of_several_reads_the_last_counts_and_a_lost_one_is_not_waited_for() {
+    fn each_of_several_reads_counts_and_a_lost_one_is_not_waited_for() {
         let mut follower = Follower::default();
         follower.read();
         follower.read();
-        assert!(follower.take(11, &[10, 11]).is_none(), "another answer is on its way");
+        assert_eq!(take(&mut follower, 11, &[10, 11]), [-9, 10, 11]);
+        assert!(follower.is_reading(), "another answer is on its way");
         assert!(matches!(follower.hear(12, None), Heard::Waits));
-        assert_eq!(take(&mut follower, 12, &[11, 12]), [-10, 11, 12]);
+        assert_eq!(take(&mut follower, 12, &[11, 12]), [12]);
+        assert!(!follower.is_reading());
         follower.read();
         follower.interrupt();
         assert!(!follower.is_reading() && follows(&mut follower, 13));

@@ -11,6 +11,9 @@ use crate::time::timer_list::Tick;
 pub(crate) enum Wish {
     /// Subscribe it, and confirm that with [`LinkEvent::Subscribed`].
     Subscribed,
+    /// The topic is a room that keeps messages, and is subscribed. Tell what it has now on the engine,
+    /// then [`LinkEvent::Subscribed`] once more: a reader has heard more of it on another hub.
+    Current,
     /// The last member has gone. It stays subscribed; in a second [`LinkEvent::Vacant`] asks with
     /// this number whether to end that.
     Vacant(u32),
@@ -36,6 +39,9 @@ pub(crate) struct TopicState {
 /// came back.
 #[derive(Debug)]
 pub(crate) enum LinkEvent {
+    /// Messages come from now on. What was said before, since the last [`LinkEvent::Down`], has passed
+    /// the hub unheard.
+    Back,
     /// The engine is connected, and every topic that the driver was asked for is subscribed.
     Up,
     /// The engine is lost. The driver takes no wish and connects to nothing before the answer.

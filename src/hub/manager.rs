@@ -232,7 +232,8 @@ impl Manager {
                 match &mut self.subscriptions {
                     None => join(registry, &mut self.waiters, command),
                     Some(subscriptions) => {
-                        if let Some(command) = subscriptions.admit(command) {
+                        let is_behind = is_behind(registry, &command);
+                        if let Some(command) = subscriptions.admit(command, is_behind) {
                             self.join_or_vacate(command);
                         }
                     }
@@ -254,10 +255,12 @@ impl Manager {
                 reply.answer(registry.list_members(&room, after, limit));
             }
             Command::History { room, since, limit, reply } => {
-                reply.answer(registry.history(&room, since, limit));
+                let history = registry.history(&room, since, limit);
+                reply.answer(history.filter(|_| !registry.is_behind(&room, since)));
             }
             Command::ReadNext { room, since, reply } => {
-                reply.answer(registry.next_after(&room, since));
+                let is_behind = registry.is_behind(&room, since);
+                reply.answer(registry.next_after(&room, since).filter(|_| !is_behind));
             }
             Command::ReadEvents { queue, reply } => {
                 registry.add_reader(queue);
@@ -299,10 +302,10 @@ impl Manager {
     /// Does what the driver of the backplane says.
     async fn on_link_event(&mut self, event: LinkEvent) {
         match &event {
-            // What comes before the link is up again lies behind the gap too.
+            // Readers that are told of gaps are told of this one now.
             LinkEvent::Down(_) => drop(self.registry.begin_anew()),
             // A program that is told of the gap now and reads its state anew misses nothing more.
-            LinkEvent::Up => {
+            LinkEvent::Back => {
                 let counting = self.registry.begin_anew();
                 self.remove_all(&counting, &Disconnect::GAP).await;
             }
@@ -323,8 +326,11 @@ impl Manager {
         let (registry, waiters) = (&mut self.registry, &self.waiters);
         let vacated =
             if let LinkEvent::Vacant(topic, _) = &event { Some(topic.clone()) } else { None };
-        let (ready, unused) =
-            subscriptions.on_event(event, |topic| is_heard(registry, waiters, topic));
+        let (ready, unused) = subscriptions.on_event(
+            event,
+            |topic| is_heard(registry, waiters, topic),
+            |command| is_behind(registry, command),
+        );
         subscriptions.vacate(unused, |topic| is_heard(registry, waiters, topic));
         if let Some(topic) = vacated.filter(|topic| !subscriptions.contains(topic)) {
             registry.abandon(&topic);
@@ -454,6 +460,16 @@ impl Manager {
 /// Whether anything of this hub hears a topic.
 fn is_heard(registry: &Registry, waiters: &Waiters, topic: &Topic) -> bool {
     registry.has_members(topic) || waiters.are_any(topic)
+}
+
+/// Whether a command has a reader begin behind what this hub has heard of a room.
+fn is_behind(registry: &Registry, command: &Command) -> bool {
+    let (room, since) = match command {
+        Command::Register { rooms, reading, .. } => (rooms.first(), reading.since),
+        Command::Await { room, since, .. } => (Some(room), Some(*since)),
+        _ => return false,
+    };
+    room.zip(since).is_some_and(|(room, since)| registry.is_behind(room, since))
 }
 
 /// Makes a client a member of its first rooms, or of one more, or has a reader wait for a room.

@@ -12,6 +12,9 @@ use crate::hub::since::{Begin, History, Missed, Since};
 use crate::message::Encoding;
 use crate::stats::{DeliveryCount, add};
 
+/// No count of a room comes so far: it begins below 2^52.
+const POSITION_MAX: u64 = 1 << 53;
+
 impl Registry {
     /// Gives a client that needs one its cursor in its room; returns where it
     /// begins, if it is told of positions.
@@ -121,6 +124,15 @@ impl Registry {
     /// is no such room.
     pub(crate) fn history(&self, room: &str, since: Since, limit: usize) -> Option<History> {
         Some(self.rooms.get(room)?.history(since, limit))
+    }
+
+    /// Whether a reader that comes back says that it has heard more of a room than this hub, on another
+    /// hub that is ahead of it. The backplane gives the positions of such a room.
+    pub(crate) fn is_behind(&self, room: &str, since: Since) -> bool {
+        let Since::Position(position) = since else { return false };
+        position <= POSITION_MAX
+            && self.rooms.is_positioned(room)
+            && self.rooms.get(room).is_none_or(|room| room.newest() < position)
     }
 
     /// The next message that a room keeps for a reader, which comes back with the position that it is

@@ -55,8 +55,10 @@ struct Deferred {
     key: u64,
     command: Command,
     topics: Vec<Topic>,
-    /// Topics that are not confirmed.
+    /// Topics that are not confirmed, or that are to be current.
     missing: usize,
+    /// Whether what its room has was wanted after the command came.
+    is_current: bool,
 }
 
 impl Subscriptions {
@@ -67,8 +69,9 @@ impl Subscriptions {
     }
 
     /// Returns a command that makes a member, if its topics are subscribed. Otherwise keeps it
-    /// until they are, or refuses it while the backplane is away.
-    pub(crate) fn admit(&mut self, command: Command) -> Option<Command> {
+    /// until they are, or refuses it while the backplane is away. `is_behind` says that it is of a
+    /// reader that has heard more of its room than this hub: it waits until the hub has heard that.
+    pub(crate) fn admit(&mut self, command: Command, is_behind: bool) -> Option<Command> {
         let topics = topics_of(&command);
         if !self.is_up || !self.link.is_up() {
             refuse(command);
@@ -77,7 +80,7 @@ impl Subscriptions {
         let is_confirmed =
             |topic: &&Topic| self.topics.get(topic).is_some_and(|entry| entry.confirmed);
         let missing: Vec<_> = topics.iter().filter(|topic| !is_confirmed(topic)).cloned().collect();
-        if missing.is_empty() {
+        if missing.is_empty() && !is_behind {
             return Some(command);
         }
         if self.deferred.len() >= DEFERRED_MAX {
@@ -86,17 +89,21 @@ impl Subscriptions {
         }
         let key = self.next;
         self.next += 1;
+        let is_current = missing.is_empty();
+        let missing = if is_current { topics.len() } else { missing.len() };
         for topic in &topics {
             let is_new = !self.topics.contains_key(topic);
             let entry = self.topics.entry(topic.clone()).or_default();
-            if !entry.confirmed {
+            if is_current || !entry.confirmed {
                 entry.waiting.push(key);
             }
-            if is_new {
+            if is_current {
+                self.link.wish(topic.clone(), Wish::Current);
+            } else if is_new {
                 self.link.wish(topic.clone(), Wish::Subscribed);
             }
         }
-        self.deferred.push(Deferred { key, command, missing: missing.len(), topics });
+        self.deferred.push(Deferred { key, command, topics, missing, is_current });
         self.reserve();
         None
     }
@@ -118,11 +125,12 @@ impl Subscriptions {
 
     /// Does what the driver says; returns the commands that need not wait any more, and the topics
     /// that may have lost their last use. `has_members` says whether the registry has members of a
-    /// topic.
+    /// topic, `is_behind` whether a command is of a reader that has heard more than this hub.
     pub(crate) fn on_event(
         &mut self,
         event: LinkEvent,
         has_members: impl Fn(&Topic) -> bool,
+        is_behind: impl Fn(&Command) -> bool,
     ) -> (Vec<Command>, Vec<Topic>) {
         match event {
             LinkEvent::Up => {
@@ -139,7 +147,8 @@ impl Subscriptions {
                 (Vec::new(), unused)
             }
             LinkEvent::Subscribed(topics) => {
-                (topics.iter().flat_map(|topic| self.confirm(topic)).collect(), Vec::new())
+                let ready = topics.iter().flat_map(|topic| self.confirm(topic, &is_behind));
+                (ready.collect(), Vec::new())
             }
             LinkEvent::Refused(topics) => {
                 let waiting = |topic| self.topics.get(topic).map(|entry| entry.waiting.clone());
@@ -150,7 +159,7 @@ impl Subscriptions {
                 self.reserve();
                 (Vec::new(), unused)
             }
-            LinkEvent::Begin(..) => (Vec::new(), Vec::new()),
+            LinkEvent::Back | LinkEvent::Begin(..) => (Vec::new(), Vec::new()),
             LinkEvent::Vacant(topic, number) => {
                 let is_current = |entry: &Entry| entry.vacancies == number;
                 if self.topics.get(&topic).is_some_and(is_current)
@@ -193,16 +202,26 @@ impl Subscriptions {
     }
 
     /// Marks a topic as subscribed; returns the commands that waited for it alone.
-    fn confirm(&mut self, topic: &Topic) -> Vec<Command> {
+    fn confirm(&mut self, topic: &Topic, is_behind: impl Fn(&Command) -> bool) -> Vec<Command> {
         let Some(entry) = self.topics.get_mut(topic) else { return Vec::new() };
         entry.confirmed = true;
         let mut ready = Vec::new();
         for key in std::mem::take(&mut entry.waiting) {
-            if let Ok(at) = self.deferred.binary_search_by_key(&key, |deferred| deferred.key) {
-                self.deferred[at].missing -= 1;
-                if self.deferred[at].missing == 0 {
-                    ready.push(self.deferred.remove(at).command);
-                }
+            let Ok(at) = self.deferred.binary_search_by_key(&key, |deferred| deferred.key) else {
+                continue;
+            };
+            let deferred = &mut self.deferred[at];
+            deferred.missing -= 1;
+            if deferred.missing > 0 {
+                continue;
+            }
+            if !deferred.is_current && is_behind(&deferred.command) {
+                // That was on its way before this command came. Once is enough.
+                (deferred.is_current, deferred.missing) = (true, 1);
+                entry.waiting.push(key);
+                self.link.wish(topic.clone(), Wish::Current);
+            } else {
+                ready.push(self.deferred.remove(at).command);
             }
         }
         ready

@@ -209,7 +209,10 @@ impl Driver {
         if let Value::Error(error) = answer {
             return Err(sort(String::from_utf8_lossy(error).into_owned()));
         }
-        if is_first && is_cluster(answer) && self.script.config.keeps_any() {
+        if is_first {
+            self.is_cluster = is_cluster(answer);
+        }
+        if self.is_cluster && self.script.config.keeps_any() {
             let sentence = "it is a cluster, and two keys of one script may lie on two servers of it: \
                             no history can be kept there";
             return Err(Failure::Refused(sentence.to_owned()));

@@ -44,6 +44,9 @@ pub(crate) struct Driver {
     pub(crate) followers: HashMap<Arc<str>, Follower>,
     /// The `run_id` of the server: another one means that it has forgotten all it knew.
     pub(crate) run_id: String,
+    /// Whether the server is a node of a cluster. It carries messages, and keeps no keys for the hub:
+    /// most of them are another node's.
+    pub(crate) is_cluster: bool,
     /// Whether there was a connection that worked.
     pub(crate) has_been_up: bool,
     pub(crate) refusals: Refusals,
@@ -122,6 +125,7 @@ impl Driver {
             script: Script::new(HistoryConfig::new(&shared.config, None)),
             followers,
             run_id: String::new(),
+            is_cluster: false,
             has_been_up: false,
             refusals: Refusals::default(),
         })

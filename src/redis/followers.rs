@@ -2,16 +2,16 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::hub::command::{Command, Dispatched, Publish, PublishReply};
 use crate::hub::follower::{Follower, Heard, Step};
-use crate::hub::link_event::LinkEvent;
+use crate::hub::link_event::{LinkEvent, Wish};
 use crate::hub::room::Room;
+use crate::hub::since::Since;
 use crate::hub::topic::Topic;
 use crate::redis::in_flight::{KeptQuery, Positioned, Published, Sent};
 use crate::redis::incoming::Incoming;
-use crate::redis::resp;
 use crate::redis::session::{End, Session};
 use crate::stats::add;
 use crate::time::clock::now;
@@ -20,12 +20,25 @@ impl Session<'_> {
     /// Asks for what a topic keeps, if it is a room that keeps messages.
     pub(crate) fn read_kept(&mut self, topic: &Topic) {
         let Topic::Room(room) = topic else { return };
-        let driver = &mut *self.driver;
-        if driver.script.keeps(topic) {
+        if self.driver.script.keeps(topic) {
+            self.driver.followers.entry(Arc::clone(room)).or_default().read();
+            self.reads.push_back(Arc::clone(room));
+            self.send_reads();
+        }
+    }
+
+    /// Sends questions for what rooms keep, as many as may be on their way.
+    pub(crate) fn send_reads(&mut self) {
+        while self.in_flight.may_read() {
+            let Some(room) = self.reads.pop_front() else { return };
+            if !self.driver.followers.contains_key(&room) {
+                // It was unsubscribed meanwhile.
+                continue;
+            }
+            let driver = &*self.driver;
             let of = (&driver.reader.names, &*driver.run_id);
-            driver.script.read(&mut self.connection.output, of, room, true);
-            driver.followers.entry(Arc::clone(room)).or_default().read();
-            self.in_flight.push(Sent::Read(Arc::clone(room)));
+            driver.script.read(&mut self.connection.output, of, &room);
+            self.in_flight.read(Sent::Read(room), driver.script.read_bytes());
         }
     }
 
@@ -33,8 +46,13 @@ impl Session<'_> {
     pub(crate) fn query_kept(&mut self, query: KeptQuery) {
         let driver = &*self.driver;
         let of = (&driver.reader.names, &*driver.run_id);
-        driver.script.read(&mut self.connection.output, of, &query.room, false);
-        self.in_flight.push(Sent::Query(Box::new(query)));
+        // A reader of the last value, which is what most of them are, needs no other.
+        let most = match query.since {
+            Since::Newest(count) if query.limit == 1 => count as usize,
+            _ => usize::MAX,
+        };
+        driver.script.peek(&mut self.connection.output, of, &query.room, most);
+        self.in_flight.read(Sent::Query(Box::new(query)), driver.script.read_bytes());
     }
 
     /// Answers a reader that is no member: `top` is 0 if there is no such room.
@@ -51,31 +69,35 @@ impl Session<'_> {
         reply.answer((top > 0).then(|| copy.history(since, limit)));
     }
 
-    /// Has the server keep rooms that have members here for longer, twice within the age at which it
-    /// forgets them.
-    pub(crate) fn keep_alive(&mut self) {
-        let Some(age) = self.driver.script.config.age else { return };
-        let time = now();
-        if time.saturating_duration_since(self.kept_alive) < Duration::from_millis(age / 2) {
-            return;
-        }
-        self.kept_alive = time;
-        let age = age.to_string();
-        for room in self.driver.followers.keys() {
-            for key in self.driver.reader.names.keys(&self.driver.run_id, room) {
-                let command: [&[u8]; 3] = [b"PEXPIRE", &key, age.as_bytes()];
-                resp::command(&mut self.connection.output, &command);
-                self.in_flight.push(Sent::Other);
-            }
-        }
+    /// When the server is to be told that rooms have members here, for rooms to be forgotten at an
+    /// age: twice within it.
+    pub(crate) fn keep_alive_due(&self) -> Option<Instant> {
+        let age = self.driver.script.age().filter(|_| self.is_up)?;
+        self.kept_alive.checked_add(Duration::from_millis(age / 2))
     }
 
-    /// A topic that is subscribed still has a member again. The manager has forgotten what it was told
-    /// of a room that keeps messages: returns whether this is read first.
-    pub(crate) fn reads_again(&mut self, topic: &Topic) -> bool {
+    /// Has the server keep rooms that have members here for longer.
+    pub(crate) fn keep_alive(&mut self) {
+        self.kept_alive = now();
+        let rooms: Vec<_> = self.driver.followers.keys().cloned().collect();
+        rooms.iter().for_each(|room| self.keep(room));
+    }
+
+    /// Has the server keep a room for its age from now on: it has a member here, or had one last.
+    pub(crate) fn keep(&mut self, room: &str) {
+        let driver = &*self.driver;
+        let of = (&driver.reader.names, &*driver.run_id);
+        let commands = driver.script.keep(&mut self.connection.output, of, room);
+        (0..commands).for_each(|_| self.in_flight.push(Sent::Other));
+    }
+
+    /// A topic that is subscribed still has a member again, or is to be current. Returns whether it is a
+    /// room that keeps messages, which is read first.
+    pub(crate) fn reads_again(&mut self, topic: &Topic, wish: Wish) -> bool {
         let keeps = self.driver.script.keeps(topic);
         if keeps {
-            if let Topic::Room(room) = topic {
+            if let (Topic::Room(room), Wish::Subscribed) = (topic, wish) {
+                // The manager has forgotten what it was told of it.
                 self.driver.followers.remove(room);
             }
             self.driver.topics.entry(topic.clone()).or_default().confirmed = false;
@@ -136,10 +158,8 @@ impl Session<'_> {
         };
         let kept: Vec<_> = kept.into_iter().filter_map(positioned).collect();
         let positions: Vec<_> = kept.iter().map(|positioned| positioned.position).collect();
-        // Without steps it was unsubscribed and subscribed again meanwhile.
-        let Some(steps) = follower.take(top, &positions) else { return };
         let mut kept: Vec<_> = kept.into_iter().map(Some).collect();
-        for step in steps {
+        for step in follower.take(top, &positions) {
             match step {
                 Step::Begin { position, is_gap } => {
                     add(&self.driver.link.counters.gaps, u64::from(is_gap));

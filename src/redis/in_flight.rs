@@ -16,10 +16,17 @@ pub(crate) const MESSAGES_MAX: usize = 256;
 /// Bytes of those messages at most; one message of any allowed length fits.
 pub(crate) const BYTES_MAX: usize = 1024 * 1024;
 
+/// Bytes that the answers to what rooms keep may have, at most, and those of one answer more. Less
+/// than the 8 MiB at which a server cuts, after a minute, a client that hears channels, and by far
+/// less than the 32 MiB at which it does so at once.
+pub(crate) const READS_MAX: usize = 4 * 1024 * 1024;
+
 /// Commands in the order in which they were written. The server answers in that order.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
     sent: VecDeque<Sent>,
+    /// For each question for what a room keeps, in their order: the bytes that its answer may have.
+    reads: VecDeque<usize>,
     /// Messages of this hub on channels that it hears, which come back in their order: where the
     /// recipients of each are answered. Some servers send such a message before the answer to its
     /// command, others behind it.
@@ -28,6 +35,7 @@ pub(crate) struct InFlight {
     next: u64,
     messages: usize,
     bytes: usize,
+    reads_bytes: usize,
 }
 
 /// A message with its position, on its way to members.
@@ -89,6 +97,18 @@ impl InFlight {
         self.messages < MESSAGES_MAX && self.bytes < BYTES_MAX
     }
 
+    /// Whether another question for what a room keeps may be sent now.
+    pub(crate) fn may_read(&self) -> bool {
+        self.reads_bytes < READS_MAX
+    }
+
+    /// Notes a question for what a room keeps, whose answer may have so many bytes.
+    pub(crate) fn read(&mut self, sent: Sent, bytes: usize) {
+        self.reads.push_back(bytes);
+        self.reads_bytes += bytes;
+        self.sent.push_back(sent);
+    }
+
     /// Notes a message that is published. `comes_back` says whether this hub hears its channel.
     pub(crate) fn publish(
         &mut self,
@@ -138,9 +158,15 @@ impl InFlight {
     /// Takes the command that an answer is for.
     pub(crate) fn answered(&mut self) -> Option<Sent> {
         let sent = self.sent.pop_front()?;
-        if let Sent::Publish(published) = &sent {
-            self.messages -= 1;
-            self.bytes -= published.bytes;
+        match &sent {
+            Sent::Publish(published) => {
+                self.messages -= 1;
+                self.bytes -= published.bytes;
+            }
+            Sent::Read(_) | Sent::Query(_) => {
+                self.reads_bytes -= self.reads.pop_front().unwrap_or_default();
+            }
+            _ => {}
         }
         Some(sent)
     }
@@ -179,7 +205,7 @@ impl InFlight {
         }
     }
 
-    /// Whether a command is of a kind that waits for confirmations of channels.
+    /// Whether channels are not confirmed, or what their rooms keep is on its way.
     pub(crate) fn is_subscribing(&self) -> bool {
         self.sent.iter().any(|sent| matches!(sent, Sent::Subscribe { .. } | Sent::Read(_)))
     }
@@ -273,6 +299,23 @@ mod tests {
         assert!(matches!(in_flight.confirm(), Some(Sent::Subscribe { .. })));
         assert!(matches!(in_flight.confirm(), Some(Sent::Unsubscribe { .. })));
         assert!(in_flight.confirm().is_none() && in_flight.answered().is_none());
+    }
+    #[test]
+    fn what_rooms_keep_is_asked_for_as_far_as_the_answers_fit() {
+        let mut in_flight = InFlight::default();
+        let read = |in_flight: &mut InFlight| {
+            in_flight.read(Sent::Read("a".into()), READS_MAX / 2);
+        };
+        read(&mut in_flight);
+        publish(&mut in_flight, false);
+        assert!(in_flight.may_read());
+        read(&mut in_flight);
+        assert!(!in_flight.may_read());
+        assert!(matches!(in_flight.answered(), Some(Sent::Read(_))));
+        assert!(in_flight.may_read());
+        answer(&mut in_flight, Some(1));
+        assert!(matches!(in_flight.answered(), Some(Sent::Read(_))));
+        assert_eq!(in_flight.reads_bytes, 0);
     }
     #[test]
     fn messages_are_bounded_in_number_and_in_bytes() {

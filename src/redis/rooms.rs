@@ -19,7 +19,9 @@ const ROOMS_AT_ONCE: usize = 1000;
 impl Session<'_> {
     /// Asks which hubs there are.
     pub(crate) fn query_hubs(&mut self, sum: Sum) {
-        if self.sums.len() < SUMS_MAX {
+        if self.driver.is_cluster {
+            sum.finish();
+        } else if self.sums.len() < SUMS_MAX {
             self.sums.push_back(sum);
             let pattern = self.driver.reader.names.every_hub();
             resp::command(&mut self.connection.output, &[b"PUBSUB", b"CHANNELS", &pattern]);

@@ -9,10 +9,10 @@ use crate::message::Message;
 use crate::redis::envelope::{Envelope, HEADER, Names};
 use crate::redis::resp;
 
-/// Two keys: the count of a room, and its stream. Arguments: where the count begins if there is none (empty to begin none),
-/// the milliseconds after which both are forgotten (0 for never), the messages that are kept, then
-/// either the bytes that are read at most, or the channel, the header without its position and the
-/// payload.
+/// Two keys: the count of a room, and its stream. Arguments: where the count begins if there is none
+/// (empty to begin none), the milliseconds after which both are forgotten (0 to leave that as it
+/// is), the messages that are kept, then either the bytes that are read at most, or the channel, the
+/// header without its position and the payload.
 ///
 /// The position is formatted as a whole number: the numbers of Lua are exact up to 2^53, and what
 /// `..` prints of them is not. The entries of the stream have the position as their id.
@@ -88,13 +88,52 @@ impl Script {
         resp::argument(out, &[message.as_bytes()]);
     }
 
-    /// Appends the command that reads what a room keeps, and begins its count if it has none and
-    /// `begins`.
-    pub(crate) fn read(&self, out: &mut Vec<u8>, of: (&Names, &str), room: &str, begins: bool) {
-        let kept = self.config.messages_max(room).min(READ_MAX);
-        self.begin(out, of, room, (kept, begins), (4, true));
-        let bytes = self.config.bytes.min(READ_BYTES_MAX).to_string();
-        resp::argument(out, &[bytes.as_bytes()]);
+    /// Appends the command that reads what a room keeps, for a hub that has members of it: begins its
+    /// count if it has none.
+    pub(crate) fn read(&self, out: &mut Vec<u8>, of: (&Names, &str), room: &str) {
+        self.read_newest(out, of, room, (usize::MAX, true));
+    }
+
+    /// As [`read`](Self::read), at most so many messages for a reader that is no member: it neither
+    /// begins a count nor has the server keep the room for longer.
+    pub(crate) fn peek(&self, out: &mut Vec<u8>, of: (&Names, &str), room: &str, most: usize) {
+        self.read_newest(out, of, room, (most, false));
+    }
+
+    fn read_newest(
+        &self,
+        out: &mut Vec<u8>,
+        of: (&Names, &str),
+        room: &str,
+        (most, begins): (usize, bool),
+    ) {
+        let count = self.config.messages_max(room).min(READ_MAX).min(most);
+        self.begin(out, of, room, (count, begins), (4, true));
+        resp::argument(out, &[self.read_bytes().to_string().as_bytes()]);
+    }
+
+    /// Bytes of messages that one answer has at most.
+    pub(crate) fn read_bytes(&self) -> usize {
+        self.config.bytes.min(READ_BYTES_MAX)
+    }
+
+    /// Milliseconds after which the server forgets a room, unless it is told again; `None` for never.
+    pub(crate) fn age(&self) -> Option<u64> {
+        self.config.age.map(|nanos| nanos.div_ceil(1_000_000))
+    }
+
+    /// Appends the commands that have the server keep a room for its age from now on; returns how
+    /// many.
+    pub(crate) fn keep(
+        &self,
+        out: &mut Vec<u8>,
+        (names, run_id): (&Names, &str),
+        room: &str,
+    ) -> usize {
+        let Some(age) = self.age() else { return 0 };
+        let (age, keys) = (age.to_string(), names.keys(run_id, room));
+        keys.iter().for_each(|key| resp::command(out, &[b"PEXPIRE", key, age.as_bytes()]));
+        keys.len()
     }
 
     fn begin(
@@ -113,7 +152,8 @@ impl Script {
         let [count, log] = names.keys(run_id, room);
         resp::argument(out, &[&count]);
         resp::argument(out, &[&log]);
-        let age = self.config.age.unwrap_or(0);
+        // A publisher is not told from a member.
+        let age = self.age().filter(|_| begins).unwrap_or(0);
         let begin = if begins { fastrand::u64(1..1 << 52).to_string() } else { String::new() };
         for argument in [begin, age.to_string(), kept.to_string()] {
             resp::argument(out, &[argument.as_bytes()]);

@@ -62,10 +62,15 @@ pub(crate) struct Session<'a> {
     /// What the manager is to be told first: what one answer of a room says, at most two commands for
     /// each message that is read at once.
     pub(crate) commands: VecDeque<Command>,
+    /// Rooms that what they keep is to be asked for. No more than there are rooms with members, but for
+    /// those that had members for a moment.
+    pub(crate) reads: VecDeque<Arc<str>>,
     /// A command that was taken from the outbox and not done.
     taken: Option<Command>,
     /// Commands in the outbox that were there when the connection came too late for them.
     stale: usize,
+    /// Whether the manager has been told that messages come again.
+    is_back: bool,
     pub(crate) is_up: bool,
     /// Whether messages go out again that the server did not know the script for.
     pub(crate) is_retrying: bool,
@@ -94,8 +99,10 @@ impl<'a> Session<'a> {
             in_flight: InFlight::default(),
             sums: Sums::new(),
             commands: VecDeque::new(),
+            reads: VecDeque::new(),
             taken: None,
             stale: 0,
+            is_back: false,
             is_up: false,
             is_retrying: false,
             away_since,
@@ -147,6 +154,7 @@ impl<'a> Session<'a> {
         if command.is_some() {
             return Ok(command);
         }
+        self.send_reads();
         if !self.is_up && !self.in_flight.is_subscribing() {
             return Ok(Some(self.begin()));
         }
@@ -171,7 +179,18 @@ impl<'a> Session<'a> {
         }
         self.driver.topics.values_mut().for_each(|topic| topic.confirmed = true);
         self.driver.up();
-        Command::Backplane(LinkEvent::Up)
+        self.when_back(Command::Backplane(LinkEvent::Up))
+    }
+
+    /// Returns what the manager is to be told next: a command, or first that messages come again. A
+    /// client that counts must not take the message behind a gap for the next one.
+    fn when_back(&mut self, command: Command) -> Command {
+        if std::mem::replace(&mut self.is_back, true) {
+            return command;
+        }
+        // Nothing else waits here: it would have been told before.
+        self.commands.push_front(command);
+        Command::Backplane(LinkEvent::Back)
     }
 
     /// Handles what has come.
@@ -204,7 +223,8 @@ impl<'a> Session<'a> {
                     return Ok(self.follow(room, Positioned { position, except, message }, reply));
                 }
                 let publish = Publish { target: topic.target(), except, message };
-                return Ok(Some(self.heard(publish, None, reply)));
+                let command = self.heard(publish, None, reply);
+                return Ok(Some(self.when_back(command)));
             }
             Incoming::TooLong => add(&self.driver.link.counters.dropped, 1),
             Incoming::Confirmed => {
@@ -237,6 +257,8 @@ impl<'a> Session<'a> {
             return Err(self.lost(io::Error::other("an answer came to no command")));
         };
         let is_unknown = |error: &String| error.starts_with("NOSCRIPT");
+        // What is published on a replica reaches no other server. Connecting again finds out.
+        let is_replica = matches!(&answer, Answer::Error(error) if error.starts_with("READONLY"));
         match &answer {
             // A transaction is given up because one of its commands was refused.
             Answer::Error(error) if !is_unknown(error) && !error.starts_with("EXECABORT") => {
@@ -286,6 +308,9 @@ impl<'a> Session<'a> {
             }
             (Sent::Unsubscribe { .. } | Sent::Other | Sent::Query(_), _) => {}
         }
+        if is_replica {
+            return Err(self.lost(io::Error::other("it is a replica now")));
+        }
         Ok(None)
     }
 
@@ -312,7 +337,12 @@ impl<'a> Session<'a> {
 
     fn may_send(&self) -> bool {
         let waits = self.is_retrying && self.in_flight.messages() > 0;
-        !waits && self.in_flight.has_room() && self.connection.output.len() < OUTPUT_BYTES
+        // A question for what a room keeps may be next in the outbox.
+        let may_read = self.in_flight.may_read() && self.reads.is_empty();
+        !waits
+            && may_read
+            && self.in_flight.has_room()
+            && self.connection.output.len() < OUTPUT_BYTES
     }
 
     fn publish(&mut self, carry: Carry, is_stale: bool) {
@@ -384,9 +414,14 @@ impl<'a> Session<'a> {
             resp::command(&mut self.connection.output, &[b"PUBLISH", &own, b""]);
             self.in_flight.push(Sent::Other);
         }
+        if self.keep_alive_due().is_some_and(|due| time >= due) {
+            self.keep_alive();
+        }
         if self.is_up && time >= self.presence_due {
             self.presence_due = time + PRESENCE;
-            self.keep_alive();
+            if self.driver.is_cluster {
+                return Ok(None);
+            }
             return Ok(Some(self.list_rooms()));
         }
         Ok(self.follow_listing())
@@ -396,7 +431,8 @@ impl<'a> Session<'a> {
     fn next_due(&self) -> Tick {
         let probe = self.probed.unwrap_or(self.heard) + PROBE_AFTER;
         let presence = if self.is_up { self.presence_due } else { probe };
-        let due = self.driver.timers.tick_of(probe.min(presence));
+        let alive = self.keep_alive_due().unwrap_or(probe);
+        let due = self.driver.timers.tick_of(probe.min(presence).min(alive));
         let linger = self.driver.lingering.front().map(|(due, _)| *due);
         linger.filter(|linger| linger.is_before(due)).unwrap_or(due)
     }

@@ -19,7 +19,7 @@ const LINGER: Duration = Duration::from_secs(1);
 impl Session<'_> {
     /// Asks for every channel that the hub needs.
     pub(crate) fn subscribe_all(&mut self) {
-        drop(self.take_wishes());
+        let _ = self.take_wishes();
         self.driver.followers.values_mut().for_each(Follower::interrupt);
         let names = &self.driver.reader.names;
         let first = [names.own(), names.channel(&Topic::All)];
@@ -74,19 +74,23 @@ impl Session<'_> {
         let (joins, leaves, mut known) = self.take_wishes();
         self.unsubscribe(leaves);
         self.subscribe(joins);
-        known.retain(|topic| !self.reads_again(topic));
+        known.retain(|(topic, wish)| !self.reads_again(topic, *wish));
+        let known: Vec<_> = known.into_iter().map(|(topic, _)| topic).collect();
         (!known.is_empty()).then(|| Command::Backplane(LinkEvent::Subscribed(known)))
     }
 
     /// Notes what the manager asks for. Returns the topics that are new, those that are gone, and
-    /// those that are confirmed already.
-    fn take_wishes(&mut self) -> (Vec<Topic>, Vec<Topic>, Vec<Topic>) {
+    /// those that are subscribed already, with what is asked of them.
+    fn take_wishes(&mut self) -> (Vec<Topic>, Vec<Topic>, Vec<(Topic, Wish)>) {
         let (mut joins, mut leaves, mut known) = (Vec::new(), Vec::new(), Vec::new());
         for (topic, wish) in self.driver.link.take_wishes() {
             let state = self.driver.topics.get(&topic).map(|state| state.confirmed);
             if let Wish::Unsubscribed = wish {
                 if self.driver.topics.contains_key(&topic) {
                     self.driver.forget(&topic);
+                    if let (Topic::Room(room), true) = (&topic, self.driver.script.keeps(&topic)) {
+                        self.keep(room);
+                    }
                     leaves.push(topic);
                 }
                 continue;
@@ -97,7 +101,8 @@ impl Session<'_> {
             }
             match wish {
                 Wish::Vacant(number) => self.linger(topic, number),
-                _ if state == Some(true) => known.push(topic),
+                Wish::Current if state.is_some() => known.push((topic, wish)),
+                _ if state == Some(true) => known.push((topic, wish)),
                 _ => {}
             }
         }

@@ -14,7 +14,9 @@ use http::{Method, StatusCode};
 use crate::connection::handler::Handler;
 use crate::connection::hooks::run_request_hook;
 use crate::connection::refuse::{LastResponse, count_refusal, write_response};
-use crate::connection::registration::{Admitted, ClientKind, Registering, register};
+use crate::connection::registration::{
+    Admitted, ClientKind, Registering, register, registration_timeout,
+};
 use crate::error::{Error, Kind};
 use crate::http1::client_address::client_address;
 use crate::http1::head::{Framing, HEAD_READ_BYTES, Head};
@@ -218,7 +220,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                         return Ok(ControlFlow::Break(Outcome::Events(admitted, begin)));
                     }
                     Some(Err(response)) => response,
-                    None => request_timeout(),
+                    None => registration_timeout(hub),
                 }
             }
             Ok(ControlFlow::Continue(response)) | Err(Failure::Refused(response)) => response,

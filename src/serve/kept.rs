@@ -13,11 +13,9 @@ use http::{HeaderMap, Request, StatusCode, header};
 use crate::connection::admission::Admission;
 use crate::connection::handler::Handler;
 use crate::connection::hooks::run_request_hook;
-use crate::connection::registration::client_permit;
+use crate::connection::registration::{client_permit, registration_timeout};
 use crate::http1::head::Head;
-use crate::http1::response::{
-    Response, away, draining, internal_error, refused_by_hook, request_timeout,
-};
+use crate::http1::response::{Response, away, draining, internal_error, refused_by_hook};
 use crate::http1::stream::{Failure, HttpStream};
 use crate::http1::url::query_of;
 use crate::hub::ack::WAIT_MAX;
@@ -103,7 +101,7 @@ pub(crate) async fn answer<T: Transport, H: Handler>(
         Ok::<_, Response>((room, admission.until, kept))
     };
     let begun = exchange.slot.within(begun).await;
-    let (room, until, mut kept) = begun.ok_or_else(request_timeout)??;
+    let (room, until, mut kept) = begun.ok_or_else(|| registration_timeout(hub))??;
     // A request that waits has no use for the memory of its head.
     drop(head);
     if !wait.is_zero() && kept.as_ref().is_none_or(|kept| !says_something(kept)) {

@@ -1,29 +1,20 @@
-//! A backplane in memory: the engine that simulated hubs share, and a driver for it.
+//! A backplane in memory: the engine that simulated hubs share.
 //!
 //! The engine carries out commands one at a time. What it sends is delayed, and overtakes what is
-//! about other topics. It may lose a connection with all that is on its way, forget a subscription,
-//! and restart.
+//! about other topics. It may lose a connection with all that is on its way, pass a hub over with one
+//! message, forget a subscription, and restart.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::RangeInclusive;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::Waker;
-use std::time::Duration;
 
 use fastrand::Rng;
 
 use crate::hub::client_id::ClientId;
-use crate::hub::handle::Hub;
 use crate::hub::topic::Topic;
 use crate::message::Message;
-use crate::sim::engine_driver::Driver;
-
-/// Messages that one hub may have in flight: few, so that publishers wait.
-pub(super) const IN_FLIGHT_MAX: usize = 4;
-
-/// How long a topic stays subscribed without a member.
-pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// What a driver sends.
 #[derive(Debug)]
@@ -53,8 +44,8 @@ pub(super) fn keeps(topic: &Topic) -> bool {
 /// What the engine counts and keeps of a room.
 #[derive(Debug, Default)]
 struct Stream {
-    pub(super) top: u64,
-    pub(super) kept: VecDeque<(u64, Stored)>,
+    top: u64,
+    kept: VecDeque<(u64, Stored)>,
 }
 
 /// A message as the engine has it.
@@ -93,10 +84,10 @@ pub(super) struct Wire {
     /// Counts connections that were lost.
     pub(super) lost: u32,
     pub(super) to_engine: VecDeque<Sent>,
-    pub(super) from_engine: VecDeque<Received>,
+    from_engine: VecDeque<Received>,
     /// What has arrived at the hub.
     pub(super) arrived: VecDeque<Received>,
-    pub(super) subscribed: BTreeSet<Topic>,
+    subscribed: BTreeSet<Topic>,
     pub(super) waker: Option<Waker>,
 }
 
@@ -108,9 +99,27 @@ impl Wire {
     }
 }
 
+/// What a hub has read that a room keeps, of what it had not heard before: its members hear it.
+#[derive(Debug)]
+pub(super) struct LateRead {
+    pub(super) hub: usize,
+    /// The step in which it came.
+    pub(super) step: usize,
+    pub(super) texts: Vec<Vec<u8>>,
+}
+
+/// What the engine and all drivers note for the invariants.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    /// The step of the run.
+    pub(super) step: Cell<usize>,
+    pub(super) late_reads: RefCell<Vec<LateRead>>,
+}
+
 /// The engine and the connections of all hubs.
 #[derive(Debug, Default)]
 pub(super) struct Engine {
+    pub(super) log: Rc<Log>,
     wires: Vec<Rc<RefCell<Wire>>>,
     /// The messages of each topic, in the order in which the engine carried them out.
     pub(super) order: BTreeMap<Topic, Vec<Vec<u8>>>,
@@ -119,17 +128,12 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// Adds a hub, and returns its driver.
-    pub(super) fn add(&mut self, hub: &Hub) -> impl Future<Output = ()> + use<> {
+    /// Connects another hub; returns its number and its connection.
+    pub(super) fn add(&mut self) -> (usize, Rc<RefCell<Wire>>) {
         let wire = Rc::<RefCell<Wire>>::default();
         wire.borrow_mut().is_connected = true;
-        let nth = self.wires.len();
         self.wires.push(Rc::clone(&wire));
-        let backplane = hub.shared().backplane.as_ref().expect("the hub is not alone");
-        let outbox = backplane.take_outbox().expect("no other driver");
-        let link = Arc::clone(&backplane.link);
-        let driver = Driver { hub: hub.clone(), nth, link, outbox, wire };
-        driver.run()
+        (self.wires.len() - 1, wire)
     }
 
     /// Carries out one command of a hub, or lets something of what was sent to it arrive.
@@ -209,6 +213,13 @@ impl Engine {
         self.streams.clear();
     }
 
+    /// From which position on a reader of the room that keeps messages misses none, and the position of
+    /// its newest message. Other lives of the room have others.
+    pub(super) fn whole(&self) -> Option<RangeInclusive<u64>> {
+        let stream = self.streams.get(&Topic::Room(KEEPS.into()))?;
+        Some(stream.top - stream.kept.len() as u64..=stream.top)
+    }
+
     /// Whether anything is on its way.
     pub(super) fn is_busy(&self) -> bool {
         self.wires.iter().any(|wire| {
@@ -238,6 +249,16 @@ impl Engine {
 
     pub(super) fn is_connected(&self, nth: usize) -> bool {
         self.wires[nth].borrow().is_connected
+    }
+
+    /// A message of another hub to the room that keeps messages does not reach a hub, which stays
+    /// connected. Returns whether there was one on its way.
+    pub(super) fn pass_over(&mut self, nth: usize, rng: &mut Rng) -> bool {
+        let on_their_way = &mut self.wires[nth].borrow_mut().from_engine;
+        let may_miss = |item: &Received| matches!(item, Received::Message { position: 1.., stored, .. } if stored.hub != nth);
+        let followers = (0..on_their_way.len()).filter(|&at| may_miss(&on_their_way[at]));
+        let chosen = rng.choice(followers.collect::<Vec<_>>());
+        chosen.is_some_and(|at| on_their_way.remove(at).is_some())
     }
 
     /// Forgets the subscriptions of a hub, which stays connected and deaf.

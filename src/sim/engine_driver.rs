@@ -1,4 +1,4 @@
-//! The driver of a simulated hub: what the driver over Redis does, on the engine of the simulation.
+//! The driver of a simulated hub: it carries messages between the hub and the engine.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use crate::hub::backplane::{ILL_AFTER, Link};
 use crate::hub::command::{Carry, Command, Dispatched, NotPublished, Publish, PublishReply};
@@ -15,7 +16,13 @@ use crate::hub::inbox::CommandReceiver;
 use crate::hub::link_event::{LinkEvent, Wish};
 use crate::hub::reply::{Reply, reply};
 use crate::hub::topic::Topic;
-use crate::sim::engine::{IN_FLIGHT_MAX, LINGER, Received, Sent, Stored, Wire, keeps};
+use crate::sim::engine::{Engine, LateRead, Log, Received, Sent, Stored, Wire, keeps};
+
+/// Messages that one hub may have in flight: few, so that publishers wait.
+const IN_FLIGHT_MAX: usize = 4;
+
+/// How long a topic stays subscribed without a member.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// What a driver waits for.
 enum Woken {
@@ -28,12 +35,23 @@ enum Woken {
 }
 
 /// The driver of one hub.
-pub(super) struct Driver {
-    pub(super) hub: Hub,
-    pub(super) nth: usize,
-    pub(super) link: Arc<Link>,
-    pub(super) outbox: CommandReceiver,
-    pub(super) wire: Rc<RefCell<Wire>>,
+struct Driver {
+    hub: Hub,
+    nth: usize,
+    link: Arc<Link>,
+    outbox: CommandReceiver,
+    wire: Rc<RefCell<Wire>>,
+    log: Rc<Log>,
+}
+
+/// Adds a hub to an engine, and returns its driver.
+pub(super) fn drive(engine: &mut Engine, hub: &Hub) -> impl Future<Output = ()> + use<> {
+    let (nth, wire) = engine.add();
+    let backplane = hub.shared().backplane.as_ref().expect("the hub is not alone");
+    let outbox = backplane.take_outbox().expect("no other driver");
+    let link = Arc::clone(&backplane.link);
+    let driver = Driver { hub: hub.clone(), nth, link, outbox, wire, log: Rc::clone(&engine.log) };
+    driver.run()
 }
 
 /// What a driver keeps while it is connected, or from one connection to the next.
@@ -42,6 +60,16 @@ struct Kept {
     topics: BTreeMap<Topic, bool>,
     vacancies: BTreeMap<Topic, (crate::time::timer_list::Tick, u32)>,
     followers: BTreeMap<Topic, Follower>,
+    /// The position up to which the manager was told of a room, to compare with.
+    reported: BTreeMap<Topic, u64>,
+}
+
+impl Kept {
+    /// The manager has forgotten what it was told of a room.
+    fn forget_follower(&mut self, topic: &Topic) {
+        self.followers.remove(topic);
+        self.reported.remove(topic);
+    }
 }
 
 /// Where a message in flight is answered, and whether it comes back.
@@ -53,7 +81,7 @@ struct InFlight {
 }
 
 impl Driver {
-    pub(super) async fn run(self) {
+    async fn run(self) {
         let mut kept = Kept::default();
         loop {
             let connected = poll_fn(|cx| {
@@ -74,13 +102,14 @@ impl Driver {
     async fn session(&self, kept: &mut Kept) -> Result<(), ()> {
         let mut in_flight: BTreeMap<u64, InFlight> = BTreeMap::new();
         let mut next = 0;
-        let mut is_up = false;
+        let (mut is_back, mut is_up) = (false, false);
         let lost = self.wire.borrow().lost;
         kept.followers.values_mut().for_each(Follower::interrupt);
         self.follow(kept, true).await?;
         loop {
             if !is_up && kept.topics.values().all(|confirmed| *confirmed) {
                 is_up = true;
+                self.come_back(&mut is_back).await?;
                 self.report(LinkEvent::Up).await?;
                 self.link.set_up();
             }
@@ -138,6 +167,7 @@ impl Driver {
                         self.publish_at(kept, &topic, publish, position, reply).await?;
                         continue;
                     }
+                    self.come_back(&mut is_back).await?;
                     let command = Command::heard(publish, None, reply);
                     self.hub.send_command(command).await.map_err(drop)?;
                 }
@@ -173,6 +203,11 @@ impl Driver {
         self.wire.borrow_mut().to_engine.push_back(command);
     }
 
+    /// Tells the manager that messages come again, once.
+    async fn come_back(&self, is_back: &mut bool) -> Result<(), ()> {
+        if std::mem::replace(is_back, true) { Ok(()) } else { self.report(LinkEvent::Back).await }
+    }
+
     async fn report(&self, event: LinkEvent) -> Result<(), ()> {
         self.hub.send_command(Command::Backplane(event)).await.map_err(drop)
     }
@@ -191,6 +226,12 @@ impl Driver {
         };
         match follower.hear(position, reply) {
             Heard::Follows(reply) => {
+                let before = kept.reported.insert(topic.clone(), position);
+                assert_eq!(
+                    before,
+                    Some(position - 1),
+                    "{topic:?} goes on with what does not follow"
+                );
                 let command = Command::heard(publish, Some(position), reply);
                 self.hub.send_command(command).await.map_err(drop)?;
             }
@@ -218,13 +259,24 @@ impl Driver {
             return Ok(());
         };
         let positions: Vec<_> = messages.iter().map(|(position, _)| *position).collect();
-        for step in follower.take(top, &positions).unwrap_or_default() {
+        // A room that has begun a new life is told whole.
+        let reported = kept.reported.insert(topic.clone(), top).filter(|last| *last <= top);
+        let mut before = reported;
+        let is_new = |position: u64| reported.is_none_or(|last| position > last);
+        let new = messages.iter().filter(|(position, _)| is_new(*position));
+        let texts = new.map(|(_, stored)| stored.message.as_bytes().to_vec()).collect();
+        let step = self.log.step.get();
+        self.log.late_reads.borrow_mut().push(LateRead { hub: self.nth, step, texts });
+        for step in follower.take(top, &positions) {
             match step {
                 Step::Begin { position, .. } => {
+                    before = Some(position);
                     self.report(LinkEvent::Begin(Arc::clone(room), position)).await?;
                 }
                 Step::Message { index, reply } => {
                     let (position, Stored { hub, except, message }) = messages[index].clone();
+                    let before = before.replace(position);
+                    assert_eq!(before, Some(position - 1), "{topic:?} has a gap that is not told");
                     let except = except.filter(|_| hub == self.nth);
                     let publish = Publish { target: topic.target(), except, message };
                     let command = Command::heard(publish, Some(position), reply);
@@ -244,7 +296,7 @@ impl Driver {
             match wish {
                 Wish::Unsubscribed if state.is_some() => {
                     kept.topics.remove(&topic);
-                    kept.followers.remove(&topic);
+                    kept.forget_follower(&topic);
                     if !is_new {
                         self.send(Sent::Unsubscribe(topic));
                     }
@@ -252,11 +304,18 @@ impl Driver {
                 Wish::Unsubscribed => {}
                 Wish::Subscribed if state == Some(true) && keeps(&topic) => {
                     kept.topics.insert(topic.clone(), false);
-                    kept.followers.remove(&topic);
+                    kept.forget_follower(&topic);
                     if !is_new {
                         self.read(kept, &topic);
                     }
                 }
+                Wish::Current if state.is_some() => {
+                    kept.topics.insert(topic.clone(), false);
+                    if !is_new {
+                        self.read(kept, &topic);
+                    }
+                }
+                Wish::Current => {}
                 Wish::Subscribed if state == Some(true) => known.push(topic),
                 Wish::Subscribed if state == Some(false) => {}
                 Wish::Subscribed => joins.push(topic),

@@ -44,5 +44,6 @@ mod script;
 mod seeds;
 mod several;
 mod several_checks;
+mod several_notes;
 mod sweep;
 mod world;

@@ -9,7 +9,8 @@
 //! subscribed.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,93 +18,44 @@ use fastrand::Rng;
 
 use crate::config::Config;
 use crate::connection::admission::Admission;
+use crate::connection::registration;
+use crate::connection::registration::{Admitted, ClientKind};
 use crate::disconnect::Disconnect;
 use crate::error::Error;
 use crate::history_rule::HistoryRule;
+use crate::hub::backlog::Taken;
 use crate::hub::client::Client;
 use crate::hub::handle::Hub;
 use crate::hub::since::Since;
 use crate::message::Message;
 use crate::sim::engine::{Engine, KEEPS, KEPT};
+use crate::sim::engine_driver::drive;
 use crate::sim::executor::{Executor, Order, TaskId};
 use crate::sim::journal;
 use crate::sim::journal::event;
 use crate::sim::several_checks::check;
+use crate::sim::several_notes::{Kind, Member, NEVER, Notes, ROOMS, Said, counter, name};
 use crate::sim::sweep::Sweep;
 use crate::stats::Stats;
 use crate::time::virtual_time::VirtualTime;
 
-pub(super) const ROOMS: usize = 3;
 const CLIENTS_MAX: usize = 24;
 /// Readers that wait at a time; the next one to come has one of them give up.
 const WAITS_MAX: usize = 3;
 const TICKS_MAX: usize = 200_000;
-pub(super) const NEVER: usize = usize::MAX;
 
-/// A client of one hub.
-#[derive(Default)]
-pub(super) struct Member {
-    pub(super) hub: usize,
-    pub(super) client: Option<Client>,
-    /// What it has heard, in order.
-    pub(super) heard: Vec<String>,
-    /// Its times in rooms: the room, the step after which it was surely in, and the step from which
-    /// on it may be out.
-    pub(super) stays: Vec<(usize, usize, usize)>,
-    pub(super) ended: Option<Disconnect>,
-    /// It came with `since`: it hears what it says itself.
-    pub(super) counts: bool,
-    /// It joins or leaves now: which of two moves was first is not known from outside.
-    pub(super) moves: bool,
-}
-
-/// A message, and what came of it.
-pub(super) struct Said {
-    pub(super) text: String,
-    pub(super) room: usize,
-    pub(super) hub: usize,
-    /// The member that does not get it.
-    pub(super) except: Option<usize>,
-    pub(super) began: usize,
-    /// The step in which its publisher was answered.
-    pub(super) ended: usize,
-    pub(super) result: Option<Result<usize, bool>>,
-}
-
-#[derive(Default)]
-pub(super) struct Notes {
-    pub(super) step: usize,
-    pub(super) members: Vec<Member>,
-    pub(super) said: Vec<Said>,
-    /// What was heard, by hub, room and position.
-    pub(super) positioned: BTreeMap<(usize, usize, u64), String>,
-    /// Steps in which a hub may have lost messages, by hub.
-    pub(super) losses: Vec<Vec<usize>>,
-    /// Steps in which nothing was on its way.
-    pub(super) rests: Vec<usize>,
-}
-
-pub(super) struct World {
-    pub(super) rng: Rng,
-    pub(super) executor: Executor,
-    pub(super) time: VirtualTime,
-    pub(super) hubs: Vec<Hub>,
-    pub(super) engine: Engine,
-    pub(super) notes: Rc<RefCell<Notes>>,
+struct World {
+    rng: Rng,
+    executor: Executor,
+    time: VirtualTime,
+    hubs: Vec<Hub>,
+    engine: Engine,
+    notes: Rc<RefCell<Notes>>,
     /// What may wait for neither the engine nor time.
-    pub(super) verbs: Vec<TaskId>,
-    pub(super) deaf: BTreeSet<usize>,
+    verbs: Vec<TaskId>,
+    deaf: BTreeSet<usize>,
     /// Readers that wait: the hub, the room, and the task.
-    pub(super) waits: Vec<(usize, usize, TaskId)>,
-}
-
-/// Which hub counts a room: the engine does where it keeps messages.
-fn counter(hub: usize, room: usize) -> usize {
-    if name(room) == KEEPS { NEVER } else { hub }
-}
-
-pub(super) fn name(room: usize) -> String {
-    format!("room {room}")
+    waits: Vec<(usize, usize, TaskId)>,
 }
 
 impl World {
@@ -125,7 +77,7 @@ impl World {
                 .write_timeout(Duration::from_secs(rng.u64(1..12)));
             let (hub, manager) = Hub::new(config).expect("a valid configuration");
             executor.spawn(manager);
-            executor.spawn(engine.add(&hub));
+            executor.spawn(drive(&mut engine, &hub));
             hubs.push(hub);
         }
         let notes = Notes { losses: vec![Vec::new(); hubs.len()], ..Notes::default() };
@@ -136,7 +88,7 @@ impl World {
     }
 
     fn step(&mut self) {
-        self.notes.borrow_mut().step += 1;
+        self.count_step();
         match self.rng.u8(..100) {
             0..=29 => {
                 for _ in 0..self.rng.u8(1..8) {
@@ -156,9 +108,11 @@ impl World {
             93 => self.advance(),
             94 => self.lose(),
             95 => self.forget(),
-            96 => {
+            96 => self.pass_over(),
+            97 => {
                 event!("the engine restarts");
                 self.engine.restart();
+                self.notes.borrow_mut().restarts += 1;
                 (0..self.hubs.len()).for_each(|nth| self.lose_hub(nth));
                 (0..self.hubs.len()).for_each(|nth| self.engine.connect(nth));
             }
@@ -170,6 +124,13 @@ impl World {
         }
     }
 
+    fn count_step(&mut self) -> usize {
+        let mut notes = self.notes.borrow_mut();
+        notes.step += 1;
+        self.engine.log.step.set(notes.step);
+        notes.step
+    }
+
     fn connect(&mut self) {
         if self.notes.borrow().members.len() >= CLIENTS_MAX {
             return;
@@ -177,52 +138,29 @@ impl World {
         let (hub, room) = (self.rng.usize(..self.hubs.len()), self.rng.usize(..ROOMS));
         let nth = self.notes.borrow().members.len();
         let since = self.since(hub, room);
-        let counts = since.is_some();
-        self.notes.borrow_mut().members.push(Member { hub, counts, ..Member::default() });
-        event!("client {nth} asks hub {hub} for room {room} since {since:?}");
-        let (at, hub, notes) = (hub, self.hubs[hub].clone(), Rc::clone(&self.notes));
-        self.executor.spawn(async move {
-            let mut admission = Admission::anonymous().room(name(room));
-            if let Some(since) = since {
-                admission = admission.since(since);
-            }
-            let subscribed = hub.subscribe(admission).await;
-            drop(hub);
-            let Ok(mut subscription) = subscribed else { return };
-            {
-                let mut notes = notes.borrow_mut();
-                let step = notes.step;
-                notes.members[nth].client = Some(subscription.client().clone());
-                notes.members[nth].stays.push((room, step, NEVER));
-                event!("client {nth} is in");
-            }
-            let mut position = subscription.position();
-            loop {
-                match subscription.next().await {
-                    Ok(message) => {
-                        let text = message.as_text().expect("text").to_owned();
-                        event!("client {nth} hears {text}");
-                        let mut notes = notes.borrow_mut();
-                        let now = subscription.position();
-                        if now != position {
-                            position = now;
-                            let key = (counter(at, room), room, now.expect("it is told positions"));
-                            let other = notes.positioned.insert(key, text.clone());
-                            let is_same = other.is_none_or(|other| other == text);
-                            assert!(
-                                is_same,
-                                "client {nth} hears {text} where others have heard another message"
-                            );
-                        }
-                        notes.members[nth].heard.push(text);
-                    }
-                    Err(reason) => {
-                        notes.borrow_mut().members[nth].ended = Some(reason);
-                        return;
-                    }
-                }
-            }
-        });
+        let kind = match since {
+            None => Kind::Plain,
+            Some(_) if self.rng.bool() => Kind::Numbered,
+            Some(_) => Kind::Counting,
+        };
+        let mut member = Member::new(hub, kind);
+        if let (Some(Since::Position(position)), KEEPS) = (since, &*name(room)) {
+            let restarts = self.notes.borrow().restarts;
+            member.whole = self.engine.whole().map(|whole| (whole, restarts));
+            member.begins.0 = Some(position);
+        }
+        self.notes.borrow_mut().members.push(member);
+        event!("client {nth}, {kind:?}, asks hub {hub} for room {room} since {since:?}");
+        let (hub, notes) = (self.hubs[hub].clone(), Rc::clone(&self.notes));
+        let mut admission = Admission::anonymous().room(name(room));
+        if let Some(since) = since {
+            admission = admission.since(since);
+        }
+        if kind == Kind::Counting {
+            self.executor.spawn(count(hub, notes, nth, room, admission));
+        } else {
+            self.executor.spawn(read(hub, notes, nth, room, admission));
+        }
     }
 
     /// Where a client begins that counts: often where another one has ended.
@@ -245,6 +183,9 @@ impl World {
             return;
         }
         let (nth, room) = (self.rng.usize(..count), self.rng.usize(..ROOMS));
+        if self.notes.borrow().members[nth].is_counting() {
+            return;
+        }
         let Some(client) = self.notes.borrow().members[nth].client.clone() else { return };
         if std::mem::replace(&mut self.notes.borrow_mut().members[nth].moves, true) {
             return;
@@ -371,6 +312,17 @@ impl World {
         self.lose_hub(nth);
     }
 
+    /// One message does not reach a hub; the next one tells it so.
+    fn pass_over(&mut self) {
+        let nth = self.rng.usize(..self.hubs.len());
+        if self.engine.pass_over(nth, &mut self.rng) {
+            event!("a message passes hub {nth} over");
+            let mut notes = self.notes.borrow_mut();
+            let step = notes.step;
+            notes.losses[nth].push(step);
+        }
+    }
+
     fn forget(&mut self) {
         let nth = self.rng.usize(..self.hubs.len());
         event!("the engine forgets hub {nth}");
@@ -413,10 +365,8 @@ impl World {
             while self.executor.tick(&mut self.rng) {}
         }
         self.rest();
-        let mut notes = self.notes.borrow_mut();
-        notes.step += 1;
-        let step = notes.step;
-        notes.rests.push(step);
+        let step = self.count_step();
+        self.notes.borrow_mut().rests.push(step);
     }
 
     fn advance(&mut self) {
@@ -463,6 +413,72 @@ impl World {
     }
 }
 
+/// A client that is told positions, or that hears without any.
+async fn read(hub: Hub, notes: Rc<RefCell<Notes>>, nth: usize, room: usize, admission: Admission) {
+    let subscribed = hub.subscribe(admission).await;
+    drop(hub);
+    let Ok(mut subscription) = subscribed else { return };
+    enter(&notes, nth, room, subscription.client());
+    let mut position = subscription.position();
+    notes.borrow_mut().members[nth].begins.1 = position;
+    loop {
+        match subscription.next().await {
+            Ok(message) => {
+                let text = message.as_text().expect("text").to_owned();
+                let now = subscription.position();
+                let is_placed = std::mem::replace(&mut position, now) != now;
+                notes.borrow_mut().hear(nth, room, now.filter(|_| is_placed), text);
+            }
+            Err(reason) => {
+                notes.borrow_mut().members[nth].ended = Some(reason);
+                return;
+            }
+        }
+    }
+}
+
+/// A client that counts, as a WebSocket with `since` does.
+async fn count(hub: Hub, notes: Rc<RefCell<Notes>>, nth: usize, room: usize, admission: Admission) {
+    let admitted = registration::admit(&hub, admission, ClientKind::WebSocket).await;
+    drop(hub);
+    let Ok(Admitted { registered, client, begin, .. }) = admitted else { return };
+    registered.queue.set_program();
+    registered.queue.open(None);
+    enter(&notes, nth, room, &client);
+    drop(client);
+    let mut position = begin.expect("it counts").position;
+    notes.borrow_mut().members[nth].begins.1 = Some(position);
+    loop {
+        let taken = poll_fn(|cx| {
+            let taken = registered.queue.poll_take(cx);
+            registered.queue.take_request().into_iter().for_each(|id| registered.request_more(id));
+            taken
+        });
+        match taken.await {
+            Ok(Taken { message, .. }) => {
+                position += 1;
+                let text = message.as_text().expect("text").to_owned();
+                notes.borrow_mut().hear(nth, room, Some(position), text);
+            }
+            Err(reason) => {
+                event!("client {nth} is closed: {reason:?}");
+                notes.borrow_mut().members[nth].ended = Some(reason);
+                return;
+            }
+        }
+    }
+}
+
+/// A client is a member of its first room.
+fn enter(notes: &RefCell<Notes>, nth: usize, room: usize, client: &Client) {
+    event!("client {nth} is in");
+    let mut notes = notes.borrow_mut();
+    let (step, restarts) = (notes.step, notes.restarts);
+    notes.members[nth].whole.take_if(|(_, before)| *before != restarts);
+    notes.members[nth].client = Some(client.clone());
+    notes.members[nth].stays.push((room, step, NEVER));
+}
+
 fn run(rng: &mut Rng) -> Stats {
     let mut world = World::new(rng.fork());
     for nth in 0..world.rng.usize(50..400) {
@@ -475,7 +491,7 @@ fn run(rng: &mut Rng) -> Stats {
         }
     }
     world.end();
-    check(&world);
+    check(&world.hubs, &world.engine, &world.notes.borrow());
     let stats = world.hubs.iter().map(Hub::stats).max_by_key(|stats| stats.recipients);
     let World { mut executor, mut rng, hubs, notes, engine, .. } = world;
     for hub in &hubs {

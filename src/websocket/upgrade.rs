@@ -11,13 +11,13 @@ use sha1::{Digest as _, Sha1};
 
 use crate::config::Config;
 use crate::connection::refuse::{LastResponse, count_refusal};
-use crate::connection::registration::{Admitted, Registering};
+use crate::connection::registration::{Admitted, Registering, registration_timeout};
 use crate::error::Error;
 use crate::http1::cors::with_cors;
 use crate::http1::fields::{has_token, tokens};
 use crate::http1::origin;
 use crate::http1::origin::AllowOrigin;
-use crate::http1::response::{Response, allow, internal_error, request_timeout};
+use crate::http1::response::{Response, allow, internal_error};
 use crate::hub::handle::Hub;
 use crate::limits::admission::HandshakePermit;
 use crate::memory::budget::Charge;
@@ -64,7 +64,7 @@ impl PendingUpgrade<'_> {
         let counters = &hub.shared().counters;
         let Self { deadline, registering, .. } = &mut *self;
         let registered = deadline.within(Pin::new(registering)).await;
-        let admitted = match registered.unwrap_or_else(|| Err(request_timeout())) {
+        let admitted = match registered.unwrap_or_else(|| Err(registration_timeout(hub))) {
             Ok(admitted) => Admitted { inflates: self.agreement.is_some(), ..admitted },
             Err(response) => {
                 // Before the response is written, which takes as long as the peer likes: the client

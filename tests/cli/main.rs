@@ -18,8 +18,10 @@ mod pipe;
 mod platforms;
 mod raspberry;
 mod redis;
+mod redis_faults;
 mod redis_history;
 mod redis_server;
+mod redis_wire;
 #[cfg(target_os = "linux")]
 mod restart;
 #[cfg(target_os = "linux")]

@@ -42,7 +42,7 @@ pub(crate) fn metric(address: &str, name: &str) -> u64 {
     number(&metrics(address), &format!("\n{name} ")).expect(name)
 }
 
-fn is_up(address: &str) {
+pub(crate) fn is_up(address: &str) {
     eventually("connected", || metric(address, "hublet_redis_connected") == 1);
 }
 

@@ -1,6 +1,6 @@
 //! A Redis or Valkey server of one test.
 
-use std::io::{Read, Write};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
@@ -62,19 +62,79 @@ impl RedisServer {
     }
 
     pub(crate) fn try_query(&self, words: &[&str]) -> std::io::Result<String> {
+        let words: Vec<_> = words.iter().map(|word| word.as_bytes()).collect();
+        self.try_query_bytes(&words)
+    }
+
+    pub(crate) fn try_query_bytes(&self, words: &[&[u8]]) -> std::io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(DEADLINE))?;
-        let mut command = format!("*{}\r\n", words.len());
-        for word in words {
-            command.push_str(&format!("${}\r\n{word}\r\n", word.len()));
-        }
         // The answer to QUIT is the last.
-        command.push_str("*1\r\n$4\r\nQUIT\r\n");
-        stream.write_all(command.as_bytes())?;
+        stream.write_all(&[command(words), command(&[b"QUIT"])].concat())?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
         let answer = String::from_utf8_lossy(&answer).into_owned();
         Ok(answer.strip_suffix("+OK\r\n").unwrap_or(&answer).to_owned())
+    }
+
+    /// Hears all channels that match a pattern.
+    pub(crate) fn listen(&self, pattern: &str) -> Ear {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it accepts");
+        stream.set_read_timeout(Some(DEADLINE)).expect("set");
+        stream.write_all(&command(&[b"PSUBSCRIBE", pattern.as_bytes()])).expect("sent");
+        let mut ear = Ear(BufReader::new(stream));
+        assert_eq!(ear.strings(2)[0], b"psubscribe");
+        ear.line();
+        ear
+    }
+}
+
+/// A command as the server reads it.
+fn command(words: &[&[u8]]) -> Vec<u8> {
+    let mut command = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        command.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+        command.extend_from_slice(word);
+        command.extend_from_slice(b"\r\n");
+    }
+    command
+}
+
+/// A client of the server that hears channels.
+pub(crate) struct Ear(BufReader<TcpStream>);
+
+impl Ear {
+    /// The next message that is no probe of a hub: its channel and its bytes.
+    pub(crate) fn hears(&mut self) -> (String, Vec<u8>) {
+        loop {
+            let [kind, _, channel, payload] = self.strings(4).try_into().expect("four");
+            assert_eq!(kind, b"pmessage");
+            let channel = String::from_utf8(channel).expect("text");
+            if !channel.contains("\u{1}hub:") {
+                return (channel, payload);
+            }
+        }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).expect("a line");
+        line
+    }
+
+    /// The first strings of a list.
+    fn strings(&mut self, count: usize) -> Vec<Vec<u8>> {
+        assert!(self.line().starts_with('*'));
+        let string = |_| {
+            let line = self.line();
+            let length: Option<usize> =
+                line.strip_prefix('$').and_then(|length| length.trim_end().parse().ok());
+            let mut bytes = vec![0; 2 + length.unwrap_or_else(|| panic!("{line:?}"))];
+            self.0.read_exact(&mut bytes).expect("so many bytes");
+            bytes.truncate(bytes.len() - 2);
+            bytes
+        };
+        (0..count).map(string).collect()
     }
 }
 

@@ -32,19 +32,19 @@ fn a_join_that_waits_is_refused_once_the_backplane_is_lost() {
     let (link, _outbox) = link();
     link.set_up();
     let mut subscriptions = Subscriptions::new(Arc::clone(&link), &Arc::default());
-    subscriptions.on_event(LinkEvent::Up, |_| false);
+    subscriptions.on_event(LinkEvent::Up, |_| false, |_| false);
     let (command, mut answer) = join("news");
-    assert!(subscriptions.admit(command).is_none(), "it waits");
+    assert!(subscriptions.admit(command, false).is_none(), "it waits");
     let topic = Topic::Room("news".into());
     assert_eq!(link.take_wishes().collect::<Vec<_>>(), [(topic.clone(), Wish::Subscribed)]);
     assert!(block_on(poll_once(&mut answer)).is_none());
     let (taken, is_taken) = reply();
-    let (ready, unused) = subscriptions.on_event(LinkEvent::Down(taken), |_| false);
+    let (ready, unused) = subscriptions.on_event(LinkEvent::Down(taken), |_| false, |_| false);
     assert_eq!((ready.len(), unused), (0, vec![topic]));
     assert!(matches!(block_on(poll_once(answer)), Some(Some(Err(Refusal::Away)))));
     assert_eq!(block_on(is_taken), Some(()));
     let (command, answer) = join("news");
-    assert!(subscriptions.admit(command).is_none(), "it is refused");
+    assert!(subscriptions.admit(command, false).is_none(), "it is refused");
     assert!(matches!(block_on(answer), Some(Err(Refusal::Away))));
 }
 
