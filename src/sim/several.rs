@@ -426,8 +426,8 @@ async fn read(hub: Hub, notes: Rc<RefCell<Notes>>, nth: usize, room: usize, admi
             Ok(message) => {
                 let text = message.as_text().expect("text").to_owned();
                 let now = subscription.position();
-                let is_placed = std::mem::replace(&mut position, now) != now;
-                notes.borrow_mut().hear(nth, room, now.filter(|_| is_placed), text);
+                let is_new = std::mem::replace(&mut position, now) != now;
+                notes.borrow_mut().hear(nth, room, now.filter(|_| is_new), text);
             }
             Err(reason) => {
                 notes.borrow_mut().members[nth].ended = Some(reason);

@@ -63,11 +63,11 @@ fn check_positions(engine: &Engine, notes: &Notes) {
 /// A reader that comes from another hub begins where it was, unless messages of that were kept no more
 /// when it came, or are while it waits to be let in.
 fn check_begin(nth: usize, member: &Member) {
-    let ((Some(since), Some(told)), Some((whole, _))) = (member.begins, &member.whole) else {
+    let ((Some(since), Some(begin)), Some((whole, _))) = (member.begins, &member.whole) else {
         return;
     };
-    if whole.contains(&since) && told < since {
-        panic!("client {nth} has heard {since}, and is told that its hub has heard {told}");
+    if whole.contains(&since) && begin < since {
+        panic!("client {nth} has heard {since}, and begins at {begin}");
     }
 }
 

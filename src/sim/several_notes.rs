@@ -103,8 +103,8 @@ impl Notes {
     pub(super) fn hear(&mut self, nth: usize, room: usize, position: Option<u64>, text: String) {
         event!("client {nth} hears {text} at {position:?}");
         if let Some(position) = position {
-            let place = (counter(self.members[nth].hub, room), room, position);
-            let other = self.positioned.insert(place, text.clone());
+            let key = (counter(self.members[nth].hub, room), room, position);
+            let other = self.positioned.insert(key, text.clone());
             assert!(
                 other.is_none_or(|other| other == text),
                 "client {nth} hears {text} where others have heard another message"

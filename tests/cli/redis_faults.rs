@@ -119,26 +119,22 @@ fn the_pauses_between_tries_double_up_to_five_seconds() {
 fn a_server_that_is_deaf_is_lost() {
     let (url, events) = serve(|_, words| Some(answer(words)));
     let (mut server, address) = Server::start(&["--redis", &url]);
-    let begin = connection(&events);
     is_up(&address);
+    eventually("lost, and back", || metric(&address, "hublet_redis_gaps_total") == 1);
     assert!(server.logged("is away").contains("nothing is heard"));
-    let next = connection(&events);
-    assert!((19..30).contains(&(next - begin).as_secs()), "{:?}", next - begin);
-    let (mut probed, mut own) = (None, None);
-    // What came before the second connection is taken, and some of what came after it.
-    eventually("the second subscription", || {
-        for (when, words) in events.try_iter() {
-            let Some(words) = words else { continue };
-            if words[0] == "SUBSCRIBE" && words[1].contains("\u{1}hub:") {
-                own.get_or_insert((when, words[1].clone()));
-            }
-            if words[0] == "PUBLISH" {
-                probed.get_or_insert((when, words[1].clone()));
-            }
-        }
-        own.is_some()
-    });
-    assert_eq!(metric(&address, "hublet_redis_gaps_total"), 1);
+    let events: Vec<_> = events.try_iter().collect();
+    let connections: Vec<_> = events.iter().filter(|(_, words)| words.is_none()).collect();
+    let time = |event: &(Instant, _)| (event.0 - connections[0].0).as_secs();
+    assert!((19..30).contains(&time(connections[1])), "{events:?}");
+    let is = |command: &str, words: &Words| words[0] == command && words[1].contains("\u{1}hub:");
+    let find = |command: &str| {
+        let is = |words: &Option<Words>| words.as_ref().is_some_and(|words| is(command, words));
+        events.iter().find(|(_, words)| is(words)).expect(command)
+    };
+    let (own, probe) = (find("SUBSCRIBE"), find("PUBLISH"));
+    let channel = |event: &(Instant, Option<Words>)| event.1.as_ref().map(|words| words[1].clone());
+    assert_eq!(channel(own), channel(probe), "to its own channel");
+    assert!((9..15).contains(&time(probe)), "{events:?}");
 }
 
 /// The probe goes to the hub's own channel after 10 s in which nothing was heard, and any message is

@@ -160,8 +160,11 @@ fn keys_have_the_documented_names_and_ages() {
     let run = info(&redis, "server", "run_id");
     let _clients =
         ["/ws/news", "/ws/news", "/ws/sports"].map(|path| Client::connect(&address, path));
-    let last = (0..5).map(|nth| post(&address, "/pub/news", &format!("{nth}")).body).last();
-    let last = last.and_then(|body| number(&body, "\"position\":")).expect("a position");
+    let mut last = None;
+    for nth in 0..5 {
+        last = number(&post(&address, "/pub/news", &nth.to_string()).body, "\"position\":");
+    }
+    let last = last.expect("a position");
     let count = format!("hublet:\u{1}count:{run}:news");
     let log = format!("hublet:\u{1}log:{run}:news");
     assert_eq!(redis.ask(&format!("GET {count}")).lines().nth(1), Some(&*last.to_string()));
