@@ -1,7 +1,9 @@
 //! What a hub counts.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::sync::AtomicU64;
 
 use http::{Method, Request, StatusCode};
 

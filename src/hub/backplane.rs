@@ -6,7 +6,7 @@
 //! which topics the hub has members of. It knows no engine, and it never waits for the driver.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use crate::hub::link_event::{TopicState, Wish};
 use crate::hub::reply::reply;
 use crate::hub::topic::Topic;
 use crate::message::Message;
+use crate::sync::AtomicU64;
 use crate::time::timer_list::Tick;
 
 /// How long the engine may be away before the hub counts as ill.

@@ -1,13 +1,14 @@
 //! The hub's counters in the format of Prometheus (text format 0.0.4).
 
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use http::StatusCode;
 
 use crate::http1::response::Response;
 use crate::hub::handle::Hub;
 use crate::stats::{Counters, RefusalReason, Requested, Stats};
+use crate::sync::AtomicU64;
 
 /// A metric with one value: its name without the prefix, its help text, and how to read it. The
 /// name of a counter, which only grows, ends in `_total`, as is the custom of Prometheus.

@@ -4,13 +4,14 @@ use std::env;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use fastrand::Rng;
 
 use crate::sim::journal;
 use crate::stats::Stats;
+use crate::sync::AtomicU64;
 
 /// Seeds between two lines that say how far a sweep has come that keeps going.
 const PROGRESS: u64 = 10_000;

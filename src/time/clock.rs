@@ -16,8 +16,17 @@ pub(crate) use crate::time::virtual_time::{Timer, now};
 
 /// The wall clock, in seconds since 1970; 0 if it is set to an earlier time.
 pub(crate) fn unix_seconds() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
+    // On 32 bits the standard library ends with the year 2037.
+    #[cfg(all(target_os = "linux", target_pointer_width = "32"))]
+    return rustix::time::clock_gettime(rustix::time::ClockId::Realtime)
+        .tv_sec
+        .try_into()
+        .unwrap_or(0);
+    #[cfg(not(all(target_os = "linux", target_pointer_width = "32")))]
+    {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        since.map_or(0, |since| since.as_secs())
+    }
 }
 
 /// When a file was written last, since 1970; `None` if it cannot be seen.

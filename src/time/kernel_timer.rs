@@ -32,7 +32,8 @@ impl KernelTimer {
         const MOST: Duration = Duration::from_secs(365 * 86_400);
         let wait = wait.clamp(LEAST, MOST);
         let once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let wait = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() };
+        // Both fields are as wide as in the C library of the target; a year fits.
+        let wait = Timespec { tv_sec: wait.as_secs() as _, tv_nsec: wait.subsec_nanos() as _ };
         let times = Itimerspec { it_interval: once, it_value: wait };
         // Fails only for a descriptor that is no timer, or a time out of range
         // (timerfd_settime(2)).

@@ -11,7 +11,9 @@ mod hostile;
 mod lines;
 mod listen;
 mod log;
+mod manual;
 mod overflow;
+mod packages;
 #[path = "../peer/mod.rs"]
 mod peer;
 mod pipe;
@@ -400,7 +402,7 @@ fn environment_sets_options_without_a_flag() {
 
 #[test]
 fn help_names_every_flag_and_its_variable() {
-    let output = run(&mut hublet(&["--help"]));
+    let output = run(&mut hublet(&["--help", "all"]));
     assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
     let help = String::from_utf8(output.stdout).expect("text");
     let flags: Vec<_> = help
@@ -426,7 +428,7 @@ fn help_names_every_flag_and_its_variable() {
 
 #[test]
 fn page_of_the_command_line_quotes_the_help() {
-    let mut help = String::from_utf8(run(&mut hublet(&["--help"])).stdout).expect("text");
+    let mut help = String::from_utf8(run(&mut hublet(&["--help", "all"])).stdout).expect("text");
     if cfg!(feature = "tls") {
         // The flags of hublet-tls have a block of their own.
         let (begin, end) = (help.find("  --tls-cert"), help.find("  --no-echo"));

@@ -14,7 +14,9 @@ pub(crate) fn ready() {
 pub(crate) fn reloading() {
     use rustix::time::{ClockId, clock_gettime};
     let now = clock_gettime(ClockId::Monotonic);
-    let micros = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
+    // Rustix has 32 or 64 bits for the nanoseconds, as the C library of the target does.
+    let since = std::time::Duration::try_from(now).unwrap_or_default();
+    let micros = since.as_micros();
     notify(&format!("RELOADING=1\nMONOTONIC_USEC={micros}\n"));
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use event_listener::Event;
 use futures_lite::future::or;
@@ -131,7 +131,13 @@ impl TokenClock {
 
 /// The time since 1970; nothing, where the clock stands before.
 pub(crate) fn unix_time() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    // On 32 bits the standard library ends with the year 2037.
+    #[cfg(all(target_os = "linux", target_pointer_width = "32"))]
+    return rustix::time::clock_gettime(rustix::time::ClockId::Realtime)
+        .try_into()
+        .unwrap_or_default();
+    #[cfg(not(all(target_os = "linux", target_pointer_width = "32")))]
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
 #[cfg(test)]

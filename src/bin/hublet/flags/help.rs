@@ -5,7 +5,24 @@ use std::fmt::Write as _;
 use crate::flags::options::Options;
 use crate::flags::table::FLAGS;
 
-pub(super) fn help() -> String {
+/// The flags that most need; `--help all` has the rest.
+pub(super) const COMMON: [&str; 12] = [
+    "listen",
+    "allow-origin",
+    "allow-host",
+    "trusted-proxy",
+    "token-file",
+    "publish-token-file",
+    "admin-token-file",
+    "jwt-secret-file",
+    "max-memory",
+    "history",
+    "env-file",
+    "log",
+];
+
+/// The text, with all flags or with those that most need.
+pub(super) fn help(all: bool) -> String {
     let mut help = String::from(
         "hublet: a small WebSocket server; a message sent to a room goes to everyone in it\n\n\
          Usage: hublet [FLAGS]\n\n\
@@ -20,7 +37,7 @@ pub(super) fn help() -> String {
          Without /{room} the room is main.\n\n",
     );
     let mut defaults = Options::default();
-    for flag in FLAGS {
+    for flag in FLAGS.iter().filter(|flag| all || COMMON.contains(&flag.name)) {
         let default = flag.sets.show(&mut defaults);
         let default = if default.is_empty() { default } else { format!(" (default: {default})") };
         let repeats = if flag.sets.list().is_some() {
@@ -39,19 +56,25 @@ pub(super) fn help() -> String {
     }
     help.push_str(
         "  --health\n      ask the hub at --listen whether it serves; exit code 0 if it does, \
-         1 if not\n  --version\n  --help\n\n\
+         1 if not\n  --version\n  --help [all]\n      the flags that most need; with the word all every flag\n\n\
          BYTES is a number, also with k or m (1,024-based). TIME is a number with ms, s, m or h.\n\
-         The variable in brackets does the same as the flag; the flag wins.\n\
-         Each token and key may be given twice, by its flag or its file, to change from one to the \
-         other: both are accepted. The variable of a file takes two with a comma.\n\
-         SIGTERM and SIGINT shut down gracefully: queued messages are written, then clients are closed \
-         with 1012. A second one stops at once.\n\
-         SIGUSR2 restarts: the process becomes the binary that lies at its path now, reads every file \
-         anew, and keeps its clients. If the new binary does not take the flags, nothing changes.\n\
-         SIGHUP shuts down if a standard stream is a terminal, and else restarts. A SIGHUP that is \
-         ignored at the start (nohup) stays ignored.\n\
-         Exit codes: 0 after a graceful shutdown, 1 after a failure or a second signal, 2 for a \
-         flag or value that is not allowed.\n",
+         The variable in brackets does the same as the flag; the flag wins.\n",
     );
+    if all {
+        help.push_str(REST);
+    }
     help
 }
+
+/// What `--help all` says behind the flags.
+const REST: &str = "\
+    Each token and key may be given twice, by its flag or its file, to change from one to the \
+    other: both are accepted. The variable of a file takes two with a comma.\n\
+    SIGTERM and SIGINT shut down gracefully: queued messages are written, then clients are closed \
+    with 1012. A second one stops at once.\n\
+    SIGUSR2 restarts: the process becomes the binary that lies at its path now, reads every file \
+    anew, and keeps its clients. If the new binary does not take the flags, nothing changes.\n\
+    SIGHUP shuts down if a standard stream is a terminal, and else restarts. A SIGHUP that is \
+    ignored at the start (nohup) stays ignored.\n\
+    Exit codes: 0 after a graceful shutdown, 1 after a failure or a second signal, 2 for a \
+    flag or value that is not allowed.\n";

@@ -200,7 +200,10 @@ fn given(arguments: impl IntoIterator<Item = OsString>) -> Result<Given, Failure
     let (mut health, mut takes) = (false, None);
     while let Some(argument) = parser.next().map_err(usage)? {
         match argument {
-            Long("help") | Short('h') => return Ok(Given::Action(Action::Print(help()))),
+            Long("help") | Short('h') => {
+                let all = matches!(parser.next(), Ok(Some(Value(word))) if word == "all");
+                return Ok(Given::Action(Action::Print(help(all))));
+            }
             Long("version") | Short('V') => {
                 let version = format!("hublet {}\n", env!("CARGO_PKG_VERSION"));
                 return Ok(Given::Action(Action::Print(version)));

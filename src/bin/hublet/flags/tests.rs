@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hublet::HistoryRule;
 
+use crate::flags::help::COMMON;
 use crate::flags::options::Options;
 use crate::flags::parse::{Action, parse};
 use crate::flags::table::FLAGS;
@@ -356,11 +357,24 @@ fn unknown_variable_is_reported() {
 
 #[test]
 fn help_names_every_flag_its_variable_and_its_default() {
-    let help = parsed(&[], &["--help"]).expect_err("help");
+    let help = parsed(&[], &["--help", "all"]).expect_err("help");
     for flag in FLAGS {
         let line = format!("\n  {}\n", format!("--{} {}", flag.name, flag.value).trim_end());
         assert!(help.contains(&line), "{}", flag.name);
         assert!(help.contains(&format!("[{}]", flag.variable())), "{}", flag.name);
     }
     assert!(help.contains("(default: 127.0.0.1:8080)") && help.contains("(default: 64k)"));
+}
+
+#[test]
+fn help_without_a_word_has_twelve_flags_of_the_table() {
+    let help = parsed(&[], &["--help"]).expect_err("help");
+    let named: Vec<_> = FLAGS.iter().filter(|flag| help.contains(&format!("[{}]", flag.variable()))).collect();
+    let shown: Vec<_> = FLAGS.iter().filter(|flag| COMMON.contains(&flag.name)).collect();
+    assert_eq!(shown.len(), 12);
+    for flag in shown {
+        assert!(help.contains(&format!("[{}]", flag.variable())), "{}", flag.name);
+    }
+    assert_eq!(named.len(), 12, "{help}");
+    assert!(help.contains("--help [all]"));
 }

@@ -1,0 +1,235 @@
+#!/usr/bin/env python3
+"""Tries a static binary as it is shipped, for any processor, by nothing but its port.
+
+    tests/boxes.py BINARY [EMULATOR]
+
+EMULATOR is a program of qemu-user, like qemu-mips; none for a binary of this machine. The binary
+serves, two clients meet, a POST and a reader of events too, kept messages are read by position, the
+arithmetic of --max-memory adds up, --health answers, a drain ends with 1012 and exit code 0. With
+libfaketime it does so in 2040, when a second of 32 bits has run over. Exits with 1 at the first
+thing that is not so. A restart by SIGUSR2 is not tried here: an emulated process cannot execute a
+binary of the other processor.
+"""
+
+import base64
+import glob
+import hashlib
+import hmac
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+# A wait for anything that the hub does, in seconds. An emulator on a busy machine is slow.
+WAIT = 60
+
+# The first second that a signed number of 32 bits does not reach.
+END_OF_32_BITS = 2**31
+
+KEY = b"the key of a test, of 32 bytes at least"
+
+
+def check(is_so, what):
+    if not is_so:
+        sys.exit(f"not so: {what}")
+    print(f"ok: {what}", flush=True)
+
+
+class Hub:
+    """A process of the binary, and where it listens."""
+
+    def __init__(self, command, *flags, environment=None):
+        self.process = subprocess.Popen(
+            [*command, "--listen", "127.0.0.1:0", *flags],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=dict(os.environ, **(environment or {})),
+        )
+        line = self.process.stdout.readline()
+        if not line.startswith("listening on "):
+            sys.exit(f"no hub: {line!r}\n{self.process.communicate()[1]}")
+        host, _, port = line.split()[-1].rpartition(":")
+        self.address = (host, int(port))
+
+    def socket(self):
+        return socket.create_connection(self.address, timeout=WAIT)
+
+    def request(self, method, path, body=b"", **headers):
+        """The status, the headers and the body of an answer."""
+        with self.socket() as stream:
+            stream.sendall(head(method, path, body, {"Connection": "close", **headers}) + body)
+            answer = b""
+            while piece := stream.recv(65536):
+                answer += piece
+        top, _, rest = answer.partition(b"\r\n\r\n")
+        return int(top.split()[1]), top.decode(), rest
+
+    def drain(self):
+        self.process.send_signal(signal.SIGTERM)
+
+    def end(self):
+        """The exit code and the log of a hub that drains."""
+        _, log = self.process.communicate(timeout=WAIT)
+        return self.process.returncode, log
+
+
+def head(method, path, body, headers):
+    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1"]
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+class Client:
+    """A WebSocket."""
+
+    def __init__(self, hub, path):
+        self.stream = hub.socket()
+        self.read = self.stream.makefile("rb")
+        key = base64.b64encode(os.urandom(16)).decode()
+        upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec_WebSocket_Version": "13"}
+        self.stream.sendall(head("GET", path, b"", {**upgrade, "Sec_WebSocket_Key": key}))
+        self.status = int(self.read.readline().split()[1])
+        answer = {}
+        while (line := self.read.readline()).strip():
+            name, _, value = line.decode().partition(":")
+            answer[name.lower()] = value.strip()
+        if self.status == 101:
+            accept = hashlib.sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()
+            assert answer["sec-websocket-accept"] == base64.b64encode(accept).decode()
+
+    def say(self, text):
+        data, mask = text.encode(), os.urandom(4)
+        length = len(data)
+        size = bytes([128 | length]) if length < 126 else bytes([254]) + length.to_bytes(2, "big")
+        masked = bytes(byte ^ mask[at % 4] for at, byte in enumerate(data))
+        self.stream.sendall(b"\x81" + size + mask + masked)
+
+    def hears(self):
+        """The text of the next message, or the code of a close."""
+        first, length = self.read.read(2)
+        if length == 126:
+            length = int.from_bytes(self.read.read(2), "big")
+        data = self.read.read(length)
+        return int.from_bytes(data[:2], "big") if first == 0x88 else data.decode()
+
+
+def token(end):
+    """A JSON Web Token that ends at a second."""
+    parts = [{"alg": "HS256", "typ": "JWT"}, {"sub": "ann", "exp": end, "publish": ["*"]}]
+    text = ".".join(encoded(json.dumps(part).encode()) for part in parts)
+    return text + "." + encoded(hmac.new(KEY, text.encode(), hashlib.sha256).digest())
+
+
+def encoded(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def events(hub, path):
+    """Lines of server-sent events, behind the head."""
+    stream = hub.socket()
+    stream.sendall(head("GET", path, b"", {}))
+    lines = stream.makefile("rb")
+    while lines.readline().strip():
+        pass
+    return (line.decode().strip() for line in lines)
+
+
+def serves(command):
+    hub = Hub(command, "--history", "*=10")
+    ann, bob = Client(hub, "/ws/news"), Client(hub, "/ws/news")
+    for text in ["hello", "x" * 1000]:
+        ann.say(text)
+        check(bob.hears() == text and ann.hears() == text, f"two clients meet, {len(text)} bytes")
+    reader = events(hub, "/sse/news?since=0")
+    # A first room counts from a random number below 2^52, so nearly always past 2^32.
+    status, _, body = hub.request("POST", "/pub/news", "grüße".encode())
+    check(status == 202 and bob.hears() == "grüße", "a POST reaches a client")
+    answer = json.loads(body[body.index(b"{") : body.rindex(b"}") + 1])
+    position = answer["position"]
+    said = []
+    while len(said) < 3:
+        line = next(reader)
+        if line.startswith("data:"):
+            said.append(line[5:].strip())
+    check(said == ["hello", "x" * 1000, "grüße"], "a reader of events gets what was kept")
+    _, top, body = hub.request("GET", f"/pub/news?since={position - 1}")
+    check(f"Hublet-Position: {position}" in top and "grüße".encode() in body,
+          f"a message is read by its position, {position}")
+    asked = [*command, "--listen", f"127.0.0.1:{hub.address[1]}", "--health"]
+    check(subprocess.run(asked, check=False).returncode == 0, "--health answers 0")
+    status, _, metrics = hub.request("GET", "/metrics")
+    check(status == 200 and b"\nhublet_messages_received_total 3\n" in metrics.replace(b"\r", b""),
+          "the metrics count three messages")
+    hub.drain()
+    check(bob.hears() == 1012, "a drain closes with 1012")
+    bob.stream.close()
+    ann.stream.close()
+    check(hub.end()[0] == 0, "and ends with exit code 0")
+    check(subprocess.run(asked, check=False, stderr=subprocess.DEVNULL).returncode == 1,
+          "--health answers 1 without a hub")
+
+
+def counts_memory(command, size, ceiling):
+    hub = Hub(command, "--max-memory", size)
+    hub.drain()
+    _, log = hub.end()
+    found = re.search(
+        r"memory: (\d+) bytes = (\d+) at start \+ \((\d+) clients \+ (\d+) handshakes\) x (\d+) "
+        r"\+ (\d+) for messages",
+        log,
+    )
+    total, start, clients, handshakes, each, messages = map(int, found.groups())
+    adds_up = start + (clients + handshakes) * each + messages
+    check(total == ceiling and abs(total - adds_up) <= each and clients > 0,
+          f"--max-memory {size} adds up to {adds_up} for {clients} clients")
+
+
+def goes_past_2038(command):
+    preload = glob.glob("/usr/lib/*/faketime/libfaketime.so.1")
+    if not preload:
+        if os.environ.get("REQUIRE_TEST_TOOLS"):
+            sys.exit("libfaketime is not installed")
+        print("skipped: 2040: libfaketime is not installed")
+        return
+    # Without the emulator nothing loads a library into a static binary.
+    future = {"LD_PRELOAD": preload[0], "FAKETIME": "@2040-01-01 00:00:00", "TZ": "UTC"}
+    hub = Hub(command, "--jwt-secret", KEY.decode(), environment=future)
+    _, top, _ = hub.request("GET", "/health")
+    date = re.search(r"(?i)^date: (.*)\r?$", top, re.MULTILINE)
+    check(date and " 2040 " in date[1], f"the date of an answer is in 2040: {date and date[1].strip()}")
+    year = 365 * 86_400
+    in_2040 = 2_208_988_800
+    for end, status in [(in_2040 + year, 101), (in_2040 - year // 2, 401), (END_OF_32_BITS - 1, 401)]:
+        seen = Client(hub, f"/ws/news?token={token(end)}").status
+        check(seen == status, f"a token that ends at {end} is answered {seen}")
+    hub.drain()
+    check(hub.end()[0] == 0, "and the hub of 2040 drains")
+
+
+def main():
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__)
+    binary = str(pathlib.Path(sys.argv[1]).resolve())
+    command = [*sys.argv[2:], binary]
+    start = time.monotonic()
+    version = subprocess.run([*command, "--version"], check=True, capture_output=True, text=True)
+    print(version.stdout.strip(), *command)
+    serves(command)
+    for size, ceiling in [("32m", 32 << 20), ("2047m", 2047 << 20), ("4095m", 4095 << 20)]:
+        counts_memory(command, size, ceiling)
+    if len(sys.argv) == 3:
+        goes_past_2038(command)
+    print(f"all is so, in {time.monotonic() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
