@@ -9,8 +9,7 @@ use crate::tools::{file, program};
 /// Writes the pages into a folder.
 fn pages(folder: &Folder) -> Option<()> {
     let python = program("python3")?;
-    let output =
-        run(Command::new(python).arg(file("deploy/pages.py")).arg(&folder.0).arg(HUBLET));
+    let output = run(Command::new(python).arg(file("deploy/pages.py")).arg(&folder.0).arg(HUBLET));
     succeeded(&output);
     Some(())
 }
@@ -47,7 +46,10 @@ fn man_page_and_completions_have_every_flag() {
     for flag in flags() {
         let escaped = flag.replace('-', "\\-");
         assert!(man.contains(&format!("\n.TP\n\\fB\\-\\-{escaped}\\fR")), "man: {flag}");
-        assert!(bash.contains(&format!("--{flag} ")) || bash.contains(&format!("--{flag}\"")), "{flag}");
+        assert!(
+            bash.contains(&format!("--{flag} ")) || bash.contains(&format!("--{flag}\"")),
+            "{flag}"
+        );
         assert!(zsh.contains(&format!("--{flag}[")), "zsh: {flag}");
         assert!(fish.contains(&format!(" -l {flag} ")), "fish: {flag}");
     }

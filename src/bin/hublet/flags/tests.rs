@@ -369,7 +369,8 @@ fn help_names_every_flag_its_variable_and_its_default() {
 #[test]
 fn help_without_a_word_has_twelve_flags_of_the_table() {
     let help = parsed(&[], &["--help"]).expect_err("help");
-    let named: Vec<_> = FLAGS.iter().filter(|flag| help.contains(&format!("[{}]", flag.variable()))).collect();
+    let named: Vec<_> =
+        FLAGS.iter().filter(|flag| help.contains(&format!("[{}]", flag.variable()))).collect();
     let shown: Vec<_> = FLAGS.iter().filter(|flag| COMMON.contains(&flag.name)).collect();
     assert_eq!(shown.len(), 12);
     for flag in shown {
