@@ -314,6 +314,10 @@ impl Config {
     pub const MAX_ROOMS: usize = 1024;
     /// Default of [`max_rooms_per_client`](Self#structfield.max_rooms_per_client): 8.
     pub const MAX_ROOMS_PER_CLIENT: usize = 8;
+    /// Prefixes of rooms that all clients of a hub hear together: 64. A client that wants another one is
+    /// refused ([`Admission::prefix`](crate::Admission::prefix)). Each takes less than 500 bytes, and
+    /// each publish compares the name of its room with all of them.
+    pub const MAX_PREFIXES: usize = 64;
     /// Default of [`history_bytes`](Self#structfield.history_bytes): 256 KiB.
     pub const HISTORY_BYTES: usize = 256 * 1024;
     /// Default of [`history_age`](Self#structfield.history_age): an hour.

@@ -16,3 +16,8 @@ pub(crate) const NAME_BYTES_MAX: usize = 128;
 pub fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
 }
+
+/// Whether the name of a room may begin so: at most as long as a name, without control characters.
+pub(crate) fn is_prefix(prefix: &str) -> bool {
+    prefix.is_empty() || is_name(prefix)
+}

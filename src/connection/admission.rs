@@ -26,6 +26,7 @@ use crate::rate::Rate;
 pub struct Admission {
     pub(crate) user: Option<Arc<str>>,
     pub(crate) rooms: Vec<Arc<str>>,
+    pub(crate) prefixes: Vec<Arc<str>>,
     pub(crate) protocol: Option<Arc<str>>,
     pub(crate) extension: Option<Arc<dyn Any + Send + Sync>>,
     pub(crate) since: Option<Since>,
@@ -141,6 +142,46 @@ impl Admission {
         }
         self.rooms.push(name.into());
         self
+    }
+
+    /// Has the client hear every room whose name begins so, also rooms that begin to exist later. A `*` at
+    /// the end stands for whatever follows, and may be left out: `sensor/*` is `sensor/`. An empty prefix
+    /// is for all rooms.
+    ///
+    /// The client is a recipient of what is published there, and no member: it is not listed, and a room
+    /// that only a prefix covers does not exist. It hears a message once, however many of its rooms and
+    /// prefixes are for it. Its messages have [labels](Self::labels).
+    ///
+    /// A prefix has at most 128 bytes and no control characters; for any other the hub answers 500, since
+    /// the hook is wrong. It counts as a room of the client
+    /// ([`Config::max_rooms_per_client`](crate::Config#structfield.max_rooms_per_client)), and not among
+    /// the rooms of the hub. Past [`Config::MAX_PREFIXES`](crate::Config::MAX_PREFIXES) different ones the
+    /// hub answers 503; with [`Config::redis`](crate::Config#structfield.redis) it answers 400.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Hub};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let mut sensors = hub.subscribe(Admission::anonymous().prefix("sensor/*")).await?;
+    /// assert_eq!(hub.publish("sensor/1", "21.5").await?, 1);
+    /// assert_eq!(hub.publish("door/1", "open").await?, 0);
+    /// assert_eq!(sensors.next().await.expect("connected").as_text(), Some("21.5"));
+    /// assert_eq!(sensors.room(), Some("sensor/1"));
+    /// assert_eq!(hub.stats().rooms, 0);
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    #[must_use]
+    pub fn prefix(mut self, prefix: impl AsRef<str>) -> Self {
+        let prefix = prefix.as_ref();
+        let prefix: Arc<str> = prefix.strip_suffix('*').unwrap_or(prefix).into();
+        if !self.prefixes.contains(&prefix) {
+            self.prefixes.push(prefix);
+        }
+        self.labels()
     }
 
     /// Has each message say its room: the client is sent it with a label ahead of the payload, as

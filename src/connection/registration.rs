@@ -22,7 +22,7 @@ use crate::hub::queue::Queue;
 use crate::hub::since::Begin;
 use crate::limits::admission::{ClientPermit, EventReaderPermit, LimitReached};
 use crate::message::Encoding;
-use crate::name::is_name;
+use crate::name::{is_name, is_prefix};
 use crate::peer::Peer;
 use crate::rate::Rate;
 use crate::time::clock::unix_seconds;
@@ -179,12 +179,18 @@ pub(crate) fn register(
     encoding: Encoding,
 ) -> Result<Registering<'_>, Response> {
     let reading = Box::new(kind.reading(&admission));
-    let Admission { user, rooms, extension, rate, terms, has_labels, .. } = admission;
+    let Admission { user, mut rooms, prefixes, extension, rate, terms, has_labels, .. } = admission;
     let rate = rate.unwrap_or_else(|| rate_of(hub));
     if !rooms.iter().chain(&user).all(|name| is_name(name)) {
         return Err(internal_error(
             "on_upgrade chose a room or user with a name that is not allowed",
         ));
+    }
+    if !prefixes.iter().all(|prefix| is_prefix(prefix)) {
+        return Err(internal_error("on_upgrade chose a prefix that no name may begin with"));
+    }
+    if !prefixes.is_empty() && hub.shared().backplane.is_some() {
+        return Err(Response::bad_request("a hub with Redis has rooms and no prefixes"));
     }
     let permit = client_permit(hub, peer.network())?;
     let queue = Queue::new(&hub.shared().queue_config);
@@ -202,8 +208,12 @@ pub(crate) fn register(
     let registered = Registered { hub: hub.clone(), queue: Arc::clone(&queue), _permit: permit };
     let name = user.clone();
     let came = unix_seconds() as u32;
-    let rooms = rooms.into_boxed_slice();
-    let command = move |reply| Command::Register { queue, user, rooms, came, reading, reply };
+    // Far more than a client may be in.
+    let prefix_count = u16::try_from(prefixes.len()).unwrap_or(u16::MAX);
+    rooms.extend(prefixes.into_iter().take(prefix_count.into()));
+    let (rooms, prefixes) = (rooms.into_boxed_slice(), prefix_count);
+    let command =
+        move |reply| Command::Register { queue, user, rooms, prefixes, came, reading, reply };
     let inserted = hub.request(command);
     let registered = Some(registered);
     Ok(Registering { registered, user: name, peer, extension, rate, max_message, inserted })
@@ -295,6 +305,7 @@ impl Future for Registering<'_> {
             }
             (Ok(Err(Refusal::Away)), _) => Err(away()),
             (Ok(Err(Refusal::Rooms)), _) => Err(unavailable("too many rooms exist")),
+            (Ok(Err(Refusal::Prefixes)), _) => Err(unavailable("too many prefixes exist")),
             (Ok(Err(Refusal::RoomsPerClient)), _) => {
                 Err(internal_error("on_upgrade chose more rooms than a client may be in"))
             }

@@ -22,7 +22,8 @@ use crate::peer::Peer;
 ///
 /// - The path names the room: `/ws/{room}`; any other path is the room `main`. With the query
 ///   `?echo=0` a client does not get its own messages, with `?echo=1` it does.
-/// - The query may name several rooms instead: `/ws?room=a&room=b` ([`RequestedRooms`]). Then each message
+/// - The query may name several rooms instead, and prefixes: `/ws?room=a&room=b&room=c/*`
+///   ([`RequestedRooms`]). Then each message
 ///   has a label in both directions ([`Admission::labels`]). One without a label closes the client
 ///   with 1007, one for another room with 1008.
 /// - With `?since=` a WebSocket counts the messages of its room, its own too, and begins where that
@@ -137,7 +138,7 @@ impl Relay {
         }
         let label = message.split_label();
         let (room, message) = label.ok_or(Disconnect::new(1007, NO_LABEL))?;
-        if !client.rooms().await?.iter().any(|own| **own == *room) {
+        if !client.hears(&room).await? {
             return Err(Disconnect::new(1008, OTHER_ROOM));
         }
         send(client, &room, state.echo, message).await
@@ -170,10 +171,11 @@ impl Handler for Relay {
         let echo = switch(request, "echo")?.unwrap_or(self.echo);
         let probes = switch(request, "probe")?.unwrap_or(false);
         let rooms = requested.rooms();
-        let room = rooms.first().map(Arc::clone).ok_or(StatusCode::BAD_REQUEST)?;
+        let room = rooms.first().map_or_else(|| "".into(), Arc::clone);
         let state = ClientState { room, echo, probes };
         let join = |admission: Admission, room| admission.room(Arc::clone(room));
         let admission = rooms.iter().fold(Admission::anonymous(), join);
+        let admission = requested.prefixes().iter().fold(admission, Admission::prefix);
         let admission = if requested.has_labels() {
             admission.labels().extension(Several(state))
         } else {
@@ -192,7 +194,7 @@ impl Handler for Relay {
     fn on_refusal(&self, _: &Request<()>, status: StatusCode) -> Option<Cow<'static, str>> {
         // Of the reasons for 400 in this handler one sentence is enough.
         (status == StatusCode::BAD_REQUEST).then_some(Cow::Borrowed(
-            "room is a name, at most 8 times, without one in the path; echo and probe are 0 or 1; \
+            "room is a name, or a prefix with a * behind it, at most 8 times, without one in the path; echo and probe are 0 or 1; \
              and a WebSocket's since is a position, now or a number of messages such as -3, for one \
              room, without echo=0 and every",
         ))
@@ -302,6 +304,8 @@ mod tests {
             ("/ws/a?since=0&every=1s", false),
             ("/ws?room=a&room=b&echo=0", true),
             ("/ws?room=a&room=b&since=0", false),
+            ("/ws?room=a*&room=*", true),
+            ("/ws?room=*a", false),
             ("/sse?room=a&room=b&since=0", false),
             ("/ws/a?room=b", false),
         ] {

@@ -11,7 +11,8 @@ use crate::name::is_name;
 /// The rooms that a request for a WebSocket or for events names, in its path or in its query.
 ///
 /// `/ws/news` names one. `/ws?room=news&room=sports` names several, as many as
-/// [`MAX`](Self::MAX). A client that names more than one gets its messages with labels
+/// [`MAX`](Self::MAX). `/ws?room=sensor/*` names all rooms that begin so. A client that names more
+/// than one, or a prefix, gets its messages with labels
 /// ([`Admission::labels`](crate::Admission::labels)).
 ///
 /// # Examples
@@ -24,15 +25,18 @@ use crate::name::is_name;
 /// assert_eq!(two.rooms(), ["news".into(), "a/b".into()]);
 /// assert_eq!(requested("/sse/news").expect("one").rooms(), ["news".into()]);
 /// assert_eq!(requested("/ws").expect("one").rooms(), ["main".into()]);
+/// assert_eq!(requested("/ws?room=sensor/*").expect("a prefix").prefixes(), ["sensor/".into()]);
 /// assert!(requested("/ws/news?room=sports").is_err());
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestedRooms {
     rooms: Vec<Arc<str>>,
+    /// Without their `*`.
+    prefixes: Vec<Arc<str>>,
 }
 
 impl RequestedRooms {
-    /// Rooms that a request may name: 8, as many as a client may be in by default.
+    /// Rooms and prefixes that a request may name: 8, as many as a client may be in by default.
     pub const MAX: usize = Config::MAX_ROOMS_PER_CLIENT;
 
     /// Reads the target of a request. A path that names no room, and no `room` in the query, stands
@@ -44,7 +48,7 @@ impl RequestedRooms {
     /// rooms, a name is not allowed, or there are more than [`MAX`](Self::MAX).
     pub fn of(uri: &Uri) -> Result<Self, &'static str> {
         let path = uri.path();
-        let mut rooms: Vec<Arc<str>> = Vec::new();
+        let (mut rooms, mut prefixes): (Vec<Arc<str>>, Vec<Arc<str>>) = (Vec::new(), Vec::new());
         for value in values_of(uri, "room") {
             if !matches!(path, "/ws" | "/sse") && room_of(path).is_some() {
                 return Err("room is for /ws and /sse without a room in the path");
@@ -53,23 +57,26 @@ impl RequestedRooms {
             let name = name.ok_or(
                 "room has 1 to 128 bytes of UTF-8 without control characters, and is not . or ..",
             )?;
+            let (name, names) = match name.strip_suffix('*') {
+                Some(prefix) => (prefix, &mut prefixes),
+                None => (&*name, &mut rooms),
+            };
             if name.contains('*') {
                 return Err(
-                    "room has no * here: a room with one in its name is asked for by its path",
+                    "room has a * only at its end; a path may name a room with a * in its name",
                 );
             }
-            if rooms.iter().any(|room| **room == *name) {
-                continue;
+            if !names.iter().any(|other| **other == *name) {
+                names.push(name.into());
             }
-            if rooms.len() == Self::MAX {
-                return Err("a client may ask for at most 8 rooms");
+            if rooms.len() + prefixes.len() > Self::MAX {
+                return Err("a client may ask for at most 8 rooms and prefixes");
             }
-            rooms.push(name.into());
         }
-        if rooms.is_empty() {
+        if rooms.is_empty() && prefixes.is_empty() {
             rooms.push(room_of(path).map_or_else(|| MAIN.into(), Arc::from));
         }
-        let requested = Self { rooms };
+        let requested = Self { rooms, prefixes };
         let ends = query_of(uri, "poll").is_some_and(|poll| poll != "0");
         if requested.has_labels() && (ends || query_of(uri, "since").is_some()) {
             return Err("since and poll are for a client that asks for one room");
@@ -83,10 +90,16 @@ impl RequestedRooms {
         &self.rooms
     }
 
+    /// Returns the prefixes, each once and without its `*`, in the order of the request.
+    #[must_use]
+    pub fn prefixes(&self) -> &[Arc<str>] {
+        &self.prefixes
+    }
+
     /// Returns whether the client has to be told of each message for which room it is.
     #[must_use]
     pub fn has_labels(&self) -> bool {
-        self.rooms.len() > 1
+        self.rooms.len() > 1 || !self.prefixes.is_empty()
     }
 }
 
@@ -99,8 +112,12 @@ mod tests {
 
     fn requested(uri: &str) -> Result<Vec<String>, &'static str> {
         let requested = RequestedRooms::of(&uri.parse().expect("a target"))?;
-        assert_eq!(requested.has_labels(), requested.rooms().len() > 1);
-        Ok(requested.rooms().iter().map(|room| room.to_string()).collect())
+        let rooms = requested.rooms().iter().map(|room| room.to_string());
+        let prefixes = requested.prefixes().iter().map(|prefix| format!("{prefix}*"));
+        let all: Vec<_> = rooms.chain(prefixes).collect();
+        let is_one = all.len() == 1 && requested.prefixes().is_empty();
+        assert_eq!(requested.has_labels(), !is_one);
+        Ok(all)
     }
     #[test]
     fn rooms_stand_in_the_path_or_in_the_query() {
@@ -111,6 +128,8 @@ mod tests {
             ("/sse/caf%C3%A9", &["caf\u{e9}"]),
             ("/ws?room=a", &["a"]),
             ("/ws?room=a&room=a&since=0", &["a"]),
+            ("/ws?room=sensor/*", &["sensor/*"]),
+            ("/ws?room=sensor%2F%2A&room=a&room=sensor/*&room=*", &["a", "sensor/*", "*"]),
             ("/sse?room=a&room=b&poll=0", &["a", "b"]),
             ("/sse?probe=1&room=b&room=a%2F%25&rooms=x", &["b", "a/%"]),
             ("/ws?room=a+b&room=a&room=a%20b", &["a b", "a"]),
@@ -139,6 +158,10 @@ mod tests {
             "/ws/a?room=a",
             "/pub?room=a",
             "/ws?room=a&room=b&since=0",
+            "/ws?room=a*&since=0",
+            "/ws?room=a**",
+            "/ws?room=a*b",
+            "/ws?room=1&room=2&room=3&room=4&room=5&room=6&room=7&room=8&room=9*",
             "/sse?room=a&room=b&poll=1",
             "/ws?room=1&room=2&room=3&room=4&room=5&room=6&room=7&room=8&room=9",
         ] {

@@ -9,6 +9,7 @@ use crate::hub::client_id::{ClientId, Target};
 use crate::hub::command::{Command, Publish};
 use crate::hub::handle::Hub;
 use crate::message::Message;
+use crate::name::is_prefix;
 use crate::peer::Peer;
 
 /// One connected peer, as hooks see it.
@@ -385,6 +386,69 @@ impl Client {
     #[doc(alias = "subscribe")]
     pub async fn join(&self, room: &str) -> Result<(), Error> {
         self.hub.join(self.id, room).await
+    }
+
+    /// Has this client hear every room whose name begins so, as
+    /// [`Admission::prefix`](crate::Admission::prefix) does. Being there already is no error.
+    ///
+    /// Only a client that was admitted with labels or with a prefix gets labels.
+    ///
+    /// # Errors
+    ///
+    /// As [`Hub::join`]; [`Error::is_limit`] also past
+    /// [`Config::MAX_PREFIXES`](crate::Config::MAX_PREFIXES) prefixes of all clients, and
+    /// [`Error::is_config`] with [`Config::redis`](crate::Config#structfield.redis).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Hub};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let mut ada = hub.subscribe(Admission::user("ada")).await?;
+    /// ada.client().join_prefix("sensor/*").await?;
+    /// assert_eq!(hub.publish("sensor/1", "21.5").await?, 1);
+    /// assert_eq!(ada.next().await.expect("connected").as_text(), Some("21.5"));
+    /// assert_eq!(ada.room(), Some("sensor/1"));
+    /// assert!(ada.client().hears("sensor/2").await?);
+    ///
+    /// ada.client().leave_prefix("sensor/*").await?;
+    /// assert_eq!(hub.publish("sensor/1", "21.5").await?, 0);
+    /// assert!(ada.client().join_prefix("a\n").await.expect_err("no name").is_name());
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    pub async fn join_prefix(&self, prefix: &str) -> Result<(), Error> {
+        let prefix = prefix.strip_suffix('*').unwrap_or(prefix);
+        if !is_prefix(prefix) {
+            return Err(Error::new(Kind::Name));
+        }
+        if self.hub.shared().backplane.is_some() {
+            return Err(Error::config("a hub with redis has rooms and no prefixes".to_owned()));
+        }
+        self.hub.enter(self.id, prefix, true).await
+    }
+
+    /// Has this client hear a prefix no more. Rooms that it is in, it hears still.
+    ///
+    /// # Errors
+    ///
+    /// As [`Hub::leave`].
+    pub async fn leave_prefix(&self, prefix: &str) -> Result<(), Error> {
+        let prefix = prefix.strip_suffix('*').unwrap_or(prefix);
+        self.hub.exit(self.id, prefix, true).await
+    }
+
+    /// Returns whether the client hears a room: as a member of it, or by a prefix. A client that is gone
+    /// hears none. [`join_prefix`](Self::join_prefix) has an example.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_closed`].
+    pub async fn hears(&self, room: &str) -> Result<bool, Error> {
+        let room = room.into();
+        self.hub.request(|reply| Command::Hears { id: self.id, room, reply }).await
     }
 
     /// Takes this client out of a room.

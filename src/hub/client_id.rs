@@ -159,6 +159,8 @@ pub(crate) enum Refusal {
     UnknownClient,
     /// As many rooms as allowed exist.
     Rooms,
+    /// As many prefixes as allowed exist.
+    Prefixes,
     /// The client is in as many rooms as allowed.
     RoomsPerClient,
     /// The client counts the messages of its one room.

@@ -126,7 +126,10 @@ pub(crate) enum Command {
     Register {
         queue: Arc<Queue>,
         user: Option<Arc<str>>,
+        /// Its rooms, and behind them the prefixes that it hears.
         rooms: Box<[Arc<str>]>,
+        /// How many prefixes there are.
+        prefixes: u16,
         /// When it came, in seconds of Unix time.
         came: u32,
         /// As what it reads its room, if it has one.
@@ -141,10 +144,12 @@ pub(crate) enum Command {
     PublishAt { publish: Box<Publish>, position: u64, reply: Option<Reply<Dispatched>> },
     /// A message that its recipients acknowledge.
     Acked(Box<Acked>),
-    /// Into a room.
-    Join { id: ClientId, room: Arc<str>, reply: Reply<Result<(), Refusal>> },
-    /// Out of a room.
-    Leave { id: ClientId, room: Arc<str>, reply: Reply<Result<(), Refusal>> },
+    /// Into a room, or all rooms of a prefix.
+    Join { id: ClientId, room: Arc<str>, is_prefix: bool, reply: Reply<Result<(), Refusal>> },
+    /// Out of a room, or off a prefix.
+    Leave { id: ClientId, room: Arc<str>, is_prefix: bool, reply: Reply<Result<(), Refusal>> },
+    /// Whether a client hears a room.
+    Hears { id: ClientId, room: Arc<str>, reply: Reply<bool> },
     /// The rooms of a client.
     Rooms { id: ClientId, reply: Reply<Option<Vec<Arc<str>>>> },
     /// The caller ends every client of a user: `reply` hears how many there were.

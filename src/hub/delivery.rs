@@ -38,6 +38,8 @@ pub(crate) struct Delivery<'a> {
     pub(crate) ack: Option<Arc<Ack>>,
     /// Whether a client did not take the messages because it hears its room and nothing else.
     pub(crate) is_refused: bool,
+    /// The slots of all clients that the messages are for, if some hear the room by a prefix.
+    pub(crate) slots: Vec<u32>,
     /// How many members have been served; for `All`, how many slots.
     pub(crate) index: usize,
     /// Clients that overflowed or had gone; removed when the last member is served.
@@ -82,6 +84,7 @@ impl<'a> Delivery<'a> {
             before: None,
             ack: None,
             is_refused: false,
+            slots: Vec::new(),
             index: 0,
             evicted: Vec::new(),
         }

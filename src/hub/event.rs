@@ -38,8 +38,12 @@ pub struct HubEvent {
     pub kind: HubEventKind,
     /// When, in seconds of Unix time.
     pub time: u64,
-    /// The room; `None` for a gap, and for the eviction of a client that is in no room.
+    /// The room; `None` for a gap, for the eviction of a client that is in no room, and for a client
+    /// that joined or left a prefix.
     pub room: Option<Arc<str>>,
+    /// The prefix that the client joined or left ([`Admission::prefix`](crate::Admission::prefix)),
+    /// without a `*`.
+    pub prefix: Option<Arc<str>>,
     /// The client that joined, left or was evicted.
     pub client: Option<ClientId>,
     /// The user of that client, unless it is anonymous.
@@ -72,14 +76,14 @@ impl HubEvent {
     }
 
     fn now(kind: HubEventKind) -> Self {
-        let (room, client, user, reason) = (None, None, None, None);
-        Self { kind, time: unix_seconds(), room, client, user, reason, missed: 0 }
+        let (room, prefix, client, user, reason) = (None, None, None, None, None);
+        Self { kind, time: unix_seconds(), room, prefix, client, user, reason, missed: 0 }
     }
 
     /// Bytes of memory that it takes at most. Its names are often those of the registry, and count
     /// all the same: they may be the last to hold them.
     fn size(&self) -> usize {
-        let names = self.room.iter().chain(&self.user).map(|name| name.len());
+        let names = self.room.iter().chain(&self.prefix).chain(&self.user).map(|name| name.len());
         let reason = self.reason.as_ref().map_or(0, |reason| reason.reason().len());
         size_of::<Self>() + names.sum::<usize>() + reason
     }
@@ -117,6 +121,15 @@ impl RoomFilter {
             Self::All => true,
             Self::Name(name) => room.is_some_and(|room| *room == **name),
             Self::Prefix(prefix) => room.is_some_and(|room| room.starts_with(&**prefix)),
+        }
+    }
+
+    /// Whether a prefix covers any room that is asked for.
+    fn meets(&self, other: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Name(name) => name.starts_with(other),
+            Self::Prefix(prefix) => prefix.starts_with(other) || other.starts_with(&**prefix),
         }
     }
 }
@@ -193,7 +206,11 @@ impl EventQueue {
 
     /// Adds an event, or counts it as missed. The gap counts as one.
     fn push(&self, event: &HubEvent) {
-        if !self.filter.passes(event.room.as_deref()) {
+        let passes = match &event.prefix {
+            Some(prefix) => self.filter.meets(prefix),
+            None => self.filter.passes(event.room.as_deref()),
+        };
+        if !passes {
             return;
         }
         let mut state = self.lock();

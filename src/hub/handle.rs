@@ -389,6 +389,9 @@ impl Hub {
             Refusal::Gone | Refusal::UnknownClient => Kind::UnknownClient,
             Refusal::OneRoom => Kind::OneRoom,
             Refusal::Rooms => Kind::Limit(format!("{} rooms exist, the limit", config.max_rooms)),
+            Refusal::Prefixes => {
+                Kind::Limit(format!("{} prefixes exist, the limit", Config::MAX_PREFIXES))
+            }
             Refusal::RoomsPerClient => Kind::Limit(format!(
                 "the client is in {} rooms, the limit",
                 config.max_rooms_per_client

@@ -90,6 +90,7 @@ pub(crate) struct Kept {
     pub(crate) since: u32,
     pub(crate) user: Option<Arc<str>>,
     pub(crate) rooms: Vec<Arc<str>>,
+    pub(crate) prefixes: Vec<Arc<str>>,
     pub(crate) clean: Clean,
 }
 

@@ -245,7 +245,10 @@ impl Manager {
                     reply.answer(removed);
                 }
             }
-            Command::Leave { id, room, reply } => reply.answer(registry.leave(id, &room)),
+            Command::Leave { id, room, is_prefix, reply } => {
+                reply.answer(registry.exit(id, &room, is_prefix));
+            }
+            Command::Hears { id, room, reply } => reply.answer(registry.hears(id, &room)),
             Command::Rooms { id, reply } => reply.answer(registry.rooms_of(id)),
             Command::Members { of, reply } => reply.answer(registry.members(&of)),
             Command::ListRooms { after, limit, reply } => {
@@ -481,10 +484,13 @@ fn join(registry: &mut Registry, waiters: &mut Waiters, command: Command) {
             }
             _ => waiters.add(room, since, reply),
         },
-        Command::Register { queue, user, rooms, came, reading, reply } => {
-            reply.answer(registry.insert(queue, user, &rooms, came, *reading));
+        Command::Register { queue, user, rooms, prefixes, came, reading, reply } => {
+            let names = rooms.split_at(rooms.len() - usize::from(prefixes));
+            reply.answer(registry.insert_with(queue, user, names, came, *reading));
         }
-        Command::Join { id, room, reply } => reply.answer(registry.join(id, &room)),
+        Command::Join { id, room, is_prefix, reply } => {
+            reply.answer(registry.enter(id, &room, is_prefix));
+        }
         _ => {}
     }
 }

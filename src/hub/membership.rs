@@ -41,8 +41,30 @@ impl Hub {
         if !is_name(room) {
             return Err(Error::new(Kind::Name));
         }
+        self.enter(client, room, false).await
+    }
+
+    /// Puts a client into a room, or has it hear a prefix.
+    pub(super) async fn enter(
+        &self,
+        id: ClientId,
+        room: &str,
+        is_prefix: bool,
+    ) -> Result<(), Error> {
         let room = room.into();
-        let answer = self.request(|reply| Command::Join { id: client, room, reply }).await?;
+        let answer = self.request(|reply| Command::Join { id, room, is_prefix, reply }).await?;
+        answer.map_err(|refusal| self.refused(refusal))
+    }
+
+    /// Takes a client out of a room, or off a prefix.
+    pub(super) async fn exit(
+        &self,
+        id: ClientId,
+        room: &str,
+        is_prefix: bool,
+    ) -> Result<(), Error> {
+        let room = room.into();
+        let answer = self.request(|reply| Command::Leave { id, room, is_prefix, reply }).await?;
         answer.map_err(|refusal| self.refused(refusal))
     }
 
@@ -71,9 +93,7 @@ impl Hub {
     /// ```
     #[doc(alias = "unsubscribe")]
     pub async fn leave(&self, client: ClientId, room: &str) -> Result<(), Error> {
-        let room = room.into();
-        let answer = self.request(|reply| Command::Leave { id: client, room, reply }).await?;
-        answer.map_err(|refusal| self.refused(refusal))
+        self.exit(client, room, false).await
     }
 
     /// Ends a client: it gets what is queued for it, then a close frame with `reason`

@@ -27,6 +27,7 @@ pub(crate) mod manager_waiters;
 pub(crate) mod membership;
 pub(crate) mod pending_reply;
 pub(crate) mod positions;
+pub(crate) mod prefixes;
 pub(crate) mod publish_batch;
 pub(crate) mod publishing;
 pub(crate) mod queue;

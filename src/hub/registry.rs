@@ -12,9 +12,10 @@ use crate::hub::client_id::{ClientId, Refusal, Target};
 use crate::hub::command::Inserted;
 use crate::hub::cursor::{Cursor, Reader, Reading};
 use crate::hub::delivery::{Delivery, push_to};
-use crate::hub::entry::{Entry, Membership};
-use crate::hub::event::{HubEvent, HubEventKind};
+use crate::hub::entry::{Entry, Membership, event_of};
+use crate::hub::event::HubEventKind;
 use crate::hub::history_config::HistoryConfig;
+use crate::hub::prefixes::Prefixes;
 use crate::hub::queue::Queue;
 use crate::hub::room::Room;
 use crate::hub::rooms::Rooms;
@@ -32,6 +33,8 @@ pub(crate) struct Registry {
     pub(super) generation: u32,
     /// Rooms by name.
     pub(super) rooms: Rooms,
+    /// Clients by prefix.
+    pub(super) prefixes: Prefixes,
     /// Slots by user.
     pub(super) users: UserIndex,
     /// Rooms that one client may be in.
@@ -65,6 +68,7 @@ impl Registry {
             entries: Slab::new(),
             generation: 0,
             rooms,
+            prefixes: Prefixes::new(Arc::clone(memory)),
             users: UserIndex::default(),
             rooms_per_client_max,
             counters,
@@ -103,13 +107,26 @@ impl Registry {
         rooms.chain(self.users.names().map(|user| Topic::User(Arc::clone(user))))
     }
 
-    /// Inserts a client into its first rooms, all of them or none. In the same step it gets its cursor
-    /// among the messages of its room, so that it misses none and hears none twice.
+    /// Inserts a client into rooms as [`insert_with`](Self::insert_with) does.
+    #[cfg(test)]
     pub(crate) fn insert(
         &mut self,
         queue: Arc<Queue>,
         user: Option<Arc<str>>,
         rooms: &[Arc<str>],
+        since: u32,
+        reading: Reading,
+    ) -> Result<Inserted, Refusal> {
+        self.insert_with(queue, user, (rooms, &[]), since, reading)
+    }
+
+    /// Inserts a client into its first rooms and prefixes, all of them or none. In the same step it
+    /// gets its cursor among the messages of its room, so that it misses none and hears none twice.
+    pub(crate) fn insert_with(
+        &mut self,
+        queue: Arc<Queue>,
+        user: Option<Arc<str>>,
+        (rooms, prefixes): (&[Arc<str>], &[Arc<str>]),
         since: u32,
         reading: Reading,
     ) -> Result<Inserted, Refusal> {
@@ -129,10 +146,11 @@ impl Registry {
         self.labelled += usize::from(has_labels);
         self.generation = self.generation.wrapping_add(1);
         let user = user.map(|user| self.users.add(&user, slot));
-        let memberships = Vec::with_capacity(rooms.len());
+        let memberships = Vec::with_capacity(rooms.len() + prefixes.len());
         self.entries.insert(Entry { generation: id.generation, since, queue, user, memberships });
-        for room in rooms {
-            if let Err(refusal) = self.join(id, room) {
+        let rooms_first = rooms.iter().map(|room| (room, false));
+        for (name, is_prefix) in rooms_first.chain(prefixes.iter().map(|prefix| (prefix, true))) {
+            if let Err(refusal) = self.enter(id, name, is_prefix) {
                 self.remove(id, Disconnect::TRY_LATER);
                 return Err(refusal);
             }
@@ -188,7 +206,8 @@ impl Registry {
             }
         }
         // Before the close, which wakes the connection.
-        entry.queue.set_left(entry.memberships.into_iter().map(|left| left.room).collect());
+        let left = entry.memberships.into_iter().filter(|membership| !membership.is_prefix);
+        entry.queue.set_left(left.map(|membership| membership.name).collect());
         entry.queue.close(reason);
         if self.is_deflating() && entry.queue.encoding() == Encoding::Deflate {
             self.count_deflating(self.deflating - 1);
@@ -222,9 +241,20 @@ impl Registry {
     }
 
     /// Puts a client into a room; being there already is no error.
+    #[cfg(test)]
     pub(crate) fn join(&mut self, id: ClientId, room: &Arc<str>) -> Result<(), Refusal> {
+        self.enter(id, room, false)
+    }
+
+    /// Puts a client into a room, or has it hear a prefix; being there already is no error.
+    pub(crate) fn enter(
+        &mut self,
+        id: ClientId,
+        name: &Arc<str>,
+        is_prefix: bool,
+    ) -> Result<(), Refusal> {
         let entry = self.get(id).ok_or(Refusal::UnknownClient)?;
-        if entry.memberships.iter().any(|membership| membership.room == *room) {
+        if entry.memberships.iter().any(|membership| membership.is(name, is_prefix)) {
             return Ok(());
         }
         if entry.memberships.len() >= self.rooms_per_client_max {
@@ -233,14 +263,19 @@ impl Registry {
         if self.counts_one_room(id) {
             return Err(Refusal::OneRoom);
         }
-        let (room, index) = self.rooms.add(room, id.slot).ok_or(Refusal::Rooms)?;
+        let (name, index) = if is_prefix {
+            self.prefixes.add(name, id.slot).ok_or(Refusal::Prefixes)?
+        } else {
+            self.rooms.add(name, id.slot).ok_or(Refusal::Rooms)?
+        };
         let entry = &mut self.entries[id.slot as usize];
+        let joined = Membership { name, index, is_prefix };
         if self.rooms.readers.are_any() {
-            let (room, user) = (Some(Arc::clone(&room)), entry.user.clone());
-            let join = HubEvent::of_client(HubEventKind::Join, room, id, user, None);
+            let user = entry.user.clone();
+            let join = event_of(HubEventKind::Join, Some(&joined), id, user, None);
             self.rooms.readers.notify(&join);
         }
-        entry.memberships.push(Membership { room, index });
+        entry.memberships.push(joined);
         Ok(())
     }
 
@@ -251,17 +286,29 @@ impl Registry {
     }
 
     /// Takes a client out of a room; not being there is no error.
+    #[cfg(test)]
     pub(crate) fn leave(&mut self, id: ClientId, room: &str) -> Result<(), Refusal> {
+        self.exit(id, room, false)
+    }
+
+    /// Takes a client out of a room, or off a prefix; not being there is no error.
+    pub(crate) fn exit(
+        &mut self,
+        id: ClientId,
+        name: &str,
+        is_prefix: bool,
+    ) -> Result<(), Refusal> {
         let counts_one_room = self.counts_one_room(id);
         if self.rooms.readers.are_any() && !counts_one_room {
-            self.notify_leave(id, room);
+            self.notify_leave(id, name, is_prefix);
         }
         let entry = self.get_mut(id).ok_or(Refusal::UnknownClient)?;
-        if let Some(at) = entry.memberships.iter().position(|m| &*m.room == room) {
+        if let Some(at) = entry.memberships.iter().position(|m| m.is(name, is_prefix)) {
             if counts_one_room {
                 return Err(Refusal::OneRoom);
             }
-            if entry.queue.with_cursor(|cursor| *cursor.room == *room) == Some(true) {
+            let is_in = |cursor: &mut Cursor| !is_prefix && *cursor.room == *name;
+            if entry.queue.with_cursor(is_in) == Some(true) {
                 entry.queue.remove_cursor();
             }
             // The others keep the order in which they were joined.
@@ -291,7 +338,7 @@ impl Registry {
         let ack = delivery.ack.clone();
         let mut batch = Batch::new(delivery.messages, delivery.joined, audience, &tally);
         (batch.ack, batch.room) = (ack.as_ref(), delivery.target.room());
-        let one;
+        let (mut one, mut covered) = ([0], Vec::new());
         let (slots, len): (Option<&[u32]>, usize) = match delivery.target {
             Target::All => {
                 if is_first {
@@ -321,14 +368,24 @@ impl Registry {
                     }
                     _ => self.rooms.get(name),
                 };
-                room.map_or((None, 0), |room| (Some(room.members()), room.len()))
+                let members = room.map_or(&[][..], Room::members);
+                if is_first && !self.prefixes.is_empty() {
+                    let entries = &self.entries;
+                    let hears_first_by = |slot: u32, prefix: &str| {
+                        entries[slot as usize].hears_first_by(prefix, name)
+                    };
+                    delivery.slots = self.prefixes.recipients(name, members, hears_first_by);
+                }
+                covered = std::mem::take(&mut delivery.slots);
+                let slots = if covered.is_empty() { members } else { &covered };
+                (Some(slots), slots.len())
             }
             Target::User(user) => {
                 let slots = self.users.slots(user);
                 (Some(slots), slots.len())
             }
             Target::Client(id) if self.get(*id).is_some() => {
-                one = [id.slot];
+                one[0] = id.slot;
                 (Some(&one), 1)
             }
             Target::Client(_) => (None, 0),
@@ -341,6 +398,7 @@ impl Registry {
         drop(tally);
         delivery.dispatches.iter_mut().for_each(|dispatch| dispatch.recipients += whole);
         if delivery.index < len {
+            delivery.slots = covered;
             return false;
         }
         for slot in std::mem::take(&mut delivery.evicted) {
@@ -376,17 +434,23 @@ impl Registry {
 
     /// Takes a member out of a room, and the room off the index with its last member.
     pub(super) fn remove_membership(&mut self, membership: &Membership) {
-        if let Some(moved) = self.rooms.remove(&membership.room, membership.index) {
+        let Membership { name, index, is_prefix } = membership;
+        let moved = if *is_prefix {
+            self.prefixes.remove(name, *index)
+        } else {
+            self.rooms.remove(name, *index)
+        };
+        if let Some(moved) = moved {
             let entry = &mut self.entries[moved as usize];
-            let moved = entry.memberships.iter_mut().find(|m| m.room == membership.room);
+            let moved = entry.memberships.iter_mut().find(|m| m.is(name, *is_prefix));
             if let Some(moved) = moved {
-                moved.index = membership.index;
+                moved.index = *index;
             }
         }
         let has_members = |room: &Room| !room.is_empty();
-        if let Some(vacated) = &mut self.vacated {
-            if !self.rooms.get(&membership.room).is_some_and(has_members) {
-                vacated.push(Topic::Room(Arc::clone(&membership.room)));
+        if let Some(vacated) = self.vacated.as_mut().filter(|_| !is_prefix) {
+            if !self.rooms.get(name).is_some_and(has_members) {
+                vacated.push(Topic::Room(Arc::clone(name)));
             }
         }
     }
@@ -420,8 +484,12 @@ impl Registry {
     #[cfg(test)]
     pub(crate) fn check(&self) {
         for (slot, entry) in &self.entries {
-            for membership in &entry.memberships {
-                let members = self.rooms.get(&membership.room).expect("a room").members();
+            for membership in entry.memberships.iter().filter(|m| m.is_prefix) {
+                let clients = self.prefixes.clients(&membership.name);
+                assert_eq!(clients[membership.index as usize], slot as u32, "index of prefix");
+            }
+            for membership in entry.memberships.iter().filter(|m| !m.is_prefix) {
+                let members = self.rooms.get(&membership.name).expect("a room").members();
                 assert_eq!(members[membership.index as usize], slot as u32, "index in room");
             }
             assert!(entry.memberships.len() <= self.rooms_per_client_max);
@@ -432,7 +500,8 @@ impl Registry {
         self.rooms.check();
         let members: usize = self.rooms.iter().map(|(_, room)| room.len()).sum();
         let memberships: usize = self.entries.iter().map(|(_, e)| e.memberships.len()).sum();
-        assert_eq!(members, memberships, "every index of a room is a client's");
+        let prefixed = self.prefixes.check();
+        assert_eq!(members + prefixed, memberships, "every index of a room is a client's");
         let enrolled = self.users.check();
         let users = self.entries.iter().filter(|(_, entry)| entry.user.is_some()).count();
         assert_eq!(enrolled, users, "every entry of a user is a client's");
@@ -450,7 +519,7 @@ impl Drop for Registry {
     /// Without a manager nothing more will be delivered: every client is closed.
     fn drop(&mut self) {
         for (_, entry) in &mut self.entries {
-            entry.queue.set_left(entry.memberships.drain(..).map(|left| left.room).collect());
+            entry.queue.set_left(entry.rooms().cloned().collect());
             entry.queue.close(Disconnect::GOING_AWAY);
         }
         self.counters.clients.store(0, Ordering::Relaxed);

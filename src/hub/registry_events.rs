@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::disconnect::Disconnect;
 use crate::hub::client_id::ClientId;
-use crate::hub::entry::{Entry, Membership};
-use crate::hub::event::{EventQueue, HubEvent, HubEventKind};
+use crate::hub::entry::{Entry, Membership, event_of};
+use crate::hub::event::{EventQueue, HubEventKind};
 use crate::hub::registry::Registry;
 
 impl Registry {
@@ -15,30 +15,31 @@ impl Registry {
         let readers = &mut self.rooms.readers;
         // A queue that was evicted, or whose client was told to go, knows better why.
         let reason = entry.queue.reason().unwrap_or_else(|| reason.clone());
-        let mut notify = |kind, room: Option<&Arc<str>>| {
+        let mut notify = |kind, of: Option<&Membership>| {
             let (user, reason) = (entry.user.clone(), Some(reason.clone()));
-            readers.notify(&HubEvent::of_client(kind, room.cloned(), id, user, reason));
+            readers.notify(&event_of(kind, of, id, user, reason));
         };
         let is_evicted = entry.queue.is_evicted();
         if is_evicted && entry.memberships.is_empty() {
             notify(HubEventKind::Evicted, None);
         }
-        for Membership { room, .. } in &entry.memberships {
+        for membership in &entry.memberships {
             if is_evicted {
-                notify(HubEventKind::Evicted, Some(room));
+                notify(HubEventKind::Evicted, Some(membership));
             }
-            notify(HubEventKind::Leave, Some(room));
+            notify(HubEventKind::Leave, Some(membership));
         }
     }
 
-    /// Tells the readers of events of a client that leaves a room and stays, if it is in the room.
+    /// Tells the readers of events of a client that leaves a room or a prefix and stays, if it is there.
     #[cold]
-    pub(super) fn notify_leave(&mut self, id: ClientId, room: &str) {
+    pub(super) fn notify_leave(&mut self, id: ClientId, name: &str, is_prefix: bool) {
         let Some(entry) = self.get(id) else { return };
-        let Some(left) = entry.memberships.iter().find(|m| &*m.room == room) else { return };
-        let (room, user) = (Some(Arc::clone(&left.room)), entry.user.clone());
-        let leave = HubEvent::of_client(HubEventKind::Leave, room, id, user, None);
-        self.rooms.readers.notify(&leave);
+        let left = entry.memberships.iter().find(|membership| membership.is(name, is_prefix));
+        if left.is_some() {
+            let leave = event_of(HubEventKind::Leave, left, id, entry.user.clone(), None);
+            self.rooms.readers.notify(&leave);
+        }
     }
 
     /// Adds a reader of events.

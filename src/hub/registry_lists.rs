@@ -11,7 +11,13 @@ impl Registry {
     /// The rooms a client is in, or `None` if it is not connected.
     pub(crate) fn rooms_of(&self, id: ClientId) -> Option<Vec<Arc<str>>> {
         let entry = self.get(id)?;
-        Some(entry.memberships.iter().map(|m| Arc::clone(&m.room)).collect())
+        Some(entry.rooms().cloned().collect())
+    }
+
+    /// Whether a client hears a room: as its member, or by a prefix.
+    pub(crate) fn hears(&self, id: ClientId, room: &str) -> bool {
+        let entry = self.get(id);
+        entry.is_some_and(|entry| entry.memberships.iter().any(|m| m.covers(room)))
     }
 
     /// The clients that a target names.

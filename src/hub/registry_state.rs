@@ -22,6 +22,7 @@ pub(crate) struct Restored<'a> {
     pub(crate) since: u32,
     pub(crate) user: Option<Arc<str>>,
     pub(crate) rooms: Vec<Cow<'a, str>>,
+    pub(crate) prefixes: Vec<Cow<'a, str>>,
     pub(crate) queue: Arc<Queue>,
     /// Messages that it has missed.
     pub(crate) missed: u64,
@@ -39,12 +40,16 @@ impl Registry {
         state.rooms.iter().for_each(|room| self.rooms.restore(room));
         let (mut deflating, mut labelled) = (0, 0);
         let entries = clients.into_iter().map(|restored| {
-            let Restored { id, since, user, rooms, queue, missed, mut cursor } = restored;
+            let Restored { id, since, user, rooms, prefixes, queue, missed, mut cursor } = restored;
             let join = |room: &Cow<'_, str>| {
                 let (room, index) = self.rooms.add_restored(room, id.slot);
-                Membership { room, index }
+                Membership { name: room, index, is_prefix: false }
             };
-            let memberships = rooms.iter().map(join).collect();
+            let mut memberships: Vec<_> = rooms.iter().map(join).collect();
+            memberships.extend(prefixes.iter().map(|prefix| {
+                let (name, index) = self.prefixes.add_restored(prefix, id.slot);
+                Membership { name, index, is_prefix: true }
+            }));
             if let Some(cursor) = &mut cursor {
                 let keeps = self.rooms.get(&cursor.room).is_some_and(Room::keeps_messages);
                 (cursor.keeps, cursor.is_positioned) = (keeps, self.rooms.is_shared() && keeps);
@@ -94,8 +99,16 @@ impl Registry {
             if !goes_along {
                 continue;
             }
-            let rooms = entry.memberships.iter().map(|m| Arc::clone(&m.room)).collect();
-            kept.push(Kept { index, since: entry.since, user: entry.user.clone(), rooms, clean });
+            let rooms = entry.rooms().cloned().collect();
+            let prefixes = entry.names(true).cloned().collect();
+            kept.push(Kept {
+                prefixes,
+                index,
+                since: entry.since,
+                user: entry.user.clone(),
+                rooms,
+                clean,
+            });
             is_kept[id.slot as usize] = true;
         }
         let mut left = 0;

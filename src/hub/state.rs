@@ -70,6 +70,8 @@ pub(crate) struct Client<'a> {
     pub(crate) user: Option<Cow<'a, str>>,
     /// The rooms, in the order in which it joined them.
     pub(crate) rooms: Vec<Cow<'a, str>>,
+    /// The prefixes that it hears.
+    pub(crate) prefixes: Vec<Cow<'a, str>>,
     /// Messages that it has missed to the overflow policy.
     pub(crate) missed: u64,
     /// Whether it and the hub may compress what they send.

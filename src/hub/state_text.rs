@@ -257,6 +257,10 @@ impl<'a> Connection<'a> {
             field(text, "since", client.since);
             field(text, "format", client.events.unwrap_or_default());
             list(text, "rooms", &client.rooms, |text, room| escape(text, room));
+            list(text, "prefixes", &client.prefixes, |text, prefix| {
+                escape(text, prefix);
+                push(text, b"*");
+            });
             field(text, "missed", client.missed);
             field(text, "deflates", client.deflates);
             field(text, "labels", client.labels);
@@ -287,11 +291,14 @@ impl<'a> Connection<'a> {
                     return None;
                 }
                 let rooms = fields.list("rooms")?.into_iter().map(unescape);
+                let prefixes = fields.list("prefixes")?.into_iter();
+                let prefixes = prefixes.map(|prefix| unescape(prefix.strip_suffix('*')?));
                 Some(Client {
                     events: is_events.then_some(format),
                     id,
                     since,
                     rooms: rooms.collect::<Option<_>>()?,
+                    prefixes: prefixes.collect::<Option<_>>()?,
                     missed: fields.number("missed")?,
                     deflates: fields.bit("deflates")?,
                     labels: fields.bit("labels")?,
@@ -344,6 +351,7 @@ mod tests {
             since: 1_764_500_000,
             user: Some("ada & co, 100 %".into()),
             rooms: vec!["one room".into(), "a,b".into(), "übrige=".into()],
+            prefixes: vec!["".into(), "a,*".into()],
             missed: 5,
             deflates: true,
             labels: true,
@@ -441,6 +449,7 @@ mod tests {
             ("hub 1\nwebsocket 0 peer=unix id=0-0 format=1\n", 2),
             ("hub 1\nwebsocket 0 peer=unix id=0-0 colour=red\n", 2),
             ("hub 1\nwebsocket 0 peer=unix id=0-0 user=%zz\n", 2),
+            ("hub 1\nwebsocket 0 peer=unix id=0-0 prefixes=a\n", 2),
             ("hub 1\nwebsocket 0 peer=unix id=0-0 user=%41\n", 2),
             ("hub 1\nwebsocket 0 peer=unix id=0-0 user=%2\n", 2),
             ("hub 1\nwebsocket 0 peer=unix id=0-4294967296\n", 2),

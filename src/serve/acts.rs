@@ -27,15 +27,15 @@ pub(crate) async fn disconnect(
     Ok(Response::with_type(StatusCode::OK, "application/json", body.into()))
 }
 
-/// Ends a client if it is in a room.
+/// Ends a client if it hears a room.
 async fn disconnect_member(
     hub: &Hub,
     id: ClientId,
     room: &str,
     reason: Disconnect,
 ) -> Result<usize, Error> {
-    let rooms = hub.request(|reply| Command::Rooms { id, reply }).await?;
-    if !rooms.is_some_and(|rooms| rooms.iter().any(|name| **name == *room)) {
+    let room = room.into();
+    if !hub.request(|reply| Command::Hears { id, room, reply }).await? {
         return Ok(0);
     }
     match hub.disconnect(id, reason).await {

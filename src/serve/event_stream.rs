@@ -210,6 +210,11 @@ fn text(event: &HubEvent) -> String {
         json::string(&mut text, room);
         text.push(',');
     }
+    if let Some(prefix) = &event.prefix {
+        text.push_str("\"prefix\":");
+        json::string(&mut text, &format!("{prefix}*"));
+        text.push(',');
+    }
     // A string takes whatever is written.
     if let Some(client) = event.client {
         let _ = write!(text, "\"client\":\"{client}\",\"user\":");

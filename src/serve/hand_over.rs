@@ -294,6 +294,7 @@ impl Hub {
                 since: kept.since,
                 user: kept.user.as_deref().map(Cow::Borrowed),
                 rooms: names,
+                prefixes: kept.prefixes.iter().map(|prefix| Cow::Borrowed(&**prefix)).collect(),
                 missed: kept.clean.missed,
                 deflates: kept.clean.encoding == Encoding::Deflate,
                 labels: kept.clean.has_labels,

@@ -1,5 +1,6 @@
 //! Taking a hub over from another process.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -24,7 +25,7 @@ use crate::hub::queue::Queue;
 use crate::hub::registry_state::Restored;
 use crate::hub::state::{Client, Connection, State};
 use crate::message::Encoding;
-use crate::name::is_name;
+use crate::name::{is_name, is_prefix};
 use crate::net::io::Io;
 use crate::net::reactor::Reactor;
 use crate::net::socket::Socket;
@@ -168,12 +169,16 @@ fn restore_client<'a>(
     newest: &HashMap<&str, u64>,
     restored: &mut Vec<Restored<'a>>,
 ) -> Option<KeptClient> {
-    let Client { id, since, rooms, missed, deflates, .. } = client;
+    let Client { id, since, rooms, prefixes, missed, deflates, .. } = client;
     if !rooms.iter().chain(&client.user).all(|name| is_name(name)) {
         return None;
     }
-    // Most clients are in one.
-    if rooms.len() > 1 && rooms.iter().collect::<HashSet<_>>().len() < rooms.len() {
+    // Most clients are in one room.
+    let has_twins = |names: &[Cow<'_, str>]| {
+        names.len() > 1 && names.iter().collect::<HashSet<_>>().len() < names.len()
+    };
+    let are_prefixes = prefixes.iter().all(|prefix| is_prefix(prefix));
+    if !are_prefixes || has_twins(&rooms) || has_twins(&prefixes) {
         return None;
     }
     let events = match client.events {
@@ -196,7 +201,7 @@ fn restore_client<'a>(
         None => None,
     };
     let (kept, name) = (Arc::clone(&queue), user.clone());
-    restored.push(Restored { id, since, user: name, rooms, queue: kept, missed, cursor });
+    restored.push(Restored { id, since, user: name, rooms, prefixes, queue: kept, missed, cursor });
     let idle = Duration::from_millis(client.idle.into());
     Some(KeptClient { queue, id, user, idle, events, deflates, about: client.about.into_owned() })
 }

@@ -302,6 +302,21 @@ fn a_client_in_two_rooms_hears_and_says_as_printed() {
 }
 
 #[test]
+fn a_reader_of_a_prefix_hears_as_printed() {
+    use crate::restart::{events, hears};
+    let (_server, address) = Server::start(&[]);
+    let snippet = block("docs/rooms.md", "sh", "curl -N");
+    let path = snippet.split_once(HUB).and_then(|(_, rest)| rest.split_once('\''));
+    let mut reader = events(&address, path.expect("a URL in quotes").0);
+    hears(&mut reader, ":");
+    assert_eq!(status(&address, "POST", "/pub/sensor%2F1", ""), 202);
+    let printed = block("docs/rooms.md", "text", "data: sensor%2F1").replace("21.5", "");
+    for line in printed.lines() {
+        assert_eq!(hears(&mut reader, "data:"), line["data:".len()..].trim_end());
+    }
+}
+
+#[test]
 fn a_shell_script_follows_a_room_as_printed() {
     if program("curl").is_none() {
         return;

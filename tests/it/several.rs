@@ -5,7 +5,7 @@ use hublet::{Config, Relay};
 use crate::deflate::{DEFLATED_TEXT, inflated, offering};
 use crate::peer::{BINARY, Peer, TEXT};
 use crate::sse::{chunk, listen, request};
-use crate::support::TestHub;
+use crate::support::{TestHub, until};
 
 fn relay(config: Config) -> TestHub {
     TestHub::serving(config.http(true), Relay::new())
@@ -162,4 +162,120 @@ fn a_label_is_compressed_with_its_message() {
     assert_eq!(hub.ask(hub.hub.publish("a", "short")), 2);
     deflating.hears("a\nshort");
     plain.hears("a\nshort");
+}
+
+#[test]
+fn a_client_with_a_prefix_hears_every_room_under_it_once() {
+    let hub = relay(Config::default());
+    let mut all = hub.join_at("/ws?room=sensor/*&room=sensor/1&room=sensor/1*&room=door");
+    assert_eq!(hub.ask(hub.hub.publish("sensor/1", "member")), 1);
+    all.hears("sensor%2F1\nmember");
+    assert_eq!(hub.ask(hub.hub.publish("sensor/12", "two prefixes")), 1);
+    all.hears("sensor%2F12\ntwo prefixes");
+    assert_eq!(hub.ask(hub.hub.publish("door", "open")), 1);
+    all.hears("door\nopen");
+    assert_eq!(hub.ask(hub.hub.publish("sensor", "not under it")), 0);
+    // A room is one while it has a member.
+    let names = |hub: &TestHub| {
+        let rooms = hub.ask(hub.hub.rooms());
+        rooms.iter().map(|room| room.name.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&hub), ["door", "sensor/1"]);
+    let mut two = hub.join_at("/ws/sensor%2F2");
+    assert_eq!(names(&hub), ["door", "sensor/1", "sensor/2"]);
+    two.say("from two");
+    two.hears("from two");
+    all.hears("sensor%2F2\nfrom two");
+    // It may send to any room under its prefix, and hears itself.
+    all.say("sensor%2F2\nfrom all");
+    two.hears("from all");
+    all.hears("sensor%2F2\nfrom all");
+    all.say("sensor%2F3\nto no member");
+    all.hears("sensor%2F3\nto no member");
+    drop(two);
+    all.say("window\nno");
+    all.is_closed(1008);
+    drop(all);
+    hub.empties();
+    assert!(names(&hub).is_empty());
+}
+
+#[test]
+fn without_echo_a_client_with_a_prefix_does_not_hear_itself() {
+    let hub = relay(Config::default());
+    let mut all = hub.join_at("/ws?room=*&echo=0");
+    let mut a = hub.join_at("/ws/a");
+    all.say("a\none");
+    a.hears("one");
+    a.say("two");
+    all.hears("a\ntwo");
+    let mut events = listen(&hub, "/sse?room=*");
+    all.say("b\nthree");
+    assert_eq!(chunk(&mut events), "data: b\ndata: three\n\n");
+}
+
+#[test]
+fn a_star_is_at_the_end_or_in_a_path() {
+    let hub = relay(Config::default());
+    for query in ["?room=a*b", "?room=**", "?room=*a", "?room=a*&since=now", "/a?room=b*"] {
+        assert_eq!(Peer::ask(&hub.address, &format!("/ws{query}")).1, 400, "{query}");
+    }
+    let mut star = hub.join_at("/ws/a*");
+    assert_eq!(hub.ask(hub.hub.publish("ab", "elsewhere")), 0);
+    assert_eq!(hub.ask(hub.hub.publish("a*", "here")), 1);
+    star.hears("here");
+    let mut prefix = hub.join_at("/ws?room=a*");
+    assert_eq!(hub.ask(hub.hub.publish("a*", "both")), 2);
+    star.hears("both");
+    prefix.hears("a*\nboth");
+}
+
+#[test]
+fn a_hub_has_at_most_64_prefixes() {
+    let hub = relay(Config::default());
+    let mut peers: Vec<_> = (0..8)
+        .map(|peer| {
+            let query: Vec<_> = (0..8).map(|n| format!("room={peer}-{n}*")).collect();
+            hub.join_at(&format!("/ws?{}", query.join("&")))
+        })
+        .collect();
+    let refused = Peer::ask(&hub.address, "/ws?room=main&room=9*");
+    assert_eq!(refused.1, 503);
+    // One that is there has places for more clients.
+    let mut more = hub.join_at("/ws?room=7-7*");
+    assert_eq!(hub.ask(hub.hub.publish("7-7", "both")), 2);
+    more.hears("7-7\nboth");
+    peers.pop();
+    until("a prefix is free", || Peer::ask(&hub.address, "/ws?room=9*").1 == 101);
+}
+
+/// Clients of one prefix, some of them members too, in slices and with a sender that does not hear it.
+#[test]
+fn readers_by_prefix_count_among_the_recipients() {
+    let hub = relay(Config::default());
+    let mut by_prefix: Vec<_> = (0..150).map(|_| hub.join_at("/ws?room=a*")).collect();
+    let mut members: Vec<_> = (0..150).map(|_| hub.join_at("/ws/ab")).collect();
+    let mut both = hub.join_at("/ws?room=ab&room=a*");
+    assert_eq!(hub.ask(hub.hub.publish("ab", "x")), 301);
+    both.say("ab\ny");
+    for peer in &mut by_prefix {
+        peer.hears("ab\nx");
+        peer.hears("ab\ny");
+    }
+    members.iter_mut().for_each(|peer| peer.hears("x"));
+    members.iter_mut().for_each(|peer| peer.hears("y"));
+    drop((by_prefix, members, both));
+    hub.empties();
+}
+
+#[test]
+fn beside_redis_a_prefix_is_refused() {
+    let redis = "redis://127.0.0.1".parse().expect("a URL");
+    let hub = relay(Config::default().redis(Some(redis)));
+    let (mut peer, status) = Peer::ask(&hub.address, "/ws?room=a*");
+    let sentence = String::from_utf8(peer.read_rest()).expect("text");
+    assert_eq!(status, 400);
+    assert_eq!(sentence.trim_end(), "a hub with Redis has rooms and no prefixes");
+    // Several rooms are not, and wait for the server, which is away.
+    assert_eq!(Peer::ask(&hub.address, "/ws?room=a&room=b").1, 503);
 }

@@ -111,8 +111,8 @@ FAULTS = [
     Fault(
         "events: an eviction is told of for a room that its client has left",
         "registry_events.rs::notify_end",
-        "if is_evicted { notify(HubEventKind::Evicted, Some(room)); } notify(HubEventKind::Leave, Some(room));",
-        "notify(HubEventKind::Leave, Some(room)); if is_evicted { notify(HubEventKind::Evicted, Some(room)); }",
+        "if is_evicted { notify(HubEventKind::Evicted, Some(membership)); } notify(HubEventKind::Leave, Some(membership));",
+        "notify(HubEventKind::Leave, Some(membership)); if is_evicted { notify(HubEventKind::Evicted, Some(membership)); }",
     ),
     Fault(
         "several hubs: readers are not told of what passed a hub while it was away",
@@ -476,7 +476,7 @@ FAULTS = [
     ),
     Fault(
         "missed generation: every client of a slot has the same id",
-        "registry.rs::insert",
+        "registry.rs::insert_with",
         "self.generation = self.generation.wrapping_add(1);",
         "",
     ),
@@ -573,14 +573,14 @@ FAULTS = [
     Fault(
         "stale room entry: a member that was moved keeps its old place",
         "registry.rs::remove_membership",
-        "moved.index = membership.index;",
+        "moved.index = *index;",
         "",
     ),
     Fault(
         "stale room entry: a client is in one room twice",
-        "registry.rs::join",
-        "if entry.memberships.iter().any(|membership| membership.room == *room) {",
-        "if entry.memberships.is_empty() && room.is_empty() {",
+        "registry.rs::enter",
+        "if entry.memberships.iter().any(|membership| membership.is(name, is_prefix)) {",
+        "if entry.memberships.is_empty() && name.is_empty() {",
     ),
     Fault(
         "stale user entry",
@@ -672,7 +672,7 @@ FAULTS = [
     ),
     Fault(
         "a leave changes the room, and not the client's own list",
-        "registry.rs::leave",
+        "registry.rs::exit",
         "let membership = entry.memberships.remove(at); self.remove_membership(&membership);",
         "let membership = entry.memberships.remove(at); drop(membership);",
     ),
@@ -1355,15 +1355,15 @@ FAULTS = [
     Fault(
         "a client that has left does not know its rooms",
         "registry.rs::remove",
-        "entry.queue.set_left(entry.memberships.into_iter().map(|left| left.room).collect());",
+        "entry.queue.set_left(left.map(|membership| membership.name).collect());",
         "",
     ),
     Fault(
         "a client that has left knows rooms that it was in before",
-        "registry.rs::leave",
+        "registry.rs::exit",
         "let membership = entry.memberships.remove(at); self.remove_membership(&membership);",
-        "let room = entry.memberships[at].room.clone(); let index = entry.memberships[at].index; "
-        "self.remove_membership(&Membership { room, index });",
+        "let name = entry.memberships[at].name.clone(); let index = entry.memberships[at].index; "
+        "self.remove_membership(&Membership { name, index, is_prefix });",
     ),
     Fault(
         "a user with many clients keeps some",

@@ -59,6 +59,13 @@ impl Rooms {
         all.into_iter().chain(these.iter().map(|name| &**name))
     }
 
+    /// Whether every room is in the set whose name begins so.
+    fn contains_all_of(&self, prefix: &str) -> bool {
+        let Self::These(names) = self else { return true };
+        let mut patterns = names.iter().filter_map(|name| name.strip_suffix('*'));
+        patterns.any(|beginning| prefix.starts_with(beginning))
+    }
+
     pub(crate) fn contains(&self, room: &str) -> bool {
         let Self::These(names) = self else { return true };
         names.iter().any(|name| match name.strip_suffix('*') {
@@ -150,7 +157,7 @@ impl Access {
                 Some("the token does not allow to publish here (a JSON Web Token does by publish)")
             }
             StatusCode::FORBIDDEN if query_of(request.uri(), "room").is_some() => {
-                Some("the token does not allow to subscribe to each of these rooms")
+                Some("the token does not allow to subscribe to each of these rooms and prefixes")
             }
             StatusCode::FORBIDDEN => Some("the token does not allow to subscribe to this room"),
             _ => None,
@@ -211,6 +218,15 @@ impl Grant {
     /// 401 if the request has no token, 403 if its token does not allow this.
     pub(crate) fn listens_to(&self, room: &str) -> Result<(), StatusCode> {
         self.check(self.listen.contains(room))
+    }
+
+    /// Whether the client may subscribe to every room whose name begins so.
+    ///
+    /// # Errors
+    ///
+    /// As [`listens_to`](Self::listens_to).
+    pub(crate) fn listens_to_all_of(&self, prefix: &str) -> Result<(), StatusCode> {
+        self.check(self.listen.contains_all_of(prefix))
     }
 
     /// Whether the client may publish to a room.

@@ -9,7 +9,7 @@ use crate::auth::Rooms;
 /// What a client brought along that is in one room.
 #[derive(Debug)]
 pub(crate) struct ClientState {
-    /// The room; of a client in several, the first.
+    /// The room; of a client in several, the first room or prefix.
     pub(crate) room: Arc<str>,
     pub(crate) echo: bool,
     /// Whether it may send to the room.
@@ -30,6 +30,8 @@ pub(crate) struct ClientState {
 pub(crate) struct Several {
     pub(crate) state: ClientState,
     pub(crate) rooms: Vec<Arc<str>>,
+    /// The prefixes that it hears, without a `*`.
+    pub(crate) prefixes: Vec<Arc<str>>,
     /// The rooms that its token lets it send to.
     pub(crate) send: Rooms,
 }
@@ -78,38 +80,41 @@ impl ClientState {
 const BETWEEN: char = '\t';
 
 impl Several {
-    /// Describes the state for the next program: a line for the first one, the other rooms, and the
-    /// patterns of rooms that the client may send to.
+    /// Describes the state for the next program: a line for the first room, one for all rooms, one for
+    /// the prefixes, and one for the patterns of rooms that the client may send to.
     pub(crate) fn describe(&self) -> String {
+        let send = self.send.patterns().filter(|pattern| !pattern.contains(char::is_control));
         let mut text = self.state.describe();
-        text.push('\n');
-        for room in &self.rooms[1..] {
-            text.push_str(room);
-            text.push(BETWEEN);
-        }
-        text.push('\n');
-        for pattern in self.send.patterns().filter(|pattern| !pattern.contains(char::is_control)) {
-            text.push_str(pattern);
-            text.push(BETWEEN);
-        }
+        add_line(&mut text, self.rooms.iter().map(|room| &**room));
+        add_line(&mut text, self.prefixes.iter().map(|prefix| &**prefix));
+        add_line(&mut text, send);
         text
     }
 
     /// Reads a description; `None` also for that of a client in one room.
     pub(crate) fn read(text: &str) -> Option<Self> {
         let mut lines = text.split('\n');
-        let (state, rooms, send) =
-            (ClientState::read(lines.next()?)?, lines.next()?, lines.next()?);
-        let first = Arc::clone(&state.room);
-        let others = rooms.split_terminator(BETWEEN).map(Arc::from);
-        let rooms = std::iter::once(first).chain(others).collect();
-        let send = Rooms::These(send.split_terminator(BETWEEN).map(str::to_owned).collect());
-        Some(Self { state, rooms, send })
+        let state = ClientState::read(lines.next()?)?;
+        let mut names = || Some(lines.next()?.split_terminator(BETWEEN));
+        let rooms = names()?.map(Arc::from).collect();
+        let prefixes = names()?.map(Arc::from).collect();
+        let send = Rooms::These(names()?.map(str::to_owned).collect());
+        Some(Self { state, rooms, prefixes, send })
     }
 
     /// Whether the client hears a room.
     pub(crate) fn hears(&self, room: &str) -> bool {
         self.rooms.iter().any(|own| **own == *room)
+            || self.prefixes.iter().any(|prefix| room.starts_with(&**prefix))
+    }
+}
+
+/// Adds a line with names.
+fn add_line<'a>(text: &mut String, names: impl Iterator<Item = &'a str>) {
+    text.push('\n');
+    for name in names {
+        text.push_str(name);
+        text.push(BETWEEN);
     }
 }
 
@@ -131,18 +136,25 @@ mod tests {
     }
     #[test]
     fn several_rooms_are_read_as_they_were_described() {
-        for text in
-            ["1000 0 news\na room\t\nnews\ta*\t", "1000 0 a\nb\tc\t\n", "0101 7 a\nb\t\n*\t"]
-        {
+        for text in [
+            "1000 0 news\nnews\ta room\t\n\nnews\ta*\t",
+            "1000 0 a\na\tb\tc\t\na/\tb\t\n",
+            "0101 7 \n\n\t\n*\t",
+        ] {
             let several = Several::read(text).expect(text);
             assert_eq!(several.describe(), text);
         }
-        let several = Several::read("1000 0 news\na room\t\na*\t").expect("two rooms");
+        let text = "1000 0 news\nnews\ta room\t\ns/\t\na*\t";
+        let several = Several::read(text).expect("two rooms");
         assert!(several.hears("news") && several.hears("a room") && !several.hears("a"));
+        assert!(several.hears("s/") && several.hears("s/1") && !several.hears("s"));
         assert!(several.send.contains("a room") && !several.send.contains("news"));
         // A claim that no room can match.
         let send = Rooms::These(vec!["a\nb*".to_owned(), "c".to_owned()]);
         let described = Several { send, ..several }.describe();
-        assert_eq!(described, "1000 0 news\na room\t\nc\t");
+        assert_eq!(described, "1000 0 news\nnews\ta room\t\ns/\t\nc\t");
+        for text in ["1000 0 a", "1000 0 a\na\t", "1000 0 a\na\t\n", "x\n\n\n"] {
+            assert!(Several::read(text).is_none(), "{text}");
+        }
     }
 }

@@ -62,7 +62,9 @@ impl Handler for Relay {
         let probes = switch(request, "probe")?.unwrap_or(false);
         let grant = self.grant(request)?;
         requested.rooms().iter().try_for_each(|room| grant.listens_to(room))?;
-        let room = requested.rooms().first().ok_or(StatusCode::BAD_REQUEST)?;
+        requested.prefixes().iter().try_for_each(|prefix| grant.listens_to_all_of(prefix))?;
+        let mut names = requested.rooms().iter().chain(requested.prefixes());
+        let room = names.next().ok_or(StatusCode::BAD_REQUEST)?;
         let end = grant.until.unwrap_or(0);
         let until = grant.until;
         let has_no_rate = self.access.has_no_rate(request);
@@ -76,8 +78,10 @@ impl Handler for Relay {
         let admission =
             requested.rooms().iter().fold(admission, |all, room| all.room(Arc::clone(room)));
         let mut admission = if requested.has_labels() {
-            let (rooms, send) = (requested.rooms().to_vec(), grant.send);
-            admission.labels().extension(Several { state, rooms, send })
+            let (rooms, prefixes) = (requested.rooms().to_vec(), requested.prefixes().to_vec());
+            let admission = prefixes.iter().fold(admission, Admission::prefix);
+            let send = grant.send;
+            admission.labels().extension(Several { state, rooms, prefixes, send })
         } else {
             admission.extension(state)
         };
@@ -157,8 +161,8 @@ impl Handler for Relay {
     async fn on_connect(&self, client: &Client) -> Result<(), Disconnect> {
         let state = ClientState::of(client)?;
         if !state.is_kept {
-            let joined = |room: &Arc<str>| self.join_log.joined(client, room, &client.peer());
-            rooms_of(client, state).iter().for_each(joined);
+            let joined = |room: &str| self.join_log.joined(client, room, &client.peer());
+            each_room(client, state, joined);
         }
         if state.end > 0 {
             self.clock.add(client.id(), state.end);
@@ -208,8 +212,8 @@ impl Handler for Relay {
 
     async fn on_disconnect(&self, client: &Client, reason: &Disconnect) {
         if let Ok(state) = ClientState::of(client) {
-            let left = |room: &Arc<str>| self.join_log.left(client, room, reason);
-            rooms_of(client, state).iter().for_each(left);
+            let left = |room: &str| self.join_log.left(client, room, reason);
+            each_room(client, state, left);
             if state.end > 0 {
                 self.clock.remove(client.id());
             }
@@ -257,10 +261,11 @@ impl Relay {
     }
 }
 
-/// The rooms that a client has requested for.
-fn rooms_of<'a>(client: &'a Client, state: &'a ClientState) -> &'a [Arc<str>] {
-    let several = client.extension::<Several>();
-    several.map_or(std::slice::from_ref(&state.room), |several| &several.rooms)
+/// Calls `log` with each room that a client has asked for, and with each prefix, a `*` behind it.
+fn each_room(client: &Client, state: &ClientState, log: impl Fn(&str)) {
+    let Some(several) = client.extension::<Several>() else { return log(&state.room) };
+    several.rooms.iter().for_each(|room| log(room));
+    several.prefixes.iter().for_each(|prefix| log(&format!("{prefix}*")));
 }
 
 /// Publishes a message if the inbox has room now. Not waiting for the count lets the manager take

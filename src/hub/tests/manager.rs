@@ -179,6 +179,7 @@ fn queues(
             queue: Arc::clone(queue),
             user: None,
             rooms: Box::new(["main".into()]),
+            prefixes: 0,
             came: 0,
             reading: Box::new(Reading::PLAIN),
             reply,

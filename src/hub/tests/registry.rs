@@ -26,7 +26,10 @@ use crate::message::{Encoding, Message};
 use crate::overflow::Overflow;
 use crate::stats::Counters;
 
-const ROOMS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+const ROOMS: [&str; 6] = ["a", "b", "c", "d", "aa", "ab"];
+
+/// The first of them is for all rooms, and the last for none.
+const PREFIXES: [&str; 5] = ["", "a", "aa", "b", "x"];
 
 const USERS: [&str; 3] = ["ada", "bob", "eve"];
 
@@ -41,6 +44,7 @@ struct Naive {
     id: ClientId,
     user: Option<&'static str>,
     rooms: Vec<&'static str>,
+    prefixes: Vec<&'static str>,
     wire: Wire,
     queue: Arc<Queue>,
     sink: Arc<Sink>,
@@ -106,11 +110,17 @@ impl Pair {
         self.clients.iter().flat_map(|client| client.rooms.iter().copied()).collect()
     }
 
-    fn joined(&self, rooms: &[&'static str], room: &'static str) -> Result<(), Refusal> {
+    /// What becomes of a client in these rooms, with so many prefixes, that joins a room.
+    fn joined(
+        &self,
+        rooms: &[&'static str],
+        prefixes: usize,
+        room: &'static str,
+    ) -> Result<(), Refusal> {
         let existing: BTreeSet<_> = self.rooms().into_iter().chain(rooms.iter().copied()).collect();
         if rooms.contains(&room) {
             Ok(())
-        } else if rooms.len() >= ROOMS_PER_CLIENT_MAX {
+        } else if rooms.len() + prefixes >= ROOMS_PER_CLIENT_MAX {
             Err(Refusal::RoomsPerClient)
         } else if !existing.contains(room) && existing.len() >= ROOMS_MAX {
             Err(Refusal::Rooms)
@@ -136,16 +146,28 @@ impl Pair {
         let mut expected = if dead { Err(Refusal::Gone) } else { Ok(()) };
         let mut rooms = Vec::new();
         for room in &wanted {
-            expected = expected.and_then(|()| self.joined(&rooms, room));
+            expected = expected.and_then(|()| self.joined(&rooms, 0, room));
             if expected.is_ok() && !rooms.contains(room) {
                 rooms.push(*room);
             }
         }
-        let names: Vec<_> = wanted.iter().map(|&room| Arc::from(room)).collect();
-        let outcome = self.registry.insert(
+        let wanted_prefixes: Vec<_> =
+            (0..rng.usize(0..3)).filter_map(|_| rng.choice(PREFIXES)).collect();
+        let mut prefixes = Vec::new();
+        for prefix in &wanted_prefixes {
+            let is_new = !prefixes.contains(prefix);
+            if expected.is_ok() && is_new && rooms.len() + prefixes.len() >= ROOMS_PER_CLIENT_MAX {
+                expected = Err(Refusal::RoomsPerClient);
+            }
+            if expected.is_ok() && is_new {
+                prefixes.push(*prefix);
+            }
+        }
+        let arcs = |names: &[&str]| names.iter().map(|&name| Arc::from(name)).collect::<Vec<_>>();
+        let outcome = self.registry.insert_with(
             Arc::clone(&queue),
             user.map(Arc::from),
-            &names,
+            (&arcs(&wanted), &arcs(&wanted_prefixes)),
             0,
             Reading::PLAIN,
         );
@@ -173,7 +195,17 @@ impl Pair {
             missed: 0,
             lost: 0,
         };
-        self.clients.push(Naive { id, user, rooms, wire, queue, sink, encoding, has_labels });
+        self.clients.push(Naive {
+            id,
+            user,
+            rooms,
+            prefixes,
+            wire,
+            queue,
+            sink,
+            encoding,
+            has_labels,
+        });
     }
 
     fn remove(&mut self, rng: &mut Rng) {
@@ -194,10 +226,16 @@ impl Pair {
     }
 
     fn join(&mut self, rng: &mut Rng) {
+        if rng.bool() {
+            return self.join_prefix(rng);
+        }
         let (Some(id), Some(room)) = (self.id(rng), rng.choice(ROOMS)) else { return };
         let at = self.clients.iter().position(|client| client.id == id);
         let expected = match at {
-            Some(at) => self.joined(&self.clients[at].rooms, room),
+            Some(at) => {
+                let client = &self.clients[at];
+                self.joined(&client.rooms, client.prefixes.len(), room)
+            }
             None => Err(Refusal::UnknownClient),
         };
         assert_eq!(self.registry.join(id, &room.into()), expected, "join {room}");
@@ -209,7 +247,35 @@ impl Pair {
         }
     }
 
+    fn join_prefix(&mut self, rng: &mut Rng) {
+        let (Some(id), Some(prefix)) = (self.id(rng), rng.choice(PREFIXES)) else { return };
+        let client = self.clients.iter_mut().find(|client| client.id == id);
+        let expected = match &client {
+            None => Err(Refusal::UnknownClient),
+            Some(client) if client.prefixes.contains(&prefix) => Ok(()),
+            Some(client) if client.rooms.len() + client.prefixes.len() >= ROOMS_PER_CLIENT_MAX => {
+                Err(Refusal::RoomsPerClient)
+            }
+            Some(_) => Ok(()),
+        };
+        assert_eq!(self.registry.enter(id, &prefix.into(), true), expected, "join {prefix}*");
+        if let Some(client) = client.filter(|client| !client.prefixes.contains(&prefix)) {
+            client.prefixes.extend(expected.is_ok().then_some(prefix));
+        }
+    }
+
+    fn leave_prefix(&mut self, rng: &mut Rng) {
+        let (Some(id), Some(prefix)) = (self.id(rng), rng.choice(PREFIXES)) else { return };
+        let client = self.clients.iter_mut().find(|client| client.id == id);
+        let expected = client.as_ref().map(drop).ok_or(Refusal::UnknownClient);
+        assert_eq!(self.registry.exit(id, prefix, true), expected, "leave {prefix}*");
+        client.into_iter().for_each(|client| client.prefixes.retain(|other| *other != prefix));
+    }
+
     fn leave(&mut self, rng: &mut Rng) {
+        if rng.bool() {
+            return self.leave_prefix(rng);
+        }
         let (Some(id), Some(room)) = (self.id(rng), rng.choice(ROOMS)) else { return };
         let client = self.clients.iter_mut().find(|client| client.id == id);
         let expected = client.as_ref().map(drop).ok_or(Refusal::UnknownClient);
@@ -253,7 +319,7 @@ impl Pair {
         for client in &mut self.clients {
             let is_member = match &target {
                 Target::All => true,
-                Target::Room(room) => client.rooms.contains(&&**room),
+                Target::Room(room) => client.hears(room),
                 Target::User(user) => client.user == Some(&**user),
                 Target::Client(id) => client.id == *id,
             };
@@ -379,6 +445,11 @@ impl Pair {
             let expected = self.clients.iter().filter(|client| client.rooms.contains(&room));
             assert_eq!(ids(present), ids(expected.map(|client| client.id).collect()));
         }
+        for client in &self.clients {
+            for room in ROOMS {
+                assert_eq!(self.registry.hears(client.id, room), client.hears(room), "{room}");
+            }
+        }
         for client in &self.gone {
             assert_eq!(self.registry.rooms_of(client.id), None, "{} is gone", client.id);
         }
@@ -386,6 +457,10 @@ impl Pair {
 }
 
 impl Naive {
+    fn hears(&self, room: &str) -> bool {
+        self.rooms.contains(&room) || self.prefixes.iter().any(|prefix| room.starts_with(prefix))
+    }
+
     fn compare(&self, labels: &[String]) {
         let (frames, _) = decode(&self.sink.lock().taken);
         let numbers = frames.iter().map(|frame| {

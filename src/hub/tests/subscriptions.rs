@@ -24,7 +24,7 @@ fn link() -> (Arc<Link>, CommandReceiver) {
 fn join(room: &str) -> (Command, Answer<Result<(), Refusal>>) {
     let (reply, answer) = reply();
     let id = ClientId { slot: 0, generation: 0 };
-    (Command::Join { id, room: room.into(), reply }, answer)
+    (Command::Join { id, room: room.into(), is_prefix: false, reply }, answer)
 }
 
 #[test]

@@ -336,8 +336,9 @@ impl Stage {
         let (hub, queue, user) = (self.hub.clone(), Arc::clone(queue), user.map(Arc::from));
         let rooms = rooms.iter().map(|&room| Arc::from(room)).collect();
         let reading = Box::new(reading);
+        let (prefixes, came) = (0, 0);
         let register =
-            move |reply| Command::Register { queue, user, rooms, came: 0, reading, reply };
+            move |reply| Command::Register { queue, user, rooms, prefixes, came, reading, reply };
         self.run(async move { hub.request(register).await }).expect("the manager runs")
     }
 

@@ -27,7 +27,7 @@ pub(super) fn help(all: bool) -> String {
         "hublet: a small WebSocket server; a message sent to a room goes to everyone in it\n\n\
          Usage: hublet [FLAGS]\n\n\
          Subscribe: WebSocket /ws/{room}, server-sent events GET /sse/{room}; with ?since=N\n\
-         \x20          they begin behind message N\n\
+         \x20          they begin behind message N; /ws?room=a&room=b/* for several\n\
          Read:      GET /pub/{room} answers the last message that --history keeps; with\n\
          \x20          ?since=N&wait=25s the next one\n\
          Publish:   by WebSocket, POST /pub/{room}, POST /user/{user}; with ?wait=1s the\n\
