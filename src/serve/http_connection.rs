@@ -142,7 +142,10 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
                 return Ok((Self { stream: HttpStream::new(hub, transport, peer), handler }, slot));
             }
             Some(Err(error)) => (RefusalReason::Left, error),
-            None => (RefusalReason::Late, io::ErrorKind::TimedOut.into()),
+            None => {
+                log::debug!("TLS failed: the handshake of {peer} was not over in time");
+                (RefusalReason::Late, io::ErrorKind::TimedOut.into())
+            }
         };
         hub.shared().counters.refuse(Requested::default(), reason);
         Err(error.into())

@@ -160,6 +160,61 @@ fn plain_bytes_on_a_port_that_speaks_tls_end_with_a_sentence() {
     peer.hears("others are served");
 }
 
+/// What the documentation calls off is refused, each with a sentence in the log.
+#[test]
+fn what_is_off_is_refused_with_a_sentence() {
+    let folder = Folder::new("tls-off");
+    let Some((mut server, address, _)) = start(&folder, &["--log", "debug"]) else { return };
+    let openssl = program("openssl").expect("it made the certificate");
+    let session = folder.0.join("session");
+    // What is said, and its end: the answer of the hub, as openssl reports it.
+    let ask = |flags: &[&str], said: &str| {
+        let mut child = alone(&openssl)
+            .args(["s_client", "-connect", &address, "-sess_out"])
+            .arg(&session)
+            .args(flags)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it runs");
+        // It may have ended by now.
+        let _ = child.stdin.take().expect("a pipe").write_all(said.as_bytes());
+        let output = child.wait_with_output().expect("it ends");
+        let said = [output.stdout, output.stderr].concat();
+        String::from_utf8_lossy(&said).into_owned()
+    };
+    let incompatible = "TLS failed: the peer has no version, cipher or curve of ours";
+    for (flags, flaw) in [
+        (&["-tls1_1"][..], incompatible),
+        (&["-tls1_2", "-cipher", "AES128-SHA"], incompatible),
+        (&["-tls1_3", "-groups", "X448"], incompatible),
+        (&["-tls1_3", "-alpn", "h2"], "TLS failed: the peer does not speak HTTP/1.1"),
+    ] {
+        let said = ask(flags, "");
+        assert!(said.contains("alert"), "{flags:?}: {said}");
+        server.logged(flaw);
+    }
+    let request = "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    for version in ["-tls1_2", "-tls1_3"] {
+        let said = ask(&[version, "-ign_eof"], request);
+        assert!(said.contains("HTTP/1.1 200 OK"), "{said}");
+        assert!(said.contains("New, TLSv1."), "{said}");
+        let has_ticket =
+            said.contains("TLS session ticket:") || said.contains("New Session Ticket");
+        assert!(!has_ticket, "{said}");
+    }
+    assert!(!session.exists() || fs::read(&session).expect("it is there").is_empty());
+    // openssl asks for new keys, is refused, and gives up.
+    let said = ask(&["-tls1_2"], "R\n");
+    assert!(said.contains("RENEGOTIATING") && !said.contains("HTTP/1.1"), "{said}");
+    server.logged("TLS failed: the peer sent the alert");
+    let mut peer = connect(&address, "/ws");
+    assert_eq!(peer.stream().conn.tls13_tickets_received(), 0);
+    peer.say("others are served");
+    peer.hears("others are served");
+}
+
 #[test]
 fn plain_and_unix_addresses_speak_no_tls() {
     let folder = Folder::new("tls-beside");
@@ -190,8 +245,8 @@ fn plain_and_unix_addresses_speak_no_tls() {
 #[test]
 fn half_a_handshake_ends_at_the_deadline() {
     let folder = Folder::new("tls-half");
-    let more = ["--handshake-timeout", "300ms"];
-    let Some((_server, address, _)) = start(&folder, &more) else { return };
+    let more = ["--handshake-timeout", "300ms", "--log", "debug"];
+    let Some((mut server, address, _)) = start(&folder, &more) else { return };
     for said in [&b""[..], &[0x16], &[0x16, 3, 1, 1, 0, 1, 0, 0, 0xfc, 3, 3]] {
         let mut peer = Peer::<TcpStream>::dial(&address);
         peer.write(said);
@@ -201,6 +256,8 @@ fn half_a_handshake_ends_at_the_deadline() {
         let is_late =
             matches!(&ended, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
         assert!(!is_late && answer.is_empty(), "{ended:?} {answer:?}");
+        let line = server.logged("TLS failed");
+        assert!(line.contains("the handshake of 127.0.0.1:") && line.ends_with("not over in time"));
     }
     let mut peer = connect(&address, "/ws");
     peer.say("others are served");
