@@ -2,8 +2,8 @@
 //!
 //! While a client keeps up, its queue is empty, and a push writes the frame through the client's
 //! [`DirectWriter`] at once: no channel exists, no task wakes. Once the writer takes no more (or
-//! there is none, as for a TLS stream), what is left waits in a [`Backlog`], made at that moment,
-//! and the connection's task drains it and drops it.
+//! there is none, as for a stream of the embedding program), what is left waits in a [`Backlog`], made
+//! at that moment, and the connection's task drains it and drops it.
 //!
 //! Everything that a client is sent passes here, control frames and close frames too, so nothing
 //! can come between the halves of a frame. The mutex is held by one writer at a time and never

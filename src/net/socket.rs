@@ -85,7 +85,7 @@ impl Socket {
     }
 
     /// Has `write` hand the kernel bytes, again and again until there is room for some.
-    pub(crate) fn poll_send<R>(
+    fn poll_send<R>(
         &self,
         cx: &mut Context<'_>,
         mut write: impl FnMut() -> io::Result<R>,

@@ -46,4 +46,6 @@ mod several;
 mod several_checks;
 mod several_notes;
 mod sweep;
+#[cfg(feature = "tls")]
+mod tls;
 mod world;

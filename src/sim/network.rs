@@ -243,7 +243,7 @@ impl Kernel {
 struct Descriptor {
     line: Arc<Line>,
     /// Whether it is a socket of a listener, to which pushes may write, and of which what was written
-    /// reaches the peer although it is dropped; or TLS, which only its task writes to.
+    /// reaches the peer although it is dropped.
     is_own: bool,
 }
 

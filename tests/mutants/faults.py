@@ -16,13 +16,107 @@ class Fault(NamedTuple):
     replacement: str
     # Which tests must find it: those of a file, or one as `file::test`.
     tests: str = SIMULATION
+    # What the library is built with for them, beside what is on by default.
+    features: str = ""
 
 
 SEVERAL = "sim/several.rs::several_hubs_keep_the_invariants"
 
 ACKS = "hub/tests/acks.rs"
 
+
+def tls(name, place, pattern, replacement, tests="sim/tls.rs::every_stream_keeps_its_promises"):
+    """A fault of TLS."""
+    return Fault(f"TLS: {name}", place, pattern, replacement, tests, "tls")
+
+
+TLS = "tls/tests.rs"
+
 FAULTS = [
+    tls(
+        "a record that the socket has cut is written from its beginning",
+        "tls/session.rs::Session::write",
+        "encrypted[sent..record].to_vec()",
+        "encrypted[..record].to_vec()",
+    ),
+    tls(
+        "the byte that is held back is encrypted twice",
+        "tls/session.rs::Session::write",
+        "usize::from(std::mem::take(&mut self.holds_back))",
+        "0",
+    ),
+    tls(
+        "a push overtakes the rest of a record",
+        "tls/session.rs::Session::write",
+        "self.flush(send)?;",
+        "",
+    ),
+    tls(
+        "the end of the stream is not said",
+        "tls/session.rs::Session::close",
+        "outgoing.extend_from_slice(&record[..n]);",
+        "let _ = n;",
+    ),
+    tls(
+        "what was decrypted waits until more comes",
+        "tls/stream.rs::TlsStream::poll_readable",
+        "self.unread.is_some()",
+        "false",
+    ),
+    tls(
+        "what has no room in the buffer of the caller is lost",
+        "tls/stream.rs::TlsStream::poll_fill",
+        "rest.extend_from_slice(&plain[n..]);",
+        "",
+    ),
+    tls(
+        "no protocol is agreed on",
+        "certificate.rs::Tls::new",
+        'config.alpn_protocols = vec![b"http/1.1".to_vec()];',
+        "",
+    ),
+    tls(
+        "a peer without TLS is not refused",
+        "tls/session.rs::Session::is_plain",
+        "!self.has_begun && first != HANDSHAKE",
+        "false",
+        "sim/tls.rs::a_peer_without_tls_is_refused",
+    ),
+    tls(
+        "a message of TLS that never comes whole is kept",
+        "tls/session.rs::Session::receive",
+        "rest.len() > INCOMING_MAX",
+        "rest.len() > READ_BUFFER_BYTES",
+        TLS,
+    ),
+    tls(
+        "a new key takes the place of the old one though it is not that of the certificate",
+        "certificate.rs::read_pair",
+        "if !fits",
+        "if !fits && chain.is_empty()",
+        TLS,
+    ),
+    tls(
+        "the files are looked at with each handshake",
+        "certificate.rs::Certificate::renew",
+        "< LOOK_INTERVAL",
+        "< Duration::ZERO",
+        TLS,
+    ),
+    tls(
+        "another process takes over an encrypted connection",
+        "tls/stream.rs::Stream::handle",
+        "Self::Tls(_) => None",
+        "Self::Tls(stream) => stream.shared.socket.handle()",
+        TLS,
+    ),
+    Fault(
+        "handshakes: a stream that is not made keeps its slot",
+        "http_connection.rs::HttpConnection::accept",
+        "slot.within(accepting).await",
+        "Some(accepting.await)",
+        "serve/tests.rs::stream_that_is_not_made_in_time_ends_the_connection",
+    ),
     Fault(
         "terms: the limits of one client do not reach its queue",
         "queue_state.rs::State::terms",

@@ -7,7 +7,7 @@ Runs the faults with a WORD in their name or place, and all without one. Exits w
 miss a fault, if the source does not have the piece that a fault replaces (any more), or if a fault
 does not build.
 
-All faults are in one build, in target/mutants: a function with faults has its body once as it is and
+All faults with the same features are in one build, in target/mutants: a function with faults has its body once as it is and
 once for each fault, and HUBLET_FAULT says which of them runs. A fault that does not build beside the
 others, because a function has one type or one borrow then, has a build of its own.
 """
@@ -79,9 +79,10 @@ def tests_of(fault):
 class Build:
     """A copy of the tree, and the tests that are built of it."""
 
-    def __init__(self, name, profile):
+    def __init__(self, name, profile, features):
         self.folder = COPIES / name
         self.profile = profile
+        self.features = features
         self.program = None
 
     def prepare(self):
@@ -109,7 +110,7 @@ class Build:
         # Nothing reads the debug information, which takes a third of the time.
         environment["CARGO_PROFILE_DEV_DEBUG"] = "0"
         command = ["cargo", "test", "--quiet", "--lib", "--no-run", "--profile", self.profile]
-        command.append("--message-format=json")
+        command += [f"--features={self.features}", "--message-format=json"]
         done = subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
         )
@@ -209,10 +210,11 @@ class Variants:
         self.functions = {item: bodies for item, bodies in self.functions.items() if bodies}
 
 
-def build_together(faults):
+def build_together(faults, features):
     """A build with as many faults as go into one, and the numbers of those that it has."""
     # The optimised build takes two minutes longer, and runs ten times as fast.
-    build = Build("together", "checked" if len(faults) > FAULTS_UNOPTIMISED_MAX else "test")
+    profile = "checked" if len(faults) > FAULTS_UNOPTIMISED_MAX else "test"
+    build = Build("together", profile, features)
     build.prepare()
     numbers, files = {}, {}
     for number, fault in enumerate(faults, start=1):
@@ -285,11 +287,11 @@ def run_together(build, numbers, seeds, workers):
         return sum(pool.map(work, numbers.items()))
 
 
-def run_alone(faults, places, seeds):
+def run_alone(faults, features, places, seeds):
     """Runs faults, each with a build of its own; returns how many were caught."""
     if not faults:
         return 0
-    build = Build("alone", "test")
+    build = Build("alone", "test", features)
     build.prepare()
     if errors := build.build():
         sys.exit(f"without a fault it does not build\n{printed(errors)}")
@@ -312,12 +314,14 @@ def run_alone(faults, places, seeds):
     return caught
 
 
-def run(faults, places, seeds, workers):
-    """Runs faults; returns how many were caught."""
-    build, numbers = build_together(faults)
+def run(faults, features, places, seeds, workers):
+    """Runs faults with the same features; returns how many were caught."""
+    faults = [fault for fault in faults if fault.features == features]
+    build, numbers = build_together(faults, features)
     alone = [fault for number, fault in enumerate(faults, start=1) if number not in numbers]
     print(f"{len(numbers)} faults in one build, {len(alone)} in their own", flush=True)
-    return run_together(build, numbers, seeds, workers) + run_alone(alone, places, seeds)
+    together = run_together(build, numbers, seeds, workers)
+    return together + run_alone(alone, features, places, seeds)
 
 
 def main():
@@ -351,7 +355,9 @@ def main():
     if arguments.check:
         print(f"{len(faults)} faults, {len(faults) - len(runnable)} not found")
         return 0 if runnable == faults else 1
-    caught = run(runnable, places, arguments.seeds, arguments.workers) if runnable else 0
+    caught = 0
+    for features in sorted({fault.features for fault in runnable}):
+        caught += run(runnable, features, places, arguments.seeds, arguments.workers)
     took = time.monotonic() - start
     print(f"{len(faults)} faults, {caught} caught, {len(faults) - caught} not, in {took:.0f} s")
     return 0 if caught == len(faults) else 1

@@ -74,7 +74,7 @@ impl Tls {
     /// A configuration error, if one of them cannot be read or the key is not that of the
     /// certificate. The sentence has nothing of the key.
     pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, Error> {
-        let pair = read(certificate, key).map_err(|flaw| Error::config(flaw.to_owned()))?;
+        let pair = read_pair(certificate, key).map_err(|flaw| Error::config(flaw.to_owned()))?;
         Self::new(pair, None)
     }
 
@@ -226,7 +226,7 @@ impl Files {
     fn read(&self) -> Result<CertifiedKey, String> {
         let certificate = read_file(&self.certificate)?;
         let key = read_file(&self.key)?;
-        read(&certificate, &key).map_err(|flaw| {
+        read_pair(&certificate, &key).map_err(|flaw| {
             let [certificate, key] = [&self.certificate, &self.key].map(|path| path.display());
             format!("{flaw} ({certificate}, {key})")
         })
@@ -246,7 +246,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// Reads a pair from PEM. An `Err` says what is wrong with it.
-fn read(certificate: &[u8], key: &[u8]) -> Result<CertifiedKey, &'static str> {
+fn read_pair(certificate: &[u8], key: &[u8]) -> Result<CertifiedKey, &'static str> {
     let mut chain = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(certificate) {
         chain.push(certificate.map_err(|_| "the certificate is no valid PEM")?);

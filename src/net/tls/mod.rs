@@ -2,6 +2,8 @@
 
 pub(crate) mod acceptor;
 pub(crate) mod certificate;
+#[cfg(test)]
+pub(crate) mod pair;
 pub(crate) mod provider;
 pub(crate) mod session;
 pub(crate) mod stream;
@@ -9,3 +11,4 @@ pub(crate) mod stream;
 mod tests;
 #[cfg(test)]
 pub(crate) mod trusting_client;
+pub(crate) mod wire;

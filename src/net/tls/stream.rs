@@ -18,6 +18,7 @@ use crate::net::socket::Socket;
 use crate::net::stream::Transport;
 use crate::net::tls::certificate::{Common, Tls};
 use crate::net::tls::session::Session;
+use crate::net::tls::wire::Wire;
 
 /// Encrypted bytes of one read at least, whatever room the caller has: a record of a request comes
 /// whole.
@@ -38,8 +39,8 @@ pub(crate) enum Stream {
 }
 
 /// A connection that is encrypted.
-pub(crate) struct TlsStream {
-    shared: Arc<Shared>,
+pub(crate) struct TlsStream<W = Socket> {
+    shared: Arc<Shared<W>>,
     /// What was decrypted and not yet read.
     unread: Option<Box<Unread>>,
 }
@@ -56,26 +57,26 @@ struct Unread {
 /// What the connection shares with its client's queue, which writes through it from any thread.
 ///
 /// The lock is held for one step, never across a wait, and below that of the queue.
-struct Shared {
-    socket: Socket,
+struct Shared<W> {
+    socket: W,
     session: Mutex<Session>,
     common: Arc<Common>,
 }
 
-impl fmt::Debug for TlsStream {
+impl<W: Wire> fmt::Debug for TlsStream<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.shared.fmt(f)
     }
 }
 
-impl fmt::Debug for Shared {
+impl<W: Wire> fmt::Debug for Shared<W> {
     /// Writes the socket only: a log has nothing of the session.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.socket.fmt(f)
     }
 }
 
-impl Shared {
+impl<W: Wire> Shared<W> {
     fn lock(&self) -> MutexGuard<'_, Session> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -127,14 +128,14 @@ fn broken(error: Error) -> io::Error {
     ErrorKind::InvalidData.into()
 }
 
-impl DirectWriter for Shared {
+impl<W: Wire> DirectWriter for Shared<W> {
     fn try_write(&self, frames: &[IoSlice<'_>]) -> io::Result<usize> {
         self.write(frames)
     }
 }
 
-impl TlsStream {
-    pub(crate) fn new(tls: &Tls, memory: &Arc<MemoryBudget>, socket: Socket) -> io::Result<Self> {
+impl<W: Wire> TlsStream<W> {
+    pub(crate) fn new(tls: &Tls, memory: &Arc<MemoryBudget>, socket: W) -> io::Result<Self> {
         let common = &tls.0;
         common.renew();
         // Fails for settings that are none of ours.
@@ -221,8 +222,13 @@ impl TlsStream {
 }
 
 /// What the connection's task does with the stream, as [`Transport`] and the traits below it have it.
-impl TlsStream {
-    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+impl<W: Wire> TlsStream<W> {
+    /// The writer of the client's queue.
+    pub(crate) fn direct_writer(&self) -> Arc<dyn DirectWriter> {
+        Arc::clone(&self.shared) as Arc<dyn DirectWriter>
+    }
+
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.unread.is_some() {
             return Poll::Ready(());
         }
@@ -239,11 +245,15 @@ impl TlsStream {
         if has_ended { Poll::Ready(()) } else { self.shared.socket.poll_arrived(cx) }
     }
 
-    fn has_progressed(&self) -> bool {
+    pub(crate) fn has_progressed(&self) -> bool {
         mem::take(&mut self.shared.lock().has_progressed)
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
         if let Some(n) = self.take_unread(into) {
             return Poll::Ready(Ok(n));
         }
@@ -260,12 +270,20 @@ impl TlsStream {
         Poll::Pending
     }
 
-    fn poll_write(&self, cx: &mut Context<'_>, frames: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        frames: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         self.shared.socket.poll_send(cx, || self.shared.write(frames))
     }
 
+    pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared.poll_flush(cx)
+    }
+
     /// Says that nothing more comes (RFC 8446 6.1), and shuts down the side that writes.
-    fn poll_close(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_close(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.shared.lock().close();
         ready!(self.shared.poll_flush(cx))?;
         Poll::Ready(self.shared.socket.shut_down())
@@ -292,7 +310,7 @@ impl Transport for Stream {
     fn direct_writer(&self) -> Option<Arc<dyn DirectWriter>> {
         match self {
             Self::Plain(socket) => socket.direct_writer(),
-            Self::Tls(stream) => Some(Arc::clone(&stream.shared) as Arc<dyn DirectWriter>),
+            Self::Tls(stream) => Some(stream.direct_writer()),
         }
     }
 
@@ -364,7 +382,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
-            Self::Tls(stream) => stream.shared.poll_flush(cx),
+            Self::Tls(stream) => stream.poll_flush(cx),
         }
     }
 

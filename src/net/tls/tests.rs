@@ -2,40 +2,30 @@
 
 use std::fs;
 use std::io::{self, IoSlice, Read as _};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
+use futures_lite::future::block_on;
 use rustls::pki_types::CertificateDer;
 use rustls::server::UnbufferedServerConnection;
 use rustls::{ClientConnection, Error};
 
 use crate::memory::budget::MemoryBudget;
 use crate::memory::read_buffers::{READ_BUFFER_BYTES, ReadBuffer};
+use crate::net::acceptor::Acceptor as _;
+use crate::net::incoming::Incoming;
+use crate::net::listener::Listener;
+use crate::net::stream::Transport as _;
+use crate::net::tls::acceptor::Secure;
 use crate::net::tls::certificate::Tls;
+use crate::net::tls::pair::{CERTIFICATE, KEY};
 use crate::net::tls::session::Session;
 use crate::net::tls::trusting_client::trusting_client;
 use crate::time::virtual_time::VirtualTime;
 
-const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----
-MIIBmjCCAUGgAwIBAgIUDt4PWtYHmectUk68xMFH7k9OKhMwCgYIKoZIzj0EAwIw
-FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEzMDA3MjQ0N1oYDzIxMjYxMTA2
-MDcyNDQ3WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
-PQMBBwNCAAT3yfs28YEhi5Xza50Wau+K8zULULb+XQFOs0GtrVWalYtAhq2UfOTE
-DRzK4M3HYtrhIc5SUUcWOJWr8X39McEjo28wbTAdBgNVHQ4EFgQUh2OafDTMQkwL
-KZu1IYTKZ3UflnkwHwYDVR0jBBgwFoAUh2OafDTMQkwLKZu1IYTKZ3UflnkwDwYD
-VR0TAQH/BAUwAwEB/zAaBgNVHREEEzARgglsb2NhbGhvc3SHBH8AAAEwCgYIKoZI
-zj0EAwIDRwAwRAIgPBRh6VxjwpbrYPpxf5IXsPtR1Unzw0JL43mkKDjcWFUCIHh5
-ktKVHnCbUT0r/rmAX473FuTHrP6yuORMplVn7lTZ
------END CERTIFICATE-----
-";
-const KEY: &str = "-----BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgIRPoaO4fE5dLSSN8
-ZCFxKjsBAlQ4TdFTk/ZI8opqHzehRANCAAT3yfs28YEhi5Xza50Wau+K8zULULb+
-XQFOs0GtrVWalYtAhq2UfOTEDRzK4M3HYtrhIc5SUUcWOJWr8X39McEj
------END PRIVATE KEY-----
-";
 const OTHER_CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----
 MIIBmzCCAUGgAwIBAgIUEkNx5Bhggm3qbuOn7yrBUWdPUPgwCgYIKoZIzj0EAwIw
 FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEzMDA3MjQ0N1oYDzIxMjYxMTA2
@@ -208,12 +198,14 @@ fn a_pair_is_renewed_at_a_handshake_a_minute_later_if_it_fits() {
     };
     assert_eq!(serves(), "old");
     files.put("cert.pem", OTHER_CERTIFICATE);
+    time.advance(Duration::from_secs(60));
+    assert_eq!(serves(), "old", "the key is not written yet");
+    files.put("key.pem", OTHER_KEY);
     time.advance(Duration::from_secs(59));
     assert_eq!(serves(), "old", "looked at once a minute");
     time.advance(Duration::from_secs(1));
-    assert_eq!(serves(), "old", "the key is not written yet");
-    files.put("key.pem", OTHER_KEY);
-    assert_eq!(serves(), "old");
+    assert_eq!(serves(), "new");
+    files.put("key.pem", KEY);
     time.advance(Duration::from_secs(60));
     assert_eq!(serves(), "new");
     // Without a change nothing is read: the files may go.
@@ -372,4 +364,38 @@ fn a_peer_that_breaks_the_rules_is_refused_and_costs_no_memory() {
             .is_err()
     });
     assert!(ended && session.has_ended);
+}
+
+/// The keys of an encrypted connection stay in this process, so its client is told to come back.
+#[test]
+fn another_process_can_take_over_a_plain_socket_and_no_encrypted_one() {
+    let listener = Listener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("of TCP");
+    let incoming = Incoming::new(listener).expect("it listens");
+    let tls = Tls::from_pem(CERTIFICATE.as_bytes(), KEY.as_bytes()).expect("a pair");
+    let memory = Arc::<MemoryBudget>::default();
+    let accepted = |tls| {
+        let client = TcpStream::connect(address).expect("it listens");
+        let (socket, _) = loop {
+            match incoming.accept() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+                accepted => break accepted.expect("a connection"),
+            }
+        };
+        (client, Secure::new(tls, &memory).accept(socket))
+    };
+    let (_client, plain) = accepted(None);
+    let plain = block_on(plain).expect("nothing to do");
+    assert!(plain.handle().is_some() && plain.direct_writer().is_some());
+    let (mut socket, encrypted) = accepted(Some(tls));
+    let client = std::thread::spawn(move || {
+        let mut client = trusting_client(&rustls::version::TLS13, &[]);
+        while client.is_handshaking() {
+            client.complete_io(&mut socket).expect("it keeps the rules");
+        }
+        (client, socket)
+    });
+    let encrypted = block_on(encrypted).expect("the client keeps the rules");
+    drop(client.join().expect("it ends"));
+    assert!(encrypted.handle().is_none() && encrypted.direct_writer().is_some());
 }

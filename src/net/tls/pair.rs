@@ -1,0 +1,24 @@
+//! A certificate of ECDSA P-256 for `localhost` and its key, for tests and benches: a client that checks
+//! them takes neither.
+
+/// The certificate, which it has signed itself.
+pub(crate) const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----
+MIIBmjCCAUGgAwIBAgIUDt4PWtYHmectUk68xMFH7k9OKhMwCgYIKoZIzj0EAwIw
+FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEzMDA3MjQ0N1oYDzIxMjYxMTA2
+MDcyNDQ3WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
+PQMBBwNCAAT3yfs28YEhi5Xza50Wau+K8zULULb+XQFOs0GtrVWalYtAhq2UfOTE
+DRzK4M3HYtrhIc5SUUcWOJWr8X39McEjo28wbTAdBgNVHQ4EFgQUh2OafDTMQkwL
+KZu1IYTKZ3UflnkwHwYDVR0jBBgwFoAUh2OafDTMQkwLKZu1IYTKZ3UflnkwDwYD
+VR0TAQH/BAUwAwEB/zAaBgNVHREEEzARgglsb2NhbGhvc3SHBH8AAAEwCgYIKoZI
+zj0EAwIDRwAwRAIgPBRh6VxjwpbrYPpxf5IXsPtR1Unzw0JL43mkKDjcWFUCIHh5
+ktKVHnCbUT0r/rmAX473FuTHrP6yuORMplVn7lTZ
+-----END CERTIFICATE-----
+";
+
+/// Its key.
+pub(crate) const KEY: &str = "-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgIRPoaO4fE5dLSSN8
+ZCFxKjsBAlQ4TdFTk/ZI8opqHzehRANCAAT3yfs28YEhi5Xza50Wau+K8zULULb+
+XQFOs0GtrVWalYtAhq2UfOTEDRzK4M3HYtrhIc5SUUcWOJWr8X39McEj
+-----END PRIVATE KEY-----
+";
