@@ -2,6 +2,9 @@
 #![allow(dead_code, reason = "each of the benches uses its part")]
 
 pub(crate) mod client;
+pub(crate) mod count;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 
 use std::error::Error;
 use std::fs;
@@ -56,6 +59,16 @@ impl Options {
     pub(crate) fn gate(&self, name: &str, value: f64, max: f64) -> Outcome<()> {
         if self.gate && value > max {
             return Err(format!("{name}: {value} is over the budget of {max}").into());
+        }
+        Ok(())
+    }
+
+    /// The same for the instructions and system calls of each case.
+    pub(crate) fn gate_cases(&self, cases: &[count::Case], figures: &[[f64; 2]]) -> Outcome<()> {
+        for (case, [instructions, calls]) in cases.iter().zip(figures) {
+            let name = case.name;
+            self.gate(&format!("instructions, {name}"), *instructions, case.instructions_max)?;
+            self.gate(&format!("system calls, {name}"), *calls, case.system_calls_max)?;
         }
         Ok(())
     }
@@ -129,18 +142,30 @@ impl Server {
     }
 
     fn open_one(&self, path: &str, headers: &str, status: &str) -> Outcome<TcpStream> {
+        self.open_through(Ok, path, headers, status)
+    }
+
+    /// Opens a connection through what `wrap` makes of its socket, with a request whose answer has this
+    /// status.
+    pub(crate) fn open_through<S: Read + Write>(
+        &self,
+        wrap: impl FnOnce(TcpStream) -> Outcome<S>,
+        path: &str,
+        headers: &str,
+        status: &str,
+    ) -> Outcome<S> {
         let address = &self.address;
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n");
-        Ok(ask(stream, &request, status)?)
+        Ok(ask(wrap(stream)?, &request, status)?)
     }
 }
 
 /// Sends a request whose answer has this status, and reads the head of it; what comes behind it is
 /// not read.
-pub(crate) fn ask(mut stream: TcpStream, request: &str, status: &str) -> io::Result<TcpStream> {
+pub(crate) fn ask<S: Read + Write>(mut stream: S, request: &str, status: &str) -> io::Result<S> {
     stream.write_all(request.as_bytes())?;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -195,13 +220,19 @@ pub(crate) fn descriptors(child: &Child) -> Outcome<usize> {
 
 /// How long the threads of a process have run, with the kernel's part, as Linux counts it.
 pub(crate) fn cpu(child: &Child) -> Outcome<Duration> {
-    let mut nanoseconds = 0;
+    Ok(cpu_by_thread(child)?.iter().sum())
+}
+
+/// The same for each thread.
+pub(crate) fn cpu_by_thread(child: &Child) -> Outcome<Vec<Duration>> {
+    let mut threads = Vec::new();
     for task in fs::read_dir(format!("/proc/{}/task", child.id()))? {
         // A thread may end meanwhile.
         let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
-        nanoseconds += text.split_whitespace().next().map_or(Ok(0), str::parse::<u64>)?;
+        let nanoseconds = text.split_whitespace().next().map_or(Ok(0), str::parse::<u64>)?;
+        threads.push(Duration::from_nanos(nanoseconds));
     }
-    Ok(Duration::from_nanos(nanoseconds))
+    Ok(threads)
 }
 
 /// Lets this process open as many connections as it may.
