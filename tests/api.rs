@@ -1,4 +1,5 @@
-//! Compares the public API with the list in `docs/api.txt`, so that no change goes unnoticed.
+//! Compares the public API with the list in `docs/api.txt`, and what the feature `tls` adds with that in
+//! `docs/api-tls.txt`, so that no change goes unnoticed.
 //!
 //! `UPDATE_API=1 cargo test --test api` writes a new list after an intended change.
 
@@ -11,8 +12,8 @@ use std::process::{Command, Stdio};
 /// from one Rust to the next.
 const TOOLCHAIN: &str = "1.95.0";
 
-/// The list; `None` if it cannot be made on this machine.
-fn listed() -> Option<String> {
+/// The list of what a user finds with features; `None` if it cannot be made on this machine.
+fn listed(features: &str) -> Option<Vec<String>> {
     let lister = tools::file("target/api/debug/api");
     let lister = tools::tool("tests/api", lister.is_file().then_some(lister))?;
     let rustup = tools::program("rustup")?;
@@ -21,6 +22,7 @@ fn listed() -> Option<String> {
     let mut rustdoc = Command::new(rustup);
     rustdoc
         .args(["run", TOOLCHAIN, "cargo", "rustdoc", "--quiet", "--lib", "--no-default-features"])
+        .arg(format!("--features={features}"))
         .arg("--manifest-path")
         .arg(tools::file("Cargo.toml"))
         .arg("--target-dir")
@@ -32,27 +34,43 @@ fn listed() -> Option<String> {
     assert!(rustdoc.status().expect("rustup runs").success(), "rustdoc failed");
     let list = Command::new(lister).arg(json).output().expect("it runs");
     assert!(list.status.success(), "{}", String::from_utf8_lossy(&list.stderr));
-    Some(String::from_utf8(list.stdout).expect("text"))
+    let list = String::from_utf8(list.stdout).expect("text");
+    Some(list.lines().map(str::to_owned).collect())
 }
 
-#[test]
-fn public_api_is_the_one_that_is_listed() {
-    let Some(found) = listed() else { return };
-    let path = tools::file("docs/api.txt");
+/// Compares what was found with a list, which it writes anew if it is asked to.
+fn compare(name: &str, found: &[String]) {
+    let path = tools::file(name);
     if std::env::var_os("UPDATE_API").is_some() {
-        fs::write(&path, &found).expect("it can be written");
+        let list: String = found.iter().map(|line| format!("{line}\n")).collect();
+        fs::write(&path, list).expect("it can be written");
     }
     let known = fs::read_to_string(&path).expect("the list");
-    let missing = known.lines().filter(|line| !found.lines().any(|found| found == *line));
-    let new = found.lines().filter(|line| !known.lines().any(|known| known == *line));
+    let known: Vec<&str> = known.lines().collect();
+    let missing = known.iter().filter(|line| !found.iter().any(|found| found == *line));
+    let new = found.iter().filter(|line| !known.contains(&line.as_str()));
     let changes: Vec<String> = missing
         .map(|line| format!("- {line}"))
         .chain(new.map(|line| format!("+ {line}")))
         .collect();
     assert!(
-        changes.is_empty() && found.lines().count() == known.lines().count(),
-        "the public API is not the one of docs/api.txt; if that is meant, run \
+        changes.is_empty() && found.len() == known.len(),
+        "the public API is not the one of {name}; if that is meant, run \
          UPDATE_API=1 cargo test --test api\n{}",
         changes.join("\n")
     );
+}
+
+/// One after the other: rustdoc writes both to the same file.
+#[test]
+fn public_api_is_the_one_that_is_listed() {
+    let Some(plain) = listed("") else { return };
+    compare("docs/api.txt", &plain);
+    let Some(mut found) = listed("tls") else { return };
+    // A feature takes nothing away.
+    for line in &plain {
+        let at = found.iter().position(|found| found == line);
+        found.remove(at.unwrap_or_else(|| panic!("not there with the feature tls: {line}")));
+    }
+    compare("docs/api-tls.txt", &found);
 }

@@ -247,7 +247,8 @@ fn pages() -> Vec<(String, String)> {
             let name = entry.file_name().into_string().expect("ASCII");
             let path = format!("{folder}/{name}");
             if !entry.path().is_dir() {
-                let is_page = !name.ends_with(".png") && name != "api.txt" && name != "Cargo.lock";
+                let is_page =
+                    !name.ends_with(".png") && !name.starts_with("api") && name != "Cargo.lock";
                 pages.extend(is_page.then_some(path));
             } else if name != "target" {
                 folders.push(path);
