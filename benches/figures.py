@@ -4,7 +4,7 @@
     deploy/build
     python3 benches/figures.py [SECTION..]
 
-SECTION is footprint, compare, delivery, history, deflate, ceiling or soak; without one, all of them
+SECTION is footprint, compare, delivery, history, deflate, tls, ceiling or soak; without one, all of them
 run, which takes about two hours. A section that does not run keeps the figures that the page has,
 with the day on which they were measured. Every section names the command that makes its figures.
 Needs Linux, the static binary that deploy/build makes, and what the commands need: valgrind and
@@ -61,6 +61,10 @@ SECTIONS = [
      'seven runs each, in turns. gorilla compresses once for all too (`PreparedMessage`). It '
      'needs Go, and is left out without it, and where it loses clients on a busy machine.',
      f'cargo bench --bench deflate -- {STATIC}'),
+    ('tls', 'TLS',
+     'Instructions, system calls and memory of clients over TLS 1.3, and the processor time of a '
+     'handshake with a key of ECDSA P-256. Needs `hublet-tls`, valgrind and strace.',
+     f'cargo bench --features tls --bench tls -- {STATIC}-tls'),
     ('ceiling', 'The memory ceiling under attack',
      'The binary in a cgroup of exactly the size of its `--max-memory`, while every kind of '
      'attacker does its worst. Needs root.',
@@ -85,9 +89,10 @@ def shown(name, printed):
     return '```text\n' + '\n'.join(lines) + '\n```'
 
 
-def measured():
+def measured(name):
     """When, and with which binary."""
-    return f'Measured on {datetime.date.today()}, with a binary of {os.path.getsize(BINARY):,} bytes.\n\n'
+    size = os.path.getsize(BINARY + '-tls' if name == 'tls' else BINARY)
+    return f'Measured on {datetime.date.today()}, with a binary of {size:,} bytes.\n\n'
 
 
 def kept(page, heading):
@@ -113,7 +118,7 @@ def main():
             ran = subprocess.run(['sh', '-c', command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
             if ran.returncode != 0:
                 sys.exit(f'{name} failed; {PAGE} is as it was')
-            figures = measured() + shown(name, ran.stdout)
+            figures = measured(name) + shown(name, ran.stdout)
         else:
             figures = kept(page, heading)
         text += f'\n## {heading}\n\n{about}\n\n```sh\n{command}\n```\n\n{figures}\n'

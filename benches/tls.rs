@@ -51,9 +51,9 @@ const CASES: [Case; 3] = [
 ];
 
 /// Bytes on the heap for each idle client, at most.
-const HEAP_MAX: f64 = 6_000.0;
+const HEAP_MAX: f64 = 4_750.0;
 /// Allocations for each idle client, at most.
-const BLOCKS_MAX: f64 = 40.0;
+const BLOCKS_MAX: f64 = 18.0;
 /// Bytes resident for each idle client, at most.
 const CLIENT_MAX: f64 = 6.0 * 1024.0;
 /// Clients that connect before the memory of a client is measured: the code and the buffers that the

@@ -40,9 +40,9 @@ FAULTS = [
         "encrypted[..record].to_vec()",
     ),
     tls(
-        "the byte that is held back is encrypted twice",
+        "the byte that is kept back is encrypted twice",
         "tls/session.rs::Session::write",
-        "usize::from(std::mem::take(&mut self.holds_back))",
+        "usize::from(std::mem::take(&mut self.keeps_back))",
         "0",
     ),
     tls(

@@ -7,9 +7,9 @@ Runs the faults with a WORD in their name or place, and all without one. Exits w
 miss a fault, if the source does not have the piece that a fault replaces (any more), or if a fault
 does not build.
 
-All faults with the same features are in one build, in target/mutants: a function with faults has its body once as it is and
-once for each fault, and HUBLET_FAULT says which of them runs. A fault that does not build beside the
-others, because a function has one type or one borrow then, has a build of its own.
+All faults with the same features are in one build, in target/mutants: a function with faults has its
+body once as it is and once for each fault, and HUBLET_FAULT says which of them runs. A fault that does
+not build beside the others, because a function has one type or one borrow then, has a build of its own.
 """
 
 import argparse
