@@ -217,11 +217,12 @@ impl Handler for Relay {
         } else {
             client.try_publish(&state.room, message)
         };
-        match sent {
-            Ok(()) => Ok(()),
-            Err(error) if error.is_full() => Box::pin(send_again(client, state, error)).await,
-            Err(error) => Err(error.into()),
-        }
+        // What is matched around an await stays in the future.
+        let refused = match sent {
+            Err(error) if error.is_full() => error,
+            sent => return Ok(sent?),
+        };
+        Box::pin(send_again(client, state, refused)).await
     }
 }
 

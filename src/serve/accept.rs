@@ -14,6 +14,7 @@ use crate::connection::handler::Handler;
 use crate::connection::memory_wait;
 use crate::disconnect::Disconnect;
 use crate::error::Error;
+use crate::hub::client::Client;
 use crate::hub::handle::Hub;
 use crate::limits::admission::HandshakePermit;
 use crate::net::acceptor::Acceptor;
@@ -30,7 +31,8 @@ use crate::serve::http_connection::{HttpConnection, Outcome};
 use crate::serve::spawn::{Spawn, SpawnWith};
 use crate::sse::connection::run as run_events;
 use crate::time::clock::unix_seconds;
-use crate::websocket::run::run as run_websocket;
+use crate::websocket::connection::Connection;
+use crate::websocket::run::{open, run_open};
 
 /// The first pause after an accept that failed; it doubles up to [`ACCEPT_PAUSE_MAX`].
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
@@ -394,17 +396,45 @@ fn connect_through<'a, T: Transport + 'a, H: Handler>(
     // Boxed, so that its state is freed before the client's long life begins.
     let beginning = Box::pin(HttpConnection::run(hub, accepting, peer, handler, permit));
     async move {
-        // Each is taken out here: what is matched around an await stays in the future.
-        let (upgrade, mut transport) = match beginning.await? {
-            (Outcome::WebSocket(upgrade), transport) => (upgrade, transport),
-            // Boxed, so that a WebSocket's connection has no room for it.
-            (Outcome::Events(admitted, head), transport) => {
-                return Ok(Box::pin(run_events(hub, transport, admitted, head, handler)).await);
+        // What is matched around an await stays in the future: here two pointers, until the 101.
+        let (connection, client) = {
+            let (outcome, transport) = beginning.await?;
+            match begin(hub, transport, outcome, handler) {
+                Begun::WebSocket(upgrade) => upgrade.await?,
+                Begun::Events(life) => return Ok(life.await),
             }
         };
-        // Boxed as well: it is over before the client's long life.
-        let (admitted, early) = Box::pin(upgrade.complete(hub, &mut transport)).await?;
-        Ok(run_websocket(hub, transport, admitted, early, handler).await)
+        Ok(run_open(connection, client, handler).await)
+    }
+}
+
+type BoxedFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What a connection becomes when the requests are over.
+// Both boxed: the upgrade is over before the client's long life, and the connection of a WebSocket has
+// no room for a stream of events.
+enum Begun<'a, T: Transport> {
+    /// A WebSocket, once its 101 is written.
+    WebSocket(BoxedFuture<'a, Result<(Box<Connection<'a, T>>, Client), Error>>),
+    /// A stream of events, to its end.
+    Events(BoxedFuture<'a, Disconnect>),
+}
+
+/// Makes a client of a connection whose last request asked for one.
+fn begin<'a, T: Transport + 'a, H: Handler>(
+    hub: &'a Hub,
+    mut transport: T,
+    outcome: Outcome<'a>,
+    handler: &'a H,
+) -> Begun<'a, T> {
+    match outcome {
+        Outcome::WebSocket(upgrade) => Begun::WebSocket(Box::pin(async move {
+            let (admitted, early) = upgrade.complete(hub, &mut transport).await?;
+            Ok(open(hub, transport, admitted, early))
+        })),
+        Outcome::Events(admitted, head) => {
+            Begun::Events(Box::pin(run_events(hub, transport, admitted, head, handler)))
+        }
     }
 }
 

@@ -51,7 +51,7 @@ pub(crate) fn resume<'a, T: Transport + 'a, H: Handler>(
 }
 
 /// Makes the connection of a client, and opens its queue.
-fn open<T: Transport>(
+pub(crate) fn open<T: Transport>(
     hub: &Hub,
     transport: T,
     admitted: Admitted,
@@ -73,7 +73,7 @@ fn open<T: Transport>(
 
 /// Runs a client whose queue is open, to its end.
 #[expect(clippy::manual_async_fn, reason = "as run says")]
-fn run_open<'a, T: Transport + 'a, H: Handler>(
+pub(crate) fn run_open<'a, T: Transport + 'a, H: Handler>(
     mut connection: Box<Connection<'a, T>>,
     client: Client,
     handler: &'a H,
@@ -82,12 +82,14 @@ fn run_open<'a, T: Transport + 'a, H: Handler>(
         let end = connection.serve(&client, handler).await;
         connection.stop_reading();
         // Boxed, so that the long life before has no room for the end.
-        let reason = Box::pin(finish(&mut *connection, end, &client)).await;
-        // The socket is closed with the queue, which may write through it, before the hook.
-        let registered = connection.into_registered();
-        // Boxed as well.
-        Box::pin(depart(registered, &client, &reason, handler)).await;
-        reason
+        Box::pin(async {
+            let reason = finish(&mut *connection, end, &client).await;
+            // The socket is closed with the queue, which may write through it, before the hook.
+            let registered = connection.into_registered();
+            depart(registered, &client, &reason, handler).await;
+            reason
+        })
+        .await
     }
 }
 
@@ -107,16 +109,17 @@ impl<T: Transport> Connection<'_, T> {
                 }
             }
             loop {
+                // What is matched around an await stays in the future.
                 let message = match poll_fn(|cx| self.poll_next(cx)).await {
-                    Ok(Some(message)) => message,
-                    Ok(None) => {
-                        // Boxed, since it is rare.
-                        match Box::pin(self.stand_still(client, handler)).await {
-                            Ok(()) => continue,
-                            Err(end) => return end,
-                        }
-                    }
+                    Ok(message) => message,
                     Err(end) => return end,
+                };
+                let Some(message) = message else {
+                    // Boxed, since it is rare.
+                    if let Err(end) = Box::pin(self.stand_still(client, handler)).await {
+                        return end;
+                    }
+                    continue;
                 };
                 add(&self.hub.shared().counters.messages_received, 1);
                 if self.rare.is_some() {

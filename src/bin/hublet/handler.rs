@@ -201,13 +201,12 @@ impl Handler for Relay {
         if !state.sends {
             return Err(not_allowed());
         }
-        match try_publish(client, &state.room, state.echo, message) {
-            Ok(()) => Ok(()),
-            Err(error) if error.is_full() => {
-                Box::pin(publish(client, &state.room, state.echo, error)).await
-            }
-            Err(error) => Err(error.into()),
-        }
+        // What is matched around an await stays in the future.
+        let refused = match try_publish(client, &state.room, state.echo, message) {
+            Err(error) if error.is_full() => error,
+            outcome => return Ok(outcome?),
+        };
+        Box::pin(publish(client, &state.room, state.echo, refused)).await
     }
 
     async fn on_disconnect(&self, client: &Client, reason: &Disconnect) {
