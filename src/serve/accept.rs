@@ -408,6 +408,9 @@ fn connect_through<'a, T: Transport + 'a, H: Handler>(
     }
 }
 
+/// The connection of a client, and the client.
+type Opened<'a, T> = (Box<Connection<'a, T>>, Client);
+
 type BoxedFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What a connection becomes when the requests are over.
@@ -415,7 +418,7 @@ type BoxedFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 // no room for a stream of events.
 enum Begun<'a, T: Transport> {
     /// A WebSocket, once its 101 is written.
-    WebSocket(BoxedFuture<'a, Result<(Box<Connection<'a, T>>, Client), Error>>),
+    WebSocket(BoxedFuture<'a, Result<Opened<'a, T>, Error>>),
     /// A stream of events, to its end.
     Events(BoxedFuture<'a, Disconnect>),
 }
