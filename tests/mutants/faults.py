@@ -1390,7 +1390,7 @@ FAULTS = [
         "a stream of lines takes no place of a client",
         "serve/lines.rs::publish_lines",
         "let _permit = client_permit(hub, peer.network())?;",
-        "drop(take_place(hub, peer.network())?);",
+        "drop(client_permit(hub, peer.network())?);",
         "serve/lines.rs",
     ),
     Fault(
