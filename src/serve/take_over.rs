@@ -392,6 +392,14 @@ mod tests {
     use crate::message::Message;
 
     #[test]
+    fn a_slot_is_that_of_one_client() {
+        let mut slots = Slots::default();
+        assert!(slots.insert(3) && slots.insert(0) && slots.insert(SLOT_MAX - 1));
+        assert!(!slots.insert(3) && !slots.insert(SLOT_MAX - 1), "it is taken");
+        assert!(!slots.insert(SLOT_MAX), "no process has so many");
+    }
+
+    #[test]
     fn sentence_about_a_state_names_the_line() {
         let room = |name: &str| {
             let messages = vec![Kept { message: Message::from("kept"), except: None }];

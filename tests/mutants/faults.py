@@ -1678,6 +1678,20 @@ FAULTS = [
         "hub/tests/queue.rs",
     ),
     Fault(
+        "restart: a state in which two clients have one slot is read",
+        "take_over.rs::Slots::insert",
+        "is_some_and(|is_taken| !std::mem::replace(is_taken, true))",
+        "is_some()",
+        "serve/take_over.rs",
+    ),
+    Fault(
+        "restart: a number of a state that is too large is read as another one",
+        "state_fields.rs::whole_number",
+        "number.checked_mul(10)?.checked_add(digit)",
+        "Some(number.wrapping_mul(10).wrapping_add(digit))",
+        "hub/state_fields.rs",
+    ),
+    Fault(
         "restart: a state with fields that are not known is read",
         "state_text.rs::Connection::read",
         "fields.are_taken().then_some(Self { peer, client })",
