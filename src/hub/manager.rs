@@ -186,7 +186,7 @@ impl Manager {
         // wait for the next one.
         let mut rest = BatchBudget {
             commands: self.commands.waiting().min(self.budget.commands - 1),
-            bytes: self.budget.bytes.saturating_sub(first.bytes()),
+            bytes: self.budget.bytes.saturating_sub(self.frame_bytes(&first)),
         };
         let mut next = Some(first);
         while let Some(command) = next {
@@ -400,12 +400,17 @@ impl Manager {
         }
     }
 
+    /// Bytes of the frame that a command carries, for a client that gets the longest one of it.
+    fn frame_bytes(&self, command: &Command) -> usize {
+        let labels = if self.registry.has_labels() { command.label_bytes() } else { 0 };
+        command.bytes() + labels
+    }
+
     /// Takes the next command of a batch that may take this `rest`.
     fn take(&mut self, rest: &mut BatchBudget) -> Option<Command> {
         rest.commands = rest.commands.checked_sub(1)?;
         let command = self.commands.try_next()?;
-        let labels = if self.registry.has_labels() { command.label_bytes() } else { 0 };
-        let Some(bytes) = rest.bytes.checked_sub(command.bytes() + labels) else {
+        let Some(bytes) = rest.bytes.checked_sub(self.frame_bytes(&command)) else {
             self.deferred = Some(command);
             return None;
         };

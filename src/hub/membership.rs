@@ -45,7 +45,7 @@ impl Hub {
     }
 
     /// Puts a client into a room, or has it hear a prefix.
-    pub(super) async fn enter(
+    pub(crate) async fn enter(
         &self,
         id: ClientId,
         room: &str,
@@ -57,7 +57,7 @@ impl Hub {
     }
 
     /// Takes a client out of a room, or off a prefix.
-    pub(super) async fn exit(
+    pub(crate) async fn exit(
         &self,
         id: ClientId,
         room: &str,

@@ -11,7 +11,7 @@ use crate::sim::journal::{Name, event};
 use crate::sim::network::{Line, Socket};
 use crate::sim::peer::{Peer, Voice, Way};
 use crate::sim::reader::Reads;
-use crate::sim::script::{ROOMS, USERS};
+use crate::sim::script::{PREFIXES, ROOMS, USERS};
 use crate::sim::world::World;
 use crate::websocket::run::run as run_websocket;
 
@@ -40,12 +40,17 @@ impl World {
         let steady = steady && !matches!(config.overflow, Overflow::Latest | Overflow::Replay);
         let user = rng.bool().then(|| rng.usize(..USERS));
         let mut rooms: Vec<_> = (0..ROOMS).filter(|_| rng.u8(..3) == 0).collect();
+        let prefixes = ROOMS..ROOMS + PREFIXES.len();
+        rooms.extend(prefixes.filter(|_| rng.u8(..6) == 0));
+        rng.shuffle(&mut rooms);
         rooms.truncate(config.max_rooms_per_client);
         let reads = reads.then(|| Reads::any(rng, &self.peers, way));
         if let Some(reads) = reads {
             rooms = vec![reads.room];
         }
-        let is_plain = way == Way::Events && reads.is_none();
+        let has_prefix = rooms.iter().any(|&room| room >= ROOMS);
+        let has_labels = has_prefix || reads.is_none() && rng.u8(..3) == 0;
+        let is_plain = way == Way::Events && reads.is_none() && !has_labels;
         let reads = match rooms[..] {
             [room] if is_plain => Some(Reads { room, since: None, ends: false }),
             _ => reads,
@@ -54,7 +59,7 @@ impl World {
         let room = if all { usize::MAX } else { rng.usize(..2_000) };
         let line = Line::named(Name::Peer(self.peers.len()), room, at_most, rng.fork());
         let answers = steady || rng.bool();
-        let number = self.script.peer(user, rooms.clone(), steady, (reads, way));
+        let number = self.script.peer(user, rooms.clone(), steady, (reads, way), has_labels);
         let query = reads.map_or_else(Default::default, |reads| reads.request(rng));
         event!(
             "peer {number} {way}{}: it {}, the kernel takes {} for it{}, it is to be in rooms {rooms:?}{}",
@@ -122,6 +127,7 @@ impl World {
             way,
             reads,
             deflates,
+            has_labels,
             half: Vec::new(),
             seen: 0,
             understood: 0,

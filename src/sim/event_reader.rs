@@ -21,6 +21,8 @@ pub(super) struct HeardEvents {
     rooms: Option<BTreeSet<String>>,
     /// The clients in them.
     members: BTreeSet<(String, ClientId)>,
+    /// The clients of each prefix; `None` after a gap, since they are in no list.
+    prefixes: Option<BTreeSet<(String, ClientId)>>,
     /// The client that was evicted, if its leave has to come next.
     evicted: Option<(String, ClientId)>,
     /// The reader was told of a gap, so that it does not know.
@@ -35,8 +37,8 @@ pub(super) fn spawn(
     (is_slow, is_first): (bool, bool),
 ) -> Rc<RefCell<HeardEvents>> {
     // What a reader does not know that comes later, it learns as after a gap.
-    let rooms = is_first.then(BTreeSet::new);
-    let begin = HeardEvents { rooms, has_gap: !is_first, ..HeardEvents::default() };
+    let (rooms, prefixes) = (is_first.then(BTreeSet::new), is_first.then(BTreeSet::new));
+    let begin = HeardEvents { rooms, prefixes, has_gap: !is_first, ..HeardEvents::default() };
     let heard = Rc::new(RefCell::new(begin));
     let (hub_of_reader, own) = (hub.clone(), Rc::clone(&heard));
     executor.spawn(async move {
@@ -63,7 +65,8 @@ impl HeardEvents {
             (self.has_gap, self.evicted) = (true, None);
             return;
         }
-        let room = event.room.as_deref().map(str::to_owned);
+        let prefix = event.prefix.as_ref().map(|prefix| format!("{prefix}*"));
+        let room = event.room.as_deref().map(str::to_owned).or(prefix);
         if self.has_gap {
             return;
         }
@@ -74,6 +77,9 @@ impl HeardEvents {
                 event.kind == HubEventKind::Leave && *evicted == left,
                 "an eviction is told ahead of its leave, and not of {event:?}"
             );
+        }
+        if let (Some(_), Some(name), Some(client)) = (&event.prefix, &room, event.client) {
+            return self.hear_of_prefix(event.kind, name, client);
         }
         match (event.kind, room, event.client) {
             (HubEventKind::RoomMade, Some(room), None) => {
@@ -110,6 +116,26 @@ impl HeardEvents {
             }
             (HubEventKind::Evicted, None, Some(_)) => {}
             _ => panic!("{event:?} is no event"),
+        }
+    }
+
+    /// A client joins a prefix, or leaves it.
+    fn hear_of_prefix(&mut self, kind: HubEventKind, name: &str, client: ClientId) {
+        let key = (name.to_owned(), client);
+        // After a gap the reader does not know them.
+        let Some(prefixes) = &mut self.prefixes else { return };
+        match kind {
+            HubEventKind::Join => {
+                assert!(prefixes.insert(key), "events say twice that {client} joins {name}");
+            }
+            HubEventKind::Leave => {
+                assert!(prefixes.remove(&key), "events say that {client} leaves {name}");
+            }
+            HubEventKind::Evicted => {
+                assert!(prefixes.contains(&key), "events say that {client} is evicted from {name}");
+                self.evicted = Some(key);
+            }
+            _ => panic!("{kind:?} is no event of a prefix"),
         }
     }
 

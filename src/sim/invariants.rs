@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::disconnect::Disconnect;
 use crate::hub::tests::support::{Frame, number_of};
+use crate::label::split_label;
 use crate::overflow::Overflow;
-use crate::sim::notes::{NEVER, Notes, PeerNote, Span};
+use crate::sim::notes::{NEVER, Notes, PeerNote, Span, To};
 use crate::sim::peer::{GAP, Peer, STAND, Said, Way};
 use crate::sim::reader;
-use crate::sim::script::number_of_text;
+use crate::sim::script::{number_of_text, room};
 use crate::sim::world::World;
 
 /// What one peer was told, or heard of it.
@@ -25,7 +26,14 @@ struct Heard {
 /// Checks a run that has ended.
 pub(super) fn check(world: &World) {
     let notes = world.script.notes();
-    let hear = |bytes: &[u8], peer: &Peer| hear(&peer.frames(bytes).unwrap_or_default(), peer);
+    let hear = |bytes: &[u8], peer: &Peer| {
+        let frames = peer.frames(bytes).unwrap_or_default();
+        if peer.has_labels {
+            hear(&without_labels(&notes, frames, peer.way), peer)
+        } else {
+            hear(&frames, peer)
+        }
+    };
     let taken: Vec<_> =
         world.peers.iter().map(|peer| hear(&peer.line.lock().taken, peer)).collect();
     let heard = world.peers.iter().zip(&taken).map(|(peer, taken)| {
@@ -67,6 +75,27 @@ pub(super) fn check(world: &World) {
     );
 }
 
+/// The frames without their labels. Each label names the room that its message was for.
+fn without_labels(notes: &Notes, frames: Vec<Said>, way: Way) -> Vec<Said> {
+    let unlabel = |said: Said| {
+        let frame = &said.frame;
+        if !matches!(frame.opcode, 1 | 2) {
+            return said;
+        }
+        let (label, payload) = split_label(&frame.payload).expect("a message with a label");
+        let number =
+            if frame.opcode == 1 { number_of_text(payload, way) } else { number_of(payload) };
+        let expected = match notes.messages[number as usize].to {
+            To::Room(which) => room(which),
+            To::All | To::User(_) | To::Peer(_) => String::new(),
+        };
+        assert_eq!(label, expected, "the label of message {number}");
+        let frame = Frame { payload: payload.to_vec(), ..frame.clone() };
+        Said { frame, ..said }
+    };
+    frames.into_iter().map(unlabel).collect()
+}
+
 /// What the frames of a stream say: none is behind a close frame.
 fn hear(frames: &[Said], peer: &Peer) -> Heard {
     let (way, mut is_position) = (peer.way, peer.counts());
@@ -95,11 +124,16 @@ fn hear(frames: &[Said], peer: &Peer) -> Heard {
 fn check_compressed(world: &World, notes: &Notes, taken: &[Heard]) {
     let pairs = || world.peers.iter().zip(taken);
     let is_own = |number: &u32| *number as usize >= notes.first_of_process;
-    let compressed: BTreeSet<_> =
-        pairs().flat_map(|(_, taken)| taken.compressed.iter().copied()).collect();
+    // With a label a message may be just too short to become shorter, and without it not.
+    let compressed = |has_labels: bool| {
+        let alike = pairs().filter(move |(peer, _)| peer.has_labels == has_labels);
+        alike.flat_map(|(_, taken)| taken.compressed.iter().copied()).collect::<BTreeSet<_>>()
+    };
+    let compressed = [compressed(false), compressed(true)];
     for (n, (peer, taken)) in pairs().enumerate() {
         let compares = |number: &u32| !peer.deflates || is_own(number);
         let got: BTreeSet<_> = taken.compressed.iter().copied().filter(compares).collect();
+        let compressed = &compressed[usize::from(peer.has_labels)];
         let heard = taken.messages.iter().copied().filter(|number| compressed.contains(number));
         let expected = if peer.deflates { heard.filter(is_own).collect() } else { BTreeSet::new() };
         assert_eq!(

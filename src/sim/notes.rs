@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::hub::client_id::ClientId;
+use crate::sim::script::{PREFIXES, ROOMS, room};
 
 /// A moment of a run; no two things happen in the same one.
 pub(super) type Step = u64;
@@ -282,7 +283,7 @@ impl Notes {
     pub(super) fn check_left(&self, peer: usize, rooms: &[usize], now: Step) {
         let note = &self.peers[peer];
         let span = Span { from: note.gone.from.min(now), by: now };
-        for &room in note.rooms.keys().chain(rooms) {
+        for &room in note.rooms.keys().filter(|&&room| room < ROOMS).chain(rooms) {
             let (surely, perhaps) = note.is_in(room, span);
             let left = rooms.contains(&room);
             assert!(perhaps || !left, "peer {peer} has left room {room}, where it was not");
@@ -293,6 +294,13 @@ impl Notes {
     /// Whether a peer was a recipient of what was published in a span: surely, and perhaps.
     pub(super) fn got(&self, peer: usize, to: To, span: Span) -> (bool, bool) {
         self.got_before(peer, to, span, self.peers[peer].gone.from)
+    }
+
+    /// Whether a peer was a member of a room at a moment: surely, and perhaps.
+    pub(super) fn is_member(&self, peer: usize, room: usize, span: Span) -> (bool, bool) {
+        let (surely_here, perhaps_here) = self.got(peer, To::All, span);
+        let (surely, perhaps) = self.peers[peer].is_in(room, span);
+        (surely_here && surely, perhaps_here && perhaps)
     }
 
     /// Whether a peer may have been told what was published before it came: it came with `since`.
@@ -316,7 +324,7 @@ impl Notes {
             To::User(_) | To::Peer(_) if note.counts => (false, false),
             To::User(user) => (note.user == Some(user), note.user == Some(user)),
             To::Peer(other) => (peer == other, peer == other),
-            To::Room(room) => note.is_in(room, span),
+            To::Room(room) => note.hears(room, span),
         };
         (surely_here && surely, perhaps_here && perhaps)
     }
@@ -326,6 +334,15 @@ impl PeerNote {
     /// Whether the peer was asked to join or leave a room after it came.
     pub(super) fn was_moved(&self, room: usize) -> bool {
         self.rooms.get(&room).is_some_and(|changes| changes.len() > 1)
+    }
+
+    /// Whether the peer heard a room for the whole of a span, as a member or by a prefix, and whether
+    /// for any of it.
+    fn hears(&self, which: usize, span: Span) -> (bool, bool) {
+        let covers = |&prefix: &usize| room(which).starts_with(PREFIXES[prefix]);
+        let prefixes = (0..PREFIXES.len()).filter(covers).map(|prefix| ROOMS + prefix);
+        let ways = prefixes.map(|prefix| self.is_in(prefix, span));
+        ways.fold(self.is_in(which, span), |all, one| (all.0 || one.0, all.1 || one.1))
     }
 
     /// Whether the peer was in a room for the whole of a span, and whether for any of it.

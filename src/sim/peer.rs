@@ -59,6 +59,8 @@ pub(super) struct Peer {
     pub(super) reads: Option<Reads>,
     /// It may compress, and be sent compressed frames.
     pub(super) deflates: bool,
+    /// Each message says its room.
+    pub(super) has_labels: bool,
     /// What it has begun to send and not finished.
     pub(super) half: Vec<u8>,
     /// How much of what it has read, in bytes, it has looked at.
@@ -206,7 +208,12 @@ fn events(stream: &[u8], may_end: bool) -> Vec<Said> {
             None => (None, event),
         };
         let (opcode, payload) = if let Some(encoded) = event.strip_prefix("event: binary\ndata: ") {
-            (2, Base64::decode_vec(encoded).expect("the base64 of one message"))
+            let (label, encoded) = match encoded.split_once("\ndata: ") {
+                Some((label, encoded)) => (format!("{label}\n"), encoded),
+                None => (String::new(), encoded),
+            };
+            let payload = Base64::decode_vec(encoded).expect("the base64 of one message");
+            (2, [label.into_bytes(), payload].concat())
         } else if let Some(lines) = event.strip_prefix("data: ") {
             (1, lines.replace("\ndata: ", "\n").into_bytes())
         } else if let Some(gap) = event.strip_prefix("event: gap\nid: ") {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::hub::command::Command;
 use crate::sim::notes::{Span, To};
 use crate::sim::peer::Way;
 use crate::sim::script::{Op, ROOMS, room};
@@ -28,11 +29,23 @@ impl World {
         self.check_clients();
         self.check_pollers();
         self.check_events();
-        // A listing names the members of a room, and a message from rest reaches exactly those.
+        // A listing names the members of a room, and a message from rest reaches exactly those and the
+        // clients that hear the room by a prefix.
         let which = self.rng.usize(..ROOMS);
         let Some(members) = self.call(|hub| async move { hub.presence(&room(which)).await }) else {
             return;
         };
+        let listening = self.call(|hub| async move {
+            let mut listening = Vec::new();
+            for client in hub.clients().await? {
+                let (id, room) = (client.id, room(which).into());
+                if hub.request(|reply| Command::Hears { id, room, reply }).await? {
+                    listening.push(id);
+                }
+            }
+            Ok(listening)
+        });
+        let Some(listening) = listening else { return };
         let span = {
             let mut notes = self.script.notes();
             let now = notes.moment();
@@ -44,9 +57,14 @@ impl World {
                 notes.peers[n].id.is_some_and(|id| members.iter().any(|member| member.id == id))
             };
             for n in 0..notes.peers.len() {
-                let (surely, perhaps) = notes.got(n, To::Room(which), span);
+                let (surely, perhaps) = notes.is_member(n, which, span);
                 assert!(!surely || listed(n), "peer {n} is missing in room {which}");
                 assert!(perhaps || !listed(n), "peer {n} is no member of room {which}");
+                let (surely, perhaps) = notes.got(n, To::Room(which), span);
+                let hears = notes.peers[n].id.is_some_and(|id| listening.contains(&id));
+                assert!(!surely || hears, "peer {n} does not hear room {which}");
+                assert!(perhaps || !hears, "peer {n} hears room {which}, of which it has no part");
+                assert!(hears || !listed(n), "peer {n} is in room {which} and does not hear it");
             }
         }
         let before = self.hub.stats();
@@ -69,8 +87,8 @@ impl World {
         if let Some(recipients) = recipients {
             assert_eq!(
                 recipients,
-                members.len(),
-                "message {number} is told to have as many recipients as the room has members"
+                listening.len(),
+                "message {number} is told to have as many recipients as clients hear the room"
             );
             assert!(counted >= recipients as u64, "the recipients of message {number} are counted");
         }

@@ -31,6 +31,10 @@ use crate::time::clock::now;
 /// Rooms that are spoken of.
 pub(super) const ROOMS: usize = 5;
 
+/// Prefixes that are spoken of. The first one is for all rooms, the second for one of them. Where a
+/// room is meant by its number, the numbers behind those of rooms mean prefixes.
+pub(super) const PREFIXES: [&str; 2] = ["room ", "room 1"];
+
 /// Users that are spoken of.
 pub(super) const USERS: usize = 3;
 
@@ -91,6 +95,7 @@ impl fmt::Display for Op {
 impl Op {
     pub(super) fn any(rng: &mut Rng, peers: usize, len_max: usize) -> Self {
         let (peer, room) = (rng.usize(..peers.max(1)), rng.usize(..ROOMS));
+        let joined = rng.usize(..ROOMS + PREFIXES.len());
         match rng.u8(..40) {
             0..=23 => Self::Publish {
                 to: match rng.u8(..10) {
@@ -103,8 +108,8 @@ impl Op {
                 waits: rng.u8(..3) > 0,
                 len: if rng.u8(..4) == 0 { rng.usize(4..=len_max) } else { rng.usize(4..=40) },
             },
-            24..=29 => Self::Join { peer, room },
-            30..=32 => Self::Leave { peer, room },
+            24..=29 => Self::Join { peer, room: joined },
+            30..=32 => Self::Leave { peer, room: joined },
             33 if rng.u8(..4) == 0 => Self::KickUser { user: rng.usize(..USERS) },
             33 => Self::Kick { peer },
             34..=36 => Self::Yield(rng.u8(..9)),
@@ -132,6 +137,8 @@ struct Plan {
     rooms: Vec<usize>,
     /// Where it begins, if that is no request for events.
     since: Option<Since>,
+    /// Whether each message says its room.
+    has_labels: bool,
 }
 
 pub(super) fn room(room: usize) -> String {
@@ -203,6 +210,7 @@ impl Script {
         rooms: Vec<usize>,
         steady: bool,
         (reads, way): (Option<Reads>, Way),
+        has_labels: bool,
     ) -> usize {
         let number = self.notes().peer(user, &rooms, steady);
         let since = reads.and_then(|reads| reads.since);
@@ -216,17 +224,21 @@ impl Script {
             }
         }
         let since = since.filter(|_| counts);
-        self.plans.lock().expect("not poisoned").push(Plan { user, rooms, since });
+        self.plans.lock().expect("not poisoned").push(Plan { user, rooms, since, has_labels });
         number
     }
 
     /// As what a peer is admitted.
     pub(super) fn admission(&self, peer: usize) -> Admission {
-        let Plan { user: name, rooms, since } =
+        let Plan { user: name, rooms, since, has_labels } =
             self.plans.lock().expect("not poisoned")[peer].clone();
         let admission = name.map_or_else(Admission::anonymous, |name| Admission::user(user(name)));
-        let admission = rooms.into_iter().fold(admission, |all, one| all.room(room(one)));
-        let admission = admission.extension(peer);
+        let join = |all: Admission, one: usize| match one.checked_sub(ROOMS) {
+            Some(prefix) => all.prefix(PREFIXES[prefix]),
+            None => all.room(room(one)),
+        };
+        let admission = rooms.into_iter().fold(admission, join).extension(peer);
+        let admission = if has_labels { admission.labels() } else { admission };
         match since {
             Some(since) => admission.since(since),
             None => admission,
@@ -250,9 +262,11 @@ impl Script {
                     return Ok(());
                 };
                 let Some(change) = self.notes().change(peer, to, joins) else { return Ok(()) };
-                let done = match op {
-                    Op::Join { .. } => hub.join(id, &room(to)).await,
-                    _ => hub.leave(id, &room(to)).await,
+                let done = match (to.checked_sub(ROOMS), joins) {
+                    (None, true) => hub.join(id, &room(to)).await,
+                    (None, false) => hub.leave(id, &room(to)).await,
+                    (Some(prefix), true) => hub.enter(id, PREFIXES[prefix], true).await,
+                    (Some(prefix), false) => hub.exit(id, PREFIXES[prefix], true).await,
                 };
                 self.notes().changed(peer, to, change, done.is_ok());
             }

@@ -64,7 +64,8 @@ export interface Connection {
  * Connects to a room and reconnects as the close code allows, with exponential backoff and jitter.
  *
  * @param url A path beside the module, as `ws/lobby`, or a URL with the scheme ws, wss, http or
- *   https. A path with `sse` in place of `ws` is heard by an EventSource.
+ *   https. A path with `sse` in place of `ws` is heard by an EventSource. `ws?room=a&room=b` is in
+ *   several rooms: each message begins with a line that names its room, also those to send.
  * @throws TypeError if `url` is none.
  */
 export function connect(url: string | URL, options?: Options): Connection;
