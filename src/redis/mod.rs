@@ -12,4 +12,6 @@ pub(crate) mod resp;
 pub(crate) mod rooms;
 pub(crate) mod script;
 pub(crate) mod session;
+#[cfg(test)]
+mod tests;
 pub(crate) mod topics;
