@@ -41,6 +41,7 @@ pub(crate) mod registry;
 pub(crate) mod registry_cursors;
 pub(crate) mod registry_events;
 pub(crate) mod registry_lists;
+pub(crate) mod registry_members;
 pub(crate) mod registry_memory;
 pub(crate) mod registry_state;
 pub(crate) mod reply;

@@ -640,7 +640,7 @@ FAULTS = [
     ),
     Fault(
         "missed generation: every client of a slot has the same id",
-        "registry.rs::insert_with",
+        "registry_members.rs::insert_with",
         "self.generation = self.generation.wrapping_add(1);",
         "",
     ),
@@ -742,7 +742,7 @@ FAULTS = [
     ),
     Fault(
         "stale room entry: a client is in one room twice",
-        "registry.rs::enter",
+        "registry_members.rs::enter",
         "if entry.memberships.iter().any(|membership| membership.is(name, is_prefix)) {",
         "if entry.memberships.is_empty() && name.is_empty() {",
     ),
@@ -836,7 +836,7 @@ FAULTS = [
     ),
     Fault(
         "a leave changes the room, and not the client's own list",
-        "registry.rs::exit",
+        "registry_members.rs::exit",
         "let membership = entry.memberships.remove(at); self.remove_membership(&membership);",
         "let membership = entry.memberships.remove(at); drop(membership);",
     ),
@@ -1524,7 +1524,7 @@ FAULTS = [
     ),
     Fault(
         "a client that has left knows rooms that it was in before",
-        "registry.rs::exit",
+        "registry_members.rs::exit",
         "let membership = entry.memberships.remove(at); self.remove_membership(&membership);",
         "let name = entry.memberships[at].name.clone(); let index = entry.memberships[at].index; "
         "self.remove_membership(&Membership { name, index, is_prefix });",
