@@ -254,7 +254,9 @@ fn check_goodbye(note: &PeerNote, peer: &Peer, n: usize, heard: &Heard) {
             let has_all = peer.reads.is_some_and(|reads| reads.ends) && is(Disconnect::NORMAL);
             code.is_none() || has_all || is(Disconnect::POLICY)
         }
-        Way::Upgrades | Way::Upgraded => false,
+        // A refusal that its peer reads later than the handshake may take is lost with a stream that
+        // does not deliver alone.
+        Way::Upgrades | Way::Upgraded => code.is_none() && !peer.steady && !peer.line.lock().is_own,
     };
     // A lost peer is not told, and an evicted one only if that takes no waiting.
     if is_exempt || is(Disconnect::ABNORMAL) || is(Disconnect::SLOW) {
