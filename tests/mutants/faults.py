@@ -131,19 +131,6 @@ FAULTS = [
         "hub/tests/registry.rs",
     ),
     Fault(
-        "labels: a batch is as long as without them",
-        "manager.rs::frame_bytes",
-        "command.bytes() + labels",
-        "command.bytes()",
-    ),
-    Fault(
-        "labels: they are made of the messages before",
-        "batch.rs::JoinedFrames::join",
-        "self.labelled.take();",
-        "",
-        "hub/tests/registry.rs",
-    ),
-    Fault(
         "labels: a restart forgets them",
         "take_over.rs::restore_client",
         "if client.labels { queue.set_labels(); }",
