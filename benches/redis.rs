@@ -3,10 +3,10 @@
 //! `cargo bench --bench redis -- [BINARY]`
 //!
 //! Starts `redis-server` and hubs of BINARY (default: the binary of this build) on free ports of
-//! 127.0.0.1. Prints, beside a hub alone: the time from a message to the client that hears it; the
-//! messages that pass in a second with one, two and three hubs, and the CPU time of a message in
-//! the hubs and in the server; and what 2,000 rooms cost, and their return. `skipped` without
-//! `redis-server`. Linux.
+//! 127.0.0.1. Prints, beside a hub alone, the table of `docs/scaling.md`: the time from a message to
+//! the client that hears it; the messages that pass in a second with one, two and three hubs, and
+//! the CPU time of a message in the hubs and in the server; each of them without history and with
+//! it. Then what 2,000 rooms cost, and their return. `skipped` without `redis-server`. Linux.
 
 mod server;
 
@@ -30,6 +30,9 @@ const ROOMS: usize = 2_000;
 
 /// Bytes of a payload; the first eight are its number.
 const PAYLOAD: usize = 64;
+
+/// The flags of hubs whose rooms keep messages.
+const HISTORY: [&str; 2] = ["--history", "100"];
 
 /// A Redis server, killed when it is dropped.
 struct Redis {
@@ -74,9 +77,10 @@ impl Redis {
         Ok(answer)
     }
 
-    fn hub(&self, binary: &str) -> Outcome<Server> {
+    fn hub(&self, binary: &str, flags: &[&str]) -> Outcome<Server> {
         let url = format!("redis://127.0.0.1:{}", self.port);
-        let hub = Server::start(&[binary, "--redis", &url, "--max-rooms", "4096"])?;
+        let hub = [binary, "--redis", &url, "--max-rooms", "4096"];
+        let hub = Server::start(&[&hub, flags].concat())?;
         // The hub answers a publisher once it is connected.
         let publisher = TcpStream::connect(&hub.address)?;
         publisher.set_read_timeout(Some(PATIENCE))?;
@@ -99,8 +103,8 @@ fn hear(client: &mut TcpStream) -> Outcome<()> {
     if frame[..2] == [0x82, PAYLOAD as u8] { Ok(()) } else { Err("another frame".into()) }
 }
 
-/// Prints the time from a message to the client that hears it.
-fn latency(name: &str, from: &Server, to: &Server) -> Outcome<()> {
+/// The median time from a message to the client that hears it, in microseconds.
+fn latency(from: &Server, to: &Server) -> Outcome<String> {
     let (mut sender, mut reader) = (from.join("news")?, to.join("news")?);
     let mut times = Vec::new();
     for nth in 0..ROUNDS {
@@ -112,13 +116,15 @@ fn latency(name: &str, from: &Server, to: &Server) -> Outcome<()> {
         thread::sleep(Duration::from_micros(200));
     }
     times.sort_unstable();
-    let at = |share| percentile(&times, share).as_micros();
-    println!("{name:<34} p50 {:>4} us, p99 {:>5} us", at(0.5), at(0.99));
-    Ok(())
+    Ok(format!("{} us", percentile(&times, 0.5).as_micros()))
 }
 
+/// What one flood says: messages in a second, and the CPU time of a message in all hubs and in the
+/// server.
+type Flood = [String; 3];
+
 /// Floods a room: a client of each hub sends, and hears all of it.
-fn flood(name: &str, hubs: &[&Server], redis: Option<&Redis>) -> Outcome<()> {
+fn flood(hubs: &[&Server], redis: Option<&Redis>) -> Outcome<Flood> {
     let total = FLOOD * hubs.len();
     let used = |children: &[&Child]| -> Outcome<Duration> {
         children.iter().map(|child| cpu(child)).sum::<Outcome<Duration>>()
@@ -150,19 +156,51 @@ fn flood(name: &str, hubs: &[&Server], redis: Option<&Redis>) -> Outcome<()> {
     }
     let took = begin.elapsed();
     let after = (used(&of_hubs)?, used(&of_redis)?);
-    let each = |time: Duration| time.as_nanos() as f64 / 1000.0 / total as f64;
-    println!(
-        "{name:<34} {:>7.0} messages/s, CPU of a message: hubs {:.1} us, Redis {:.1} us",
-        total as f64 / took.as_secs_f64(),
-        each(after.0 - before.0),
-        each(after.1 - before.1)
-    );
+    let each = |time: Duration| format!("{:.1} us", time.as_nanos() as f64 / 1000.0 / total as f64);
+    let rate = format!("{:.0}", total as f64 / took.as_secs_f64());
+    Ok([rate, each(after.0 - before.0), each(after.1 - before.1)])
+}
+
+/// Prints the table: each measurement without history and with it, for a hub alone and for one, two
+/// and three hubs.
+fn table(redis: &Redis, binary: &str) -> Outcome<()> {
+    println!("| | a hub alone | one hub | two hubs | three hubs |");
+    println!("|---|---|---|---|---|");
+    for (flags, more) in [(&[][..], ""), (&HISTORY[..], ", with history")] {
+        let alone = Server::start(&[&[binary], flags].concat())?;
+        let hubs: Vec<_> = (0..3).map(|_| redis.hub(binary, flags)).collect::<Outcome<Vec<_>>>()?;
+        let hubs: Vec<_> = hubs.iter().collect();
+        let [first, second] = [hubs[0], hubs[1]];
+        let times = [latency(&alone, &alone)?, latency(first, first)?, latency(first, second)?];
+        row(&format!("from a message to the client that hears it, median{more}"), &times);
+        let mut floods = vec![flood(&[&alone], None)?];
+        for count in 1..=3 {
+            floods.push(flood(&hubs[..count], Some(redis))?);
+        }
+        for (nth, name) in [
+            "messages of 64 bytes in a second",
+            "processor time of one of them, all hubs",
+            "processor time of one of them, server",
+        ]
+        .iter()
+        .enumerate()
+        {
+            let values: Vec<_> = floods.iter().map(|flood| flood[nth].clone()).collect();
+            row(&format!("{name}{more}"), &values);
+        }
+    }
     Ok(())
+}
+
+/// Prints a row; the values that it does not have are empty.
+fn row(name: &str, values: &[String]) {
+    let value = |nth: usize| values.get(nth).map_or("", String::as_str);
+    println!("| {name} | {} | {} | {} | {} |", value(0), value(1), value(2), value(3));
 }
 
 /// Prints what many rooms cost, and how long their return takes.
 fn rooms(redis: &Redis, binary: &str) -> Outcome<()> {
-    let hub = redis.hub(binary)?;
+    let hub = redis.hub(binary, &[])?;
     let before = (rss(&hub.child)?, rss(&redis.child)?);
     let begin = Instant::now();
     let mut clients: Vec<_> =
@@ -206,17 +244,6 @@ fn main() -> Outcome<()> {
         println!("skipped: redis-server is not installed");
         return Ok(());
     };
-    let alone = Server::start(&[&options.binary])?;
-    latency("latency, a hub alone", &alone, &alone)?;
-    let hubs = [(); 3].map(|()| redis.hub(&options.binary));
-    let [first, second, third] = hubs;
-    let (first, second, third) = (first?, second?, third?);
-    latency("latency, Redis, the same hub", &first, &first)?;
-    latency("latency, Redis, another hub", &first, &second)?;
-    flood("a hub alone", &[&alone], None)?;
-    flood("Redis, 1 hub", &[&first], Some(&redis))?;
-    flood("Redis, 2 hubs", &[&first, &second], Some(&redis))?;
-    flood("Redis, 3 hubs", &[&first, &second, &third], Some(&redis))?;
-    drop((first, second, third));
+    table(&redis, &options.binary)?;
     rooms(&redis, &options.binary)
 }
