@@ -63,7 +63,7 @@ const PLAIN_MAX: f64 = 264.0;
 const HISTORY_MAX: f64 = 60.0;
 
 /// Bytes on the heap for each idle client, at most.
-const HEAP_MAX: f64 = 1190.0;
+const HEAP_MAX: f64 = 1040.0;
 /// Allocations for each idle client, at most.
 const BLOCKS_MAX: f64 = 9.0;
 

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use server::{Options, Outcome, PATIENCE, Server, descriptors, rss, status};
 
 /// Bytes of the static binary, at most.
-const BINARY_MAX: f64 = 1_292_000.0;
+const BINARY_MAX: f64 = 1_330_000.0;
 /// Bytes resident at start, at most. The system maps the code around a place that is used in pieces of
 /// 64 KiB, and where the pieces begin depends on the address that the binary has in this run: a start
 /// may take 60 KB more than another.
@@ -32,11 +32,11 @@ const START_OWN_MAX: f64 = 176_000.0;
 const FIRST: usize = 100;
 /// Bytes resident per idle WebSocket client, at most: the current figure and a little more, as
 /// below. The aim is 1 KiB.
-const CLIENT_MAX: f64 = 1_400.0;
+const CLIENT_MAX: f64 = 1_230.0;
 /// Bytes resident per idle reader of server-sent events, at most.
-const EVENTS_MAX: f64 = 1_750.0;
+const EVENTS_MAX: f64 = 1_600.0;
 /// Bytes resident per idle connection that waits for its next request, at most.
-const KEPT_MAX: f64 = 1_240.0;
+const KEPT_MAX: f64 = 1_060.0;
 /// Bytes resident per idle client that negotiated compression, at most, over one that did not.
 const DEFLATING_MAX: f64 = 64.0;
 /// The clients of both kinds, and what one of them says.
