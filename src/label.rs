@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use crate::name::{NAME_BYTES_MAX, is_name};
+use crate::name::{NAME_BYTES_MAX, is_dots, is_name};
 use crate::percent::{is_plain, percent_decode, percent_encode};
 
 /// The longest label: each byte of a name takes three, and the line feed one.
@@ -32,12 +32,14 @@ pub(crate) fn label_end(payload: &[u8]) -> Option<usize> {
 }
 
 /// The room that a label names, and what stands behind it; the room is empty for the label of no
-/// room. `None` if there is no label: no line feed in time, or a line that is no name.
+/// room. `None` if there is no label: no line feed in time, or a line that is no name, or one that no
+/// path has, `.` and `..`.
 pub(crate) fn split_label(payload: &[u8]) -> Option<(Cow<'_, str>, &[u8])> {
     let (line, rest) = payload.split_at(label_end(payload)?);
     let line = std::str::from_utf8(&line[..line.len() - 1]).ok()?;
-    let room = percent_decode(line).filter(|room| room.is_empty() || is_name(room))?;
-    Some((room, rest))
+    let room = percent_decode(line)?;
+    let is_room = room.is_empty() || (is_name(&room) && !is_dots(&room));
+    is_room.then_some((room, rest))
 }
 
 #[cfg(test)]
@@ -62,7 +64,9 @@ mod tests {
     fn what_is_no_label_is_refused() {
         let late = [&[b'a'; LABEL_BYTES_MAX][..], b"\n"].concat();
         let long = [&[b'a'; 129][..], b"\n"].concat();
-        for payload in [&b""[..], b"news", b"a%\n", b"a%ff\n", b"\xff\n", b"a\tb\n", &late, &long] {
+        for payload in
+            [&b""[..], b"news", b"a%\n", b"a%ff\n", b"\xff\n", b"a\tb\n", b"%2e.\n", &late, &long]
+        {
             assert_eq!(split_label(payload), None, "{payload:?}");
         }
     }

@@ -147,7 +147,8 @@ impl Message {
     /// Takes the label off: returns the room that it names, and the message without it. The room is
     /// empty for the label of no room, an empty line.
     ///
-    /// `None` if the first line is not a name, percent-encoded, or if there is no line feed.
+    /// `None` if the first line is not a name, percent-encoded, or if there is no line feed. `.` and
+    /// `..` are names that no path has, and no label either.
     ///
     /// # Examples
     ///

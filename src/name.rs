@@ -17,6 +17,11 @@ pub fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
 }
 
+/// Whether a path cannot have a name as its segment: it would mean another path.
+pub(crate) fn is_dots(name: &str) -> bool {
+    name == "." || name == ".."
+}
+
 /// Whether the name of a room may begin so: at most as long as a name, without control characters.
 pub(crate) fn is_prefix(prefix: &str) -> bool {
     prefix.is_empty() || is_name(prefix)

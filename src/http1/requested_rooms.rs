@@ -5,8 +5,8 @@ use std::sync::Arc;
 use http::Uri;
 
 use crate::config::Config;
-use crate::http1::url::{MAIN, is_dots, query_of, room_of, values_of};
-use crate::name::is_name;
+use crate::http1::url::{MAIN, query_of, room_of, values_of};
+use crate::name::{is_dots, is_name};
 
 /// The rooms that a request for a WebSocket or for events names, in its path or in its query.
 ///

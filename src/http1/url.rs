@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use http::Uri;
 
-use crate::name::is_name;
+use crate::name::{is_dots, is_name};
 use crate::percent::percent_decode;
 
 /// The room of a client that names none.
@@ -83,9 +83,4 @@ pub(crate) fn name(segment: &str) -> Option<Cow<'_, str>> {
         return None;
     }
     percent_decode(segment).filter(|name| is_name(name) && !is_dots(name))
-}
-
-/// Whether a path cannot have a name as its segment: it would mean another path.
-pub(crate) fn is_dots(name: &str) -> bool {
-    name == "." || name == ".."
 }

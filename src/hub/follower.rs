@@ -7,8 +7,8 @@ use crate::hub::command::{Dispatched, PublishReply};
 pub(crate) struct Follower {
     /// The position of the last message that the manager was told, or of the one before the first.
     last: Option<u64>,
-    /// How often what the room keeps is asked for. Meanwhile messages that come are dropped: the
-    /// answer has them.
+    /// How often what the room keeps is asked for. Meanwhile messages that come and do not follow the
+    /// last are dropped: the answer has them, or tells of a gap.
     reads: u32,
     /// Where own messages are answered that were dropped, by position: at most as many as are in
     /// flight.
@@ -59,7 +59,7 @@ impl Follower {
 
     /// A message came at a position; `reply` hears what becomes of it.
     pub(crate) fn hear(&mut self, position: u64, reply: Option<PublishReply>) -> Heard {
-        if self.reads == 0 && self.last.is_some_and(|last| last + 1 == position) {
+        if self.last.is_some_and(|last| last + 1 == position) {
             self.last = Some(position);
             return Heard::Follows(reply);
         }
@@ -144,11 +144,21 @@ mod tests {
         follower.read();
         assert_eq!(take(&mut follower, 11, &[10, 11]), [-9, 10, 11]);
         assert!(follower.is_reading(), "another answer is on its way");
-        assert!(matches!(follower.hear(12, None), Heard::Waits));
-        assert_eq!(take(&mut follower, 12, &[11, 12]), [12]);
+        assert!(matches!(follower.hear(13, None), Heard::Waits));
+        assert_eq!(take(&mut follower, 13, &[12, 13]), [12, 13]);
         assert!(!follower.is_reading());
         follower.read();
         follower.interrupt();
-        assert!(!follower.is_reading() && follows(&mut follower, 13));
+        assert!(!follower.is_reading() && follows(&mut follower, 14));
+    }
+
+    /// A reader makes its hub read a room; the room may keep less than comes meanwhile.
+    #[test]
+    fn what_follows_is_heard_during_a_read() {
+        let mut follower = Follower::restored(100);
+        follower.read();
+        assert!(follows(&mut follower, 101) && follows(&mut follower, 102));
+        assert_eq!(take(&mut follower, 102, &[102]), [], "both were told");
+        assert!(follows(&mut follower, 103));
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::hub::room::shrink;
 use crate::hub::sizing::NAME;
 use crate::memory::budget::MemoryBudget;
 
@@ -61,6 +62,7 @@ impl Prefixes {
         let clients = &mut self.prefixes[at].clients;
         clients.swap_remove(index as usize);
         let moved = clients.get(index as usize).copied();
+        shrink(clients);
         if clients.is_empty() {
             self.prefixes.swap_remove(at);
             self.reserve(self.prefixes.len() + 1);

@@ -379,7 +379,9 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             Route::Events | Route::Upgrade => {
                 let hook = self.handler.on_upgrade(request, peer);
                 let mut admission = run_request_hook(hook, reason).await?;
-                let since = query.since.filter(|_| admission.rooms.len() == 1);
+                // With labels there are several rooms, or may be: `Last-Event-ID` is not of one of them.
+                let is_one_room = admission.rooms.len() == 1 && !admission.has_labels;
+                let since = query.since.filter(|_| is_one_room);
                 admission.since = admission.since.or(since);
                 check_protocol(request, admission.protocol.as_deref())?;
                 let key = matches!(route, Route::Upgrade).then(|| accept_key(request));

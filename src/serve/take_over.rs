@@ -132,6 +132,9 @@ impl Hub {
             let (line, Connection { peer, client }) = connection.map_err(unreadable)?;
             let client = match client {
                 Some(client) => {
+                    if !client.prefixes.is_empty() && shared.backplane.is_some() {
+                        return Err(Error::config(PREFIX_BESIDE_BACKPLANE));
+                    }
                     let is_new = slots.insert(client.id.0);
                     let restored = is_new
                         .then(|| restore_client(&hub, client, &newest, &mut clients))
@@ -205,6 +208,9 @@ fn restore_client<'a>(
     let idle = Duration::from_millis(client.idle.into());
     Some(KeptClient { queue, id, user, idle, events, deflates, about: client.about.into_owned() })
 }
+
+/// The hub would hear a prefix in none of the rooms that other hubs have members of.
+const PREFIX_BESIDE_BACKPLANE: &str = "a client hears all rooms of a prefix, and prefixes are not for several hubs: disconnect it first";
 
 fn unreadable(line: usize) -> Error {
     Error::config(format!("line {line} of the state is not one that this version reads"))
@@ -390,6 +396,7 @@ mod tests {
     use super::*;
     use crate::hub::state::{Kept, Room};
     use crate::message::Message;
+    use crate::redis_config::Redis;
 
     #[test]
     fn a_slot_is_that_of_one_client() {
@@ -421,5 +428,18 @@ mod tests {
         assert_eq!(refused(&["a", ""], &[]), Some(sentence(4)));
         assert_eq!(refused(&["a", "b", "a"], &[]), Some(sentence(6)));
         assert_eq!(refused(&["a", "b"], &["127.0.0.1:1", "nowhere"]), Some(sentence(7)));
+    }
+
+    #[test]
+    fn client_with_a_prefix_does_not_go_on_beside_other_hubs() {
+        let state = format!(
+            "{}websocket 0 peer=unix id=0-0 rooms=a prefixes=s/*\n",
+            String::from_utf8(State::default().write(0)).expect("text"),
+        );
+        assert!(Hub::restore(Config::default(), &state).is_ok());
+        let redis = "redis://127.0.0.1".parse::<Redis>().expect("a URL");
+        let refused = Hub::restore(Config::default().redis(Some(redis)), &state);
+        let sentence = refused.err().expect("it is refused").to_string();
+        assert!(sentence.contains("prefixes are not for several hubs"), "{sentence}");
     }
 }

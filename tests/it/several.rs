@@ -84,6 +84,7 @@ fn what_has_no_label_or_another_room_in_it_closes_the_client() {
         ("", 1007, "has to name its room"),
         ("100%\nhello", 1007, "has to name its room"),
         ("%ff\nhello", 1007, "has to name its room"),
+        ("..\nhello", 1007, "has to name its room"),
         (&endless, 1007, "has to name its room"),
         ("c\nhello", 1008, "was not asked for"),
         ("\nhello", 1008, "was not asked for"),
@@ -136,6 +137,12 @@ fn events_have_the_label_as_the_first_line_of_their_data() {
     assert_eq!(hub.broadcast("to all"), 1);
     assert_eq!(chunk(&mut events), "data: \ndata: to all\n\n");
     drop(events);
+    // A browser that comes back sends the position that it has from another stream.
+    for rooms in ["room=a&room=b", "room=a&room=s/*", "room=s/*"] {
+        let head =
+            format!("GET /sse?{rooms} HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: 5\r\n\r\n");
+        assert_eq!(hub.dial().request(&head).status, 200, "{rooms}");
+    }
     hub.empties();
 }
 
