@@ -184,6 +184,14 @@ mod tests {
     fn poll(alarm: &Alarm, wakes: &Arc<Wakes>) -> Poll<()> {
         alarm.poll(&mut Context::from_waker(&Waker::from(Arc::clone(wakes))), now())
     }
+    /// Whether it waits, polled before its time, however late the test runs.
+    fn waits(alarm: &Alarm, wakes: &Arc<Wakes>) -> bool {
+        waits_for(alarm, &Waker::from(Arc::clone(wakes)))
+    }
+    fn waits_for(alarm: &Alarm, waker: &Waker) -> bool {
+        let early = alarm.due.map_or_else(now, |due| due - Duration::from_millis(1));
+        alarm.poll(&mut Context::from_waker(waker), early).is_pending()
+    }
     /// Waits for the kernel's timer, as a reactor does.
     fn wait(alarms: &Alarms) {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -199,7 +207,7 @@ mod tests {
         let (alarms, wakes) = (alarms(), Arc::<Wakes>::default());
         let due = now() + Duration::from_millis(20);
         let alarm = at(&alarms, due);
-        assert!(poll(&alarm, &wakes).is_pending());
+        assert!(waits(&alarm, &wakes));
         alarms.fire(now());
         assert_eq!(wakes.take(), 0, "it is not due");
         wait(&alarms);
@@ -220,9 +228,9 @@ mod tests {
         let (alarms, wakes) = (alarms(), Arc::<Wakes>::default());
         let begin = now();
         let late = at(&alarms, begin + 1000 * SECOND);
-        assert!(poll(&late, &wakes).is_pending());
+        assert!(waits(&late, &wakes));
         let early = at(&alarms, begin + Duration::from_millis(1));
-        assert!(poll(&early, &wakes).is_pending());
+        assert!(waits(&early, &wakes));
         assert_eq!(alarms.lock().set_for, early.due);
         wait(&alarms);
         assert_eq!((wakes.take(), alarms.lock().set_for), (1, late.due));
@@ -232,9 +240,9 @@ mod tests {
         let (alarms, wakes) = (alarms(), Arc::<Wakes>::default());
         let begin = now();
         let mut alarm = at(&alarms, begin + Duration::from_millis(1));
-        assert!(poll(&alarm, &wakes).is_pending());
+        assert!(waits(&alarm, &wakes));
         alarm.set_at(begin + Duration::from_millis(30));
-        assert!(poll(&alarm, &wakes).is_pending());
+        assert!(waits(&alarm, &wakes));
         // The timer still fires for the old time.
         while wakes.take() == 0 {
             wait(&alarms);
@@ -247,7 +255,7 @@ mod tests {
         let due = now() + Duration::from_millis(1);
         let (gone, stays) = (at(&alarms, due), at(&alarms, due));
         let other = Arc::<Wakes>::default();
-        assert!(poll(&gone, &wakes).is_pending() && poll(&stays, &other).is_pending());
+        assert!(waits(&gone, &wakes) && waits(&stays, &other));
         drop(gone);
         assert_eq!(Arc::strong_count(&wakes), 1);
         wait(&alarms);
@@ -257,7 +265,7 @@ mod tests {
     fn waker_of_the_last_poll_is_called() {
         let (alarms, before, wakes) = (alarms(), Arc::<Wakes>::default(), Arc::<Wakes>::default());
         let alarm = at(&alarms, now() + Duration::from_millis(1));
-        assert!(poll(&alarm, &before).is_pending() && poll(&alarm, &wakes).is_pending());
+        assert!(waits(&alarm, &before) && waits(&alarm, &wakes));
         assert_eq!(Arc::strong_count(&before), 1);
         wait(&alarms);
         assert_eq!((before.take(), wakes.take()), (0, 1));
@@ -271,7 +279,7 @@ mod tests {
                 if self.2.fetch_add(1, Ordering::Relaxed) == 0 {
                     let again = at(&self.0, now() + Duration::from_millis(1));
                     let waker = Waker::from(Arc::clone(&self));
-                    assert!(again.poll(&mut Context::from_waker(&waker), now()).is_pending());
+                    assert!(waits_for(&again, &waker));
                     *self.1.lock().expect("not poisoned") = Some(again);
                     panic!("a waker of the program's");
                 }
@@ -282,8 +290,8 @@ mod tests {
         let again = Arc::new(Again(Arc::clone(&alarms), Mutex::default(), AtomicUsize::new(0)));
         let (first, second) = (at(&alarms, due), at(&alarms, due));
         let waker = Waker::from(Arc::clone(&again));
-        assert!(first.poll(&mut Context::from_waker(&waker), now()).is_pending());
-        assert!(poll(&second, &wakes).is_pending());
+        assert!(waits_for(&first, &waker));
+        assert!(waits(&second, &wakes));
         wait(&alarms);
         assert_eq!(wakes.take(), 1);
         wait(&alarms);
