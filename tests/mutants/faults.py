@@ -455,13 +455,6 @@ FAULTS = [
         SEVERAL,
     ),
     Fault(
-        "several hubs: what was asked for before a reader came counts as current",
-        "hub/subscriptions.rs::confirm",
-        "if !deferred.is_current && is_behind(&deferred.command) {",
-        "if false {",
-        SEVERAL,
-    ),
-    Fault(
         "several hubs: the positions of a message are printed as Lua does",
         "redis/script.rs::SCRIPT",
         "string.format('%.0f', n)",
