@@ -26,7 +26,7 @@ use crate::peer::Peer;
 /// wrong.
 ///
 /// Its hooks are async functions, so it cannot be a trait object (`dyn Handler`): make the type that
-/// serves generic, or an enum. An [`Arc`] of a handler is a handler.
+/// serves generic, or an enum. An [`Arc`](std::sync::Arc) of a handler is a handler.
 ///
 /// # Cancel safety
 ///
