@@ -68,8 +68,8 @@ impl HandOver {
     /// [`Hub::take_over`]: crate::Hub::take_over
     pub const VERSION: u32 = VERSION;
 
-    /// Returns the state of the hub: text, at most a few hundred bytes for each client, and the
-    /// messages that rooms keep.
+    /// Returns the state of the hub: text, a few hundred bytes for each client, more for one in
+    /// several rooms, and the messages that rooms keep.
     ///
     /// It has the names of rooms and users, addresses, and what
     /// [`Handler::on_hand_over`](crate::Handler::on_hand_over) says.
