@@ -14,15 +14,13 @@ use crate::config::Config;
 use crate::disconnect::Disconnect;
 use crate::hub::batch::BATCH_MAX;
 use crate::hub::client_id::{ClientId, Target};
-use crate::hub::command::{Acked, Command, Dispatched, Publish};
+use crate::hub::command::{Acked, Command, Dispatched};
 use crate::hub::delivery::Delivery;
 use crate::hub::eviction::MemoryEviction;
 use crate::hub::inbox::CommandReceiver;
-use crate::hub::link_event::LinkEvent;
 use crate::hub::publish_batch::{BatchBudget, PublishBatch};
 use crate::hub::registry::Registry;
 use crate::hub::registry_state::Restored;
-use crate::hub::reply::Reply;
 use crate::hub::since::Missed;
 use crate::hub::state::State;
 use crate::hub::subscriptions::{Subscriptions, topics_of};
@@ -53,7 +51,7 @@ pub(crate) struct Manager {
     /// Evicts clients when memory is short.
     eviction: MemoryEviction,
     /// With a backplane: which of its topics the hub hears, and the clients that wait for one.
-    subscriptions: Option<Box<Subscriptions>>,
+    pub(super) subscriptions: Option<Box<Subscriptions>>,
     /// Clients that have asked for more of what their room keeps, each once.
     requests: VecDeque<ClientId>,
     /// Readers that wait for the next message of a room.
@@ -293,53 +291,12 @@ impl Manager {
 
     /// Makes a client a member, of topics that are subscribed. If that is refused, the topics may
     /// have no use.
-    fn join_or_vacate(&mut self, command: Command) {
+    pub(super) fn join_or_vacate(&mut self, command: Command) {
         let topics = topics_of(&command);
         join(&mut self.registry, &mut self.waiters, command);
         let (registry, waiters) = (&self.registry, &self.waiters);
         if let Some(subscriptions) = &mut self.subscriptions {
             subscriptions.vacate(topics, |topic| is_heard(registry, waiters, topic));
-        }
-    }
-
-    /// Does what the driver of the backplane says.
-    async fn on_link_event(&mut self, event: LinkEvent) {
-        match &event {
-            // Readers that are told of gaps are told of this one now.
-            LinkEvent::Down(_) => drop(self.registry.begin_anew()),
-            // A program that is told of the gap now and reads its state anew misses nothing more.
-            LinkEvent::Back => {
-                let counting = self.registry.begin_anew();
-                self.remove_all(&counting, &Disconnect::GAP).await;
-            }
-            LinkEvent::Begin(room, position) if self.hears(room) => {
-                self.begin_at(room, *position).await;
-            }
-            LinkEvent::Refused(topics) => {
-                for topic in topics {
-                    let members = self.registry.members(&topic.target());
-                    let members: Vec<_> = members.iter().map(|member| member.id).collect();
-                    self.remove_all(&members, &Disconnect::TRY_LATER).await;
-                    self.registry.abandon(topic);
-                }
-            }
-            _ => {}
-        }
-        let Some(subscriptions) = &mut self.subscriptions else { return };
-        let (registry, waiters) = (&mut self.registry, &self.waiters);
-        let vacated =
-            if let LinkEvent::Vacant(topic, _) = &event { Some(topic.clone()) } else { None };
-        let (ready, unused) = subscriptions.on_event(
-            event,
-            |topic| is_heard(registry, waiters, topic),
-            |command| is_behind(registry, command),
-        );
-        subscriptions.vacate(unused, |topic| is_heard(registry, waiters, topic));
-        if let Some(topic) = vacated.filter(|topic| !subscriptions.contains(topic)) {
-            registry.abandon(&topic);
-        }
-        for command in ready {
-            self.join_or_vacate(command);
         }
     }
 
@@ -355,48 +312,6 @@ impl Manager {
         } else {
             let target = self.batch.add(publish, reply);
             self.deliver(&target, None).await;
-        }
-    }
-
-    /// Delivers a message that has its position from the backplane.
-    async fn publish_at(
-        &mut self,
-        publish: Publish,
-        position: u64,
-        reply: Option<Reply<Dispatched>>,
-    ) {
-        if let Target::Room(room) = &publish.target {
-            if !self.hears(room) {
-                // The hub has no member, and would not learn that what it keeps grows old.
-                let dispatched = Dispatched { position: Some(position), ..Dispatched::to(0) };
-                return reply.into_iter().for_each(|reply| reply.answer(dispatched));
-            }
-            self.begin_at(&Arc::clone(room), position - 1).await;
-        }
-        let target = self.batch.add(publish, reply);
-        self.deliver(&target, Some(position)).await;
-    }
-
-    /// Whether a room is subscribed, or is to be.
-    fn hears(&self, room: &Arc<str>) -> bool {
-        let topic = Topic::Room(Arc::clone(room));
-        self.subscriptions.as_ref().is_some_and(|subscriptions| subscriptions.contains(&topic))
-    }
-
-    /// Has the next message of a room be the one after a position, behind a gap if that is not so
-    /// already.
-    async fn begin_at(&mut self, room: &Arc<str>, position: u64) {
-        let counting = self.registry.begin_at(room, position);
-        self.remove_all(&counting, &Disconnect::GAP).await;
-    }
-
-    /// Removes clients, yielding between slices of them.
-    async fn remove_all(&mut self, ids: &[ClientId], reason: &Disconnect) {
-        for ids in ids.chunks(FANOUT) {
-            for id in ids {
-                self.registry.remove(*id, reason.clone());
-            }
-            yield_now().await;
         }
     }
 
@@ -432,7 +347,7 @@ impl Manager {
 
     /// Pushes the messages in hand to every member of their target, yielding between slices of a
     /// large room.
-    async fn deliver(&mut self, target: &Target, position: Option<u64>) {
+    pub(super) async fn deliver(&mut self, target: &Target, position: Option<u64>) {
         let is_shared = self.subscriptions.is_some();
         let Self { registry, counters, batch, .. } = self;
         let PublishBatch { messages, joined, dispatches, replies, ack } = batch;
@@ -466,12 +381,12 @@ impl Manager {
 }
 
 /// Whether anything of this hub hears a topic.
-fn is_heard(registry: &Registry, waiters: &Waiters, topic: &Topic) -> bool {
+pub(super) fn is_heard(registry: &Registry, waiters: &Waiters, topic: &Topic) -> bool {
     registry.has_members(topic) || waiters.are_any(topic)
 }
 
 /// Whether a command has a reader begin behind what this hub has heard of a room.
-fn is_behind(registry: &Registry, command: &Command) -> bool {
+pub(super) fn is_behind(registry: &Registry, command: &Command) -> bool {
     let (room, since) = match command {
         Command::Register { rooms, reading, .. } => (rooms.first(), reading.since),
         Command::Await { room, since, .. } => (Some(room), Some(*since)),

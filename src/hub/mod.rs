@@ -23,6 +23,7 @@ pub(crate) mod holding;
 pub(crate) mod inbox;
 pub(crate) mod link_event;
 pub(crate) mod manager;
+pub(crate) mod manager_link;
 pub(crate) mod manager_waiters;
 pub(crate) mod membership;
 pub(crate) mod pending_reply;

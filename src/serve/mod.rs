@@ -9,6 +9,7 @@ pub(crate) mod event_stream;
 pub(crate) mod exchange;
 pub(crate) mod hand_over;
 pub(crate) mod health;
+pub(crate) mod hold;
 pub(crate) mod http_connection;
 pub(crate) mod hub_events;
 pub(crate) mod kept;

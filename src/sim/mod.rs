@@ -45,6 +45,7 @@ mod seeds;
 mod several;
 mod several_checks;
 mod several_notes;
+mod several_readers;
 mod sweep;
 #[cfg(feature = "tls")]
 mod tls;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hublet::{Client, Disconnect};
 
-use crate::auth::Rooms;
+use crate::grant::Rooms;
 
 /// What a client brought along that is in one room.
 #[derive(Debug)]

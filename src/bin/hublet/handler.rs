@@ -10,8 +10,9 @@ use hublet::{
     Target, query_of, room_of,
 };
 
-use crate::auth::{Access, Grant};
+use crate::auth::Access;
 use crate::client_state::{ClientState, Several};
+use crate::grant::Grant;
 use crate::join_log::JoinLog;
 use crate::request_token::answered_protocol;
 use crate::room_rules::RoomRules;

@@ -9,6 +9,7 @@ mod begun;
 mod client_state;
 mod failure;
 mod flags;
+mod grant;
 mod handler;
 mod health;
 #[cfg(target_os = "linux")]

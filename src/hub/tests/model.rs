@@ -1,9 +1,51 @@
-//! What a queue should do, written down naively.
+//! The naive model of a client: what its queue, its task and its socket do with messages, and the rooms
+//! that it is in.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use crate::hub::client_id::ClientId;
+use crate::hub::queue::Queue;
 use crate::hub::queue_state::Phase;
+use crate::hub::tests::support::{Sink, decode, number_of};
+use crate::label::split_label;
+use crate::message::Encoding;
 use crate::overflow::Overflow;
+
+/// A client as it should be in the registry, and its queue as it is.
+#[derive(Debug)]
+pub(super) struct Naive {
+    pub(super) id: ClientId,
+    pub(super) user: Option<&'static str>,
+    pub(super) rooms: Vec<&'static str>,
+    pub(super) prefixes: Vec<&'static str>,
+    pub(super) wire: Wire,
+    pub(super) queue: Arc<Queue>,
+    pub(super) sink: Arc<Sink>,
+    pub(super) encoding: Encoding,
+    pub(super) has_labels: bool,
+}
+
+impl Naive {
+    pub(super) fn hears(&self, room: &str) -> bool {
+        self.rooms.contains(&room) || self.prefixes.iter().any(|prefix| room.starts_with(prefix))
+    }
+
+    pub(super) fn compare(&self, labels: &[String]) {
+        let (frames, _) = decode(&self.sink.lock().taken);
+        let numbers = frames.iter().map(|frame| {
+            if !self.has_labels {
+                return number_of(&frame.payload);
+            }
+            let (room, payload) = split_label(&frame.payload).expect("a label");
+            let number = number_of(payload);
+            assert_eq!(room, labels[number as usize], "the label of {number}");
+            number
+        });
+        let numbers: Vec<_> = numbers.collect();
+        assert_eq!(numbers, self.wire.received, "received by {}", self.id);
+    }
+}
 
 /// A list of waiting messages and a socket.
 #[derive(Debug)]

@@ -4,11 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::disconnect::Disconnect;
 use crate::history_rule::HistoryRule;
-use crate::hub::cursor::Cursor;
+use crate::hub::cursor::{Cursor, Reader, Reading};
+use crate::hub::direct_writer::DirectWriter;
+use crate::hub::queue_config::QueueConfig;
+use crate::hub::queue_outcome::Push;
 use crate::hub::room::Room;
+use crate::hub::since::Since;
 use crate::hub::state;
+use crate::hub::tests::lane::Lane;
 use crate::hub::tests::support::{Stage, finished, numbered};
+use crate::overflow::Overflow;
 use crate::time::virtual_time::VirtualTime;
 
 #[test]
@@ -77,4 +84,49 @@ fn the_manager_changes_nothing_once_the_hub_is_handed_over() {
     drop(hand_over);
     stage.settle();
     assert_eq!(stage.hub.stats().rooms, 0);
+}
+
+/// A process that takes a client over learns its limits from the handler, after its place.
+#[test]
+fn a_client_with_replay_of_its_own_waits_in_its_room_after_a_restart_too() {
+    for (all, own, waits) in [
+        (Overflow::Disconnect, Overflow::Replay, true),
+        (Overflow::Replay, Overflow::Disconnect, false),
+    ] {
+        let lane = Lane::held(2, 1_000, all, 0);
+        let mut cursor = Cursor::new("a".into(), Reading::PLAIN, 7, 7);
+        cursor.keeps = true;
+        lane.queue.set_cursor(cursor);
+        let (counters, memory) = (&lane.queue_config.counters, &lane.queue_config.memory);
+        let (counters, memory) = (Arc::clone(counters), Arc::clone(memory));
+        let terms = QueueConfig { messages: 2, bytes: 1_000, overflow: own, counters, memory };
+        lane.queue.set_terms(terms);
+        lane.queue.open(Some(Arc::clone(&lane.sink) as Arc<dyn DirectWriter>));
+        assert_eq!(lane.push_each(0..2), Push::Ok);
+        assert_eq!(lane.push_each(2..3), if waits { Push::Ok } else { Push::Full });
+    }
+}
+
+/// Another process may take over what neither has anything to write nor a gap to tell of.
+#[test]
+fn a_client_is_clean_once_it_has_all_and_was_told_of_its_gap() {
+    let lane = Lane::held(8, 1_000, Overflow::Disconnect, 0);
+    let reading = Reading { reader: Reader::Numbered, since: Some(Since::Now), ends: false };
+    lane.queue.set_cursor(Cursor::new("a".into(), reading, 7, 7));
+    assert!(lane.queue.clean().is_none(), "it is in its handshake");
+    lane.queue.open(Some(Arc::clone(&lane.sink) as Arc<dyn DirectWriter>));
+    assert_eq!(lane.queue.clean().and_then(|clean| clean.cursor).map(|at| at.position), Some(7));
+    lane.push_each(0..1);
+    assert!(lane.queue.clean().is_none(), "a message waits");
+    lane.sink.grant(usize::MAX);
+    lane.drain();
+    assert!(lane.queue.clean().is_some());
+    assert!(!lane.queue.begin_anew("a", 50), "it is told of gaps");
+    assert!(lane.drain().has_gap);
+    lane.queue.note_gap_sent(49);
+    assert!(lane.queue.clean().is_none(), "it was told of another one");
+    lane.queue.note_gap_sent(50);
+    assert_eq!(lane.queue.clean().and_then(|clean| clean.cursor).map(|at| at.position), Some(50));
+    lane.queue.close(Disconnect::NORMAL);
+    assert!(lane.queue.clean().is_none());
 }
