@@ -333,8 +333,8 @@ mod tests {
             .chain([100, 101, 200, 204, 304, 399, 600, 999].map(|status| (status, 500)))
         {
             let status = StatusCode::from_u16(status).expect("three digits");
-            let asked = block_on(run_request_hook(async { Err::<(), _>(status) }, |_| None));
-            assert_eq!(asked.expect_err("refused").status.as_u16(), answered, "{status}");
+            let refused = block_on(run_request_hook(async { Err::<(), _>(status) }, |_| None));
+            assert_eq!(refused.expect_err("refused").status.as_u16(), answered, "{status}");
         }
     }
     /// Invariant 6: the manager removes a client whose connection is dropped while its departure

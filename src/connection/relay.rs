@@ -314,7 +314,7 @@ mod tests {
         }
     }
     #[test]
-    fn a_message_that_finds_the_inbox_full_waits_for_a_place() {
+    fn a_message_that_finds_the_inbox_full_waits_for_room() {
         let executor = smol::Executor::new();
         let (hub, manager) = Hub::new(Config::default().inbox(1)).expect("valid");
         let _manager = executor.spawn(manager);

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_asker_is_the_last_that_no_trusted_proxy_vouches_for() {
+    fn the_client_is_the_last_that_no_trusted_proxy_vouches_for() {
         let trusted = ["10.0.0.0/8", "unix"].map(|network| network.parse().expect("a network"));
         let proxy = Peer::from(SocketAddr::from(([10, 0, 0, 1], 5000)));
         for (peer, forwarded, expected) in [

@@ -106,7 +106,7 @@ mod tests {
         assert!(!credentials(&["https://app.example"], "http://x"), "no header names a reader");
     }
     #[test]
-    fn a_preflight_is_allowed_the_headers_that_it_asks_for() {
+    fn a_preflight_is_allowed_the_headers_that_it_names() {
         let allowed = |requested: &[&str]| {
             let requested: Vec<_> = requested
                 .iter()

@@ -230,7 +230,7 @@ mod tests {
         check(&request(headers), config).map_or_else(|response| response.status.as_u16(), |_| 200)
     }
     #[test]
-    fn an_admin_request_comes_from_this_machine_and_asks_for_no_other_name() {
+    fn an_admin_request_comes_from_this_machine_and_names_no_other() {
         let here = [Peer::unix(), Peer::from(SocketAddr::from(([127, 0, 0, 1], 1)))];
         for (headers, expected) in [
             (&[("host", "localhost:8080")][..], true),
@@ -409,7 +409,7 @@ mod tests {
         }
     }
     #[test]
-    fn what_a_foreign_page_asks_for_without_an_origin_is_refused() {
+    fn a_request_of_a_foreign_page_without_an_origin_is_refused() {
         for (site, dest, expected) in [
             ("cross-site", "image", 403),
             ("same-site", "empty", 403),
@@ -422,7 +422,7 @@ mod tests {
         }
     }
     #[test]
-    fn only_listed_origins_are_told_that_they_may_read() {
+    fn only_listed_origins_are_allowed_to_read() {
         let config = Config::default().origins(vec!["https://app.example".into()]);
         let reader = |origin| check(&request(&[("host", "x"), ("origin", origin)]), &config);
         assert_eq!(reader("https://app.example"), Ok(Some("https://app.example".into())));

@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_behind_is_told_how_much_it_missed_and_where() {
+    fn a_reader_that_is_behind_hears_how_much_it_missed_and_where() {
         let memory = Arc::new(MemoryBudget::default());
         let mut readers = EventReaders::default();
         let queue = EventQueue::new(RoomFilter::All, 3, memory.charge(0));

@@ -119,7 +119,7 @@ mod tests {
 
     /// Invariant 14, between hubs.
     #[test]
-    fn what_is_told_has_no_silent_gap() {
+    fn what_followers_hear_has_no_silent_gap() {
         let mut follower = Follower::default();
         follower.read();
         assert!(matches!(follower.hear(12, None), Heard::Waits));

@@ -305,7 +305,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_member_moves_to_the_place_of_one_that_leaves() {
+    fn the_last_member_gets_the_index_of_one_that_leaves() {
         let mut room = Room::new(0, 0);
         assert_eq!([7, 8, 9].map(|slot| room.add(slot)), [0, 1, 2]);
         assert_eq!(room.remove(0), Some(9));
@@ -321,7 +321,7 @@ mod tests {
         room
     }
     #[test]
-    fn a_reader_begins_behind_the_position_that_it_names_or_is_told_of_a_gap() {
+    fn a_reader_begins_behind_the_position_that_it_names_or_hears_of_a_gap() {
         let room = filled(3, 5);
         let (born, newest) = (room.born, room.newest());
         assert_eq!((newest, room.oldest()), (born + 5, Some(born + 3)));
@@ -343,7 +343,7 @@ mod tests {
         }
     }
     #[test]
-    fn a_room_without_history_tells_what_was_lost_and_has_nothing_of_it() {
+    fn a_room_without_history_knows_what_was_lost_and_has_nothing_of_it() {
         let room = filled(0, 5);
         let (newest, missed) = (room.newest(), Missed::Messages(2));
         assert_eq!((room.oldest(), room.after(newest).count()), (None, 0));
@@ -364,7 +364,7 @@ mod tests {
         assert_eq!(room.begin(Since::Position(6)).missed, Missed::Nothing);
     }
     #[test]
-    fn a_reader_of_another_life_of_the_room_is_told_of_a_gap() {
+    fn a_reader_of_another_life_of_the_room_hears_of_a_gap() {
         let mut room = filled(3, 5);
         let before = room.newest();
         let begin = room.begin_anew();

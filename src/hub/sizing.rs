@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(Sizing::of(&Config::default(), 100).expect("valid"), None);
     }
     #[test]
-    fn the_smallest_ceiling_that_works_is_told_and_works() {
+    fn the_smallest_ceiling_that_the_error_names_works() {
         for config in [
             Config::default(),
             Config::default().max_message(1 << 20).queue_bytes(4 << 20).inbox_bytes(4 << 20),

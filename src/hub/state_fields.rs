@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_without_special_bytes_is_read_in_place() {
+    fn a_text_without_special_bytes_is_not_copied() {
         for (value, is_borrowed) in
             [("übrig=", true), ("", true), ("a,b", false), ("100 %\n", false)]
         {

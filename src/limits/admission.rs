@@ -364,7 +364,7 @@ mod tests {
         );
     }
     #[test]
-    fn readers_of_events_have_places_of_their_own_and_count_by_network() {
+    fn readers_of_events_have_permits_of_their_own_and_count_by_network() {
         let admissions = admissions(1, Some(2));
         let client = admissions.client(Some(1)).expect("the only place");
         let first = admissions.event_reader(Some(1)).expect("a place of its own");

@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_option_that_a_listener_refuses_is_not_asked_of_its_connections() {
+    fn an_option_that_a_listener_refuses_is_not_set_on_its_connections() {
         // A Unix socket stands for a system that has no option of TCP.
         let path = std::env::temp_dir().join(format!("hublet-options-{}", std::process::id()));
         let poor = UnixListener::bind(&path).expect("a free path");

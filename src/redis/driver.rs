@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn reasons_in_turns_do_not_fill_the_log() {
+    fn alternating_reasons_do_not_fill_the_log() {
         let (mut refusals, begin) = (Refusals::default(), now());
         let mut line = |error: &str, seconds| {
             refusals.line(error, begin + Duration::from_secs(seconds)).is_some()

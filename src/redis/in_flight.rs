@@ -267,7 +267,7 @@ mod tests {
         }
     }
     #[test]
-    fn a_refused_message_has_no_place_among_those_that_come_back() {
+    fn a_refused_message_is_not_among_those_that_come_back() {
         let mut in_flight = InFlight::default();
         let (refused, hubs) = publish(&mut in_flight, true);
         let (next, _) = publish(&mut in_flight, true);
@@ -301,7 +301,7 @@ mod tests {
         assert!(in_flight.confirm().is_none() && in_flight.answered().is_none());
     }
     #[test]
-    fn what_rooms_keep_is_asked_for_as_far_as_the_answers_fit() {
+    fn what_rooms_keep_is_requested_as_far_as_the_answers_fit() {
         let mut in_flight = InFlight::default();
         let read = |in_flight: &mut InFlight| {
             in_flight.read(Sent::Read("a".into()), READS_MAX / 2);

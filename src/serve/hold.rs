@@ -292,7 +292,7 @@ mod tests {
 
     /// Its peer does not close, or does. Another client is in the middle of a message, and finishes it.
     #[test]
-    fn a_connection_that_ends_while_it_waits_costs_no_other_its_place() {
+    fn a_connection_that_ends_while_it_waits_leaves_no_other_behind() {
         for closes in [false, true] {
             let stage = Stage::new();
             let gone = stage.connect(usize::MAX, UPGRADE);

@@ -329,12 +329,12 @@ mod tests {
         assert!(empty.ends_with("nosniff|"), "{empty}");
     }
     #[test]
-    fn without_a_message_there_is_no_body_and_a_gap_is_told() {
+    fn without_a_message_there_is_no_body_and_a_gap_is_named() {
         let nothing = head(Some(kept(Missed::Nothing, &[])), &["*"]);
         assert_eq!(nothing, format!("HTTP/1.1 204 No Content|Hublet-Position: 9|{RULES}"));
         let gap = head(Some(kept(Missed::Unknown, &[])), &[]);
-        let told = "HTTP/1.1 204 No Content|Hublet-Position: 9|Hublet-Missed: unknown|";
-        assert_eq!(gap, format!("{told}{RULES}"));
+        let start = "HTTP/1.1 204 No Content|Hublet-Position: 9|Hublet-Missed: unknown|";
+        assert_eq!(gap, format!("{start}{RULES}"));
         assert_eq!(head(None, &[]), format!("HTTP/1.1 204 No Content|{RULES}"));
     }
 }

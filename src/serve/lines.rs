@@ -335,7 +335,7 @@ mod tests {
         }
     }
     #[test]
-    fn stream_has_the_place_of_a_client_and_no_slot() {
+    fn stream_has_the_permit_of_a_client_and_no_slot() {
         let stage = Stage::new(Config::default().handshakes(1).max_clients(Some(1)));
         stage.send(b"a\n");
         let admissions = &stage.hub.shared().admissions;

@@ -44,18 +44,13 @@ const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-/// A peer that has asked something, served by `connections`.
-fn ask_for(request: &str, hub: &Hub, connections: &Executor<'static>) -> Arc<Line> {
-    ask_through(usize::MAX, request, hub, connections)
+/// A peer that has sent a request, served by `connections`.
+fn peer(request: &str, hub: &Hub, connections: &Executor<'static>) -> Arc<Line> {
+    slow_peer(usize::MAX, request, hub, connections)
 }
 
-/// A peer that has asked something, to which `room` bytes can be written for now.
-fn ask_through(
-    room: usize,
-    request: &str,
-    hub: &Hub,
-    connections: &Executor<'static>,
-) -> Arc<Line> {
+/// A peer that has sent a request, to which `room` bytes can be written for now.
+fn slow_peer(room: usize, request: &str, hub: &Hub, connections: &Executor<'static>) -> Arc<Line> {
     let line = Line::new(room, usize::MAX, Rng::with_seed(1));
     line.send(request.as_bytes());
     let (serving, socket) = (hub.clone(), Socket::new(&line, false));
@@ -65,7 +60,7 @@ fn ask_through(
     line
 }
 
-/// A peer that has asked something, and a manager that runs when the test lets it.
+/// A peer that has sent a request, and a manager that runs when the test lets it.
 struct Stage {
     hub: Hub,
     manager: Option<Task<()>>,
@@ -89,7 +84,7 @@ impl Stage {
             hub.try_publish("main", "before").expect("there is room");
         }
         let connections = Executor::new();
-        let line = ask_for(request, &hub, &connections);
+        let line = peer(request, &hub, &connections);
         let manager = Some(managers.spawn(manager));
         let stage = Self { hub, manager, managers, connections, line, time };
         stage.wait(Duration::ZERO);
@@ -165,7 +160,7 @@ fn a_post_while_memory_is_short_has_the_client_evicted_that_pins_it() {
         run();
     }
     let post = || {
-        let line = ask_for(POST, &hub, &executor);
+        let line = peer(POST, &hub, &executor);
         run();
         let answer = String::from_utf8(line.lock().taken.clone()).expect("text");
         (answer[9..12].to_owned(), hub.stats().clients)
@@ -272,7 +267,7 @@ fn narrow() -> Config {
 #[test]
 fn body_that_takes_longer_than_a_handshake_keeps_no_slot() {
     let stage = Stage::with(narrow(), 0, SLOW);
-    let other = ask_for(HEALTH, &stage.hub, &stage.connections);
+    let other = peer(HEALTH, &stage.hub, &stage.connections);
     stage.trickle(SECOND, 4);
     stage.manage();
     assert_eq!(other.lock().taken, b"", "the slot is taken");
@@ -286,7 +281,7 @@ fn body_that_takes_longer_than_a_handshake_keeps_no_slot() {
 }
 
 #[test]
-fn slow_body_leaves_its_place_to_a_client() {
+fn slow_body_leaves_its_permit_to_a_client() {
     let stage = Stage::with(narrow(), 0, SLOW);
     stage.trickle(SECOND, 6);
     stage.is_not_answered();
@@ -302,7 +297,7 @@ fn slow_body_leaves_its_place_to_a_client() {
 }
 
 #[test]
-fn slow_body_without_a_place_is_late() {
+fn slow_body_without_a_permit_is_late() {
     let stage = Stage::with(narrow(), 0, SLOW);
     let _client = stage.hub.shared().admissions.client(None).expect("a place");
     stage.trickle(SECOND, 4);
@@ -340,7 +335,7 @@ fn stream_that_is_not_made_in_time_ends_the_connection() {
     );
 }
 
-/// A peer that reads slowly, and has asked for [`HEALTH`], or so that no request follows.
+/// A peer that reads slowly, and has requested [`HEALTH`], or so that no request follows.
 struct SlowReader {
     stage: Stage,
     line: Arc<Line>,
@@ -354,7 +349,7 @@ impl SlowReader {
         let stage = Stage::with(config, 0, HEALTH);
         stage.manage();
         stage.line.end();
-        let line = ask_through(Self::STEP, request, &stage.hub, &stage.connections);
+        let line = slow_peer(Self::STEP, request, &stage.hub, &stage.connections);
         let reader = Self { stage, line };
         reader.stage.manage();
         reader
@@ -418,11 +413,11 @@ fn response_that_trickles_ends_with_its_bound() {
 }
 
 #[test]
-fn response_that_takes_longer_than_a_handshake_keeps_no_slot_and_leaves_its_place() {
+fn response_that_takes_longer_than_a_handshake_keeps_no_slot_and_makes_way() {
     for request in [HEALTH, LAST_HEALTH] {
         let reader = SlowReader::new(narrow(), request);
         reader.reads(SECOND, 4);
-        let other = ask_for(HEALTH, &reader.stage.hub, &reader.stage.connections);
+        let other = peer(HEALTH, &reader.stage.hub, &reader.stage.connections);
         reader.stage.manage();
         assert_eq!(other.lock().taken, b"", "the slot is taken");
         reader.reads(SECOND, 2);

@@ -85,7 +85,7 @@ mod tests {
         }
     }
     #[test]
-    fn a_goodbye_shuts_once_and_reads_all_that_comes_in_turns() {
+    fn a_goodbye_shuts_once_and_reads_all_that_comes_within_its_budget() {
         let mut stream =
             Stream { unread: vec![0; 200 * 1024].into(), ended: true, ..Stream::default() };
         let mut polls = 0;
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!((stream.closes, stream.aborts), (1, 1));
     }
     #[test]
-    fn a_peer_that_takes_nothing_in_time_is_evicted_and_told_once_without_waiting() {
+    fn a_peer_that_takes_nothing_in_time_is_evicted_with_one_try_at_a_close_frame() {
         let mut stream = Stream { full: true, ..Stream::default() };
         let (reason, _) = end(&mut stream, End::Ours(Disconnect::NORMAL), |time| {
             time.until_next().map(|step| time.advance(step)).is_some()
@@ -134,7 +134,7 @@ mod tests {
     }
     #[test]
     fn a_peer_that_closes_first_and_was_sent_nothing_is_not_waited_for() {
-        for (nth, (is_told, is_theirs, delivers_alone, unread)) in [
+        for (nth, (is_pinged, is_theirs, delivers_alone, unread)) in [
             (false, true, true, 0),
             (false, false, true, 0),
             (false, true, false, 0),
@@ -148,7 +148,7 @@ mod tests {
             let unread = vec![0x8a; unread].into();
             let mut stream = Stream { unread, delivers_alone, ..Stream::default() };
             connected(&mut stream, Vec::new(), |time, connection| {
-                if is_told {
+                if is_pinged {
                     assert!(connection.outgoing.queue().push_control(&PING));
                 }
                 let end = if is_theirs { End::Theirs } else { End::Ours };

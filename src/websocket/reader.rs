@@ -328,7 +328,7 @@ pub(super) mod tests {
         }
     }
     #[test]
-    fn an_unfinished_message_is_held_whole_from_its_first_bytes_on() {
+    fn an_unfinished_message_is_charged_whole_from_its_first_bytes_on() {
         let mut peer = Peer::new(b"\x81");
         assert_eq!(peer.charged(), allocation(1), "what came behind the head");
         let stream = frame(0x82, &[7; 40_000]);

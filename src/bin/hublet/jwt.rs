@@ -249,7 +249,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_token_is_told_by_the_name_of_its_claim() {
+    fn what_is_wrong_with_a_token_is_said_by_the_name_of_its_claim() {
         for (claims, wrong) in [
             (r#"{"sub":42}"#, SUB),
             (r#"{"sub":null}"#, SUB),

@@ -28,9 +28,9 @@ fn publish(stage: &Stage, number: u32, wait: Duration) -> Publishing {
 }
 
 /// Recipients, and how many of them are delivered, late and lost.
-fn told(publishing: Publishing) -> [usize; 4] {
-    let told = finished(publishing).expect("it runs");
-    [told.recipients, told.delivered, told.late, told.lost]
+fn fates_of(publishing: Publishing) -> [usize; 4] {
+    let acked = finished(publishing).expect("it runs");
+    [acked.recipients, acked.delivered, acked.late, acked.lost]
 }
 
 fn keeping(messages: usize) -> Config {
@@ -45,11 +45,11 @@ fn reading(reader: Reader, since: Since) -> Reading {
 fn what_is_written_at_once_is_delivered() {
     let stage = Stage::new(Config::default());
     let _peers = [1, 2, 3].map(|_| stage.client(None, &["main"]));
-    let position = stage.ask(|hub| async move { hub.position("main").await }).expect("it runs");
-    let told = finished(publish(&stage, 0, Duration::ZERO)).expect("it runs");
-    let Acknowledged { recipients, delivered, late, lost, .. } = told;
+    let position = stage.call(|hub| async move { hub.position("main").await }).expect("it runs");
+    let acked = finished(publish(&stage, 0, Duration::ZERO)).expect("it runs");
+    let Acknowledged { recipients, delivered, late, lost, .. } = acked;
     assert_eq!([recipients, delivered, late, lost], [3, 3, 0, 0]);
-    assert_eq!(told.position, position.map(|position| position + 1));
+    assert_eq!(acked.position, position.map(|position| position + 1));
 }
 
 #[test]
@@ -62,13 +62,13 @@ fn what_waits_is_late_once_the_time_is_over() {
     let waiting = publish(&stage, 0, Duration::from_secs(1));
     assert!(!waiting.is_finished());
     time.advance(Duration::from_secs(2));
-    stage.settle();
-    assert_eq!(told(waiting), [3, 1, 2, 0]);
-    assert_eq!(told(publish(&stage, 1, Duration::ZERO)), [3, 1, 2, 0], "it does not wait");
+    stage.rest();
+    assert_eq!(fates_of(waiting), [3, 1, 2, 0]);
+    assert_eq!(fates_of(publish(&stage, 1, Duration::ZERO)), [3, 1, 2, 0], "it does not wait");
     let waiting = publish(&stage, 2, Duration::from_secs(3600));
     time.advance(Duration::from_secs(61));
-    stage.settle();
-    assert_eq!(told(waiting), [3, 1, 2, 0], "60 seconds at most");
+    stage.rest();
+    assert_eq!(fates_of(waiting), [3, 1, 2, 0], "60 seconds at most");
 }
 
 #[test]
@@ -78,14 +78,14 @@ fn the_wait_ends_with_the_last_recipient() {
     let (other, _pump) = (stage.client_with_room(0, None, &["main"]), stage.start(slow.pump()));
     let waiting = publish(&stage, 0, LONG);
     slow.sink.grant(18);
-    stage.settle();
+    stage.rest();
     assert!(!waiting.is_finished(), "the last byte is not with the kernel");
     slow.sink.grant(1);
-    stage.settle();
+    stage.rest();
     assert!(!waiting.is_finished(), "the other one has nothing");
     other.queue.disconnect();
-    stage.settle();
-    assert_eq!(told(waiting), [2, 1, 0, 1]);
+    stage.rest();
+    assert_eq!(fates_of(waiting), [2, 1, 0, 1]);
 }
 
 #[test]
@@ -102,8 +102,8 @@ fn what_a_policy_drops_is_lost() {
         let waiting = publish(&stage, 0, LONG);
         let next = publish(&stage, 1, LONG);
         time.advance(2 * LONG);
-        stage.settle();
-        assert_eq!((told(waiting), told(next)), (first, second), "{overflow:?}");
+        stage.rest();
+        assert_eq!((fates_of(waiting), fates_of(next)), (first, second), "{overflow:?}");
     }
 }
 
@@ -116,10 +116,10 @@ fn a_reader_that_is_behind_is_delivered_when_it_is_written_and_lost_when_it_is_o
     // It had one message in its queue, and the room has two of the four behind it.
     let _pump = stage.start(peer.reader_pump());
     peer.sink.grant(usize::MAX);
-    stage.settle();
-    let told: Vec<_> = waiting.into_iter().map(told).collect();
+    stage.rest();
+    let all: Vec<_> = waiting.into_iter().map(fates_of).collect();
     let (delivered, lost) = ([1, 1, 0, 0], [1, 0, 0, 1]);
-    assert_eq!(told, [delivered, lost, lost, lost, lost], "it counts and is closed: {told:?}");
+    assert_eq!(all, [delivered, lost, lost, lost, lost], "it counts and is closed: {all:?}");
 
     let stage = Stage::new(keeping(4).overflow(Overflow::Replay));
     let peer = stage.client_with_room(0, None, &["main"]);
@@ -127,9 +127,9 @@ fn a_reader_that_is_behind_is_delivered_when_it_is_written_and_lost_when_it_is_o
     let _pump = stage.start(peer.reader_pump());
     for _ in 0..30 {
         peer.sink.grant(7);
-        stage.settle();
+        stage.rest();
     }
-    assert_eq!(waiting.into_iter().map(super::acks::told).collect::<Vec<_>>(), [delivered; 5]);
+    assert_eq!(waiting.into_iter().map(fates_of).collect::<Vec<_>>(), [delivered; 5]);
 }
 
 #[test]
@@ -145,12 +145,12 @@ fn a_reader_that_came_later_is_no_recipient() {
     later.queue.disconnect();
     assert!(!waiting.is_finished());
     slow.queue.disconnect();
-    assert_eq!(told_after(&stage, waiting), [1, 0, 0, 1]);
+    assert_eq!(fates_after(&stage, waiting), [1, 0, 0, 1]);
 }
 
-fn told_after(stage: &Stage, publishing: Publishing) -> [usize; 4] {
-    stage.settle();
-    told(publishing)
+fn fates_after(stage: &Stage, publishing: Publishing) -> [usize; 4] {
+    stage.rest();
+    fates_of(publishing)
 }
 
 #[test]
@@ -158,12 +158,12 @@ fn a_publisher_that_gives_up_leaves_nothing() {
     let stage = Stage::new(Config::default());
     let slow = stage.client_with_room(0, None, &["main"]);
     drop(publish(&stage, 0, LONG));
-    stage.settle();
+    stage.rest();
     let held = stage.hub.memory().charged();
     slow.queue.disconnect();
-    stage.settle();
+    stage.rest();
     assert!(stage.hub.memory().charged() < held);
-    assert_eq!(told(publish(&stage, 1, LONG))[1..], [0, 0, 0]);
+    assert_eq!(fates_of(publish(&stage, 1, LONG))[1..], [0, 0, 0]);
 }
 
 /// Every message is acknowledged, so their counts are what the hub has counted.
@@ -188,33 +188,35 @@ fn the_counts_of_all_messages_add_up_to_those_of_the_hub() {
                     publishing.push(publish(&stage, publishing.len() as u32, LONG));
                 }
                 6 => {
-                    let told = |stage: &Stage| {
-                        stage.ask(|hub| async move { hub.position("main").await }).expect("it runs")
+                    let position = |stage: &Stage| {
+                        stage
+                            .call(|hub| async move { hub.position("main").await })
+                            .expect("it runs")
                     };
-                    assert!(told(&stage).is_some() || !keeps || publishing.is_empty());
+                    assert!(position(&stage).is_some() || !keeps || publishing.is_empty());
                 }
                 _ if peers.is_empty() => {}
                 7 => leave(&stage, &peers[rng.usize(..peers.len())], rng),
                 _ => {
                     peers[rng.usize(..peers.len())].sink.grant(rng.usize(1..60));
-                    stage.settle();
+                    stage.rest();
                 }
             }
         }
         if rng.bool() {
             peers.iter().for_each(|peer| peer.sink.grant(usize::MAX));
-            stage.settle();
+            stage.rest();
         }
         for peer in &peers {
             peer.queue.disconnect().into_iter().for_each(|id| stage.hub.report_gone(id));
         }
-        stage.settle();
+        stage.rest();
         // Without a recipient left, nothing waits for the time to be over.
         let mut sums = [0; 4];
         for one in publishing {
-            let told = told(one);
-            assert_eq!(told[0], told[1] + told[2] + told[3]);
-            sums.iter_mut().zip(told).for_each(|(sum, part)| *sum += part as u64);
+            let fates = fates_of(one);
+            assert_eq!(fates[0], fates[1] + fates[2] + fates[3]);
+            sums.iter_mut().zip(fates).for_each(|(sum, part)| *sum += part as u64);
         }
         let [delivered, dropped, lost] = fates(&stage.hub.shared().queue_config.counters);
         let recipients = stage.hub.stats().recipients;
@@ -250,5 +252,5 @@ fn leave(stage: &Stage, peer: &Peer, rng: &mut Rng) {
         3 => drop(stage.run(async move { hub.disconnect(id, Disconnect::NORMAL).await })),
         _ => peer.queue.disconnect().into_iter().for_each(|id| stage.hub.report_gone(id)),
     }
-    stage.settle();
+    stage.rest();
 }

@@ -45,15 +45,15 @@ fn a_reader_hears_what_is_kept_behind_its_position_then_what_comes() {
 }
 
 #[test]
-fn a_reader_without_history_hears_what_comes_and_is_told_of_what_is_lost() {
+fn a_reader_without_history_hears_what_comes_and_how_much_is_lost() {
     let stage = Stage::new(Config::default());
     let (first, _pump, begin) = reader(&stage, Since::Oldest);
     assert_eq!((begin.missed, position(&stage, "main")), (Missed::Nothing, Some(begin.position)));
     publish(&stage, 0..3);
     assert_eq!(first.numbers(), [0, 1, 2]);
     let (_peer, _pump, second) = reader(&stage, Since::Position(begin.position + 1));
-    let told = Begin { position: begin.position + 3, missed: Missed::Messages(2) };
-    assert_eq!(second, told);
+    let expected = Begin { position: begin.position + 3, missed: Missed::Messages(2) };
+    assert_eq!(second, expected);
 }
 
 #[test]
@@ -62,12 +62,12 @@ fn half_a_queue_of_kept_messages_waits_at_a_time() {
     publish(&stage, 0..40);
     let (peer, _) = stage.client_as(None, &["main"], numbering(Since::Oldest));
     peer.queue.open(None);
-    let (mut heard, mut asked) = (Vec::new(), 0);
+    let (mut heard, mut requests) = (Vec::new(), 0);
     while heard.len() < 40 {
         if let Some(id) = peer.queue.take_request() {
-            asked += 1;
+            requests += 1;
             stage.hub.request_more(id);
-            stage.settle();
+            stage.rest();
         }
         assert!((1..=4).contains(&peer.queue.depth().0), "half of a queue of 8");
         let Taken { message, .. } = finished(stage.start({
@@ -77,12 +77,12 @@ fn half_a_queue_of_kept_messages_waits_at_a_time() {
         .expect("it is here");
         heard.push(number_of(message.as_bytes()));
     }
-    assert_eq!((heard, asked), ((0..40).collect(), 10));
+    assert_eq!((heard, requests), ((0..40).collect(), 10));
     assert_eq!(peer.queue.take_request(), None, "a client that is live asks for nothing");
 }
 
 #[test]
-fn a_client_that_has_asked_is_answered_once() {
+fn a_request_for_more_is_made_once() {
     let stage = Stage::new(keeping(100).queue(8));
     publish(&stage, 0..40);
     let (peer, _) = stage.client_as(None, &["main"], numbering(Since::Oldest));
@@ -90,7 +90,7 @@ fn a_client_that_has_asked_is_answered_once() {
     let id = peer.queue.take_request().expect("it is behind");
     assert_eq!(peer.queue.take_request(), None, "it has asked");
     stage.hub.request_more(id);
-    stage.settle();
+    stage.rest();
     assert_eq!(peer.queue.take_request(), None, "something waits here");
 }
 
@@ -128,7 +128,7 @@ fn a_reader_hears_each_message_once_whatever_comes_between() {
                     peer.open();
                     pump = Some(stage.executor.spawn(peer.reader_pump()));
                 }
-                4 => stage.settle(),
+                4 => stage.rest(),
                 _ => ticks(&stage, rng),
             }
         }
@@ -137,7 +137,7 @@ fn a_reader_hears_each_message_once_whatever_comes_between() {
             peer.open();
             pump = Some(stage.executor.spawn(peer.reader_pump()));
         }
-        stage.settle();
+        stage.rest();
         let heard = peer.numbers();
         let ended = pump.is_some_and(|pump| pump.is_finished());
         let until = if ended { first + heard.len() as u32 } else { said };
@@ -184,7 +184,7 @@ fn a_numbered_reader_that_its_room_has_overtaken_goes_on_behind_the_gap() {
     peer.queue.open(None);
     let id = peer.queue.take_request().expect("it is behind");
     stage.hub.request_more(id);
-    stage.settle();
+    stage.rest();
     let mut heard = Vec::new();
     loop {
         let queue = Arc::clone(&peer.queue);
@@ -195,7 +195,7 @@ fn a_numbered_reader_that_its_room_has_overtaken_goes_on_behind_the_gap() {
         let Taken { message, position, .. } = finished(take).expect("it goes on");
         heard.push((number_of(message.as_bytes()), position));
         peer.queue.take_request().into_iter().for_each(|id| stage.hub.request_more(id));
-        stage.settle();
+        stage.rest();
     }
     let expected = [5, 6, 7].map(|number| (number, Some(begin + 1 + u64::from(number))));
     assert_eq!((heard, peer.queue.missed()), (expected.to_vec(), 5));
@@ -210,20 +210,20 @@ fn a_reader_whose_room_keeps_nothing_more_hears_of_that_at_once() {
     let (peer, heard, _task, _) = subscribe(&stage, numbering(Since::Now));
     let (late, _) = stage.client_as(None, &["main"], numbering(Since::Oldest));
     // No message as long as this is kept, nor any before it.
-    stage.ask(|hub| async move { hub.publish("main", numbered(3, 200)).await }).expect("it runs");
+    stage.call(|hub| async move { hub.publish("main", numbered(3, 200)).await }).expect("it runs");
     late.queue.open(None);
     let queue = Arc::clone(&late.queue);
     let mut first = true;
-    let told = stage.executor.spawn(poll_fn(move |cx| {
+    let taking = stage.executor.spawn(poll_fn(move |cx| {
         let taken = queue.poll_take(cx);
         assert!(taken.is_pending(), "there is nothing to take");
         if std::mem::take(&mut first) { taken.map(drop) } else { std::task::Poll::Ready(()) }
     }));
-    stage.settle();
-    assert!(!told.is_finished());
+    stage.rest();
+    assert!(!taking.is_finished());
     stage.hub.request_more(late.queue.take_request().expect("it is behind"));
-    stage.settle();
-    assert!(told.is_finished(), "it is woken");
+    stage.rest();
+    assert!(taking.is_finished(), "it is woken");
     assert_eq!(late.queue.missed(), 4);
     let heard: Vec<_> =
         heard.lock().expect("not poisoned").iter().map(|(number, _)| *number).collect();
@@ -262,11 +262,11 @@ fn a_reader_that_counts_hears_its_room_and_nothing_else() {
     let (other, _) = stage.client_as(Some("ada"), &["main"], Reading::PLAIN);
     other.open();
     let id = ada.id();
-    let sent = stage.ask(|hub| async move { hub.send(id, numbered(0, 4)).await });
+    let sent = stage.call(|hub| async move { hub.send(id, numbered(0, 4)).await });
     assert!(sent.expect_err("its count would be wrong").is_one_room());
-    let sent = stage.ask(|hub| async move { hub.send_to_user("ada", numbered(1, 4)).await });
+    let sent = stage.call(|hub| async move { hub.send_to_user("ada", numbered(1, 4)).await });
     assert_eq!(sent.expect("the other connection has it"), 1);
-    let joined = stage.ask(move |hub| async move {
+    let joined = stage.call(move |hub| async move {
         (hub.join(id, "other").await, hub.leave(id, "main").await, hub.leave(id, "other").await)
     });
     assert!(joined.0.expect_err("one room").is_one_room());

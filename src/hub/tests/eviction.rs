@@ -177,7 +177,7 @@ fn shared_message_is_pinned_in_parts() {
 
 /// Out of the registry is not out of the process.
 #[test]
-fn client_that_was_told_to_go_and_takes_nothing_is_evicted_too() {
+fn client_that_is_being_closed_and_takes_nothing_is_evicted_too() {
     let mut table = Table::new();
     let clients: Vec<_> = (0..2).map(|_| table.client()).collect();
     table.send(&Target::Client(clients[0].0), 60_000);
@@ -236,7 +236,7 @@ fn client_goes_at_ninety_percent_only_when_others_wait() {
 fn client_that_pins_nothing_stays_however_short_memory_is() {
     let mut table = Table::new();
     let clients = [table.client(), table.client()];
-    let _held = table.memory.charge(CEILING);
+    let _charge = table.memory.charge(CEILING);
     table.wait(9);
     table.look();
     assert_eq!(evicted(&clients), []);
@@ -249,7 +249,7 @@ fn client_that_pins_little_stays() {
     let clients = [table.client(), table.client()];
     table.send(&Target::Client(clients[0].0), 500);
     table.send(&Target::Client(clients[1].0), 2_000);
-    let _held = table.memory.charge(CEILING);
+    let _charge = table.memory.charge(CEILING);
     table.wait(9);
     table.look();
     assert_eq!(evicted(&clients), [1]);

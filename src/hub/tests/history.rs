@@ -20,7 +20,7 @@ fn a_broadcast_counts_in_each_room() {
     let _other = stage.client(None, &["other"]);
     let before = ["main", "other"].map(|room| position(&stage, room).expect("a room"));
     let (ada, _pump, _) = reader(&stage, Since::Newest(1));
-    stage.ask(|hub| async move { hub.broadcast(numbered(1, 4)).await }).expect("it runs");
+    stage.call(|hub| async move { hub.broadcast(numbered(1, 4)).await }).expect("it runs");
     let after = ["main", "other"].map(|room| position(&stage, room).expect("a room"));
     assert_eq!(after, before.map(|before| before + 1));
     assert_eq!(ada.numbers(), [0, 1]);
@@ -29,7 +29,7 @@ fn a_broadcast_counts_in_each_room() {
 }
 
 #[test]
-fn what_only_asks_a_room_that_had_no_message_leaves_none() {
+fn what_only_reads_a_room_that_had_no_message_leaves_none() {
     for config in [Config::default(), keeping(9)] {
         let stage = Stage::new(config);
         let reading = Reading { ends: true, ..numbering(Since::Oldest) };
@@ -39,7 +39,7 @@ fn what_only_asks_a_room_that_had_no_message_leaves_none() {
         let (peer, _, task, _) = subscribe(&stage, numbering(Since::Oldest));
         let id = peer.id();
         let left =
-            stage.ask(move |hub| async move { hub.disconnect(id, Disconnect::NORMAL).await });
+            stage.call(move |hub| async move { hub.disconnect(id, Disconnect::NORMAL).await });
         left.expect("it was there");
         finished(task);
         assert_eq!(stage.hub.stats().rooms, 1, "one that stays was told a number");
@@ -56,7 +56,7 @@ fn a_room_keeps_the_count_of_a_message_that_ended_a_wait() {
     publish(&stage, [0]);
     let heard = finished(wait).expect("the hub runs");
     stage
-        .ask(move |hub| async move { hub.disconnect(id, Disconnect::NORMAL).await })
+        .call(move |hub| async move { hub.disconnect(id, Disconnect::NORMAL).await })
         .expect("it was there");
     assert_eq!(position(&stage, "main"), Some(heard.position + 1));
 }
@@ -64,32 +64,32 @@ fn a_room_keeps_the_count_of_a_message_that_ended_a_wait() {
 /// The inbox is full as it gives up, and the manager has nothing of it afterwards.
 #[test]
 fn a_reader_that_gives_up_is_forgotten_whatever_the_inbox_holds() {
-    /// The manager keeps the waker of an answer with its side of it.
-    struct Held;
-    impl std::task::Wake for Held {
+    /// The manager keeps the waker of an answer with its side of it, and so a count of this.
+    struct Counted;
+    impl std::task::Wake for Counted {
         fn wake(self: Arc<Self>) {}
     }
     for is_full in [false, true] {
         let stage = Stage::new(Config::default().inbox(2));
-        let (held, room) = (Arc::new(Held), Arc::<str>::from("main"));
-        let waker = std::task::Waker::from(Arc::clone(&held));
+        let (counted, room) = (Arc::new(Counted), Arc::<str>::from("main"));
+        let waker = std::task::Waker::from(Arc::clone(&counted));
         let mut cx = std::task::Context::from_waker(&waker);
         let mut patient = Box::pin(stage.hub.next_kept("main".into(), Since::Now));
         let others = [0; 3].map(|_| {
             let mut answer = Box::pin(stage.hub.next_kept("main".into(), Since::Now));
             assert!(answer.as_mut().poll(&mut cx).is_pending());
-            stage.settle();
+            stage.rest();
             answer
         });
         assert!(patient.as_mut().poll(&mut cx).is_pending());
-        stage.settle();
-        let before = Arc::strong_count(&held);
+        stage.rest();
+        let before = Arc::strong_count(&counted);
         drop(others);
         let inbox = &stage.hub.shared().inbox;
         while is_full && inbox.try_send(Command::Wake).is_ok() {}
         (0..3).for_each(|_| stage.hub.give_up(Arc::clone(&room)));
-        stage.settle();
-        assert_eq!(Arc::strong_count(&held), before - 3, "a full inbox: {is_full}");
+        stage.rest();
+        assert_eq!(Arc::strong_count(&counted), before - 3, "a full inbox: {is_full}");
         publish(&stage, [0]);
         assert!(patient.as_mut().poll(&mut cx).is_ready(), "it has not given up");
     }
@@ -97,7 +97,7 @@ fn a_reader_that_gives_up_is_forgotten_whatever_the_inbox_holds() {
 
 /// It comes back with the number that the gap had.
 #[test]
-fn a_reader_that_leaves_behind_a_gap_is_told_of_it_once() {
+fn a_reader_that_leaves_behind_a_gap_hears_of_it_once() {
     for config in [Config::default(), keeping(9)] {
         let stage = Stage::new(config);
         let mut since = Since::Position(4711);
@@ -118,7 +118,7 @@ fn a_room_keeps_its_count_for_a_lone_reader_until_the_age_of_history() {
     let stage = Stage::new(Config::default().history_age(Duration::from_secs(60)));
     let leave = |peer: &Peer| {
         let id = peer.id();
-        stage.ask(move |hub| async move { hub.disconnect(id, Disconnect::NORMAL).await })
+        stage.call(move |hub| async move { hub.disconnect(id, Disconnect::NORMAL).await })
     };
     let (first, _pump, begin) = reader(&stage, Since::Now);
     publish(&stage, 0..2);
@@ -154,11 +154,11 @@ fn kept_messages_are_shed_before_a_client_is_refused_or_evicted() {
     publish(&stage, 0..1);
     for number in 1..40 {
         stage
-            .ask(move |hub| async move { hub.publish("main", numbered(number, 30_000)).await })
+            .call(move |hub| async move { hub.publish("main", numbered(number, 30_000)).await })
             .expect("it runs");
     }
     let kept = |stage: &Stage| {
-        let history = stage.ask(|hub| async move { hub.history("main", Since::Oldest).await });
+        let history = stage.call(|hub| async move { hub.history("main", Since::Oldest).await });
         history.expect("it runs").expect("a room").messages.len()
     };
     let before = kept(&stage);
@@ -185,10 +185,10 @@ fn a_room_is_forgotten_by_time_on_an_idle_hub() {
     let time = VirtualTime::start();
     let stage = Stage::new(keeping(9).history_age(Duration::from_secs(60)));
     publish(&stage, [0]);
-    stage.ask(|hub| async move { hub.publish("other", "hello").await }).expect("it runs");
+    stage.call(|hub| async move { hub.publish("other", "hello").await }).expect("it runs");
     let rooms = |after: Duration| {
         time.advance(after);
-        stage.settle();
+        stage.rest();
         let stats = stage.hub.stats();
         assert_eq!(stats.history_bytes > 0, stats.rooms > 0);
         stats.rooms
@@ -199,7 +199,7 @@ fn a_room_is_forgotten_by_time_on_an_idle_hub() {
     // The other room is over, and no room is left that may be over soon.
     assert_eq!(rooms(Duration::from_secs(100)), 1, "it has a member");
     let id = ada.id();
-    let left = stage.ask(move |hub| async move { hub.disconnect(id, Disconnect::NORMAL).await });
+    let left = stage.call(move |hub| async move { hub.disconnect(id, Disconnect::NORMAL).await });
     left.expect("it was there");
     finished(pump);
     assert_eq!(rooms(Duration::from_secs(59)), 1, "its last member has just left");

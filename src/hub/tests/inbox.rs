@@ -127,7 +127,7 @@ fn publishers_that_wait_for_bytes_continue_in_order() {
 }
 
 #[test]
-fn publishers_that_wait_for_a_place_continue_in_order() {
+fn publishers_that_wait_for_the_inbox_continue_in_order() {
     let (inbox, commands) = inbox(2, 1 << 20);
     let executor = smol::LocalExecutor::new();
     let inbox = &inbox;
@@ -260,7 +260,7 @@ fn departure_is_heard_through_a_full_inbox() {
     assert!(stage.hub.try_publish("other", "x").is_err(), "the inbox is full");
     let id = peer.queue.disconnect().expect("the registry holds it");
     stage.hub.report_gone(id);
-    stage.settle();
+    stage.rest();
     assert_eq!(stage.hub.stats().clients, 0);
 }
 
@@ -271,7 +271,7 @@ fn departure_wakes_an_idle_manager() {
     let peer = stage.client(None, &["main"]);
     let id = peer.queue.disconnect().expect("the registry holds it");
     stage.hub.report_gone(id);
-    stage.settle();
+    stage.rest();
     assert_eq!(stage.hub.stats().clients, 0);
     assert_eq!(stage.hub.stats().rooms, 0);
 }

@@ -20,7 +20,7 @@ fn publish_reaches_each_member_and_no_other_client() {
     let stage = Stage::new(Config::default());
     let members: Vec<_> = (0..300).map(|_| stage.client(None, &["main"])).collect();
     let stranger = stage.client(None, &["other"]);
-    let recipients = stage.ask(|hub| async move { hub.publish("main", "hello").await });
+    let recipients = stage.call(|hub| async move { hub.publish("main", "hello").await });
     assert_eq!(recipients.expect("the hub runs"), 300);
     assert!(members.iter().all(|member| member.texts() == ["hello"]));
     assert!(stranger.texts().is_empty());
@@ -33,7 +33,7 @@ fn recipients_are_counted_exactly_at_every_size_around_a_slice() {
         let stage = Stage::new(Config::default());
         let peers: Vec<_> = (0..members).map(|_| stage.client(None, &["main"])).collect();
         let counted = stage
-            .ask(|hub| async move { (hub.publish("main", "x").await, hub.broadcast("y").await) });
+            .call(|hub| async move { (hub.publish("main", "x").await, hub.broadcast("y").await) });
         assert_eq!(counted.0.expect("the hub runs"), members);
         assert_eq!(counted.1.expect("the hub runs"), members);
         let stats = stage.hub.stats();
@@ -66,7 +66,7 @@ fn run_of_several_publishers_skips_each_ones_own() {
         peer.client.try_publish("main", numbered(number, 4)).expect("there is room");
     }
     stage.hub.try_publish("main", numbered(9, 4)).expect("there is room");
-    stage.settle();
+    stage.rest();
     assert_eq!(peers[0].numbers(), [1, 2, 9]);
     assert_eq!(peers[1].numbers(), [0, 2, 9]);
     assert_eq!(peers[2].numbers(), [0, 1, 9]);
@@ -83,7 +83,7 @@ fn messages_too_long_for_one_batch_come_in_the_next() {
     for (number, len) in (0..).zip([400, 400, 400, 900, 1_000, 4]) {
         stage.hub.try_publish("main", numbered(number, len)).expect("there is room");
     }
-    stage.settle();
+    stage.rest();
     assert_eq!(peer.numbers(), [0, 1, 2, 3, 4, 5]);
     assert_eq!(stage.hub.stats().recipients, 6);
 }
@@ -96,7 +96,7 @@ fn messages_that_wait_for_one_room_leave_in_one_write() {
     for (number, room) in (0..).zip(["a", "a", "b", "a", "a", "a"]) {
         stage.hub.try_publish(room, numbered(number, 4)).expect("there is room");
     }
-    stage.settle();
+    stage.rest();
     assert_eq!((ada.numbers(), ada.sink.lock().writes), (vec![0, 1, 3, 4, 5], 2));
     assert_eq!((bob.numbers(), bob.sink.lock().writes), (vec![2], 1));
 }
@@ -110,15 +110,15 @@ fn answers_of_a_run_are_each_ones_own() {
     let (hub, ada) = (&stage.hub, &peers[0].client);
     // No caller asked how many took this.
     hub.try_publish("a", "x").expect("there is room");
-    let asks = [(true, "a"), (false, "a"), (false, "b"), (true, "b"), (false, "empty")];
-    let asks = asks.map(|(from_ada, room)| {
+    let publishes = [(true, "a"), (false, "a"), (false, "b"), (true, "b"), (false, "empty")];
+    let publishes = publishes.map(|(from_ada, room)| {
         let (hub, ada) = (hub.clone(), ada.clone());
         stage.executor.spawn(async move {
             if from_ada { ada.publish(room, "x").await } else { hub.publish(room, "x").await }
         })
     });
-    stage.settle();
-    let recipients = asks.map(|ask| finished(ask).expect("the hub runs"));
+    stage.rest();
+    let recipients = publishes.map(|publish| finished(publish).expect("the hub runs"));
     assert_eq!(recipients, [2, 3, 1, 1, 0]);
 }
 
@@ -143,9 +143,9 @@ fn members_see_the_messages_of_concurrent_publishers_in_one_order() {
         };
         stage.executor.spawn(publish).detach();
     }
-    stage.settle();
+    stage.rest();
     peers.iter().for_each(|peer| peer.sink.grant(1 << 20));
-    stage.settle();
+    stage.rest();
     let order = peers[0].numbers();
     assert_eq!(order.len(), 500);
     assert!(peers.iter().all(|peer| peer.numbers() == order));
@@ -191,7 +191,7 @@ fn killed_client_is_not_a_recipient() {
     let stage = Stage::new(Config::default());
     let (dead, alive) = (stage.client(None, &["main"]), stage.client(None, &["main"]));
     dead.queue.disconnect();
-    let recipients = stage.ask(|hub| async move { hub.publish("main", "x").await });
+    let recipients = stage.call(|hub| async move { hub.publish("main", "x").await });
     assert_eq!(recipients.expect("the hub runs"), 1);
     assert_eq!(stage.hub.stats().clients, 1);
     assert_eq!(alive.texts(), ["x"]);
@@ -230,7 +230,7 @@ fn hub_of_one_slot_everywhere_comes_to_rest() {
             tasks.push(stage.executor.spawn(chatter(client, queue, Arc::clone(&peer.sink))));
             peers.push(peer);
         }
-        stage.settle();
+        stage.rest();
         assert!(tasks.iter().all(smol::Task::is_finished), "everyone has ended");
         assert_eq!(stage.hub.stats().clients, 0);
         for peer in &peers {
@@ -253,7 +253,7 @@ fn caller_that_gives_up_on_its_answer_has_been_heard() {
         let mut publish = pin!(stage.hub.publish("main", "x"));
         assert!(publish.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     }
-    stage.settle();
+    stage.rest();
     assert_eq!(peer.texts(), ["x"]);
 }
 
@@ -264,7 +264,7 @@ fn messages_between_insert_and_101_are_kept() {
     let stage = Stage::new(Config::default());
     let queue = Queue::new(&stage.hub.shared().queue_config);
     stage.register(&queue, None, &["main"]).expect("a place");
-    stage.ask(|hub| async move { hub.publish("main", numbered(7, 4)).await }).expect("it runs");
+    stage.call(|hub| async move { hub.publish("main", numbered(7, 4)).await }).expect("it runs");
     let sink = Sink::new(usize::MAX);
     queue.open(Some(Arc::clone(&sink) as Arc<dyn DirectWriter>));
     let mut cx = Context::from_waker(Waker::noop());

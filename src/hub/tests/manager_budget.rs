@@ -134,7 +134,7 @@ fn counting_client(stage: &Stage) -> (Arc<Queue>, Arc<AtomicUsize>) {
 fn healthy_reader_of_5000_long_messages_is_not_evicted() {
     let stage = Stage::new(Config::default().queue(64));
     let clients: Vec<_> = (0..3).map(|_| counting_client(&stage)).collect();
-    stage.settle();
+    stage.rest();
     let message = numbered(0, Config::MAX_MESSAGE);
     for _ in 0..10 {
         let (hub, message) = (stage.hub.clone(), message.clone());
@@ -145,7 +145,7 @@ fn healthy_reader_of_5000_long_messages_is_not_evicted() {
         };
         stage.executor.spawn(publish).detach();
     }
-    stage.settle();
+    stage.rest();
     assert_eq!(stage.hub.stats().clients_evicted, 0);
     assert_eq!(stage.hub.stats().messages_delivered, 15_000);
     let all = 5_000 * message.frame(Encoding::Plain).len();
@@ -157,7 +157,7 @@ fn healthy_reader_of_5000_long_messages_is_not_evicted() {
 fn healthy_reader_of_a_flood_of_short_messages_is_not_evicted() {
     let stage = Stage::new(Config::default().queue(64));
     let clients: Vec<_> = (0..5).map(|_| counting_client(&stage)).collect();
-    stage.settle();
+    stage.rest();
     let mut sent = 0;
     while sent < 5_000 {
         while sent < 5_000 && stage.hub.try_publish("main", numbered(sent, 4)).is_ok() {
@@ -165,7 +165,7 @@ fn healthy_reader_of_a_flood_of_short_messages_is_not_evicted() {
         }
         stage.executor.try_tick();
     }
-    stage.settle();
+    stage.rest();
     assert_eq!(stage.hub.stats().clients_evicted, 0);
     assert!(clients.iter().all(|(_, taken)| taken.load(Ordering::Relaxed) == 5_000 * 6));
 }
@@ -191,10 +191,10 @@ fn command_behind_an_answer_is_for_the_next_batch() {
     let id = queues[0].disconnect().expect("registered");
     hub.report_gone(id);
     let second = Arc::new(Mutex::new(Box::pin(count(hub.clone()))));
-    let ask = Arc::clone(&second);
+    let query = Arc::clone(&second);
     let then = Then(Mutex::new(Some(Box::new(move || {
         let mut cx = Context::from_waker(Waker::noop());
-        assert!(ask.lock().expect("not poisoned").as_mut().poll(&mut cx).is_pending());
+        assert!(query.lock().expect("not poisoned").as_mut().poll(&mut cx).is_pending());
     }))));
     let mut first = pin!(count(hub.clone()));
     let waker = Waker::from(Arc::new(then));
@@ -203,7 +203,7 @@ fn command_behind_an_answer_is_for_the_next_batch() {
         segment(manager.as_mut());
     }
     let mut cx = Context::from_waker(Waker::noop());
-    assert_eq!(first.poll(&mut cx), Poll::Ready(1), "asked before the manager looked");
+    assert_eq!(first.poll(&mut cx), Poll::Ready(1), "sent before the manager looked");
     let mut second = second.lock().expect("not poisoned");
     assert_eq!(second.as_mut().poll(&mut cx), Poll::Ready(0), "it has looked since");
 }

@@ -109,10 +109,10 @@ fn stop_ends_the_manager() {
     let stage = Stage::new(Config::default());
     let peer = stage.client(None, &["main"]);
     stage
-        .ask(|hub| async move { hub.send_command(Command::Stop).await })
+        .call(|hub| async move { hub.send_command(Command::Stop).await })
         .expect("the manager runs");
     assert!(stage.has_ended());
     assert_eq!(peer.queue.reason(), Some(Disconnect::GOING_AWAY));
-    let late = stage.ask(|hub| async move { hub.publish("main", "x").await });
+    let late = stage.call(|hub| async move { hub.publish("main", "x").await });
     assert!(late.is_err_and(|error| error.is_closed()));
 }

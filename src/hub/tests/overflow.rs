@@ -26,7 +26,7 @@ fn with_replay_a_client_that_is_behind_needs_no_queue() {
     assert!(slow.queue.depth().0 <= 1, "{:?} wait", slow.queue.depth());
     assert!(!pump.is_finished(), "it is not evicted");
     slow.sink.grant(usize::MAX / 2);
-    stage.settle();
+    stage.rest();
     let all_but_own: Vec<_> = (0..60).filter(|number| *number != 50).collect();
     assert_eq!(slow.numbers(), all_but_own);
     assert_eq!(plain.numbers(), (0..60).collect::<Vec<_>>());
@@ -42,7 +42,7 @@ fn with_replay_a_client_that_its_room_has_overtaken_is_closed_with_4108() {
     let pump = stage.start(slow.reader_pump());
     publish(&stage, 0..50);
     slow.sink.grant(usize::MAX / 2);
-    stage.settle();
+    stage.rest();
     assert_eq!(finished(pump), Phase::Evicted);
     assert_eq!(slow.queue.reason().expect("it is told").code(), Disconnect::SLOW.code());
     check_fates(&stage);
@@ -67,7 +67,7 @@ fn with_latest_a_client_that_is_behind_gets_the_newest_message_only() {
     publish(&stage, 0..5);
     assert_eq!((slow.queue.depth().0, slow.queue.missed()), (1, 4));
     slow.sink.grant(usize::MAX / 2);
-    stage.settle();
+    stage.rest();
     assert_eq!(slow.numbers(), [4]);
     publish(&stage, 5..7);
     assert_eq!(slow.numbers(), [4, 5, 6], "it is live again");
@@ -96,7 +96,7 @@ fn no_policy_drops_a_message_for_a_reader_that_counts() {
 
 /// A reader that is told positions hears which messages a policy has dropped.
 #[test]
-fn a_numbered_reader_is_told_of_what_a_policy_drops() {
+fn a_numbered_reader_hears_of_what_a_policy_drops() {
     let policies = [
         (Overflow::Latest, [9, 9]),
         (Overflow::DropOldest, [6, 9]),

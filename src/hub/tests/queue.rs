@@ -296,7 +296,7 @@ fn written_messages_are_let_go() {
 }
 
 #[test]
-fn channel_is_held_while_the_client_is_behind() {
+fn channel_is_charged_while_the_client_is_behind() {
     let lane = Lane::new(8, 1_000, Overflow::Disconnect, 0);
     assert_eq!(lane.queue_config.memory.charged(), 0);
     lane.push_each(0..3);
@@ -314,7 +314,7 @@ fn channel_is_held_while_the_client_is_behind() {
 }
 
 #[test]
-fn a_plain_client_settles_nothing_for_clients_that_get_compressed_frames() {
+fn a_plain_client_fixes_nothing_for_clients_that_get_compressed_frames() {
     let message = Message::from("to be or not to be, ".repeat(20));
     drop(JoinedFrames::none(slice::from_ref(&message), Encoding::Plain));
     assert!(message.deflate(&Arc::default()));

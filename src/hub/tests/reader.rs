@@ -32,13 +32,13 @@ pub(super) fn numbering(since: Since) -> Reading {
 pub(super) fn publish(stage: &Stage, numbers: impl IntoIterator<Item = u32>) {
     for number in numbers {
         stage
-            .ask(move |hub| async move { hub.publish("main", numbered(number, 4)).await })
+            .call(move |hub| async move { hub.publish("main", numbered(number, 4)).await })
             .expect("it runs");
     }
 }
 
 pub(super) fn position(stage: &Stage, room: &'static str) -> Option<u64> {
-    stage.ask(move |hub| async move { hub.position(room).await }).expect("the hub runs")
+    stage.call(move |hub| async move { hub.position(room).await }).expect("the hub runs")
 }
 
 /// A reader with a socket that takes everything, and its task; where it begins.

@@ -56,12 +56,12 @@ fn a_cursor_that_is_behind_goes_on_where_it_was() {
 #[test]
 fn the_manager_takes_no_command_once_the_hub_is_handed_over() {
     let stage = Stage::new(Config::default());
-    let hand_over = stage.ask(|hub| async move { hub.hand_over().await }).expect("it runs");
+    let hand_over = stage.call(|hub| async move { hub.hand_over().await }).expect("it runs");
     let hub = stage.hub.clone();
     let publishing = stage.start(async move { hub.publish("news", "late").await });
     assert!(!publishing.is_finished());
     drop(hand_over);
-    stage.settle();
+    stage.rest();
     assert_eq!(finished(publishing).expect("the hub goes on"), 0);
 }
 
@@ -71,18 +71,18 @@ fn the_manager_changes_nothing_once_the_hub_is_handed_over() {
     let (time, age) = (VirtualTime::start(), Duration::from_secs(5));
     let config = Config::default().history(vec![HistoryRule::new("news", 1)]).history_age(age);
     let stage = Stage::new(config);
-    stage.ask(|hub| async move { hub.publish("news", "kept").await }).expect("it runs");
+    stage.call(|hub| async move { hub.publish("news", "kept").await }).expect("it runs");
     let hub = stage.hub.clone();
     let handing = stage.executor.spawn(async move { hub.hand_over().await });
     time.advance(age);
-    stage.settle();
+    stage.rest();
     let hand_over = finished(handing).expect("it runs");
     assert_eq!(stage.hub.stats().rooms, 1, "it was over in the step of the hand-over");
     time.advance(age);
-    stage.settle();
+    stage.rest();
     assert_eq!(stage.hub.stats().rooms, 1);
     drop(hand_over);
-    stage.settle();
+    stage.rest();
     assert_eq!(stage.hub.stats().rooms, 0);
 }
 
@@ -109,7 +109,7 @@ fn a_client_with_replay_of_its_own_waits_in_its_room_after_a_restart_too() {
 
 /// Another process may take over what neither has anything to write nor a gap to tell of.
 #[test]
-fn a_client_is_clean_once_it_has_all_and_was_told_of_its_gap() {
+fn a_client_is_clean_once_it_has_all_and_knows_of_its_gap() {
     let lane = Lane::held(8, 1_000, Overflow::Disconnect, 0);
     let reading = Reading { reader: Reader::Numbered, since: Some(Since::Now), ends: false };
     lane.queue.set_cursor(Cursor::new("a".into(), reading, 7, 7));

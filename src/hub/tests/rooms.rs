@@ -297,12 +297,12 @@ impl<'a> World<'a> {
             let kept: Vec<_> = real.after(first).map(|slot| &slot.message).collect();
             assert_eq!(kept, room.kept().iter().collect::<Vec<_>>(), "{name}");
             // Wherever a reader begins, the number that it is told and what follows fit together.
-            let asked = (born + self.rng.u64(..20)).saturating_sub(5);
-            let Begin { position, missed } = real.begin(Since::Position(asked));
-            let expected = match asked {
-                asked if asked < born || asked > newest => (first, Missed::Unknown),
-                asked if asked < first => (first, Missed::Messages(first - asked)),
-                asked => (asked, Missed::Nothing),
+            let since = (born + self.rng.u64(..20)).saturating_sub(5);
+            let Begin { position, missed } = real.begin(Since::Position(since));
+            let expected = match since {
+                since if since < born || since > newest => (first, Missed::Unknown),
+                since if since < first => (first, Missed::Messages(first - since)),
+                since => (since, Missed::Nothing),
             };
             assert_eq!((position, missed), expected);
             let follow: Vec<_> = real.after(position).map(|slot| &slot.message).collect();

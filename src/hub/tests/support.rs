@@ -244,7 +244,7 @@ impl Wake for Wakes {
 }
 
 impl Wakes {
-    /// How often since the last time this was asked.
+    /// How often since the last call.
     pub(crate) fn take(&self) -> usize {
         self.0.swap(0, Ordering::Relaxed)
     }
@@ -283,7 +283,7 @@ impl Stage {
     }
 
     /// Ticks until nothing moves any more.
-    pub(crate) fn settle(&self) {
+    pub(crate) fn rest(&self) {
         let ticks = (0..TICKS_MAX).take_while(|_| self.executor.try_tick()).count();
         assert!(ticks < TICKS_MAX, "the stage never comes to rest");
     }
@@ -294,7 +294,7 @@ impl Stage {
         future: impl Future<Output = T> + Send + 'static,
     ) -> Task<T> {
         let task = self.executor.spawn(future);
-        self.settle();
+        self.rest();
         task
     }
 
@@ -307,7 +307,7 @@ impl Stage {
     }
 
     /// Runs what `verb` makes of the hub.
-    pub(crate) fn ask<T, F>(&self, verb: impl FnOnce(Hub) -> F) -> T
+    pub(crate) fn call<T, F>(&self, verb: impl FnOnce(Hub) -> F) -> T
     where
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
@@ -315,7 +315,7 @@ impl Stage {
         self.run(verb(self.hub.clone()))
     }
 
-    /// Asks for a client to be inserted.
+    /// Has a client inserted.
     pub(crate) fn register(
         &self,
         queue: &Arc<Queue>,
@@ -325,7 +325,7 @@ impl Stage {
         self.register_as(queue, user, rooms, Reading::PLAIN).map(|inserted| inserted.id)
     }
 
-    /// Asks for a client to be inserted that reads its room in some way.
+    /// Has a client inserted that reads its room in some way.
     pub(crate) fn register_as(
         &self,
         queue: &Arc<Queue>,
@@ -425,13 +425,13 @@ impl Peer {
 
     fn pump_with(
         &self,
-        ask: impl Fn(ClientId) + Send + 'static,
+        request: impl Fn(ClientId) + Send + 'static,
     ) -> impl Future<Output = Phase> + Send + 'static {
         let (queue, sink) = (Arc::clone(&self.queue), Arc::clone(&self.sink));
         poll_fn(move |cx| {
             let drained =
                 queue.poll_drain(cx, usize::MAX, |cx, unsent| sink.poll_write(cx, unsent));
-            drained.request.into_iter().for_each(&ask);
+            drained.request.into_iter().for_each(&request);
             match drained {
                 Drained { phase: Phase::Handshaking | Phase::Open, .. } => Poll::Pending,
                 Drained { phase: Phase::Closing, empty: false, .. } => Poll::Pending,

@@ -150,14 +150,14 @@ fn every_departure_is_heard_from_other_threads() {
                     };
                     {
                         // Every third gives up while it is being registered.
-                        let ask = async { drop(hub.request(register).await) };
+                        let register = async { drop(hub.request(register).await) };
                         let impatient = async {
                             match n % 3 {
                                 0 => futures_lite::future::yield_now().await,
                                 _ => std::future::pending().await,
                             }
                         };
-                        or(ask, impatient).await;
+                        or(register, impatient).await;
                     }
                     drop(hub.try_publish("main", "x"));
                     if let Some(id) = queue.disconnect() {

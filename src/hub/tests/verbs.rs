@@ -16,7 +16,7 @@ fn send_reaches_one_client() {
     let stage = Stage::new(Config::default());
     let (ada, bob) = (stage.client(None, &["main"]), stage.client(None, &["main"]));
     let id = ada.id();
-    let sent = stage.ask(|hub| async move { hub.send(id, "x").await });
+    let sent = stage.call(|hub| async move { hub.send(id, "x").await });
     assert_eq!(sent.expect("the hub runs"), 1);
     assert_eq!(ada.texts(), ["x"]);
     assert!(bob.texts().is_empty());
@@ -36,9 +36,9 @@ fn send_to_a_client_that_has_gone_reaches_none_and_is_no_error() {
     let stage = Stage::new(Config::default());
     let id = stage.client(None, &[]).id();
     stage
-        .ask(|hub| async move { hub.disconnect(id, Disconnect::NORMAL).await })
+        .call(|hub| async move { hub.disconnect(id, Disconnect::NORMAL).await })
         .expect("it is there");
-    let sent = stage.ask(|hub| async move { hub.send(id, "x").await });
+    let sent = stage.call(|hub| async move { hub.send(id, "x").await });
     assert_eq!(sent.expect("the hub runs"), 0);
 }
 
@@ -49,11 +49,11 @@ fn send_to_user_reaches_each_of_its_clients() {
     let laptop = stage.client(Some("ada"), &["main"]);
     let bob = stage.client(Some("bob"), &["main"]);
     let anonymous = stage.client(None, &["main"]);
-    let sent = stage.ask(|hub| async move { hub.send_to_user("ada", "x").await });
+    let sent = stage.call(|hub| async move { hub.send_to_user("ada", "x").await });
     assert_eq!(sent.expect("the hub runs"), 2);
     assert_eq!((phone.texts(), laptop.texts()), (vec!["x".into()], vec!["x".into()]));
     assert!(bob.texts().is_empty() && anonymous.texts().is_empty());
-    let none = stage.ask(|hub| async move { hub.send_to_user("eve", "x").await });
+    let none = stage.call(|hub| async move { hub.send_to_user("eve", "x").await });
     assert_eq!(none.expect("no such user is no error"), 0);
 }
 
@@ -84,11 +84,11 @@ fn join_refuses_a_name_that_is_no_name() {
     let stage = Stage::new(Config::default());
     let id = stage.client(None, &[]).id();
     for name in [String::new(), "a\nb".into(), "x".repeat(129)] {
-        let refused = stage.ask(|hub| async move { hub.join(id, &name).await });
+        let refused = stage.call(|hub| async move { hub.join(id, &name).await });
         assert!(refused.is_err_and(|error| error.is_name()));
     }
     let longest = "x".repeat(128);
-    stage.ask(|hub| async move { hub.join(id, &longest).await }).expect("128 bytes are allowed");
+    stage.call(|hub| async move { hub.join(id, &longest).await }).expect("128 bytes are allowed");
 }
 
 #[test]
@@ -137,14 +137,14 @@ fn rooms_presence_and_clients_list_each_client_where_it_is() {
     let rooms = stage.run(async move { client.rooms().await }).expect("it is there");
     assert_eq!(rooms, ["a".into(), "b".into()] as [Arc<str>; 2]);
 
-    let present = stage.ask(|hub| async move { hub.presence("b").await }).expect("it runs");
+    let present = stage.call(|hub| async move { hub.presence("b").await }).expect("it runs");
     let present: Vec<_> = present.iter().map(|m| (m.id, m.user.as_deref())).collect();
     assert_eq!(present, [(ada.id(), Some("ada")), (bob.id(), None)]);
 
-    let none = stage.ask(|hub| async move { hub.presence("c").await }).expect("it runs");
+    let none = stage.call(|hub| async move { hub.presence("c").await }).expect("it runs");
     assert!(none.is_empty());
 
-    let clients = stage.ask(|hub| async move { hub.clients().await }).expect("it runs");
+    let clients = stage.call(|hub| async move { hub.clients().await }).expect("it runs");
     let clients: Vec<_> = clients.iter().map(|member| member.id).collect();
     assert_eq!(clients, [ada.id(), bob.id()]);
 }
@@ -153,9 +153,9 @@ fn rooms_presence_and_clients_list_each_client_where_it_is() {
 fn presence_shows_what_waits() {
     let stage = Stage::new(Config::default());
     let slow = stage.client_with_room(0, None, &["main"]);
-    let sent = stage.ask(|hub| async move { hub.publish("main", "x").await });
+    let sent = stage.call(|hub| async move { hub.publish("main", "x").await });
     assert_eq!(sent.expect("it runs"), 1);
-    let present = stage.ask(|hub| async move { hub.presence("main").await }).expect("it runs");
+    let present = stage.call(|hub| async move { hub.presence("main").await }).expect("it runs");
     assert_eq!((present[0].id, present[0].waiting, present[0].missed), (slow.id(), 1, 0));
 }
 
@@ -166,7 +166,7 @@ fn disconnect_closes_the_queue_with_its_reason() {
     let id = ada.id();
     let reason = Disconnect::new(4000, "kicked");
     let kick = reason.clone();
-    stage.ask(|hub| async move { hub.disconnect(id, kick).await }).expect("it is there");
+    stage.call(|hub| async move { hub.disconnect(id, kick).await }).expect("it is there");
     assert_eq!(ada.queue.reason(), Some(reason));
     assert_eq!((stage.hub.stats().clients, stage.hub.stats().rooms), (0, 0));
 }
@@ -177,7 +177,7 @@ fn verbs_on_the_gone_say_so() {
     let ada = stage.client(None, &["main"]);
     let (id, client) = (ada.id(), ada.client.clone());
     stage
-        .ask(|hub| async move { hub.disconnect(id, Disconnect::NORMAL).await })
+        .call(|hub| async move { hub.disconnect(id, Disconnect::NORMAL).await })
         .expect("it is there");
     let unknown = stage.run(async move {
         [
@@ -203,18 +203,18 @@ fn message_over_the_limit_comes_back() {
     assert_eq!(error.into_message(), Some("123456".into()));
     stage.hub.try_broadcast("12345").expect("5 bytes");
     let message = Message::from("123456");
-    let error = stage.ask(|hub| async move { hub.publish("main", message).await });
+    let error = stage.call(|hub| async move { hub.publish("main", message).await });
     assert!(error.is_err_and(|error| error.is_too_long()));
 }
 
 /// What the hub holds is known, each message once, and let go with its last recipient.
 #[test]
-fn held_bytes_count_a_message_once_for_all_its_recipients() {
+fn memory_counts_a_message_once_for_all_its_recipients() {
     let stage = Stage::new(Config::default());
     let slow: Vec<_> = (0..3).map(|_| stage.client_with_room(0, None, &["main"])).collect();
     let message = Message::from("hello");
     let size = message.size();
-    let sent = stage.ask(|hub| async move { hub.publish("main", message).await });
+    let sent = stage.call(|hub| async move { hub.publish("main", message).await });
     assert_eq!(sent.expect("it runs"), 3);
     let channels = slow.len() * backlog_size(Config::QUEUE);
     assert_eq!(stage.hub.stats().held_bytes, size + channels);
@@ -231,12 +231,12 @@ fn user_clients_and_rooms_are_listed() {
     let phone = stage.client(Some("ada"), &["news"]);
     let laptop = stage.client(Some("ada"), &["lobby", "news"]);
     let _bob = stage.client(Some("bob"), &["news"]);
-    let clients = stage.ask(|hub| async move { hub.user_clients("ada").await }).expect("it runs");
+    let clients = stage.call(|hub| async move { hub.user_clients("ada").await }).expect("it runs");
     let ids: Vec<_> = clients.iter().map(|member| member.id).collect();
     assert_eq!(ids, [phone.id(), laptop.id()]);
-    let none = stage.ask(|hub| async move { hub.user_clients("eve").await }).expect("it runs");
+    let none = stage.call(|hub| async move { hub.user_clients("eve").await }).expect("it runs");
     assert!(none.is_empty());
-    let rooms = stage.ask(|hub| async move { hub.rooms().await }).expect("it runs");
+    let rooms = stage.call(|hub| async move { hub.rooms().await }).expect("it runs");
     let rooms: Vec<_> = rooms.iter().map(|room| (&*room.name, room.members)).collect();
     assert_eq!(rooms, [("lobby", 1), ("news", 3)]);
 }
@@ -250,15 +250,15 @@ fn disconnect_user_ends_each_of_its_clients_and_no_other() {
     let last = stage.client(None, &["main"]);
     let reason = Disconnect::new(4000, "logged out");
     let logout = reason.clone();
-    let ended = stage.ask(|hub| async move { hub.disconnect_user("ada", logout).await });
+    let ended = stage.call(|hub| async move { hub.disconnect_user("ada", logout).await });
     assert_eq!(ended.expect("it runs"), adas.len());
     assert!(adas.iter().all(|ada| ada.queue.reason().as_ref() == Some(&reason)));
     assert_eq!((bob.queue.reason(), last.queue.reason()), (None, None));
     assert_eq!(stage.hub.stats().clients, 2);
     let again = Disconnect::NORMAL;
-    let none = stage.ask(|hub| async move { hub.disconnect_user("ada", again).await });
+    let none = stage.call(|hub| async move { hub.disconnect_user("ada", again).await });
     assert_eq!(none.expect("no such user is no error"), 0);
-    let refused = stage.ask(|hub| async move { hub.disconnect_user("", reason).await });
+    let refused = stage.call(|hub| async move { hub.disconnect_user("", reason).await });
     assert!(refused.is_err_and(|error| error.is_name()));
 }
 
@@ -268,7 +268,7 @@ fn what_does_not_wait_reaches_one_client_or_one_user() {
     let (ada, bob) = (stage.client(Some("ada"), &[]), stage.client(Some("bob"), &[]));
     stage.hub.try_send(bob.id(), "to bob").expect("there is room");
     stage.hub.try_send_to_user("ada", "to ada").expect("there is room");
-    stage.ask(|hub| async move { hub.publish("main", "x").await }).expect("it runs");
+    stage.call(|hub| async move { hub.publish("main", "x").await }).expect("it runs");
     assert_eq!((ada.texts(), bob.texts()), (vec!["to ada".into()], vec!["to bob".into()]));
 }
 

@@ -257,12 +257,12 @@ fn a_record_that_the_socket_cuts_is_sent_whole_and_once() {
     for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
         let mut pair = Pair::new(&tls, version);
         let (mut expected, mut heard) = (Vec::new(), Vec::new());
-        for turn in 0..200 {
+        for round in 0..200 {
             let lengths = [1, 2, rng.usize(1..300), rng.usize(1..40_000)];
             let mut frames: Vec<Vec<u8>> = Vec::new();
             for _ in 0..rng.usize(1..4) {
                 let len = lengths[rng.usize(..lengths.len())];
-                frames.push((0..len).map(|n| (n + turn) as u8).collect());
+                frames.push((0..len).map(|n| (n + round) as u8).collect());
             }
             let all = frames.concat();
             expected.extend_from_slice(&all);
@@ -316,11 +316,11 @@ fn slices(frames: &[Vec<u8>], mut from: usize) -> Vec<IoSlice<'_>> {
 #[test]
 fn a_peer_that_breaks_the_rules_is_refused_and_costs_no_memory() {
     let tls = Tls::from_pem(CERTIFICATE.as_bytes(), KEY.as_bytes()).expect("a pair");
-    let (mut rng, mut told) = (Rng::with_seed(3), 0);
-    for turn in 0..300 {
+    let (mut rng, mut alerts) = (Rng::with_seed(3), 0);
+    for round in 0..300 {
         let mut pair = Pair::new(&tls, &rustls::version::TLS13);
         let mut bytes: Vec<u8> = (0..rng.usize(1..2000)).map(|_| rng.u8(..)).collect();
-        if turn % 2 == 0 {
+        if round % 2 == 0 {
             // A record that promises what does not come, or is not encrypted with the key.
             bytes.splice(..0, [0x17, 3, 3, rng.u8(..80), rng.u8(..)]);
         }
@@ -336,7 +336,7 @@ fn a_peer_that_breaks_the_rules_is_refused_and_costs_no_memory() {
                     alert.extend_from_slice(bytes);
                     Ok(bytes.len())
                 });
-                told += usize::from(!alert.is_empty());
+                alerts += usize::from(!alert.is_empty());
                 break;
             }
             assert!(pair.memory.charged() < 40_000);
@@ -346,9 +346,9 @@ fn a_peer_that_breaks_the_rules_is_refused_and_costs_no_memory() {
             let written = pair.session.write(&frames, &mut pair.scratch, &mut |b| take(client, b));
             assert_eq!(written.expect("there is room"), 5);
         }
-        assert!(pair.session.has_ended, "turn {turn}");
+        assert!(pair.session.has_ended, "round {round}");
     }
-    assert!(told > 100, "{told} of them heard an alert");
+    assert!(alerts > 100, "{alerts} of them heard an alert");
     // A handshake that never comes whole.
     let memory = Arc::<MemoryBudget>::default();
     let server = UnbufferedServerConnection::new(Arc::clone(&tls.0.config)).expect("valid");

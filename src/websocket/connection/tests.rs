@@ -131,26 +131,26 @@ fn every_ping_is_answered_and_while_there_is_no_room_the_newest() {
     });
 }
 /// Invariant 12: what a compressed message becomes counts as read, so that a peer that sends
-/// bombs has no longer turn than one that sends as much.
+/// bombs uses up its budget as one that sends as much.
 #[test]
-fn a_turn_ends_with_what_compressed_messages_become() {
-    // Half a turn each.
+fn what_compressed_messages_become_uses_up_the_budget() {
+    // Half a budget each.
     let message = vec![0; READ_BUDGET as usize / 2];
     let bomb = frame(0xc2, &deflated(&message));
     let (mut stream, bombs) = (Stream::default(), bomb.repeat(7));
     connected(&mut stream, bombs, |_, connection| {
         connection.reader.inflates = true;
         let cx = &mut Context::from_waker(Waker::noop());
-        let mut turns = Vec::new();
+        let mut polls = Vec::new();
         while connection.reader.has_unread() {
             let mut messages = 0;
             while let Poll::Ready(next) = connection.poll_next(cx) {
                 assert_eq!(next.expect("no end").expect("a message").as_bytes(), message);
                 messages += 1;
             }
-            turns.push(messages);
+            polls.push(messages);
         }
-        assert_eq!(turns, [2, 2, 2, 1]);
+        assert_eq!(polls, [2, 2, 2, 1]);
     });
 }
 /// Neither what is sent faster, nor its client, is lost.

@@ -156,13 +156,18 @@ pub(crate) fn sources() -> Vec<Source> {
 
 /// All source files, with those of the tests.
 pub(crate) fn all_sources() -> Vec<Source> {
+    all_texts().iter().map(|(path, text)| Source::new(path, text)).collect()
+}
+
+/// The path below `src` of each source file, and its text.
+pub(crate) fn all_texts() -> Vec<(String, String)> {
     let folder = root().join("src");
-    let source = |path: &PathBuf| {
+    let file = |path: &PathBuf| {
         // Folders above `src` must not match: their names are arbitrary.
         let name = path.strip_prefix(&folder).expect("below src").to_str().expect("UTF-8");
-        Source::new(name, &fs::read_to_string(path).expect("text"))
+        (name.to_owned(), fs::read_to_string(path).expect("text"))
     };
-    files(&folder).iter().map(source).collect()
+    files(&folder).iter().map(file).collect()
 }
 
 /// Every path in `code` that starts with `start`: the rest of it, with its groups expanded.

@@ -316,10 +316,10 @@ fn subprotocols_are_bounded() {
 
 #[test]
 fn health_checks_the_addresses_of_listen() {
-    let asked = parsed(&[("HUBLET_LISTEN", ":80")], &["--health"]);
-    assert_eq!(asked, Err(format!("asks {:?}", [Address::Port(80)])));
-    let asked = parsed(&[], &["--health", "--listen", ":81"]);
-    assert_eq!(asked, Err(format!("asks {:?}", [Address::Port(81)])));
+    let checks = parsed(&[("HUBLET_LISTEN", ":80")], &["--health"]);
+    assert_eq!(checks, Err(format!("asks {:?}", [Address::Port(80)])));
+    let checks = parsed(&[], &["--health", "--listen", ":81"]);
+    assert_eq!(checks, Err(format!("asks {:?}", [Address::Port(81)])));
     assert_eq!(parsed(&[], &["--health"]), Err("asks []".to_owned()));
 }
 
