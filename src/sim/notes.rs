@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::hub::client_id::ClientId;
-use crate::sim::script::{PREFIXES, ROOMS, room};
+use crate::sim::script::{PREFIXES, ROOMS, is_covered};
 
 /// A moment of a run; no two things happen in the same one.
 pub(super) type Step = u64;
@@ -319,6 +319,9 @@ impl Notes {
         let note = &self.peers[peer];
         let surely_here = note.here.by < span.from && span.by < end;
         let perhaps_here = note.here.from < span.by && span.from < note.gone.by;
+        if !surely_here && !perhaps_here {
+            return (false, false);
+        }
         let (surely, perhaps) = match to {
             To::All => (true, true),
             To::User(_) | To::Peer(_) if note.counts => (false, false),
@@ -339,8 +342,8 @@ impl PeerNote {
     /// Whether the peer heard a room for the whole of a span, as a member or by a prefix, and whether
     /// for any of it.
     fn hears(&self, which: usize, span: Span) -> (bool, bool) {
-        let covers = |&prefix: &usize| room(which).starts_with(PREFIXES[prefix]);
-        let prefixes = (0..PREFIXES.len()).filter(covers).map(|prefix| ROOMS + prefix);
+        let prefixes = (0..PREFIXES.len()).filter(|&prefix| is_covered(which, prefix));
+        let prefixes = prefixes.map(|prefix| ROOMS + prefix);
         let ways = prefixes.map(|prefix| self.is_in(prefix, span));
         ways.fold(self.is_in(which, span), |all, one| (all.0 || one.0, all.1 || one.1))
     }
