@@ -76,7 +76,8 @@ impl World {
             executor.spawn(drive(&mut engine, &hub));
             hubs.push(hub);
         }
-        let notes = Notes { losses: vec![Vec::new(); hubs.len()], ..Notes::default() };
+        let [losses, passes] = [vec![Vec::new(); hubs.len()], vec![Vec::new(); hubs.len()]];
+        let notes = Notes { losses, passes, ..Notes::default() };
         let notes = Rc::new(RefCell::new(notes));
         let (verbs, deaf) = (Vec::new(), BTreeSet::new());
         let waits = Vec::new();
@@ -316,6 +317,7 @@ impl World {
             let mut notes = self.notes.borrow_mut();
             let step = notes.step;
             notes.losses[nth].push(step);
+            notes.passes[nth].push(step);
         }
     }
 

@@ -92,6 +92,8 @@ pub(super) struct Notes {
     pub(super) positioned: BTreeMap<(usize, usize, u64), String>,
     /// Steps in which a hub may have lost messages, by hub.
     pub(super) losses: Vec<Vec<usize>>,
+    /// For each hub, when a message to the room that keeps messages passed it over.
+    pub(super) passes: Vec<Vec<usize>>,
     /// How often the engine has restarted.
     pub(super) restarts: u32,
     /// Steps in which nothing was on its way.
