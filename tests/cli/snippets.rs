@@ -348,11 +348,13 @@ fn the_hub_of_the_compose_file_is_reached_by_the_name_of_its_service() {
 }
 
 #[test]
-fn the_page_of_figures_is_what_its_script_writes() {
-    let Some(python) = program("python3") else { return };
-    let output = Command::new(python).arg(file("benches/figures.py")).arg("--check").output();
-    let output = output.expect("it runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+fn figures_are_what_their_scripts_write() {
+    let (Some(python), Some(_)) = (program("python3"), program("bash")) else { return };
+    for script in ["benches/figures.py", "benches/targets.py"] {
+        let output = Command::new(&python).arg(file(script)).arg("--check").output();
+        let output = output.expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 /// Checks the conditions of the table of alerts as rules of Prometheus.
