@@ -55,7 +55,8 @@ impl Incoming {
     pub(crate) fn has_waiting(&self) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let mut listener = [PollFd::new(self.socket.get_ref(), PollFlags::IN)];
-        // If poll(2) fails, accept fails for the same reason.
+        // If poll(2) fails, accept fails for the same reason. On big-endian MIPS poll(2) may fail for
+        // nanoseconds that rustix has not set; the accept then finds out.
         poll(&mut listener, Some(&Timespec::default())).map_or(true, |ready| ready > 0)
     }
 

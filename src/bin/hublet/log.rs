@@ -126,7 +126,16 @@ fn write(line: &str) {
 /// Whether standard error takes a line without blocking. A writable pipe has room for `PIPE_BUF`
 /// bytes, which is more than a line (POSIX `write`).
 fn is_writable(stderr: &StderrLock<'_>) -> bool {
-    #[cfg(unix)]
+    // Where rustix misplaces the nanoseconds of a time.
+    #[cfg(all(target_arch = "mips", target_endian = "big"))]
+    {
+        use std::os::fd::AsFd;
+
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        let mut fds = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+    #[cfg(all(unix, not(all(target_arch = "mips", target_endian = "big"))))]
     {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let mut fds = [PollFd::new(stderr, PollFlags::OUT)];

@@ -37,6 +37,8 @@ mod secret;
 mod signals;
 mod socket;
 mod stdio;
+#[cfg(target_os = "linux")]
+mod system_clock;
 mod systemd;
 mod task;
 mod token_clock;

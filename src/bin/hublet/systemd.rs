@@ -12,11 +12,7 @@ pub(crate) fn ready() {
 /// Notifies that a restart has begun; [`ready`] ends it, here or in the program that follows.
 #[cfg(target_os = "linux")]
 pub(crate) fn reloading() {
-    use rustix::time::{ClockId, clock_gettime};
-    let now = clock_gettime(ClockId::Monotonic);
-    // Rustix has 32 or 64 bits for the nanoseconds, as the C library of the target does.
-    let since = std::time::Duration::try_from(now).unwrap_or_default();
-    let micros = since.as_micros();
+    let micros = crate::system_clock::monotonic().as_micros();
     notify(&format!("RELOADING=1\nMONOTONIC_USEC={micros}\n"));
 }
 

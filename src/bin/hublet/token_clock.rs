@@ -131,11 +131,8 @@ impl TokenClock {
 
 /// The time since 1970; nothing, where the clock stands before.
 pub(crate) fn unix_time() -> Duration {
-    // On 32 bits the standard library ends with the year 2037.
     #[cfg(all(target_os = "linux", target_pointer_width = "32"))]
-    return rustix::time::clock_gettime(rustix::time::ClockId::Realtime)
-        .try_into()
-        .unwrap_or_default();
+    return crate::system_clock::unix_time();
     #[cfg(not(all(target_os = "linux", target_pointer_width = "32")))]
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
