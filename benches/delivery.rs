@@ -18,42 +18,14 @@ use server::{Options, Outcome, Server};
 // A budget is the current figure and a little more, since another compiler inlines differently. The
 // aims are 400 and 1,000 instructions and 1.03 system calls, one at a time.
 const CASES: [Case; 4] = [
-    Case {
-        name: "64 B, one at a time",
-        size: 64,
-        messages: 192,
-        burst: 1,
-        instructions_max: PLAIN_MAX,
-        system_calls_max: 1.03,
-        flags: &[],
-    },
+    Case::SHORT.at_most(PLAIN_MAX, 1.03),
     Case {
         name: "the same, history on",
-        size: 64,
-        messages: 192,
-        burst: 1,
-        instructions_max: PLAIN_MAX + HISTORY_MAX,
-        system_calls_max: 1.03,
         flags: &["--history", "100"],
+        ..Case::SHORT.at_most(PLAIN_MAX + HISTORY_MAX, 1.03)
     },
-    Case {
-        name: "64 B, bursts of 32",
-        size: 64,
-        messages: 192,
-        burst: 32,
-        instructions_max: 48.0,
-        system_calls_max: 0.06,
-        flags: &[],
-    },
-    Case {
-        name: "16 KiB, one at a time",
-        size: 16 * 1024,
-        messages: 192,
-        burst: 1,
-        instructions_max: 400.0,
-        system_calls_max: 1.04,
-        flags: &[],
-    },
+    Case::BURSTS.at_most(48.0, 0.06),
+    Case::LONG.at_most(400.0, 1.04),
 ];
 
 /// Instructions for each delivery of a short message that is sent alone.

@@ -21,33 +21,9 @@ use server::tls::Pair;
 use server::{Options, Outcome, Server, cpu, cpu_by_thread, rss};
 
 const CASES: [Case; 3] = [
-    Case {
-        name: "64 B, one at a time",
-        size: 64,
-        messages: 192,
-        burst: 1,
-        instructions_max: 3_700.0,
-        system_calls_max: 1.03,
-        flags: &[],
-    },
-    Case {
-        name: "64 B, bursts of 32",
-        size: 64,
-        messages: 192,
-        burst: 32,
-        instructions_max: 350.0,
-        system_calls_max: 0.06,
-        flags: &[],
-    },
-    Case {
-        name: "16 KiB, one at a time",
-        size: 16 * 1024,
-        messages: 64,
-        burst: 1,
-        instructions_max: 55_000.0,
-        system_calls_max: 1.1,
-        flags: &[],
-    },
+    Case::SHORT.at_most(3_700.0, 1.03),
+    Case::BURSTS.at_most(350.0, 0.06),
+    Case { messages: 64, ..Case::LONG.at_most(55_000.0, 1.1) },
 ];
 
 /// Bytes on the heap for each idle client, at most.
@@ -61,15 +37,7 @@ const CLIENT_MAX: f64 = 6.0 * 1024.0;
 const FIRST: usize = 100;
 
 /// What the threads carry.
-const LOAD: Case = Case {
-    name: "1 KiB",
-    size: 1024,
-    messages: 1_000,
-    burst: 4,
-    instructions_max: f64::INFINITY,
-    system_calls_max: f64::INFINITY,
-    flags: &[],
-};
+const LOAD: Case = Case { name: "1 KiB", size: 1024, messages: 1_000, burst: 4, ..Case::SHORT };
 
 fn main() -> Outcome<()> {
     let options = Options::parse(2_000)?;

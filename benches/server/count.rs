@@ -33,6 +33,26 @@ pub(crate) struct Case {
     pub(crate) flags: &'static [&'static str],
 }
 
+impl Case {
+    pub(crate) const SHORT: Self = Self {
+        name: "64 B, one at a time",
+        size: 64,
+        messages: 192,
+        burst: 1,
+        instructions_max: f64::INFINITY,
+        system_calls_max: f64::INFINITY,
+        flags: &[],
+    };
+    pub(crate) const BURSTS: Self = Self { name: "64 B, bursts of 32", burst: 32, ..Self::SHORT };
+    pub(crate) const LONG: Self =
+        Self { name: "16 KiB, one at a time", size: 16 * 1024, ..Self::SHORT };
+
+    /// With budgets for each delivery.
+    pub(crate) const fn at_most(self, instructions: f64, system_calls: f64) -> Self {
+        Self { instructions_max: instructions, system_calls_max: system_calls, ..self }
+    }
+}
+
 /// Counts the deliveries of a hublet to clients of one kind.
 pub(crate) struct Counting<'a, C> {
     pub(crate) options: &'a Options,

@@ -2,9 +2,10 @@
 
 use crate::disconnect::Disconnect;
 use crate::error::{Error, Kind};
-use crate::hub::client_id::{ClientId, Member, Target};
+use crate::hub::client_id::{ClientId, Member, Refusal, Target};
 use crate::hub::command::Command;
 use crate::hub::handle::Hub;
+use crate::hub::reply::Reply;
 use crate::name::is_name;
 
 impl Hub {
@@ -52,8 +53,7 @@ impl Hub {
         is_prefix: bool,
     ) -> Result<(), Error> {
         let room = room.into();
-        let answer = self.request(|reply| Command::Join { id, room, is_prefix, reply }).await?;
-        answer.map_err(|refusal| self.refused(refusal))
+        self.move_client(|reply| Command::Join { id, room, is_prefix, reply }).await
     }
 
     /// Takes a client out of a room, or off a prefix.
@@ -64,8 +64,15 @@ impl Hub {
         is_prefix: bool,
     ) -> Result<(), Error> {
         let room = room.into();
-        let answer = self.request(|reply| Command::Leave { id, room, is_prefix, reply }).await?;
-        answer.map_err(|refusal| self.refused(refusal))
+        self.move_client(|reply| Command::Leave { id, room, is_prefix, reply }).await
+    }
+
+    /// Has the manager carry out a command that it may refuse.
+    async fn move_client(
+        &self,
+        command: impl FnOnce(Reply<Result<(), Refusal>>) -> Command,
+    ) -> Result<(), Error> {
+        self.request(command).await?.map_err(|refusal| self.refused(refusal))
     }
 
     /// Takes a client out of a room; not being there is no error.

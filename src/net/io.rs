@@ -8,7 +8,7 @@ pub(crate) use std::os::fd::AsFd as Descriptor;
 pub(crate) use std::os::windows::io::AsSocket as Descriptor;
 #[cfg(target_os = "linux")]
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 #[cfg(target_os = "linux")]
 use crate::net::epoll::{EpollSource, Poller};
@@ -84,6 +84,20 @@ impl<T: Descriptor> Io<T> {
             Self::Async(_) => {}
             #[cfg(target_os = "linux")]
             Self::Watched(socket) => socket.expect_more(),
+        }
+    }
+}
+
+/// Repeats `read_or_write` until it does not report `WouldBlock`; in between waits for `is_ready`.
+pub(crate) fn poll_io<R>(
+    cx: &mut Context<'_>,
+    mut is_ready: impl FnMut(&mut Context<'_>) -> Poll<io::Result<()>>,
+    mut read_or_write: impl FnMut() -> io::Result<R>,
+) -> Poll<io::Result<R>> {
+    loop {
+        match read_or_write() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(is_ready(cx))?,
+            done => return Poll::Ready(done),
         }
     }
 }

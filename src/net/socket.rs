@@ -14,7 +14,7 @@ use futures_lite::io::{AsyncRead, AsyncWrite};
 
 use crate::hub::direct_writer::DirectWriter;
 use crate::hub::holding::Handle;
-use crate::net::io::Io;
+use crate::net::io::{Io, poll_io};
 #[cfg(target_os = "linux")]
 use crate::net::options::SocketOption;
 use crate::net::stream::Transport;
@@ -71,31 +71,12 @@ impl Socket {
         into: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let stream = &self.0.stream;
-        loop {
-            match sys::read(stream.get_ref(), into) {
-                Err(error) if is_early(&error) => ready!(stream.poll_readable(cx))?,
-                read => {
-                    if matches!(read, Ok(n) if n == into.len()) {
-                        stream.expect_more();
-                    }
-                    return Poll::Ready(read);
-                }
-            }
+        let is_ready = |cx: &mut Context<'_>| stream.poll_readable(cx);
+        let read = ready!(poll_io(cx, is_ready, || sys::read(stream.get_ref(), into)));
+        if matches!(read, Ok(n) if n == into.len()) {
+            stream.expect_more();
         }
-    }
-
-    /// Has `write` hand the kernel bytes, again and again until there is room for some.
-    fn poll_send<R>(
-        &self,
-        cx: &mut Context<'_>,
-        mut write: impl FnMut() -> io::Result<R>,
-    ) -> Poll<io::Result<R>> {
-        loop {
-            match write() {
-                Err(error) if is_early(&error) => ready!(self.0.stream.poll_writable(cx))?,
-                written => return Poll::Ready(written),
-            }
-        }
+        Poll::Ready(read)
     }
 
     /// Shuts down the side that writes.
@@ -252,7 +233,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         frames: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_send(cx, || self.0.write(frames))
+        poll_io(cx, |cx| self.0.stream.poll_writable(cx), || self.0.write(frames))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -262,11 +243,6 @@ impl AsyncWrite for Socket {
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.shut_down())
     }
-}
-
-/// Whether a call must be repeated later: the socket has no data, or no room, now.
-fn is_early(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock
 }
 
 #[cfg(test)]

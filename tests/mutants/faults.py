@@ -315,7 +315,7 @@ FAULTS = [
         "cursor.rs::leave_out",
         "self.newest += span;",
         "",
-        "hub/tests/cursors.rs",
+        "hub/tests/overflow.rs",
     ),
     Fault(
         "history: a reader does not hear its own messages",

@@ -14,6 +14,7 @@ use rustls::server::UnbufferedServerConnection;
 use crate::hub::direct_writer::DirectWriter;
 use crate::hub::holding::Handle;
 use crate::memory::budget::{Charge, MemoryBudget, allocation};
+use crate::net::io::poll_io;
 use crate::net::socket::Socket;
 use crate::net::stream::Transport;
 use crate::net::tls::certificate::{Common, Tls};
@@ -106,7 +107,8 @@ impl<W: Wire> Shared<W> {
 
     /// Ready when the socket has taken all records.
     fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket.poll_send(cx, || self.lock().flush(&mut |bytes| self.socket.try_send(bytes)))
+        let flush = || self.lock().flush(&mut |bytes| self.socket.try_send(bytes));
+        poll_io(cx, |cx| self.socket.poll_writable(cx), flush)
     }
 }
 
@@ -275,7 +277,8 @@ impl<W: Wire> TlsStream<W> {
         cx: &mut Context<'_>,
         frames: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.shared.socket.poll_send(cx, || self.shared.write(frames))
+        let shared = &*self.shared;
+        poll_io(cx, |cx| shared.socket.poll_writable(cx), || shared.write(frames))
     }
 
     pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

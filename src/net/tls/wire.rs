@@ -1,6 +1,6 @@
 //! What carries the records of a stream: a socket, or what the tests have in its place.
 
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::{fmt, io};
 
 use crate::net::socket::Socket;
@@ -21,22 +21,6 @@ pub(crate) trait Wire: fmt::Debug + Send + Sync + 'static {
 
     /// Shuts down the side that writes.
     fn shut_down(&self) -> io::Result<()>;
-
-    /// Has `write` hand over bytes, again and again until some are taken.
-    fn poll_send<R>(
-        &self,
-        cx: &mut Context<'_>,
-        mut write: impl FnMut() -> io::Result<R>,
-    ) -> Poll<io::Result<R>> {
-        loop {
-            match write() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.poll_writable(cx))?;
-                }
-                written => return Poll::Ready(written),
-            }
-        }
-    }
 }
 
 impl Wire for Socket {

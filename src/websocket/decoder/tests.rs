@@ -20,6 +20,7 @@ pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame.extend(payload.iter().zip([1, 2, 3, 4].into_iter().cycle()).map(|(b, m)| b ^ m));
     frame
 }
+
 /// All that `decoder` makes of bytes that come in pieces; the last is what breaks a rule.
 pub(crate) fn decode(
     decoder: &mut Decoder,
