@@ -32,9 +32,9 @@ pub enum Overflow {
     /// A client that is behind gets the newest message only: it replaces those that wait.
     Latest,
     /// In a room that keeps messages ([`Config::history`](crate::Config::history)) a client that is
-    /// behind has no queue: it reads what the room keeps, at its own pace. If what it would read next is kept no more, the
-    /// hub closes a WebSocket with 4108, and tells a stream of events of the gap. In other rooms,
-    /// and for a client in several rooms, as `Disconnect`.
+    /// behind has no queue: it reads what the room keeps, at its own pace. If what it would read next
+    /// is kept no more, the hub closes a WebSocket with 4108, and tells a stream of events of the gap.
+    /// In other rooms, and for a client in several rooms, as `Disconnect`.
     Replay,
 }
 

@@ -1,15 +1,16 @@
-//! Percent-encoding (RFC 3986 2.1), as names have it in the path of a URL.
+//! Percent-encoding (RFC 3986 2.1), as names have it in the path of a URL, and a password before its
+//! host.
 
 use std::borrow::Cow;
 
-/// Decodes the percent-encoding of one path segment, once; `None` if that is not UTF-8 or a `%`
-/// has no two digits after it.
-pub(crate) fn percent_decode(segment: &str) -> Option<Cow<'_, str>> {
-    if !segment.contains('%') {
-        return Some(segment.into());
+/// Decodes the percent-encoding of one part of a URL, once; `None` if that is not UTF-8 or a `%` has no
+/// two digits after it.
+pub(crate) fn percent_decode(part: &str) -> Option<Cow<'_, str>> {
+    if !part.contains('%') {
+        return Some(part.into());
     }
-    let mut bytes = Vec::with_capacity(segment.len());
-    let mut rest = segment.bytes();
+    let mut bytes = Vec::with_capacity(part.len());
+    let mut rest = part.bytes();
     while let Some(byte) = rest.next() {
         if byte == b'%' {
             let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);

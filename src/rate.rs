@@ -52,10 +52,11 @@ impl Rate {
     }
 }
 
-/// What was sent, against a rate: a second's worth at most is open.
+/// What was sent, against a rate: a bucket of tokens that holds those of a second, as one point in
+/// time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Meter {
-    /// When all that was sent is as old as the rate allows.
+    /// When the bucket is full again.
     paid_until: Instant,
 }
 

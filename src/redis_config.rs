@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::Error;
+use crate::percent::percent_decode;
 
 /// The port of a URL without one.
 const PORT: u16 = 6379;
@@ -110,9 +111,9 @@ impl Redis {
         redis.database = database;
         if let Some(access) = access {
             let (user, password) = access.split_once(':').unwrap_or((access, ""));
-            let user = decode(user)?;
+            let user = percent_decode(user)?.into_owned();
             redis.user = (!user.is_empty()).then_some(user);
-            redis.password = Some(decode(password)?);
+            redis.password = Some(percent_decode(password)?.into_owned());
         }
         Some(redis)
     }
@@ -159,23 +160,6 @@ impl fmt::Debug for Redis {
     }
 }
 
-/// Decodes what is percent-encoded; `None` if that is not UTF-8.
-fn decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, more)) = rest.split_first() {
-        rest = more;
-        if first != b'%' {
-            bytes.push(first);
-            continue;
-        }
-        let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
-        bytes.push(u8::from_str_radix(digits, 16).ok()?);
-        rest = &rest[2..];
-    }
-    String::from_utf8(bytes).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,6 +199,7 @@ mod tests {
             "http://h",
             "unix:run",
             "redis://u:secret%4@h",
+            "redis://u:secret%+f@h",
             "redis://secret@h h",
             "redis://h:secret",
         ] {

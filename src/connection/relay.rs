@@ -23,9 +23,8 @@ use crate::peer::Peer;
 /// - The path names the room: `/ws/{room}`; any other path is the room `main`. With the query
 ///   `?echo=0` a client does not get its own messages, with `?echo=1` it does.
 /// - The query may name several rooms instead, and prefixes: `/ws?room=a&room=b&room=c/*`
-///   ([`RequestedRooms`]). Then each message
-///   has a label in both directions ([`Admission::labels`]). One without a label closes the client
-///   with 1007, one for another room with 1008.
+///   ([`RequestedRooms`]). Then each message has a label in both directions ([`Admission::labels`]).
+///   One without a label closes the client with 1007, one for another room with 1008.
 /// - With `?since=` a WebSocket counts the messages of its room, its own too, and begins where that
 ///   says: [`Admission::since`].
 /// - With `?probe=1` an empty binary message is a question: the hub answers the client alone, with
@@ -194,8 +193,8 @@ impl Handler for Relay {
     fn on_refusal(&self, _: &Request<()>, status: StatusCode) -> Option<Cow<'static, str>> {
         // Of the reasons for 400 in this handler one sentence is enough.
         (status == StatusCode::BAD_REQUEST).then_some(Cow::Borrowed(
-            "room is a name, or a prefix with a * behind it, at most 8 times, without one in the path; echo and probe are 0 or 1; \
-             and a WebSocket's since is a position, now or a number of messages such as -3, for one \
+            "room is a name, or a prefix with a * behind it, at most 8 times, without one in the path; \
+             echo and probe are 0 or 1; and a WebSocket's since is a position, now or a number of messages such as -3, for one \
              room, without echo=0 and every",
         ))
     }

@@ -16,9 +16,6 @@ use crate::memory::budget::allocation;
 use crate::net::stream::Transport;
 use crate::time::clock::now;
 
-/// Bytes that one read of chunks takes at least: many are short.
-const CHUNK_READ_BYTES: usize = 1024;
-
 /// A body as it comes: its bytes are the first of the buffer.
 enum Body {
     Sized(usize),
@@ -48,7 +45,7 @@ impl Body {
     fn wanted(&self, buffered: usize) -> usize {
         match self {
             Self::Sized(len) => len - buffered,
-            Self::Chunked(chunked) => chunked.wanted().max(CHUNK_READ_BYTES),
+            Self::Chunked(chunked) => chunked.wanted(),
         }
     }
 }

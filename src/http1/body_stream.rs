@@ -7,9 +7,6 @@ use crate::http1::response::Response;
 /// Bytes that one read of such a body takes at most, and so what one poll has to do.
 const READ_MAX: usize = 16 * 1024;
 
-/// Bytes that one read of chunks takes at least: many are short.
-const READ_MIN: usize = 1024;
-
 /// A body of any length, of which the buffer holds what has come and was not used.
 #[derive(Debug)]
 pub(crate) enum BodyStream {
@@ -60,7 +57,7 @@ impl BodyStream {
                 let left = left.saturating_sub(buffered as u64);
                 usize::try_from(left).map_or(READ_MAX, |left| left.min(READ_MAX))
             }
-            Self::Chunked(chunked) => chunked.wanted().clamp(READ_MIN, READ_MAX),
+            Self::Chunked(chunked) => chunked.wanted().min(READ_MAX),
         }
     }
 }

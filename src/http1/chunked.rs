@@ -16,6 +16,9 @@ pub(crate) const EXTRAS_MAX: usize = 4 * 1024;
 /// Digits of a chunk's size at most: as many as 64 bits have.
 const DIGITS_MAX: usize = 16;
 
+/// Bytes that one read of chunks takes at least: many are short.
+const READ_MIN: usize = 1024;
+
 /// A chunked body as it comes.
 #[derive(Debug)]
 pub(crate) struct Chunked {
@@ -70,8 +73,8 @@ impl Chunked {
     /// Bytes that are worth reading at once, if all of the buffer was decoded.
     pub(crate) fn wanted(&self) -> usize {
         match self.state {
-            State::Data(rest) => rest,
-            _ => 0,
+            State::Data(rest) => rest.max(READ_MIN),
+            _ => READ_MIN,
         }
     }
 

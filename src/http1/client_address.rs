@@ -13,8 +13,8 @@ pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarde
 
 /// The address of the client: the one that a trusted proxy names, else the peer itself.
 ///
-/// Each proxy appends the address it was asked by, so the last that is no trusted proxy's is the
-/// client's; what stands before it any peer may have written.
+/// Each proxy appends the address that its request came from, so the last that is no trusted proxy's
+/// is the client's; what stands before it any peer may have written.
 pub(crate) fn client_address(peer: &Peer, headers: &HeaderMap, trusted: &[Network]) -> Peer {
     let mut client_address = *peer;
     if trusted.is_empty() {

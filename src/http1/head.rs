@@ -274,13 +274,12 @@ fn check_framing(request: &Request<()>) -> Result<Framing, Response> {
     }
     check_host(request)?;
     let Some(length) = length else { return Ok(Framing::Unknown) };
-    let digits = length.as_bytes();
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return Err(Response::bad_request("the request's Content-Length is not a number"));
-    }
-    let length = length.to_str().ok().and_then(|length| length.parse().ok());
-    let too_large = || Response::bad_request("the request's Content-Length is not a number");
-    length.map(Framing::Length).ok_or_else(too_large)
+    // The parser takes a sign, and refuses what has no digits or too many.
+    let digits = length.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    digits
+        .and_then(|digits| digits.parse().ok())
+        .map(Framing::Length)
+        .ok_or_else(|| Response::bad_request("the request's Content-Length is not a number"))
 }
 
 /// Checks that a transfer encoding is `chunked` and nothing else (RFC 9112 6.1).

@@ -271,7 +271,7 @@ impl<'a> Batch<'a> {
             Encoding::Deflate => self.deflated.as_deref().unwrap_or_else(|| {
                 debug_assert!(
                     !fix_deflated(self.messages),
-                    "the manager settles what such a client gets"
+                    "the manager fixes what such a client gets before"
                 );
                 &self.plain
             }),

@@ -1,4 +1,4 @@
-//! The hub: no socket, no clock, no executor. All of it runs in a test without I/O.
+//! The hub: no socket and no executor; the clock is given to it. All of it runs in a test without I/O.
 
 use std::fmt;
 use std::future::Future;

@@ -353,8 +353,7 @@ impl Manager {
         let PublishBatch { messages, joined, dispatches, replies, ack } = batch;
         joined.join(messages, registry.is_deflating());
         let mut delivery = Delivery::new(target, messages, joined, dispatches);
-        let given = position;
-        delivery.position = given;
+        delivery.position = position;
         delivery.ack = ack.take();
         while !registry.deliver(&mut delivery, FANOUT) {
             yield_now().await;
@@ -365,10 +364,9 @@ impl Manager {
         add(&counters.recipients, recipients.sum::<usize>() as u64);
         for (index, reply) in replies.drain(..) {
             let recipients = dispatches[index].recipients;
-            let position = before.map(|before| before + index as u64 + 1);
             // The count of this hub says nothing to another one.
-            let position = position.filter(|_| !is_shared).or(given);
-            reply.answer(Dispatched { recipients, position, is_refused });
+            let own = before.filter(|_| !is_shared).map(|before| before + index as u64 + 1);
+            reply.answer(Dispatched { recipients, position: position.or(own), is_refused });
         }
         if !self.waiters.is_empty() {
             self.answer_waiters(target, before).await;

@@ -21,7 +21,7 @@ use crate::hub::cursor::Cursor;
 use crate::hub::direct_writer::DirectWriter;
 use crate::hub::queue_config::QueueConfig;
 use crate::hub::queue_outcome::{Clean, Drained, Numbering, Push, Written};
-use crate::hub::queue_state::{Phase, State, wake};
+use crate::hub::queue_state::{Phase, State, wake, wake_task};
 use crate::hub::unsent::{Progress, Unsent};
 use crate::memory::budget::MemoryBudget;
 use crate::message::{Encoding, Message};
@@ -46,7 +46,7 @@ impl Queue {
     pub(crate) fn new(queue_config: &Arc<QueueConfig>) -> Arc<Self> {
         let state = State {
             phase: Phase::Handshaking,
-            closing: false,
+            has_close_frame: false,
             sent: false,
             encoding: Encoding::Plain,
             direct_writer: None,
@@ -263,9 +263,7 @@ impl Queue {
         }
         // While something waits the task is armed for the moment when more fits, or woken.
         if was_empty || outcome == Push::Full {
-            let waker = state.waker.take();
-            drop(state);
-            wake(waker);
+            wake_task(state);
         }
         outcome
     }
@@ -335,7 +333,7 @@ impl Queue {
     /// It is written by the drain that follows, or forgotten behind a close frame.
     pub(crate) fn push_control(&self, frame: &[u8]) -> bool {
         let mut state = self.lock();
-        if state.closing {
+        if state.has_close_frame {
             return true;
         }
         if state.control.len() + frame.len() > CONTROL_BYTES_MAX {
@@ -355,8 +353,8 @@ impl Queue {
     /// Appends the close frame, of a queue that has been drained or evicted; only the first counts.
     pub(crate) fn push_close(&self, frame: &[u8]) {
         let mut state = self.lock();
-        if !state.closing {
-            state.closing = true;
+        if !state.has_close_frame {
+            state.has_close_frame = true;
             state.control.extend_from_slice(frame);
         }
     }

@@ -8,7 +8,7 @@ use crate::hub::client_id::ClientId;
 use crate::hub::cursor::{Cursor, Reader};
 use crate::hub::queue::Queue;
 use crate::hub::queue_outcome::{Numbering, Push, Written};
-use crate::hub::queue_state::{Phase, State, wake};
+use crate::hub::queue_state::{Phase, State, wake, wake_task};
 use crate::overflow::Overflow;
 use crate::stats::add;
 use crate::sync::MutexGuard;
@@ -97,9 +97,7 @@ impl Queue {
             add(&self.queue_config.counters.messages_lost, lost);
             state.extras.get_or_insert_default().missed += lost;
             // The connection tells the client, also if no message follows.
-            let waker = state.waker.take();
-            drop(state);
-            wake(waker);
+            wake_task(state);
         }
     }
 
@@ -114,9 +112,7 @@ impl Queue {
         let lost = cursor.begin_anew(position);
         add(&self.queue_config.counters.messages_lost, lost);
         // The task of a client that is told of the gap does so now.
-        let waker = state.waker.take();
-        drop(state);
-        wake(waker);
+        wake_task(state);
         is_counting
     }
 
@@ -131,9 +127,7 @@ impl Queue {
             state.end().reason.get_or_insert(reason);
             state.evict(&self.queue_config, 0);
             state.id = None;
-            let waker = state.waker.take();
-            drop(state);
-            wake(waker);
+            wake_task(state);
         }
     }
 
@@ -243,9 +237,7 @@ impl Queue {
         }
         state.forget_empty_backlog();
         if was_empty && !state.is_empty() {
-            let waker = state.waker.take();
-            drop(state);
-            wake(waker);
+            wake_task(state);
         }
     }
 

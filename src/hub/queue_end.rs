@@ -6,7 +6,7 @@ use std::task::Waker;
 use crate::disconnect::Disconnect;
 use crate::hub::client_id::ClientId;
 use crate::hub::queue::Queue;
-use crate::hub::queue_state::{Phase, State, wake};
+use crate::hub::queue_state::{Phase, State, wake_task};
 use crate::stats::add;
 
 impl Queue {
@@ -20,9 +20,7 @@ impl Queue {
             state.id = None;
             state.give_up(&self.queue_config);
             state.end().reason = Some(reason);
-            let waker = state.waker.take();
-            drop(state);
-            wake(waker);
+            wake_task(state);
         }
     }
 
@@ -35,9 +33,7 @@ impl Queue {
         if matches!(state.phase, Phase::Handshaking | Phase::Open | Phase::Closing) {
             add(&self.queue_config.counters.clients_stuck, 1);
             state.evict(&self.queue_config, 0);
-            let waker = state.waker.take();
-            drop(state);
-            wake(waker);
+            wake_task(state);
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::disconnect::Disconnect;
 use crate::hub::backlog::Backlog;
 use crate::hub::queue::Queue;
-use crate::hub::queue_state::{Phase, wake};
+use crate::hub::queue_state::{Phase, wake_task};
 use crate::stats::add;
 
 impl Queue {
@@ -47,9 +47,7 @@ impl Queue {
             add(&self.queue_config.counters.clients_shed, 1);
             state.evict(&self.queue_config, 0);
             state.id = None;
-            let waker = state.waker.take();
-            drop(state);
-            wake(waker);
+            wake_task(state);
         }
     }
 

@@ -16,6 +16,7 @@ use crate::hub::unsent::{Progress, Unsent};
 use crate::message::Encoding;
 use crate::overflow::Overflow;
 use crate::stats::add;
+use crate::sync::MutexGuard;
 
 /// How far a queue's life has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +36,7 @@ pub(crate) enum Phase {
 pub(super) struct State {
     pub(super) phase: Phase,
     /// Whether the close frame waits or is written: nothing may follow it (RFC 6455 5.5.1).
-    pub(super) closing: bool,
+    pub(super) has_close_frame: bool,
     /// Whether anything but a close frame ever came here, taken or not.
     pub(super) sent: bool,
     /// What the client's frames are written in.
@@ -208,6 +209,13 @@ impl fmt::Debug for State {
             .field("extras", &self.extras)
             .finish_non_exhaustive()
     }
+}
+
+/// Wakes the task of the connection, once the queue is unlocked: it locks the queue.
+pub(super) fn wake_task(mut state: MutexGuard<'_, State>) {
+    let waker = state.waker.take();
+    drop(state);
+    wake(waker);
 }
 
 pub(super) fn wake(waker: Option<Waker>) {

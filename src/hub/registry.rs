@@ -295,7 +295,8 @@ impl Registry {
         self.entries.get_mut(id.slot as usize).filter(|entry| entry.generation == id.generation)
     }
 
-    /// Takes a member out of a room, and the room off the index with its last member.
+    /// Takes a member out of a room, and the room off the index with its last member; or a client off
+    /// a prefix.
     pub(super) fn remove_membership(&mut self, membership: &Membership) {
         let Membership { name, index, is_prefix } = membership;
         let moved = if *is_prefix {

@@ -16,8 +16,8 @@ use crate::stats::{DeliveryCount, add};
 const POSITION_MAX: u64 = 1 << 53;
 
 impl Registry {
-    /// Gives a client that needs one its cursor in its room; returns where it
-    /// begins, if it is told of positions.
+    /// Gives a client that needs one its cursor in its room; returns where it begins, if it is told of
+    /// positions.
     pub(super) fn begin(
         &mut self,
         id: ClientId,

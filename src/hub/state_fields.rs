@@ -104,7 +104,7 @@ impl<'a> Iterator for Words<'a> {
     }
 }
 
-/// Splits a text at the first of these bytes, which is one of ASCII.
+/// Splits a text at the first `separator`, a byte of ASCII.
 #[cfg_attr(hublet_small, optimize(speed))]
 fn split_once(text: &str, separator: u8) -> Option<(&str, &str)> {
     let at = text.bytes().position(|byte| byte == separator)?;

@@ -37,7 +37,7 @@ pub(crate) struct Subscriptions {
     /// Where the memory of the topics is reserved.
     memory: Arc<MemoryBudget>,
     /// Bytes that are reserved.
-    aside: usize,
+    reserved: usize,
 }
 
 #[derive(Debug, Default)]
@@ -65,7 +65,7 @@ impl Subscriptions {
     pub(crate) fn new(link: Arc<Link>, memory: &Arc<MemoryBudget>) -> Self {
         let (topics, deferred) = (HashMap::new(), Vec::new());
         let memory = Arc::clone(memory);
-        Self { link, is_up: false, topics, deferred, next: 0, memory, aside: 0 }
+        Self { link, is_up: false, topics, deferred, next: 0, memory, reserved: 0 }
     }
 
     /// Returns a command that makes a member, if its topics are subscribed. Otherwise keeps it
@@ -242,7 +242,7 @@ impl Subscriptions {
 
     fn reserve(&mut self) {
         let bytes = self.topics.len() * TOPIC;
-        self.memory.reserve(std::mem::replace(&mut self.aside, bytes), bytes);
+        self.memory.reserve(std::mem::replace(&mut self.reserved, bytes), bytes);
     }
 
     /// Checks what must hold between two commands.
@@ -263,7 +263,7 @@ impl Subscriptions {
 
 impl Drop for Subscriptions {
     fn drop(&mut self) {
-        self.memory.reserve(self.aside, 0);
+        self.memory.reserve(self.reserved, 0);
     }
 }
 

@@ -123,7 +123,7 @@ impl Admissions {
     }
 
     /// Counts an accept loop as backing off until the guard is dropped.
-    pub(crate) fn pause(&self) -> AcceptBackoff<'_> {
+    pub(crate) fn back_off(&self) -> AcceptBackoff<'_> {
         self.backing_off.fetch_add(1, Ordering::Relaxed);
         AcceptBackoff(self)
     }

@@ -1,4 +1,4 @@
-//! What connections borrow while their peer is saying something.
+//! The buffers that connections borrow for a poll, to read into.
 
 use std::sync::{Mutex, PoisonError};
 

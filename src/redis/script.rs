@@ -152,7 +152,7 @@ impl Script {
         let [count, log] = names.keys(run_id, room);
         resp::argument(out, &[&count]);
         resp::argument(out, &[&log]);
-        // A publisher is not told from a member.
+        // The script does not distinguish a publisher from a member.
         let age = self.age().filter(|_| begins).unwrap_or(0);
         let begin = if begins { fastrand::u64(1..1 << 52).to_string() } else { String::new() };
         for argument in [begin, age.to_string(), kept.to_string()] {

@@ -220,7 +220,7 @@ impl Hub {
             }
             let millis = pause.as_millis() as u64;
             log::warn!("accepting on {listener} failed, next try in {millis} ms: {error}");
-            let _pausing = admissions.pause();
+            let _backing_off = admissions.back_off();
             let slept = async {
                 self.shared().timers.clock().after(pause).await;
                 false

@@ -27,8 +27,8 @@ const UNFINISHED_MAX: Duration = Duration::from_millis(50);
 /// The pause between two looks at queues that are being written: short beside a client's round trip.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// How much of the time between two looks counts at most. A process that the system did not let run has
-/// given its connections no turn, and a busy machine must not cost it clients.
+/// How much of the time between two looks counts at most. While the system did not let the process run,
+/// no connection was polled, and a busy machine must not cost the process clients.
 const LOOK_MAX: Duration = Duration::from_millis(5);
 
 /// How long it waits for the backplane to give back what was published, each time. Once that was not
@@ -254,7 +254,7 @@ mod tests {
         assert!(line.lock().taken.ends_with(&Disconnect::RESTART.frame()));
     }
 
-    /// The system may not let the process run for long: its connections have had no turn then.
+    /// The system may not let the process run for long: no connection is polled then.
     #[test]
     fn time_in_which_the_process_did_not_run_does_not_count() {
         let stage = Stage::new();

@@ -99,11 +99,11 @@ impl Route<'_> {
 
 /// Finds the route of a request, or the response that refuses it.
 ///
-/// `reader` is set to the origin that may read the response, whatever it is.
+/// `allow_origin` is set to the origin that may read the response, whatever it is.
 pub(crate) fn route<'a>(
     head: &Head,
     config: &'a Config,
-    reader: &mut AllowOrigin,
+    allow_origin: &mut AllowOrigin,
 ) -> Result<Route<'a>, Response> {
     let request = &head.request;
     let route = if config.http {
@@ -126,13 +126,13 @@ pub(crate) fn route<'a>(
         other => other,
     };
     if route.is_admin() {
-        *reader = origin::check_admin(request, config)?;
+        *allow_origin = origin::check_admin(request, config)?;
     } else if route.is_guarded() {
-        *reader = origin::check(request, config)?;
+        *allow_origin = origin::check(request, config)?;
     }
     if matches!(route, Route::Endpoint) {
         let names_method = request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-        let is_preflight = method == Method::OPTIONS && names_method && reader.is_some();
+        let is_preflight = method == Method::OPTIONS && names_method && allow_origin.is_some();
         return Ok(if is_preflight { Route::Options(methods) } else { route });
     }
     allow(method, methods)?;

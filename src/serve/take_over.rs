@@ -210,7 +210,8 @@ fn restore_client<'a>(
 }
 
 /// The hub would hear a prefix in none of the rooms that other hubs have members of.
-const PREFIX_BESIDE_BACKPLANE: &str = "a client hears all rooms of a prefix, and prefixes are not for several hubs: disconnect it first";
+const PREFIX_BESIDE_BACKPLANE: &str = "a client hears all rooms of a prefix, and prefixes are not \
+                                       for several hubs: disconnect it first";
 
 fn unreadable(line: usize) -> Error {
     Error::config(format!("line {line} of the state is not one that this version reads"))

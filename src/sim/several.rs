@@ -5,8 +5,8 @@
 //! have one order for a room; the recipients that a publisher is told are exact; a message that is
 //! refused reaches no client; a client misses no message that was published while its hub was
 //! connected; positions of a hub that follow each other are messages that follow each other, so that
-//! a reader with `since` has no silent gap; nothing but publishers and joins waits for the engine; a room without members is not
-//! subscribed.
+//! a reader with `since` has no silent gap; nothing but publishers and joins waits for the engine; a
+//! room without members is not subscribed.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

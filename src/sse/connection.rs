@@ -193,7 +193,7 @@ pub(crate) fn run<'a, T: Transport + 'a, H: Handler>(
     handler: &'a H,
 ) -> impl Future<Output = Disconnect> + Send {
     let Admitted { registered, client, begin, .. } = admitted;
-    // There is no outlet: what is pushed waits until it has been encoded.
+    // Nothing is written past the task: what is pushed waits until it has been encoded.
     registered.queue.open(None);
     let mut encoder = Encoder::new(head, query.format.is_chunked);
     if registered.queue.has_labels() {

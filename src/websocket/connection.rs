@@ -67,9 +67,9 @@ pub(crate) struct Connection<'a, T> {
     pub(super) reader: Reader<T>,
     /// The client's queue, and what is written from it.
     pub(super) outgoing: Outgoing<'a>,
-    /// Bytes that may still be read in this turn.
+    /// Bytes that may still be read in this poll.
     pub(super) read_budget: u32,
-    /// Compressed messages have used up the turn: what else was read waits for the next one.
+    /// Compressed messages have used up the budget: what else was read waits for the next poll.
     is_spent: bool,
     /// Why the peer is not read, while it is not.
     pub(super) pause: Option<ReadPause>,
@@ -144,7 +144,7 @@ impl<'a, T: Transport> Connection<'a, T> {
     /// Finds the next message; on the way it writes, answers pings and keeps time. `None` if another
     /// process takes the hub over, and the connection is clean.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, End>> {
-        // The lane first: it stores the waker, and a seal or an eviction goes before reading.
+        // The queue first: it stores the waker, and the end of the client goes before reading.
         if let Poll::Ready(end) = self.poll_write(cx) {
             return Poll::Ready(Err(end));
         }
@@ -224,8 +224,8 @@ impl<'a, T: Transport> Connection<'a, T> {
         }
     }
 
-    /// Counts what a message has become: a peer that sends bombs has no longer turn than one that
-    /// sends as much.
+    /// Counts what a message has become: a peer that sends bombs is read no longer in a poll than one
+    /// that sends as much.
     fn spend(&mut self, inflated: usize) {
         self.read_budget = self.read_budget.saturating_sub(inflated as u32);
         self.is_spent = self.read_budget == 0;
@@ -354,9 +354,9 @@ impl<'a, T: Transport> Connection<'a, T> {
         if self.reader.has_unread() || self.reader.has_ended() {
             return true;
         }
-        let news = matches!(self.poll_fill(cx), Poll::Ready(Ok(n)) if n > 0);
+        let has_read = matches!(self.poll_fill(cx), Poll::Ready(Ok(n)) if n > 0);
         self.end_poll();
-        news
+        has_read
     }
 
     /// Writes what waits. Ready only with an end.

@@ -2,8 +2,8 @@
 //!
 //! The decoder is plain data and does no I/O. It takes the bytes of a peer as they come, cut at any
 //! place, and returns one event at a time, so what a peer says before it breaks a rule is heard
-//! first. tungstenite reads the frame headers. The limits, the masks and
-//! the way from frames to a message are here.
+//! first. tungstenite reads the frame headers. The limits, the masks and the way from frames to a
+//! message are here.
 //!
 //! A message that lies in one frame in the bytes is made from where it lies. Any other message goes
 //! through an [`Assembler`]. The caller keeps what the decoder does not take: the beginning of a

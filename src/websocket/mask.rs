@@ -5,8 +5,8 @@ pub(crate) fn rotated(mask: [u8; 4], bytes: usize) -> [u8; 4] {
     u32::from_le_bytes(mask).rotate_right(8 * (bytes % 4) as u32).to_le_bytes()
 }
 
-/// Takes the mask off a payload where it lies, 16 bytes at a time; returns whether
-/// it is ASCII, and so needs no other look to be UTF-8.
+/// Takes the mask off a payload where it lies, 16 bytes at a time; returns whether it is ASCII, and so
+/// needs no other look to be UTF-8.
 pub(crate) fn unmask(payload: &mut [u8], [a, b, c, d]: [u8; 4]) -> bool {
     let keys = [a, b, c, d, a, b, c, d, a, b, c, d, a, b, c, d];
     let wide = u128::from_ne_bytes(keys);

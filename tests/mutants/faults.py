@@ -562,8 +562,8 @@ FAULTS = [
     Fault(
         "history: no event follows a gap, and it is not told",
         "queue_cursor.rs::skip_to",
-        "wake(waker);",
-        "drop(waker);",
+        "wake_task(state);",
+        "drop(state);",
         "hub/tests/cursors.rs",
     ),
     Fault(

@@ -153,8 +153,8 @@ impl Access {
     }
 }
 
-/// Whether a page asks that is not of the origin that it asks. Origins and hosts are compared as
-/// browsers write them.
+/// Whether the request is that of a page of another origin. Origins and hosts are compared as browsers
+/// write them.
 fn is_foreign_page(request: &Request<()>) -> bool {
     let headers = request.headers();
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());

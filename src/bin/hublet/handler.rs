@@ -126,7 +126,7 @@ impl Handler for Relay {
             // The admin token has no end.
             return pending().await;
         }
-        // A token that has just ended has no pass any more.
+        // A token that has just ended grants nothing.
         if let Ok(grant) = self.grant(request) {
             self.clock.end_of(grant.until).await;
         }
@@ -274,7 +274,7 @@ fn try_publish(client: &Client, room: &str, echo: bool, message: Message) -> Res
     if echo { client.hub().try_publish(room, message) } else { client.try_publish(room, message) }
 }
 
-/// Waits for a place in the inbox, with the message that had none.
+/// Publishes a message that the inbox had no room for, once it has.
 async fn publish(
     client: &Client,
     room: &str,

@@ -178,17 +178,18 @@ fn is_number(text: &str) -> bool {
 
 /// Reads an escape after its `\u`, and the second one of a surrogate pair (RFC 8259 section 7).
 fn unicode(characters: &mut std::str::Chars<'_>) -> Option<char> {
-    let mut unit =
-        || (0..4).try_fold(0, |unit, _| Some(unit * 16 + characters.next()?.to_digit(16)?));
-    let first = unit()?;
+    let first = code_unit(characters)?;
     if !(0xd800..0xdc00).contains(&first) {
         return char::from_u32(first);
     }
     if (characters.next()?, characters.next()?) != ('\\', 'u') {
         return None;
     }
-    let second =
-        (0..4).try_fold(0, |unit, _| Some(unit * 16 + characters.next()?.to_digit(16)?))?;
-    let low = second.checked_sub(0xdc00).filter(|low| *low < 0x400)?;
+    let low = code_unit(characters)?.checked_sub(0xdc00).filter(|low| *low < 0x400)?;
     char::from_u32(0x10000 + ((first - 0xd800) << 10) + low)
+}
+
+/// Reads the four digits of an escape.
+fn code_unit(characters: &mut std::str::Chars<'_>) -> Option<u32> {
+    (0..4).try_fold(0, |unit, _| Some(unit * 16 + characters.next()?.to_digit(16)?))
 }

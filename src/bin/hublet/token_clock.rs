@@ -89,7 +89,7 @@ impl TokenClock {
         }
         loop {
             let earlier = self.earlier.listen();
-            let (over, wait) = self.take_over(time());
+            let (over, wait) = self.take_expired(time());
             for client in over {
                 let expired = Disconnect::new(1008, "token expired");
                 // It may have left in this moment.
@@ -104,7 +104,7 @@ impl TokenClock {
 
     /// Takes out the clients with a token that is over. Returns them, and how long to wait before
     /// the next look, unless there is nothing to wait for.
-    fn take_over(&self, now: Duration) -> (Vec<ClientId>, Option<Duration>) {
+    fn take_expired(&self, now: Duration) -> (Vec<ClientId>, Option<Duration>) {
         let ends = &mut *self.ends();
         let left = |end| Duration::from_secs(end).saturating_sub(now);
         let mut over = Vec::new();
@@ -196,7 +196,7 @@ mod tests {
     fn the_next_look_is_soon_and_the_end_is_exact() {
         with_clock(async |_, [ada, bob], clock| {
             let (ada, bob) = (ada.client().id(), bob.client().id());
-            let look = |millis| clock.take_over(Duration::from_millis(millis));
+            let look = |millis| clock.take_expired(Duration::from_millis(millis));
             assert_eq!(look(0), (vec![], Some(LOOK)));
             assert_eq!(look(999_500), (vec![], Some(Duration::from_millis(500))));
             assert_eq!(look(1_000_000), (vec![ada], Some(LOOK)));
