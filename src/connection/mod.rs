@@ -15,5 +15,6 @@ pub(crate) mod refuse;
 pub(crate) mod registration;
 pub(crate) mod relay;
 pub(crate) mod request_body;
+pub(crate) mod respond;
 pub(crate) mod shared_handler;
 pub(crate) mod timeouts;

@@ -6,7 +6,7 @@ use crate::disconnect::Disconnect;
 use crate::hub::ack::Ack;
 use crate::hub::client_id::{ClientId, Member, Refusal, Target};
 use crate::hub::cursor::Reading;
-use crate::hub::event::EventQueue;
+use crate::hub::event_queue::EventQueue;
 use crate::hub::holding::{Roster, Standing, WaitsFor};
 use crate::hub::link_event::LinkEvent;
 use crate::hub::queue::Queue;

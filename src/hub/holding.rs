@@ -13,8 +13,8 @@ use atomic_waker::AtomicWaker;
 use event_listener::Event;
 
 use crate::hub::client_id::ClientId;
-use crate::hub::queue_outcome::Clean;
 use crate::hub::state;
+use crate::message::Encoding;
 use crate::peer::Peer;
 
 /// What keeps a socket open. The hub does not know its type.
@@ -80,6 +80,18 @@ pub(crate) enum WaitsFor {
     Any,
     /// Nothing: time is over.
     Nothing,
+}
+
+/// What is known of a client that another process may take over.
+#[derive(Debug)]
+pub(crate) struct Clean {
+    /// Messages that it has missed to the overflow policy.
+    pub(crate) missed: u64,
+    pub(crate) encoding: Encoding,
+    /// Whether it gets its messages with labels.
+    pub(crate) has_labels: bool,
+    /// Its cursor in a room.
+    pub(crate) cursor: Option<state::Cursor>,
 }
 
 /// A client that another process takes over, as the registry has it.

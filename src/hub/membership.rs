@@ -1,8 +1,8 @@
-//! What the program does with its clients: rooms, and the end.
+//! What the program does with its clients and rooms: it moves, lists and ends them.
 
 use crate::disconnect::Disconnect;
 use crate::error::{Error, Kind};
-use crate::hub::client_id::{ClientId, Member, Refusal, Target};
+use crate::hub::client_id::{ClientId, Member, Refusal, RoomInfo, Target};
 use crate::hub::command::Command;
 use crate::hub::handle::Hub;
 use crate::hub::reply::Reply;
@@ -192,5 +192,35 @@ impl Hub {
     pub async fn presence(&self, room: &str) -> Result<Vec<Member>, Error> {
         let of = Target::Room(room.into());
         self.request(|reply| Command::Members { of, reply }).await
+    }
+
+    /// Lists the rooms, in the order of their names, each with the number of its members.
+    ///
+    /// The list is as long as there are rooms; [`stats`](Self::stats) counts them for nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_closed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Hub};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let _ada = hub.subscribe(Admission::user("ada").room("news").room("lobby")).await?;
+    /// let _bob = hub.subscribe(Admission::user("bob").room("news")).await?;
+    /// let rooms = hub.rooms().await?;
+    /// assert_eq!((&*rooms[0].name, rooms[0].members), ("lobby", 1));
+    /// assert_eq!((&*rooms[1].name, rooms[1].members), ("news", 2));
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    pub async fn rooms(&self) -> Result<Vec<RoomInfo>, Error> {
+        // A name of no bytes comes before every room.
+        let (after, limit) = (String::new(), usize::MAX);
+        let rooms = self.request(|reply| Command::ListRooms { after, limit, reply }).await?;
+        Ok(rooms.into_iter().map(|(name, members)| RoomInfo { name, members }).collect())
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod detached;
 pub(crate) mod direct_writer;
 pub(crate) mod entry;
 pub(crate) mod event;
+pub(crate) mod event_queue;
 pub(crate) mod eviction;
 pub(crate) mod extras;
 pub(crate) mod follower;

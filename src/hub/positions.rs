@@ -1,6 +1,28 @@
-//! The positions of messages that wait.
+//! The positions of messages that wait, or are about to.
 
 use std::collections::VecDeque;
+
+/// The positions of a batch, for a client that is told them.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Numbering {
+    /// It is not told.
+    Off,
+    /// The messages have none.
+    None,
+    /// They begin behind this one.
+    Behind(u64),
+}
+
+impl Numbering {
+    /// The position of the message at `index`.
+    pub(super) fn at(self, index: usize) -> Option<u64> {
+        match self {
+            Self::Off => None,
+            Self::None => Some(0),
+            Self::Behind(position) => Some(position + index as u64 + 1),
+        }
+    }
+}
 
 /// The position of each message of a backlog, or 0 for one that has none: it was not for the room
 /// whose messages the client counts. Consecutive positions take one span together.

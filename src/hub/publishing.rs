@@ -267,6 +267,32 @@ impl Hub {
         self.publish_counted(Publish::by_hub(Target::User(user.into()), message.into())).await
     }
 
+    /// Sends a message to every client of a user if the inbox has room now.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_publish`](Self::try_publish). A user without a client is no error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hublet::{Admission, Config, Hub, Message};
+    /// # smol::block_on(async {
+    /// # let (hub, manager) = Hub::new(Config::default())?;
+    /// # smol::spawn(manager).detach();
+    /// let mut phone = hub.subscribe(Admission::user("ada")).await?;
+    /// hub.try_send_to_user("ada", "hello")?;
+    /// assert_eq!(phone.next().await.expect("connected"), Message::from("hello"));
+    ///
+    /// // A name that no user can have is refused.
+    /// assert!(hub.try_send_to_user("", "hello").expect_err("no name").is_name());
+    /// # Ok::<_, hublet::Error>(())
+    /// # }).expect("it works");
+    /// ```
+    pub fn try_send_to_user(&self, user: &str, message: impl Into<Message>) -> Result<(), Error> {
+        self.publish_now(Publish::by_hub(Target::User(user.into()), message.into()))
+    }
+
     /// Publishes a message; returns how many took it.
     pub(crate) async fn publish_counted(&self, publish: Publish) -> Result<usize, Error> {
         let is_direct = matches!(publish.target, Target::Client(_));

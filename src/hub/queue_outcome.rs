@@ -4,8 +4,6 @@ use std::task::Waker;
 
 use crate::hub::client_id::ClientId;
 use crate::hub::queue_state::Phase;
-use crate::hub::state;
-use crate::message::Encoding;
 
 /// What became of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,28 +28,6 @@ pub(super) enum Written {
     Failed(Option<Waker>),
 }
 
-/// The positions of a batch, for a client that is told them.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Numbering {
-    /// It is not told.
-    Off,
-    /// The messages have none.
-    None,
-    /// They begin behind this one.
-    Behind(u64),
-}
-
-impl Numbering {
-    /// The position of the message at `index`.
-    pub(super) fn at(self, index: usize) -> Option<u64> {
-        match self {
-            Self::Off => None,
-            Self::None => Some(0),
-            Self::Behind(position) => Some(position + index as u64 + 1),
-        }
-    }
-}
-
 /// What one drain found and left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Drained {
@@ -67,16 +43,4 @@ pub(crate) struct Drained {
     pub(crate) position: Option<u64>,
     /// Whether the client has not been told whole of a gap before that.
     pub(crate) has_gap: bool,
-}
-
-/// What is known of a client that another process may take over.
-#[derive(Debug)]
-pub(crate) struct Clean {
-    /// Messages that it has missed to the overflow policy.
-    pub(crate) missed: u64,
-    pub(crate) encoding: Encoding,
-    /// Whether it gets its messages with labels.
-    pub(crate) has_labels: bool,
-    /// Its cursor in a room.
-    pub(crate) cursor: Option<state::Cursor>,
 }

@@ -7,13 +7,10 @@ use crate::hub::batch::{Audience, BATCH_MAX, Batch, JoinedFrames};
 use crate::hub::client_id::ClientId;
 use crate::hub::cursor::{Cursor, Reader, Reading};
 use crate::hub::registry::Registry;
-use crate::hub::room::Room;
+use crate::hub::room::{POSITION_MAX, Room};
 use crate::hub::since::{Begin, History, Missed, Since};
 use crate::message::Encoding;
 use crate::stats::{DeliveryCount, add};
-
-/// No count of a room comes so far: it begins below 2^52.
-const POSITION_MAX: u64 = 1 << 53;
 
 impl Registry {
     /// Gives a client that needs one its cursor in its room; returns where it begins, if it is told of

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::disconnect::Disconnect;
 use crate::hub::client_id::ClientId;
 use crate::hub::entry::{Entry, Membership, event_of};
-use crate::hub::event::{EventQueue, HubEventKind};
+use crate::hub::event::HubEventKind;
+use crate::hub::event_queue::EventQueue;
 use crate::hub::registry::Registry;
 
 impl Registry {

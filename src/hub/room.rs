@@ -33,10 +33,16 @@ struct Kept {
     last_member: u64,
 }
 
-/// A position that no earlier life of a room is likely to have had, at least 1 and below 2^52:
-/// exact in a number of JavaScript, with room for as many messages again.
+/// Lives of a room begin below it.
+const BEGIN_MAX: u64 = 1 << 52;
+
+/// The highest position: it is exact in a number of JavaScript, and a life that begins as late as it
+/// may has room for as many messages again.
+pub(crate) const POSITION_MAX: u64 = 2 * BEGIN_MAX;
+
+/// A position that no earlier life of a room is likely to have had.
 pub(crate) fn any_position() -> u64 {
-    fastrand::u64(1..1 << 52)
+    fastrand::u64(1..BEGIN_MAX)
 }
 
 impl Room {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::hub::client_id::ClientId;
-use crate::hub::event::{EventReaders, HubEventKind};
+use crate::hub::event::HubEventKind;
+use crate::hub::event_queue::EventReaders;
 use crate::hub::history_config::HistoryConfig;
 use crate::hub::room::Room;
 use crate::hub::sizing::NAME;

@@ -15,6 +15,7 @@
 
 use std::str::SplitTerminator;
 
+use crate::hub::room::POSITION_MAX;
 use crate::hub::state::{Client, Connection, Cursor, Kept, Room, State};
 use crate::hub::state_fields::{
     Fields, Words, begin, digits, escape, field, id, id_of, list, number, push, text_field,
@@ -35,10 +36,6 @@ const CONNECTIONS_MAX: usize = 1 << 20;
 
 /// Rooms at most, and messages that they keep: far more than fit into memory.
 const ROOMS_MAX: usize = 1 << 24;
-
-/// The highest position: that of a room that began at the highest one, with room for as many messages
-/// again.
-const POSITION_MAX: u64 = 1 << 53;
 
 /// The latest time on the clock of the rooms, in nanoseconds: more than a century.
 const UPTIME_MAX: u64 = 1 << 62;

@@ -8,6 +8,7 @@ pub(crate) mod followers;
 pub(crate) mod in_flight;
 pub(crate) mod incoming;
 pub(crate) mod presence;
+pub(crate) mod refusals;
 pub(crate) mod resp;
 pub(crate) mod rooms;
 pub(crate) mod script;

@@ -4,6 +4,7 @@
 use sha1::{Digest as _, Sha1};
 
 use crate::hub::history_config::HistoryConfig;
+use crate::hub::room::any_position;
 use crate::hub::topic::Topic;
 use crate::message::Message;
 use crate::redis::envelope::{Envelope, HEADER, Names};
@@ -154,7 +155,7 @@ impl Script {
         resp::argument(out, &[&log]);
         // The script does not distinguish a publisher from a member.
         let age = self.age().filter(|_| begins).unwrap_or(0);
-        let begin = if begins { fastrand::u64(1..1 << 52).to_string() } else { String::new() };
+        let begin = if begins { any_position().to_string() } else { String::new() };
         for argument in [begin, age.to_string(), kept.to_string()] {
             resp::argument(out, &[argument.as_bytes()]);
         }

@@ -21,7 +21,8 @@ use crate::http1::head::Head;
 use crate::http1::response::{Response, request_timeout};
 use crate::http1::stream::{Failure, HttpStream};
 use crate::http1::url::query_of;
-use crate::hub::event::{HubEvent, HubEventKind, RoomFilter};
+use crate::hub::event::{HubEvent, HubEventKind};
+use crate::hub::event_queue::RoomFilter;
 use crate::hub::handle::Hub;
 use crate::json;
 use crate::net::stream::Transport;
@@ -29,9 +30,10 @@ use crate::peer::Peer;
 use crate::serve::exchange::Exchange;
 use crate::serve::hub_events::{HubEvents, events_max, read};
 use crate::serve::long_request::HEAD_CHARGE;
-use crate::sse::connection::{self, EventFormat, close};
+use crate::sse::connection::{self, close};
 use crate::sse::discarded::Discarded;
 use crate::sse::encoder::Encoder;
+use crate::sse::events_query::EventFormat;
 use crate::stats::add;
 
 /// Bytes of events that are written at once, about.

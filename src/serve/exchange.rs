@@ -3,7 +3,7 @@
 use crate::http1::origin::AllowOrigin;
 use crate::http1::slot::Slot;
 use crate::peer::Peer;
-use crate::sse::connection::EventsQuery;
+use crate::sse::events_query::EventsQuery;
 use crate::stats::Requested;
 
 /// What is known of a request so far.

@@ -13,10 +13,11 @@ use http::{Method, StatusCode};
 
 use crate::connection::handler::Handler;
 use crate::connection::hooks::run_request_hook;
-use crate::connection::refuse::{LastResponse, count_refusal, write_response};
+use crate::connection::refuse::count_refusal;
 use crate::connection::registration::{
     Admitted, ClientKind, Registering, register, registration_timeout,
 };
+use crate::connection::respond::{LastResponse, write_response};
 use crate::error::{Error, Kind};
 use crate::http1::client_address::client_address;
 use crate::http1::head::{Framing, HEAD_READ_BYTES, Head};
@@ -39,7 +40,8 @@ use crate::serve::post_rate::admit_post;
 use crate::serve::publish::publish;
 use crate::serve::routes::{Route, route};
 use crate::serve::{acts, endpoint, kept, metrics, rooms};
-use crate::sse::connection::{self, EventsQuery};
+use crate::sse::connection;
+use crate::sse::events_query::EventsQuery;
 use crate::stats::{RefusalReason, Requested, add};
 use crate::websocket::extension::Agreement;
 use crate::websocket::upgrade::{AcceptKey, PendingUpgrade, accept_key, check_protocol};

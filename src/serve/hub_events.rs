@@ -12,7 +12,8 @@ use crate::connection::registration::event_reader_permit;
 use crate::error::{Error, Kind};
 use crate::http1::response::{Response, draining};
 use crate::hub::command::Command;
-use crate::hub::event::{EventQueue, HubEvent, RoomFilter};
+use crate::hub::event::HubEvent;
+use crate::hub::event_queue::{EventQueue, RoomFilter};
 use crate::hub::handle::Hub;
 use crate::limits::admission::EventReaderPermit;
 

@@ -35,7 +35,8 @@ use crate::net::tls::stream::Stream;
 use crate::peer::Peer;
 use crate::serve::accept::connect;
 use crate::serve::spawn::Spawn;
-use crate::sse::connection::{EventFormat, resume as resume_events};
+use crate::sse::connection::resume as resume_events;
+use crate::sse::events_query::EventFormat;
 use crate::websocket::run::resume as resume_websocket;
 
 /// The highest slot of a client: no process has more descriptors.

@@ -8,7 +8,8 @@ use futures_lite::future::yield_now;
 
 use crate::connection::registration::event_reader_permit;
 use crate::hub::client_id::ClientId;
-use crate::hub::event::{HubEvent, HubEventKind, RoomFilter};
+use crate::hub::event::{HubEvent, HubEventKind};
+use crate::hub::event_queue::RoomFilter;
 use crate::hub::handle::Hub;
 use crate::serve::hub_events::read;
 use crate::sim::executor::Executor;

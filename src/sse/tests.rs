@@ -18,7 +18,8 @@ use crate::hub::handle::Hub;
 use crate::memory::budget::AGING_TICK;
 use crate::message::Message;
 use crate::sim::network::{Line, Socket};
-use crate::sse::connection::{EventsQuery, response, run};
+use crate::sse::connection::{response, run};
+use crate::sse::events_query::EventsQuery;
 use crate::time::virtual_time::{VirtualTime, now};
 
 const EVENTS: ClientKind = ClientKind::Events { ends: false };

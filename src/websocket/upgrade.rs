@@ -10,8 +10,9 @@ use http::{HeaderMap, Request, StatusCode, Version, header};
 use sha1::{Digest as _, Sha1};
 
 use crate::config::Config;
-use crate::connection::refuse::{LastResponse, count_refusal};
+use crate::connection::refuse::count_refusal;
 use crate::connection::registration::{Admitted, Registering, registration_timeout};
+use crate::connection::respond::LastResponse;
 use crate::error::Error;
 use crate::http1::cors::with_cors;
 use crate::http1::fields::{has_token, tokens};

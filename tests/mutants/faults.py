@@ -243,7 +243,7 @@ FAULTS = [
     ),
     Fault(
         "events: a reader that is behind is not told of the gap",
-        "event.rs::EventQueue::push",
+        "event_queue.rs::EventQueue::push",
         "state.missed += 1;",
         "",
     ),
@@ -991,7 +991,7 @@ FAULTS = [
     ),
     Fault(
         "a response that its peer still reads is cut off",
-        "refuse.rs::write_response",
+        "respond.rs::write_response",
         "patience.renew();",
         "",
         "serve/tests.rs",
@@ -1012,7 +1012,7 @@ FAULTS = [
     ),
     Fault(
         "a response is destroyed while its peer still reads it",
-        "refuse.rs::reading_time",
+        "respond.rs::reading_time",
         "Duration::from_millis(500) * (len.min(LEN_MAX) / 1024) as u32",
         "let _ = len.min(LEN_MAX); Duration::ZERO",
         "serve/tests.rs",
@@ -1515,7 +1515,7 @@ FAULTS = [
     ),
     Fault(
         "a heartbeat of events ends with the blank line that parsers make an event of",
-        "sse/connection.rs::text",
+        "events_query.rs::text",
         'Self::Comment => ":\\n".into(),',
         'Self::Comment => ":\\n\\n".into(),',
         "sse/tests.rs",
