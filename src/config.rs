@@ -327,6 +327,14 @@ impl Config {
     /// Default of [`drain`](Self#structfield.drain): 5 s.
     pub const DRAIN: Duration = Duration::from_secs(5);
 
+    /// The shortest interval of [`Admission::every`](crate::Admission::every): 100 ms, three ticks of the
+    /// hub's timers.
+    pub const EVERY_MIN: Duration = Duration::from_millis(100);
+
+    /// The longest interval of [`Admission::every`](crate::Admission::every): an hour, for which the hub
+    /// keeps one message for the client.
+    pub const EVERY_MAX: Duration = Duration::from_secs(60 * 60);
+
     /// The largest limit that is allowed: 2^30. It keeps sums of limits within 32 bits.
     pub const LIMIT_MAX: usize = MESSAGES_MAX;
     /// The longest timeout that is allowed: a day. The hub rounds the timeouts of peers up, by at

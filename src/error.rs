@@ -216,7 +216,7 @@ impl fmt::Display for Error {
                 "the name of a room or a user has 1 to 128 bytes and no control characters",
             ),
             Kind::OneRoom => f.write_str(
-                "the client came with `since`, and hears the messages of its one room only",
+                "the client came with `since` or `every`, and hears the messages of its one room only",
             ),
             Kind::Refused(status, sentence) => {
                 write!(f, "request refused with {}: {sentence}", status.as_u16())

@@ -201,6 +201,7 @@ pub use error::Error;
 pub use history_rule::HistoryRule;
 pub use http;
 pub use http1::origin::is_local;
+pub use http1::requested_every::every_of;
 pub use http1::requested_rooms::RequestedRooms;
 pub use http1::url::{query_of, room_of};
 pub use hub::ack::Acknowledged;

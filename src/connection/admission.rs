@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::frame::FRAME_HEADER_MAX;
@@ -44,6 +45,8 @@ pub(crate) struct Terms {
     queue_bytes: Option<usize>,
     overflow: Option<Overflow>,
     pub(crate) max_message: Option<usize>,
+    /// The interval of a client that hears the newest message of its room only.
+    pub(crate) every: Option<Duration>,
 }
 
 impl Terms {
@@ -396,6 +399,66 @@ impl Admission {
     #[must_use]
     pub fn max_message(mut self, bytes: usize) -> Self {
         self.terms().max_message = Some(bytes);
+        self
+    }
+
+    /// Has the client hear the newest message of its room only, at most one an interval.
+    ///
+    /// The first message goes at once, and so does each that comes when the last one was sent longer
+    /// ago. Another one waits until the interval is over, and a newer one takes its place: the newest
+    /// always goes in the end, also ahead of the client's own end. The interval is 100 ms
+    /// ([`Config::EVERY_MIN`](crate::Config::EVERY_MIN)) at least and an hour
+    /// ([`Config::EVERY_MAX`](crate::Config::EVERY_MAX)) at most; a
+    /// value outside counts as the nearest of these.
+    ///
+    /// A message to all clients counts as one of the room. One to the client or to its user goes at
+    /// once, ahead of what waits. A message that was left out counts as dropped in
+    /// [`Stats`](crate::Stats), and as lost for
+    /// [`Hub::publish_acked`](crate::Hub::publish_acked). A stream of events is told how many those were
+    /// in an event `gap`.
+    ///
+    /// The client must be in one room, without a prefix and labels, and a WebSocket must not have
+    /// [`since`](Self::since): else the hub answers 500, since the hook is wrong. It stays in that room: a
+    /// later [`join`](crate::Hub::join) or [`leave`](crate::Hub::leave) fails with
+    /// [`Error::is_one_room`](crate::Error::is_one_room). A
+    /// [`Subscription`](crate::Subscription) takes its messages when it likes, so this is not for it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use hublet::http::{Request, StatusCode};
+    /// use hublet::{Admission, Client, Disconnect, Handler, Message, Peer, every_of};
+    ///
+    /// /// Shows the state to displays, each as often as it asks for, or twice a second.
+    /// struct Displays;
+    /// impl Handler for Displays {
+    ///     async fn on_upgrade(
+    ///         &self,
+    ///         request: &Request<()>,
+    ///         _: &Peer,
+    ///     ) -> Result<Admission, StatusCode> {
+    ///         let every = every_of(request.uri()).map_err(|_| StatusCode::BAD_REQUEST)?;
+    ///         let every = every.unwrap_or(Duration::from_millis(500));
+    ///         Ok(Admission::anonymous().room("state").every(every))
+    ///     }
+    ///     async fn on_message(&self, _: &Client, _: Message) -> Result<(), Disconnect> {
+    ///         Err(Disconnect::POLICY)
+    ///     }
+    /// }
+    /// # let admit = |uri: &str| {
+    /// #     let request = Request::get(uri).body(()).expect("well-formed");
+    /// #     smol::block_on(Displays.on_upgrade(&request, &Peer::unknown()))
+    /// # };
+    /// # assert!(admit("/ws").is_ok() && admit("/ws?every=2s").is_ok());
+    /// # assert_eq!(admit("/ws?every=never").err(), Some(StatusCode::BAD_REQUEST));
+    /// ```
+    #[doc(alias = "conflate")]
+    #[doc(alias = "throttle")]
+    #[must_use]
+    pub fn every(mut self, interval: Duration) -> Self {
+        self.terms().every = Some(interval.clamp(Config::EVERY_MIN, Config::EVERY_MAX));
         self
     }
 

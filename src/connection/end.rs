@@ -157,7 +157,12 @@ fn poll_write_out<'a, C: Ending<'a>>(connection: &mut C, cx: &mut Context<'_>) -
             return Poll::Ready(drained.phase);
         }
         let (hub, _, outgoing) = connection.parts();
-        match ready!(outgoing.timeouts.poll(cx, &hub.shared().config, Some(ReadPause::End), None)) {
+        match ready!(outgoing.timeouts.poll(
+            cx,
+            &hub.shared().config,
+            Some(ReadPause::End),
+            (None, None)
+        )) {
             Due::WriteTimeout => outgoing.queue().evict(),
             // A peer that is being told of its end is not pinged.
             _ => outgoing.timeouts.heard(),

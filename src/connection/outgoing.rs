@@ -113,6 +113,19 @@ impl<'a> Outgoing<'a> {
         let has_failed = matches!(encoder.poll_rest(cx, &mut output), Poll::Ready(Err(_)));
         let mut drained = queue
             .poll_drain(cx, WRITE_BUDGET, |cx, unsent| encoder.poll_write(cx, unsent, &mut output));
+        while let Some(due) = drained.due {
+            let now = self.timeouts.elapsed();
+            // With the client the message goes along, or goes out ahead of its end.
+            let is_held = self.registered.is_held();
+            if drained.phase != Phase::Closing && (is_held || now < due) {
+                drained.due = drained.due.filter(|_| !is_held);
+                break;
+            }
+            queue.release(now);
+            drained = queue.poll_drain(cx, WRITE_BUDGET, |cx, unsent| {
+                encoder.poll_write(cx, unsent, &mut output)
+            });
+        }
         drained.wrote = output.wrote;
         if let Some(id) = drained.request {
             self.registered.request_more(id);

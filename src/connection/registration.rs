@@ -39,6 +39,11 @@ pub(crate) struct Registered {
 }
 
 impl Registered {
+    /// Whether the hub stands still for another process.
+    pub(crate) fn is_held(&self) -> bool {
+        self.hub.shared().holding.is_held()
+    }
+
     /// Has the manager hand the client more of what its room keeps.
     pub(crate) fn request_more(&self, id: ClientId) {
         self.hub.request_more(id);
@@ -202,6 +207,14 @@ pub(crate) fn register(
     }
     if let Some(terms) = &terms {
         set_terms(hub, &queue, terms);
+        if let Some(every) = terms.every.filter(|_| kind != ClientKind::Subscription) {
+            if reading.reader == Reader::Counting {
+                return Err(internal_error(
+                    "on_upgrade chose since and every for a WebSocket, which counts every message",
+                ));
+            }
+            queue.conflate(every, hub.shared().timers.elapsed());
+        }
     }
     let max_message = max_message(terms.as_deref());
     // From here on, dropping this reports the departure to the manager.
@@ -300,9 +313,9 @@ impl Future for Registering<'_> {
                 let max_message = self.max_message;
                 Ok(Admitted { registered, client, begin, inflates: false, rate, max_message })
             }
-            (Ok(Err(Refusal::OneRoom)), _) => {
-                Err(internal_error("on_upgrade chose since for a client that is not in one room"))
-            }
+            (Ok(Err(Refusal::OneRoom)), _) => Err(internal_error(
+                "on_upgrade chose since or every for a client that is not in one room",
+            )),
             (Ok(Err(Refusal::Away)), _) => Err(away()),
             (Ok(Err(Refusal::Rooms)), _) => Err(unavailable("too many rooms exist")),
             (Ok(Err(Refusal::Prefixes)), _) => Err(unavailable("too many prefixes exist")),

@@ -9,6 +9,7 @@ use crate::connection::admission::Admission;
 use crate::connection::handler::Handler;
 use crate::disconnect::Disconnect;
 use crate::error::Error;
+use crate::http1::requested_every::every_of;
 use crate::http1::requested_rooms::RequestedRooms;
 use crate::http1::url::query_of;
 use crate::hub::client::Client;
@@ -27,6 +28,8 @@ use crate::peer::Peer;
 ///   One without a label closes the client with 1007, one for another room with 1008.
 /// - With `?since=` a WebSocket counts the messages of its room, its own too, and begins where that
 ///   says: [`Admission::since`].
+/// - With `?every=2s` a client hears the newest message of its room only, at most so often:
+///   [`Admission::every`].
 /// - With `?probe=1` an empty binary message is a question: the hub answers the client alone, with
 ///   an empty binary message. The client module `hublet.js` asks like this.
 /// - Every client is admitted, and if [`Config::http`](crate::Config#structfield.http) is on every
@@ -163,8 +166,9 @@ impl Handler for Relay {
     ///
     /// # Errors
     ///
-    /// 400 if `echo` or `probe` is neither 0 nor 1, a `room` is not allowed ([`RequestedRooms::of`]), or a
-    /// WebSocket's `since` says nothing or comes with `echo=0` or `every`.
+    /// 400 if `echo` or `probe` is neither 0 nor 1, a `room` or `every` is not allowed
+    /// ([`RequestedRooms::of`], [`every_of`]), or a WebSocket's `since` says nothing or comes with `echo=0`
+    /// or `every`.
     async fn on_upgrade(&self, request: &Request<()>, _: &Peer) -> Result<Admission, StatusCode> {
         let requested = RequestedRooms::of(request.uri()).map_err(|_| StatusCode::BAD_REQUEST)?;
         let echo = switch(request, "echo")?.unwrap_or(self.echo);
@@ -180,6 +184,10 @@ impl Handler for Relay {
         } else {
             admission.extension(state)
         };
+        let admission = match every_of(request.uri()).map_err(|_| StatusCode::BAD_REQUEST)? {
+            Some(every) => admission.every(every),
+            None => admission,
+        };
         Ok(match since(request)? {
             Some(since) => admission.since(since),
             None => admission,
@@ -194,7 +202,8 @@ impl Handler for Relay {
         // Of the reasons for 400 in this handler one sentence is enough.
         (status == StatusCode::BAD_REQUEST).then_some(Cow::Borrowed(
             "room is a name, or a prefix with a * behind it, at most 8 times, without one in the path; \
-             echo and probe are 0 or 1; and a WebSocket's since is a position, now or a number of messages such as -3, for one \
+             echo and probe are 0 or 1; every is a time from 100ms to 1h, for one room; \
+             and a WebSocket's since is a position, now or a number of messages such as -3, for one \
              room, without echo=0 and every",
         ))
     }
@@ -302,6 +311,9 @@ mod tests {
             ("/ws/a?since=x", false),
             ("/ws/a?since=0&echo=0", false),
             ("/ws/a?since=0&every=1s", false),
+            ("/ws/a?every=1s", true),
+            ("/sse/a?since=0&every=1s", true),
+            ("/ws/a?every=1", false),
             ("/ws?room=a&room=b&echo=0", true),
             ("/ws?room=a&room=b&since=0", false),
             ("/ws?room=a*&room=*", true),

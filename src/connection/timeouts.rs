@@ -22,6 +22,8 @@ pub(crate) enum Due {
     WriteTimeout,
     /// A message was not finished in time.
     MessageTimeout,
+    /// A message may go that has waited for its time.
+    Message,
 }
 
 /// The times that the timeouts of a connection count from, and one deadline for the earliest.
@@ -100,6 +102,11 @@ impl<'a> Timeouts<'a> {
         }
     }
 
+    /// The time on the clock of the timers.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.deadline.timers().elapsed()
+    }
+
     /// Whether the last drain left something that is not written and flushed.
     pub(crate) fn is_writing(&self) -> bool {
         self.no_progress_since.is_some()
@@ -108,15 +115,19 @@ impl<'a> Timeouts<'a> {
     /// Ready with the timeout that is due. Pending, and woken at the next one, if none is.
     ///
     /// A `pause` suspends the pong and message timeouts. `began` is when the unfinished message began.
+    /// `message` is when a message may go that waits for its time, on the clock of the timers.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         config: &Config,
         pause: Option<ReadPause>,
-        began: Option<Tick>,
+        (began, message): (Option<Tick>, Option<Duration>),
     ) -> Poll<Due> {
         self.last_read_granted &= began.is_some();
-        let (due, verdict) = self.next(config, pause.is_none(), began);
+        let (mut due, mut verdict) = self.next(config, pause.is_none(), began);
+        if let Some(message) = message {
+            (due, verdict) = earlier((due, verdict), (Tick::coming(message), Due::Message));
+        }
         // The caller acts on a timeout by moving its time. Until then it stays due.
         self.deadline.set(due);
         Pin::new(&mut self.deadline).poll(cx).map(|()| verdict)
@@ -173,7 +184,7 @@ mod tests {
         let start = now();
         let mut cx = Context::from_waker(Waker::noop());
         loop {
-            match clock.poll(&mut cx, config(hub), None, began) {
+            match clock.poll(&mut cx, config(hub), None, (began, None)) {
                 Poll::Ready(verdict) => return (verdict, now() - start),
                 Poll::Pending => time.advance(time.until_next().expect("the timer is set")),
             }
@@ -224,6 +235,8 @@ mod tests {
             next(&mut clock, &hub, &time, began),
             (Due::MessageTimeout, Duration::from_secs(1))
         );
-        assert!(clock.poll(&mut cx, config(&hub), Some(ReadPause::Hook), began).is_pending());
+        assert!(
+            clock.poll(&mut cx, config(&hub), Some(ReadPause::Hook), (began, None)).is_pending()
+        );
     }
 }

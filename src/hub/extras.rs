@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::hub::conflation::Conflation;
 use crate::hub::cursor::Cursor;
 use crate::hub::queue_config::QueueConfig;
 
@@ -20,4 +21,6 @@ pub(crate) struct Extras {
     pub(crate) has_labels: bool,
     /// The limits of its queue, if they are not those of all.
     pub(crate) terms: Option<Arc<QueueConfig>>,
+    /// The newest message of its room, for a client that hears one an interval at most.
+    pub(crate) conflation: Option<Box<Conflation>>,
 }

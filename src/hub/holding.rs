@@ -92,6 +92,18 @@ pub(crate) struct Clean {
     pub(crate) has_labels: bool,
     /// Its cursor in a room.
     pub(crate) cursor: Option<state::Cursor>,
+    /// What it has, if it hears the newest message of its room only; the next one may go at that time on
+    /// the clock of the timers.
+    pub(crate) conflation: Option<Box<state::Conflation>>,
+}
+
+impl Clean {
+    /// Messages that the client is still to get, of those that count it as a recipient.
+    pub(crate) fn owed(&self) -> u64 {
+        let unread = self.cursor.as_ref().map_or(0, |cursor| cursor.unread);
+        let waits = self.conflation.as_ref().is_some_and(|own| own.newest.is_some());
+        unread + u64::from(waits)
+    }
 }
 
 /// A client that another process takes over, as the registry has it.

@@ -12,11 +12,13 @@
 use std::io;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use crate::disconnect::Disconnect;
 use crate::hub::backlog::{Backlog, Taken};
 use crate::hub::batch::Batch;
 use crate::hub::client_id::ClientId;
+use crate::hub::conflation::Conflation;
 use crate::hub::cursor::Cursor;
 use crate::hub::direct_writer::DirectWriter;
 use crate::hub::holding::Clean;
@@ -120,7 +122,8 @@ impl Queue {
     }
 
     /// What another process has to know of the client, if that may take it over: it is open, and
-    /// neither a message nor the word of a gap waits here. What it is owed waits in its room.
+    /// neither a message nor the word of a gap waits here, but for a message that waits for its time. What
+    /// else it is owed waits in its room.
     pub(crate) fn clean(&self) -> Option<Clean> {
         let mut state = self.lock();
         if state.phase != Phase::Open || !state.is_empty() {
@@ -132,7 +135,9 @@ impl Queue {
             Some(cursor) if cursor.has_gap || cursor.ends => return None,
             cursor => cursor.map(|cursor| cursor.plain()),
         };
-        Some(Clean { missed, encoding, has_labels, cursor })
+        let plain = |own: &mut Conflation| Box::new(own.plain(Duration::ZERO));
+        let conflation = state.conflation().map(plain);
+        Some(Clean { missed, encoding, has_labels, cursor, conflation })
     }
 
     /// Notes that the client is the embedding program, which has no peer.
@@ -324,7 +329,7 @@ impl Queue {
     }
 
     /// The backlog of the client, which is behind from now on.
-    fn backlog<'a>(&self, state: &'a mut State) -> &'a mut Backlog {
+    pub(super) fn backlog<'a>(&self, state: &'a mut State) -> &'a mut Backlog {
         let encoding = state.encoding;
         let new = || Backlog::new(encoding, self.queue_config.memory.tick());
         state.backlog.get_or_insert_with(new)
@@ -407,7 +412,8 @@ impl Queue {
         let request = if state.extras.is_some() { state.take_request() } else { None };
         let position = state.position();
         let has_gap = position.is_some() && state.cursor().is_some_and(|cursor| cursor.has_gap);
-        Drained { wrote: written > 0, empty, phase, request, position, has_gap }
+        let due = if state.extras.is_some() { state.due() } else { None };
+        Drained { wrote: written > 0, empty, phase, request, position, has_gap, due }
     }
 
     /// Takes the first message that waits, for a client without a stream; `Err` with the reason

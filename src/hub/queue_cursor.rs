@@ -141,6 +141,9 @@ impl Queue {
     ) -> Push {
         let is_open = matches!(state.phase, Phase::Handshaking | Phase::Open);
         let overflow = state.queue_overflow(&self.queue_config);
+        if state.conflates(batch) {
+            return self.push_conflated(state, batch);
+        }
         if state.has_labels() && !batch.is_answer() {
             // Such a client has no cursor.
             let labelled = batch.labelled(&self.queue_config.memory);

@@ -77,6 +77,7 @@ impl Queue {
     /// Marks the connection as gone, counting what waits and `more` as lost.
     pub(super) fn mark_dead(&self, state: &mut State, more: usize) -> Option<Waker> {
         let waiting = state.backlog.as_ref().map_or(0, |backlog| backlog.len());
+        let waiting = waiting + state.drop_newest();
         add(&self.queue_config.counters.messages_lost, (waiting + more) as u64);
         state.give_up(&self.queue_config);
         state.clear();

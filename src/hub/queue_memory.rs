@@ -4,6 +4,7 @@ use crate::disconnect::Disconnect;
 use crate::hub::backlog::Backlog;
 use crate::hub::queue::Queue;
 use crate::hub::queue_state::{Phase, wake_task};
+use crate::message::Message;
 use crate::stats::add;
 
 impl Queue {
@@ -29,6 +30,9 @@ impl Queue {
             Some(backlog) if backlog.since() < tick => shared_bytes(backlog),
             _ => 0,
         };
+        let newest = state.conflation().and_then(|conflation| conflation.newest());
+        let newest = newest.filter(|newest| newest.since < tick);
+        let waiting = waiting + newest.map_or(0, |newest| share_of(&newest.message));
         let own = if state.private_since < tick { state.private_bytes } else { 0 };
         waiting + own as usize
     }
@@ -60,5 +64,10 @@ impl Queue {
 
 /// A client's part of the messages that wait for it.
 fn shared_bytes(backlog: &mut Backlog) -> usize {
-    backlog.iter().map(|message| message.size() / message.holders()).sum()
+    backlog.iter().map(share_of).sum()
+}
+
+/// A client's part of a message.
+fn share_of(message: &Message) -> usize {
+    message.size() / message.holders()
 }

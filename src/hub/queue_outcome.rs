@@ -1,6 +1,7 @@
 //! What becomes of a push, and what a drain finds and leaves.
 
 use std::task::Waker;
+use std::time::Duration;
 
 use crate::hub::client_id::ClientId;
 use crate::hub::queue_state::Phase;
@@ -43,4 +44,7 @@ pub(crate) struct Drained {
     pub(crate) position: Option<u64>,
     /// Whether the client has not been told whole of a gap before that.
     pub(crate) has_gap: bool,
+    /// When the message may go that waits for its time, if one does and nothing else: a time on the clock
+    /// of the timers.
+    pub(crate) due: Option<Duration>,
 }

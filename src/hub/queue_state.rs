@@ -109,10 +109,13 @@ impl State {
         self.extras.as_mut()?.cursor.as_mut()
     }
 
-    /// The position of the last message that a client was handed that is told it.
+    /// The position of the last message that a client was handed that is told it. A message that waits
+    /// for its time is still to be handed to it.
     pub(super) fn position(&self) -> Option<u64> {
-        let cursor = self.extras.as_ref()?.cursor.as_ref()?;
-        (cursor.reader == Reader::Numbered).then(|| cursor.position())
+        let extras = self.extras.as_ref()?;
+        let cursor = extras.cursor.as_ref().filter(|cursor| cursor.reader == Reader::Numbered)?;
+        let newest = extras.conflation.as_ref().and_then(|conflation| conflation.newest());
+        Some(newest.map_or(cursor.position(), |newest| newest.last_position))
     }
 
     /// The client, if it should ask for more: nothing waits here, and messages wait in its room. It
@@ -154,6 +157,7 @@ impl State {
     /// frames, the first of which may be cut.
     pub(super) fn evict(&mut self, queue_config: &QueueConfig, more: usize) {
         let dropped = self.backlog.as_mut().map_or(0, |backlog| backlog.drop_all_but_cut());
+        let dropped = dropped + self.drop_newest();
         self.forget_empty_backlog();
         self.miss((dropped + more) as u64, queue_config);
         self.give_up(queue_config);

@@ -25,15 +25,25 @@ impl Registry {
         let room = self.rooms.get(name)?;
         let keeps = room.keeps_messages();
         let is_plain = reading.reader == Reader::Plain;
-        if is_plain && !(keeps && queue.replays()) {
+        let is_conflated = queue.is_conflated();
+        if is_plain && (is_conflated || !(keeps && queue.replays())) {
             return None;
         }
-        let begin = room.begin(reading.since.unwrap_or(Since::Now));
-        let (position, newest, has_messages) = (begin.position, room.newest(), room.has_messages());
+        let mut begin = room.begin(reading.since.unwrap_or(Since::Now));
+        let (newest, has_messages) = (room.newest(), room.has_messages());
+        add(&self.counters.gaps, u64::from(begin.missed != Missed::Nothing));
+        let mut position = begin.position;
+        if is_conflated && position < newest {
+            // It hears the newest message of those, behind a gap.
+            begin = begin.up_to(newest - 1);
+            let kept = room.after(begin.position).next();
+            kept.into_iter().for_each(|slot| queue.begin_with(&slot.message, begin.position));
+            position = newest;
+            add(&self.counters.recipients, 1);
+        }
         let mut cursor = Cursor::new(Arc::clone(name), reading, position, newest);
         (cursor.keeps, cursor.is_positioned) = (keeps, self.rooms.is_shared() && keeps);
         queue.set_cursor(cursor);
-        add(&self.counters.gaps, u64::from(begin.missed != Missed::Nothing));
         // From now on these messages are for this client too.
         add(&self.counters.recipients, newest - position);
         // What only asks is told a number by a message or by a gap, and comes back with it.

@@ -37,7 +37,11 @@ impl Registry {
         since: u32,
         reading: Reading,
     ) -> Result<Inserted, Refusal> {
-        if reading.since.is_some() && (rooms.len() != 1 || queue.has_labels()) {
+        let is_one_room = rooms.len() == 1 && !queue.has_labels();
+        let is_conflated = queue.is_conflated();
+        if reading.since.is_some() && !is_one_room
+            || is_conflated && !(is_one_room && prefixes.is_empty())
+        {
             return Err(Refusal::OneRoom);
         }
         if self.entries.len() == self.entries.capacity() {
@@ -90,7 +94,7 @@ impl Registry {
         if entry.memberships.len() >= self.rooms_per_client_max {
             return Err(Refusal::RoomsPerClient);
         }
-        if self.counts_one_room(id) {
+        if self.has_one_room(id) {
             return Err(Refusal::OneRoom);
         }
         let (name, index) = if is_prefix {
@@ -109,10 +113,16 @@ impl Registry {
         Ok(())
     }
 
-    /// Whether a client counts the messages of its one room.
-    pub(super) fn counts_one_room(&self, id: ClientId) -> bool {
+    /// Whether a client stays in its one room: it counts the messages of it, or hears the newest one
+    /// only.
+    pub(super) fn has_one_room(&self, id: ClientId) -> bool {
         let counts = |cursor: &mut Cursor| cursor.reader == Reader::Counting;
-        self.get(id).and_then(|entry| entry.queue.with_cursor(counts)) == Some(true)
+        let has_one = |entry: &Entry| {
+            let is_in = !entry.memberships.is_empty();
+            let queue = &entry.queue;
+            is_in && (queue.with_cursor(counts) == Some(true) || queue.is_conflated())
+        };
+        self.get(id).is_some_and(has_one)
     }
 
     /// Takes a client out of a room; not being there is no error.
@@ -128,13 +138,13 @@ impl Registry {
         name: &str,
         is_prefix: bool,
     ) -> Result<(), Refusal> {
-        let counts_one_room = self.counts_one_room(id);
-        if self.rooms.readers.are_any() && !counts_one_room {
+        let has_one_room = self.has_one_room(id);
+        if self.rooms.readers.are_any() && !has_one_room {
             self.notify_leave(id, name, is_prefix);
         }
         let entry = self.get_mut(id).ok_or(Refusal::UnknownClient)?;
         if let Some(at) = entry.memberships.iter().position(|m| m.is(name, is_prefix)) {
-            if counts_one_room {
+            if has_one_room {
                 return Err(Refusal::OneRoom);
             }
             let is_in = |cursor: &mut Cursor| !is_prefix && *cursor.room == *name;

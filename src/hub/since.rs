@@ -136,6 +136,19 @@ pub(crate) struct Begin {
     pub(crate) missed: Missed,
 }
 
+impl Begin {
+    /// Begins at a later position: what lies between is missed too.
+    pub(crate) fn up_to(self, position: u64) -> Self {
+        let more = position - self.position;
+        let missed = match self.missed {
+            Missed::Nothing if more > 0 => Missed::Messages(more),
+            Missed::Messages(missed) => Missed::Messages(missed + more),
+            missed => missed,
+        };
+        Self { position, missed }
+    }
+}
+
 /// Messages that a room keeps, as [`Hub::history`](crate::Hub::history) returns them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

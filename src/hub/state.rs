@@ -1,6 +1,7 @@
 //! What a hub hands to the process that takes it over, as plain data.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use crate::message::Message;
 use crate::peer::Peer;
@@ -80,6 +81,8 @@ pub(crate) struct Client<'a> {
     pub(crate) labels: bool,
     /// Its cursor.
     pub(crate) cursor: Option<Cursor>,
+    /// What it has, if it hears the newest message of its room only.
+    pub(crate) conflation: Option<Box<Conflation>>,
     /// Milliseconds since bytes came from the peer.
     pub(crate) idle: u32,
     /// What the handler has to say of it.
@@ -97,4 +100,24 @@ pub(crate) struct Cursor {
     pub(crate) position: u64,
     /// How many of the messages behind it are for this client.
     pub(crate) unread: u64,
+}
+
+/// How often a client hears the newest message of its room.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Conflation {
+    pub(crate) interval: Duration,
+    /// In how long the next message may go.
+    pub(crate) next: Duration,
+    /// The message that waits for that.
+    pub(crate) newest: Option<Newest>,
+}
+
+/// A message that waits for its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Newest {
+    pub(crate) message: Message,
+    /// Its position, for a client that is told positions; 0 if it has none.
+    pub(crate) position: Option<u64>,
+    /// The position that the client was told last.
+    pub(crate) last_position: u64,
 }

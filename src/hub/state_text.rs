@@ -14,9 +14,11 @@
 //! and refuses any other, so that nothing is lost unseen.
 
 use std::str::SplitTerminator;
+use std::time::Duration;
 
+use crate::config::Config;
 use crate::hub::room::POSITION_MAX;
-use crate::hub::state::{Client, Connection, Cursor, Kept, Room, State};
+use crate::hub::state::{Client, Conflation, Connection, Cursor, Kept, Newest, Room, State};
 use crate::hub::state_fields::{
     Fields, Words, begin, digits, escape, field, id, id_of, list, number, push, text_field,
     unescape,
@@ -25,11 +27,11 @@ use crate::message::Message;
 use crate::peer::Peer;
 
 /// The version of the text. It grows with every field that an older reader would refuse.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// The oldest version that is read: the one before this one, of which a field that is missing has its
 /// default.
-pub(crate) const VERSION_MIN: u32 = 1;
+pub(crate) const VERSION_MIN: u32 = 2;
 
 /// Connections at most: no process has more descriptors.
 const CONNECTIONS_MAX: usize = 1 << 20;
@@ -190,15 +192,7 @@ impl Room {
                 begin(text, "from");
                 id(text, except);
             }
-            match message.as_text() {
-                Some(payload) => text_field(text, "body", payload),
-                // Each byte as the character of its number.
-                None => {
-                    let payload: String =
-                        message.as_bytes().iter().copied().map(char::from).collect();
-                    text_field(text, "body", &payload);
-                }
-            }
+            write_body(text, message);
             text.push(b'\n');
         }
     }
@@ -223,14 +217,70 @@ impl Kept {
             Some(id) => Some(id_of(id)?),
             None => None,
         };
-        let body = fields.text("body")?;
-        let message = if is_text {
-            Message::text(&*body)
-        } else {
-            let byte = |char: char| u8::try_from(u32::from(char)).ok();
-            Message::binary(body.chars().map(byte).collect::<Option<Vec<_>>>()?)
-        };
+        let message = read_body(is_text, fields)?;
         fields.are_taken().then_some(Self { message, except })
+    }
+}
+
+fn write_body(text: &mut Vec<u8>, message: &Message) {
+    match message.as_text() {
+        Some(payload) => text_field(text, "body", payload),
+        // Each byte as the character of its number.
+        None => {
+            let payload: String = message.as_bytes().iter().copied().map(char::from).collect();
+            text_field(text, "body", &payload);
+        }
+    }
+}
+
+fn read_body(is_text: bool, fields: &mut Fields<'_>) -> Option<Message> {
+    let body = fields.text("body")?;
+    if is_text {
+        return Some(Message::text(&*body));
+    }
+    let byte = |char: char| u8::try_from(u32::from(char)).ok();
+    Some(Message::binary(body.chars().map(byte).collect::<Option<Vec<_>>>()?))
+}
+
+/// What stands for a message that waits for its time, by its kind; 0 where none waits.
+const TEXT: u8 = 1;
+const BINARY: u8 = 2;
+
+impl Conflation {
+    fn write(&self, text: &mut Vec<u8>) {
+        // Rounded up: no message goes earlier than it may.
+        let millis = |time: Duration| time.as_nanos().div_ceil(1_000_000) as u64;
+        field(text, "every", millis(self.interval));
+        field(text, "next", millis(self.next));
+        let Some(Newest { message, position, last_position }) = &self.newest else { return };
+        field(text, "waits", if message.is_text() { TEXT } else { BINARY });
+        // One more, since 0 is a position too, and stands for none here.
+        field(text, "number", position.map_or(0, |position| position + 1));
+        field(text, "last", *last_position);
+        write_body(text, message);
+    }
+
+    /// `Some(None)` for a client that hears every message.
+    fn read(fields: &mut Fields<'_>) -> Option<Option<Self>> {
+        let interval = fields.number("every")?;
+        if interval == 0 {
+            return Some(None);
+        }
+        let [interval, next] = [interval, fields.number("next")?].map(Duration::from_millis);
+        if interval > Config::WAIT_MAX || next > interval {
+            return None;
+        }
+        let newest = match fields.number("waits")? {
+            0 => None,
+            kind @ (TEXT | BINARY) => {
+                let position: u64 = fields.number("number")?;
+                let last_position = fields.number("last")?;
+                let message = read_body(kind == TEXT, fields)?;
+                Some(Newest { message, position: position.checked_sub(1), last_position })
+            }
+            _ => return None,
+        };
+        Some(Some(Self { interval, next, newest }))
     }
 }
 
@@ -269,6 +319,7 @@ impl<'a> Connection<'a> {
                 field(text, "position", cursor.position);
                 field(text, "owed", cursor.unread);
             }
+            client.conflation.iter().for_each(|conflation| conflation.write(text));
             text_field(text, "user", client.user.as_deref().unwrap_or_default());
             text_field(text, "about", &client.about);
         }
@@ -309,6 +360,7 @@ impl<'a> Connection<'a> {
                         }),
                         None => None,
                     },
+                    conflation: Conflation::read(fields)?.map(Box::new),
                     user: fields.name("user")?,
                     about: fields.text("about")?,
                 })
@@ -353,10 +405,23 @@ mod tests {
             deflates: true,
             labels: true,
             cursor: Some(Cursor { room: "a,b".to_owned(), reader: 2, position: 7001, unread: 1 }),
+            conflation: Some(Box::new(Conflation {
+                interval: Duration::from_secs(2),
+                next: Duration::from_millis(1300),
+                newest: Some(Newest {
+                    message: "waits, 100 %".into(),
+                    position: Some(7003),
+                    last_position: 7001,
+                }),
+            })),
             idle: 12_000,
             about: "echo=1 end=7".into(),
         };
-        let reader = Client { events: Some(3), id: (0, 0), ..Client::default() };
+        let newest = Newest { message: vec![0, 255].into(), position: None, last_position: 0 };
+        let interval = Duration::from_millis(100);
+        let conflation = Conflation { interval, newest: Some(newest), ..Conflation::default() };
+        let conflation = Some(Box::new(conflation));
+        let reader = Client { events: Some(3), id: (0, 0), conflation, ..Client::default() };
         let peer = |text| Peer::of(text).expect("a peer");
         let connection = |from, client| Connection { peer: peer(from), client };
         let kept = |message: Message, except| Kept { message, except };
@@ -427,57 +492,63 @@ mod tests {
     fn a_text_that_no_hub_has_written_is_refused_by_its_line() {
         for (text, line) in [
             ("", 1),
-            ("hub 1", 1),
-            ("hub 3\n", 1),
+            ("hub 2", 1),
+            ("hub 4\n", 1),
+            ("hub 1\n", 1),
             ("hub 0\n", 1),
             ("hub +1\n", 1),
             ("club 1\n", 1),
-            ("hub 1 started=-1\n", 1),
-            ("hub 1 started=1 started=1\n", 1),
-            ("hub 1 news=1\n", 1),
-            ("hub 1 count.a=1 count.a=1\n", 1),
-            ("hub 1\nhttp 1 peer=unix\n", 2),
-            ("hub 1\nhttp 0\n", 2),
-            ("hub 1\nhttp 0 peer=nowhere\n", 2),
-            ("hub 1\nhttp 0 peer=unix \n", 2),
-            ("hub 1\nhttp 0 peer=unix\nhttp 1 peer=unix id=0-0\n", 3),
-            ("hub 1\nwebsocket 0 peer=unix\n", 2),
-            ("hub 1\nwebsocket 0 peer=unix id=0\n", 2),
-            ("hub 1\nwebsocket 0 peer=unix id=0-0 format=1\n", 2),
-            ("hub 1\nwebsocket 0 peer=unix id=0-0 colour=red\n", 2),
-            ("hub 1\nwebsocket 0 peer=unix id=0-0 user=%zz\n", 2),
-            ("hub 1\nwebsocket 0 peer=unix id=0-0 prefixes=a\n", 2),
-            ("hub 1\nwebsocket 0 peer=unix id=0-0 user=%41\n", 2),
-            ("hub 1\nwebsocket 0 peer=unix id=0-0 user=%2\n", 2),
-            ("hub 1\nwebsocket 0 peer=unix id=0-4294967296\n", 2),
-            ("hub 1\nhttp 0 peer=unix", 2),
-            ("hub 1\nroom 0 name=a born=2 newest=1\n", 2),
-            ("hub 1\nroom 0 name=a newest=9007199254740993\n", 2),
-            ("hub 1\nroom 0 name=a outlives=2\n", 2),
-            ("hub 1\nroom 0 name=a\ntext body=a\n", 2),
-            ("hub 1\nroom 0 name=a newest=1\ntext body=a,b\n", 3),
-            ("hub 1\nroom 0 name=a newest=1\nbinary body=\u{100}\n", 3),
-            ("hub 1\ntext body=a\n", 2),
-            ("hub 1\nhttp 0 peer=unix\nroom 0 name=a\n", 3),
-            ("hub 1\nroom 0 name=a newest=1\nhttp 0 peer=unix\ntext body=a\n", 4),
-            ("hub 1\nwebsocket 0 peer=unix id=0-0 reader=1\n", 2),
+            ("hub 2 started=-1\n", 1),
+            ("hub 2 started=1 started=1\n", 1),
+            ("hub 2 news=1\n", 1),
+            ("hub 2 count.a=1 count.a=1\n", 1),
+            ("hub 2\nhttp 1 peer=unix\n", 2),
+            ("hub 2\nhttp 0\n", 2),
+            ("hub 2\nhttp 0 peer=nowhere\n", 2),
+            ("hub 2\nhttp 0 peer=unix \n", 2),
+            ("hub 2\nhttp 0 peer=unix\nhttp 1 peer=unix id=0-0\n", 3),
+            ("hub 2\nwebsocket 0 peer=unix\n", 2),
+            ("hub 2\nwebsocket 0 peer=unix id=0\n", 2),
+            ("hub 2\nwebsocket 0 peer=unix id=0-0 format=1\n", 2),
+            ("hub 2\nwebsocket 0 peer=unix id=0-0 colour=red\n", 2),
+            ("hub 2\nwebsocket 0 peer=unix id=0-0 user=%zz\n", 2),
+            ("hub 2\nwebsocket 0 peer=unix id=0-0 prefixes=a\n", 2),
+            ("hub 2\nwebsocket 0 peer=unix id=0-0 user=%41\n", 2),
+            ("hub 2\nwebsocket 0 peer=unix id=0-0 user=%2\n", 2),
+            ("hub 2\nwebsocket 0 peer=unix id=0-4294967296\n", 2),
+            ("hub 2\nhttp 0 peer=unix", 2),
+            ("hub 2\nroom 0 name=a born=2 newest=1\n", 2),
+            ("hub 2\nroom 0 name=a newest=9007199254740993\n", 2),
+            ("hub 2\nroom 0 name=a outlives=2\n", 2),
+            ("hub 2\nroom 0 name=a\ntext body=a\n", 2),
+            ("hub 2\nroom 0 name=a newest=1\ntext body=a,b\n", 3),
+            ("hub 2\nroom 0 name=a newest=1\nbinary body=\u{100}\n", 3),
+            ("hub 2\ntext body=a\n", 2),
+            ("hub 2\nhttp 0 peer=unix\nroom 0 name=a\n", 3),
+            ("hub 2\nroom 0 name=a newest=1\nhttp 0 peer=unix\ntext body=a\n", 4),
+            ("hub 2\nwebsocket 0 peer=unix id=0-0 reader=1\n", 2),
+            ("hub 3\nwebsocket 0 peer=unix id=0-0 every=100000000\n", 2),
+            ("hub 3\nwebsocket 0 peer=unix id=0-0 every=100 next=101\n", 2),
+            ("hub 3\nwebsocket 0 peer=unix id=0-0 every=100 waits=3\n", 2),
+            ("hub 3\nwebsocket 0 peer=unix id=0-0 waits=1\n", 2),
         ] {
             assert_eq!(read(text), Err(line), "{text:?}");
         }
     }
 
-    /// A hub of the version before knows no labels.
+    /// A hub of the version before knows no client that hears the newest message only.
     #[test]
     fn the_version_before_is_read() {
-        let text = "hub 1\nwebsocket 0 peer=unix id=1-2 rooms=a,b deflates=1\n";
+        let text = "hub 2\nwebsocket 0 peer=unix id=1-2 rooms=a,b labels=1\n";
         let (_, read) = read(text).expect("it is whole");
         let client = read[0].client.as_ref().expect("a client");
-        assert_eq!((client.rooms.len(), client.deflates, client.labels), (2, true, false));
+        assert_eq!((client.rooms.len(), client.labels), (2, true));
+        assert_eq!(client.conflation, None);
     }
 
     #[test]
     fn a_field_that_is_missing_has_its_default() {
-        let (_, read) = read("hub 1\nevents 0 peer=unix id=1-2\n").expect("it is whole");
+        let (_, read) = read("hub 2\nevents 0 peer=unix id=1-2\n").expect("it is whole");
         let client = read[0].client.as_ref().expect("a client");
         assert_eq!((client.events, client.id, client.missed), (Some(0), (1, 2), 0));
         assert_eq!((client.user.as_deref(), client.rooms.len()), (None, 0));

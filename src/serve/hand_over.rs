@@ -11,7 +11,7 @@ use futures_lite::future::yield_now;
 
 use crate::error::Error;
 use crate::hub::handle::Hub;
-use crate::hub::holding::{Along, Handle, Parked, Roster};
+use crate::hub::holding::{Along, Handle, Kept, Parked, Roster};
 use crate::hub::state::{Client, Connection, State};
 use crate::hub::state_text::VERSION;
 use crate::message::Encoding;
@@ -179,8 +179,13 @@ impl Hub {
         let Roster { generation, uptime, rooms, kept, left } = roster;
         // What waits for a client that is left behind ends with this process.
         let stats = self.stats();
+        let goes_along = |kept: &&Kept| {
+            let along = parked.get(kept.index).and_then(|parked| parked.along.as_ref());
+            along.is_some_and(|along| along.socket.strong_count() > 0)
+        };
+        let owed: u64 = kept.iter().filter(goes_along).map(|kept| kept.clean.owed()).sum();
         let fates = stats.messages_delivered.saturating_add(stats.messages_dropped);
-        let lost = stats.recipients.saturating_sub(fates);
+        let lost = stats.recipients.saturating_sub(fates).saturating_sub(owed);
         let counters = shared.counters.named().map(|(name, count)| {
             let count = if name == "messages_lost" { lost } else { count };
             (name, count)
@@ -198,6 +203,7 @@ impl Hub {
         let mut text = state.write(parked.len());
         let mut sockets = Vec::with_capacity(parked.len());
         let mut names = Vec::new();
+        let elapsed = shared.timers.elapsed();
         for kept in &kept {
             let Parked { client: Some(id), along } = &mut parked[kept.index] else { continue };
             let Some(Along { socket, peer, client: Some(known) }) = along.take() else { continue };
@@ -215,6 +221,10 @@ impl Hub {
                 deflates: kept.clean.encoding == Encoding::Deflate,
                 labels: kept.clean.has_labels,
                 cursor: kept.clean.cursor.clone(),
+                conflation: kept.clean.conflation.clone().map(|mut own| {
+                    own.next = own.next.saturating_sub(elapsed);
+                    own
+                }),
                 idle: known.idle,
                 about: Cow::Owned(known.about),
             };

@@ -17,6 +17,7 @@ use crate::connection::registration::{client_permit, registration_timeout};
 use crate::http1::head::Head;
 use crate::http1::response::{Response, away, draining, internal_error, refused_by_hook};
 use crate::http1::stream::{Failure, HttpStream};
+use crate::http1::time::time;
 use crate::http1::url::query_of;
 use crate::hub::ack::WAIT_MAX;
 use crate::hub::handle::Hub;
@@ -58,18 +59,8 @@ impl ReadQuery {
 pub(crate) fn wait_of(request: &Request<()>) -> Result<Option<Duration>, Response> {
     let Some(wait) = query_of(request.uri(), "wait") else { return Ok(None) };
     let sentence = "wait must be a time of at most 60s, like 25s or 500ms";
-    time(&wait).map(Some).ok_or_else(|| Response::bad_request(sentence))
-}
-
-/// Reads a time as the flags have it.
-fn time(text: &str) -> Option<Duration> {
-    let units = [("ms", 1), ("s", 1_000), ("m", 60_000)];
-    let millis = units.iter().find_map(|(unit, millis)| {
-        let digits = text.strip_suffix(unit)?;
-        let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
-        digits.parse::<u64>().ok().filter(|_| is_number)?.checked_mul(*millis)
-    });
-    millis.map(Duration::from_millis).filter(|time| *time <= WAIT_MAX)
+    let wait = time(&wait).filter(|wait| *wait <= WAIT_MAX);
+    wait.map(Some).ok_or_else(|| Response::bad_request(sentence))
 }
 
 /// The tags of `If-None-Match` (RFC 9110 13.1.2), compared as the weak comparison does.

@@ -195,6 +195,12 @@ fn restore_client<'a>(
     if client.labels {
         queue.set_labels();
     }
+    if let Some(conflation) = client.conflation {
+        if rooms.len() != 1 || !prefixes.is_empty() || client.labels {
+            return None;
+        }
+        queue.restore_conflation(*conflation, hub.shared().timers.elapsed());
+    }
     let user: Option<Arc<str>> = client.user.map(Arc::from);
     let cursor = match &client.cursor {
         Some(cursor) => {

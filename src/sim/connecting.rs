@@ -1,10 +1,14 @@
 //! Peers come: a connection of each kind, by chance.
 
+use std::time::Duration;
+
+use crate::config::Config;
 use crate::connection::registration;
 use crate::connection::registration::ClientKind;
 use crate::overflow::Overflow;
 use crate::peer::Peer as Origin;
 use crate::serve::accept::connect;
+use crate::sim::conflated::Conflated;
 use crate::sim::executor::Order;
 use crate::sim::journal;
 use crate::sim::journal::{Name, event};
@@ -14,6 +18,14 @@ use crate::sim::reader::Reads;
 use crate::sim::script::{PREFIXES, ROOMS, USERS};
 use crate::sim::world::World;
 use crate::websocket::run::run as run_websocket;
+
+/// Intervals of peers that hear the newest message of their room.
+const EVERY: [Duration; 4] = [
+    Config::EVERY_MIN,
+    Duration::from_millis(700),
+    Duration::from_secs(5),
+    Duration::from_secs(90),
+];
 
 impl World {
     /// A peer comes.
@@ -55,14 +67,18 @@ impl World {
             [room] if is_plain => Some(Reads { room, since: None, ends: false }),
             _ => reads,
         };
+        let counts = reads.is_some_and(|reads| reads.since.is_some()) && way != Way::Events;
+        let is_conflated = rooms.len() == 1 && !has_labels && !counts && rng.u8(..3) == 0;
+        let every = is_conflated.then(|| *rng.choice(&EVERY).expect("some"));
         let all = steady || reads.is_some() && rng.bool();
         let room = if all { usize::MAX } else { rng.usize(..2_000) };
         let line = Line::named(Name::Peer(self.peers.len()), room, at_most, rng.fork());
         let answers = steady || rng.bool();
-        let number = self.script.peer(user, rooms.clone(), steady, (reads, way), has_labels);
+        let number =
+            self.script.peer(user, rooms.clone(), steady, (reads, way), (has_labels, every));
         let query = reads.map_or_else(Default::default, |reads| reads.request(rng));
         event!(
-            "peer {number} {way}{}: it {}, the kernel takes {} for it{}, it is to be in rooms {rooms:?}{}",
+            "peer {number} {way}{}: it {}, the kernel takes {} for it{}, it is to be in rooms {rooms:?}{}{}",
             if offers { " and offers to compress" } else { "" },
             match (steady, answers) {
                 (true, _) => "reads all and answers",
@@ -78,6 +94,9 @@ impl World {
                 ),
                 _ => String::new(),
             },
+            every.map_or_else(String::new, |every| format!(
+                ", and hears the newest every {every:?}"
+            )),
         );
         let overrun = steady && self.order == Order::Wild;
         if overrun {
@@ -128,6 +147,7 @@ impl World {
             reads,
             deflates,
             has_labels,
+            conflated: every.map(Conflated::new),
             half: Vec::new(),
             seen: 0,
             understood: 0,

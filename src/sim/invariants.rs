@@ -6,6 +6,7 @@ use crate::disconnect::Disconnect;
 use crate::hub::tests::support::{Frame, number_of};
 use crate::label::split_label;
 use crate::overflow::Overflow;
+use crate::sim::conflated::{is_conflated, last_message};
 use crate::sim::notes::{NEVER, Notes, PeerNote, Span, To};
 use crate::sim::peer::{GAP, Peer, STAND, Said, Way};
 use crate::sim::reader;
@@ -150,6 +151,13 @@ fn in_order(world: &World, notes: &Notes, taken: &[Heard]) -> Vec<Vec<u32>> {
     let replays = world.hub.shared().config.overflow == Overflow::Replay;
     let mut ordered = Vec::new();
     for (note, taken) in notes.peers.iter().zip(taken) {
+        if note.every.is_some() {
+            // What waits for its time is overtaken by what is not for the room.
+            let is_conflated = |number: &u32| is_conflated(notes, *number);
+            let (own, others) = taken.messages.iter().partition(|number| is_conflated(number));
+            ordered.extend::<[Vec<u32>; 2]>([own, others]);
+            continue;
+        }
         if !replays && !note.since {
             ordered.push(taken.messages.clone());
             continue;
@@ -212,8 +220,14 @@ fn check_peer(notes: &Notes, n: usize, taken: &Heard, heard: &Heard, overflow: O
         Some((moment, _)) if overflow == Overflow::Disconnect && !peer.since => *moment,
         _ => peer.gone.from,
     };
+    // What waits for its time goes ahead of the end, where the peer hears of that.
+    let hears_last = peer.every.is_some() && heard.close.is_some();
+    let last = if hears_last { last_message(notes, n) } else { None };
     for (number, message) in notes.messages.iter().enumerate() {
         let (mut surely, mut perhaps) = notes.got_before(n, message.to, message.span, end);
+        // Of what is conflated it hears the last.
+        let may_be_left_out = peer.every.is_some() && is_conflated(notes, number as u32);
+        surely &= !may_be_left_out || last == Some(number);
         perhaps |= notes.got_kept(n, message.to, message.span);
         // The sender of a message that it did not wait for does not know of the dispatch.
         surely &= message.span.by != NEVER;

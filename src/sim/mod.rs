@@ -15,7 +15,8 @@
 //! others post, one request after another; others poll a room, each request waiting for the next
 //! message; it lets handlers publish, join, leave, kick, fail, panic and take their time; it lets a
 //! program around the hub do the same and change its mind; readers come with `since`, and come back
-//! with the position that they have heard last; it lets time pass, or the whole process oversleep.
+//! with the position that they have heard last; some peers hear the newest message of their room every
+//! so often; it lets time pass, or the whole process oversleep.
 //! Everything is noted, and at rest and at the end the notes are checked against the invariants.
 //!
 //! HUBLET_SIM_SEEDS=A..B chooses the seeds. With HUBLET_SIM_KEEP_GOING=1 all cores run them, or as
@@ -23,6 +24,7 @@
 //! replays one and prints all its events.
 
 pub(crate) mod any_config;
+mod conflated;
 mod connecting;
 mod ending;
 mod engine;

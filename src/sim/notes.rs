@@ -49,6 +49,8 @@ pub(super) struct PeerNote {
     pub(super) since: bool,
     /// It counts what it hears: its own messages too, and those of one room only.
     pub(super) counts: bool,
+    /// How often it hears the newest message of its room, if not each. It stays in that room.
+    pub(super) every: Option<Duration>,
     /// When its messages were heard.
     pub(super) sent: Vec<Instant>,
     /// Its connection was dropped as it stood.
@@ -132,6 +134,7 @@ impl Notes {
             reasons: Vec::new(),
             since: false,
             counts: false,
+            every: None,
             sent: Vec::new(),
             cancelled: false,
             hooks: 0,

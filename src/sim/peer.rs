@@ -7,6 +7,7 @@ use base64ct::{Base64, Encoding as _};
 use fastrand::Rng;
 
 use crate::hub::tests::support::{Frame, decode};
+use crate::sim::conflated::Conflated;
 use crate::sim::executor::TaskId;
 use crate::sim::network::Line;
 use crate::sim::reader::Reads;
@@ -61,6 +62,8 @@ pub(super) struct Peer {
     pub(super) deflates: bool,
     /// Each message says its room.
     pub(super) has_labels: bool,
+    /// It hears the newest message of its room, at most one an interval.
+    pub(super) conflated: Option<Conflated>,
     /// What it has begun to send and not finished.
     pub(super) half: Vec<u8>,
     /// How much of what it has read, in bytes, it has looked at.
@@ -156,7 +159,8 @@ impl Peer {
     }
 }
 
-/// The opcode that stands for the event of a gap, with the position in it.
+/// The opcode that stands for the event of a gap, with the position in it and how many were missed, or
+/// [`u64::MAX`] if that is unknown.
 pub(super) const GAP: u8 = 15;
 
 /// The opcode that stands for a block that says where the peer stands, with the position in it.
@@ -218,8 +222,9 @@ fn events(stream: &[u8], may_end: bool) -> Vec<Said> {
             (1, lines.replace("\ndata: ", "\n").into_bytes())
         } else if let Some(gap) = event.strip_prefix("event: gap\nid: ") {
             let (position, missed) = gap.split_once("\ndata: ").expect("what was missed");
-            assert!(missed == "unknown" || missed.parse::<u64>().is_ok_and(|missed| missed > 0));
-            (GAP, number(position).to_be_bytes().to_vec())
+            let missed = if missed == "unknown" { u64::MAX } else { number(missed) };
+            assert!(missed > 0);
+            (GAP, [number(position), missed].map(u64::to_be_bytes).concat())
         } else if let Some(position) = event.strip_prefix("id: ") {
             (STAND, number(position).to_be_bytes().to_vec())
         } else if let Some(close) = event.strip_prefix("event: close\ndata: {\"code\":") {

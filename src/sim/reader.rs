@@ -99,6 +99,13 @@ impl Heard {
                     let position = said.frame.payload.first_chunk().expect("8 bytes");
                     let position = u64::from_be_bytes(*position);
                     hears_gap |= said.frame.opcode == GAP;
+                    let missed = said.frame.payload.last_chunk().expect("8 bytes");
+                    let missed =
+                        Some(u64::from_be_bytes(*missed)).filter(|&missed| missed < u64::MAX);
+                    let apart = heard.last.map(|last| position.checked_sub(last));
+                    if let (GAP, Some(missed), Some(apart)) = (said.frame.opcode, missed, apart) {
+                        assert_eq!(apart, Some(missed), "peer {n} is told how many it has missed");
+                    }
                     let stands = hears_gap || heard.last.is_none_or(|last| last == position);
                     assert!(
                         stands,

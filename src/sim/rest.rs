@@ -23,6 +23,7 @@ impl World {
             assert!(closed || runs, "the descriptor of poster {number} is left");
             assert!(!poster.misses(), "poster {number} has lost an answer");
         }
+        self.check_conflated();
         if !self.executor.runs(self.manager) || self.rng.u8(..4) > 0 {
             return;
         }
@@ -147,6 +148,11 @@ impl World {
         let which = peer.reads.expect("a reader").room;
         let newest = self.call(|hub| async move { hub.position(&room(which)).await });
         let Some(Some(newest)) = newest else { return };
+        if let Some(conflated) = &mut self.peers[n].conflated {
+            if !conflated.must_have(newest) {
+                return;
+            }
+        }
         assert_eq!(last, newest, "peer {n} has room, so it has heard the newest of room {which}");
     }
 }

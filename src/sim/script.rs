@@ -139,6 +139,8 @@ struct Plan {
     since: Option<Since>,
     /// Whether each message says its room.
     has_labels: bool,
+    /// How often it hears the newest message of its room, if not each.
+    every: Option<Duration>,
 }
 
 pub(super) fn room(room: usize) -> String {
@@ -220,27 +222,33 @@ impl Script {
         rooms: Vec<usize>,
         steady: bool,
         (reads, way): (Option<Reads>, Way),
-        has_labels: bool,
+        (has_labels, every): (bool, Option<Duration>),
     ) -> usize {
         let number = self.notes().peer(user, &rooms, steady);
         let since = reads.and_then(|reads| reads.since);
         let counts = since.is_some() && way != Way::Events;
         {
             let note = &mut self.notes().peers[number];
-            (note.since, note.counts) = (since.is_some(), counts);
+            (note.since, note.counts, note.every) = (since.is_some(), counts, every);
             // A reader of what is kept ends with it, and one that is overtaken too.
             if reads.is_some_and(|reads| reads.ends) {
                 note.codes.push(1000);
             }
         }
         let since = since.filter(|_| counts);
-        self.plans.lock().expect("not poisoned").push(Plan { user, rooms, since, has_labels });
+        self.plans.lock().expect("not poisoned").push(Plan {
+            user,
+            rooms,
+            since,
+            has_labels,
+            every,
+        });
         number
     }
 
     /// As what a peer is admitted.
     pub(super) fn admission(&self, peer: usize) -> Admission {
-        let Plan { user: name, rooms, since, has_labels } =
+        let Plan { user: name, rooms, since, has_labels, every } =
             self.plans.lock().expect("not poisoned")[peer].clone();
         let admission = name.map_or_else(Admission::anonymous, |name| Admission::user(user(name)));
         let join = |all: Admission, one: usize| match one.checked_sub(ROOMS) {
@@ -249,6 +257,7 @@ impl Script {
         };
         let admission = rooms.into_iter().fold(admission, join).extension(peer);
         let admission = if has_labels { admission.labels() } else { admission };
+        let admission = every.into_iter().fold(admission, Admission::every);
         match since {
             Some(since) => admission.since(since),
             None => admission,

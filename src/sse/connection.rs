@@ -253,7 +253,8 @@ impl<T: Transport> Stream<'_, T> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let is_held = self.hub.shared().holding.is_held();
         loop {
-            if let Poll::Ready(end) = End::of(self.poll_drain(cx).phase) {
+            let drained = self.poll_drain(cx);
+            if let Poll::Ready(end) = End::of(drained.phase) {
                 return Poll::Ready(end);
             }
             if !is_held {
@@ -263,7 +264,9 @@ impl<T: Transport> Stream<'_, T> {
                 }
             }
             let config = &self.hub.shared().config;
-            match ready!(self.outgoing.timeouts.poll(cx, config, None, None)) {
+            match ready!(self.outgoing.timeouts.poll(cx, config, None, (None, drained.due))) {
+                // The drain that follows writes it.
+                Due::Message => {}
                 Due::WriteTimeout => {
                     self.outgoing.queue().evict();
                     return Poll::Ready(End::Evicted);

@@ -117,7 +117,8 @@ impl Timers {
         self.lock().deadlines.len()
     }
 
-    fn elapsed(&self) -> Duration {
+    /// The time since the first tick: the clock of the timers.
+    pub(crate) fn elapsed(&self) -> Duration {
         now().saturating_duration_since(self.origin)
     }
 

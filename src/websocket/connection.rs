@@ -307,12 +307,15 @@ impl<'a, T: Transport> Connection<'a, T> {
     /// Writes, then judges deadlines. Ready only with an end.
     pub(super) fn poll_write_and_timeouts(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
-            if let Poll::Ready(end) = self.poll_write(cx) {
+            let drained = self.poll_drain(cx);
+            if let Poll::Ready(end) = End::of(drained.phase) {
                 return Poll::Ready(end);
             }
-            let began = self.reader.began();
+            let times = (self.reader.began(), drained.due);
             let config = &self.hub.shared().config;
-            match ready!(self.outgoing.timeouts.poll(cx, config, self.pause, began)) {
+            match ready!(self.outgoing.timeouts.poll(cx, config, self.pause, times)) {
+                // The drain that follows writes it.
+                Due::Message => {}
                 Due::Ping => {
                     // If the socket has no room for it, the write deadline judges the peer instead.
                     self.outgoing.queue().push_control(&PING);

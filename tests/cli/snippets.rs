@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::support::{DEADLINE, Folder, HUBLET, Peer, Server, alone, ask, hublet, metrics, number};
 use crate::tools::{file, node, program};
 
@@ -299,6 +301,54 @@ fn a_client_in_two_rooms_hears_and_says_as_printed() {
     let printed = String::from_utf8(output.stdout).expect("text");
     assert_eq!(printed, block("docs/rooms.md", "text", "sensor/1 21.5"));
     sensor.hears("21.5");
+}
+
+#[test]
+fn a_display_hears_the_last_message_as_printed() {
+    let folder = Folder::new("every");
+    let script = folder.0.join("display.mjs");
+    let Some(mut node) = node(script.to_str().expect("text")) else { return };
+    let (_server, address) = Server::start(&[]);
+    let snippet = block("docs/every.md", "js", "// display.js");
+    assert!(snippet.contains(HUB), "{snippet}");
+    fs::write(&script, snippet.replace(HUB, &address)).expect("written");
+    let output = node.stdin(Stdio::null()).output().expect("it starts");
+    let printed = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(printed, block("docs/every.md", "text", "in the end"));
+    let dropped = number(&metrics(&address), "\nhublet_messages_dropped_total");
+    assert!(dropped.is_some_and(|dropped| dropped > 0), "some were left out: {dropped:?}");
+}
+
+/// The positions differ, and the hub ends the stream so that nothing waits for two seconds.
+#[test]
+fn a_stream_of_the_newest_messages_is_told_of_the_others_as_printed() {
+    use crate::restart::{events, hears};
+    let (mut server, address) = Server::start(&[]);
+    let snippet = block("docs/every.md", "sh", "curl -N");
+    let path = snippet.split_once(HUB).and_then(|(_, rest)| rest.split_once('\''));
+    let path = path.expect("a URL in quotes").0;
+    let mut reader = events(&address, &path.replace("2s", "1h"));
+    hears(&mut reader, ":");
+    let post = || assert_eq!(status(&address, "POST", "/pub/state", ""), 202);
+    post();
+    let first_heard = hears(&mut reader, "id:").trim().parse::<u64>().expect("a position");
+    (0..3).for_each(|_| post());
+    server.signal(Signal::TERM);
+    let printed = block("docs/every.md", "text", "event: gap");
+    let (first, rest) = printed.split_once("\n\n").expect("several events");
+    let number = |id: &str| id.trim().parse::<u64>().expect("a position");
+    let printed_first = number(&first["id:".len()..first.find('\n').expect("lines")]);
+    for line in rest.lines().filter(|line| !line.is_empty()) {
+        let (field, value) = line.split_once(": ").expect("a field");
+        let heard = hears(&mut reader, &format!("{field}:"));
+        match field {
+            "id" => assert_eq!(number(&heard) - first_heard, number(value) - printed_first),
+            // The bodies are empty.
+            "data" if value.contains('.') => assert_eq!(heard, ""),
+            _ => assert_eq!(heard.trim(), value),
+        }
+    }
+    assert_eq!(server.exit_code(), Some(0));
 }
 
 #[test]

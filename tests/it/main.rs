@@ -19,6 +19,7 @@ mod shutdown;
 
 mod acked;
 mod deflate;
+mod every;
 mod framing;
 mod http;
 mod inspection;

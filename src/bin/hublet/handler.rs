@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hublet::http::{Request, StatusCode};
 use hublet::{
     Admission, Client, Disconnect, Error, Handler, Message, Peer, Rate, RequestedRooms, Since,
-    Target, query_of, room_of,
+    Target, every_of, query_of, room_of,
 };
 
 use crate::auth::Access;
@@ -60,6 +60,7 @@ impl Handler for Relay {
         let requested = RequestedRooms::of(request.uri()).map_err(|_| StatusCode::BAD_REQUEST)?;
         let echo = switch(request, "echo")?.unwrap_or(self.echo);
         let since = since(request).map_err(|_| StatusCode::BAD_REQUEST)?;
+        let every = every_of(request.uri()).map_err(|_| StatusCode::BAD_REQUEST)?;
         let probes = switch(request, "probe")?.unwrap_or(false);
         let grant = self.grant(request)?;
         requested.rooms().iter().try_for_each(|room| grant.listens_to(room))?;
@@ -88,6 +89,9 @@ impl Handler for Relay {
         };
         if let Some(since) = since {
             admission = admission.since(since);
+        }
+        if let Some(every) = every {
+            admission = admission.every(every);
         }
         if let Some(end) = until {
             admission = admission.until(end);
@@ -152,7 +156,8 @@ impl Handler for Relay {
                 Some(name) => Some(format!("the parameter {name} is 0 or 1").into()),
                 None => {
                     let rooms = RequestedRooms::of(request.uri()).err();
-                    rooms.or_else(|| since(request).err()).map(Into::into)
+                    let times = || since(request).err().or_else(|| every_of(request.uri()).err());
+                    rooms.or_else(times).map(Into::into)
                 }
             };
         }

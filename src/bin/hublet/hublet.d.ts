@@ -65,7 +65,8 @@ export interface Connection {
  *
  * @param url A path beside the module, as `ws/lobby`, or a URL with the scheme ws, wss, http or
  *   https. A path with `sse` in place of `ws` is heard by an EventSource. `ws?room=a&room=b` is in
- *   several rooms: each message begins with a line that names its room, also those to send.
+ *   several rooms: each message begins with a line that names its room, also those to send. `?every=2s` is for the
+ *   newest message of the room, at most so often.
  * @throws TypeError if `url` is none.
  */
 export function connect(url: string | URL, options?: Options): Connection;

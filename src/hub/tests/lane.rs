@@ -29,7 +29,7 @@ pub(super) struct Lane {
 }
 
 pub(super) fn drained(wrote: bool, empty: bool, phase: Phase) -> Drained {
-    Drained { wrote, empty, phase, request: None, position: None, has_gap: false }
+    Drained { wrote, empty, phase, request: None, position: None, has_gap: false, due: None }
 }
 
 impl Lane {

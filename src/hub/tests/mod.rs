@@ -2,6 +2,7 @@
 //! on an executor that is ticked until nothing moves.
 
 mod acks;
+mod conflation;
 mod cursors;
 mod eviction;
 mod history;

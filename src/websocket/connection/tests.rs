@@ -94,9 +94,9 @@ fn a_peer_has_its_time_to_answer_a_ping_again_after_a_pause() {
         time.advance(2 * config.pong_timeout);
         connection.resume_reading();
         let timeouts = &mut connection.outgoing.timeouts;
-        assert!(timeouts.poll(cx, &config, None, None).is_pending());
+        assert!(timeouts.poll(cx, &config, None, (None, None)).is_pending());
         time.advance(2 * config.pong_timeout);
-        assert_eq!(timeouts.poll(cx, &config, None, None), Poll::Ready(Due::PongTimeout));
+        assert_eq!(timeouts.poll(cx, &config, None, (None, None)), Poll::Ready(Due::PongTimeout));
     });
 }
 /// The queue has room for two of the longest pongs. Of the others, the newest answers all pings before
