@@ -8,12 +8,17 @@ use crate::hub::ack::Ack;
 use crate::hub::batch::{Audience, Batch, JoinedFrames};
 use crate::hub::client_id::{ClientId, Target};
 use crate::hub::entry::Entry;
+use crate::hub::prefixes::{PrefixWalk, Prefixes};
 use crate::hub::queue_outcome::Push;
 use crate::message::Message;
 use crate::stats::DeliveryCount;
 
 /// Empty slots that are passed over in less than the time of one push.
 pub(crate) const EMPTY_SLOTS_PER_MEMBER: usize = 64;
+
+/// Clients of a prefix that are looked at in less than the time of one push: the names of at most 8 rooms
+/// are compared for each.
+pub(crate) const LOOKS_PER_MEMBER: usize = 16;
 
 /// Messages on their way to a target, resumable between two members.
 #[derive(Debug)]
@@ -38,8 +43,8 @@ pub(crate) struct Delivery<'a> {
     pub(crate) ack: Option<Arc<Ack>>,
     /// Whether a client did not take the messages because it hears its room and nothing else.
     pub(crate) is_refused: bool,
-    /// The slots of all clients that the messages are for, if some hear the room by a prefix.
-    pub(crate) slots: Vec<u32>,
+    /// How far the clients are served that hear the room by a prefix. They come behind its members.
+    pub(crate) walk: PrefixWalk,
     /// How many members have been served; for `All`, how many slots.
     pub(crate) index: usize,
     /// Clients that overflowed or had gone; removed when the last member is served.
@@ -84,7 +89,7 @@ impl<'a> Delivery<'a> {
             before: None,
             ack: None,
             is_refused: false,
-            slots: Vec::new(),
+            walk: PrefixWalk::default(),
             index: 0,
             evicted: Vec::new(),
         }
@@ -148,6 +153,27 @@ pub(crate) fn push_to(
         }
     }
     delivery.index = index;
+    whole
+}
+
+/// Pushes a batch to the clients that follow of those that hear a room by a prefix; returns how many took
+/// all of it.
+#[cold]
+pub(crate) fn push_by_prefix(
+    (entries, prefixes): (&Slab<Entry>, &Prefixes),
+    room: &str,
+    delivery: &mut Delivery<'_>,
+    to: (Audience<'_>, &Batch<'_>),
+    tally: &DeliveryCount<'_>,
+    budget: usize,
+) -> usize {
+    let looks = budget.saturating_mul(LOOKS_PER_MEMBER);
+    let hears_first_by =
+        |slot: u32, prefix: &str| entries[slot as usize].hears_first_by(prefix, room);
+    let slots = prefixes.walk(room, &mut delivery.walk, (budget, looks), hears_first_by);
+    let served = std::mem::replace(&mut delivery.index, 0);
+    let whole = push_to(entries, (Some(&slots), slots.len()), delivery, to, tally, budget);
+    delivery.index = served;
     whole
 }
 

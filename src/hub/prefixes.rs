@@ -23,6 +23,16 @@ struct Prefix {
     clients: Vec<u32>,
 }
 
+/// How far a delivery has come among the clients that hear its room by a prefix.
+#[derive(Debug, Default)]
+pub(crate) struct PrefixWalk {
+    /// The index of the prefix, and of its client that is next.
+    prefix: usize,
+    client: usize,
+    /// No client is left.
+    pub(crate) is_over: bool,
+}
+
 impl Prefixes {
     pub(crate) fn new(memory: Arc<MemoryBudget>) -> Self {
         Self { prefixes: Vec::new(), memory }
@@ -70,28 +80,34 @@ impl Prefixes {
         moved
     }
 
-    /// The slots of all clients that hear a room with these members, each once: the members first.
-    /// Empty if no client hears it by a prefix alone.
+    /// Walks on over the clients that hear a room by a prefix: at most `most` of them are returned, and
+    /// at most `looks` are looked at. The next call goes on where this one ends.
     ///
     /// `hears_first_by` says of a slot whether a prefix is the first by which its client hears the room:
-    /// one that hears it in several ways counts once.
-    pub(crate) fn recipients(
+    /// one that hears it in several ways counts once, and a member not at all.
+    pub(crate) fn walk(
         &self,
         room: &str,
-        members: &[u32],
+        walk: &mut PrefixWalk,
+        (most, mut looks): (usize, usize),
         hears_first_by: impl Fn(u32, &str) -> bool,
     ) -> Vec<u32> {
         let mut recipients = Vec::new();
-        for prefix in self.prefixes.iter().filter(|prefix| room.starts_with(&*prefix.text)) {
-            for &slot in &prefix.clients {
+        while let Some(prefix) = self.prefixes.get(walk.prefix) {
+            let clients = if room.starts_with(&*prefix.text) { &*prefix.clients } else { &[] };
+            for &slot in &clients[walk.client..] {
+                if looks == 0 || recipients.len() == most {
+                    return recipients;
+                }
+                looks -= 1;
+                walk.client += 1;
                 if hears_first_by(slot, &prefix.text) {
-                    if recipients.is_empty() {
-                        recipients.extend_from_slice(members);
-                    }
                     recipients.push(slot);
                 }
             }
+            (walk.prefix, walk.client) = (walk.prefix + 1, 0);
         }
+        walk.is_over = true;
         recipients
     }
 
@@ -117,5 +133,58 @@ impl Prefixes {
 impl Drop for Prefixes {
     fn drop(&mut self) {
         self.memory.reserve(self.prefixes.len() * NAME, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// Prefixes that all cover a room, each with so many clients.
+    fn nested(count: usize, clients: u32) -> (Prefixes, String) {
+        let mut prefixes = Prefixes::new(Arc::default());
+        let room = "x".repeat(count);
+        for len in 0..count {
+            for slot in 0..clients {
+                prefixes.add(&room[..len].into(), slot).expect("there is room");
+            }
+        }
+        (prefixes, room)
+    }
+
+    #[test]
+    fn a_step_looks_at_no_more_clients_than_it_may() {
+        let (prefixes, room) = nested(Config::MAX_PREFIXES, 50);
+        let (looks, mut walk, mut steps) = (Cell::new(0), PrefixWalk::default(), 0);
+        while !walk.is_over {
+            looks.set(0);
+            let none = |_: u32, _: &str| {
+                looks.set(looks.get() + 1);
+                false
+            };
+            assert_eq!(prefixes.walk(&room, &mut walk, (1, 1_000), none), Vec::<u32>::new());
+            assert!(looks.get() <= 1_000, "{} clients in one step", looks.get());
+            steps += 1;
+        }
+        assert_eq!(steps, 4, "3,200 of them");
+    }
+
+    #[test]
+    fn a_walk_in_steps_finds_what_one_step_finds() {
+        let (prefixes, room) = nested(3, 40);
+        let hears = |slot: u32, prefix: &str| slot as usize % 3 == prefix.len();
+        let all = prefixes.walk(&room, &mut PrefixWalk::default(), (usize::MAX, usize::MAX), hears);
+        assert_eq!(all.len(), 40);
+        for (most, looks) in [(1, usize::MAX), (7, 20), (usize::MAX, 1)] {
+            let (mut walk, mut found) = (PrefixWalk::default(), Vec::new());
+            while !walk.is_over {
+                let some = prefixes.walk(&room, &mut walk, (most, looks), hears);
+                assert!(some.len() <= most);
+                found.extend(some);
+            }
+            assert_eq!(found, all);
+        }
     }
 }

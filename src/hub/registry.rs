@@ -9,7 +9,7 @@ use slab::Slab;
 use crate::disconnect::Disconnect;
 use crate::hub::batch::{Audience, Batch};
 use crate::hub::client_id::{ClientId, Target};
-use crate::hub::delivery::{Delivery, push_to};
+use crate::hub::delivery::{Delivery, push_by_prefix, push_to};
 use crate::hub::entry::{Entry, Membership};
 use crate::hub::history_config::HistoryConfig;
 use crate::hub::prefixes::Prefixes;
@@ -201,7 +201,7 @@ impl Registry {
         let ack = delivery.ack.clone();
         let mut batch = Batch::new(delivery.messages, delivery.joined, audience, &tally);
         (batch.ack, batch.room) = (ack.as_ref(), delivery.target.room());
-        let (mut one, mut covered) = ([0], Vec::new());
+        let mut one = [0];
         let (slots, len): (Option<&[u32]>, usize) = match delivery.target {
             Target::All => {
                 if is_first {
@@ -232,16 +232,7 @@ impl Registry {
                     _ => self.rooms.get(name),
                 };
                 let members = room.map_or(&[][..], Room::members);
-                if is_first && !self.prefixes.is_empty() {
-                    let entries = &self.entries;
-                    let hears_first_by = |slot: u32, prefix: &str| {
-                        entries[slot as usize].hears_first_by(prefix, name)
-                    };
-                    delivery.slots = self.prefixes.recipients(name, members, hears_first_by);
-                }
-                covered = std::mem::take(&mut delivery.slots);
-                let slots = if covered.is_empty() { members } else { &covered };
-                (Some(slots), slots.len())
+                (Some(members), members.len())
             }
             Target::User(user) => {
                 let slots = self.users.slots(user);
@@ -253,15 +244,24 @@ impl Registry {
             }
             Target::Client(_) => (None, 0),
         };
-        let whole =
-            push_to(&self.entries, (slots, len), delivery, (audience, &batch), &tally, budget);
+        let before = delivery.index;
+        let to = (audience, &batch);
+        let mut whole = push_to(&self.entries, (slots, len), delivery, to, &tally, budget);
+        let mut is_over = delivery.index >= len;
+        if let (Target::Room(name), true, false) =
+            (delivery.target, is_over, self.prefixes.is_empty())
+        {
+            let left = budget - (delivery.index - before);
+            whole +=
+                push_by_prefix((&self.entries, &self.prefixes), name, delivery, to, &tally, left);
+            is_over = delivery.walk.is_over;
+        }
         if let Some(ack) = &ack {
             ack.wrote(tally.messages());
         }
         drop(tally);
         delivery.dispatches.iter_mut().for_each(|dispatch| dispatch.recipients += whole);
-        if delivery.index < len {
-            delivery.slots = covered;
+        if !is_over {
             return false;
         }
         for slot in std::mem::take(&mut delivery.evicted) {

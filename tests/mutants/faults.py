@@ -225,10 +225,18 @@ FAULTS = [
         "first.is_some()",
     ),
     Fault(
-        "prefixes: the members of a room are left out",
-        "prefixes.rs::recipients",
-        "recipients.extend_from_slice(members);",
+        "prefixes: a client that hears a room by one is left out between two slices",
+        "prefixes.rs::Prefixes::walk",
+        "walk.client += 1;",
+        "walk.client += 1; if looks == 0 { continue; }",
+        "hub/prefixes.rs",
+    ),
+    Fault(
+        "prefixes: a step looks at all clients",
+        "prefixes.rs::Prefixes::walk",
+        "looks -= 1;",
         "",
+        "hub/prefixes.rs",
     ),
     Fault(
         "prefixes: a client that was moved keeps its old index",
@@ -238,9 +246,9 @@ FAULTS = [
         "hub/tests/registry_model.rs",
     ),
     Fault(
-        "prefixes: the recipients of a second slice are those without a prefix",
+        "prefixes: clients behind the first slice of a room are left out",
         "registry.rs::deliver",
-        "delivery.slots = covered;",
+        "is_over = delivery.walk.is_over;",
         "",
         "hub/tests/registry_model.rs",
     ),
