@@ -337,7 +337,7 @@ impl Manager {
     fn extend(&mut self, target: &Target, rest: &mut BatchBudget) -> Option<Command> {
         loop {
             match self.take(rest)? {
-                Command::Publish { publish, reply } if publish.target == *target => {
+                Command::Publish { publish, reply } if self.batch.takes(target, &publish) => {
                     self.batch.add(publish, reply);
                 }
                 other => return Some(other),

@@ -34,6 +34,16 @@ pub(crate) struct PublishBatch {
 }
 
 impl PublishBatch {
+    /// Whether a message joins those that are there, which are for a target. The answer to a question of
+    /// one client does not come with other messages for it: a client that counts, or has labels, gets it
+    /// as it is.
+    pub(crate) fn takes(&self, target: &Target, publish: &Publish) -> bool {
+        let is_answer = |message: &Message| message.is_empty() && !message.is_text();
+        let is_alike =
+            || self.messages.iter().all(|one| is_answer(one) == is_answer(&publish.message));
+        publish.target == *target && (!matches!(target, Target::Client(_)) || is_alike())
+    }
+
     /// Adds a message; returns its target.
     pub(crate) fn add(&mut self, publish: Publish, reply: Option<Reply<Dispatched>>) -> Target {
         let Publish { target, except, message } = publish;

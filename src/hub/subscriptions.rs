@@ -90,15 +90,19 @@ impl Subscriptions {
         let key = self.next;
         self.next += 1;
         let is_current = missing.is_empty();
-        let missing = if is_current { topics.len() } else { missing.len() };
+        let rooms = || topics.iter().filter(|topic| is_room(topic));
+        let missing = if is_current { rooms().count() } else { missing.len() };
         for topic in &topics {
             let is_new = !self.topics.contains_key(topic);
             let entry = self.topics.entry(topic.clone()).or_default();
-            if is_current || !entry.confirmed {
+            if is_current && is_room(topic) || !entry.confirmed {
                 entry.waiting.push(key);
             }
             if is_current {
-                self.link.wish(topic.clone(), Wish::Current);
+                // What is said to a user is kept nowhere.
+                if is_room(topic) {
+                    self.link.wish(topic.clone(), Wish::Current);
+                }
             } else if is_new {
                 self.link.wish(topic.clone(), Wish::Subscribed);
             }
@@ -205,7 +209,7 @@ impl Subscriptions {
     fn confirm(&mut self, topic: &Topic, is_behind: impl Fn(&Command) -> bool) -> Vec<Command> {
         let Some(entry) = self.topics.get_mut(topic) else { return Vec::new() };
         entry.confirmed = true;
-        let mut ready = Vec::new();
+        let (mut ready, mut behind) = (Vec::new(), Vec::new());
         for key in std::mem::take(&mut entry.waiting) {
             let Ok(at) = self.deferred.binary_search_by_key(&key, |deferred| deferred.key) else {
                 continue;
@@ -218,10 +222,17 @@ impl Subscriptions {
             if !deferred.is_current && is_behind(&deferred.command) {
                 // That was on its way before this command came. Once is enough.
                 (deferred.is_current, deferred.missing) = (true, 1);
-                entry.waiting.push(key);
-                self.link.wish(topic.clone(), Wish::Current);
+                // It may be its user that was confirmed last.
+                let room = deferred.topics.iter().find(|topic| is_room(topic));
+                behind.push((room.unwrap_or(topic).clone(), key));
             } else {
                 ready.push(self.deferred.remove(at).command);
+            }
+        }
+        for (room, key) in behind {
+            if let Some(entry) = self.topics.get_mut(&room) {
+                entry.waiting.push(key);
+                self.link.wish(room, Wish::Current);
             }
         }
         ready
@@ -282,6 +293,10 @@ pub(crate) fn topics_of(command: &Command) -> Vec<Topic> {
     topics.sort_unstable();
     topics.dedup();
     topics
+}
+
+fn is_room(topic: &Topic) -> bool {
+    matches!(topic, Topic::Room(_))
 }
 
 /// Answers a command that the backplane does not allow now.

@@ -52,6 +52,13 @@ impl Relay {
         let grant = self.access.grant(request, unix_time().as_secs());
         grant.map_err(|_| StatusCode::UNAUTHORIZED)
     }
+
+    /// Why a token has too many rooms to publish to for a client in several rooms.
+    fn too_many_patterns(&self, request: &Request<()>) -> Option<String> {
+        let requested = RequestedRooms::of(request.uri()).ok()?;
+        let grant = self.grant(request).ok()?;
+        grant.send.within(requested.rooms(), requested.prefixes()).err()
+    }
 }
 
 impl Handler for Relay {
@@ -82,7 +89,8 @@ impl Handler for Relay {
         let mut admission = if requested.has_labels() {
             let (rooms, prefixes) = (requested.rooms().to_vec(), requested.prefixes().to_vec());
             let admission = prefixes.iter().fold(admission, Admission::prefix);
-            let send = grant.send;
+            let send = grant.send.within(requested.rooms(), requested.prefixes());
+            let send = send.map_err(|_| StatusCode::BAD_REQUEST)?;
             admission.labels().extension(Several { state, rooms, prefixes, send })
         } else {
             admission.extension(state)
@@ -157,7 +165,8 @@ impl Handler for Relay {
                 None => {
                     let rooms = RequestedRooms::of(request.uri()).err();
                     let times = || since(request).err().or_else(|| every_of(request.uri()).err());
-                    rooms.or_else(times).map(Into::into)
+                    let sentence = rooms.or_else(times).map(Into::into);
+                    sentence.or_else(|| self.too_many_patterns(request).map(Into::into))
                 }
             };
         }

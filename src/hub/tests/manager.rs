@@ -10,10 +10,14 @@ use futures_lite::future::{or, yield_now};
 use crate::config::Config;
 use crate::disconnect::Disconnect;
 use crate::hub::client::Client;
+use crate::hub::client_id::ClientId;
 use crate::hub::direct_writer::DirectWriter;
 use crate::hub::queue::Queue;
 use crate::hub::queue_state::Phase;
-use crate::hub::tests::support::{Sink, Stage, finished, number_of, numbered};
+use crate::hub::since::Since;
+use crate::hub::tests::reader::counting;
+use crate::hub::tests::support::{Sink, Stage, decode, finished, number_of, numbered};
+use crate::message::Message;
 
 #[test]
 fn publish_reaches_each_member_and_no_other_client() {
@@ -271,4 +275,40 @@ fn messages_between_insert_and_101_are_kept() {
     queue.poll_drain(&mut cx, usize::MAX, |cx, unsent| sink.poll_write(cx, unsent));
     let (frames, _) = crate::hub::tests::support::decode(&sink.lock().taken);
     assert_eq!(frames.iter().map(|f| number_of(&f.payload)).collect::<Vec<_>>(), [7]);
+}
+
+/// Sends these to one client before the manager runs, so that it takes them together; how many were
+/// taken.
+fn send_together(stage: &Stage, id: ClientId, messages: [Message; 3]) -> Vec<bool> {
+    let sends = messages.map(|message| {
+        let hub = stage.hub.clone();
+        stage.executor.spawn(async move { hub.send(id, message).await })
+    });
+    stage.rest();
+    sends.map(|send| finished(send).is_ok()).to_vec()
+}
+
+#[test]
+fn the_answer_to_a_question_has_no_label_whatever_comes_with_it() {
+    let stage = Stage::new(Config::default());
+    let queue = Queue::new(&stage.hub.shared().queue_config);
+    queue.set_labels();
+    let id = stage.register(&queue, None, &["main"]).expect("a place");
+    let sink = Sink::new(usize::MAX);
+    queue.open(Some(Arc::clone(&sink) as Arc<dyn DirectWriter>));
+    let taken = send_together(&stage, id, ["one".into(), Message::binary([]), "two".into()]);
+    assert_eq!(taken, [true; 3]);
+    let (frames, _) = decode(&sink.lock().taken);
+    let payloads: Vec<_> = frames.iter().map(|frame| &*frame.payload).collect();
+    assert_eq!(payloads, [&b"\none"[..], b"", b"\ntwo"]);
+}
+
+#[test]
+fn the_answer_to_a_question_of_a_client_that_counts_is_taken_whatever_comes_with_it() {
+    let stage = Stage::new(Config::default());
+    let (ada, _) = stage.client_as(None, &["main"], counting(Since::Now));
+    ada.open();
+    let messages = ["one".into(), Message::binary([]), "two".into()];
+    assert_eq!(send_together(&stage, ada.id(), messages), [false, true, false]);
+    assert_eq!(ada.texts(), [""]);
 }

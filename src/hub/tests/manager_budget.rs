@@ -27,13 +27,17 @@ fn queues(
     hub: &Hub,
     mut manager: std::pin::Pin<&mut impl Future<Output = ()>>,
     clients: usize,
+    (room, has_labels): (&str, bool),
 ) -> Vec<Arc<Queue>> {
     let queues: Vec<_> = (0..clients).map(|_| Queue::new(&hub.shared().queue_config)).collect();
-    for queue in &queues {
+    for (nth, queue) in queues.iter().enumerate() {
+        if nth == 0 && has_labels {
+            queue.set_labels();
+        }
         let command = |reply| Command::Register {
             queue: Arc::clone(queue),
             user: None,
-            rooms: Box::new(["main".into()]),
+            rooms: Box::new([room.into()]),
             prefixes: 0,
             came: 0,
             reading: Box::new(Reading::PLAIN),
@@ -58,11 +62,21 @@ fn drain(queue: &Queue) -> Drained {
 
 /// Fills the inbox again and again and holds the manager, segment by segment, to half a queue.
 fn queued_in_a_segment(config: Config, clients: usize, len: usize) -> (usize, usize) {
+    queued_in_a_segment_of(config, clients, len, ("main", false))
+}
+
+/// The same in a room, where the first client has labels or not.
+fn queued_in_a_segment_of(
+    config: Config,
+    clients: usize,
+    len: usize,
+    room: (&str, bool),
+) -> (usize, usize) {
     let (hub, manager) = Hub::new(config).expect("valid");
     let mut manager = pin!(manager);
-    let queues = queues(&hub, manager.as_mut(), clients);
+    let queues = queues(&hub, manager.as_mut(), clients, room);
     let (mut most, mut number) = ((0, 0), 0);
-    let rooms = ["main", "empty"];
+    let rooms = [room.0, "empty"];
     for _ in 0..2_000 {
         while hub.try_publish(rooms[number % 11 / 10], numbered(number as u32, len)).is_ok() {
             number += 1;
@@ -98,6 +112,19 @@ fn manager_queues_at_most_half_a_queue_of_bytes_between_two_yields() {
         let (_, bytes) = queued_in_a_segment(config.clone(), 2, len);
         assert!(bytes <= half, "{bytes} bytes of messages of {len}");
     }
+}
+
+/// Invariant 8: a label may be many times as long as its message.
+#[test]
+fn manager_counts_the_labels_of_what_it_queues() {
+    let config = Config::default().max_message(500).queue_bytes(4_000);
+    let half = config.queue_bytes / 2;
+    let room = "\u{fc}".repeat(64);
+    let bytes = |has_labels| queued_in_a_segment_of(config.clone(), 2, 4, (&room, has_labels)).1;
+    let labelled = bytes(true);
+    assert!(labelled <= half, "{labelled} bytes of messages with labels of 384");
+    assert!(labelled >= half - 400, "no more is left of the budget than one message takes");
+    assert!(bytes(false) > half / 16, "a hub without such a client counts no labels");
 }
 
 /// Invariant 8: a room of several slices yields inside a batch, and is held to it all the same.
@@ -186,7 +213,7 @@ impl Wake for Then {
 fn command_behind_an_answer_is_for_the_next_batch() {
     let (hub, manager) = Hub::new(Config::default()).expect("valid");
     let mut manager = pin!(manager);
-    let queues = queues(&hub, manager.as_mut(), 1);
+    let queues = queues(&hub, manager.as_mut(), 1, ("main", false));
     let count = async |hub: Hub| hub.clients().await.expect("the hub runs").len();
     let id = queues[0].disconnect().expect("registered");
     hub.report_gone(id);
