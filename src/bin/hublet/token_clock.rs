@@ -139,7 +139,7 @@ pub(crate) fn unix_time() -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use hublet::{Admission, Config};
     use smol::{Executor, Timer};
@@ -150,15 +150,15 @@ mod tests {
     const SOON: Duration = Duration::from_secs(20);
 
     /// A hub with a clock that the test sets, and two clients with tokens that end at 1000 and 2000.
-    fn with_clock(test: impl AsyncFn(&AtomicU64, [hublet::Subscription; 2], &TokenClock)) {
+    fn with_clock(test: impl AsyncFn(&AtomicU32, [hublet::Subscription; 2], &TokenClock)) {
         let executor = Executor::new();
         let (hub, manager) = Hub::new(Config::default()).expect("valid");
         let manager = executor.spawn(manager);
-        let seconds = Arc::new(AtomicU64::new(0));
+        let seconds = Arc::new(AtomicU32::new(0));
         let reactor = Reactor::new().expect("descriptors");
         let clock = Arc::new(TokenClock::new(hub.clone(), reactor.clone()));
         let wall = Arc::clone(&seconds);
-        let time = move || Duration::from_secs(wall.load(Ordering::Relaxed));
+        let time = move || Duration::from_secs(wall.load(Ordering::Relaxed).into());
         let running = executor.spawn(Arc::clone(&clock).run(time));
         reactor.block_on(executor.run(async {
             let ada = hub.subscribe(Admission::user("ada")).await.expect("a place");

@@ -147,8 +147,8 @@ fn kept_messages_are_shed_before_a_client_is_refused_or_evicted() {
         .max_memory(Some(8 << 20))
         .max_clients(Some(10))
         .max_message(60_000)
-        .history_bytes(usize::MAX >> 34)
-        .history_memory(usize::MAX >> 34);
+        .history_bytes((1 << 30) - 1)
+        .history_memory((1 << 30) - 1);
     let stage = Stage::new(config);
     let memory = Arc::clone(stage.hub.memory());
     publish(&stage, 0..1);
