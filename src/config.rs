@@ -343,6 +343,18 @@ impl Config {
 
     /// Checks every value and every relation between values.
     pub(crate) fn check(&self) -> Result<(), Error> {
+        self.check_numbers()?;
+        self.check_waits()?;
+        self.history.iter().try_for_each(HistoryRule::check)?;
+        if self.overflow == Overflow::Replay && self.history.iter().all(|rule| rule.messages == 0) {
+            return Err(Error::config(
+                "overflow \"replay\" needs a history to replay: none is kept",
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_numbers(&self) -> Result<(), Error> {
         let at_least_1 = [
             ("queue", self.queue, "messages"),
             ("inbox", self.inbox, "commands"),
@@ -377,12 +389,6 @@ impl Config {
                 )));
             }
         }
-        self.history.iter().try_for_each(HistoryRule::check)?;
-        if self.overflow == Overflow::Replay && self.history.iter().all(|rule| rule.messages == 0) {
-            return Err(Error::config(
-                "overflow \"replay\" needs a history to replay: none is kept",
-            ));
-        }
         let frame = self.max_message + FRAME_HEADER_MAX;
         for (name, bytes) in sizes {
             if bytes < frame {
@@ -393,6 +399,10 @@ impl Config {
                 )));
             }
         }
+        Ok(())
+    }
+
+    fn check_waits(&self) -> Result<(), Error> {
         for (name, wait) in [
             ("message_timeout", self.message_timeout),
             ("handshake_timeout", self.handshake_timeout),

@@ -108,7 +108,7 @@ impl Clean {
 
 /// A client that another process takes over, as the registry has it.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct RosterEntry {
     /// Its index among the connections that were parked.
     pub(crate) index: usize,
     pub(crate) since: u32,
@@ -126,7 +126,7 @@ pub(crate) struct Roster {
     /// Nanoseconds on the clock of the rooms.
     pub(crate) uptime: u64,
     pub(crate) rooms: Vec<state::Room>,
-    pub(crate) kept: Vec<Kept>,
+    pub(crate) kept: Vec<RosterEntry>,
     /// Clients with a peer that were told to come back.
     pub(crate) left: usize,
 }

@@ -8,7 +8,7 @@ use crate::disconnect::Disconnect;
 use crate::hub::client_id::ClientId;
 use crate::hub::cursor::Cursor;
 use crate::hub::entry::{Entry, Membership};
-use crate::hub::holding::{Kept, Roster, Standing, WaitsFor};
+use crate::hub::holding::{Roster, RosterEntry, Standing, WaitsFor};
 use crate::hub::queue::Queue;
 use crate::hub::registry::Registry;
 use crate::hub::room::Room;
@@ -101,7 +101,7 @@ impl Registry {
             }
             let rooms = entry.rooms().cloned().collect();
             let prefixes = entry.names(true).cloned().collect();
-            kept.push(Kept {
+            kept.push(RosterEntry {
                 prefixes,
                 index,
                 since: entry.since,

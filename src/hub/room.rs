@@ -75,7 +75,7 @@ impl Room {
     /// The room as plain data.
     pub(crate) fn plain(&self, name: &str) -> state::Room {
         let kept = self.kept.as_deref();
-        let message = |slot: &Slot| state::Kept {
+        let message = |slot: &Slot| state::KeptMessage {
             message: slot.message.clone(),
             except: slot.except.map(ClientId::parts),
         };

@@ -38,12 +38,12 @@ pub(crate) struct Room {
     pub(crate) last_message: u64,
     pub(crate) last_member: u64,
     /// The messages that it keeps, oldest first.
-    pub(crate) messages: Vec<Kept>,
+    pub(crate) messages: Vec<KeptMessage>,
 }
 
 /// A message that a room keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Kept {
+pub(crate) struct KeptMessage {
     pub(crate) message: Message,
     /// The client that has published it and does not hear it.
     pub(crate) except: Option<(u32, u32)>,

@@ -11,7 +11,7 @@ use futures_lite::future::yield_now;
 
 use crate::error::Error;
 use crate::hub::handle::Hub;
-use crate::hub::holding::{Along, Handle, Kept, Parked, Roster};
+use crate::hub::holding::{Along, Handle, Parked, Roster, RosterEntry};
 use crate::hub::state::{Client, Connection, State};
 use crate::hub::state_text::VERSION;
 use crate::message::Encoding;
@@ -179,7 +179,7 @@ impl Hub {
         let Roster { generation, uptime, rooms, kept, left } = roster;
         // What waits for a client that is left behind ends with this process.
         let stats = self.stats();
-        let goes_along = |kept: &&Kept| {
+        let goes_along = |kept: &&RosterEntry| {
             let along = parked.get(kept.index).and_then(|parked| parked.along.as_ref());
             along.is_some_and(|along| along.socket.strong_count() > 0)
         };

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use futures_lite::future::yield_now;
-use http::{Method, StatusCode};
+use http::{Method, Request, StatusCode};
 
+use crate::connection::admission::Admission;
 use crate::connection::handler::Handler;
 use crate::connection::hooks::run_request_hook;
 use crate::connection::refuse::count_refusal;
@@ -79,6 +80,36 @@ struct Joining<'a> {
     protocol: Option<Arc<str>>,
     /// Of a WebSocket: what was agreed on of its offers to compress.
     agreement: Option<Agreement>,
+}
+
+impl<'a> Joining<'a> {
+    /// Begins to register a client that was admitted: a stream of events, or else a WebSocket.
+    fn begin(
+        hub: &'a Hub,
+        request: &Request<()>,
+        peer: &Peer,
+        mut admission: Admission,
+        events: Option<EventsQuery>,
+    ) -> Result<Self, Response> {
+        // With labels there are several rooms, or may be: `Last-Event-ID` is not of one of them.
+        let is_one_room = admission.rooms.len() == 1 && !admission.has_labels;
+        let since = events.and_then(|query| query.since).filter(|_| is_one_room);
+        admission.since = admission.since.or(since);
+        check_protocol(request, admission.protocol.as_deref())?;
+        let protocol = admission.protocol.clone();
+        let (kind, key) = match events {
+            Some(query) => (ClientKind::Events { ends: query.ends }, None),
+            None => (ClientKind::WebSocket, Some(accept_key(request))),
+        };
+        let agreement = if key.is_some() && hub.shared().config.deflate.is_some() {
+            Agreement::of(request.headers())
+        } else {
+            None
+        };
+        let encoding = agreement.map_or(Encoding::Plain, Agreement::encoding);
+        let registering = register(hub, *peer, admission, kind, encoding)?;
+        Ok(Self { registering, key, protocol, agreement })
+    }
 }
 
 impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
@@ -273,26 +304,9 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         head: Head,
         exchange: &mut Exchange<'a>,
     ) -> Result<ControlFlow<Joining<'a>, Response>, Failure> {
-        let hub = self.stream.hub;
-        let shared = hub.shared();
-        let (request, config) = (&head.request, &hub.shared().config);
-        exchange.head_only = request.method() == Method::HEAD;
-        exchange.has_unread_body = !matches!(head.framing, Framing::Unknown | Framing::Length(0));
-        exchange.client_address =
-            client_address(&self.stream.peer, request.headers(), &config.trusted_proxies);
-        exchange.requested =
-            if config.http { Requested::of(request) } else { Requested::WebSocket };
-        let route = route(&head, config, &mut exchange.allow_origin);
-        // Frames may follow an upgrade, and a body whose length is unknown a POST: neither is a
-        // request.
-        let has_end = head.framing != Framing::Unknown
-            || !matches!(*request.method(), Method::POST | Method::PUT);
-        let is_upgrade = matches!(route, Ok(Route::Upgrade));
-        exchange.keeps_alive = !is_upgrade && has_end && head.keeps_alive();
-        let route = route?;
-        if exchange.slot.is_late()
-            || (matches!(route, Route::Health) && shared.admissions.is_closed())
-        {
+        let route = self.find_route(&head, exchange)?;
+        let drains = self.stream.hub.shared().admissions.is_closed();
+        if exchange.slot.is_late() || (matches!(route, Route::Health) && drains) {
             return Err(draining().into());
         }
         if matches!(route, Route::Endpoint) {
@@ -318,7 +332,7 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         }
         let peer = exchange.client_address;
         if matches!(route, Route::Events) {
-            exchange.events_query = EventsQuery::of(request)?;
+            exchange.events_query = EventsQuery::of(&head.request)?;
         }
         let query = exchange.events_query;
         let answered = exchange.slot.within(self.call_hook(&head, &peer, &route, query)).await;
@@ -346,7 +360,27 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
         })
     }
 
-    /// Asks the hook of a route, and does what needs no body.
+    /// Finds the route of a request, or the response that refuses it, and notes what the response
+    /// depends on.
+    fn find_route(&self, head: &Head, exchange: &mut Exchange<'a>) -> Result<Route<'a>, Response> {
+        let (request, config) = (&head.request, &self.stream.hub.shared().config);
+        exchange.head_only = request.method() == Method::HEAD;
+        exchange.has_unread_body = !matches!(head.framing, Framing::Unknown | Framing::Length(0));
+        exchange.client_address =
+            client_address(&self.stream.peer, request.headers(), &config.trusted_proxies);
+        exchange.requested =
+            if config.http { Requested::of(request) } else { Requested::WebSocket };
+        let route = route(head, config, &mut exchange.allow_origin);
+        // Frames may follow an upgrade, and a body whose length is unknown a POST: neither is a
+        // request.
+        let has_end = head.framing != Framing::Unknown
+            || !matches!(*request.method(), Method::POST | Method::PUT);
+        let is_upgrade = matches!(route, Ok(Route::Upgrade));
+        exchange.keeps_alive = !is_upgrade && has_end && head.keeps_alive();
+        route
+    }
+
+    /// Has the hook of a route decide, and does what needs no body.
     async fn call_hook(
         &mut self,
         head: &Head,
@@ -380,26 +414,9 @@ impl<'a, T: Transport, H: Handler> HttpConnection<'a, T, H> {
             }
             Route::Events | Route::Upgrade => {
                 let hook = self.handler.on_upgrade(request, peer);
-                let mut admission = run_request_hook(hook, reason).await?;
-                // With labels there are several rooms, or may be: `Last-Event-ID` is not of one of them.
-                let is_one_room = admission.rooms.len() == 1 && !admission.has_labels;
-                let since = query.since.filter(|_| is_one_room);
-                admission.since = admission.since.or(since);
-                check_protocol(request, admission.protocol.as_deref())?;
-                let key = matches!(route, Route::Upgrade).then(|| accept_key(request));
-                let protocol = admission.protocol.clone();
-                let agreement = if key.is_some() && hub.shared().config.deflate.is_some() {
-                    Agreement::of(request.headers())
-                } else {
-                    None
-                };
-                let encoding = agreement.map_or(Encoding::Plain, Agreement::encoding);
-                let kind = match route {
-                    Route::Upgrade => ClientKind::WebSocket,
-                    _ => ClientKind::Events { ends: query.ends },
-                };
-                let registering = register(hub, *peer, admission, kind, encoding)?;
-                let joining = Joining { registering, key, protocol, agreement };
+                let admission = run_request_hook(hook, reason).await?;
+                let events = matches!(route, Route::Events).then_some(query);
+                let joining = Joining::begin(hub, request, peer, admission, events)?;
                 return Ok(ControlFlow::Break(joining));
             }
             Route::Metrics | Route::Rooms | Route::Members(_) => {

@@ -50,11 +50,11 @@ pub struct TakeOver {
     hub: Hub,
     /// The descriptor of each connection.
     descriptors: Vec<OwnedFd>,
-    kept: Vec<Kept>,
+    kept: Vec<KeptConnection>,
 }
 
 /// A connection that goes on.
-pub(crate) struct Kept {
+pub(crate) struct KeptConnection {
     pub(crate) peer: Peer,
     /// The client, unless the connection waits for a request.
     pub(crate) client: Option<KeptClient>,
@@ -113,7 +113,7 @@ impl Hub {
     pub(crate) fn restore(
         config: Config,
         state: &str,
-    ) -> Result<(Self, impl Future<Output = ()> + Send + use<>, Vec<Kept>), Error> {
+    ) -> Result<(Self, impl Future<Output = ()> + Send + use<>, Vec<KeptConnection>), Error> {
         let (state, connections) = State::read(state).map_err(unreadable)?;
         let (hub, mut manager) = Self::assemble(config, Some(state.link).filter(|&link| link > 0))?;
         let shared = hub.shared();
@@ -144,7 +144,7 @@ impl Hub {
                 }
                 None => None,
             };
-            kept.push(Kept { peer, client });
+            kept.push(KeptConnection { peer, client });
         }
         manager.restore(&state, clients);
         Ok((hub, manager.run(), kept))
@@ -304,7 +304,7 @@ fn attach(reactor: Option<&Reactor>, descriptor: OwnedFd) -> io::Result<Io<Owned
 pub(crate) fn run<T: Transport + 'static, H: Handler>(
     hub: Hub,
     transport: T,
-    kept: Kept,
+    kept: KeptConnection,
     handler: Arc<H>,
 ) -> impl Future<Output = ()> + Send {
     let counted = hub.shared().admissions.connection();
@@ -402,7 +402,7 @@ impl fmt::Debug for TakeOver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::state::{Kept, Room};
+    use crate::hub::state::{KeptMessage, Room};
     use crate::message::Message;
     use crate::redis_config::Redis;
 
@@ -417,7 +417,7 @@ mod tests {
     #[test]
     fn sentence_about_a_state_names_the_line() {
         let room = |name: &str| {
-            let messages = vec![Kept { message: Message::from("kept"), except: None }];
+            let messages = vec![KeptMessage { message: Message::from("kept"), except: None }];
             Room { name: name.to_owned(), newest: 1, messages, ..Room::default() }
         };
         let refused = |rooms: &[&str], peers: &[&str]| {

@@ -9,7 +9,7 @@ use crate::overflow::Overflow;
 use crate::peer::Peer as Origin;
 use crate::serve::accept::connect;
 use crate::sim::conflated::Conflated;
-use crate::sim::executor::Order;
+use crate::sim::executor::{Order, TaskId};
 use crate::sim::journal;
 use crate::sim::journal::{Name, event};
 use crate::sim::network::{Line, Socket};
@@ -102,42 +102,9 @@ impl World {
         if overrun {
             self.rest();
         }
-        let (hub, script, socket) =
-            (self.hub.clone(), self.script.clone(), Socket::new(&line, direct_writer));
-        match way {
-            Way::Upgrades => line.send(
-                format!(
-                    "GET /ws/{number} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
-                     Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{}\r\n",
-                    if offers { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" }
-                )
-                .as_bytes(),
-            ),
-            Way::Events => {
-                let (query, header) = query;
-                line.send(
-                    format!("GET /sse/{number}{query} HTTP/1.1\r\nHost: x\r\n{header}\r\n")
-                        .as_bytes(),
-                );
-            }
-            Way::Upgraded => {}
-        }
-        let task = self.executor.spawn(async move {
-            let admissions = &hub.shared().admissions;
-            let _counted = admissions.connection();
-            // A refusal is an answer too.
-            if way != Way::Upgraded {
-                let permit = admissions.handshake().await;
-                drop(connect(&hub, socket, Origin::unknown(), &script, permit).await);
-                return;
-            }
-            let admission = script.admission(number);
-            let kind = ClientKind::WebSocket;
-            if let Ok(admitted) = registration::admit(&hub, admission, kind).await {
-                run_websocket(&hub, socket, admitted, Vec::new(), &script).await;
-            }
-        });
+        line.send(request(number, way, offers, query).as_bytes());
+        let socket = Socket::new(&line, direct_writer);
+        let task = self.spawn_connection(number, way, socket);
         self.peers.push(Peer {
             line,
             task,
@@ -155,6 +122,11 @@ impl World {
             has_reset: false,
             dawdled: false,
         });
+        self.go_on_with(number, steady, overrun);
+    }
+
+    /// What happens to a peer right after it has come.
+    fn go_on_with(&mut self, number: usize, steady: bool, overrun: bool) {
         if overrun {
             // Until it is open it needs its task to run, so nothing is published meanwhile.
             self.rest();
@@ -170,5 +142,41 @@ impl World {
             self.script.notes().may_end(number, &[1005, 1006]);
             self.drop_connection(number);
         }
+    }
+
+    /// The connection of a peer, in a task of its own.
+    fn spawn_connection(&mut self, number: usize, way: Way, socket: Socket) -> TaskId {
+        let (hub, script) = (self.hub.clone(), self.script.clone());
+        self.executor.spawn(async move {
+            let admissions = &hub.shared().admissions;
+            let _counted = admissions.connection();
+            // A refusal is an answer too.
+            if way != Way::Upgraded {
+                let permit = admissions.handshake().await;
+                drop(connect(&hub, socket, Origin::unknown(), &script, permit).await);
+                return;
+            }
+            let admission = script.admission(number);
+            let kind = ClientKind::WebSocket;
+            if let Ok(admitted) = registration::admit(&hub, admission, kind).await {
+                run_websocket(&hub, socket, admitted, Vec::new(), &script).await;
+            }
+        })
+    }
+}
+
+/// What a peer sends first.
+fn request(number: usize, way: Way, offers: bool, (query, header): (String, String)) -> String {
+    match way {
+        Way::Upgrades => format!(
+            "GET /ws/{number} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{}\r\n",
+            if offers { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" }
+        ),
+        Way::Events => {
+            format!("GET /sse/{number}{query} HTTP/1.1\r\nHost: x\r\n{header}\r\n")
+        }
+        Way::Upgraded => String::new(),
     }
 }

@@ -80,6 +80,53 @@ struct InFlight {
     is_answered: bool,
 }
 
+/// The messages in flight, by the numbers that the engine returns.
+#[derive(Default)]
+struct OnTheWay {
+    all: BTreeMap<u64, InFlight>,
+    next: u64,
+}
+
+impl OnTheWay {
+    fn add(&mut self, one: InFlight) -> u64 {
+        let number = self.next;
+        self.all.insert(number, one);
+        self.next += 1;
+        number
+    }
+
+    /// A message has come back; returns where it is answered.
+    fn came_back(&mut self, number: u64) -> Option<PublishReply> {
+        let reply = self.all.get_mut(&number).and_then(|one| {
+            one.comes_back = false;
+            one.reply.take()
+        });
+        self.forget_done();
+        reply
+    }
+
+    /// The engine has dispatched a message to so many hubs. The answer overtakes messages, so what
+    /// comes back may come later.
+    fn answer(&mut self, number: u64, heard: usize) {
+        if let Some(one) = self.all.get_mut(&number) {
+            one.is_answered = true;
+            if let Some(hubs) = one.hubs.take() {
+                hubs.answer(Ok(heard));
+            }
+            if !one.comes_back {
+                if let Some(reply) = one.reply.take() {
+                    reply.answer(Dispatched::to(0));
+                }
+            }
+        }
+        self.forget_done();
+    }
+
+    fn forget_done(&mut self) {
+        self.all.retain(|_, one| one.comes_back || !one.is_answered);
+    }
+}
+
 impl Driver {
     async fn run(self) {
         let mut kept = Kept::default();
@@ -100,8 +147,7 @@ impl Driver {
 
     /// One connection; an error once the hub has ended.
     async fn session(&self, kept: &mut Kept) -> Result<(), ()> {
-        let mut in_flight: BTreeMap<u64, InFlight> = BTreeMap::new();
-        let mut next = 0;
+        let mut in_flight = OnTheWay::default();
         let (mut is_back, mut is_up) = (false, false);
         let lost = self.wire.borrow().lost;
         kept.followers.values_mut().for_each(Follower::interrupt);
@@ -113,23 +159,15 @@ impl Driver {
                 self.report(LinkEvent::Up).await?;
                 self.link.set_up();
             }
-            match self.woken(is_up && in_flight.len() < IN_FLIGHT_MAX, is_up, kept, lost).await {
+            match self.woken(is_up && in_flight.all.len() < IN_FLIGHT_MAX, is_up, kept, lost).await
+            {
                 Woken::HubEnded => return Err(()),
                 Woken::Lost => break,
                 Woken::Wishes => self.follow(kept, false).await?,
                 Woken::Time => self.report_vacant(kept).await?,
                 Woken::Outbox(command) => {
-                    let Command::Carry(carry) = command else { continue };
-                    let Carry { publish: Publish { target, except, message }, reply, hubs } =
-                        *carry;
-                    let wanted = reply.as_ref().is_none_or(PublishReply::begin)
-                        && hubs.as_ref().is_none_or(Reply::begin);
-                    if let Some(topic) = Topic::of(&target).filter(|_| wanted) {
-                        let comes_back = kept.topics.contains_key(&topic);
-                        let one = InFlight { reply, hubs, comes_back, is_answered: false };
-                        in_flight.insert(next, one);
-                        self.send(Sent::Publish { number: next, topic, except, message });
-                        next += 1;
+                    if let Command::Carry(carry) = command {
+                        self.carry(kept, *carry, &mut in_flight);
                     }
                 }
                 Woken::Arrived(Received::Subscribed(topic)) if keeps(&topic) => {}
@@ -155,12 +193,7 @@ impl Driver {
                 Woken::Arrived(Received::Message { topic, number, position, stored }) => {
                     let Stored { hub, except, message } = stored;
                     let is_own = hub == self.nth;
-                    let one = in_flight.get_mut(&number).filter(|_| is_own);
-                    let reply = one.and_then(|one| {
-                        one.comes_back = false;
-                        one.reply.take()
-                    });
-                    in_flight.retain(|_, one| one.comes_back || !one.is_answered);
+                    let reply = if is_own { in_flight.came_back(number) } else { None };
                     let except = except.filter(|_| is_own);
                     let publish = Publish { target: topic.target(), except, message };
                     if position > 0 {
@@ -172,19 +205,7 @@ impl Driver {
                     self.hub.send_command(command).await.map_err(drop)?;
                 }
                 Woken::Arrived(Received::Dispatched { number, hubs: heard }) => {
-                    // The answer overtakes messages, so what comes back may come later.
-                    if let Some(one) = in_flight.get_mut(&number) {
-                        one.is_answered = true;
-                        if let Some(hubs) = one.hubs.take() {
-                            hubs.answer(Ok(heard));
-                        }
-                        if !one.comes_back {
-                            if let Some(reply) = one.reply.take() {
-                                reply.answer(Dispatched::to(0));
-                            }
-                        }
-                    }
-                    in_flight.retain(|_, one| one.comes_back || !one.is_answered);
+                    in_flight.answer(number, heard);
                 }
             }
         }
@@ -197,6 +218,18 @@ impl Driver {
             answer.await.ok_or(())?;
         }
         Ok(())
+    }
+
+    /// Sends a message to the engine, unless its publisher has given up.
+    fn carry(&self, kept: &Kept, carry: Carry, in_flight: &mut OnTheWay) {
+        let Carry { publish: Publish { target, except, message }, reply, hubs } = carry;
+        let wanted = reply.as_ref().is_none_or(PublishReply::begin)
+            && hubs.as_ref().is_none_or(Reply::begin);
+        if let Some(topic) = Topic::of(&target).filter(|_| wanted) {
+            let comes_back = kept.topics.contains_key(&topic);
+            let number = in_flight.add(InFlight { reply, hubs, comes_back, is_answered: false });
+            self.send(Sent::Publish { number, topic, except, message });
+        }
     }
 
     fn send(&self, command: Sent) {

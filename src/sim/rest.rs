@@ -30,12 +30,16 @@ impl World {
         self.check_clients();
         self.check_pollers();
         self.check_events();
-        // A listing names the members of a room, and a message from rest reaches exactly those and the
-        // clients that hear the room by a prefix.
         let which = self.rng.usize(..ROOMS);
-        let Some(members) = self.call(|hub| async move { hub.presence(&room(which)).await }) else {
-            return;
-        };
+        if let Some(hearing) = self.check_members(which) {
+            self.check_message(which, hearing);
+        }
+    }
+
+    /// A listing names the members of a room, and these and the clients that hear the room by a prefix
+    /// hear it. Returns how many hear it.
+    fn check_members(&mut self, which: usize) -> Option<usize> {
+        let members = self.call(|hub| async move { hub.presence(&room(which)).await })?;
         let listening = self.call(|hub| async move {
             let mut listening = Vec::new();
             for client in hub.clients().await? {
@@ -46,28 +50,27 @@ impl World {
             }
             Ok(listening)
         });
-        let Some(listening) = listening else { return };
-        let span = {
-            let mut notes = self.script.notes();
-            let now = notes.moment();
-            Span { from: now, by: now }
-        };
-        {
-            let notes = self.script.notes();
-            let listed = |n: usize| {
-                notes.peers[n].id.is_some_and(|id| members.iter().any(|member| member.id == id))
-            };
-            for n in 0..notes.peers.len() {
-                let (surely, perhaps) = notes.is_member(n, which, span);
-                assert!(!surely || listed(n), "peer {n} is missing in room {which}");
-                assert!(perhaps || !listed(n), "peer {n} is no member of room {which}");
-                let (surely, perhaps) = notes.got(n, To::Room(which), span);
-                let hears = notes.peers[n].id.is_some_and(|id| listening.contains(&id));
-                assert!(!surely || hears, "peer {n} does not hear room {which}");
-                assert!(perhaps || !hears, "peer {n} hears room {which}, of which it has no part");
-                assert!(hears || !listed(n), "peer {n} is in room {which} and does not hear it");
-            }
+        let listening = listening?;
+        let mut notes = self.script.notes();
+        let now = notes.moment();
+        let span = Span { from: now, by: now };
+        let listed = |id| members.iter().any(|member| member.id == id);
+        for n in 0..notes.peers.len() {
+            let is_listed = notes.peers[n].id.is_some_and(listed);
+            let (surely, perhaps) = notes.is_member(n, which, span);
+            assert!(!surely || is_listed, "peer {n} is missing in room {which}");
+            assert!(perhaps || !is_listed, "peer {n} is no member of room {which}");
+            let (surely, perhaps) = notes.got(n, To::Room(which), span);
+            let hears = notes.peers[n].id.is_some_and(|id| listening.contains(&id));
+            assert!(!surely || hears, "peer {n} does not hear room {which}");
+            assert!(perhaps || !hears, "peer {n} hears room {which}, of which it has no part");
+            assert!(hears || !is_listed, "peer {n} is in room {which} and does not hear it");
         }
+        Some(listening.len())
+    }
+
+    /// A message from rest reaches as many clients as hear its room.
+    fn check_message(&mut self, which: usize, hearing: usize) {
         let before = self.hub.stats();
         let (to, number) = (To::Room(which), self.script.notes().messages.len());
         let poster = if self.rng.bool() { self.ready_poster() } else { None };
@@ -87,8 +90,7 @@ impl World {
         let counted = self.hub.stats().recipients - before.recipients;
         if let Some(recipients) = recipients {
             assert_eq!(
-                recipients,
-                listening.len(),
+                recipients, hearing,
                 "message {number} is told to have as many recipients as clients hear the room"
             );
             assert!(counted >= recipients as u64, "the recipients of message {number} are counted");

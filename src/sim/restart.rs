@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::hub::handle::Hub;
 use crate::serve::hand_over::HandOver;
-use crate::serve::take_over::run;
+use crate::serve::take_over::{KeptConnection, run};
 use crate::sim::event_reader;
 use crate::sim::journal::event;
 use crate::sim::network::{Line, Socket};
@@ -33,17 +33,7 @@ impl World {
         }
         self.rest();
         event!("another process takes the hub over");
-        for n in 0..self.peers.len() {
-            let is_busy = self.script.notes().peers[n].hooks > 0;
-            // One that has broken the rules may be read that far only now: its rate held it back.
-            let may_end = self.script.notes().peers[n].gone.from < NEVER;
-            if is_busy || may_end || !self.peers[n].steady {
-                // It may be left behind.
-                self.script.notes().may_end(n, &[1012]);
-                self.peers[n].steady = false;
-                self.script.notes().peers[n].steady = false;
-            }
-        }
+        self.excuse_busy();
         // What was read is not held back from the other process, which counts anew.
         self.script.notes().is_held = true;
         let hand_over = self.hand_over();
@@ -56,6 +46,44 @@ impl World {
         for line in &lines {
             line.lock().is_moved = true;
         }
+        self.leave_behind(&lines);
+        let config = self.hub.shared().config.clone();
+        let mut notes = self.script.notes();
+        notes.peers.iter_mut().for_each(|peer| peer.sent.clear());
+        notes.is_held = false;
+        notes.first_of_process = notes.messages.len();
+        drop(notes);
+        // No task of the old process runs again. What it frees is freed without a word to any peer.
+        self.executor.forget_all();
+        let (hub, manager, kept) = Hub::restore(config, &state).expect("its own state");
+        drop(hand_over);
+        self.hub = hub;
+        self.manager = self.executor.spawn_first(manager);
+        let is_slow = self.rng.bool();
+        self.heard = event_reader::spawn(&mut self.executor, &self.hub, (is_slow, false));
+        assert_eq!(kept.len(), lines.len(), "every connection that was handed over goes on");
+        for (kept, line) in kept.into_iter().zip(lines) {
+            self.go_on(kept, &line);
+        }
+        self.rest();
+    }
+
+    /// A peer that may be busy when the hub is held may be left behind.
+    fn excuse_busy(&mut self) {
+        for n in 0..self.peers.len() {
+            let is_busy = self.script.notes().peers[n].hooks > 0;
+            // One that has broken the rules may be read that far only now: its rate held it back.
+            let may_end = self.script.notes().peers[n].gone.from < NEVER;
+            if is_busy || may_end || !self.peers[n].steady {
+                self.script.notes().may_end(n, &[1012]);
+                self.peers[n].steady = false;
+                self.script.notes().peers[n].steady = false;
+            }
+        }
+    }
+
+    /// What does not go along ends with the process; a peer that is clean does.
+    fn leave_behind(&mut self, lines: &[Arc<Line>]) {
         for (n, peer) in self.peers.iter_mut().enumerate() {
             // What its rate had held back may have made it busy.
             peer.steady &= self.script.notes().peers[n].steady;
@@ -77,42 +105,28 @@ impl World {
             // A request that waits ends with the process.
             poller.silent |= !lines.iter().any(|line| Arc::ptr_eq(line, &poller.line));
         }
-        let config = self.hub.shared().config.clone();
-        let mut notes = self.script.notes();
-        notes.peers.iter_mut().for_each(|peer| peer.sent.clear());
-        notes.is_held = false;
-        notes.first_of_process = notes.messages.len();
-        drop(notes);
-        // No task of the old process runs again. What it frees is freed without a word to any peer.
-        self.executor.forget_all();
-        let (hub, manager, kept) = Hub::restore(config, &state).expect("its own state");
-        drop(hand_over);
-        self.hub = hub;
-        self.manager = self.executor.spawn_first(manager);
-        let is_slow = self.rng.bool();
-        self.heard = event_reader::spawn(&mut self.executor, &self.hub, (is_slow, false));
-        assert_eq!(kept.len(), lines.len(), "every connection that was handed over goes on");
-        for (kept, line) in kept.into_iter().zip(lines) {
-            let is_own = {
-                let mut kernel = line.lock();
-                kernel.is_moved = false;
-                kernel.is_own
-            };
-            let socket = Socket::new(&line, is_own);
-            let script = Arc::new(self.script.clone());
-            let task = self.executor.spawn(run(self.hub.clone(), socket, kept, script));
-            let peer = self.peers.iter_mut().find(|peer| Arc::ptr_eq(&peer.line, &line));
-            match peer {
-                Some(peer) => peer.task = task,
-                None => {
-                    let posters = self.posters.iter_mut().map(|own| (&own.line, &mut own.task));
-                    let pollers = self.pollers.iter_mut().map(|own| (&own.line, &mut own.task));
-                    let mut own = posters.chain(pollers).filter(|own| Arc::ptr_eq(own.0, &line));
-                    *own.next().expect("its line is known").1 = task;
-                }
+    }
+
+    /// A connection goes on in the new process.
+    fn go_on(&mut self, kept: KeptConnection, line: &Arc<Line>) {
+        let is_own = {
+            let mut kernel = line.lock();
+            kernel.is_moved = false;
+            kernel.is_own
+        };
+        let socket = Socket::new(line, is_own);
+        let script = Arc::new(self.script.clone());
+        let task = self.executor.spawn(run(self.hub.clone(), socket, kept, script));
+        let peer = self.peers.iter_mut().find(|peer| Arc::ptr_eq(&peer.line, line));
+        match peer {
+            Some(peer) => peer.task = task,
+            None => {
+                let posters = self.posters.iter_mut().map(|own| (&own.line, &mut own.task));
+                let pollers = self.pollers.iter_mut().map(|own| (&own.line, &mut own.task));
+                let mut own = posters.chain(pollers).filter(|own| Arc::ptr_eq(own.0, line));
+                *own.next().expect("its line is known").1 = task;
             }
         }
-        self.rest();
     }
 
     /// Has the hub stand still, for as long as that takes.
