@@ -98,6 +98,19 @@ impl<'a> Outgoing<'a> {
         &self.registered.queue
     }
 
+    /// Lets the message go that waits for its time, if that has come; returns whether it did.
+    #[cold]
+    fn release(&self, drained: &Drained) -> bool {
+        let now = self.timeouts.elapsed();
+        let is_due = drained.due.is_some_and(|due| now >= due);
+        // With the client the message goes along, or goes out ahead of its end.
+        let may_go = drained.phase == Phase::Closing || is_due && !self.registered.is_held();
+        if may_go {
+            self.registered.queue.release(now);
+        }
+        may_go
+    }
+
     /// Drains the queue into the stream, flushes, and notes progress for the write timeout.
     ///
     /// Afterwards the queue is called empty only if the encoder and the stream hold nothing back.
@@ -111,20 +124,17 @@ impl<'a> Outgoing<'a> {
         let mut output = Output { stream, wrote: false };
         // What is encoded already waits nowhere else.
         let has_failed = matches!(encoder.poll_rest(cx, &mut output), Poll::Ready(Err(_)));
-        let mut drained = queue
-            .poll_drain(cx, WRITE_BUDGET, |cx, unsent| encoder.poll_write(cx, unsent, &mut output));
-        while let Some(due) = drained.due {
-            let now = self.timeouts.elapsed();
-            // With the client the message goes along, or goes out ahead of its end.
-            let is_held = self.registered.is_held();
-            if drained.phase != Phase::Closing && (is_held || now < due) {
-                drained.due = drained.due.filter(|_| !is_held);
-                break;
-            }
-            queue.release(now);
-            drained = queue.poll_drain(cx, WRITE_BUDGET, |cx, unsent| {
+        // In one place, so that the code of a drain is there once for each encoder and stream.
+        let mut drained = loop {
+            let drained = queue.poll_drain(cx, WRITE_BUDGET, |cx, unsent| {
                 encoder.poll_write(cx, unsent, &mut output)
             });
+            if drained.due.is_none() || !self.release(&drained) {
+                break drained;
+            }
+        };
+        if drained.due.is_some() && self.registered.is_held() {
+            drained.due = None;
         }
         drained.wrote = output.wrote;
         if let Some(id) = drained.request {

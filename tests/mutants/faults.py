@@ -119,9 +119,9 @@ FAULTS = [
     ),
     Fault(
         "every: a message goes before its time",
-        "outgoing.rs::Outgoing::poll_drain",
-        "(is_held || now < due)",
-        "is_held",
+        "outgoing.rs::Outgoing::release",
+        "is_due && !self.registered",
+        "!self.registered",
     ),
     Fault(
         "every: the older message stays",
@@ -137,8 +137,8 @@ FAULTS = [
     ),
     Fault(
         "every: the end goes ahead of the newest message",
-        "outgoing.rs::Outgoing::poll_drain",
-        "drained.phase != Phase::Closing && ",
+        "outgoing.rs::Outgoing::release",
+        "drained.phase == Phase::Closing || ",
         "",
     ),
     Fault(
