@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use server::{Options, Outcome, PATIENCE, Server, descriptors, rss, status};
 
 /// Bytes of the static binary, at most.
-const BINARY_MAX: f64 = 1_330_000.0;
+const BINARY_MAX: f64 = 1_340_000.0;
 /// Bytes resident at start, at most. The system maps the code around a place that is used in pieces of
 /// 64 KiB, and where the pieces begin depends on the address that the binary has in this run: a start
 /// may take 60 KB more than another.
