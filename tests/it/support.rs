@@ -192,10 +192,12 @@ impl TestHub {
         self.hub.stats().connections == 0 && self.executor.is_empty()
     }
 
-    /// Waits until no connection is left, and checks the counters that must then be 0 or add up.
+    /// Waits until no connection is left, and until the manager has heard of the last one, and checks
+    /// the counters that must then be 0 or add up.
     #[track_caller]
     pub(crate) fn empties(&self) {
         until("no connection is left", || self.is_empty());
+        until("no client is left", || self.hub.stats().clients == 0);
         let stats = self.hub.stats();
         assert_eq!((stats.clients, stats.rooms, stats.held_bytes), (0, 0, 0), "{stats:?}");
         let ends = stats.messages_delivered + stats.messages_dropped + stats.messages_lost;
