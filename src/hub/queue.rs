@@ -130,9 +130,11 @@ impl Queue {
             return None;
         }
         let (missed, encoding, has_labels) = (state.missed(), state.encoding, state.has_labels());
+        // Behind a message that waits for its time it hears of a gap, as its position goes along.
+        let waits = state.conflation().is_some_and(|own| own.newest().is_some());
         let cursor = match state.cursor() {
             // One that ends at the newest message ends now.
-            Some(cursor) if cursor.has_gap || cursor.ends => return None,
+            Some(cursor) if (cursor.has_gap && !waits) || cursor.ends => return None,
             cursor => cursor.map(|cursor| cursor.plain()),
         };
         let plain = |own: &mut Conflation| Box::new(own.plain(Duration::ZERO));

@@ -33,15 +33,17 @@ impl Queue {
     }
 
     /// Has the newest message that the room keeps be the first one of a client that comes, behind the
-    /// position that it is told.
-    pub(crate) fn begin_with(&self, message: &Message, last_position: u64) {
+    /// position that it is told. Returns whether it waits now: not in a client that has ended.
+    pub(crate) fn begin_with(&self, message: &Message, last_position: u64) -> bool {
         let mut state = self.lock();
+        if !matches!(state.phase, Phase::Handshaking | Phase::Open) {
+            return false;
+        }
         let (message, position) = (message.clone(), Some(last_position + 1));
         let since = self.queue_config.memory.tick();
         let newest = Newest { message, position, last_position, owed: None, since };
-        if let Some(conflation) = state.conflation() {
-            conflation.put(newest);
-        }
+        let conflation = state.conflation();
+        conflation.map(|conflation| conflation.put(newest)).is_some()
     }
 
     /// Takes the messages of a batch for the room of a conflated client, or for all: the last one waits

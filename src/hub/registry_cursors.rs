@@ -37,9 +37,9 @@ impl Registry {
             // It hears the newest message of those, behind a gap.
             begin = begin.up_to(newest - 1);
             let kept = room.after(begin.position).next();
-            kept.into_iter().for_each(|slot| queue.begin_with(&slot.message, begin.position));
+            let waits = kept.is_some_and(|slot| queue.begin_with(&slot.message, begin.position));
             position = newest;
-            add(&self.counters.recipients, 1);
+            add(&self.counters.recipients, u64::from(waits));
         }
         let mut cursor = Cursor::new(Arc::clone(name), reading, position, newest);
         (cursor.keeps, cursor.is_positioned) = (keeps, self.rooms.is_shared() && keeps);

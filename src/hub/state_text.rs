@@ -13,6 +13,7 @@
 //! A field without a value of its own is left out. A reader takes the fields that it knows, each once,
 //! and refuses any other, so that nothing is lost unseen.
 
+use std::collections::BTreeMap;
 use std::str::SplitTerminator;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use crate::hub::state_fields::{
     Fields, Words, begin, digits, escape, field, id, id_of, list, number, push, text_field,
     unescape,
 };
-use crate::message::Message;
+use crate::message::{Encoding, Message};
 use crate::peer::Peer;
 
 /// The version of the text. It grows with every field that an older reader would refuse.
@@ -97,7 +98,8 @@ impl State {
         if !text.ends_with('\n') {
             return Err(text.lines().count());
         }
-        Ok((state, Connections { lines: rest, fields, number, read: 0 }))
+        let bodies = BTreeMap::new();
+        Ok((state, Connections { lines: rest, fields, number, read: 0, bodies }))
     }
 
     /// Reads the line of a room, or of a message that the room above it keeps; `Some(false)` for any
@@ -150,6 +152,8 @@ pub(crate) struct Connections<'a> {
     number: usize,
     /// Connections that were read.
     read: usize,
+    /// The messages that wait in clients, by the connection whose line has the body.
+    bodies: BTreeMap<usize, Message>,
 }
 
 impl<'a> Iterator for Connections<'a> {
@@ -169,8 +173,9 @@ impl<'a> Connections<'a> {
         let kind = words.next()?;
         let is_next = |&index: &usize| index == self.read && index < CONNECTIONS_MAX;
         number(words.next()?).filter(is_next)?;
+        let nth = self.read;
         self.read += 1;
-        Connection::read(kind, self.fields.fill(words)?)
+        Connection::read(kind, self.fields.fill(words)?, nth, &mut self.bodies)
     }
 }
 
@@ -245,23 +250,50 @@ fn read_body(is_text: bool, fields: &mut Fields<'_>) -> Option<Message> {
 /// What stands for a message that waits for its time, by its kind; 0 where none waits.
 const TEXT: u8 = 1;
 const BINARY: u8 = 2;
+/// It is the message of an earlier connection, whose line has the body.
+const SAME: u8 = 3;
+
+/// The messages that wait in clients: the first connection that has one, by where its frame lies in
+/// memory. A message of a room waits in all its clients that hear it every so often, and its body is
+/// written once.
+#[derive(Debug, Default)]
+pub(crate) struct Bodies(BTreeMap<usize, usize>);
+
+impl Bodies {
+    /// The connection whose line has the body of a message; `None` if that is the `nth`, which is now
+    /// written.
+    fn line_of(&mut self, message: &Message, nth: usize) -> Option<usize> {
+        let address = message.frame(Encoding::Plain).as_ptr().addr();
+        let first = *self.0.entry(address).or_insert(nth);
+        (first != nth).then_some(first)
+    }
+}
 
 impl Conflation {
-    fn write(&self, text: &mut Vec<u8>) {
+    fn write(&self, nth: usize, bodies: &mut Bodies, text: &mut Vec<u8>) {
         // Rounded up: no message goes earlier than it may.
         let millis = |time: Duration| time.as_nanos().div_ceil(1_000_000) as u64;
         field(text, "every", millis(self.interval));
         field(text, "next", millis(self.next));
         let Some(Newest { message, position, last_position }) = &self.newest else { return };
-        field(text, "waits", if message.is_text() { TEXT } else { BINARY });
         // One more, since 0 is a position too, and stands for none here.
         field(text, "number", position.map_or(0, |position| position + 1));
         field(text, "last", *last_position);
-        write_body(text, message);
+        if let Some(first) = bodies.line_of(message, nth) {
+            field(text, "waits", SAME);
+            field(text, "same", first as u64);
+        } else {
+            field(text, "waits", if message.is_text() { TEXT } else { BINARY });
+            write_body(text, message);
+        }
     }
 
     /// `Some(None)` for a client that hears every message.
-    fn read(fields: &mut Fields<'_>) -> Option<Option<Self>> {
+    fn read(
+        fields: &mut Fields<'_>,
+        nth: usize,
+        bodies: &mut BTreeMap<usize, Message>,
+    ) -> Option<Option<Self>> {
         let interval = fields.number("every")?;
         if interval == 0 {
             return Some(None);
@@ -272,10 +304,16 @@ impl Conflation {
         }
         let newest = match fields.number("waits")? {
             0 => None,
-            kind @ (TEXT | BINARY) => {
+            kind @ (TEXT | BINARY | SAME) => {
                 let position: u64 = fields.number("number")?;
                 let last_position = fields.number("last")?;
-                let message = read_body(kind == TEXT, fields)?;
+                let message = if kind == SAME {
+                    bodies.get(&fields.number("same")?)?.clone()
+                } else {
+                    let message = read_body(kind == TEXT, fields)?;
+                    bodies.insert(nth, message.clone());
+                    message
+                };
                 Some(Newest { message, position: position.checked_sub(1), last_position })
             }
             _ => return None,
@@ -285,8 +323,8 @@ impl Conflation {
 }
 
 impl<'a> Connection<'a> {
-    /// Appends the line of the connection that so many are ahead of.
-    pub(crate) fn write(&self, nth: usize, text: &mut Vec<u8>) {
+    /// Appends the line of the connection that so many are ahead of; `bodies` is of all of them.
+    pub(crate) fn write(&self, nth: usize, bodies: &mut Bodies, text: &mut Vec<u8>) {
         push(
             text,
             match &self.client {
@@ -319,14 +357,19 @@ impl<'a> Connection<'a> {
                 field(text, "position", cursor.position);
                 field(text, "owed", cursor.unread);
             }
-            client.conflation.iter().for_each(|conflation| conflation.write(text));
+            client.conflation.iter().for_each(|conflation| conflation.write(nth, bodies, text));
             text_field(text, "user", client.user.as_deref().unwrap_or_default());
             text_field(text, "about", &client.about);
         }
         text.push(b'\n');
     }
 
-    fn read(kind: &str, fields: &mut Fields<'a>) -> Option<Self> {
+    fn read(
+        kind: &str,
+        fields: &mut Fields<'a>,
+        nth: usize,
+        bodies: &mut BTreeMap<usize, Message>,
+    ) -> Option<Self> {
         let peer = Peer::of(&unescape(fields.take("peer")?)?)?;
         let is_events = kind == "events";
         let client = match kind {
@@ -360,7 +403,7 @@ impl<'a> Connection<'a> {
                         }),
                         None => None,
                     },
-                    conflation: Conflation::read(fields)?.map(Box::new),
+                    conflation: Conflation::read(fields, nth, bodies)?.map(Box::new),
                     user: fields.name("user")?,
                     about: fields.text("about")?,
                 })

@@ -53,11 +53,22 @@ impl Incoming {
     /// Whether an accept would return at once, with a connection or an error.
     #[cfg(unix)]
     pub(crate) fn has_waiting(&self) -> bool {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let mut listener = [PollFd::new(self.socket.get_ref(), PollFlags::IN)];
-        // If poll(2) fails, accept fails for the same reason. On big-endian MIPS poll(2) may fail for
-        // nanoseconds that rustix has not set; the accept then finds out.
-        poll(&mut listener, Some(&Timespec::default())).map_or(true, |ready| ready > 0)
+        // If poll(2) fails, accept fails for the same reason.
+        #[cfg(not(all(target_arch = "mips", target_endian = "big")))]
+        {
+            use rustix::event::{PollFd, PollFlags, Timespec, poll};
+            let mut listener = [PollFd::new(self.socket.get_ref(), PollFlags::IN)];
+            poll(&mut listener, Some(&Timespec::default())).map_or(true, |ready| ready > 0)
+        }
+        // There rustix misplaces the nanoseconds of a time, and the call might wait.
+        #[cfg(all(target_arch = "mips", target_endian = "big"))]
+        {
+            use std::os::fd::AsFd as _;
+
+            use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+            let mut listener = [PollFd::new(self.socket.get_ref().as_fd(), PollFlags::POLLIN)];
+            poll(&mut listener, PollTimeout::ZERO).map_or(true, |ready| ready > 0)
+        }
     }
 
     /// Unknown on this system.

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::hub::handle::Hub;
 use crate::hub::holding::{Along, Handle, Parked, Roster, RosterEntry};
 use crate::hub::state::{Client, Connection, State};
-use crate::hub::state_text::VERSION;
+use crate::hub::state_text::{Bodies, VERSION};
 use crate::message::Encoding;
 #[cfg(unix)]
 use crate::net::socket::descriptor;
@@ -202,7 +202,7 @@ impl Hub {
         };
         let mut text = state.write(parked.len());
         let mut sockets = Vec::with_capacity(parked.len());
-        let mut names = Vec::new();
+        let (mut names, mut bodies) = (Vec::new(), Bodies::default());
         let elapsed = shared.timers.elapsed();
         for kept in &kept {
             let Parked { client: Some(id), along } = &mut parked[kept.index] else { continue };
@@ -229,7 +229,7 @@ impl Hub {
                 about: Cow::Owned(known.about),
             };
             let connection = Connection { peer, client: Some(client) };
-            connection.write(sockets.len(), &mut text);
+            connection.write(sockets.len(), &mut bodies, &mut text);
             sockets.push(socket);
             names = connection.client.map(|client| client.rooms).unwrap_or_default();
             names.clear();
@@ -237,7 +237,8 @@ impl Hub {
         let idle = parked.into_iter().filter(|parked| parked.client.is_none());
         for Along { socket, peer, .. } in idle.filter_map(|parked| parked.along) {
             if let Some(socket) = socket.upgrade() {
-                Connection { peer, client: None }.write(sockets.len(), &mut text);
+                let connection = Connection { peer, client: None };
+                connection.write(sockets.len(), &mut bodies, &mut text);
                 sockets.push(socket);
             }
         }

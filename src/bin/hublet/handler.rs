@@ -12,7 +12,7 @@ use hublet::{
 
 use crate::auth::Access;
 use crate::client_state::{ClientState, Several};
-use crate::grant::Grant;
+use crate::grant::{Grant, Rooms};
 use crate::join_log::JoinLog;
 use crate::request_token::answered_protocol;
 use crate::room_rules::RoomRules;
@@ -53,11 +53,23 @@ impl Relay {
         grant.map_err(|_| StatusCode::UNAUTHORIZED)
     }
 
+    /// The rooms that a client in several may publish to; nothing for a stream of events, which only hears.
+    fn sends_to_several(
+        request: &Request<()>,
+        grant: Rooms,
+        requested: &RequestedRooms,
+    ) -> Result<Rooms, String> {
+        if request.uri().path() == "/sse" {
+            return Ok(Rooms::none());
+        }
+        grant.within(requested.rooms(), requested.prefixes())
+    }
+
     /// Why a token has too many rooms to publish to for a client in several rooms.
     fn too_many_patterns(&self, request: &Request<()>) -> Option<String> {
         let requested = RequestedRooms::of(request.uri()).ok()?;
         let grant = self.grant(request).ok()?;
-        grant.send.within(requested.rooms(), requested.prefixes()).err()
+        Self::sends_to_several(request, grant.send, &requested).err()
     }
 }
 
@@ -89,7 +101,7 @@ impl Handler for Relay {
         let mut admission = if requested.has_labels() {
             let (rooms, prefixes) = (requested.rooms().to_vec(), requested.prefixes().to_vec());
             let admission = prefixes.iter().fold(admission, Admission::prefix);
-            let send = grant.send.within(requested.rooms(), requested.prefixes());
+            let send = Self::sends_to_several(request, grant.send, &requested);
             let send = send.map_err(|_| StatusCode::BAD_REQUEST)?;
             admission.labels().extension(Several { state, rooms, prefixes, send })
         } else {

@@ -228,6 +228,10 @@ fn is_running(path: PathBuf) -> Result<PathBuf, String> {
 
 /// Puts the state and the descriptors where the next program finds them; returns its end.
 fn pack(real: &OwnedFd, state: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<OwnedFd> {
+    if state.len() as u64 > STATE_BYTES_MAX {
+        // The next program would refuse it, with no way back.
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
     let mut file = File::from(memfd_create("hublet", MemfdFlags::CLOEXEC)?);
     file.write_all(state.as_bytes())?;
     let (ours, theirs) =

@@ -71,7 +71,8 @@ fn whole() -> Whole<'static> {
 
 fn write((state, connections): &Whole<'_>) -> String {
     let mut text = state.write(connections.len());
-    connections.iter().enumerate().for_each(|(nth, one)| one.write(nth, &mut text));
+    let mut bodies = Bodies::default();
+    connections.iter().enumerate().for_each(|(nth, one)| one.write(nth, &mut bodies, &mut text));
     String::from_utf8(text).expect("text")
 }
 
@@ -140,11 +141,54 @@ fn a_text_that_no_hub_has_written_is_refused_by_its_line() {
         ("hub 2\nwebsocket 0 peer=unix id=0-0 reader=1\n", 2),
         ("hub 3\nwebsocket 0 peer=unix id=0-0 every=100000000\n", 2),
         ("hub 3\nwebsocket 0 peer=unix id=0-0 every=100 next=101\n", 2),
-        ("hub 3\nwebsocket 0 peer=unix id=0-0 every=100 waits=3\n", 2),
+        ("hub 3\nwebsocket 0 peer=unix id=0-0 every=100 waits=4\n", 2),
         ("hub 3\nwebsocket 0 peer=unix id=0-0 waits=1\n", 2),
+        ("hub 3\nwebsocket 0 peer=unix id=0-0 every=100 waits=3\n", 2),
+        ("hub 3\nwebsocket 0 peer=unix id=0-0 every=100 waits=3 same=1\n", 2),
     ] {
         assert_eq!(read(text), Err(line), "{text:?}");
     }
+}
+
+/// A message of a room waits in each of its clients that hear it every so often: a state that has it for
+/// each of them is longer than what may be read, or than memory.
+#[test]
+fn a_message_that_waits_in_many_clients_is_written_once_and_read_as_one() {
+    let (shared, own): (Message, Message) = ("x".repeat(5000).into(), "y".into());
+    let client = |message: &Message| Client {
+        conflation: Some(Box::new(Conflation {
+            interval: Duration::from_secs(1),
+            newest: Some(Newest { message: message.clone(), position: None, last_position: 0 }),
+            ..Conflation::default()
+        })),
+        ..Client::default()
+    };
+    let peer = || Peer::of("unix").expect("a peer");
+    let clients = [&own, &shared, &shared, &own, &shared].map(client);
+    let connections = clients.map(|client| Connection { peer: peer(), client: Some(client) });
+    let whole = (State::default(), connections.into());
+    let text = write(&whole);
+    assert!(text.len() < 6000, "{} bytes", text.len());
+    let read = read(&text).expect("ours");
+    assert_eq!(read, whole);
+    drop((whole, own));
+    assert_eq!(shared.holders(), 1);
+    let message = |nth: usize| {
+        let client: &Client<'_> = read.1[nth].client.as_ref().expect("a client");
+        client
+            .conflation
+            .as_ref()
+            .and_then(|own| own.newest.as_ref())
+            .expect("waits")
+            .message
+            .clone()
+    };
+    assert_eq!(
+        message(1).holders(),
+        4,
+        "three clients have one message, and this is another clone"
+    );
+    assert_eq!(message(0).holders(), 3);
 }
 
 /// A hub of the version before knows no client that hears the newest message only.

@@ -185,6 +185,24 @@ fn a_publisher_that_waits_hears_what_was_left_out() {
     assert_eq!(fates()[2], (1, 0, 0));
 }
 
+/// It hears of a gap behind the message that waits, which may be an hour later: a restart does not wait
+/// for that, nor cut the client off.
+#[test]
+fn a_client_with_a_gap_behind_the_message_that_waits_goes_along() {
+    let lane = lane(usize::MAX);
+    lane.queue.set_cursor(Cursor::new("main".into(), numbering(Since::Now), 7, 7));
+    lane.push_each(0..1);
+    lane.drain_at(Duration::ZERO);
+    assert!(!lane.queue.begin_anew("main", 20));
+    assert!(lane.queue.clean().is_none(), "it is told of the gap at once");
+    lane.queue.note_gap_sent(20);
+    lane.push_each(1..2);
+    assert!(!lane.queue.begin_anew("main", 40));
+    let clean = lane.queue.clean().expect("its position goes along");
+    let newest = clean.conflation.and_then(|own| own.newest).expect("it waits");
+    assert_eq!((newest.last_position, clean.cursor.map(|at| at.position)), (20, Some(40)));
+}
+
 /// What it was told, and what it is told of the message that waits.
 #[test]
 fn another_process_goes_on_with_the_interval_and_the_message_that_waits() {
