@@ -302,7 +302,7 @@ fn promtool_finds_the_scrape_block_and_the_rules_sound() {
 /// With a toolchain that only writes down what it is asked for.
 #[test]
 fn a_build_adds_the_target_that_it_needs() {
-    const TARGET: &str = "armv7-unknown-linux-musleabihf";
+    const TARGET: &str = "aarch64-unknown-linux-musl";
     let folder = Folder::new("build");
     let path = |name: &str| folder.0.join(name).display().to_string();
     let scripts = [
