@@ -13,7 +13,7 @@
 //! A field without a value of its own is left out. A reader takes the fields that it knows, each once,
 //! and refuses any other, so that nothing is lost unseen.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::str::SplitTerminator;
 use std::time::Duration;
 
@@ -98,8 +98,7 @@ impl State {
         if !text.ends_with('\n') {
             return Err(text.lines().count());
         }
-        let bodies = BTreeMap::new();
-        Ok((state, Connections { lines: rest, fields, number, read: 0, bodies }))
+        Ok((state, Connections { lines: rest, fields, number, read: 0, bodies: Vec::new() }))
     }
 
     /// Reads the line of a room, or of a message that the room above it keeps; `Some(false)` for any
@@ -152,8 +151,9 @@ pub(crate) struct Connections<'a> {
     number: usize,
     /// Connections that were read.
     read: usize,
-    /// The messages that wait in clients, by the connection whose line has the body.
-    bodies: BTreeMap<usize, Message>,
+    /// The messages that wait in clients, each behind the connection whose line has the body, in their
+    /// order.
+    bodies: Vec<(usize, Message)>,
 }
 
 impl<'a> Iterator for Connections<'a> {
@@ -257,14 +257,15 @@ const SAME: u8 = 3;
 /// memory. A message of a room waits in all its clients that hear it every so often, and its body is
 /// written once.
 #[derive(Debug, Default)]
-pub(crate) struct Bodies(BTreeMap<usize, usize>);
+pub(crate) struct Bodies(HashMap<u128, usize>);
 
 impl Bodies {
     /// The connection whose line has the body of a message; `None` if that is the `nth`, which is now
     /// written.
     fn line_of(&mut self, message: &Message, nth: usize) -> Option<usize> {
         let address = message.frame(Encoding::Plain).as_ptr().addr();
-        let first = *self.0.entry(address).or_insert(nth);
+        // As wide as the addresses of peers, so that the binary has the code of one such map.
+        let first = *self.0.entry(address as u128).or_insert(nth);
         (first != nth).then_some(first)
     }
 }
@@ -292,7 +293,7 @@ impl Conflation {
     fn read(
         fields: &mut Fields<'_>,
         nth: usize,
-        bodies: &mut BTreeMap<usize, Message>,
+        bodies: &mut Vec<(usize, Message)>,
     ) -> Option<Option<Self>> {
         let interval = fields.number("every")?;
         if interval == 0 {
@@ -308,10 +309,12 @@ impl Conflation {
                 let position: u64 = fields.number("number")?;
                 let last_position = fields.number("last")?;
                 let message = if kind == SAME {
-                    bodies.get(&fields.number("same")?)?.clone()
+                    let same: usize = fields.number("same")?;
+                    let found = bodies.binary_search_by_key(&same, |(nth, _)| *nth).ok()?;
+                    bodies[found].1.clone()
                 } else {
                     let message = read_body(kind == TEXT, fields)?;
-                    bodies.insert(nth, message.clone());
+                    bodies.push((nth, message.clone()));
                     message
                 };
                 Some(Newest { message, position: position.checked_sub(1), last_position })
@@ -368,7 +371,7 @@ impl<'a> Connection<'a> {
         kind: &str,
         fields: &mut Fields<'a>,
         nth: usize,
-        bodies: &mut BTreeMap<usize, Message>,
+        bodies: &mut Vec<(usize, Message)>,
     ) -> Option<Self> {
         let peer = Peer::of(&unescape(fields.take("peer")?)?)?;
         let is_events = kind == "events";

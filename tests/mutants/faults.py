@@ -1940,8 +1940,8 @@ FAULTS = [
     Fault(
         "restart: a message that waits in many clients is written for each",
         "state_text.rs::Bodies::line_of",
-        "*self.0.entry(address).or_insert(nth)",
-        "self.0.insert(address, nth).map_or(nth, |_| nth)",
+        "*self.0.entry(address as u128).or_insert(nth)",
+        "self.0.insert(address as u128, nth).map_or(nth, |_| nth)",
         "hub/state_text/tests.rs",
     ),
     Fault(
