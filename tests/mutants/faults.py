@@ -171,6 +171,7 @@ FAULTS = [
         "queue_state.rs::State::position",
         "newest.map_or(cursor.position(), |newest| newest.last_position)",
         "cursor.position()",
+        "hub/tests/conflation.rs",
     ),
     Fault(
         "every: what is for one user waits too",
@@ -765,6 +766,7 @@ FAULTS = [
         "queue.rs::poll_drain",
         "if written >= budget { cx.waker().wake_by_ref();",
         "if written >= budget {",
+        "hub/tests/queue.rs",
     ),
     Fault(
         "lost wake: a drain leaves no waker",
