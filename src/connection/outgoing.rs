@@ -140,9 +140,11 @@ impl<'a> Outgoing<'a> {
         if let Some(id) = drained.request {
             self.registered.request_more(id);
         }
-        // Messages were left out, and none follows that would say so.
+        // Messages were left out, and none follows that would say so. An evicted reader is told of none: it
+        // comes back with the position that it has heard last, and its room may keep them.
+        let may_say = drained.empty && drained.phase != Phase::Evicted;
         let says_gap =
-            drained.empty && drained.position.is_some_and(|position| encoder.say_gap(position));
+            may_say && drained.position.is_some_and(|position| encoder.say_gap(position));
         if says_gap {
             cx.waker().wake_by_ref();
         }
