@@ -11,7 +11,7 @@ use crate::disconnect::Disconnect;
 use crate::error::Error;
 use crate::http1::requested_every::every_of;
 use crate::http1::requested_rooms::RequestedRooms;
-use crate::http1::url::query_of;
+use crate::http1::url::{is_stream, query_of};
 use crate::hub::client::Client;
 use crate::hub::client_id::Target;
 use crate::hub::since::Since;
@@ -277,9 +277,9 @@ fn switch(request: &Request<()>, name: &str) -> Result<Option<bool>, StatusCode>
 /// Returns where a WebSocket begins, if it says so; 400 if that says nothing, or if the client would
 /// not hear every message of its room. Of a stream of events the hub reads it.
 fn since(request: &Request<()>) -> Result<Option<Since>, StatusCode> {
-    let (uri, path) = (request.uri(), request.uri().path());
-    let is_stream = path == "/sse" || path.starts_with("/sse/");
-    let Some(since) = query_of(uri, "since").filter(|_| !is_stream) else { return Ok(None) };
+    let uri = request.uri();
+    let since = query_of(uri, "since").filter(|_| !is_stream(uri.path()));
+    let Some(since) = since else { return Ok(None) };
     let leaves_out =
         query_of(uri, "echo").as_deref() == Some("0") || query_of(uri, "every").is_some();
     let since = since.parse().ok().filter(|_| !leaves_out);

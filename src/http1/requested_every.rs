@@ -7,7 +7,7 @@ use http::Uri;
 use crate::config::Config;
 use crate::http1::requested_rooms::RequestedRooms;
 use crate::http1::time::time;
-use crate::http1::url::query_of;
+use crate::http1::url::{is_stream, query_of};
 
 /// Returns how often a request for a WebSocket or for events asks for the newest message of its room:
 /// `?every=2s`, a whole number with `ms`, `s`, `m` or `h`. For [`Admission::every`](crate::Admission::every).
@@ -38,8 +38,7 @@ pub fn every_of(uri: &Uri) -> Result<Option<Duration>, &'static str> {
     if RequestedRooms::of(uri)?.has_labels() {
         return Err("every is for one room: leave out the others, and prefixes");
     }
-    let is_stream = uri.path() == "/sse" || uri.path().starts_with("/sse/");
-    if !is_stream && query_of(uri, "since").is_some() {
+    if !is_stream(uri.path()) && query_of(uri, "since").is_some() {
         return Err("a WebSocket with since hears every message: leave out every");
     }
     Ok(Some(every))

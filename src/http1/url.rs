@@ -29,6 +29,11 @@ pub fn room_of(path: &str) -> Option<String> {
     room.map(Cow::into_owned)
 }
 
+/// Whether a path asks for a stream of server-sent events.
+pub(crate) fn is_stream(path: &str) -> bool {
+    path == "/sse" || path.starts_with("/sse/")
+}
+
 /// Returns the first value of `name` in the query of a request, decoded as a form encodes it: a `+`
 /// is a blank, and `%2B` a plus sign.
 ///

@@ -25,12 +25,25 @@ pub(crate) fn block(document: &str, kind: &str, part: &str) -> String {
     format!("{}\n", found[0])
 }
 
+/// The block of a document, for a hub at an address.
+#[track_caller]
+fn block_for(address: &str, document: &str, kind: &str, part: &str) -> String {
+    let block = block(document, kind, part);
+    assert!(block.contains(HUB), "{block}");
+    block.replace(HUB, address)
+}
+
 /// Writes a snippet into a folder and runs it there; returns what it printed.
 #[track_caller]
 fn printed_by(interpreter: &mut Command, folder: &Folder, name: &str, snippet: &str) -> String {
     fs::write(folder.0.join(name), snippet).expect("written");
-    let command = interpreter.arg(name).current_dir(&folder.0).stdin(Stdio::null());
-    let output = command.output().expect("it starts");
+    printed(interpreter.arg(name).current_dir(&folder.0))
+}
+
+/// What a program prints, which ends well.
+#[track_caller]
+fn printed(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output().expect("it starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text")
 }
@@ -141,9 +154,7 @@ fn a_backend_in_python_publishes_as_printed() {
     let Some(python) = program("python3") else { return };
     let (folder, (_server, address)) = (Folder::new("post-python"), Server::start(&[]));
     let mut peer = Peer::<TcpStream>::connect(&address, "/ws/news");
-    let snippet = block("README.md", "python", "urlopen");
-    assert!(snippet.contains(HUB), "{snippet}");
-    let snippet = snippet.replace(HUB, &address);
+    let snippet = block_for(&address, "README.md", "python", "urlopen");
     let printed = printed_by(&mut Command::new(python), &folder, "post.py", &snippet);
     assert!(printed.starts_with(r#"{"recipients":1,"position":"#), "{printed}");
     peer.hears("hello");
@@ -227,9 +238,7 @@ fn a_backend_in_node_publishes_as_printed() {
     let Some(node) = program("node") else { return };
     let (folder, (_server, address)) = (Folder::new("post-node"), Server::start(&[]));
     let mut peer = Peer::<TcpStream>::connect(&address, "/ws/news");
-    let snippet = block("README.md", "js", "await fetch(");
-    assert!(snippet.contains(HUB), "{snippet}");
-    let snippet = snippet.replace(HUB, &address);
+    let snippet = block_for(&address, "README.md", "js", "await fetch(");
     let printed = printed_by(&mut Command::new(node), &folder, "post.mjs", &snippet);
     assert!(printed.starts_with("{ recipients: 1, position: "), "{printed}");
     peer.hears("hello");
@@ -281,9 +290,8 @@ fn a_websocket_resumes_as_printed() {
     let script = folder.0.join("resume.mjs");
     let Some(mut node) = node(script.to_str().expect("text")) else { return };
     let (server, address) = Server::start(&["--history", "2"]);
-    let snippet = block("docs/web.md", "js", "// resume.js");
-    assert!(snippet.contains(HUB), "{snippet}");
-    fs::write(&script, snippet.replace(HUB, &address)).expect("written");
+    let snippet = block_for(&address, "docs/web.md", "js", "// resume.js");
+    fs::write(&script, snippet).expect("written");
     follows(&mut node, &address, server);
 }
 
@@ -294,12 +302,9 @@ fn a_client_in_two_rooms_hears_and_says_as_printed() {
     let Some(mut node) = node(script.to_str().expect("text")) else { return };
     let (_server, address) = Server::start(&[]);
     let mut sensor = Peer::<TcpStream>::connect(&address, "/ws/sensor%2F1");
-    let snippet = block("docs/rooms.md", "js", "// several.js");
-    assert!(snippet.contains(HUB), "{snippet}");
-    fs::write(&script, snippet.replace(HUB, &address)).expect("written");
-    let output = node.stdin(Stdio::null()).output().expect("it starts");
-    let printed = String::from_utf8(output.stdout).expect("text");
-    assert_eq!(printed, block("docs/rooms.md", "text", "sensor/1 21.5"));
+    let snippet = block_for(&address, "docs/rooms.md", "js", "// several.js");
+    fs::write(&script, snippet).expect("written");
+    assert_eq!(printed(&mut node), block("docs/rooms.md", "text", "sensor/1 21.5"));
     sensor.hears("21.5");
 }
 
@@ -309,12 +314,9 @@ fn a_display_hears_the_last_message_as_printed() {
     let script = folder.0.join("display.mjs");
     let Some(mut node) = node(script.to_str().expect("text")) else { return };
     let (_server, address) = Server::start(&[]);
-    let snippet = block("docs/every.md", "js", "// display.js");
-    assert!(snippet.contains(HUB), "{snippet}");
-    fs::write(&script, snippet.replace(HUB, &address)).expect("written");
-    let output = node.stdin(Stdio::null()).output().expect("it starts");
-    let printed = String::from_utf8(output.stdout).expect("text");
-    assert_eq!(printed, block("docs/every.md", "text", "in the end"));
+    let snippet = block_for(&address, "docs/every.md", "js", "// display.js");
+    fs::write(&script, snippet).expect("written");
+    assert_eq!(printed(&mut node), block("docs/every.md", "text", "in the end"));
     let dropped = number(&metrics(&address), "\nhublet_messages_dropped_total");
     assert!(dropped.is_some_and(|dropped| dropped > 0), "some were left out: {dropped:?}");
 }
@@ -373,9 +375,8 @@ fn a_shell_script_follows_a_room_as_printed() {
     }
     let folder = Folder::new("follow");
     let (server, address) = Server::start(&["--history", "2"]);
-    let snippet = block("docs/web.md", "sh", "# follow.sh");
-    assert!(snippet.contains(HUB), "{snippet}");
-    fs::write(folder.0.join("follow.sh"), snippet.replace(HUB, &address)).expect("written");
+    let snippet = block_for(&address, "docs/web.md", "sh", "# follow.sh");
+    fs::write(folder.0.join("follow.sh"), snippet).expect("written");
     follows(Command::new("sh").arg("follow.sh").current_dir(&folder.0), &address, server);
 }
 

@@ -101,10 +101,8 @@ fn push_after_the_end_is_gone_and_not_counted() {
     }
 }
 
-/// Invariant 6: the mark is the evidence, and it is given out once.
-#[test]
-fn disconnect_returns_the_id_once() {
-    let lane = Lane::new(3, 1_000, Overflow::Disconnect, 0);
+/// The registry of a lane's client, and its id.
+fn registered(lane: &Lane) -> (Registry, ClientId) {
     let mut registry = Registry::new(
         1,
         1,
@@ -112,8 +110,16 @@ fn disconnect_returns_the_id_once() {
         Arc::clone(&lane.queue_config.counters),
         &lane.queue_config.memory,
     );
-    let id: ClientId =
-        registry.insert(Arc::clone(&lane.queue), None, &[], 0, Reading::PLAIN).expect("a place").id;
+    let admitted = registry.insert(Arc::clone(&lane.queue), None, &[], 0, Reading::PLAIN);
+    let id = admitted.expect("a place").id;
+    (registry, id)
+}
+
+/// Invariant 6: the mark is the evidence, and it is given out once.
+#[test]
+fn disconnect_returns_the_id_once() {
+    let lane = Lane::new(3, 1_000, Overflow::Disconnect, 0);
+    let (_registry, id) = registered(&lane);
     assert_eq!(lane.queue.disconnect(), Some(id));
     assert_eq!(lane.queue.disconnect(), None);
 }
@@ -121,15 +127,7 @@ fn disconnect_returns_the_id_once() {
 #[test]
 fn disconnect_of_a_client_that_the_registry_removed_returns_no_id() {
     let lane = Lane::new(3, 1_000, Overflow::Disconnect, 0);
-    let mut registry = Registry::new(
-        1,
-        1,
-        HistoryConfig::none(),
-        Arc::clone(&lane.queue_config.counters),
-        &lane.queue_config.memory,
-    );
-    let id =
-        registry.insert(Arc::clone(&lane.queue), None, &[], 0, Reading::PLAIN).expect("a place").id;
+    let (mut registry, id) = registered(&lane);
     registry.remove(id, Disconnect::NORMAL);
     assert_eq!(lane.queue.disconnect(), None);
 }
