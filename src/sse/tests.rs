@@ -13,6 +13,7 @@ use crate::connection::handler::Handler;
 use crate::connection::registration;
 use crate::connection::registration::ClientKind;
 use crate::disconnect::Disconnect;
+use crate::history_rule::HistoryRule;
 use crate::hub::client::Client;
 use crate::hub::handle::Hub;
 use crate::memory::budget::AGING_TICK;
@@ -179,6 +180,31 @@ fn readers_that_take_nothing_are_evicted_when_memory_is_short() {
     assert!(memory.used() < memory.watermarks().low, "{} bytes are used", memory.used());
     assert!(!quick.lock().closed && stage.hub.stats().clients == 1);
     assert!(quick.lock().taken.len() > 20_000, "it has heard all");
+}
+
+/// It comes back behind what it has heard, and its room may keep what it has missed.
+#[test]
+fn an_evicted_reader_is_told_of_no_gap() {
+    let config = Config::default().queue(2).history(vec![HistoryRule::new("*", 10)]);
+    let stage = Stage::new(config);
+    let quick = stage.reader(usize::MAX);
+    let begun = quick.lock().taken.len();
+    stage.publish("heard".into());
+    let event = quick.lock().taken.len() - begun;
+    // It takes one event whole and not a byte of the next.
+    let slow = stage.reader(event);
+    stage.publish("heard".into());
+    stage.publish("missed".into());
+    stage.publish("missed".into());
+    // It reads again at the moment at which its queue is past its bound.
+    stage.hub.try_publish("main", "missed").expect("there is room");
+    slow.grant(usize::MAX);
+    stage.rest();
+    assert_eq!(stage.hub.stats().clients_evicted, 1);
+    let line = slow.lock();
+    let taken = String::from_utf8_lossy(&line.taken);
+    assert!(line.closed && taken.contains("data: heard"), "{taken}");
+    assert!(!taken.contains("gap") && !taken.contains("data: missed"), "{taken}");
 }
 
 /// No message comes, so that it is the heartbeat that the peer does not take.

@@ -1982,6 +1982,13 @@ FAULTS = [
         "hub/tests/cursors.rs",
     ),
     Fault(
+        "an evicted reader is told of a gap, and comes back behind it",
+        "outgoing.rs::poll_drain",
+        "drained.empty && drained.phase != Phase::Evicted",
+        "drained.empty",
+        "sse/tests.rs::an_evicted_reader_is_told_of_no_gap",
+    ),
+    Fault(
         "what a stream holds back is not flushed again",
         "outgoing.rs::poll_drain",
         "if drained.wrote || self.timeouts.is_writing() {",
