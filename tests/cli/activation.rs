@@ -406,6 +406,27 @@ fn other_server_is_not_healthy() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), sentence);
 }
 
+/// A process listens on a Unix socket and accepts nothing, and no more connections may wait for it.
+#[test]
+fn a_full_unix_socket_is_waited_for_two_seconds() {
+    let folder = Folder::new("full");
+    let (path, unix) = folder.socket();
+    let listener = UnixListener::bind(&path).expect("a folder of its own");
+    rustix::net::listen(&listener, 0).expect("a shorter backlog");
+    let _first = UnixStream::connect(&path).expect("the backlog is empty");
+    let output = run(&mut hublet(&["--health", "--listen", &unix]));
+    assert_eq!(output.status.code(), Some(1));
+    let sentence = format!("hublet: no hub serves at {unix}: no answer within 2 s\n");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), sentence);
+    let output = run(&mut hublet(&["--listen", &unix]));
+    assert_eq!(output.status.code(), Some(1));
+    let sentence = format!(
+        "hublet: cannot listen on {unix}: something listens there already, stop it or name another\n"
+    );
+    assert_eq!(String::from_utf8_lossy(&output.stderr), sentence);
+    assert!(path.exists(), "it is not the hub's to remove");
+}
+
 #[test]
 fn health_check_of_a_silent_hub_times_out() {
     // The kernel completes the connection, and it is never accepted.

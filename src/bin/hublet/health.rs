@@ -2,8 +2,6 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-#[cfg(unix)]
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::failure::Failure;
@@ -65,12 +63,7 @@ fn answer(address: &Address, secure: bool) -> io::Result<[u8; SERVING.len()]> {
         #[cfg(feature = "tls")]
         Address::Plain(address) => answer(address, false),
         #[cfg(unix)]
-        Address::Unix(unix) => {
-            let stream = UnixStream::connect(&unix.path)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            exchange(stream)
-        }
+        Address::Unix(unix) => exchange(unix.connect(PATIENCE)?),
         #[cfg(not(unix))]
         Address::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
     }

@@ -7,6 +7,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+#[cfg(unix)]
+use std::time::Duration;
 
 use hublet::{Error, Listener};
 
@@ -30,6 +32,10 @@ pub(crate) enum Address {
 /// What stands before a TCP address that speaks no TLS.
 #[cfg(feature = "tls")]
 const PLAIN: &str = "plain:";
+
+/// How long a process that listens on a Unix socket may take to accept, where this one wants to listen.
+#[cfg(unix)]
+const ACCEPT_MAX: Duration = Duration::from_secs(2);
 
 /// What `--listen` takes.
 const ADDRESSES: &str = "a port like 8080 (loopback), an address and port like 127.0.0.1:8080, a \
@@ -286,18 +292,20 @@ fn bind_ipv6(port: u16) -> Result<(Listener, bool), Error> {
 #[cfg(unix)]
 fn bind_unix(unix: &UnixAddress) -> Result<Bound, Failure> {
     use std::os::unix::fs::FileTypeExt;
-    use std::os::unix::net::UnixStream;
 
     let path = &unix.path;
     let address = Address::Unix(unix.clone());
     match std::fs::symlink_metadata(path) {
-        Ok(file) if file.file_type().is_socket() => match UnixStream::connect(path) {
+        Ok(file) if file.file_type().is_socket() => match unix.connect(ACCEPT_MAX) {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
                 // Stale: the process that made it has ended without removing it.
                 std::fs::remove_file(path).map_err(|error| cannot(&address, &error.into()))?;
             }
-            Ok(_) => return Err(cannot(&address, &io::Error::from(ErrorKind::AddrInUse).into())),
-            Err(error) => return Err(cannot(&address, &error.into())),
+            Err(error) if error.kind() != ErrorKind::WouldBlock => {
+                return Err(cannot(&address, &error.into()));
+            }
+            // A process listens, and may be too busy to accept.
+            _ => return Err(cannot(&address, &io::Error::from(ErrorKind::AddrInUse).into())),
         },
         Ok(_) => {
             return Err(Failure::running(format!(

@@ -3,9 +3,11 @@
 #[cfg(unix)]
 use std::io;
 #[cfg(unix)]
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+#[cfg(unix)]
+use std::time::Duration;
 
 /// The permission bits of a file.
 const MODE_MAX: u32 = 0o777;
@@ -35,6 +37,20 @@ impl UnixAddress {
     /// Whether a part of a list belongs to the address before it: the list has commas too.
     pub(crate) fn is_option(part: &str) -> bool {
         part.starts_with("mode=") || part.starts_with("group=")
+    }
+
+    /// Connects to the process that listens there. It may take so long to accept, and so may each read
+    /// and write: then the error is [`WouldBlock`](io::ErrorKind::WouldBlock).
+    #[cfg(unix)]
+    pub(crate) fn connect(&self, patience: Duration) -> io::Result<UnixStream> {
+        use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
+
+        let stream = UnixStream::from(socket(AddressFamily::UNIX, SocketType::STREAM, None)?);
+        // Connecting to a socket whose backlog is full counts as a write.
+        stream.set_write_timeout(Some(patience))?;
+        stream.set_read_timeout(Some(patience))?;
+        connect(&stream, &SocketAddrUnix::new(&self.path)?)?;
+        Ok(stream)
     }
 
     /// Makes the socket with its mode. No client can connect that the mode excludes, not even
