@@ -338,12 +338,28 @@ async fn run(
     // Without these copies the ports are closed with their accept loops.
     drop(open);
 
+    let drained = drain(&hub, reason, reactor, &signals, (&mut pipe, &plan), &mut parts).await;
+    // Logs the clients that left in the last second.
+    join_log.flush();
+    outcome.and(drained)
+}
+
+/// Closes the clients with a reason, and lets what waits go out, as long as that may take. Fails at a
+/// second signal, and if a part panics.
+async fn drain(
+    hub: &Hub,
+    reason: Disconnect,
+    reactor: &Reactor,
+    signals: &Signals,
+    (pipe, plan): (&mut Pipe, &Plan),
+    parts: &mut Vec<Part>,
+) -> Result<(), Failure> {
     systemd::stopping(plan.drain_max);
     let clients = counted(hub.stats().clients, "client");
     ::log::info!("shutting down: closing {clients} with {reason}");
     let deadline = Instant::now() + plan.drain_max;
     let drained = async {
-        pipe.stop(&plan);
+        pipe.stop(plan);
         hub.drain(reason).await;
         pipe.flush(deadline, reactor).await
     };
@@ -351,16 +367,13 @@ async fn run(
         signals.second().await?;
         Err(Failure::running("stopped at once by a second signal"))
     };
-    // During the drain the parts may end, but not by a panic.
+    // The parts may end now, but not by a panic.
     let failed = async {
         loop {
-            first_end(&mut parts).await?;
+            first_end(parts).await?;
         }
     };
-    let drained = or(or(failed, drained), impatient).await;
-    // Logs the clients that left in the last second.
-    join_log.flush();
-    outcome.and(drained)
+    or(or(failed, drained), impatient).await
 }
 
 /// How long a hub that goes on waits for Redis before it accepts.
