@@ -4,8 +4,8 @@
     deploy/release
     python3 benches/targets.py [TARGET...]
 
-Without a target all that have a binary in dist/ are measured; a row that is not measured keeps its
-figures. The memory at start is that of a process without an emulator, which has its own in it. The
+Without a target all that have a binary in dist/ are measured; what is not measured keeps its figure.
+With TLS, which is hublet-tls, only the bytes are counted. The memory at start is that of a process without an emulator, which has its own in it. The
 memory of an idle client is what a process grows by, over 2,000 clients behind the first 500, and an
 emulator hardly grows with them: HUBLET_EMULATE=1 measures x86-64 under qemu-x86_64, to compare.
 
@@ -44,8 +44,8 @@ MACHINES = {
 # A process of these needs no emulator on x86-64.
 NATIVE = ["x86_64-unknown-linux-musl", "i686-unknown-linux-musl"]
 
-HEAD = """| machine | target | run in CI under | bytes | resident at start | per idle client |
-|---|---|---|---:|---:|---:|
+HEAD = """| machine | target | run in CI under | bytes | with TLS | resident at start | per idle client |
+|---|---|---|---:|---:|---:|---:|
 """
 
 # Clients that come first: the code that they need is no part of a client, nor is its translation.
@@ -88,6 +88,7 @@ def of_a_client(command):
 
 
 def measured(target, binary):
+    """The bytes, the memory at start and that of a client."""
     emulator, processor = EMULATORS[target]
     native = target in NATIVE
     if os.environ.get("HUBLET_EMULATE") and target == "x86_64-unknown-linux-musl":
@@ -97,15 +98,15 @@ def measured(target, binary):
         os.environ["QEMU_CPU"] = processor
     command = [str(binary)] if native else [emulator, str(binary)]
     start = f"{at_start(command) / 1024:.0f} KiB" if native else ""
-    return f"{binary.stat().st_size:,} | {start} | {of_a_client(command):,.0f} B"
+    return f"{binary.stat().st_size:,}", start, f"{of_a_client(command):,.0f} B"
 
 
 def kept(page, target):
     """The figures of a target as the page has them."""
-    found = re.search(rf"(?m)^\|[^|]*\| `{target}` \|[^|]*\| (.*) \|$", page)
+    found = re.search(rf"(?m)^\|[^|]*\| `{target}` \|[^|]*\|([^|]*)\|([^|]*)\|([^|]*)\|([^|]*)\|$", page)
     if not found:
         sys.exit(f"{PAGE} has no figures of {target} to keep: deploy/release {target} first")
-    return found[1]
+    return [figure.strip() for figure in found.groups()]
 
 
 def main():
@@ -119,13 +120,15 @@ def main():
     table = HEAD
     for target in targets:
         binary = ROOT / f"dist/hublet-{version}-{target}"
+        with_tls = ROOT / f"dist/hublet-tls-{version}-{target}"
+        size, tls, start, client = kept(page, target)
         if not checks and target in (wanted or targets) and (wanted or binary.exists()):
             print(f"{target}: {binary}", file=sys.stderr)
-            figures = measured(target, binary)
-        else:
-            figures = kept(page, target)
+            size, start, client = measured(target, binary)
+        if not checks and target in (wanted or targets) and with_tls.exists():
+            tls = f"{with_tls.stat().st_size:,}"
         under = EMULATORS[target][0] or "itself"
-        table += f"| {MACHINES[target]} | `{target}` | {under} | {figures} |\n"
+        table += f"| {MACHINES[target]} | `{target}` | {under} | {size} | {tls} | {start} | {client} |\n"
     text = re.sub(r"(?m)^\| machine \| target .*\n(\|.*\n)*", lambda _: table, page)
     if checks:
         sys.exit(0 if text == page else f"{PAGE} is not what this script writes")

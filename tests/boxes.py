@@ -7,8 +7,9 @@ EMULATOR is a program of qemu-user, like qemu-mips, or a target of deploy/releas
 has the oldest processor that the target is for; none for a binary of this machine. The binary
 serves, two clients meet, a POST and a reader of events too, kept messages are read by positions past
 2^32, the arithmetic of --max-memory adds up, --health answers, a drain ends with 1012 and exit code 0.
-With libfaketime it does so in 2040, when a second of 32 bits has run over. Exits with 1 at the first
-thing that is not so. A restart by SIGUSR2 is not tried here: an emulated process cannot execute a
+With libfaketime it does so in 2040, when a second of 32 bits has run over. hublet-tls also serves
+through TLS 1.3 and 1.2, with a certificate that openssl makes. Exits with 1 at the first thing that is
+not so. A restart by SIGUSR2 is not tried here: an emulated process cannot execute a
 binary of the other processor.
 """
 
@@ -21,9 +22,12 @@ import os
 import pathlib
 import re
 import signal
+import shutil
 import socket
+import ssl
 import subprocess
 import sys
+import tempfile
 import time
 
 # A wait for anything that the hub does, in seconds. An emulator on a busy machine is slow.
@@ -61,7 +65,8 @@ def check(is_so, what):
 class Hub:
     """A process of the binary, and where it listens."""
 
-    def __init__(self, command, *flags, environment=None):
+    def __init__(self, command, *flags, environment=None, context=None):
+        self.context = context
         self.process = subprocess.Popen(
             [*command, "--listen", "127.0.0.1:0", *flags],
             stdin=subprocess.DEVNULL,
@@ -77,7 +82,8 @@ class Hub:
         self.address = (host, int(port))
 
     def socket(self):
-        return socket.create_connection(self.address, timeout=WAIT)
+        stream = socket.create_connection(self.address, timeout=WAIT)
+        return self.context.wrap_socket(stream) if self.context else stream
 
     def request(self, method, path, body=b"", **headers):
         """The status, the headers and the body of an answer."""
@@ -244,9 +250,7 @@ def counts_memory(command, size, ceiling):
 def goes_past_2038(command):
     preload = glob.glob("/usr/lib/*/faketime/libfaketime.so.1")
     if not preload:
-        if os.environ.get("REQUIRE_TEST_TOOLS"):
-            sys.exit("libfaketime is not installed")
-        print("skipped: 2040: libfaketime is not installed")
+        skip("2040", "libfaketime")
         return
     # Without the emulator nothing loads a library into a static binary.
     future = {"LD_PRELOAD": preload[0], "FAKETIME": "@2040-01-01 00:00:00", "TZ": "UTC",
@@ -263,6 +267,42 @@ def goes_past_2038(command):
         check(seen == status, f"a token that ends at {end} is answered {seen}")
     hub.drain()
     check(hub.end()[0] == 0, "and the hub of 2040 drains")
+
+
+def skip(what, tool):
+    """Ends a part for which this machine lacks a program."""
+    if os.environ.get("REQUIRE_TEST_TOOLS"):
+        sys.exit(f"{tool} is not installed")
+    print(f"skipped: {what}: {tool} is not installed")
+
+
+def speaks_tls(command):
+    if not shutil.which("openssl"):
+        skip("TLS", "openssl")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        certificate, key = f"{folder}/certificate.pem", f"{folder}/key.pem"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                        "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=localhost",
+                        "-days", "2", "-keyout", key, "-out", certificate],
+                       check=True, capture_output=True)
+        for version in ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.load_verify_locations(certificate)
+            context.minimum_version = context.maximum_version = version
+            hub = Hub(command, "--tls-cert", certificate, "--tls-key", key, context=context)
+            ann, bob = Client(hub, "/ws/news"), Client(hub, "/ws/news")
+            for text in ["hello", "x" * 60_000]:
+                ann.say(text)
+                check(bob.hears() == text, f"two clients meet through {version.name}, {len(text)} bytes")
+            status, _, _ = hub.request("POST", "/pub/news", b"posted")
+            check(status == 202 and bob.hears() == "posted", "a POST reaches a client")
+            hub.drain()
+            check(bob.hears() == 1012, "a drain closes with 1012")
+            bob.stream.close()
+            ann.stream.close()
+            check(hub.end()[0] == 0, "and ends with exit code 0")
 
 
 def main():
@@ -282,6 +322,8 @@ def main():
     counts_past_32_bits(command)
     for size, ceiling in [("32m", 32 << 20), ("2047m", 2047 << 20), ("4095m", 4095 << 20)]:
         counts_memory(command, size, ceiling)
+    if pathlib.Path(binary).name.startswith("hublet-tls"):
+        speaks_tls(command)
     if command != [binary]:
         goes_past_2038(command)
     print(f"all is so, in {time.monotonic() - start:.0f} s")
