@@ -65,6 +65,9 @@ def check(is_so, what):
 class Hub:
     """A process of the binary, and where it listens."""
 
+    # For a hub that speaks TLS.
+    context = None
+
     def __init__(self, command, *flags, environment=None, context=None):
         self.context = context
         self.process = subprocess.Popen(
