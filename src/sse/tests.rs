@@ -184,7 +184,7 @@ fn readers_that_take_nothing_are_evicted_when_memory_is_short() {
 
 /// It comes back behind what it has heard, and its room may keep what it has missed.
 #[test]
-fn an_evicted_reader_is_told_of_no_gap() {
+fn an_evicted_reader_hears_of_no_gap() {
     let config = Config::default().queue(2).history(vec![HistoryRule::new("*", 10)]);
     let stage = Stage::new(config);
     let quick = stage.reader(usize::MAX);

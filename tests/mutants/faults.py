@@ -1986,7 +1986,7 @@ FAULTS = [
         "outgoing.rs::poll_drain",
         "drained.empty && drained.phase != Phase::Evicted",
         "drained.empty",
-        "sse/tests.rs::an_evicted_reader_is_told_of_no_gap",
+        "sse/tests.rs::an_evicted_reader_hears_of_no_gap",
     ),
     Fault(
         "what a stream holds back is not flushed again",
