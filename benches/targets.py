@@ -5,9 +5,10 @@
     python3 benches/targets.py [TARGET...]
 
 Without a target all that have a binary in dist/ are measured; what is not measured keeps its figure.
-With TLS, which is hublet-tls, only the bytes are counted. The memory at start is that of a process without an emulator, which has its own in it. The
-memory of an idle client is what a process grows by, over 2,000 clients behind the first 500, and an
-emulator hardly grows with them: HUBLET_EMULATE=1 measures x86-64 under qemu-x86_64, to compare.
+With TLS, which is hublet-tls, only the bytes are counted. The memory at start is that of a process
+without an emulator, which has its own in it. The memory of an idle client is what a process grows by,
+over 2,000 clients behind the first 500, and an emulator hardly grows with them: HUBLET_EMULATE=1
+measures x86-64 under qemu-x86_64, to compare.
 
 --check measures nothing, and fails if the page is not what this script writes, or if its targets are
 not those of deploy/release.
