@@ -21,8 +21,8 @@ import json
 import os
 import pathlib
 import re
-import signal
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -170,6 +170,15 @@ def events(hub, path):
     return (line.decode().strip() for line in lines)
 
 
+def drains(hub, ann, bob):
+    """Ends a hub with two clients, of which the second has heard all."""
+    hub.drain()
+    check(bob.hears() == 1012, "a drain closes with 1012")
+    bob.stream.close()
+    ann.stream.close()
+    check(hub.end()[0] == 0, "and ends with exit code 0")
+
+
 def serves(command):
     hub = Hub(command, "--history", "*=10")
     ann, bob = Client(hub, "/ws/news"), Client(hub, "/ws/news")
@@ -196,11 +205,7 @@ def serves(command):
     status, _, metrics = hub.request("GET", "/metrics")
     check(status == 200 and b"\nhublet_messages_received_total 3\n" in metrics.replace(b"\r", b""),
           "the metrics count three messages")
-    hub.drain()
-    check(bob.hears() == 1012, "a drain closes with 1012")
-    bob.stream.close()
-    ann.stream.close()
-    check(hub.end()[0] == 0, "and ends with exit code 0")
+    drains(hub, ann, bob)
     check(subprocess.run(asked, check=False, stderr=subprocess.DEVNULL).returncode == 1,
           "--health answers 1 without a hub")
 
@@ -301,11 +306,7 @@ def speaks_tls(command):
                 check(bob.hears() == text, f"two clients meet through {version.name}, {len(text)} bytes")
             status, _, _ = hub.request("POST", "/pub/news", b"posted")
             check(status == 202 and bob.hears() == "posted", "a POST reaches a client")
-            hub.drain()
-            check(bob.hears() == 1012, "a drain closes with 1012")
-            bob.stream.close()
-            ann.stream.close()
-            check(hub.end()[0] == 0, "and ends with exit code 0")
+            drains(hub, ann, bob)
 
 
 def main():
