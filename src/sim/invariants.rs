@@ -8,7 +8,7 @@ use crate::label::split_label;
 use crate::overflow::Overflow;
 use crate::sim::conflated::{is_conflated, last_message};
 use crate::sim::notes::{NEVER, Notes, PeerNote, Span, To};
-use crate::sim::peer::{GAP, Peer, STAND, Said, Way};
+use crate::sim::peer::{GAP, Peer, STAND, Said, Way, behind_head};
 use crate::sim::reader;
 use crate::sim::script::{number_of_text, room};
 use crate::sim::world::World;
@@ -269,8 +269,12 @@ fn check_goodbye(note: &PeerNote, peer: &Peer, n: usize, heard: &Heard) {
             code.is_none() || has_all || is(Disconnect::POLICY)
         }
         // A refusal that its peer reads later than the handshake may take is lost with a stream that
-        // does not deliver alone.
-        Way::Upgrades | Way::Upgraded => code.is_none() && !peer.steady && !peer.line.lock().is_own,
+        // does not deliver alone. A response that the handshake's time has cut off says nothing.
+        Way::Upgrades | Way::Upgraded => {
+            let line = peer.line.lock();
+            let is_cut_off = peer.way == Way::Upgrades && behind_head(&line.taken).is_none();
+            code.is_none() && !peer.steady && (!line.is_own || is_cut_off)
+        }
     };
     // A lost peer is not told, and an evicted one only if that takes no waiting.
     if is_exempt || is(Disconnect::ABNORMAL) || is(Disconnect::SLOW) {

@@ -193,8 +193,14 @@ pub(super) fn behind_welcome(heard: &[u8], way: Way) -> Option<&[u8]> {
         Way::Upgraded => return Some(heard),
         Way::Events => "HTTP/1.1 200 ",
     };
+    let body = behind_head(heard)?;
+    heard.starts_with(welcome.as_bytes()).then_some(body)
+}
+
+/// What follows the head of a response; `None` before its end.
+pub(super) fn behind_head(heard: &[u8]) -> Option<&[u8]> {
     let end = heard.windows(4).position(|window| window == b"\r\n\r\n")?;
-    heard.starts_with(welcome.as_bytes()).then(|| &heard[end + 4..])
+    Some(&heard[end + 4..])
 }
 
 /// The events of a stream as the frames that they stand for; the last one may be cut off.

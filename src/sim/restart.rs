@@ -12,7 +12,7 @@ use crate::serve::take_over::{KeptConnection, run};
 use crate::sim::event_reader;
 use crate::sim::journal::event;
 use crate::sim::network::{Line, Socket};
-use crate::sim::notes::NEVER;
+use crate::sim::notes::{NEVER, Step};
 use crate::sim::world::World;
 
 /// The longest time that a hub stands still.
@@ -33,6 +33,7 @@ impl World {
         }
         self.rest();
         event!("another process takes the hub over");
+        let held_from = self.script.notes().moment();
         self.excuse_busy();
         // What was read is not held back from the other process, which counts anew.
         self.script.notes().is_held = true;
@@ -46,7 +47,7 @@ impl World {
         for line in &lines {
             line.lock().is_moved = true;
         }
-        self.leave_behind(&lines);
+        self.leave_behind(&lines, held_from);
         let config = self.hub.shared().config.clone();
         let mut notes = self.script.notes();
         notes.peers.iter_mut().for_each(|peer| peer.sent.clear());
@@ -82,21 +83,29 @@ impl World {
         }
     }
 
-    /// What does not go along ends with the process; a peer that is clean does.
-    fn leave_behind(&mut self, lines: &[Arc<Line>]) {
+    /// What does not go along ends with the process; a peer that is clean does. The hub is held from
+    /// `held_from` on.
+    fn leave_behind(&mut self, lines: &[Arc<Line>], held_from: Step) {
+        let mut notes = self.script.notes();
         for (n, peer) in self.peers.iter_mut().enumerate() {
-            // What its rate had held back may have made it busy.
-            peer.steady &= self.script.notes().peers[n].steady;
+            let note = &mut notes.peers[n];
+            // What its rate had held back may have made it busy, and what the rate of another peer had
+            // held back may have kicked it.
+            note.steady &= note.gone.from == NEVER;
+            peer.steady &= note.steady;
             let goes_along = lines.iter().any(|line| Arc::ptr_eq(line, &peer.line));
             let runs = self.executor.runs(peer.task);
             // A peer that was refused is no client.
-            let is_steady = peer.steady && runs && self.script.notes().peers[n].id.is_some();
+            let is_steady = peer.steady && runs && note.id.is_some();
             assert!(goes_along || !is_steady, "peer {n} is clean and left behind");
             if !goes_along && runs {
                 event!("peer {n} is left behind");
-                self.script.notes().peers[n].cancelled = true;
+                note.cancelled = true;
+                // No peer reads while the hub is held, and the end of the process may cost it that.
+                note.gone.from = note.gone.from.min(held_from);
             }
         }
+        drop(notes);
         for poster in &mut self.posters {
             // One that does not go along may lose an answer that it has not read.
             poster.steady &= lines.iter().any(|line| Arc::ptr_eq(line, &poster.line));
