@@ -18,7 +18,8 @@ use crate::message::Encoding;
 #[cfg(unix)]
 use crate::net::socket::descriptor;
 
-/// Yields in which the connections that are left behind write their close frames.
+/// Yields in which the connections that are left behind, or were closed just before, write their close
+/// frames.
 const LAST_YIELDS: usize = 16;
 
 /// A hub that stands still, so that another process can take it over.
@@ -164,10 +165,8 @@ impl Hub {
         }
         let mut guard = HoldGuard(Some(self));
         let (parked, roster) = self.collect().await?;
-        if roster.left > 0 {
-            for _ in 0..LAST_YIELDS {
-                yield_now().await;
-            }
+        for _ in 0..LAST_YIELDS {
+            yield_now().await;
         }
         guard.0 = None;
         Ok(self.hand_out(parked, roster))

@@ -269,7 +269,7 @@ fn check_goodbye(note: &PeerNote, peer: &Peer, n: usize, heard: &Heard) {
             code.is_none() || has_all || is(Disconnect::POLICY)
         }
         // A refusal that its peer reads later than the handshake may take is lost with a stream that
-        // does not deliver alone. A response that the handshake's time has cut off says nothing.
+        // does not deliver alone. A response whose head was not taken in time says nothing.
         Way::Upgrades | Way::Upgraded => {
             let line = peer.line.lock();
             let is_cut_off = peer.way == Way::Upgrades && behind_head(&line.taken).is_none();

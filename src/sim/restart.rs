@@ -89,19 +89,19 @@ impl World {
         let mut notes = self.script.notes();
         for (n, peer) in self.peers.iter_mut().enumerate() {
             let note = &mut notes.peers[n];
-            // What its rate had held back may have made it busy, and what the rate of another peer had
-            // held back may have kicked it.
-            note.steady &= note.gone.from == NEVER;
+            // What its rate had held back may have made it busy.
             peer.steady &= note.steady;
             let goes_along = lines.iter().any(|line| Arc::ptr_eq(line, &peer.line));
             let runs = self.executor.runs(peer.task);
             // A peer that was refused is no client.
             let is_steady = peer.steady && runs && note.id.is_some();
-            assert!(goes_along || !is_steady, "peer {n} is clean and left behind");
+            // One that was kicked since has been sent the reason.
+            let is_kicked = note.gone.from < NEVER && peer.line.lock().shut;
+            assert!(goes_along || is_kicked || !is_steady, "peer {n} is clean and left behind");
             if !goes_along && runs {
                 event!("peer {n} is left behind");
                 note.cancelled = true;
-                // No peer reads while the hub is held, and the end of the process may cost it that.
+                // No peer reads while the hub is held: what it is sent since may be lost with the process.
                 note.gone.from = note.gone.from.min(held_from);
             }
         }
