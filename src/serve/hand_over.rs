@@ -20,7 +20,7 @@ use crate::net::socket::descriptor;
 
 /// Yields in which the connections that are left behind, or were closed just before, write their close
 /// frames.
-const LAST_YIELDS: usize = 16;
+pub(super) const LAST_YIELDS: usize = 16;
 
 /// A hub that stands still, so that another process can take it over.
 ///

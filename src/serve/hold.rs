@@ -139,7 +139,7 @@ mod tests {
     use crate::peer::Peer;
     use crate::redis_config::Redis;
     use crate::serve::accept::connect;
-    use crate::serve::hand_over::HandOver;
+    use crate::serve::hand_over::{HandOver, LAST_YIELDS};
     use crate::sim::network::{Line, Socket};
     use crate::time::virtual_time::VirtualTime;
 
@@ -225,7 +225,8 @@ mod tests {
             self.time.advance(LOOK);
             assert!(poll().is_none(), "it asks the manager");
             self.run();
-            let handed = poll().expect("all are clean").expect("the manager runs");
+            let handed = (0..=LAST_YIELDS).find_map(|_| poll()).expect("all are clean");
+            let handed = handed.expect("the manager runs");
             assert_eq!((handed.sockets().len(), handed.left_behind()), (1, 0));
         }
     }
@@ -318,6 +319,27 @@ mod tests {
             assert!(poll().is_none(), "a message has begun");
             stage.finish(&line, poll);
         }
+    }
+
+    /// The manager is asked for both at once.
+    #[test]
+    fn a_client_that_is_closed_just_before_hears_why() {
+        let stage = Stage::new();
+        let line = stage.connect(usize::MAX, UPGRADE);
+        let clients = block_on(stage.executor.run(stage.hub.clients()));
+        let client = clients.expect("the manager runs")[0].id;
+        let mut handing = pin!(stage.hub.hand_over());
+        let mut hand = || block_on(poll_once(handing.as_mut()));
+        assert!(hand().is_none());
+        stage.run();
+        assert!(stage.hub.shared().holding.are_clean(1));
+        let mut closing = pin!(stage.hub.disconnect(client, Disconnect::NORMAL));
+        assert!(block_on(poll_once(closing.as_mut())).is_none(), "the manager has not run");
+        assert!(hand().is_none(), "the manager is asked behind it");
+        assert!(stage.executor.try_tick(), "the manager does both");
+        let is_handed = (0..100).any(|_| hand().is_some() || !stage.executor.try_tick());
+        assert!(is_handed);
+        assert!(line.lock().taken.ends_with(&Disconnect::NORMAL.frame()));
     }
 
     /// A client has a message in its queue, and a request does not come whole.

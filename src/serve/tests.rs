@@ -431,6 +431,28 @@ fn response_that_takes_longer_than_a_handshake_keeps_no_slot_and_makes_way() {
     }
 }
 
+#[test]
+fn response_that_makes_a_websocket_has_the_time_of_the_handshake() {
+    for reads in [true, false] {
+        let SlowReader { stage, line } = SlowReader::new(Config::default().http(true), UPGRADE);
+        assert_eq!(line.lock().taken.len(), SlowReader::STEP, "a part of it");
+        stage.wait(Config::HANDSHAKE_TIMEOUT - SECOND / 10);
+        assert!(!line.lock().closed);
+        if reads {
+            line.grant(usize::MAX);
+            stage.manage();
+            assert!(line.lock().taken.ends_with(b"\r\n\r\n"), "it is whole");
+        }
+        stage.wait(SECOND / 5);
+        stage.manage();
+        assert_eq!(line.lock().closed, !reads);
+        assert_eq!(stage.hub.stats().clients, usize::from(reads));
+        let late = &stage.hub.shared().counters.refused[Requested::WebSocket as usize]
+            [RefusalReason::Late as usize];
+        assert_eq!(late.load(Ordering::Relaxed), u64::from(!reads));
+    }
+}
+
 /// A stream that is no kernel's, and a socket under a ceiling, lose what they hold when they close.
 #[test]
 fn long_response_is_not_destroyed_while_a_slow_peer_may_read_it() {

@@ -818,6 +818,21 @@ FAULTS = [
         "serve/tests.rs",
     ),
     Fault(
+        "handshakes: a 101 that is taken in pieces is given up",
+        "upgrade.rs::complete",
+        "transport.write_all(&response).await?;",
+        "if transport.write(&response).await? < response.len() {"
+        " return Err(io::ErrorKind::WriteZero.into()); }",
+        "serve/tests.rs",
+    ),
+    Fault(
+        "handshakes: a 101 that is not taken is waited for without end",
+        "upgrade.rs::complete",
+        "self.deadline.within(written).await",
+        "Some(written.await)",
+        "serve/tests.rs",
+    ),
+    Fault(
         "missed generation: an id of an earlier client finds the next one of its slot",
         "registry.rs::get",
         "entry.generation == id.generation",
@@ -1912,6 +1927,13 @@ FAULTS = [
         "hand_over.rs::hand_out",
         'let count = if name == "messages_lost" { lost } else { count };',
         "let _ = lost;",
+    ),
+    Fault(
+        "restart: a client that was closed just before hears nothing",
+        "hand_over.rs::hand_over",
+        "for _ in 0..LAST_YIELDS {",
+        "for _ in 0..LAST_YIELDS * usize::from(roster.left > 0) {",
+        "serve/hold.rs",
     ),
     Fault(
         "restart: a client with half a message goes along",
