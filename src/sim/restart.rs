@@ -33,7 +33,7 @@ impl World {
         }
         self.rest();
         event!("another process takes the hub over");
-        let held_from = self.script.notes().moment();
+        let start = self.script.notes().moment();
         self.excuse_busy();
         // What was read is not held back from the other process, which counts anew.
         self.script.notes().is_held = true;
@@ -47,7 +47,7 @@ impl World {
         for line in &lines {
             line.lock().is_moved = true;
         }
-        self.leave_behind(&lines, held_from);
+        self.leave_behind(&lines, start);
         let config = self.hub.shared().config.clone();
         let mut notes = self.script.notes();
         notes.peers.iter_mut().for_each(|peer| peer.sent.clear());
@@ -83,9 +83,9 @@ impl World {
         }
     }
 
-    /// What does not go along ends with the process; a peer that is clean does. The hub is held from
-    /// `held_from` on.
-    fn leave_behind(&mut self, lines: &[Arc<Line>], held_from: Step) {
+    /// What does not go along ends with the process; a peer that is clean does. The hub stands still from
+    /// `start` on.
+    fn leave_behind(&mut self, lines: &[Arc<Line>], start: Step) {
         let mut notes = self.script.notes();
         for (n, peer) in self.peers.iter_mut().enumerate() {
             let note = &mut notes.peers[n];
@@ -102,7 +102,7 @@ impl World {
                 event!("peer {n} is left behind");
                 note.cancelled = true;
                 // No peer reads while the hub is held: what it is sent since may be lost with the process.
-                note.gone.from = note.gone.from.min(held_from);
+                note.gone.from = note.gone.from.min(start);
             }
         }
         drop(notes);
