@@ -102,6 +102,12 @@ impl Stage {
         while self.managers.try_tick() || self.connections.try_tick() {}
     }
 
+    /// How many requests were refused since they were late.
+    fn late(&self, requested: Requested) -> u64 {
+        let refused = &self.hub.shared().counters.refused[requested as usize];
+        refused[RefusalReason::Late as usize].load(Ordering::Relaxed)
+    }
+
     #[track_caller]
     fn is_answered(&self, status: u16, retry_after: bool) {
         let answer = String::from_utf8(self.line.lock().taken.clone()).expect("text");
@@ -327,12 +333,7 @@ fn stream_that_is_not_made_in_time_ends_the_connection() {
     assert!(connection.is_finished());
     assert!(block_on(connection).is_err());
     assert!(!admissions.is_full());
-    assert_eq!(
-        stage.hub.shared().counters.refused[Requested::Other as usize]
-            [RefusalReason::Late as usize]
-            .load(Ordering::Relaxed),
-        1
-    );
+    assert_eq!(stage.late(Requested::Other), 1);
 }
 
 /// A peer that reads slowly, and has requested [`HEALTH`], or so that no request follows.
@@ -434,10 +435,11 @@ fn response_that_takes_longer_than_a_handshake_keeps_no_slot_and_makes_way() {
 #[test]
 fn response_that_makes_a_websocket_has_the_time_of_the_handshake() {
     for reads in [true, false] {
-        let SlowReader { stage, line } = SlowReader::new(Config::default().http(true), UPGRADE);
+        let reader = SlowReader::new(Config::default().http(true), UPGRADE);
+        let SlowReader { stage, line } = &reader;
         assert_eq!(line.lock().taken.len(), SlowReader::STEP, "a part of it");
         stage.wait(Config::HANDSHAKE_TIMEOUT - SECOND / 10);
-        assert!(!line.lock().closed);
+        assert!(!reader.is_cut_off());
         if reads {
             line.grant(usize::MAX);
             stage.manage();
@@ -445,11 +447,9 @@ fn response_that_makes_a_websocket_has_the_time_of_the_handshake() {
         }
         stage.wait(SECOND / 5);
         stage.manage();
-        assert_eq!(line.lock().closed, !reads);
+        assert_eq!(reader.is_cut_off(), !reads);
         assert_eq!(stage.hub.stats().clients, usize::from(reads));
-        let late = &stage.hub.shared().counters.refused[Requested::WebSocket as usize]
-            [RefusalReason::Late as usize];
-        assert_eq!(late.load(Ordering::Relaxed), u64::from(!reads));
+        assert_eq!(stage.late(Requested::WebSocket), u64::from(!reads));
     }
 }
 

@@ -8,8 +8,9 @@ use crate::label::split_label;
 use crate::overflow::Overflow;
 use crate::sim::conflated::{is_conflated, last_message};
 use crate::sim::notes::{NEVER, Notes, PeerNote, Span, To};
-use crate::sim::peer::{GAP, Peer, STAND, Said, Way, behind_head};
+use crate::sim::peer::{GAP, Peer, STAND, Said, Way};
 use crate::sim::reader;
+use crate::sim::response::behind_head;
 use crate::sim::script::{number_of_text, room};
 use crate::sim::world::World;
 

@@ -11,6 +11,7 @@ use crate::sim::conflated::Conflated;
 use crate::sim::executor::TaskId;
 use crate::sim::network::Line;
 use crate::sim::reader::Reads;
+use crate::sim::response::behind_head;
 use crate::websocket::decoder::tests::frame;
 
 /// How a peer comes, and so what it hears.
@@ -195,12 +196,6 @@ pub(super) fn behind_welcome(heard: &[u8], way: Way) -> Option<&[u8]> {
     };
     let body = behind_head(heard)?;
     heard.starts_with(welcome.as_bytes()).then_some(body)
-}
-
-/// What follows the head of a response; `None` before its end.
-pub(super) fn behind_head(heard: &[u8]) -> Option<&[u8]> {
-    let end = heard.windows(4).position(|window| window == b"\r\n\r\n")?;
-    Some(&heard[end + 4..])
 }
 
 /// The events of a stream as the frames that they stand for; the last one may be cut off.

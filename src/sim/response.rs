@@ -10,15 +10,16 @@ pub(super) struct Response<'a> {
 impl<'a> Response<'a> {
     /// Takes the first response off the front of a stream, once it is whole.
     pub(super) fn first(stream: &mut &'a [u8]) -> Option<Self> {
-        let end = stream.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
-        let head = std::str::from_utf8(&stream[..end]).expect("a head is text");
+        let behind = behind_head(stream)?;
+        let head = &stream[..stream.len() - behind.len()];
+        let head = std::str::from_utf8(head).expect("a head is text");
         let status = head.strip_prefix("HTTP/1.1 ").and_then(|line| line.get(..3));
         let status = status.and_then(|status| status.parse().ok()).expect("a status line");
         let response = Self { status, head, body: &[] };
         let length = response.header("Content-Length: ").map(|len| len.parse().expect("a length"));
         let length = length.unwrap_or(0);
-        let body = stream.get(end..end + length)?;
-        *stream = &stream[end + length..];
+        let body = behind.get(..length)?;
+        *stream = &behind[length..];
         Some(Self { body, ..response })
     }
 
@@ -37,4 +38,10 @@ impl<'a> Response<'a> {
         let digits = value.split(|char: char| !char.is_ascii_digit()).next();
         digits.and_then(|number| number.parse().ok()).expect("a number")
     }
+}
+
+/// What follows the head of a response; `None` before its end.
+pub(super) fn behind_head(stream: &[u8]) -> Option<&[u8]> {
+    let end = stream.windows(4).position(|window| window == b"\r\n\r\n")?;
+    Some(&stream[end + 4..])
 }
